@@ -1,0 +1,68 @@
+"""python app.py: load a model and its axis, open the page."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+# Before anything imports gradio: no analytics, whatever the environment says.
+os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+
+from demo.axis import load_axis
+from demo.engine.protocol import Sampling
+from demo.errors import UserError
+from demo.models import DEFAULT_MODEL, load_model
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = _parser().parse_args(arguments)
+    try:
+        model = load_model(
+            options.model,
+            device=options.device,
+            dtype=options.dtype,
+            trust_remote_code=options.trust_remote_code,
+            progress=_show_progress,
+        )
+        axis = load_axis(options.axis or model.slug)
+        notes = axis.check_model(model)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+    # Only now: a mistake in the flags should not wait for these imports.
+    from demo.engine.transformers_engine import TransformersEngine
+    from demo.page.layout import build_page, launch_options
+    from demo.page.session import load_scenarios
+
+    engine = TransformersEngine(model, axis, kv_budget=int(options.kv_budget * 1024**3))
+    status = " · ".join([f"**{model.slug}** on {model.device}, {model.dtype_reason}", *notes])
+    page = build_page(engine, axis, model.slug, status, load_scenarios(), Sampling())
+    print(status.replace("*", ""))
+    page.launch(server_name=options.host, server_port=options.port, inbrowser=options.open, **launch_options())
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python app.py", description="Live microscope for persona drift.")
+    parser.add_argument("--model", default=DEFAULT_MODEL, help="model name, local folder or hub id (default: %(default)s)")
+    parser.add_argument("--axis", help="axis folder, or name of a shipped axis (default: the model's)")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
+    parser.add_argument("--dtype", default="auto", help="auto, float32, bfloat16 or float16")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine only)")
+    parser.add_argument("--port", type=int, help="port to listen on (default: the first free one from 7860)")
+    parser.add_argument("--open", action="store_true", help="open the page in the browser")
+    parser.add_argument("--kv-budget", type=float, default=2.0, help="GiB of KV cache kept between turns (default: %(default)s)")
+    parser.add_argument("--trust-remote-code", action="store_true", help="let a hub model run its own code")
+    return parser
+
+
+def _show_progress(message: str, fraction: float | None) -> None:
+    end = "\r" if fraction is not None and fraction < 1 and sys.stderr.isatty() else "\n"
+    print(message if fraction is None else f"{message}: {fraction:.0%}", end=end, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

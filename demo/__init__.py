@@ -1,0 +1,1 @@
+"""Live microscope for persona drift: pair, cap, project, show."""

@@ -1,0 +1,197 @@
+"""The Assistant Axis: directions, means, floors and their units, and the files that hold them.
+
+direction[l] = mean activation of default-Assistant replies - mean role vector, at the output of decoder layer l
+(arXiv 2601.10387, section 2). It points TOWARD the Assistant. Raw projection p = <h, unit[l]>. Axis units are
+(p - p_role_mean) / ||direction[l]||: 0 is the average role, 1 is the default Assistant.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from demo.errors import UserError
+
+if TYPE_CHECKING:
+    from demo.models import LoadedModel
+
+FORMAT = 1
+FLOOR_NAMES = ("p05", "p25", "p50", "p75")
+_REQUIRED_TENSORS = ("direction", "role_mean", "default_mean", *(f"floor_{name}" for name in FLOOR_NAMES))
+_REQUIRED_KEYS = ("format", "model", "probe_layer", "cap")
+AXES_DIR = Path(__file__).resolve().parent.parent / "axes"
+
+Number = TypeVar("Number", float, Tensor)
+
+
+@dataclass(frozen=True)
+class AssistantAxis:
+    """An axis for one model of L decoder layers and hidden size D. All tensors float32 on the CPU.
+
+    direction, role_mean, default_mean [L, D]; floors: name -> [L] raw projection units, where "p25" is the 25th
+    percentile of default-Assistant reply means; role_vectors [R, L, D] or None; manifest: the content of axis.json.
+    """
+
+    direction: Tensor
+    role_mean: Tensor
+    default_mean: Tensor
+    floors: dict[str, Tensor]
+    manifest: dict[str, Any] = field(default_factory=dict)
+    role_vectors: Tensor | None = None
+
+    @cached_property
+    def norm(self) -> Tensor:
+        """||direction|| per layer, [L], raw units. The length of one axis unit."""
+        return self.direction.norm(dim=-1)
+
+    @cached_property
+    def unit(self) -> Tensor:
+        """Unit direction toward the Assistant per layer, [L, D]."""
+        return self.direction / self.norm[:, None]
+
+    @cached_property
+    def origin(self) -> Tensor:
+        """Raw projection of the mean role vector per layer, [L]: 0 in axis units."""
+        return (self.role_mean * self.unit).sum(-1)
+
+    @property
+    def layers(self) -> int:
+        return self.direction.shape[0]
+
+    @property
+    def probe_layer(self) -> int:
+        return int(self.manifest["probe_layer"])
+
+    @property
+    def cap_band(self) -> tuple[int, int]:
+        """First and last capped layer, both inclusive."""
+        first, last = self.manifest["cap"]["layers"]
+        return int(first), int(last)
+
+    @property
+    def cap_floor(self) -> str:
+        return str(self.manifest["cap"]["floor"])
+
+    def to_units(self, raw: Number, layer: int) -> Number:
+        """Raw projection at `layer` -> axis units (0 = average role, 1 = default Assistant)."""
+        return (raw - float(self.origin[layer])) / float(self.norm[layer])
+
+    def floor_units(self, name: str, layer: int) -> float:
+        """A named floor at `layer`, in axis units."""
+        return self.to_units(float(self.floor(name)[layer]), layer)
+
+    def floor(self, name: str) -> Tensor:
+        """A named floor for every layer, [L], raw units. Raises UserError for an unknown name."""
+        if name not in self.floors:
+            raise UserError(f"There is no floor {name!r} in this axis; choose one of {', '.join(self.floors)}.")
+        return self.floors[name]
+
+    def check_model(self, model: LoadedModel) -> list[str]:
+        """Refuse a model this axis cannot belong to (UserError); return notes to show for one it may not fit."""
+        made_for = self.manifest["model"]
+        have: dict[str, Any] = {
+            "architecture": model.architecture,
+            "layers": len(model.layers),
+            "hidden_size": model.hidden_size,
+            "vocab_size": len(model.tokenizer),
+        }
+        for key, value in have.items():
+            wanted = made_for.get(key, value)
+            if wanted != value:
+                raise UserError(
+                    f"This axis was made for {made_for.get('id', 'another model')} ({key} {wanted}) and cannot be "
+                    f"used with {model.spec} ({key} {value}); give --axis one that was extracted from this model."
+                )
+        notes = []
+        revision, dtype = made_for.get("revision"), made_for.get("dtype")
+        if made_for.get("id") != model.spec or (revision and model.revision and revision != model.revision):
+            notes.append(f"The axis was extracted from {made_for.get('id')}, not from this checkpoint: floors may not transfer.")
+        if dtype and dtype != str(model.dtype).removeprefix("torch."):
+            notes.append(f"The axis was extracted in {dtype}; this model runs in {model.dtype}, so floors may be slightly off.")
+        return notes
+
+    def save(self, folder: Path) -> None:
+        """Write axis.safetensors and axis.json into `folder`, which is made when missing."""
+        folder.mkdir(parents=True, exist_ok=True)
+        tensors = {"direction": self.direction, "role_mean": self.role_mean, "default_mean": self.default_mean}
+        tensors |= {f"floor_{name}": value for name, value in self.floors.items()}
+        if self.role_vectors is not None:
+            tensors["role_vectors"] = self.role_vectors
+        save_file({key: value.float().contiguous() for key, value in tensors.items()}, folder / "axis.safetensors")
+        manifest = {**self.manifest, "format": FORMAT}
+        (folder / "axis.json").write_text(json.dumps(manifest, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def load_axis(where: str | Path) -> AssistantAxis:
+    """Load an axis folder, given by path or by the slug of a shipped one. Raises UserError on anything malformed."""
+    folder = _folder(where)
+    manifest = _read_manifest(folder / "axis.json")
+    try:
+        tensors = load_file(folder / "axis.safetensors")
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{folder / 'axis.safetensors'} cannot be read ({error}); extract the axis again.") from error
+    missing = [name for name in _REQUIRED_TENSORS if name not in tensors]
+    if missing:
+        raise UserError(f"{folder / 'axis.safetensors'} lacks {', '.join(missing)}; extract the axis again.")
+    axis = AssistantAxis(
+        direction=tensors["direction"].float(),
+        role_mean=tensors["role_mean"].float(),
+        default_mean=tensors["default_mean"].float(),
+        floors={name: tensors[f"floor_{name}"].float() for name in FLOOR_NAMES},
+        manifest=manifest,
+        role_vectors=tensors["role_vectors"].float() if "role_vectors" in tensors else None,
+    )
+    _check_values(axis, folder)
+    return axis
+
+
+def _folder(where: str | Path) -> Path:
+    for folder in (Path(where), AXES_DIR / str(where)):
+        if (folder / "axis.json").is_file():
+            return folder
+    shipped = sorted(path.parent.name for path in AXES_DIR.glob("*/axis.json"))
+    raise UserError(
+        f"No axis at {str(where)!r}: give a folder that holds axis.json, or one of {', '.join(shipped) or 'none shipped'}; "
+        "make one with python -m demo.extraction."
+    )
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} is not readable JSON ({error}); extract the axis again.") from error
+    if not isinstance(manifest, dict):
+        raise UserError(f"{path} must hold a JSON object; extract the axis again.")
+    missing = [key for key in _REQUIRED_KEYS if key not in manifest]
+    if missing:
+        raise UserError(f"{path} lacks {', '.join(missing)}; extract the axis again.")
+    if manifest["format"] != FORMAT:
+        raise UserError(f"{path} has format {manifest['format']!r}, but this program reads format {FORMAT}; update the program or the axis.")
+    return manifest
+
+
+def _check_values(axis: AssistantAxis, folder: Path) -> None:
+    """Shapes, finiteness and layer numbers: a bad axis must fail here, not in the middle of a reply."""
+    shape, layers = axis.direction.shape, axis.direction.shape[0]
+    same = axis.direction.ndim == 2 and axis.role_mean.shape == shape == axis.default_mean.shape
+    if not same or any(floor.shape != (layers,) for floor in axis.floors.values()):
+        raise UserError(f"The tensors in {folder} do not fit together (direction is {tuple(shape)}); extract the axis again.")
+    values = [axis.direction, axis.role_mean, axis.default_mean, *axis.floors.values()]
+    if not all(torch.isfinite(value).all() for value in values) or bool((axis.norm == 0).any()):
+        raise UserError(f"The axis in {folder} holds NaN, infinite or zero directions; extract the axis again.")
+    try:
+        probe, (first, last), floor, model = axis.probe_layer, axis.cap_band, axis.cap_floor, axis.manifest["model"]
+        fits = 0 <= probe < layers and 0 <= first <= last < layers and floor in axis.floors and isinstance(model, dict)
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{folder / 'axis.json'} has a malformed entry ({error!r}); extract the axis again.") from error
+    if not fits:
+        raise UserError(f"{folder / 'axis.json'} names layers or a floor that the axis does not have ({layers} layers).")

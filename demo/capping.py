@@ -1,0 +1,135 @@
+"""The clamp of the Assistant Axis paper (arXiv 2601.10387, section on activation capping, Eq. 1) and the hooks
+that apply it to decoder layers, one floor per row of the batch.
+
+The paper writes  h <- h - v * min(<h, v> - tau, 0)  with v the unit vector toward the Assistant. The same thing
+as a lift:  h <- h + max(tau - <h, v>, 0) * v.  Nothing else about h changes, and nothing at all where the
+projection is already at or above the floor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True, slots=True)
+class Clamped:
+    """Result of `clamp`.
+
+    hidden [..., D] in the input dtype; projection [...] float32, raw units, before the clamp; lift [...] float32,
+    raw units, >= 0: what was added along the unit direction.
+    """
+
+    hidden: Tensor
+    projection: Tensor
+    lift: Tensor
+
+
+def clamp(hidden: Tensor, unit: Tensor, floor: Tensor, exempt: Tensor | None = None) -> Clamped:
+    """Lift the projection of `hidden` onto `unit` to `floor` wherever it lies below (paper Eq. 1).
+
+    hidden [B, T, D], any float dtype; unit [D] float32, norm 1, pointing toward the Assistant; floor [B] float32
+    in raw projection units, -inf for a row without a cap; exempt [B, T] bool, True where the clamp must not act.
+    The arithmetic is float32 whatever the dtype of `hidden`. Positions that need no lift come back bit for bit.
+    """
+    hidden32 = hidden.float()
+    projection = hidden32 @ unit
+    lift = (floor[:, None] - projection).clamp(min=0.0)
+    if exempt is not None:
+        lift = lift.masked_fill(exempt, 0.0)
+    lifted = (hidden32 + lift[..., None] * unit).to(hidden.dtype)
+    return Clamped(torch.where((lift > 0)[..., None], lifted, hidden), projection, lift)
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What one forward pass showed, float32 raw units.
+
+    before, after [B, T]: projection at the probe layer before and after the clamp there (equal when the probe layer
+    carries no cap). lifts [B, T, K]: what each of the K capped layers added.
+    """
+
+    before: Tensor
+    after: Tensor
+    lifts: Tensor
+
+
+@dataclass
+class AxisHooks:
+    """Forward hooks that read the projection at the probe layer and clamp at the capped layers.
+
+    `floors` maps a decoder layer's index to a [B] float32 tensor of raw floors, -inf for rows without a cap at that
+    layer. Set `exempt` ([B, T] bool) before every forward pass; read `reading()` after it.
+    """
+
+    layers: Sequence[nn.Module]
+    unit: Tensor
+    probe_layer: int
+    floors: dict[int, Tensor]
+    exempt: Tensor | None = None
+    _before: Tensor | None = field(default=None, init=False)
+    _after: Tensor | None = field(default=None, init=False)
+    _lifts: dict[int, Tensor] = field(default_factory=dict, init=False)
+
+    @property
+    def capped_layers(self) -> tuple[int, ...]:
+        return tuple(sorted(self.floors))
+
+    @contextmanager
+    def installed(self) -> Iterator[AxisHooks]:
+        """Register the hooks for the duration of a `with` block; they are always removed."""
+        handles = []
+        try:
+            for index in sorted({*self.floors, self.probe_layer}):
+                handles.append(self.layers[index].register_forward_hook(self._hook(index)))
+            yield self
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def select(self, rows: Sequence[int]) -> None:
+        """Keep only these rows, in this order, after other rows have left the batch."""
+        self.floors = {index: floor[list(rows)] for index, floor in self.floors.items()}
+
+    def reading(self) -> Reading:
+        """Projections and lifts of the last forward pass."""
+        if self._before is None or self._after is None:
+            raise RuntimeError("no forward pass has run under these hooks")
+        device = self._before.device
+        columns = [self._lifts[index].to(device) for index in self.capped_layers]
+        lifts = torch.stack(columns, dim=-1) if columns else self._before.new_zeros((*self._before.shape, 0))
+        return Reading(self._before, self._after, lifts)
+
+    def _hook(self, index: int):
+        def hook(module: nn.Module, args: object, output: object) -> object:
+            hidden = residual_of(output)
+            unit = self.unit[index].to(hidden.device)
+            if index not in self.floors:
+                self._before = self._after = hidden.float() @ unit
+                return None
+            exempt = None if self.exempt is None else self.exempt.to(hidden.device)
+            clamped = clamp(hidden, unit, self.floors[index].to(hidden.device), exempt)
+            self._lifts[index] = clamped.lift
+            if index == self.probe_layer:
+                self._before, self._after = clamped.projection, clamped.projection + clamped.lift
+            return with_residual(output, clamped.hidden)
+
+        return hook
+
+
+def residual_of(output: object) -> Tensor:
+    """The residual stream [B, T, D] in a decoder layer's output, which is a tensor or a tuple that starts with it."""
+    hidden = output[0] if isinstance(output, tuple) else output
+    if not isinstance(hidden, Tensor) or hidden.ndim != 3:
+        # A hook that guesses wrong would silently show an uncapped model as a capped one.
+        raise TypeError(f"a decoder layer returned {type(output).__name__}, not a [batch, tokens, hidden] tensor")
+    return hidden
+
+
+def with_residual(output: object, hidden: Tensor) -> object:
+    """The same layer output with its residual stream replaced."""
+    return (hidden, *output[1:]) if isinstance(output, tuple) else hidden

@@ -1,0 +1,113 @@
+"""What goes into an engine and what comes out: requests in, events out. No model code here.
+
+Every engine (transformers, later others) speaks these types, so that chat and page know of no other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from threading import Event as CancelFlag
+from typing import Literal, Protocol, TypedDict
+
+from demo.errors import UserError
+
+FinishReason = Literal["stop", "length", "cancelled"]
+
+
+class Message(TypedDict):
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How tokens are drawn. temperature 0 is greedy; repetition_penalty 1 is none.
+
+    The penalty (Keskar et al. 2019, CTRL) falls on tokens of the assistant's own replies only, never on template
+    tokens, so that it does not make the end-of-turn token less likely with every turn.
+    """
+
+    temperature: float = 0.7
+    top_p: float = 0.9
+    max_new_tokens: int = 160
+    seed: int = 0
+    repetition_penalty: float = 1.1
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.temperature <= 5:
+            raise UserError(f"Temperature must lie between 0 and 5, not {self.temperature}.")
+        if not 0 < self.top_p <= 1:
+            raise UserError(f"Top-p must be above 0 and at most 1, not {self.top_p}.")
+        if not 1 <= self.max_new_tokens <= 100_000:
+            raise UserError(f"Max new tokens must be at least 1, not {self.max_new_tokens}.")
+        if not 0 <= self.seed < 2**53:
+            raise UserError(f"The seed must be a whole number from 0 to 2^53, not {self.seed}.")
+        if not 1 <= self.repetition_penalty <= 2:
+            raise UserError(f"The repetition penalty must lie between 1 (none) and 2, not {self.repetition_penalty}.")
+
+
+@dataclass(frozen=True, slots=True)
+class Cap:
+    """Which decoder layers are capped, and each one's floor in raw projection units toward the Assistant."""
+
+    layers: tuple[int, ...]
+    floors: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One row: a branch of a conversation that wants its next reply."""
+
+    branch: str
+    messages: tuple[Message, ...]
+    sampling: Sampling
+    cap: Cap | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PromptEvent:
+    """The prompt of one branch has been read. user_projection: mean over the content tokens of the last message,
+    axis units at the probe layer, before the clamp; None when there is none."""
+
+    branch: str
+    prompt_tokens: int
+    reused_tokens: int
+    user_projection: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class TokenEvent:
+    """One token of a reply.
+
+    text: what this token adds to the reply; empty while a multi-byte character is incomplete and for special tokens.
+    projection, projection_after: axis units at the probe layer before and after the clamp there; None when the token
+    was never run through the model (the end-of-turn token, or one that was cancelled). corrections: what each capped
+    layer added, in axis units of that layer. position: index in the context. finish_reason: set on the branch's last
+    event only. token_id is None when a branch ends before its first token.
+    """
+
+    branch: str
+    token_id: int | None
+    text: str
+    projection: float | None
+    projection_after: float | None
+    corrections: tuple[float, ...]
+    position: int
+    is_special: bool
+    finish_reason: FinishReason | None = None
+
+
+Event = PromptEvent | TokenEvent
+
+
+class Engine(Protocol):
+    """Anything that answers several requests in step and tells where every token stands on the axis."""
+
+    def stream(self, requests: Sequence[Request], cancel: CancelFlag | None = None) -> Iterator[Event]:
+        """Run all requests as rows of one batch. Setting `cancel` ends them within one step."""
+        ...
+
+    def forget(self, branches: Sequence[str]) -> None:
+        """Drop what is cached for these branches."""
+        ...

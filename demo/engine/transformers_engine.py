@@ -1,0 +1,100 @@
+"""The engine on transformers: the uncapped and the capped reply are rows of the same forward pass."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from threading import Event as CancelFlag
+from threading import Lock
+
+import torch
+
+from demo.axis import AssistantAxis
+from demo.capping import AxisHooks
+from demo.engine.kv import BranchStore
+from demo.engine.protocol import Event, Request
+from demo.engine.live import LiveRows
+from demo.engine.row import Row
+from demo.engine.small_batch import skinny_is_faster, skinny_products
+from demo.errors import UserError
+from demo.models import LoadedModel
+from demo.spans import render_chat
+
+DEFAULT_KV_BUDGET = 2 * 1024**3
+# Stop is looked at between prefill chunks, so one chunk must take well under a second.
+_PREFILL_CHUNK_CPU, _PREFILL_CHUNK_GPU = 128, 2048
+
+
+def stop_tokens(model: LoadedModel) -> frozenset[int]:
+    """Token ids that end a reply: the tokenizer's and whatever the model's generation config names."""
+    named = model.model.generation_config.eos_token_id if model.model.generation_config else None
+    listed = named if isinstance(named, list) else [named]
+    return frozenset(token for token in (*listed, model.tokenizer.eos_token_id) if token is not None)
+
+
+class TransformersEngine:
+    """Streams replies of several branches from one model, each row with its own floors. See `protocol.Engine`.
+
+    kv_budget: bytes of KV cache kept between turns, all branches together. One stream runs at a time; another waits.
+    """
+
+    def __init__(self, model: LoadedModel, axis: AssistantAxis, kv_budget: int = DEFAULT_KV_BUDGET) -> None:
+        self.model = model
+        self.axis = axis
+        self.store = BranchStore(kv_budget)
+        self.skinny = skinny_is_faster(model.model)
+        self._lock = Lock()
+        self._special = frozenset(model.tokenizer.all_special_ids)
+        self._stops = stop_tokens(model)
+        self._unit = axis.unit.to(model.device)
+        self._chunk = _PREFILL_CHUNK_CPU if model.device.type == "cpu" else _PREFILL_CHUNK_GPU
+
+    def stream(self, requests: Sequence[Request], cancel: CancelFlag | None = None) -> Iterator[Event]:
+        """Answer all requests as rows of one batch: a PromptEvent per row, then a TokenEvent per row and step.
+
+        Raises UserError at once, before anything runs, when a prompt does not fit the context window or a cap names layers
+        the model lacks. Closing the iterator, or setting `cancel`, frees the rows within one step.
+        """
+        rows = [self._row(request) for request in requests]
+        live = LiveRows(self.model, self.axis, rows, self._hooks(requests), self.store)
+        return self._run(live, cancel or CancelFlag())
+
+    def _run(self, live: LiveRows, cancel: CancelFlag) -> Iterator[Event]:
+        with self._lock, skinny_products(self.model.model, self.skinny), live.hooks.installed():
+            try:
+                yield from live.prefill(self._chunk, cancel)
+                while live.rows:
+                    yield from live.draw(cancel)
+                    yield from live.step()
+            except GeneratorExit:
+                live.release(live.rows)
+                raise
+
+    def forget(self, branches: Sequence[str]) -> None:
+        """Drop the KV caches of these branches."""
+        for branch in branches:
+            self.store.drop(branch)
+
+    def _row(self, request: Request) -> Row:
+        chat = render_chat(self.model.tokenizer, request.messages)
+        room = self.model.context - len(chat.ids)
+        if room < 1:
+            raise UserError(
+                f"This conversation is {len(chat.ids)} tokens long, but the model holds {self.model.context}: "
+                "start a new chat or send a shorter message."
+            )
+        limit = min(request.sampling.max_new_tokens, room)
+        cached = self.store.get(request.branch)
+        return Row(request, chat, limit, self.model.tokenizer, self._stops, self._special, cached)
+
+    def _hooks(self, requests: Sequence[Request]) -> AxisHooks:
+        layers = sorted({layer for request in requests if request.cap for layer in request.cap.layers})
+        count = len(self.model.layers)
+        if layers and not 0 <= layers[0] <= layers[-1] < count:
+            raise UserError(f"The model has decoder layers 0 to {count - 1}; choose a band within them.")
+        floors = {layer: torch.full((len(requests),), float("-inf")) for layer in layers}
+        for index, request in enumerate(requests):
+            if request.cap is not None:
+                for layer, floor in zip(request.cap.layers, request.cap.floors, strict=True):
+                    floors[layer][index] = floor
+        on_device = {layer: floor.to(self.model.device) for layer, floor in floors.items()}
+        return AxisHooks(self.model.layers, self._unit, self.axis.probe_layer, on_device)

@@ -1,0 +1,107 @@
+"""Generate a batch of replies and take the mean activation of each over its content tokens, at every layer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from demo.capping import residual_of
+from demo.engine.batch import RowBatch
+from demo.engine.protocol import Sampling
+from demo.engine.sampling import draw
+from demo.engine.transformers_engine import stop_tokens
+from demo.extraction.plan import Rollout
+from demo.models import LoadedModel
+from demo.spans import render_chat
+
+# Finished rows run along until this share is left: taking rows out copies the whole KV cache.
+_COMPACT_BELOW = 0.7
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A finished rollout: its text, its number of content tokens, and their mean residual stream [L, D] float32."""
+
+    rollout: Rollout
+    text: str
+    tokens: int
+    mean: Tensor
+
+
+class LayerSums:
+    """Sums the residual stream of reply tokens over decode steps, for every decoder layer: [L, B, D] float32."""
+
+    def __init__(self, layers: Sequence[nn.Module], rows: int, hidden_size: int) -> None:
+        self.sums = torch.zeros(len(layers), rows, hidden_size)
+        self.counts = torch.zeros(rows)
+        self._layers = layers
+        self._rows: list[int] = []
+        self._places: list[int] = []
+
+    def expect(self, rows: list[int], places: list[int]) -> None:
+        """Say which rows of the sums the next forward pass feeds, and from which places of its batch."""
+        self._rows, self._places = rows, places
+        self.counts[rows] += 1
+
+    def install(self, stack: ExitStack) -> None:
+        for index, layer in enumerate(self._layers):
+            stack.callback(layer.register_forward_hook(self._hook(index)).remove)
+
+    def _hook(self, index: int):
+        def hook(module: nn.Module, args: object, output: object) -> None:
+            self.sums[index, self._rows] += residual_of(output)[self._places, -1].float().cpu()
+
+        return hook
+
+
+def run_batch(model: LoadedModel, rollouts: Sequence[Rollout], sampling: Sampling) -> list[Reply]:
+    """Generate one reply per rollout; the end-of-turn token and other special tokens stay out of the means.
+
+    Rollouts of the same question share their random numbers (seed + question), so that what differs is the role.
+    """
+    prompts = [render_chat(model.tokenizer, rollout.messages).ids for rollout in rollouts]
+    ends = stop_tokens(model) | frozenset(model.tokenizer.all_special_ids)
+    samplings = [
+        Sampling(sampling.temperature, sampling.top_p, sampling.max_new_tokens, sampling.seed + rollout.question, 1.0)
+        for rollout in rollouts
+    ]
+    sums = LayerSums(model.layers, len(rollouts), model.hidden_size)
+    replies: list[list[int]] = [[] for _ in rollouts]
+    batch = RowBatch(model, len(rollouts))
+    live = dict(enumerate(range(len(rollouts))))  # place in the batch -> rollout
+    logits = batch.forward(batch.load(prompts, [(None, 0)] * len(rollouts), sampling.max_new_tokens))
+    with ExitStack() as stack:
+        sums.install(stack)
+        for step in range(sampling.max_new_tokens):
+            drawn = [draw(logits[place], samplings[index], step) for place, index in live.items()]
+            live = {
+                place: index
+                for (place, index), token in zip(live.items(), drawn, strict=True)
+                if _append(replies[index], token, ends)
+            }
+            if not live:
+                break
+            if len(live) < _COMPACT_BELOW * batch.rows:
+                batch.select(list(live))
+                live = dict(enumerate(live.values()))
+            sums.expect(list(live.values()), list(live))
+            tokens = torch.zeros(batch.rows, 1, dtype=torch.long)
+            tokens[list(live), 0] = torch.tensor([replies[index][-1] for index in live.values()])
+            logits = batch.forward(tokens)
+    means = sums.sums / sums.counts.clamp(min=1)[:, None]
+    return [
+        Reply(rollout, model.tokenizer.decode(ids, skip_special_tokens=True), len(ids), means[:, index])
+        for index, (rollout, ids) in enumerate(zip(rollouts, replies, strict=True))
+    ]
+
+
+def _append(reply: list[int], token: int, ends: frozenset[int]) -> bool:
+    """Whether the reply goes on, with `token` added to it."""
+    if token in ends:
+        return False
+    reply.append(token)
+    return True

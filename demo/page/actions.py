@@ -1,0 +1,115 @@
+"""What the page's buttons do. Thin: settings in, chat and engine called, small operations for the stage out."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import gradio as gr
+
+from demo import plots
+from demo.axis import AssistantAxis
+from demo.chat import BRANCHES
+from demo.engine.protocol import Engine
+from demo.errors import UserError
+from demo.page.controls import plot_marks, read_settings
+from demo.page.session import Scenario, Session
+from demo.page.wire import Op, Updates, notice_op, reset_op, turn_op
+
+log = logging.getLogger(__name__)
+
+_UNEXPECTED = "The turn failed ({}); your message is back in the box, so try again or start a new chat."
+Shown = tuple[Any, Any, Any, Any]  # stage, message box, send button, stop button
+
+
+@dataclass(frozen=True)
+class Actions:
+    """Bound to one engine and axis; every method works on the visitor's own Session."""
+
+    engine: Engine
+    axis: AssistantAxis
+    model_name: str
+
+    def open(self, *cap: Any) -> tuple[Session, Op]:
+        """A visitor arrives: an empty conversation and the stage drawn for it."""
+        session = Session()
+        return session, self._reset(session, cap)
+
+    def new_chat(self, session: Session, *cap: Any) -> tuple[Session, Op, str]:
+        """Forget the conversation and its caches."""
+        self.close(session)
+        fresh = Session()
+        return fresh, self._reset(fresh, cap), ""
+
+    def start(self, session: Session, scenario: Scenario, *cap: Any) -> tuple[Session, Op, str, str]:
+        """A new chat that follows a script: its system prompt and first message, ready to send."""
+        fresh, stage, _ = self.new_chat(session, *cap)
+        fresh.script = list(scenario.turns)
+        stage["ops"].append(notice_op(f"{scenario.title}. {scenario.blurb}"))
+        return fresh, stage, fresh.next_line(), scenario.system_prompt
+
+    def send(self, session: Session, text: str, *values: Any) -> Iterator[Shown]:
+        """Answer one message in both branches, streaming. A refused turn changes nothing and says why."""
+        conversation = session.conversation
+        updates, index = Updates(conversation), len(conversation.turns)
+        try:
+            settings = read_settings(self.axis, index, values)
+            events = conversation.send(self.engine, text, settings)
+            updates.say({"op": "marks", "figures": self._figures(values[6:])})
+        except UserError as error:
+            updates.say(notice_op(str(error), "error"))
+            yield updates.take(), gr.skip(), *_IDLE
+            return
+        updates.say({"op": "turn_start", "turn": index, "user": text})
+        yield updates.take(), "", *_BUSY
+        try:
+            for event in events:
+                updates.add([event])
+                if updates.due:
+                    yield updates.take(), gr.skip(), gr.skip(), gr.skip()
+        except Exception as error:
+            log.error("turn failed: %s", type(error).__name__)
+            reason = str(error) if isinstance(error, UserError) else _UNEXPECTED.format(type(error).__name__)
+            yield self._after_failure(session, values[6:], reason), text, *_IDLE
+            return
+        updates.say(turn_op(conversation, index))
+        yield updates.take(), session.next_line(), *_IDLE
+
+    def stop(self, session: Session) -> None:
+        """End the running turn within one decode step."""
+        session.conversation.stop()
+
+    def redraw_marks(self, session: Session, *cap: Any) -> Op:
+        """Floor or band has changed: move the reference lines."""
+        updates = Updates(session.conversation)
+        try:
+            updates.say({"op": "marks", "figures": self._figures(cap)})
+        except UserError as error:
+            updates.say(notice_op(str(error), "error"))
+        return updates.take()
+
+    def close(self, session: Session) -> None:
+        """The visitor is gone or starts anew: stop what runs and free what is cached."""
+        session.conversation.stop()
+        self.engine.forget([session.conversation.branch_id(branch) for branch in BRANCHES])
+
+    def _after_failure(self, session: Session, cap: Any, reason: str) -> Op:
+        updates = Updates(session.conversation)
+        updates.say(*self._reset(session, cap)["ops"], notice_op(reason, "error"))
+        return updates.take()
+
+    def _reset(self, session: Session, cap: Any) -> Op:
+        meta = {"model": self.model_name, "branches": list(BRANCHES), "figures": self._figures(cap)}
+        updates = Updates(session.conversation)
+        updates.say(reset_op(session.conversation, meta))
+        return updates.take()
+
+    def _figures(self, cap: Any) -> Op:
+        marks = plot_marks(self.axis, cap)
+        return {"token": plots.token_figure(marks), "turn": plots.turn_figure(marks)}
+
+
+_IDLE = (gr.update(visible=True), gr.update(visible=False))
+_BUSY = (gr.update(visible=False), gr.update(visible=True))

@@ -1,0 +1,103 @@
+"""The settings beside the chat, and how their values become one turn's settings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import gradio as gr
+
+from demo.axis import FLOOR_NAMES, AssistantAxis
+from demo.chat import TurnSettings, make_cap
+from demo.engine.protocol import Sampling
+from demo.errors import UserError
+from demo.plots import PlotMarks
+
+_FLOOR_INFO = "Percentile of default-Assistant replies that becomes the floor. Higher holds harder."
+
+
+@dataclass(frozen=True)
+class Controls:
+    """The components, in the order in which their values reach `read_settings`."""
+
+    system_prompt: gr.Textbox
+    temperature: gr.Slider
+    top_p: gr.Slider
+    repetition_penalty: gr.Slider
+    max_new_tokens: gr.Slider
+    seed: gr.Number
+    cap_on: gr.Checkbox
+    floor: gr.Radio
+    first_layer: gr.Number
+    last_layer: gr.Number
+
+    def inputs(self) -> list[Any]:
+        return [getattr(self, field.name) for field in fields(self)]
+
+    def cap_inputs(self) -> list[Any]:
+        return [self.cap_on, self.floor, self.first_layer, self.last_layer]
+
+
+def build_controls(axis: AssistantAxis, defaults: Sampling) -> Controls:
+    """Lay the settings out, in the current Gradio context."""
+    first, last = axis.cap_band
+    layers = f"0 to {axis.layers - 1}"
+    system = gr.Textbox(label="System prompt", lines=3, max_lines=6, placeholder="None: the model's own default", elem_id="system-prompt")
+    with gr.Group():
+        cap_on = gr.Checkbox(value=True, label="Cap on", elem_id="cap-on")
+        floor = gr.Radio(list(FLOOR_NAMES), value=axis.cap_floor, label="Floor", info=_FLOOR_INFO, elem_id="floor")
+        with gr.Row():
+            first_layer = gr.Number(first, label="First layer", precision=0, min_width=80, elem_id="first-layer", info=layers)
+            last_layer = gr.Number(last, label="Last layer", precision=0, min_width=80, elem_id="last-layer", info=layers)
+    with gr.Group():
+        temperature = gr.Slider(0, 2, defaults.temperature, step=0.05, label="Temperature", elem_id="temperature")
+        top_p = gr.Slider(0.05, 1, defaults.top_p, step=0.05, label="Top-p", elem_id="top-p")
+        penalty = gr.Slider(1, 1.5, defaults.repetition_penalty, step=0.01, label="Repetition penalty", elem_id="repetition-penalty")
+        tokens = gr.Slider(8, 1024, defaults.max_new_tokens, step=8, label="Max new tokens", elem_id="max-new-tokens")
+        seed = gr.Number(defaults.seed, label="Seed", precision=0, elem_id="seed", info="Both replies draw the same random numbers.")
+    return Controls(system, temperature, top_p, penalty, tokens, seed, cap_on, floor, first_layer, last_layer)
+
+
+def read_settings(axis: AssistantAxis, turn: int, values: Sequence[Any]) -> TurnSettings:
+    """The values of `Controls.inputs()` as settings of turn number `turn` (from 0).
+
+    Each turn draws other random numbers than the one before. Raises UserError for a value that cannot be used.
+    """
+    system, temperature, top_p, penalty, tokens, seed, *cap = values
+    sampling = Sampling(
+        float(_given(temperature, "temperature")),
+        float(_given(top_p, "top-p")),
+        int(_given(tokens, "number of new tokens")),
+        int(_given(seed, "seed")) + turn,
+        float(_given(penalty, "repetition penalty")),
+    )
+    return TurnSettings(sampling, _cap(axis, cap), system or "")
+
+
+def plot_marks(axis: AssistantAxis, cap: Sequence[Any]) -> PlotMarks:
+    """Reference lines for the values of `Controls.cap_inputs()`. Raises UserError like `read_settings`."""
+    chosen = _cap(axis, cap)
+    if chosen is None:
+        return PlotMarks(axis.probe_layer)
+    name = cap[1]
+    return PlotMarks(
+        probe_layer=axis.probe_layer,
+        floor=axis.floor_units(name, axis.probe_layer),
+        floor_name=name,
+        floor_at_probe=axis.probe_layer in chosen.layers,
+        cap_layers=(chosen.layers[0], chosen.layers[-1]),
+    )
+
+
+def _cap(axis: AssistantAxis, values: Sequence[Any]):
+    on, floor, first, last = values
+    if not on:
+        return None
+    return make_cap(axis, int(_given(first, "first capped layer")), int(_given(last, "last capped layer")), str(floor))
+
+
+def _given(value: Any, name: str) -> Any:
+    if value is None:
+        raise UserError(f"The {name} is empty; type a number.")
+    return value

@@ -1,0 +1,51 @@
+"""The stage: one custom component with both chat panes and both plots, fed with small operations.
+
+Python sets its value to ``{"seq": int, "ops": [...]}``; the browser applies each operation once. The template
+never mentions the value, so nothing is rendered again. Use it as an output with ``show_progress="hidden"``.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from urllib.parse import quote
+
+import gradio as gr
+import plotly
+
+STATIC_DIR = Path(__file__).parent / "static"
+# Concatenated in this order: they are the body of one function.
+SCRIPTS = ("stage_model.js", "stage_panes.js", "stage_plots.js", "stage.js")
+
+
+def plotly_head() -> str:
+    """The script tag that loads Plotly from this server, for ``launch(head=...)``.
+
+    The address is relative to the page, so it also holds behind a proxy that serves the app under a path.
+    Only the one script file is made reachable.
+    """
+    script = Path(plotly.__file__).resolve().parent / "package_data" / "plotly.min.js"
+    gr.set_static_paths([script])
+    return f'<script src="gradio_api/file={quote(script.as_posix())}"></script>'
+
+
+def stage() -> gr.HTML:
+    """Build the component inside a ``gr.Blocks``; the caller wires its value.
+
+    The style sheet goes into the head: Gradio would rewrite a ``css_template`` at every new value, and the
+    browser would then restyle the whole page for each token. No script goes there, because Gradio holds
+    ``js_on_load`` back until it has loaded, and the first operations would be lost.
+    """
+    return gr.HTML(
+        value=None,
+        html_template=_read("stage.html"),
+        js_on_load="\n".join(_read(name) for name in SCRIPTS),
+        head=f"<style>\n{_read('stage.css')}\n</style>",
+        apply_default_css=False,
+        container=False,
+        padding=False,
+        elem_id="stage-block",
+    )
+
+
+def _read(name: str) -> str:
+    return (STATIC_DIR / name).read_text(encoding="utf-8")
