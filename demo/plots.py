@@ -58,7 +58,7 @@ def token_figure(marks: PlotMarks) -> dict[str, Any]:
     traces += [_smooth_trace(branch) for branch in BRANCHES]
     traces.append(_fired_trace())
     traces.append(_frame_trace(1, 48))
-    layout = _layout(marks, f"token in this reply · lines: mean of the last {TRAILING_TOKENS} tokens")
+    layout = _layout(marks, f"token · lines: mean of the last {TRAILING_TOKENS}")
     return _plain(go.Figure(traces, layout))
 
 
@@ -86,7 +86,7 @@ def floor_label(marks: PlotMarks) -> str | None:
     if marks.cap_layers is None:
         return f"{label} (the cap acts at other layers)"
     first, last = marks.cap_layers
-    where = f"layer {first}" if first == last else f"layers {first}–{last}"  # noqa: RUF001
+    where = f"layer {first}" if first == last else f"layers {first}–{last}"
     return f"{label} (cap acts at {where})"
 
 

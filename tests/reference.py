@@ -66,14 +66,37 @@ class CappedForward:
         return hook
 
 
-def greedy(forward: CappedForward, ids: Sequence[int], exempt: Sequence[int], stops: frozenset[int], special: frozenset[int], limit: int) -> list[int]:
-    """Greedy continuation with no cache at all: the whole sequence is run again for every token."""
-    sequence, left_alone = list(ids), list(exempt)
-    for _ in range(limit):
-        token = int(forward(sequence, left_alone)[0][-1].argmax())
-        if token in stops:
-            break
-        if token in special:
-            left_alone.append(len(sequence))
-        sequence.append(token)
-    return sequence[len(ids) :]
+def capped_generate(
+    model: LoadedModel, axis: AssistantAxis, cap: Cap | None, ids: Sequence[int], exempt: Sequence[int], limit: int
+) -> list[int]:
+    """Greedy reply of one branch by plain `model.generate` with hooks; the end-of-turn token is included."""
+    special = torch.tensor(model.tokenizer.all_special_ids)
+    content = torch.ones(len(ids), dtype=torch.bool)
+    content[list(exempt)] = False
+    now: dict[str, Tensor] = {}
+
+    def look(module, args, kwargs):
+        step = kwargs["input_ids"][0]
+        now["content"] = content if len(step) == len(ids) else ~torch.isin(step, special)
+
+    handles = [model.model.register_forward_pre_hook(look, with_kwargs=True)]
+    floors = dict(zip(cap.layers, cap.floors, strict=True)) if cap else {}
+    for index, floor in floors.items():
+        unit = axis.direction[index] / axis.direction[index].norm()
+
+        def clamp(module, args, output, unit=unit, floor=floor):
+            hidden = output[0] if isinstance(output, tuple) else output
+            lift = torch.relu(floor - (hidden * unit).sum(-1)) * now["content"]
+            changed = hidden + lift[..., None] * unit
+            return (changed, *output[1:]) if isinstance(output, tuple) else changed
+
+        handles.append(model.layers[index].register_forward_hook(clamp))
+    try:
+        prompt = torch.tensor([list(ids)])
+        out = model.model.generate(
+            prompt, attention_mask=torch.ones_like(prompt), do_sample=False, max_new_tokens=limit, pad_token_id=0
+        )
+    finally:
+        for handle in handles:
+            handle.remove()
+    return out[0, len(ids) :].tolist()

@@ -59,7 +59,7 @@ def test_without_a_cap_there_is_no_floor(build: Any) -> None:
 def test_floor_label_says_whether_the_cap_acts_where_it_is_read() -> None:
     assert floor_label(CAPPED) == "floor p25"
     assert floor_label(PlotMarks(17, 0.5)) == "floor"
-    assert floor_label(ELSEWHERE) == "p25 level at the probe layer (cap acts at layers 18–25)"  # noqa: RUF001
+    assert floor_label(ELSEWHERE) == "p25 level at the probe layer (cap acts at layers 18–25)"
     one = PlotMarks(17, 0.8, "p50", floor_at_probe=False, cap_layers=(20, 20))
     assert floor_label(one) == "p50 level at the probe layer (cap acts at layer 20)"
     unknown = PlotMarks(17, 0.8, "p50", floor_at_probe=False)

@@ -11,8 +11,8 @@ import torch
 from demo.axis import AssistantAxis
 from demo.capping import AxisHooks
 from demo.engine.kv import BranchStore
-from demo.engine.protocol import Event, Request
 from demo.engine.live import LiveRows
+from demo.engine.protocol import Event, Request
 from demo.engine.row import Row
 from demo.engine.small_batch import skinny_is_faster, skinny_products
 from demo.errors import UserError
@@ -34,17 +34,24 @@ def stop_tokens(model: LoadedModel) -> frozenset[int]:
 class TransformersEngine:
     """Streams replies of several branches from one model, each row with its own floors. See `protocol.Engine`.
 
-    kv_budget: bytes of KV cache kept between turns, all branches together. One stream runs at a time; another waits.
+    kv_budget: bytes of KV cache kept between turns, all branches together; stops: token ids that end a reply, None for
+    the model's own. One stream runs at a time; another waits.
     """
 
-    def __init__(self, model: LoadedModel, axis: AssistantAxis, kv_budget: int = DEFAULT_KV_BUDGET) -> None:
+    def __init__(
+        self,
+        model: LoadedModel,
+        axis: AssistantAxis,
+        kv_budget: int = DEFAULT_KV_BUDGET,
+        stops: frozenset[int] | None = None,
+    ) -> None:
         self.model = model
         self.axis = axis
         self.store = BranchStore(kv_budget)
         self.skinny = skinny_is_faster(model.model)
         self._lock = Lock()
         self._special = frozenset(model.tokenizer.all_special_ids)
-        self._stops = stop_tokens(model)
+        self._stops = stop_tokens(model) if stops is None else stops
         self._unit = axis.unit.to(model.device)
         self._chunk = _PREFILL_CHUNK_CPU if model.device.type == "cpu" else _PREFILL_CHUNK_GPU
 

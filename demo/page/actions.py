@@ -32,22 +32,22 @@ class Actions:
     axis: AssistantAxis
     model_name: str
 
-    def open(self, *cap: Any) -> tuple[Session, Op]:
+    def open(self, *cap: Any) -> tuple[Session, str]:
         """A visitor arrives: an empty conversation and the stage drawn for it."""
         session = Session()
         return session, self._reset(session, cap)
 
-    def new_chat(self, session: Session, *cap: Any) -> tuple[Session, Op, str]:
+    def new_chat(self, session: Session, *cap: Any) -> tuple[Session, str, str]:
         """Forget the conversation and its caches."""
         self.close(session)
         fresh = Session()
         return fresh, self._reset(fresh, cap), ""
 
-    def start(self, session: Session, scenario: Scenario, *cap: Any) -> tuple[Session, Op, str, str]:
+    def start(self, session: Session, scenario: Scenario, *cap: Any) -> tuple[Session, str, str, str]:
         """A new chat that follows a script: its system prompt and first message, ready to send."""
-        fresh, stage, _ = self.new_chat(session, *cap)
-        fresh.script = list(scenario.turns)
-        stage["ops"].append(notice_op(f"{scenario.title}. {scenario.blurb}"))
+        self.close(session)
+        fresh = Session(script=list(scenario.turns))
+        stage = self._reset(fresh, cap, notice_op(f"{scenario.title}. {scenario.blurb}"))
         return fresh, stage, fresh.next_line(), scenario.system_prompt
 
     def send(self, session: Session, text: str, *values: Any) -> Iterator[Shown]:
@@ -72,7 +72,7 @@ class Actions:
         except Exception as error:
             log.error("turn failed: %s", type(error).__name__)
             reason = str(error) if isinstance(error, UserError) else _UNEXPECTED.format(type(error).__name__)
-            yield self._after_failure(session, values[6:], reason), text, *_IDLE
+            yield self._reset(session, values[6:], notice_op(reason, "error")), text, *_IDLE
             return
         updates.say(turn_op(conversation, index))
         yield updates.take(), session.next_line(), *_IDLE
@@ -81,7 +81,7 @@ class Actions:
         """End the running turn within one decode step."""
         session.conversation.stop()
 
-    def redraw_marks(self, session: Session, *cap: Any) -> Op:
+    def redraw_marks(self, session: Session, *cap: Any) -> str:
         """Floor or band has changed: move the reference lines."""
         updates = Updates(session.conversation)
         try:
@@ -95,15 +95,10 @@ class Actions:
         session.conversation.stop()
         self.engine.forget([session.conversation.branch_id(branch) for branch in BRANCHES])
 
-    def _after_failure(self, session: Session, cap: Any, reason: str) -> Op:
-        updates = Updates(session.conversation)
-        updates.say(*self._reset(session, cap)["ops"], notice_op(reason, "error"))
-        return updates.take()
-
-    def _reset(self, session: Session, cap: Any) -> Op:
+    def _reset(self, session: Session, cap: Any, *more: Op) -> str:
         meta = {"model": self.model_name, "branches": list(BRANCHES), "figures": self._figures(cap)}
         updates = Updates(session.conversation)
-        updates.say(reset_op(session.conversation, meta))
+        updates.say(reset_op(session.conversation, meta), *more)
         return updates.take()
 
     def _figures(self, cap: Any) -> Op:

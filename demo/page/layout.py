@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import gradio as gr
 
@@ -45,9 +46,9 @@ def build_page(engine: Engine, axis: AssistantAxis, model_name: str, status: str
     return page
 
 
-def launch_options() -> dict[str, object]:
+def launch_options() -> dict[str, Any]:
     """What `Blocks.launch` needs for this page: everything is served from here, nothing is recorded."""
-    theme = gr.themes.Default(font=_SYSTEM_FONTS, font_mono=["ui-monospace", "Menlo", "Consolas", "monospace"])
+    theme = gr.themes.Default(primary_hue="blue", neutral_hue="slate", font=_SYSTEM_FONTS, font_mono=["ui-monospace", "Menlo", "Consolas", "monospace"])
     return {
         "theme": theme,
         "head": plotly_head(),

@@ -1,7 +1,8 @@
 """The stage: one custom component with both chat panes and both plots, fed with small operations.
 
-Python sets its value to ``{"seq": int, "ops": [...]}``; the browser applies each operation once. The template
-never mentions the value, so nothing is rendered again. Use it as an output with ``show_progress="hidden"``.
+Python sets its value to the JSON text of ``{"seq": int, "ops": [...]}``; the browser applies each operation once.
+The template never mentions the value, so nothing is rendered again. Use it as an output with
+``show_progress="hidden"``.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ While a turn runs only new tokens travel; its end brings the whole turn once, so
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterable
 from typing import Any
@@ -91,12 +92,16 @@ class Updates:
     def due(self) -> bool:
         return time.monotonic() - self._last >= 1 / UPDATES_PER_SECOND
 
-    def take(self) -> Op:
-        """The stage's next value: everything since the last one."""
+    def take(self) -> str:
+        """The stage's next value: everything since the last one, as JSON text.
+
+        Text and not an object, because Gradio sends the difference between a streamed value and the one before, and
+        its differences of nested lists go wrong when one of them shrinks.
+        """
         self._flush_tokens(len(self._conversation.turns) - 1)
         self._last = time.monotonic()
         ops, self._ops = self._ops, []
-        return {"seq": time.time_ns() // 1000, "ops": ops}
+        return json.dumps({"seq": time.time_ns() // 1000, "ops": ops}, ensure_ascii=False, allow_nan=False)
 
     def _flush_tokens(self, index: int) -> None:
         for branch, tokens in self._tokens.items():

@@ -31,7 +31,8 @@ function makeStage(root) {
 
   function refreshHeaders() {
     const behind = shown !== null && shown !== turns.length - 1;
-    for (const branch of BRANCHES) panes[branch].standing(turns[shown]?.sides[branch], behind ? `turn ${shown + 1}: ` : "");
+    const prefix = behind ? `turn ${shown + 1}: ` : "";
+    for (const branch of BRANCHES) panes[branch].standing(turns[shown]?.sides[branch], prefix);
     panes.capped.action(capAction(turns[shown]?.sides.capped));
     root.querySelector(".which").textContent = shown === null ? "" : ` · turn ${shown + 1}`;
     latestButton.hidden = !behind;
@@ -146,5 +147,7 @@ function makeStage(root) {
 
 const stage = makeStage(element.querySelector("#stage"));
 window.personaStage = { counts: stage.counts };
-watch("value", () => stage.receive(props.value));
-stage.receive(props.value);
+// The value is JSON text: Gradio would otherwise send differences of nested lists, and apply them wrongly.
+const receiveText = () => stage.receive(props.value ? JSON.parse(props.value) : null);
+watch("value", receiveText);
+receiveText();

@@ -18,10 +18,12 @@ function makePane(root, branch, onPick) {
   const log = pane.querySelector(".log");
   const sections = new Map();
   let stick = true;
+  let lastTop = 0; // where following left the log
   let pulse = null;
 
   log.addEventListener("scroll", () => {
-    stick = log.scrollHeight - log.scrollTop - log.clientHeight < 48;
+    stick = log.scrollHeight - log.scrollTop - log.clientHeight < 12;
+    lastTop = log.scrollTop;
   }, { passive: true });
   log.addEventListener("click", (event) => {
     const section = event.target.closest(".turn");
@@ -29,7 +31,11 @@ function makePane(root, branch, onPick) {
   });
 
   function follow() {
-    if (stick) log.scrollTop = log.scrollHeight;
+    // Tokens may arrive between the reader's scroll and its event: a log found higher than it was left stays there.
+    if (log.scrollTop < lastTop - 4) stick = false;
+    if (!stick) return;
+    log.scrollTop = log.scrollHeight;
+    lastTop = log.scrollTop;
   }
 
   function build(index, turn) {
@@ -93,6 +99,7 @@ function makePane(root, branch, onPick) {
 
   function wait(index) {
     stick = true;
+    lastTop = 0;
     follow();
     if (matchMedia("(prefers-reduced-motion: reduce)").matches) return;
     const frames = [{ opacity: 1 }, { opacity: 0.45 }];
@@ -140,6 +147,7 @@ function makePane(root, branch, onPick) {
     log.replaceChildren();
     sections.clear();
     stick = true;
+    lastTop = 0;
   }
 
   function has(index) {

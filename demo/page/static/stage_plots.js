@@ -1,7 +1,7 @@
 // The two plots. Points already drawn are never sent to Plotly twice: each trace has a cursor into its series.
 
-const TURN_REDRAW_MS = 250;
-const NARROW_PX = 420;
+const TURN_REDRAW_MS = 500;
+const NARROW_PX = 360;
 const BUTTONS = [["toImage", "zoom2d", "pan2d", "resetScale2d"]]; // nothing that leaves the page
 
 function palette(root) {
@@ -12,12 +12,12 @@ function palette(root) {
 }
 
 function moveLabelsInside(note) {
-  // A narrow plot has no margin to spare: lines are named at their left end, the floor at its right end.
-  if (note.xanchor === "left" && note.x === 1) {
-    const floor = note.name === "label-floor";
-    const place = floor ? { xanchor: "right", xshift: -4 } : { x: 0, xanchor: "left", xshift: 4 };
-    Object.assign(note, place, { yanchor: "bottom", yshift: 0 });
-  }
+  // A narrow plot has no margin to spare: lines are named at their left end, the floor at its right end, below
+  // its line where there is more room there.
+  if (note.yref === "paper") return;
+  const floor = note.name === "label-floor";
+  const place = floor ? { xanchor: "right", xshift: -4 } : { x: 0, xanchor: "left", xshift: 4 };
+  Object.assign(note, place, { yanchor: floor && note.y >= 0.5 ? "top" : "bottom", yshift: 0 });
   note.text = note.text.replace(" (", "<br>(");
 }
 
@@ -33,8 +33,7 @@ function dressLayout(base, colours, narrow) {
     const floor = note.name === "label-floor";
     note.font = { size: small, color: floor ? colours.capped : colours.quiet };
     if (narrow) moveLabelsInside(note);
-    const overData = note.yref !== "paper" && note.yanchor === "bottom";
-    if (overData) note.bgcolor = colours.card + "b8"; // points stay visible through it
+    else if (floor && note.yanchor === "bottom") note.bgcolor = colours.card + "a0"; // points stay visible through it
   }
   return {
     shapes, annotations,
@@ -52,9 +51,9 @@ function dressLayout(base, colours, narrow) {
 function paintTrace(trace, colours) {
   const colour = colours[trace.meta.branch] ?? colours.quiet;
   if (trace.line) trace.line.color = colour;
-  if (!trace.marker || trace.meta.role === "frame") return;
+  if (!trace.marker) return;
   trace.marker.color = colour;
-  if (trace.marker.line && !String(trace.marker.symbol).includes("open")) trace.marker.line.color = colours.card;
+  if (trace.marker.line) trace.marker.line.color = colours.card; // hollow marks ignore it
 }
 
 function makeBoard(element, root, config) {
@@ -197,7 +196,7 @@ function whenPlotly(found, missing) {
 
 function makePlots(root, hooks) {
   const config = {
-    displaylogo: false, responsive: false, doubleClick: "autosize", modeBarButtons: BUTTONS,
+    displaylogo: false, plotlyServerURL: "", responsive: false, doubleClick: "autosize", modeBarButtons: BUTTONS,
   };
   const tokenBoard = makeBoard(root.querySelector("#token-plot"), root, config);
   const turnBoard = makeBoard(root.querySelector("#turn-plot"), root, { ...config, displayModeBar: false });

@@ -1,0 +1,210 @@
+"""python -m demo.bench: what a side-by-side turn costs, measured three ways in one run.
+
+(a) plain `model.generate`, one row; (b) the naive side by side: two generates one after the other, each re-reading the
+whole history, and a pass over each finished reply to read its projections; (c) this project's engine, one pair.
+Every reply has the same fixed length, the ways take turns, and medians are reported.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import statistics
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers.generation.streamers import BaseStreamer
+
+from demo.axis import AssistantAxis, load_axis
+from demo.capping import AxisHooks
+from demo.chat import BRANCHES, CAPPED, Conversation, TurnSettings, make_cap
+from demo.engine.protocol import Cap, Message, Sampling, TokenEvent
+from demo.engine.transformers_engine import TransformersEngine
+from demo.errors import UserError
+from demo.models import DEFAULT_MODEL, LoadedModel, load_model
+from demo.progress import ProgressLine
+from demo.spans import render_chat
+
+# User messages of the same kind and length, so that turns differ in their history only.
+MESSAGES = (
+    "How do I start a small vegetable garden on a balcony?",
+    "Which plants should I choose for a windy north side?",
+    "How often should I water them in a hot dry summer?",
+    "What can I do about the greenfly on my young beans?",
+    "Can I grow potatoes in a bag or is that too small?",
+    "When is the best time of the day to pick my herbs?",
+    "How do I keep the soil fresh from one year to the next?",
+    "What should I plant when the autumn weather has come?",
+)
+
+
+@dataclass
+class Timings:
+    """Seconds, one entry per measurement."""
+
+    single_step: list[float] = field(default_factory=list)
+    pair_step: list[float] = field(default_factory=list)
+    naive_turn: dict[int, list[float]] = field(default_factory=dict)
+    pair_turn: dict[int, list[float]] = field(default_factory=dict)
+    first_token: dict[int, list[float]] = field(default_factory=dict)
+
+
+class Clock(BaseStreamer):
+    """Notes when each token of `generate` arrives."""
+
+    def __init__(self) -> None:
+        self.times: list[float] = []
+
+    def put(self, value: torch.Tensor) -> None:
+        self.times.append(time.perf_counter())
+
+    def end(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class Bench:
+    """The three ways, on one model and axis."""
+
+    model: LoadedModel
+    axis: AssistantAxis
+    engine: TransformersEngine
+    cap: Cap
+    sampling: Sampling
+
+    def generate(self, messages: Sequence[Message], clock: Clock | None = None) -> torch.Tensor:
+        """Plain generate with the page's sampling and a fixed number of tokens; ids of prompt and reply [1, T]."""
+        prompt = torch.tensor([render_chat(self.model.tokenizer, messages).ids], device=self.model.device)
+        torch.manual_seed(self.sampling.seed)
+        result = self.model.model.generate(
+            prompt,
+            attention_mask=torch.ones_like(prompt),
+            do_sample=True,
+            temperature=self.sampling.temperature,
+            top_p=self.sampling.top_p,
+            repetition_penalty=self.sampling.repetition_penalty,
+            max_new_tokens=self.sampling.max_new_tokens,
+            eos_token_id=-1,
+            pad_token_id=0,
+            streamer=clock,
+        )
+        assert isinstance(result, torch.Tensor)
+        return result
+
+    def naive_turn(self, histories: dict[str, list[Message]]) -> float:
+        """Wall time of one side-by-side turn without rows, kept caches or projections on the way."""
+        start = time.perf_counter()
+        for branch in BRANCHES:
+            floors = dict(zip(self.cap.layers, torch.tensor(self.cap.floors)[:, None], strict=True))
+            hooks = AxisHooks(self.model.layers, self.axis.unit, self.axis.probe_layer, floors if branch == CAPPED else {})
+            with hooks.installed():
+                ids = self.generate(histories[branch])
+            reader = AxisHooks(self.model.layers, self.axis.unit, self.axis.probe_layer, {})
+            with reader.installed(), torch.inference_mode():
+                self.model.model(ids, logits_to_keep=1)
+        return time.perf_counter() - start
+
+    def pair_turn(self, conversation: Conversation, text: str) -> list[float]:
+        """Run one turn of our engine; times of: the start, then each decode step of the pair."""
+        times = [time.perf_counter()]
+        for event in conversation.send(self.engine, text, TurnSettings(self.sampling, self.cap)):
+            if isinstance(event, TokenEvent) and event.branch == CAPPED:
+                times.append(time.perf_counter())
+        return times
+
+
+def measure(bench: Bench, turns: int, repeats: int) -> Timings:
+    """`repeats` conversations of `turns` turns, after one warm-up of each way."""
+    timings, progress = Timings(), ProgressLine("bench")
+    first: list[Message] = [{"role": "user", "content": MESSAGES[0]}]
+    bench.generate(first)
+    bench.pair_turn(Conversation(), MESSAGES[0])
+    for repeat in range(repeats):
+        conversation = Conversation()
+        for turn, text in enumerate(MESSAGES[:turns], start=1):
+            progress.update((repeat + (turn - 1) / turns) / repeats, f"(round {repeat + 1}, turn {turn})")
+            if turn in (1, turns):
+                history = {b: [*conversation.messages(b), Message(role="user", content=text)] for b in BRANCHES}
+                timings.naive_turn.setdefault(turn, []).append(bench.naive_turn(history))
+            times = bench.pair_turn(conversation, text)
+            if turn in (1, turns):
+                timings.pair_turn.setdefault(turn, []).append(times[-1] - times[0])
+                timings.first_token.setdefault(turn, []).append(times[1] - times[0])
+            if turn == 1:
+                timings.pair_step += _gaps(times[1:])
+                clock = Clock()
+                bench.generate(first, clock)
+                timings.single_step += _gaps(clock.times[1:])
+        bench.engine.forget([conversation.branch_id(branch) for branch in BRANCHES])
+    progress.update(1.0)
+    return timings
+
+
+def summary(timings: Timings, turns: int) -> dict[str, float]:
+    """Medians in milliseconds and the ratios made of them."""
+    ms: dict[str, float] = {
+        "single_step_ms": _median_ms(timings.single_step),
+        "pair_step_ms": _median_ms(timings.pair_step),
+    }
+    for turn in (1, turns):
+        ms[f"naive_turn{turn}_ms"] = _median_ms(timings.naive_turn[turn])
+        ms[f"pair_turn{turn}_ms"] = _median_ms(timings.pair_turn[turn])
+        ms[f"ttft{turn}_ms"] = _median_ms(timings.first_token[turn])
+    return {
+        "pair_vs_single": ms["pair_step_ms"] / ms["single_step_ms"],
+        f"turn{turns}_vs_naive": ms[f"naive_turn{turns}_ms"] / ms[f"pair_turn{turns}_ms"],
+        f"ttft{turns}_vs_ttft1": ms[f"ttft{turns}_ms"] / ms["ttft1_ms"],
+        **ms,
+    }
+
+
+def _gaps(times: Sequence[float]) -> list[float]:
+    return [after - before for before, after in itertools.pairwise(times)]
+
+
+def _median_ms(seconds: Sequence[float]) -> float:
+    return statistics.median(seconds) * 1e3
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m demo.bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default=DEFAULT_MODEL)
+    parser.add_argument("--axis", help="axis folder or slug (default: the model's)")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--dtype", default="auto")
+    parser.add_argument("--tokens", type=int, default=64, help="length of every reply (default: %(default)s)")
+    parser.add_argument("--repeats", type=int, default=5, help="conversations measured (default: %(default)s)")
+    parser.add_argument("--turns", type=int, default=8, choices=range(2, 9), help="turns of a conversation (default: %(default)s)")
+    parser.add_argument("--json", type=Path, help="also write the figures as JSON")
+    options = parser.parse_args(arguments)
+    try:
+        model = load_model(options.model, device=options.device, dtype=options.dtype)
+        axis = load_axis(options.axis or model.slug)
+        axis.check_model(model)
+        sampling = Sampling(max_new_tokens=options.tokens)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    engine = TransformersEngine(model, axis, stops=frozenset())
+    bench = Bench(model, axis, engine, make_cap(axis, *axis.cap_band, axis.cap_floor), sampling)
+    figures = summary(measure(bench, options.turns, options.repeats), options.turns)
+    about: dict[str, Any] = {"model": model.spec, "device": str(model.device), "dtype": model.dtype_reason, "skinny": engine.skinny}
+    _print(figures, about, options.tokens, options.repeats)
+    if options.json:
+        options.json.write_text(json.dumps({**figures, "about": {**about, "tokens": options.tokens, "repeats": options.repeats}}, indent=1) + "\n")
+    return 0
+
+
+def _print(figures: dict[str, float], about: dict[str, Any], tokens: int, repeats: int) -> None:
+    print(f"{about['model']} on {about['device']}, {about['dtype']}; {tokens} tokens a reply, medians over {repeats} rounds")
+    for name, value in figures.items():
+        print(f"  {name:18}" + (f"{value:9.1f} ms" if name.endswith("_ms") else f"{value:9.2f} x"))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,80 @@
+"""Starting the app as a user does, and a Chromium that looks at it."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page, sync_playwright
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+_QUIET_CHROMIUM = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+
+@contextmanager
+def running_app(*flags: str) -> Iterator[str]:
+    """`python app.py` on a free port; gives the address once the page answers."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    process = subprocess.Popen([sys.executable, "app.py", "--port", str(port), *flags], cwd=REPOSITORY)
+    address = f"http://127.0.0.1:{port}/"
+    try:
+        for _ in range(600):
+            if process.poll() is not None:
+                raise RuntimeError(f"app.py ended with status {process.returncode}")
+            try:
+                urllib.request.urlopen(address, timeout=2).close()
+                break
+            except OSError:
+                time.sleep(0.2)
+        else:
+            raise RuntimeError("app.py did not answer")
+        yield address
+    finally:
+        process.terminate()
+        process.wait(timeout=20)
+
+
+@dataclass
+class Watched:
+    """What a page did that it should not have done."""
+
+    outside: list[str] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
+
+
+@contextmanager
+def chromium_page(address: str, width: int = 1280, height: int = 720) -> Iterator[tuple[Page, Watched]]:
+    """A fresh browser on the page, with every request to elsewhere and every script error noted."""
+    executable = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if executable is None:
+        pytest.fail("these tests need Chromium: install your system's chromium package")
+    watched = Watched()
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=executable, args=_QUIET_CHROMIUM)
+        page = browser.new_context(viewport={"width": width, "height": height}).new_page()
+        page.on("request", lambda r: None if r.url.startswith((address, "data:", "blob:")) else watched.outside.append(r.url))
+        page.on("pageerror", lambda error: watched.errors.append(str(error)))
+        page.on("console", lambda message: watched.errors.append(message.text) if message.type == "error" else None)
+        page.goto(address)
+        page.wait_for_function("window.personaStage !== undefined", timeout=60_000)
+        yield page, watched
+        browser.close()
