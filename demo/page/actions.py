@@ -96,7 +96,11 @@ class Actions:
         self.engine.forget([session.conversation.branch_id(branch) for branch in BRANCHES])
 
     def _reset(self, session: Session, cap: Any, *more: Op) -> str:
-        meta = {"model": self.model_name, "branches": list(BRANCHES), "figures": self._figures(cap)}
+        try:
+            figures = self._figures(cap)
+        except UserError:  # a band that cannot be used is refused when a message is sent; starting anew still works
+            figures = self._figures((False, *cap[1:]))
+        meta = {"model": self.model_name, "branches": list(BRANCHES), "figures": figures}
         updates = Updates(session.conversation)
         updates.say(reset_op(session.conversation, meta), *more)
         return updates.take()

@@ -32,13 +32,13 @@ def build_page(engine: Engine, axis: AssistantAxis, model_name: str, status: str
         with gr.Row(elem_id="top"):
             gr.Markdown(f"# {TITLE}", elem_id="title")
             buttons = [gr.Button(s.title, size="sm", min_width=90, elem_classes="scenario") for s in scenarios]
-            new_chat = gr.Button("New chat", size="sm", min_width=80, variant="secondary", elem_id="new-chat")
         view = stage()
         with gr.Row(elem_id="say"):
             message = gr.Textbox(show_label=False, container=False, lines=1, max_lines=4, scale=8, autofocus=True,
                                  placeholder="Say something to both…", label="Message", elem_id="message")  # fmt: skip
             send = gr.Button("Send", variant="primary", scale=1, min_width=80, elem_id="send")
             stop = gr.Button("Stop", variant="stop", scale=1, min_width=80, visible=False, elem_id="stop")
+            new_chat = gr.Button("New chat", scale=1, min_width=90, elem_id="new-chat")
         gr.Markdown(status, elem_id="status")
         with gr.Accordion("What am I looking at?", open=False, elem_id="about"):
             gr.Markdown(_about(axis))

@@ -101,7 +101,9 @@ class Updates:
         self._flush_tokens(len(self._conversation.turns) - 1)
         self._last = time.monotonic()
         ops, self._ops = self._ops, []
-        return json.dumps({"seq": time.time_ns() // 1000, "ops": ops}, ensure_ascii=False, allow_nan=False)
+        text = json.dumps({"seq": time.time_ns() // 1000, "ops": ops}, ensure_ascii=False, allow_nan=False)
+        # Gradio looks for script tags in HTML values and warns; chat text may well hold one.
+        return text.replace("<", "\\u003c")
 
     def _flush_tokens(self, index: int) -> None:
         for branch, tokens in self._tokens.items():

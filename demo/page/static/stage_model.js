@@ -5,8 +5,10 @@ const TRAILING_TOKENS = 8;
 const FINISH_WORDS = { cancelled: "Stopped", error: "Ended by an error" };
 
 function number(value) {
-  // A true minus sign lines up with the digits and cannot break away from them.
-  return value === null || value === undefined ? "–" : value.toFixed(2).replace("-", "\u2212");
+  if (value === null || value === undefined) return "–";
+  const text = Math.abs(value).toFixed(2);
+  // A true minus sign lines up with the digits and cannot break away from them; zero has none.
+  return value < 0 && Number(text) > 0 ? `\u2212${text}` : text;
 }
 
 function standingWord(mean) {

@@ -25,14 +25,19 @@ function makePane(root, branch, onPick) {
     stick = log.scrollHeight - log.scrollTop - log.clientHeight < 12;
     lastTop = log.scrollTop;
   }, { passive: true });
+  new ResizeObserver(() => toEnd()).observe(log);
   log.addEventListener("click", (event) => {
     const section = event.target.closest(".turn");
     if (section && !String(getSelection())) onPick(Number(section.dataset.turn));
   });
 
-  function follow() {
+  function yieldToReader() {
     // Tokens may arrive between the reader's scroll and its event: a log found higher than it was left stays there.
     if (log.scrollTop < lastTop - 4) stick = false;
+    lastTop = 0;
+  }
+
+  function toEnd() {
     if (!stick) return;
     log.scrollTop = log.scrollHeight;
     lastTop = log.scrollTop;
@@ -55,6 +60,7 @@ function makePane(root, branch, onPick) {
   }
 
   function mount(index, turn) {
+    yieldToReader();
     const fresh = build(index, turn);
     const old = sections.get(index);
     if (old) old.section.replaceWith(fresh.section);
@@ -75,17 +81,19 @@ function makePane(root, branch, onPick) {
   function appendTokens(index, tokens) {
     const entry = sections.get(index);
     if (!tokens.length) return;
+    yieldToReader();
     const batch = document.createDocumentFragment();
     for (const token of tokens) batch.append(tokenSpan(token, (entry.count += 1)));
     entry.reply.append(batch);
     entry.wait.hidden = true;
     stopPulse();
-    follow();
+    toEnd();
   }
 
   function settle(index, side) {
     const entry = sections.get(index);
     if (side.finish === null) return;
+    yieldToReader();
     const line = finishLine(side);
     entry.wait.hidden = true;
     stopPulse();
@@ -94,13 +102,12 @@ function makePane(root, branch, onPick) {
     entry.pick.hidden = false;
     entry.pick.textContent = `turn ${index + 1} · mean ${number(meanOf(side))} · ${side.shown.length} tokens`;
     entry.pick.title = "Show this turn in the token plot";
-    follow();
+    toEnd();
   }
 
   function wait(index) {
     stick = true;
-    lastTop = 0;
-    follow();
+    toEnd();
     if (matchMedia("(prefers-reduced-motion: reduce)").matches) return;
     const frames = [{ opacity: 1 }, { opacity: 0.45 }];
     const timing = { duration: 900, iterations: Infinity, direction: "alternate", easing: "ease-in-out" };
