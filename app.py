@@ -41,20 +41,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
     status = " · ".join([f"**{model.slug}** on {model.device}, {model.dtype_reason}", *notes])
     page = build_page(engine, axis, model.slug, status, load_scenarios(), Sampling())
     print(status.replace("*", ""))
-    page.launch(server_name=options.host, server_port=options.port, inbrowser=options.open, **launch_options())
+    page.launch(
+        server_name=options.host, server_port=options.port, inbrowser=options.open, **launch_options()
+    )
     return 0
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python app.py", description="Live microscope for persona drift.")
-    parser.add_argument("--model", default=DEFAULT_MODEL, help="model name, local folder or hub id (default: %(default)s)")
+    parser.add_argument(
+        "--model", default=DEFAULT_MODEL, help="model name, local folder or hub id (default: %(default)s)"
+    )
     parser.add_argument("--axis", help="axis folder, or name of a shipped axis (default: the model's)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
     parser.add_argument("--dtype", default="auto", help="auto, float32, bfloat16 or float16")
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine only)")
+    parser.add_argument(
+        "--host", default="127.0.0.1", help="address to listen on (default: this machine only)"
+    )
     parser.add_argument("--port", type=int, help="port to listen on (default: the first free one from 7860)")
     parser.add_argument("--open", action="store_true", help="open the page in the browser")
-    parser.add_argument("--kv-budget", type=float, default=2.0, help="GiB of KV cache kept between turns (default: %(default)s)")
+    parser.add_argument(
+        "--kv-budget",
+        type=float,
+        default=2.0,
+        help="GiB of KV cache kept between turns (default: %(default)s)",
+    )
     parser.add_argument("--trust-remote-code", action="store_true", help="let a hub model run its own code")
     return parser
 

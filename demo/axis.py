@@ -91,7 +91,9 @@ class AssistantAxis:
     def floor(self, name: str) -> Tensor:
         """A named floor for every layer, [L], raw units. Raises UserError for an unknown name."""
         if name not in self.floors:
-            raise UserError(f"There is no floor {name!r} in this axis; choose one of {', '.join(self.floors)}.")
+            raise UserError(
+                f"There is no floor {name!r} in this axis; choose one of {', '.join(self.floors)}."
+            )
         return self.floors[name]
 
     def check_model(self, model: LoadedModel) -> list[str]:
@@ -113,21 +115,33 @@ class AssistantAxis:
         notes = []
         revision, dtype = made_for.get("revision"), made_for.get("dtype")
         if made_for.get("id") != model.spec or (revision and model.revision and revision != model.revision):
-            notes.append(f"The axis was extracted from {made_for.get('id')}, not from this checkpoint: floors may not transfer.")
+            notes.append(
+                f"The axis was extracted from {made_for.get('id')}, not from this checkpoint: floors may not transfer."
+            )
         if dtype and dtype != str(model.dtype).removeprefix("torch."):
-            notes.append(f"The axis was extracted in {dtype}; this model runs in {model.dtype}, so floors may be slightly off.")
+            notes.append(
+                f"The axis was extracted in {dtype}; this model runs in {model.dtype}, so floors may be slightly off."
+            )
         return notes
 
     def save(self, folder: Path) -> None:
         """Write axis.safetensors and axis.json into `folder`, which is made when missing."""
         folder.mkdir(parents=True, exist_ok=True)
-        tensors = {"direction": self.direction, "role_mean": self.role_mean, "default_mean": self.default_mean}
+        tensors = {
+            "direction": self.direction,
+            "role_mean": self.role_mean,
+            "default_mean": self.default_mean,
+        }
         tensors |= {f"floor_{name}": value for name, value in self.floors.items()}
         if self.role_vectors is not None:
             tensors["role_vectors"] = self.role_vectors
-        save_file({key: value.float().contiguous() for key, value in tensors.items()}, folder / "axis.safetensors")
+        save_file(
+            {key: value.float().contiguous() for key, value in tensors.items()}, folder / "axis.safetensors"
+        )
         manifest = {**self.manifest, "format": FORMAT}
-        (folder / "axis.json").write_text(json.dumps(manifest, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+        (folder / "axis.json").write_text(
+            json.dumps(manifest, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+        )
 
 
 def load_axis(where: str | Path) -> AssistantAxis:
@@ -137,7 +151,9 @@ def load_axis(where: str | Path) -> AssistantAxis:
     try:
         tensors = load_file(folder / "axis.safetensors")
     except (OSError, SafetensorError) as error:
-        raise UserError(f"{folder / 'axis.safetensors'} cannot be read ({error}); extract the axis again.") from error
+        raise UserError(
+            f"{folder / 'axis.safetensors'} cannot be read ({error}); extract the axis again."
+        ) from error
     missing = [name for name in _REQUIRED_TENSORS if name not in tensors]
     if missing:
         raise UserError(f"{folder / 'axis.safetensors'} lacks {', '.join(missing)}; extract the axis again.")
@@ -175,7 +191,9 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     if missing:
         raise UserError(f"{path} lacks {', '.join(missing)}; extract the axis again.")
     if manifest["format"] != FORMAT:
-        raise UserError(f"{path} has format {manifest['format']!r}, but this program reads format {FORMAT}; update the program or the axis.")
+        raise UserError(
+            f"{path} has format {manifest['format']!r}, but this program reads format {FORMAT}; update the program or the axis."
+        )
     return manifest
 
 
@@ -184,14 +202,32 @@ def _check_values(axis: AssistantAxis, folder: Path) -> None:
     shape, layers = axis.direction.shape, axis.direction.shape[0]
     same = axis.direction.ndim == 2 and axis.role_mean.shape == shape == axis.default_mean.shape
     if not same or any(floor.shape != (layers,) for floor in axis.floors.values()):
-        raise UserError(f"The tensors in {folder} do not fit together (direction is {tuple(shape)}); extract the axis again.")
+        raise UserError(
+            f"The tensors in {folder} do not fit together (direction is {tuple(shape)}); extract the axis again."
+        )
     values = [axis.direction, axis.role_mean, axis.default_mean, *axis.floors.values()]
     if not all(torch.isfinite(value).all() for value in values) or bool((axis.norm == 0).any()):
-        raise UserError(f"The axis in {folder} holds NaN, infinite or zero directions; extract the axis again.")
+        raise UserError(
+            f"The axis in {folder} holds NaN, infinite or zero directions; extract the axis again."
+        )
     try:
-        probe, (first, last), floor, model = axis.probe_layer, axis.cap_band, axis.cap_floor, axis.manifest["model"]
-        fits = 0 <= probe < layers and 0 <= first <= last < layers and floor in axis.floors and isinstance(model, dict)
+        probe, (first, last), floor, model = (
+            axis.probe_layer,
+            axis.cap_band,
+            axis.cap_floor,
+            axis.manifest["model"],
+        )
+        fits = (
+            0 <= probe < layers
+            and 0 <= first <= last < layers
+            and floor in axis.floors
+            and isinstance(model, dict)
+        )
     except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{folder / 'axis.json'} has a malformed entry ({error!r}); extract the axis again.") from error
+        raise UserError(
+            f"{folder / 'axis.json'} has a malformed entry ({error!r}); extract the axis again."
+        ) from error
     if not fits:
-        raise UserError(f"{folder / 'axis.json'} names layers or a floor that the axis does not have ({layers} layers).")
+        raise UserError(
+            f"{folder / 'axis.json'} names layers or a floor that the axis does not have ({layers} layers)."
+        )

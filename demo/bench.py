@@ -81,7 +81,8 @@ class Bench:
         """Plain generate with the page's sampling and a fixed number of tokens; ids of prompt and reply [1, T]."""
         prompt = torch.tensor([render_chat(self.model.tokenizer, messages).ids], device=self.model.device)
         torch.manual_seed(self.sampling.seed)
-        result = self.model.model.generate(
+        generate: Any = self.model.model.generate
+        result = generate(
             prompt,
             attention_mask=torch.ones_like(prompt),
             do_sample=True,
@@ -101,7 +102,9 @@ class Bench:
         start = time.perf_counter()
         for branch in BRANCHES:
             floors = dict(zip(self.cap.layers, torch.tensor(self.cap.floors)[:, None], strict=True))
-            hooks = AxisHooks(self.model.layers, self.axis.unit, self.axis.probe_layer, floors if branch == CAPPED else {})
+            hooks = AxisHooks(
+                self.model.layers, self.axis.unit, self.axis.probe_layer, floors if branch == CAPPED else {}
+            )
             with hooks.installed():
                 ids = self.generate(histories[branch])
             reader = AxisHooks(self.model.layers, self.axis.unit, self.axis.probe_layer, {})
@@ -129,7 +132,9 @@ def measure(bench: Bench, turns: int, repeats: int) -> Timings:
         for turn, text in enumerate(MESSAGES[:turns], start=1):
             progress.update((repeat + (turn - 1) / turns) / repeats, f"(round {repeat + 1}, turn {turn})")
             if turn in (1, turns):
-                history = {b: [*conversation.messages(b), Message(role="user", content=text)] for b in BRANCHES}
+                history = {
+                    b: [*conversation.messages(b), Message(role="user", content=text)] for b in BRANCHES
+                }
                 timings.naive_turn.setdefault(turn, []).append(bench.naive_turn(history))
             times = bench.pair_turn(conversation, text)
             if turn in (1, turns):
@@ -172,14 +177,24 @@ def _median_ms(seconds: Sequence[float]) -> float:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m demo.bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m demo.bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--model", default=DEFAULT_MODEL)
     parser.add_argument("--axis", help="axis folder or slug (default: the model's)")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--dtype", default="auto")
     parser.add_argument("--tokens", type=int, default=64, help="length of every reply (default: %(default)s)")
-    parser.add_argument("--repeats", type=int, default=5, help="conversations measured (default: %(default)s)")
-    parser.add_argument("--turns", type=int, default=8, choices=range(2, 9), help="turns of a conversation (default: %(default)s)")
+    parser.add_argument(
+        "--repeats", type=int, default=5, help="conversations measured (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--turns",
+        type=int,
+        default=8,
+        choices=range(2, 9),
+        help="turns of a conversation (default: %(default)s)",
+    )
     parser.add_argument("--json", type=Path, help="also write the figures as JSON")
     options = parser.parse_args(arguments)
     try:
@@ -193,15 +208,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
     engine = TransformersEngine(model, axis, stops=frozenset())
     bench = Bench(model, axis, engine, make_cap(axis, *axis.cap_band, axis.cap_floor), sampling)
     figures = summary(measure(bench, options.turns, options.repeats), options.turns)
-    about: dict[str, Any] = {"model": model.spec, "device": str(model.device), "dtype": model.dtype_reason, "skinny": engine.skinny}
+    about: dict[str, Any] = {
+        "model": model.spec,
+        "device": str(model.device),
+        "dtype": model.dtype_reason,
+        "skinny": engine.skinny,
+    }
     _print(figures, about, options.tokens, options.repeats)
     if options.json:
-        options.json.write_text(json.dumps({**figures, "about": {**about, "tokens": options.tokens, "repeats": options.repeats}}, indent=1) + "\n")
+        options.json.write_text(
+            json.dumps(
+                {**figures, "about": {**about, "tokens": options.tokens, "repeats": options.repeats}},
+                indent=1,
+            )
+            + "\n"
+        )
     return 0
 
 
 def _print(figures: dict[str, float], about: dict[str, Any], tokens: int, repeats: int) -> None:
-    print(f"{about['model']} on {about['device']}, {about['dtype']}; {tokens} tokens a reply, medians over {repeats} rounds")
+    print(
+        f"{about['model']} on {about['device']}, {about['dtype']}; {tokens} tokens a reply, medians over {repeats} rounds"
+    )
     for name, value in figures.items():
         print(f"  {name:18}" + (f"{value:9.1f} ms" if name.endswith("_ms") else f"{value:9.2f} x"))
 

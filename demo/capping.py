@@ -126,7 +126,9 @@ def residual_of(output: object) -> Tensor:
     hidden = output[0] if isinstance(output, tuple) else output
     if not isinstance(hidden, Tensor) or hidden.ndim != 3:
         # A hook that guesses wrong would silently show an uncapped model as a capped one.
-        raise TypeError(f"a decoder layer returned {type(output).__name__}, not a [batch, tokens, hidden] tensor")
+        raise TypeError(
+            f"a decoder layer returned {type(output).__name__}, not a [batch, tokens, hidden] tensor"
+        )
     return hidden
 
 

@@ -107,7 +107,9 @@ class Conversation:
 
     def messages(self, branch: str, system_prompt: str = "") -> list[Message]:
         """What the model sees as history in this branch."""
-        history: list[Message] = [{"role": "system", "content": system_prompt}] if system_prompt.strip() else []
+        history: list[Message] = (
+            [{"role": "system", "content": system_prompt}] if system_prompt.strip() else []
+        )
         for turn in self.turns:
             history.append({"role": "user", "content": turn.user})
             history.append({"role": "assistant", "content": turn.replies[branch].text})
@@ -158,6 +160,12 @@ class Conversation:
             reply.finish = event.finish_reason
             if event.token_id is not None:
                 reply.tokens.append(
-                    Token(event.text, event.projection, event.projection_after, event.corrections, event.is_special)
+                    Token(
+                        event.text,
+                        event.projection,
+                        event.projection_after,
+                        event.corrections,
+                        event.is_special,
+                    )
                 )
         return replace(event, branch=branch)

@@ -23,7 +23,9 @@ class ProgressLine:
             self._first, self._started = fraction, now
         done = fraction - self._first
         left = (now - self._started) * (1 - fraction) / done if done > 0 else None
-        text = f"{self._label}: {fraction:4.0%} {note}" + (f", {_duration(left)} left" if left is not None else "")
+        text = f"{self._label}: {fraction:4.0%} {note}" + (
+            f", {_duration(left)} left" if left is not None else ""
+        )
         if sys.stderr.isatty():
             print(f"\r\x1b[K{text}", end="\n" if fraction >= 1 else "", file=sys.stderr, flush=True)
         elif now - self._last_log >= self._log_every or fraction >= 1:

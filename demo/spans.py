@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
@@ -18,7 +19,7 @@ from demo.engine.protocol import Message
 from demo.errors import UserError
 
 # Thinking is switched off where a template knows the switch (Qwen3), as in the paper.
-_TEMPLATE_KWARGS = {"enable_thinking": False}
+_TEMPLATE_KWARGS: dict[str, Any] = {"enable_thinking": False}
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +31,9 @@ class RenderedChat:
     owner: list[int]
 
 
-def render_chat(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], *, reply_next: bool = True) -> RenderedChat:
+def render_chat(
+    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], *, reply_next: bool = True
+) -> RenderedChat:
     """Render `messages` with the model's chat template and say which token is whose content.
 
     With `reply_next` the header of the assistant's next reply follows. Raises UserError when the template refuses the
@@ -54,7 +57,8 @@ def content_spans(
     # A private-use character cannot occur in a template, and the number tells the messages apart.
     markers = [f"\ue000{index}\ue000" for index in range(len(messages))]
     marked: list[Message] = [
-        {"role": message["role"], "content": marker} for message, marker in zip(messages, markers, strict=True)
+        {"role": message["role"], "content": marker}
+        for message, marker in zip(messages, markers, strict=True)
     ]
     skeleton = _render(tokenizer, marked, reply_next)
     spans, cursor, seen = [], 0, 0
@@ -75,7 +79,9 @@ def _content_length(text: str, cursor: int, content: str) -> int:
     for form in (content, content.strip(), content.lstrip(), content.rstrip()):
         if text.startswith(form, cursor):
             return len(form)
-    raise UserError("This model's chat template rewrites message text, so its tokens cannot be told apart; use another model.")
+    raise UserError(
+        "This model's chat template rewrites message text, so its tokens cannot be told apart; use another model."
+    )
 
 
 def _encode(
@@ -113,7 +119,7 @@ def _render(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], rep
     for form in (list(messages), _system_in_user_turn(messages)):
         try:
             rendered = tokenizer.apply_chat_template(
-                [dict(message) for message in form],
+                [{"role": message["role"], "content": message["content"]} for message in form],
                 tokenize=False,
                 add_generation_prompt=reply_next,
                 **_TEMPLATE_KWARGS,
@@ -121,7 +127,9 @@ def _render(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], rep
             return str(rendered)
         except (TemplateError, ValueError) as error:
             reason = error
-    raise UserError(f"The model's chat template refused these messages ({reason}); start a new chat.") from reason
+    raise UserError(
+        f"The model's chat template refused these messages ({reason}); start a new chat."
+    ) from reason
 
 
 def _system_in_user_turn(messages: Sequence[Message]) -> list[Message]:

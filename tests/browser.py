@@ -71,9 +71,17 @@ def chromium_page(address: str, width: int = 1280, height: int = 720) -> Iterato
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=executable, args=_QUIET_CHROMIUM)
         page = browser.new_context(viewport={"width": width, "height": height}).new_page()
-        page.on("request", lambda r: None if r.url.startswith((address, "data:", "blob:")) else watched.outside.append(r.url))
+        page.on(
+            "request",
+            lambda r: (
+                None if r.url.startswith((address, "data:", "blob:")) else watched.outside.append(r.url)
+            ),
+        )
         page.on("pageerror", lambda error: watched.errors.append(str(error)))
-        page.on("console", lambda message: watched.errors.append(message.text) if message.type == "error" else None)
+        page.on(
+            "console",
+            lambda message: watched.errors.append(message.text) if message.type == "error" else None,
+        )
         page.goto(address)
         page.wait_for_function("window.personaStage !== undefined", timeout=60_000)
         yield page, watched

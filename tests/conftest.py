@@ -17,13 +17,20 @@ def model() -> LoadedModel:
     return load_model(dtype="float32", device="cpu")
 
 
-def random_axis(layers: int, hidden: int, probe: int, band: tuple[int, int], model_id: str = "test", seed: int = 0) -> AssistantAxis:
+def random_axis(
+    layers: int, hidden: int, probe: int, band: tuple[int, int], model_id: str = "test", seed: int = 0
+) -> AssistantAxis:
     """An axis with random directions, for plumbing tests that make no claim about persona."""
     generator = torch.Generator().manual_seed(seed)
     direction = torch.randn(layers, hidden, generator=generator)
     role_mean = torch.randn(layers, hidden, generator=generator)
     spread = torch.linspace(-1, 1, 4)[:, None] * direction.norm(dim=-1)
-    manifest = {"format": 1, "model": {"id": model_id}, "probe_layer": probe, "cap": {"layers": list(band), "floor": "p25"}}
+    manifest = {
+        "format": 1,
+        "model": {"id": model_id},
+        "probe_layer": probe,
+        "cap": {"layers": list(band), "floor": "p25"},
+    }
     floors = dict(zip(("p05", "p25", "p50", "p75"), spread, strict=True))
     return AssistantAxis(direction, role_mean, role_mean + direction, floors, manifest)
 

@@ -67,7 +67,12 @@ class CappedForward:
 
 
 def capped_generate(
-    model: LoadedModel, axis: AssistantAxis, cap: Cap | None, ids: Sequence[int], exempt: Sequence[int], limit: int
+    model: LoadedModel,
+    axis: AssistantAxis,
+    cap: Cap | None,
+    ids: Sequence[int],
+    exempt: Sequence[int],
+    limit: int,
 ) -> list[int]:
     """Greedy reply of one branch by plain `model.generate` with hooks; the end-of-turn token is included."""
     special = torch.tensor(model.tokenizer.all_special_ids)
@@ -94,7 +99,11 @@ def capped_generate(
     try:
         prompt = torch.tensor([list(ids)])
         out = model.model.generate(
-            prompt, attention_mask=torch.ones_like(prompt), do_sample=False, max_new_tokens=limit, pad_token_id=0
+            prompt,
+            attention_mask=torch.ones_like(prompt),
+            do_sample=False,
+            max_new_tokens=limit,
+            pad_token_id=0,
         )
     finally:
         for handle in handles:

@@ -15,9 +15,7 @@ import pytest
 ASSETS = Path(__file__).resolve().parent.parent / "assets"
 ROLE_KINDS = ("professional", "everyday", "fantastical", "villainous", "nonhuman")
 QUESTION_KINDS = ("practical", "factual", "emotional", "self-reflective", "creative", "moral")
-TURNS = {
-    "menacing character": 3, "factual": 3, "therapy": 6, "coding": 6, "philosophy": 6, "role-play": 3,
-}
+TURNS = {"menacing character": 3, "factual": 3, "therapy": 6, "coding": 6, "philosophy": 6, "role-play": 3}
 NEAR_DUPLICATE = 0.6  # Jaccard overlap of word sets from which two prompts count as the same
 WORDS = re.compile(r"[a-z0-9']+")
 

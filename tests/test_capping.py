@@ -110,8 +110,8 @@ def test_hooks_cap_tuple_and_tensor_outputs_and_leave_no_trace(layer):
 def test_hooks_are_removed_when_the_forward_pass_fails():
     layer = TensorLayer()
     hooks = AxisHooks([layer], torch.ones(1, 8), 0, {})
-    with pytest.raises(ValueError), hooks.installed():
-        raise ValueError
+    with pytest.raises(ValueError, match="forward failed"), hooks.installed():
+        raise ValueError("forward failed")
     assert not layer._forward_hooks
 
 

@@ -17,9 +17,7 @@ import pytest
 
 from demo import default_download, default_model
 from demo.errors import UserError
-from demo.models import (
-    DEFAULT_MODEL,
-)
+from demo.models import DEFAULT_MODEL
 from tests.tiny_models import assert_one_sentence
 
 ROOT = Path(__file__).parents[1]

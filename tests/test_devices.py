@@ -9,10 +9,7 @@ import torch
 
 from demo import devices
 from demo.errors import UserError
-from demo.models import (
-    pick_device,
-    pick_dtype,
-)
+from demo.models import pick_device, pick_dtype
 from tests.tiny_models import assert_one_sentence
 
 

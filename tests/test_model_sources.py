@@ -16,10 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from demo import model_sources
 from demo.errors import UserError
-from demo.models import (
-    DEFAULT_MODEL,
-    load_model,
-)
+from demo.models import DEFAULT_MODEL, load_model
 from tests.tiny_models import assert_one_sentence, write_model
 
 ROOT = Path(__file__).parents[1]

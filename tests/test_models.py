@@ -17,13 +17,7 @@ from safetensors.torch import load_file
 
 from demo import default_download, default_model
 from demo.errors import UserError
-from demo.models import (
-    DEFAULT_MODEL,
-    LoadedModel,
-    find_decoder_layers,
-    load_model,
-    model_cache_dir,
-)
+from demo.models import DEFAULT_MODEL, LoadedModel, find_decoder_layers, load_model, model_cache_dir
 from tests.tiny_models import BUILD, SMALL, assert_one_sentence, write_model, write_tokenizer
 
 ROOT = Path(__file__).parents[1]

@@ -55,7 +55,9 @@ def test_both_panes_stream_and_both_plots_gain_points(opened):
     page, _ = opened
     set_number(page, "max-new-tokens", 32)
     say(page, "Tell me about the sea.")
-    counts = "() => ['uncapped', 'capped'].map(b => document.querySelectorAll(`[data-branch=${b}] .tok`).length)"
+    counts = (
+        "() => ['uncapped', 'capped'].map(b => document.querySelectorAll(`[data-branch=${b}] .tok`).length)"
+    )
     page.wait_for_function(f"({counts})().every(n => n > 0)", timeout=TURN_TIMEOUT)
     early = page.evaluate(counts)
     assert page.locator("#stop").is_visible(), "the first tokens must show while the turn is still running"

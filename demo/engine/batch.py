@@ -28,7 +28,9 @@ class RowBatch:
     def rows(self) -> int:
         return len(self.pad)
 
-    def load(self, prompts: Sequence[Sequence[int]], cached: Sequence[tuple[BranchCache | None, int]], spare: int) -> Tensor:
+    def load(
+        self, prompts: Sequence[Sequence[int]], cached: Sequence[tuple[BranchCache | None, int]], spare: int
+    ) -> Tensor:
         """Bring in each row's cached prefix and return the tokens left to run, [B, n], padded on the left with 0.
 
         cached: per row its branch's cache and how many leading prompt tokens of it are valid. spare: columns to

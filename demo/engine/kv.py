@@ -28,6 +28,8 @@ class RowLayer(CacheLayerMixin):
     """
 
     is_sliding = False
+    keys: Tensor  # type: ignore[assignment]
+    values: Tensor  # type: ignore[assignment]
 
     def __init__(self) -> None:
         super().__init__()
@@ -45,7 +47,9 @@ class RowLayer(CacheLayerMixin):
             self.keys = _grown(self.keys, self.length, columns)
             self.values = _grown(self.values, self.length, columns)
 
-    def update(self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object) -> tuple[Tensor, Tensor]:
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
+    ) -> tuple[Tensor, Tensor]:
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         end = self.length + key_states.shape[2]
@@ -131,7 +135,7 @@ class BranchStore:
 class RowCache(Cache):
     """The KV cache of a batch of right-aligned rows."""
 
-    layers: list[RowLayer]
+    layers: list[RowLayer]  # type: ignore[assignment]
 
     def __init__(self, n_layers: int) -> None:
         super().__init__(layers=[RowLayer() for _ in range(n_layers)])

@@ -21,7 +21,12 @@ class LiveRows:
     """Branches that decode together. Events are complete lists, so that rows are consistent wherever a caller stops."""
 
     def __init__(
-        self, model: LoadedModel, axis: AssistantAxis, rows: Sequence[Row], hooks: AxisHooks, store: BranchStore
+        self,
+        model: LoadedModel,
+        axis: AssistantAxis,
+        rows: Sequence[Row],
+        hooks: AxisHooks,
+        store: BranchStore,
     ) -> None:
         self.rows = list(rows)
         self.hooks = hooks

@@ -44,7 +44,9 @@ class Sampling:
         if not 0 <= self.seed < 2**53:
             raise UserError(f"The seed must be a whole number from 0 to 2^53, not {self.seed}.")
         if not 1 <= self.repetition_penalty <= 2:
-            raise UserError(f"The repetition penalty must lie between 1 (none) and 2, not {self.repetition_penalty}.")
+            raise UserError(
+                f"The repetition penalty must lie between 1 (none) and 2, not {self.repetition_penalty}."
+            )
 
 
 @dataclass(frozen=True, slots=True)

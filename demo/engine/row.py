@@ -32,7 +32,8 @@ def read_columns(axis: AssistantAxis, hooks: AxisHooks) -> tuple[list[list[float
     after = axis.to_units(reading.after[:, -1].cpu(), axis.probe_layer).tolist()
     lifts: Tensor = reading.lifts[:, -1].cpu() / axis.norm[list(hooks.capped_layers)]
     last = [
-        ColumnReading(float(row[-1]), after[index], tuple(lifts[index].tolist())) for index, row in enumerate(before)
+        ColumnReading(float(row[-1]), after[index], tuple(lifts[index].tolist()))
+        for index, row in enumerate(before)
     ]
     return before.tolist(), last
 
@@ -116,7 +117,15 @@ class Row:
         text = "" if self.pending is None else self._text.step(self.tokenizer.backend_tokenizer, self.pending)
         position = len(self.chat.ids) + len(self.generated)
         return TokenEvent(
-            self.request.branch, self.pending, text or "", None, None, (), position, self.pending_is_special, reason
+            self.request.branch,
+            self.pending,
+            text or "",
+            None,
+            None,
+            (),
+            position,
+            self.pending_is_special,
+            reason,
         )
 
     def to_cache(self, keys: list[Tensor], values: list[Tensor]) -> BranchCache:

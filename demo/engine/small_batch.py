@@ -57,7 +57,11 @@ def skinny_is_faster(model: nn.Module, repeats: int = 7) -> bool:
 @contextmanager
 def skinny_products(model: nn.Module, active: bool) -> Iterator[None]:
     """Within the block every nn.Linear of the model uses `skinny_linear`; afterwards the model is as it was."""
-    patched = [module for module in model.modules() if active and type(module) is nn.Linear and "forward" not in vars(module)]
+    patched = [
+        module
+        for module in model.modules()
+        if active and type(module) is nn.Linear and "forward" not in vars(module)
+    ]
     for module in patched:
         module.forward = MethodType(skinny_linear, module)  # type: ignore[method-assign]
     try:

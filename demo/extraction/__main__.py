@@ -37,16 +37,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     gates = built.axis.manifest["gates"]
     for name, gate in gates.items():
-        print(f"{name:22} {gate['value']:7.3f}  needs {gate['threshold']:.2f}  {'pass' if gate['passed'] else 'MISS'}")
+        print(
+            f"{name:22} {gate['value']:7.3f}  needs {gate['threshold']:.2f}  {'pass' if gate['passed'] else 'MISS'}"
+        )
     print(f"probe layer {built.axis.probe_layer}; wrote {out / 'axis.safetensors'}, axis.json and report.md")
     if options.json:
-        options.json.write_text(json.dumps({"probe_layer": built.axis.probe_layer, "gates": gates}, indent=1) + "\n")
+        options.json.write_text(
+            json.dumps({"probe_layer": built.axis.probe_layer, "gates": gates}, indent=1) + "\n"
+        )
     return 0
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m demo.extraction", description=__doc__)
-    parser.add_argument("--model", default=DEFAULT_MODEL, help="model name, local folder or hub id (default: %(default)s)")
+    parser.add_argument(
+        "--model", default=DEFAULT_MODEL, help="model name, local folder or hub id (default: %(default)s)"
+    )
     parser.add_argument("--out", type=Path, help="folder to write (default: axes/<model>)")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--dtype", default="auto")
@@ -55,7 +61,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--max-new-tokens", type=_count, default=Settings.max_new_tokens)
     parser.add_argument("--batch", type=_count, default=Settings.batch, help="rollouts that run together")
     parser.add_argument("--seed", type=int, default=Settings.seed)
-    parser.add_argument("--cap-layers", help="capped layers as FIRST-LAST, e.g. 18-25 (default: depth .60 to .86)")
+    parser.add_argument(
+        "--cap-layers", help="capped layers as FIRST-LAST, e.g. 18-25 (default: depth .60 to .86)"
+    )
     parser.add_argument("--floor", choices=FLOOR_NAMES, default=Settings.floor)
     parser.add_argument("--json", type=Path, help="also write the gates as JSON")
     return parser

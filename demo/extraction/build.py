@@ -41,7 +41,14 @@ class Built:
     table: LayerTable
 
 
-def build(state: State, plan: Plan, band: tuple[int, int] | None, floor: str, model: dict[str, Any], run: dict[str, Any]) -> Built:
+def build(
+    state: State,
+    plan: Plan,
+    band: tuple[int, int] | None,
+    floor: str,
+    model: dict[str, Any],
+    run: dict[str, Any],
+) -> Built:
     """Make the axis. `band`: capped layers, first and last inclusive, or None for `default_band`; `model` and `run`
     go into the manifest as they are."""
     role_vectors = torch.stack([state.vector(role) for role in plan.extract_roles])
@@ -59,7 +66,10 @@ def build(state: State, plan: Plan, band: tuple[int, int] | None, floor: str, mo
         "cap": {"layers": [first, last], "floor": floor},
         "roles": _roles(bare, state, plan, probe),
         **run,
-        "pca": {"explained_variance": _pca(role_vectors[:, probe])[1][:10].tolist(), "cos_pc1": float(table.cos_pc1[probe])},
+        "pca": {
+            "explained_variance": _pca(role_vectors[:, probe])[1][:10].tolist(),
+            "cos_pc1": float(table.cos_pc1[probe]),
+        },
         "gates": _gates(table, probe),
         "exempt_special_tokens": True,
     }
@@ -104,7 +114,8 @@ def _table(axis: AssistantAxis, state: State, plan: Plan) -> LayerTable:
     assert axis.role_vectors is not None
     pieces = [_pca(axis.role_vectors[:, layer])[:2] for layer in range(axis.layers)]
     halves = [
-        state.vector(DEFAULT, half) - torch.stack([state.vector(role, half) for role in plan.extract_roles]).mean(0)
+        state.vector(DEFAULT, half)
+        - torch.stack([state.vector(role, half) for role in plan.extract_roles]).mean(0)
         for half in HALVES
     ]
 
@@ -147,6 +158,10 @@ def _gates(table: LayerTable, probe: int) -> dict[str, dict[str, Any]]:
         "auc": table.auc_held_out,
     }
     return {
-        name: {"value": round(float(column[probe]), 4), "threshold": GATES[name], "passed": bool(column[probe] >= GATES[name])}
+        name: {
+            "value": round(float(column[probe]), 4),
+            "threshold": GATES[name],
+            "passed": bool(column[probe] >= GATES[name]),
+        }
         for name, column in values.items()
     }

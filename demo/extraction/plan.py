@@ -47,7 +47,9 @@ class Plan:
     default_prompts: tuple[str, ...]
 
 
-def make_plan(model_name: str, *, roles: int | None = None, questions: int | None = None, assets: Path = ASSETS) -> Plan:
+def make_plan(
+    model_name: str, *, roles: int | None = None, questions: int | None = None, assets: Path = ASSETS
+) -> Plan:
     """Read roles and questions from `assets`; `roles` and `questions` keep only the first so many of each split.
 
     Each role answers every question once, its instructions taking turns; every default prompt answers every question.
@@ -70,7 +72,9 @@ def make_plan(model_name: str, *, roles: int | None = None, questions: int | Non
     return Plan(tuple(rollouts), tuple(used["extract"]), tuple(used["held_out"]), counts, prompts)
 
 
-def _speakers(cast: Sequence[dict[str, Any]], prompts: Sequence[str], question: int) -> Iterator[tuple[str, str]]:
+def _speakers(
+    cast: Sequence[dict[str, Any]], prompts: Sequence[str], question: int
+) -> Iterator[tuple[str, str]]:
     for prompt in prompts:
         yield DEFAULT, prompt
     for role in cast:

@@ -17,7 +17,9 @@ _GATE_WORDS = {
 
 def render(built: Built, counts: dict[str, int]) -> str:
     """Markdown text of report.md. counts: rollouts by kind of side, for the first paragraph."""
-    return "\n".join([*_head(built.axis, counts), *_gates(built.axis), *_roles(built.axis), *_layers(built), ""])
+    return "\n".join(
+        [*_head(built.axis, counts), *_gates(built.axis), *_roles(built.axis), *_layers(built), ""]
+    )
 
 
 def _head(axis: AssistantAxis, counts: dict[str, int]) -> Iterator[str]:
@@ -44,7 +46,13 @@ def _gates(axis: AssistantAxis) -> Iterator[str]:
     yield from _table(
         ("gate", "what", "value", "threshold", "passed"),
         [
-            (name, _GATE_WORDS[name], f"{gate['value']:.3f}", f"{gate['threshold']:.2f}", "yes" if gate["passed"] else "NO")
+            (
+                name,
+                _GATE_WORDS[name],
+                f"{gate['value']:.3f}",
+                f"{gate['threshold']:.2f}",
+                "yes" if gate["passed"] else "NO",
+            )
             for name, gate in axis.manifest["gates"].items()
         ],
     )

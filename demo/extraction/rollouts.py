@@ -66,7 +66,13 @@ def run_batch(model: LoadedModel, rollouts: Sequence[Rollout], sampling: Samplin
     prompts = [render_chat(model.tokenizer, rollout.messages).ids for rollout in rollouts]
     ends = stop_tokens(model) | frozenset(model.tokenizer.all_special_ids)
     samplings = [
-        Sampling(sampling.temperature, sampling.top_p, sampling.max_new_tokens, sampling.seed + rollout.question, 1.0)
+        Sampling(
+            sampling.temperature,
+            sampling.top_p,
+            sampling.max_new_tokens,
+            sampling.seed + rollout.question,
+            1.0,
+        )
         for rollout in rollouts
     ]
     sums = LayerSums(model.layers, len(rollouts), model.hidden_size)
@@ -94,7 +100,7 @@ def run_batch(model: LoadedModel, rollouts: Sequence[Rollout], sampling: Samplin
             logits = batch.forward(tokens)
     means = sums.sums / sums.counts.clamp(min=1)[:, None]
     return [
-        Reply(rollout, model.tokenizer.decode(ids, skip_special_tokens=True), len(ids), means[:, index])
+        Reply(rollout, str(model.tokenizer.decode(ids, skip_special_tokens=True)), len(ids), means[:, index])
         for index, (rollout, ids) in enumerate(zip(rollouts, replies, strict=True))
     ]
 

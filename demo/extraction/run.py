@@ -8,6 +8,7 @@ import shutil
 from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from demo.engine.protocol import Sampling
 from demo.engine.small_batch import skinny_is_faster, skinny_products
@@ -94,6 +95,12 @@ def _kind(rollout: Rollout) -> str:
 
 def _fingerprint(model: LoadedModel, plan: Plan, settings: Settings) -> str:
     """Names everything the rollouts depend on, so that unlike runs are never mixed."""
-    parts = [model.spec, model.revision, str(model.dtype), asdict(settings.sampling), settings.batch]
+    parts: list[Any] = [
+        model.spec,
+        model.revision,
+        str(model.dtype),
+        asdict(settings.sampling),
+        settings.batch,
+    ]
     parts += [[rollout.system, rollout.text, rollout.group, rollout.split] for rollout in plan.rollouts]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]

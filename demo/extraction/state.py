@@ -50,7 +50,11 @@ class State:
                 key = f"{rollout.group}/{HALVES[rollout.question % 2]}"
                 self.sums[key] = self.sums.get(key, torch.zeros(())) + reply.mean
                 self.counts[key] = self.counts.get(key, 0) + 1
-            if rollout.split == "held_out" or rollout.group == DEFAULT or rollout.question < SAMPLED_QUESTIONS:
+            if (
+                rollout.split == "held_out"
+                or rollout.group == DEFAULT
+                or rollout.question < SAMPLED_QUESTIONS
+            ):
                 self.kept.setdefault(f"{rollout.split}/{rollout.group}", []).append(reply.mean.clone())
         self.batches += 1
 
@@ -58,7 +62,12 @@ class State:
         """Replace the saved state in one step: a kill at any moment leaves the last whole one."""
         tensors = {f"sum:{key}": value for key, value in self.sums.items()}
         tensors |= {f"kept:{key}": torch.stack(values) for key, values in self.kept.items()}
-        about = {"fingerprint": fingerprint, "batches": self.batches, "counts": self.counts, "texts": self.texts}
+        about = {
+            "fingerprint": fingerprint,
+            "batches": self.batches,
+            "counts": self.counts,
+            "texts": self.texts,
+        }
         folder.mkdir(parents=True, exist_ok=True)
         temporary = folder / f"state.{os.getpid()}.tmp"
         save_file(tensors, temporary, metadata={"about": json.dumps(about)})
@@ -81,13 +90,19 @@ class State:
             about["batches"],
             {key.removeprefix("sum:"): value for key, value in tensors.items() if key.startswith("sum:")},
             about["counts"],
-            {key.removeprefix("kept:"): list(value) for key, value in tensors.items() if key.startswith("kept:")},
+            {
+                key.removeprefix("kept:"): list(value)
+                for key, value in tensors.items()
+                if key.startswith("kept:")
+            },
             about["texts"],
         )
 
     def vector(self, group: str, half: str | None = None) -> Tensor:
         """Mean of a group's rollout means, [L, D]: a role vector. `half` keeps to one half of the questions."""
-        keys = [f"{group}/{name}" for name in HALVES if half in (None, name) and f"{group}/{name}" in self.sums]
+        keys = [
+            f"{group}/{name}" for name in HALVES if half in (None, name) and f"{group}/{name}" in self.sums
+        ]
         total = torch.stack([self.sums[key] for key in keys]).sum(0)
         return total / sum(self.counts[key] for key in keys)
 

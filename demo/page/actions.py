@@ -98,7 +98,9 @@ class Actions:
     def _reset(self, session: Session, cap: Any, *more: Op) -> str:
         try:
             figures = self._figures(cap)
-        except UserError:  # a band that cannot be used is refused when a message is sent; starting anew still works
+        except (
+            UserError
+        ):  # a band that cannot be used is refused when a message is sent; starting anew still works
             figures = self._figures((False, *cap[1:]))
         meta = {"model": self.model_name, "branches": list(BRANCHES), "figures": figures}
         updates = Updates(session.conversation)

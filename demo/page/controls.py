@@ -43,19 +43,48 @@ def build_controls(axis: AssistantAxis, defaults: Sampling) -> Controls:
     """Lay the settings out, in the current Gradio context."""
     first, last = axis.cap_band
     layers = f"0 to {axis.layers - 1}"
-    system = gr.Textbox(label="System prompt", lines=3, max_lines=6, placeholder="None: the model's own default", elem_id="system-prompt")
+    system = gr.Textbox(
+        label="System prompt",
+        lines=3,
+        max_lines=6,
+        placeholder="None: the model's own default",
+        elem_id="system-prompt",
+    )
     with gr.Group():
         cap_on = gr.Checkbox(value=True, label="Cap on", elem_id="cap-on")
-        floor = gr.Radio(list(FLOOR_NAMES), value=axis.cap_floor, label="Floor", info=_FLOOR_INFO, elem_id="floor")
+        floor = gr.Radio(
+            list(FLOOR_NAMES), value=axis.cap_floor, label="Floor", info=_FLOOR_INFO, elem_id="floor"
+        )
         with gr.Row():
-            first_layer = gr.Number(first, label="First layer", precision=0, min_width=80, elem_id="first-layer", info=layers)
-            last_layer = gr.Number(last, label="Last layer", precision=0, min_width=80, elem_id="last-layer", info=layers)
+            first_layer = gr.Number(
+                first, label="First layer", precision=0, min_width=80, elem_id="first-layer", info=layers
+            )
+            last_layer = gr.Number(
+                last, label="Last layer", precision=0, min_width=80, elem_id="last-layer", info=layers
+            )
     with gr.Group():
-        temperature = gr.Slider(0, 2, defaults.temperature, step=0.05, label="Temperature", elem_id="temperature")
+        temperature = gr.Slider(
+            0, 2, defaults.temperature, step=0.05, label="Temperature", elem_id="temperature"
+        )
         top_p = gr.Slider(0.05, 1, defaults.top_p, step=0.05, label="Top-p", elem_id="top-p")
-        penalty = gr.Slider(1, 1.5, defaults.repetition_penalty, step=0.01, label="Repetition penalty", elem_id="repetition-penalty")
-        tokens = gr.Slider(8, 1024, defaults.max_new_tokens, step=8, label="Max new tokens", elem_id="max-new-tokens")
-        seed = gr.Number(defaults.seed, label="Seed", precision=0, elem_id="seed", info="Both replies draw the same random numbers.")
+        penalty = gr.Slider(
+            1,
+            1.5,
+            defaults.repetition_penalty,
+            step=0.01,
+            label="Repetition penalty",
+            elem_id="repetition-penalty",
+        )
+        tokens = gr.Slider(
+            8, 1024, defaults.max_new_tokens, step=8, label="Max new tokens", elem_id="max-new-tokens"
+        )
+        seed = gr.Number(
+            defaults.seed,
+            label="Seed",
+            precision=0,
+            elem_id="seed",
+            info="Both replies draw the same random numbers.",
+        )
     return Controls(system, temperature, top_p, penalty, tokens, seed, cap_on, floor, first_layer, last_layer)
 
 
@@ -94,7 +123,9 @@ def _cap(axis: AssistantAxis, values: Sequence[Any]):
     on, floor, first, last = values
     if not on:
         return None
-    return make_cap(axis, int(_given(first, "first capped layer")), int(_given(last, "last capped layer")), str(floor))
+    return make_cap(
+        axis, int(_given(first, "first capped layer")), int(_given(last, "last capped layer")), str(floor)
+    )
 
 
 def _given(value: Any, name: str) -> Any:

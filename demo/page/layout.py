@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,28 @@ MODEL_QUEUE = "model"
 _SYSTEM_FONTS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "Helvetica Neue", "Arial", "sans-serif"]
 
 
-def build_page(engine: Engine, axis: AssistantAxis, model_name: str, status: str, scenarios: tuple[Scenario, ...], defaults: Sampling) -> gr.Blocks:
+@dataclass(frozen=True)
+class Parts:
+    """The components that events connect."""
+
+    session: gr.State
+    view: gr.HTML
+    message: gr.Textbox
+    send: gr.Button
+    stop: gr.Button
+    new_chat: gr.Button
+    controls: Controls
+    scenarios: list[tuple[gr.Button, Scenario]]
+
+
+def build_page(
+    engine: Engine,
+    axis: AssistantAxis,
+    model_name: str,
+    status: str,
+    scenarios: tuple[Scenario, ...],
+    defaults: Sampling,
+) -> gr.Blocks:
     """The whole page. status: one line about model and axis; defaults: the sampling settings it opens with."""
     actions = Actions(engine, axis, model_name)
     with gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=True) as page:
@@ -31,24 +53,40 @@ def build_page(engine: Engine, axis: AssistantAxis, model_name: str, status: str
             controls = build_controls(axis, defaults)
         with gr.Row(elem_id="top"):
             gr.Markdown(f"# {TITLE}", elem_id="title")
-            buttons = [gr.Button(s.title, size="sm", min_width=90, elem_classes="scenario") for s in scenarios]
+            buttons = [
+                gr.Button(s.title, size="sm", min_width=90, elem_classes="scenario") for s in scenarios
+            ]
         view = stage()
         with gr.Row(elem_id="say"):
-            message = gr.Textbox(show_label=False, container=False, lines=1, max_lines=4, scale=8, autofocus=True,
-                                 placeholder="Say something to both…", label="Message", elem_id="message")  # fmt: skip
+            message = gr.Textbox(
+                placeholder="Say something to both…",
+                label="Message",
+                show_label=False,
+                container=False,
+                max_lines=4,
+                scale=8,
+                autofocus=True,
+                elem_id="message",
+            )
             send = gr.Button("Send", variant="primary", scale=1, min_width=80, elem_id="send")
             stop = gr.Button("Stop", variant="stop", scale=1, min_width=80, visible=False, elem_id="stop")
             new_chat = gr.Button("New chat", scale=1, min_width=90, elem_id="new-chat")
         gr.Markdown(status, elem_id="status")
         with gr.Accordion("What am I looking at?", open=False, elem_id="about"):
             gr.Markdown(_about(axis))
-        _wire(page, actions, session, view, message, send, stop, new_chat, controls, list(zip(buttons, scenarios, strict=True)))
+        started_by = list(zip(buttons, scenarios, strict=True))
+        _wire(page, actions, Parts(session, view, message, send, stop, new_chat, controls, started_by))
     return page
 
 
 def launch_options() -> dict[str, Any]:
     """What `Blocks.launch` needs for this page: everything is served from here, nothing is recorded."""
-    theme = gr.themes.Default(primary_hue="blue", neutral_hue="slate", font=_SYSTEM_FONTS, font_mono=["ui-monospace", "Menlo", "Consolas", "monospace"])
+    theme = gr.themes.Default(
+        primary_hue="blue",
+        neutral_hue="slate",
+        font=_SYSTEM_FONTS,
+        font_mono=["ui-monospace", "Menlo", "Consolas", "monospace"],
+    )
     return {
         "theme": theme,
         "head": plotly_head(),
@@ -61,49 +99,42 @@ def launch_options() -> dict[str, Any]:
     }
 
 
-def _wire(
-    page: gr.Blocks,
-    actions: Actions,
-    session: gr.State,
-    view: gr.HTML,
-    message: gr.Textbox,
-    send: gr.Button,
-    stop: gr.Button,
-    new_chat: gr.Button,
-    controls: Controls,
-    scenarios: list[tuple[gr.Button, Scenario]],
-) -> None:
-    quiet = {"show_progress": "hidden"}
-    answer = {
+def _wire(page: gr.Blocks, actions: Actions, parts: Parts) -> None:
+    quiet: dict[str, Any] = {"show_progress": "hidden"}
+    private: dict[str, Any] = {**quiet, "api_visibility": "private"}
+    cap = parts.controls.cap_inputs()
+    answer: dict[str, Any] = {
         "fn": actions.send,
-        "inputs": [session, message, *controls.inputs()],
-        "outputs": [view, message, send, stop],
+        "inputs": [parts.session, parts.message, *parts.controls.inputs()],
+        "outputs": [parts.view, parts.message, parts.send, parts.stop],
         "concurrency_id": MODEL_QUEUE,
         "concurrency_limit": 1,
-        **quiet,
     }
-    page.load(actions.open, controls.cap_inputs(), [session, view], api_visibility="private", **quiet)
-    gr.on([message.submit, send.click], **answer, api_name="send", trigger_mode="once")
-    stop.click(actions.stop, session, None, api_name="stop", queue=False, **quiet)
-    new_chat.click(
-        actions.new_chat, [session, *controls.cap_inputs()], [session, view, message], api_name="new_chat", **quiet
+    page.load(actions.open, cap, [parts.session, parts.view], **private)
+    gr.on([parts.message.submit, parts.send.click], **answer, **quiet, api_name="send", trigger_mode="once")
+    # Not queued: a stop must not wait behind the turn it is to end.
+    parts.stop.click(actions.stop, parts.session, None, queue=False, api_name="stop", **quiet)
+    parts.new_chat.click(
+        actions.new_chat,
+        [parts.session, *cap],
+        [parts.session, parts.view, parts.message],
+        api_name="new_chat",
+        **quiet,
     )
-    for button, scenario in scenarios:
+    for button, scenario in parts.scenarios:
         button.click(
             partial(_start, actions, scenario),
-            [session, *controls.cap_inputs()],
-            [session, view, message, controls.system_prompt],
-            api_visibility="private",
-            **quiet,
-        ).then(**answer, api_visibility="private")
+            [parts.session, *cap],
+            [parts.session, parts.view, parts.message, parts.controls.system_prompt],
+            **private,
+        ).then(**answer, **private)
     gr.on(
-        [component.change for component in controls.cap_inputs()],
+        [component.change for component in cap],
         actions.redraw_marks,
-        [session, *controls.cap_inputs()],
-        view,
-        api_visibility="private",
+        [parts.session, *cap],
+        parts.view,
         trigger_mode="always_last",
-        **quiet,
+        **private,
     )
 
 

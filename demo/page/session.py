@@ -38,8 +38,12 @@ def load_scenarios(path: Path = SCENARIOS) -> tuple[Scenario, ...]:
     try:
         entries = json.loads(path.read_text(encoding="utf-8"))["scenarios"]
         return tuple(
-            Scenario(entry["id"], entry["title"], entry["blurb"], entry["system_prompt"], tuple(entry["turns"]))
+            Scenario(
+                entry["id"], entry["title"], entry["blurb"], entry["system_prompt"], tuple(entry["turns"])
+            )
             for entry in entries
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} cannot be read as scenarios ({error!r}); restore it from the repository.") from error
+        raise UserError(
+            f"{path} cannot be read as scenarios ({error!r}); restore it from the repository."
+        ) from error

@@ -1,0 +1,81 @@
+"""python -m demo.bench_session: a long conversation, turn by turn: time per token and memory.
+
+A step over a longer context costs more attention and nothing else, and memory grows by the KV cache of the new tokens.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import resource
+import statistics
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from demo.axis import load_axis
+from demo.bench import MESSAGES, Bench
+from demo.chat import BRANCHES, Conversation, make_cap
+from demo.engine.protocol import Sampling
+from demo.engine.transformers_engine import TransformersEngine
+from demo.errors import UserError
+from demo.models import DEFAULT_MODEL, load_model
+
+
+def resident_mib() -> float:
+    """Memory this process holds now, MiB (the peak where the system does not tell the current value)."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        return pages * resource.getpagesize() / 2**20
+    except OSError:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def run(bench: Bench, turns: int) -> list[dict[str, float]]:
+    """One row per turn: median ms per step of the pair, context tokens, KV MiB kept, resident MiB."""
+    conversation, rows = Conversation(), []
+    for turn in range(turns):
+        times = bench.pair_turn(conversation, MESSAGES[turn % len(MESSAGES)])
+        steps = [after - before for before, after in itertools.pairwise(times[1:])]
+        kept = [bench.engine.store.get(conversation.branch_id(branch)) for branch in BRANCHES]
+        row = {
+            "turn": turn + 1,
+            "step_ms": statistics.median(steps) * 1e3,
+            "first_token_ms": (times[1] - times[0]) * 1e3,
+            "context_tokens": max(len(entry.ids) for entry in kept if entry),
+            "kv_mib": bench.engine.store.nbytes / 2**20,
+            "resident_mib": resident_mib(),
+        }
+        print("  ".join(f"{name} {value:8.1f}" for name, value in row.items()), flush=True)
+        rows.append(row)
+    return rows
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m demo.bench_session", description=__doc__)
+    parser.add_argument("--model", default=DEFAULT_MODEL)
+    parser.add_argument("--axis", help="axis folder or slug (default: the model's)")
+    parser.add_argument("--tokens", type=int, default=64, help="length of every reply (default: %(default)s)")
+    parser.add_argument("--turns", type=int, default=20)
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args(arguments)
+    try:
+        model = load_model(options.model)
+        axis = load_axis(options.axis or model.slug)
+        axis.check_model(model)
+        sampling = Sampling(max_new_tokens=options.tokens)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    engine = TransformersEngine(model, axis, stops=frozenset())
+    rows = run(
+        Bench(model, axis, engine, make_cap(axis, *axis.cap_band, axis.cap_floor), sampling), options.turns
+    )
+    if options.json:
+        options.json.write_text(json.dumps(rows, indent=1) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

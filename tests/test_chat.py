@@ -1,0 +1,138 @@
+"""Conversations and what the browser is sent, with an engine whose answers are known."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from demo.chat import BRANCHES, CAPPED, UNCAPPED, Conversation, TurnSettings
+from demo.engine.protocol import PromptEvent, Sampling, TokenEvent
+from demo.errors import UserError
+from demo.page.session import load_scenarios
+from demo.page.wire import Updates, reset_op, turn_op
+
+SETTINGS = TurnSettings(Sampling(max_new_tokens=9), None, "Be kind.")
+
+
+class ScriptedEngine:
+    """Replies `words` in both branches, the capped one corrected on every second word; may fail midway."""
+
+    def __init__(self, words=("Hello", " there", "!"), fail_after: int | None = None, refuse: bool = False):
+        self.words, self.fail_after, self.refuse = words, fail_after, refuse
+        self.requests: list = []
+
+    def stream(self, requests, cancel=None):
+        if self.refuse:
+            raise UserError("No.")
+        self.requests = list(requests)
+        return self._events(cancel)
+
+    def _events(self, cancel):
+        for request in self.requests:
+            yield PromptEvent(request.branch, 10, 0, 0.25)
+        for number, word in enumerate(self.words):
+            if number == self.fail_after:
+                raise RuntimeError("out of memory")
+            for request in self.requests:
+                fix = 0.5 if request.branch.endswith(f"/{CAPPED}") and number % 2 == 0 else 0.0
+                yield TokenEvent(
+                    request.branch, number, word, -0.5, -0.5 + fix, (fix, 0.0), 10 + number, False
+                )
+        for request in self.requests:
+            yield TokenEvent(request.branch, 2, "", None, None, (), 13, True, "stop")
+
+    def forget(self, branches): ...
+
+
+def test_each_branch_keeps_its_own_history_and_both_see_the_same_user():
+    conversation, engine = Conversation(), ScriptedEngine()
+    list(conversation.send(engine, "Hi", SETTINGS))
+    conversation.turns[0].replies[CAPPED].tokens.pop(1)
+    list(conversation.send(engine, "Again", SETTINGS))
+    by_branch = {request.branch.rpartition("/")[2]: request for request in engine.requests}
+    assert [m["content"] for m in by_branch[UNCAPPED].messages] == ["Be kind.", "Hi", "Hello there!", "Again"]
+    assert [m["content"] for m in by_branch[CAPPED].messages] == ["Be kind.", "Hi", "Hello!", "Again"]
+    assert by_branch[UNCAPPED].cap is None
+
+
+def test_means_and_shares_are_over_content_tokens():
+    conversation = Conversation()
+    list(conversation.send(ScriptedEngine(), "Hi", SETTINGS))
+    capped, uncapped = conversation.turns[0].replies[CAPPED], conversation.turns[0].replies[UNCAPPED]
+    assert (uncapped.mean, uncapped.fired, len(uncapped.read)) == (pytest.approx(-0.5), 0, 3)
+    assert (capped.mean, capped.fired, capped.user_projection) == (pytest.approx((0 - 0.5 + 0) / 3), 2, 0.25)
+    assert capped.finish == "stop"
+
+
+def test_a_refused_or_failed_turn_changes_nothing():
+    conversation = Conversation()
+    list(conversation.send(ScriptedEngine(), "Hi", SETTINGS))
+    before = json.dumps(reset_op(conversation, {}))
+    with pytest.raises(UserError):
+        conversation.send(ScriptedEngine(refuse=True), "Hi", SETTINGS)
+    with pytest.raises(UserError, match="Write a message"):
+        conversation.send(ScriptedEngine(), " \n", SETTINGS)
+    with pytest.raises(RuntimeError):
+        list(conversation.send(ScriptedEngine(fail_after=1), "Hi", SETTINGS))
+    assert json.dumps(reset_op(conversation, {})) == before
+
+
+def test_a_closed_turn_keeps_what_was_said():
+    conversation = Conversation()
+    events = conversation.send(ScriptedEngine(), "Hi", SETTINGS)
+    for _ in range(4):
+        next(events)
+    events.close()
+    assert [conversation.turns[0].replies[branch].finish for branch in BRANCHES] == ["cancelled"] * 2
+    assert conversation.turns[0].replies[UNCAPPED].text == "Hello"
+
+
+def test_deltas_add_up_to_the_authoritative_turn():
+    conversation = Conversation()
+    updates = Updates(conversation)
+    values = []
+    for event in conversation.send(ScriptedEngine(), "Hi", SETTINGS):
+        updates.add([event])
+        values.append(json.loads(updates.take()))
+    sequence = [value["seq"] for value in values]
+    assert sequence == sorted(set(sequence)), "every value has a higher number"
+    tokens: dict[str, list] = {branch: [] for branch in BRANCHES}
+    ends = {}
+    for op in (op for value in values for op in value["ops"]):
+        if op["op"] == "tokens":
+            tokens[op["branch"]] += op["tokens"]
+        elif op["op"] == "turn_end":
+            ends[op["branch"]] = op
+    whole = turn_op(conversation, 0)["data"]["branches"]
+    for branch in BRANCHES:
+        assert tokens[branch] == whole[branch]["tokens"]
+        assert {key: ends[branch][key] for key in ("finish", "mean", "fired", "count", "limit")} == {
+            key: whole[branch][key] for key in ("finish", "mean", "fired", "count", "limit")
+        }
+
+
+def test_what_travels_holds_no_markup_gradio_would_look_at():
+    conversation = Conversation()
+    list(conversation.send(ScriptedEngine(words=("<script>alert(1)</script>",)), "<script>", SETTINGS))
+    updates = Updates(conversation)
+    updates.say(turn_op(conversation, 0))
+    text = updates.take()
+    assert "<" not in text and json.loads(text)["ops"][0]["data"]["user"] == "<script>"
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [{"temperature": -1}, {"temperature": float("nan")}, {"top_p": 0}, {"top_p": 1.5}, {"max_new_tokens": 0}, {"seed": -1},
+     {"repetition_penalty": 0.5}],
+)  # fmt: skip
+def test_sampling_out_of_range_is_refused(bad):
+    with pytest.raises(UserError):
+        Sampling(**bad)
+
+
+def test_scenarios_load_and_a_broken_file_is_refused(tmp_path):
+    assert len(load_scenarios()) >= 5
+    (tmp_path / "x.json").write_text('{"scenarios": [{"id": 1}]}')
+    with pytest.raises(UserError, match="cannot be read as scenarios"):
+        load_scenarios(tmp_path / "x.json")
