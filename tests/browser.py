@@ -62,7 +62,9 @@ class Watched:
 
 
 @contextmanager
-def chromium_page(address: str, width: int = 1280, height: int = 720) -> Iterator[tuple[Page, Watched]]:
+def chromium_page(
+    address: str, width: int = 1280, height: int = 720, query: str = ""
+) -> Iterator[tuple[Page, Watched]]:
     """A fresh browser on the page, with every request to elsewhere and every script error noted."""
     executable = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if executable is None:
@@ -82,7 +84,7 @@ def chromium_page(address: str, width: int = 1280, height: int = 720) -> Iterato
             "console",
             lambda message: watched.errors.append(message.text) if message.type == "error" else None,
         )
-        page.goto(address)
+        page.goto(address + query)
         page.wait_for_function("window.personaStage !== undefined", timeout=60_000)
         yield page, watched
         browser.close()

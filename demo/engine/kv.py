@@ -28,8 +28,8 @@ class RowLayer(CacheLayerMixin):
     """
 
     is_sliding = False
-    keys: Tensor  # type: ignore[assignment]
-    values: Tensor  # type: ignore[assignment]
+    keys: Tensor
+    values: Tensor
 
     def __init__(self) -> None:
         super().__init__()
