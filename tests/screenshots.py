@@ -15,35 +15,35 @@ from tests.browser import chromium_page, running_app
 SIZES = {"desktop": (1600, 900), "projector": (1280, 720), "phone": (390, 844)}
 
 
-def play(page: Page, scenario: str, turns: int) -> None:
-    """Start a scenario and send its next lines."""
+def play(page: Page, scenario: str, turns: int, tokens: int | None) -> None:
+    """Start a scenario and send its next lines; `tokens` keeps replies short enough to be seen whole."""
+    if tokens is not None:
+        box = page.locator('#max-new-tokens input[type="number"]')
+        box.fill(str(tokens))
+        box.press("Tab")
     page.locator("button.scenario", has_text=scenario).click()
     for turn in range(turns):
-        page.wait_for_function(
-            f"document.querySelectorAll('.reply[data-turn=\"{turn}\"]').length === 2"
-            " && document.querySelector('#stop')?.offsetParent == null",
-            timeout=300_000,
-        )
-        page.wait_for_timeout(700)
+        page.locator("#stop").wait_for(state="visible", timeout=60_000)
+        page.locator("#stop").wait_for(state="hidden", timeout=300_000)
         if turn + 1 < turns:
+            page.wait_for_timeout(500)
             page.locator("#send").click()
-            page.wait_for_timeout(1500)
     page.wait_for_timeout(1500)
 
 
 def main(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     with running_app() as address:
-        for name, scenario, turns, size, theme in (
-            ("demon", "demon", 1, "projector", "light"),
-            ("plain", "Plain", 1, "projector", "light"),
-            ("talk-dark", "late at night", 4, "desktop", "dark"),
-            ("demon-phone", "demon", 1, "phone", "light"),
-            ("plain-phone-dark", "Plain", 1, "phone", "dark"),
+        for name, scenario, turns, tokens, size, theme in (
+            ("demon", "Demon", 1, 40, "projector", "light"),
+            ("rogue-ai", "Rogue", 1, 40, "projector", "dark"),
+            ("plain", "Plain", 1, None, "projector", "light"),
+            ("talk-dark", "Late-night", 6, None, "desktop", "dark"),
+            ("demon-phone", "Demon", 1, 40, "phone", "light"),
         ):
             with chromium_page(address, *SIZES[size], query=f"?__theme={theme}") as (page, _):
                 page.screenshot(path=folder / f"open-{size}-{theme}.png")
-                play(page, scenario, turns)
+                play(page, scenario, turns, tokens)
                 page.screenshot(path=folder / f"{name}.png", full_page=size == "phone")
 
 

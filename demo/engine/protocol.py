@@ -28,9 +28,9 @@ class Sampling:
     tokens, so that it does not make the end-of-turn token less likely with every turn.
     """
 
-    temperature: float = 0.7
+    temperature: float = 0.3
     top_p: float = 0.9
-    max_new_tokens: int = 160
+    max_new_tokens: int = 96
     seed: int = 0
     repetition_penalty: float = 1.1
 

@@ -19,6 +19,10 @@ from demo.page.stage import STATIC_DIR, plotly_head, stage
 TITLE = "Persona drift, live"
 # All events that run the model share one queue, so that turns wait for each other and not in the engine.
 MODEL_QUEUE = "model"
+# There the open settings would cover everything else.
+_CLOSE_SETTINGS_ON_PHONES = (
+    "() => { if (innerWidth < 900) document.querySelector('#settings .toggle-button')?.click() }"
+)
 _SYSTEM_FONTS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "Helvetica Neue", "Arial", "sans-serif"]
 
 
@@ -111,6 +115,7 @@ def _wire(page: gr.Blocks, actions: Actions, parts: Parts) -> None:
         "concurrency_limit": 1,
     }
     page.load(actions.open, cap, [parts.session, parts.view], **private)
+    page.load(None, js=_CLOSE_SETTINGS_ON_PHONES, api_visibility="private")
     gr.on([parts.message.submit, parts.send.click], **answer, **quiet, api_name="send", trigger_mode="once")
     # Not queued: a stop must not wait behind the turn it is to end.
     parts.stop.click(actions.stop, parts.session, None, queue=False, api_name="stop", **quiet)
