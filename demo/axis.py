@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from demo.errors import UserError
+from demo.jsonfile import read_object
 
 if TYPE_CHECKING:
     from demo.models import LoadedModel
@@ -181,12 +182,7 @@ def _folder(where: str | Path) -> Path:
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:
-    try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} is not readable JSON ({error}); extract the axis again.") from error
-    if not isinstance(manifest, dict):
-        raise UserError(f"{path} must hold a JSON object; extract the axis again.")
+    manifest = read_object(path, "extract the axis again")
     missing = [key for key in _REQUIRED_KEYS if key not in manifest]
     if missing:
         raise UserError(f"{path} lacks {', '.join(missing)}; extract the axis again.")

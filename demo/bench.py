@@ -176,62 +176,52 @@ def _median_ms(seconds: Sequence[float]) -> float:
     return statistics.median(seconds) * 1e3
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m demo.bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def add_model_options(parser: argparse.ArgumentParser) -> None:
+    """The options that `make_bench` reads."""
     parser.add_argument("--model", default=DEFAULT_MODEL)
     parser.add_argument("--axis", help="axis folder or slug (default: the model's)")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--dtype", default="auto")
     parser.add_argument("--tokens", type=int, default=64, help="length of every reply (default: %(default)s)")
-    parser.add_argument(
-        "--repeats", type=int, default=5, help="conversations measured (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--turns",
-        type=int,
-        default=8,
-        choices=range(2, 9),
-        help="turns of a conversation (default: %(default)s)",
-    )
     parser.add_argument("--json", type=Path, help="also write the figures as JSON")
+
+
+def make_bench(options: argparse.Namespace) -> Bench:
+    """Load model and axis; the engine never stops before the token limit. Raises UserError."""
+    sampling = Sampling(max_new_tokens=options.tokens)
+    model = load_model(options.model, device=options.device, dtype=options.dtype)
+    axis = load_axis(options.axis or model.slug)
+    axis.check_model(model)
+    engine = TransformersEngine(model, axis, stops=frozenset())
+    return Bench(model, axis, engine, make_cap(axis, *axis.cap_band, axis.cap_floor), sampling)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m demo.bench", description=__doc__)
+    add_model_options(parser)
+    parser.add_argument("--repeats", type=int, default=5, help="conversations (default: %(default)s)")
+    parser.add_argument("--turns", type=int, default=8, choices=range(2, 9), help="default: %(default)s")
     options = parser.parse_args(arguments)
     try:
-        model = load_model(options.model, device=options.device, dtype=options.dtype)
-        axis = load_axis(options.axis or model.slug)
-        axis.check_model(model)
-        sampling = Sampling(max_new_tokens=options.tokens)
+        bench = make_bench(options)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    engine = TransformersEngine(model, axis, stops=frozenset())
-    bench = Bench(model, axis, engine, make_cap(axis, *axis.cap_band, axis.cap_floor), sampling)
     figures = summary(measure(bench, options.turns, options.repeats), options.turns)
-    about: dict[str, Any] = {
-        "model": model.spec,
-        "device": str(model.device),
-        "dtype": model.dtype_reason,
-        "skinny": engine.skinny,
+    about = {
+        "model": bench.model.spec,
+        "device": str(bench.model.device),
+        "dtype": bench.model.dtype_reason,
+        "weight_first_products": bench.engine.skinny,
+        "tokens": options.tokens,
+        "repeats": options.repeats,
     }
-    _print(figures, about, options.tokens, options.repeats)
-    if options.json:
-        options.json.write_text(
-            json.dumps(
-                {**figures, "about": {**about, "tokens": options.tokens, "repeats": options.repeats}},
-                indent=1,
-            )
-            + "\n"
-        )
-    return 0
-
-
-def _print(figures: dict[str, float], about: dict[str, Any], tokens: int, repeats: int) -> None:
-    print(
-        f"{about['model']} on {about['device']}, {about['dtype']}; {tokens} tokens a reply, medians over {repeats} rounds"
-    )
+    print(", ".join(f"{name} {value}" for name, value in about.items()))
     for name, value in figures.items():
         print(f"  {name:18}" + (f"{value:9.1f} ms" if name.endswith("_ms") else f"{value:9.2f} x"))
+    if options.json:
+        options.json.write_text(json.dumps({**figures, "about": about}, indent=1) + "\n")
+    return 0
 
 
 if __name__ == "__main__":

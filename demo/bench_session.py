@@ -14,13 +14,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from demo.axis import load_axis
-from demo.bench import MESSAGES, Bench
-from demo.chat import BRANCHES, Conversation, make_cap
-from demo.engine.protocol import Sampling
-from demo.engine.transformers_engine import TransformersEngine
+from demo.bench import MESSAGES, Bench, add_model_options, make_bench
+from demo.chat import BRANCHES, Conversation
 from demo.errors import UserError
-from demo.models import DEFAULT_MODEL, load_model
 
 
 def resident_mib() -> float:
@@ -54,24 +50,15 @@ def run(bench: Bench, turns: int) -> list[dict[str, float]]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m demo.bench_session", description=__doc__)
-    parser.add_argument("--model", default=DEFAULT_MODEL)
-    parser.add_argument("--axis", help="axis folder or slug (default: the model's)")
-    parser.add_argument("--tokens", type=int, default=64, help="length of every reply (default: %(default)s)")
+    add_model_options(parser)
     parser.add_argument("--turns", type=int, default=20)
-    parser.add_argument("--json", type=Path)
     options = parser.parse_args(arguments)
     try:
-        model = load_model(options.model)
-        axis = load_axis(options.axis or model.slug)
-        axis.check_model(model)
-        sampling = Sampling(max_new_tokens=options.tokens)
+        bench = make_bench(options)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    engine = TransformersEngine(model, axis, stops=frozenset())
-    rows = run(
-        Bench(model, axis, engine, make_cap(axis, *axis.cap_band, axis.cap_floor), sampling), options.turns
-    )
+    rows = run(bench, options.turns)
     if options.json:
         options.json.write_text(json.dumps(rows, indent=1) + "\n")
     return 0

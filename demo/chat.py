@@ -7,12 +7,22 @@ into state and passes them on; it knows neither the page nor the model.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from threading import Event as CancelFlag
 
 from demo.axis import AssistantAxis
-from demo.engine.protocol import Cap, Engine, Event, FinishReason, Message, PromptEvent, Request, Sampling
+from demo.engine.protocol import (
+    Cap,
+    Engine,
+    Event,
+    Events,
+    FinishReason,
+    Message,
+    PromptEvent,
+    Request,
+    Sampling,
+)
 from demo.errors import UserError
 
 UNCAPPED, CAPPED = "uncapped", "capped"
@@ -119,7 +129,7 @@ class Conversation:
         """End the running turn within one decode step; what has been said so far stays."""
         self._cancel.set()
 
-    def send(self, engine: Engine, text: str, settings: TurnSettings) -> Iterator[Event]:
+    def send(self, engine: Engine, text: str, settings: TurnSettings) -> Events:
         """Run one turn: both branches answer `text` together.
 
         Returns an iterator of the engine's events, each given once it is in the state, with `branch` as in BRANCHES.
@@ -134,10 +144,11 @@ class Conversation:
         self.turns.append(turn)
         return self._follow(turn, events)
 
-    def _follow(self, turn: Turn, events: Iterator[Event]) -> Iterator[Event]:
+    def _follow(self, turn: Turn, events: Events) -> Events:
         try:
-            for event in events:
-                yield self._take(turn, event)
+            with closing(events):
+                for event in events:
+                    yield self._take(turn, event)
         except GeneratorExit:
             for reply in turn.replies.values():
                 reply.finish = reply.finish or "cancelled"

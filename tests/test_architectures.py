@@ -9,11 +9,11 @@ from demo.axis import AssistantAxis
 from demo.chat import CAPPED, UNCAPPED, Conversation, TurnSettings, make_cap
 from demo.engine.protocol import Sampling, TokenEvent
 from demo.engine.transformers_engine import TransformersEngine
-from demo.models import LoadedModel, find_decoder_layers
+from demo.models import LoadedModel
 from demo.spans import render_chat
 from tests.conftest import random_axis
 from tests.reference import CappedForward, capped_generate
-from tests.tiny_models import BUILD, GPT2, SMALL
+from tests.tiny_models import BUILD, GPT2, SMALL, as_loaded
 
 
 @pytest.fixture(params=[*BUILD, "mistral-sliding", "gemma3-sliding"])
@@ -26,24 +26,9 @@ def tiny(request, model: LoadedModel, monkeypatch) -> LoadedModel:
     if request.param.endswith("-sliding"):
         monkeypatch.setitem(SMALL, "sliding_window", 16)
     torch.manual_seed(7)
-    made = BUILD[request.param.removesuffix("-sliding")]().eval()
-    made.requires_grad_(False)
+    made = BUILD[request.param.removesuffix("-sliding")]()
     made.generation_config.eos_token_id = model.tokenizer.eos_token_id
-    layers = find_decoder_layers(made)
-    return LoadedModel(
-        made,
-        model.tokenizer,
-        "tiny",
-        "tiny",
-        layers,
-        32,
-        256,
-        type(made).__name__,
-        None,
-        torch.device("cpu"),
-        torch.float32,
-        "float32",
-    )
+    return as_loaded(made, model.tokenizer, 256)
 
 
 def tight_axis(tiny: LoadedModel) -> AssistantAxis:

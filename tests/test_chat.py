@@ -9,7 +9,7 @@ import pytest
 from demo.chat import BRANCHES, CAPPED, UNCAPPED, Conversation, TurnSettings
 from demo.engine.protocol import PromptEvent, Sampling, TokenEvent
 from demo.errors import UserError
-from demo.page.session import load_scenarios
+from demo.page.session import Session, load_scenarios
 from demo.page.wire import Updates, reset_op, turn_op
 
 SETTINGS = TurnSettings(Sampling(max_new_tokens=9), None, "Be kind.")
@@ -129,6 +129,17 @@ def test_what_travels_holds_no_markup_gradio_would_look_at():
 def test_sampling_out_of_range_is_refused(bad):
     with pytest.raises(UserError):
         Sampling(**bad)
+
+
+def test_no_two_visitors_share_a_session():
+    import copy
+
+    page = Session()
+    page.script.append("left over")
+    visitors = [copy.deepcopy(page) for _ in range(2)]
+    assert visitors[0].conversation is not visitors[1].conversation
+    assert visitors[0].conversation.id != visitors[1].conversation.id
+    assert visitors[0].script == [] and visitors[0].script is not visitors[1].script
 
 
 def test_scenarios_load_and_a_broken_file_is_refused(tmp_path):

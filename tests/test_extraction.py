@@ -16,9 +16,9 @@ from demo.extraction.build import auc, default_band
 from demo.extraction.plan import DEFAULT, make_plan
 from demo.extraction.rollouts import run_batch
 from demo.extraction.state import State
-from demo.models import LoadedModel, find_decoder_layers
+from demo.models import LoadedModel
 from demo.spans import render_chat
-from tests.tiny_models import SMALL
+from tests.tiny_models import SMALL, as_loaded
 
 SETTINGS = extraction.Settings(max_new_tokens=6, batch=7)
 
@@ -29,22 +29,7 @@ def tiny(model: LoadedModel) -> LoadedModel:
     config = transformers.LlamaConfig(
         **{**SMALL, "vocab_size": len(model.tokenizer), "max_position_embeddings": 512}
     )
-    made = transformers.LlamaForCausalLM(config).eval()
-    layers = find_decoder_layers(made)
-    return LoadedModel(
-        made,
-        model.tokenizer,
-        "tiny",
-        "tiny",
-        layers,
-        32,
-        512,
-        "LlamaForCausalLM",
-        None,
-        torch.device("cpu"),
-        torch.float32,
-        "float32",
-    )
+    return as_loaded(transformers.LlamaForCausalLM(config), model.tokenizer, 512)
 
 
 @pytest.fixture(scope="module")

@@ -117,6 +117,20 @@ def test_a_cut_reply_says_so_and_new_chat_clears_all(opened):
     expect(reply(page, "uncapped", 0)).not_to_be_empty(timeout=TURN_TIMEOUT)
 
 
+def test_a_new_chat_during_a_turn_stays_empty(opened):
+    page, _ = opened
+    set_number(page, "max-new-tokens", 1000)
+    say(page, "Write a very long story about a lighthouse.")
+    page.wait_for_function("document.querySelectorAll('.tok').length > 4", timeout=TURN_TIMEOUT)
+    page.locator("#new-chat").click()
+    expect(page.locator("#stop")).to_be_hidden(timeout=10_000)
+    page.wait_for_timeout(1000)
+    expect(page.locator(".tok")).to_have_count(0)
+    set_number(page, "max-new-tokens", 8)
+    say(page, "Hello.")
+    expect(reply(page, "capped", 0)).not_to_be_empty(timeout=TURN_TIMEOUT)
+
+
 def test_bad_settings_are_refused_in_one_sentence_and_lose_nothing(opened):
     page, _ = opened
     set_number(page, "first-layer", 25)

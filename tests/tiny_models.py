@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import transformers
 
 from demo.errors import UserError
+from demo.models import LoadedModel, find_decoder_layers
 
 SMALL: dict[str, Any] = {
     "vocab_size": 64,
@@ -81,3 +83,13 @@ def write_model(folder: Path, name: str = "llama", *, chat: bool = True, **optio
     BUILD[name]().save_pretrained(folder, **options)
     write_tokenizer(folder, chat=chat)
     return folder
+
+
+def as_loaded(made: Any, tokenizer: Any, context: int) -> LoadedModel:
+    """A model made in memory, with what `load_model` would say about it."""
+    made.eval().requires_grad_(False)
+    layers = find_decoder_layers(made)
+    name, cpu = type(made).__name__, torch.device("cpu")
+    return LoadedModel(
+        made, tokenizer, "tiny", "tiny", layers, 32, context, name, None, cpu, torch.float32, "float32"
+    )

@@ -5,7 +5,7 @@ Every engine (transformers, later others) speaks these types, so that chat and p
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from threading import Event as CancelFlag
 from typing import Literal, Protocol, TypedDict
@@ -101,12 +101,14 @@ class TokenEvent:
 
 
 Event = PromptEvent | TokenEvent
+# Closing it frees the rows.
+Events = Generator[Event, None, None]
 
 
 class Engine(Protocol):
     """Anything that answers several requests in step and tells where every token stands on the axis."""
 
-    def stream(self, requests: Sequence[Request], cancel: CancelFlag | None = None) -> Iterator[Event]:
+    def stream(self, requests: Sequence[Request], cancel: CancelFlag | None = None) -> Events:
         """Run all requests as rows of one batch. Setting `cancel` ends them within one step."""
         ...
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from threading import Event as CancelFlag
 from threading import Lock
 
@@ -12,7 +12,7 @@ from demo.axis import AssistantAxis
 from demo.capping import AxisHooks
 from demo.engine.kv import BranchStore
 from demo.engine.live import LiveRows
-from demo.engine.protocol import Event, Request
+from demo.engine.protocol import Events, Request
 from demo.engine.row import Row
 from demo.engine.small_batch import skinny_is_faster, skinny_products
 from demo.errors import UserError
@@ -55,7 +55,7 @@ class TransformersEngine:
         self._unit = axis.unit.to(model.device)
         self._chunk = _PREFILL_CHUNK_CPU if model.device.type == "cpu" else _PREFILL_CHUNK_GPU
 
-    def stream(self, requests: Sequence[Request], cancel: CancelFlag | None = None) -> Iterator[Event]:
+    def stream(self, requests: Sequence[Request], cancel: CancelFlag | None = None) -> Events:
         """Answer all requests as rows of one batch: a PromptEvent per row, then a TokenEvent per row and step.
 
         Raises UserError at once, before anything runs, when a prompt does not fit the context window or a cap names layers
@@ -65,7 +65,7 @@ class TransformersEngine:
         live = LiveRows(self.model, self.axis, rows, self._hooks(requests), self.store)
         return self._run(live, cancel or CancelFlag())
 
-    def _run(self, live: LiveRows, cancel: CancelFlag) -> Iterator[Event]:
+    def _run(self, live: LiveRows, cancel: CancelFlag) -> Events:
         with self._lock, skinny_products(self.model.model, self.skinny), live.hooks.installed():
             try:
                 yield from live.prefill(self._chunk, cancel)

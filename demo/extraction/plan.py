@@ -5,14 +5,13 @@ Both sides answer the same questions, so that the axis measures who answers and 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from demo.engine.protocol import Message
-from demo.errors import UserError
+from demo.jsonfile import read_object
 
 ASSETS = Path(__file__).resolve().parent.parent.parent / "assets"
 Split = Literal["extract", "held_out"]
@@ -55,8 +54,9 @@ def make_plan(
     Each role answers every question once, its instructions taking turns; every default prompt answers every question.
     Held-out roles answer held-out questions only, so that neither was seen by the axis they are tested on.
     """
-    all_roles = _read(assets / "roles.json", "roles")
-    question_file = _read_file(assets / "questions.json")
+    cure = "restore it from the repository"
+    all_roles = read_object(assets / "roles.json", cure)["roles"]
+    question_file = read_object(assets / "questions.json", cure)
     prompts = tuple(prompt.replace("{model_name}", model_name) for prompt in question_file["default_prompts"])
     rollouts: list[Rollout] = []
     used: dict[str, list[str]] = {}
@@ -79,20 +79,3 @@ def _speakers(
         yield DEFAULT, prompt
     for role in cast:
         yield role["name"], role["instructions"][question % len(role["instructions"])]
-
-
-def _read(path: Path, key: str) -> list[dict[str, Any]]:
-    entries = _read_file(path).get(key)
-    if not isinstance(entries, list) or not entries:
-        raise UserError(f"{path} holds no {key}; restore it from the repository.")
-    return entries
-
-
-def _read_file(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read ({error}); restore it from the repository.") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{path} must hold a JSON object; restore it from the repository.")
-    return content

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from demo.engine.protocol import Sampling
-from demo.engine.small_batch import skinny_is_faster, skinny_products
 from demo.extraction.build import Built, build
 from demo.extraction.plan import DEFAULT, Plan, Rollout
 from demo.extraction.report import render
@@ -79,11 +78,10 @@ def gather(model: LoadedModel, plan: Plan, settings: Settings, work: Path) -> St
     batches = [plan.rollouts[start : start + size] for start in range(0, total, size)]
     state = State.load(work, work.name)
     progress = ProgressLine("rollouts")
-    with skinny_products(model.model, skinny_is_faster(model.model)):
-        for batch in batches[state.batches :]:
-            progress.update(state.batches / len(batches), f"({len(state.texts)} of {total})")
-            state.add(run_batch(model, batch, settings.sampling))
-            state.save(work, work.name)
+    for batch in batches[state.batches :]:
+        progress.update(state.batches / len(batches), f"({len(state.texts)} of {total})")
+        state.add(run_batch(model, batch, settings.sampling))
+        state.save(work, work.name)
     progress.update(1.0, f"({total} rollouts)")
     return state
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +15,7 @@ from demo.axis import AssistantAxis
 from demo.chat import BRANCHES
 from demo.engine.protocol import Engine
 from demo.errors import UserError
-from demo.page.controls import plot_marks, read_settings
+from demo.page.controls import cap_values, plot_marks, read_settings
 from demo.page.session import Scenario, Session
 from demo.page.wire import Op, Updates, notice_op, reset_op, turn_op
 
@@ -32,10 +33,9 @@ class Actions:
     axis: AssistantAxis
     model_name: str
 
-    def open(self, *cap: Any) -> tuple[Session, str]:
-        """A visitor arrives: an empty conversation and the stage drawn for it."""
-        session = Session()
-        return session, self._reset(session, cap)
+    def open(self, session: Session, *cap: Any) -> str:
+        """A visitor arrives: the stage as their conversation has it."""
+        return self._reset(session, cap)
 
     def new_chat(self, session: Session, *cap: Any) -> tuple[Session, str, str]:
         """Forget the conversation and its caches."""
@@ -46,18 +46,17 @@ class Actions:
     def start(self, session: Session, scenario: Scenario, *cap: Any) -> tuple[Session, str, str, str]:
         """A new chat that follows a script: its system prompt and first message, ready to send."""
         self.close(session)
-        fresh = Session(script=list(scenario.turns))
+        fresh = Session(scenario.turns)
         stage = self._reset(fresh, cap, notice_op(f"{scenario.title}. {scenario.blurb}"))
         return fresh, stage, fresh.next_line(), scenario.system_prompt
 
     def send(self, session: Session, text: str, *values: Any) -> Iterator[Shown]:
         """Answer one message in both branches, streaming. A refused turn changes nothing and says why."""
         conversation = session.conversation
-        updates, index = Updates(conversation), len(conversation.turns)
+        updates, index, cap = Updates(conversation), len(conversation.turns), cap_values(values)
         try:
-            settings = read_settings(self.axis, index, values)
-            events = conversation.send(self.engine, text, settings)
-            updates.say({"op": "marks", "figures": self._figures(values[6:])})
+            updates.say({"op": "marks", "figures": self._figures(cap)})
+            events = conversation.send(self.engine, text, read_settings(self.axis, index, values))
         except UserError as error:
             updates.say(notice_op(str(error), "error"))
             yield updates.take(), gr.skip(), *_IDLE
@@ -65,14 +64,19 @@ class Actions:
         updates.say({"op": "turn_start", "turn": index, "user": text})
         yield updates.take(), "", *_BUSY
         try:
-            for event in events:
-                updates.add([event])
-                if updates.due:
-                    yield updates.take(), gr.skip(), gr.skip(), gr.skip()
+            with closing(events):
+                for event in events:
+                    updates.add([event])
+                    if updates.due and not session.closed:
+                        yield updates.take(), gr.skip(), gr.skip(), gr.skip()
         except Exception as error:
             log.error("turn failed: %s", type(error).__name__)
             reason = str(error) if isinstance(error, UserError) else _UNEXPECTED.format(type(error).__name__)
-            yield self._reset(session, values[6:], notice_op(reason, "error")), text, *_IDLE
+            yield self._reset(session, cap, notice_op(reason, "error")), text, *_IDLE
+            return
+        if session.closed:
+            self.close(session)  # once more, for the turn has just put its caches back
+            yield gr.skip(), gr.skip(), *_IDLE
             return
         updates.say(turn_op(conversation, index))
         yield updates.take(), session.next_line(), *_IDLE
@@ -92,15 +96,15 @@ class Actions:
 
     def close(self, session: Session) -> None:
         """The visitor is gone or starts anew: stop what runs and free what is cached."""
+        session.closed = True
         session.conversation.stop()
         self.engine.forget([session.conversation.branch_id(branch) for branch in BRANCHES])
 
     def _reset(self, session: Session, cap: Any, *more: Op) -> str:
         try:
             figures = self._figures(cap)
-        except (
-            UserError
-        ):  # a band that cannot be used is refused when a message is sent; starting anew still works
+        except UserError:
+            # A band that cannot be used is refused when a message is sent; starting anew must still work.
             figures = self._figures((False, *cap[1:]))
         meta = {"model": self.model_name, "branches": list(BRANCHES), "figures": figures}
         updates = Updates(session.conversation)

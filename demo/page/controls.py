@@ -88,12 +88,17 @@ def build_controls(axis: AssistantAxis, defaults: Sampling) -> Controls:
     return Controls(system, temperature, top_p, penalty, tokens, seed, cap_on, floor, first_layer, last_layer)
 
 
+def cap_values(values: Sequence[Any]) -> Sequence[Any]:
+    """Of the values of `Controls.inputs()`, those of `Controls.cap_inputs()`: the last ones."""
+    return values[-4:]
+
+
 def read_settings(axis: AssistantAxis, turn: int, values: Sequence[Any]) -> TurnSettings:
     """The values of `Controls.inputs()` as settings of turn number `turn` (from 0).
 
     Each turn draws other random numbers than the one before. Raises UserError for a value that cannot be used.
     """
-    system, temperature, top_p, penalty, tokens, seed, *cap = values
+    system, temperature, top_p, penalty, tokens, seed = values[:-4]
     sampling = Sampling(
         float(_given(temperature, "temperature")),
         float(_given(top_p, "top-p")),
@@ -101,7 +106,7 @@ def read_settings(axis: AssistantAxis, turn: int, values: Sequence[Any]) -> Turn
         int(_given(seed, "seed")) + turn,
         float(_given(penalty, "repetition penalty")),
     )
-    return TurnSettings(sampling, _cap(axis, cap), system or "")
+    return TurnSettings(sampling, _cap(axis, cap_values(values)), system or "")
 
 
 def plot_marks(axis: AssistantAxis, cap: Sequence[Any]) -> PlotMarks:

@@ -51,7 +51,8 @@ def build_page(
     """The whole page. status: one line about model and axis; defaults: the sampling settings it opens with."""
     actions = Actions(engine, axis, model_name)
     with gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=True) as page:
-        session = gr.State(None, delete_callback=lambda value: actions.close(value) if value else None)
+        # A function, not the bound method: Gradio copies what it is given, and would copy the engine with it.
+        session = gr.State(Session(), delete_callback=lambda gone: actions.close(gone))
         with gr.Sidebar(position="right", width=300, elem_id="settings"):
             gr.Markdown("### Settings")
             controls = build_controls(axis, defaults)
@@ -114,7 +115,7 @@ def _wire(page: gr.Blocks, actions: Actions, parts: Parts) -> None:
         "concurrency_id": MODEL_QUEUE,
         "concurrency_limit": 1,
     }
-    page.load(actions.open, cap, [parts.session, parts.view], **private)
+    page.load(actions.open, [parts.session, *cap], parts.view, **private)
     page.load(None, js=_CLOSE_SETTINGS_ON_PHONES, api_visibility="private")
     gr.on([parts.message.submit, parts.send.click], **answer, **quiet, api_name="send", trigger_mode="once")
     # Not queued: a stop must not wait behind the turn it is to end.

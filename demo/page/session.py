@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from demo.chat import Conversation
 from demo.errors import UserError
+from demo.jsonfile import read_object
 
 SCENARIOS = Path(__file__).resolve().parent.parent.parent / "assets" / "presets" / "scenarios.json"
 
@@ -23,10 +24,21 @@ class Scenario:
     turns: tuple[str, ...]
 
 
-@dataclass
 class Session:
-    conversation: Conversation = field(default_factory=Conversation)
-    script: list[str] = field(default_factory=list)
+    """A visitor's conversation, what is left of its script, and whether it is over.
+
+    `closed` is set when the visitor has gone or started another chat: a turn that is still running must not draw into
+    that one. Not a dataclass: Gradio takes dataclasses apart when it describes the page.
+    """
+
+    def __init__(self, script: Sequence[str] = ()) -> None:
+        self.conversation = Conversation()
+        self.script = list(script)
+        self.closed = False
+
+    def __deepcopy__(self, memo: object) -> Session:
+        """A new session. Gradio copies a page's initial state for every visitor, and no two may share a chat."""
+        return Session()
 
     def next_line(self) -> str:
         """The scripted message that comes next, taken off the script; empty when there is none."""
@@ -36,14 +48,14 @@ class Session:
 def load_scenarios(path: Path = SCENARIOS) -> tuple[Scenario, ...]:
     """Read the scenario file. Raises UserError when it is missing or malformed."""
     try:
-        entries = json.loads(path.read_text(encoding="utf-8"))["scenarios"]
+        entries = read_object(path, "restore it from the repository")["scenarios"]
         return tuple(
             Scenario(
                 entry["id"], entry["title"], entry["blurb"], entry["system_prompt"], tuple(entry["turns"])
             )
             for entry in entries
         )
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (KeyError, TypeError) as error:
         raise UserError(
             f"{path} cannot be read as scenarios ({error!r}); restore it from the repository."
         ) from error
