@@ -182,7 +182,12 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--axis", help="axis folder or slug (default: the model's)")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--dtype", default="auto")
-    parser.add_argument("--tokens", type=int, default=64, help="length of every reply (default: %(default)s)")
+    parser.add_argument(
+        "--tokens",
+        type=int,
+        default=Sampling().max_new_tokens,
+        help="length of every reply (default: the page's)",
+    )
     parser.add_argument("--json", type=Path, help="also write the figures as JSON")
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from demo.engine.protocol import Sampling
-from demo.engine.sampling import draw, gumbel_noise, penalise
+from demo.engine.sampling import draw, penalise, uniform_noise
 
 
 def reference_distribution(logits: torch.Tensor, temperature: float, top_p: float) -> torch.Tensor:
@@ -43,8 +43,8 @@ def test_greedy_takes_the_likeliest():
 
 
 def test_noise_depends_on_seed_and_step_alone():
-    assert torch.equal(gumbel_noise(1, 2, 50), gumbel_noise.__wrapped__(1, 2, 50))
-    different = [gumbel_noise(seed, step, 50) for seed, step in ((1, 2), (1, 3), (2, 2), (2, 1))]
+    assert torch.equal(uniform_noise(1, 2, 50), uniform_noise.__wrapped__(1, 2, 50))
+    different = [uniform_noise(seed, step, 50) for seed, step in ((1, 2), (1, 3), (2, 2), (2, 1))]
     assert all(not torch.equal(a, b) for i, a in enumerate(different) for b in different[:i])
 
 

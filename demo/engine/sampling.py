@@ -20,12 +20,16 @@ _CANDIDATES = 256
 
 
 @lru_cache(maxsize=16)
-def gumbel_noise(seed: int, step: int, vocabulary: int) -> Tensor:
-    """Gumbel variates for one decode step, [V] float32 on the CPU: a function of seed and step alone."""
+def uniform_noise(seed: int, step: int, vocabulary: int) -> Tensor:
+    """One uniform variate per vocabulary entry, [V] float32 on the CPU: a function of seed and decode step alone."""
     # 64-bit golden-ratio mixing keeps (seed, step) and (seed + 1, step - 1) apart.
     generator = torch.Generator().manual_seed((seed * 0x9E3779B97F4A7C15 + step) % 2**63)
-    uniform = torch.rand(vocabulary, generator=generator).clamp_(1e-20, 1 - 1e-7)
-    return -torch.log(-torch.log(uniform))
+    return torch.rand(vocabulary, generator=generator)
+
+
+def gumbel(uniform: Tensor) -> Tensor:
+    """Gumbel variates from uniform ones."""
+    return -torch.log(-torch.log(uniform.clamp(1e-20, 1 - 1e-7)))
 
 
 def penalise(logits: Tensor, seen: Collection[int], penalty: float) -> Tensor:
@@ -48,8 +52,8 @@ def draw(logits: Tensor, sampling: Sampling, step: int, seen: Collection[int] = 
         return int(logits.argmax())
     scaled = logits / sampling.temperature
     tokens, log_p = _nucleus(scaled, sampling.top_p)
-    noise = gumbel_noise(sampling.seed, step, logits.shape[-1])[tokens.cpu()].to(logits.device)
-    return int(tokens[(log_p + noise).argmax()])
+    noise = gumbel(uniform_noise(sampling.seed, step, logits.shape[-1])[tokens.cpu()])
+    return int(tokens[(log_p + noise.to(logits.device)).argmax()])
 
 
 def _nucleus(scaled: Tensor, top_p: float) -> tuple[Tensor, Tensor]:
