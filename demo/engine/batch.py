@@ -18,11 +18,12 @@ class RowBatch:
     prompt tokens, the rows with fewer run some cached ones again: a few repeated tokens cost less than a second pass.
     """
 
-    def __init__(self, model: LoadedModel, rows: int) -> None:
+    def __init__(self, model: LoadedModel, rows: int, buffers: RowCache | None = None) -> None:
+        """buffers: a cache of an earlier batch whose memory is to be used again; `load` empties it."""
         self.model = model
         self.width = 0
         self.pad = torch.zeros(rows, dtype=torch.long)
-        self.cache = RowCache(len(model.layers))
+        self.cache = buffers or RowCache(len(model.layers))
 
     @property
     def rows(self) -> int:
@@ -75,6 +76,6 @@ class RowBatch:
         return self.cache.row(row, self.width - int(self.pad[row]))
 
     def select(self, rows: Sequence[int]) -> None:
-        """Keep only these rows, in this order."""
+        """Keep only these rows, given in ascending order."""
         self.cache.select(rows)
         self.pad = self.pad[list(rows)]

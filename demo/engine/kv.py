@@ -21,8 +21,9 @@ _SPARE_COLUMNS = 256
 
 
 class RowLayer(CacheLayerMixin):
-    """Keys and values of one decoder layer, [B, heads, capacity, head_dim], of which `length` columns are in use.
+    """Keys and values of one decoder layer, [rows, heads, columns, head_dim], of which `rows` x `length` are in use.
 
+    The buffers outlive a turn, because fresh memory costs far more to write than memory that is already there.
     Sliding-window models keep their full history too; their attention mask hides what lies outside the window. That
     costs memory, but lets a branch be cut back to any length.
     """
@@ -33,32 +34,41 @@ class RowLayer(CacheLayerMixin):
 
     def __init__(self) -> None:
         super().__init__()
+        self.rows = 0
         self.length = 0
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         self.dtype, self.device = key_states.dtype, key_states.device
-        self.keys = key_states.new_empty((*key_states.shape[:2], 0, key_states.shape[3]))
-        self.values = value_states.new_empty((*value_states.shape[:2], 0, value_states.shape[3]))
+        self.keys = key_states.new_empty((0, key_states.shape[1], 0, key_states.shape[3]))
+        self.values = value_states.new_empty((0, value_states.shape[1], 0, value_states.shape[3]))
         self.is_initialized = True
 
-    def reserve(self, columns: int) -> None:
-        """Make room for `columns` in all, keeping what is there."""
-        if self.keys.shape[2] < columns:
-            self.keys = _grown(self.keys, self.length, columns)
-            self.values = _grown(self.values, self.length, columns)
+    def reserve(self, rows: int, columns: int) -> None:
+        """Make room for so many rows and columns in all, keeping what is in use."""
+        if self.keys.shape[0] < rows or self.keys.shape[2] < columns:
+            self.keys = self._grown(self.keys, rows, columns)
+            self.values = self._grown(self.values, rows, columns)
+
+    def _grown(self, buffer: Tensor, rows: int, columns: int) -> Tensor:
+        shape = (max(rows, buffer.shape[0]), buffer.shape[1], max(columns, buffer.shape[2]), buffer.shape[3])
+        bigger = buffer.new_empty(shape)
+        used = min(self.rows, buffer.shape[0])
+        bigger[:used, :, : self.length] = buffer[:used, :, : self.length]
+        return bigger
 
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
     ) -> tuple[Tensor, Tensor]:
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
-        end = self.length + key_states.shape[2]
-        if end > self.keys.shape[2]:
-            self.reserve(end + _SPARE_COLUMNS)
-        self.keys[:, :, self.length : end] = key_states
-        self.values[:, :, self.length : end] = value_states
+        rows, end = key_states.shape[0], self.length + key_states.shape[2]
+        if rows > self.keys.shape[0] or end > self.keys.shape[2]:
+            self.reserve(rows, end + _SPARE_COLUMNS)
+        self.rows = rows
+        self.keys[:rows, :, self.length : end] = key_states
+        self.values[:rows, :, self.length : end] = value_states
         self.length = end
-        return self.keys[:, :, :end], self.values[:, :, :end]
+        return self.keys[:rows, :, :end], self.values[:rows, :, :end]
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         return self.length + query_length, 0
@@ -68,12 +78,6 @@ class RowLayer(CacheLayerMixin):
 
     def get_max_length(self) -> int:
         return -1
-
-
-def _grown(buffer: Tensor, used: int, columns: int) -> Tensor:
-    bigger = buffer.new_empty((*buffer.shape[:2], columns, buffer.shape[3]))
-    bigger[:, :, :used] = buffer[:, :, :used]
-    return bigger
 
 
 @dataclass(slots=True)
@@ -140,16 +144,18 @@ class RowCache(Cache):
     def __init__(self, n_layers: int) -> None:
         super().__init__(layers=[RowLayer() for _ in range(n_layers)])
 
+    @torch.inference_mode()
     def load(self, rows: Sequence[tuple[BranchCache | None, int]], reserve: int) -> None:
-        """Fill an empty batch with the first `kept` columns of each row's cache, right-aligned."""
+        """Start a batch with the first `kept` columns of each row's cache, right-aligned; what was there is gone."""
         width = max(kept for _, kept in rows)
         like = next((entry for entry, kept in rows if entry is not None and kept), None)
-        if like is None:
-            return
         for index, layer in enumerate(self.layers):
-            key, value = like.keys[index], like.values[index]
-            layer.lazy_initialization(key.expand(len(rows), -1, -1, -1), value.expand(len(rows), -1, -1, -1))
-            layer.reserve(reserve)
+            layer.rows, layer.length = len(rows), 0
+            if like is None:
+                continue
+            if not layer.is_initialized:
+                layer.lazy_initialization(like.keys[index], like.values[index])
+            layer.reserve(len(rows), reserve)
             layer.length = width
             for row, (entry, kept) in enumerate(rows):
                 # Padding is masked, but must hold numbers: 0 x NaN would still be NaN.
@@ -159,6 +165,7 @@ class RowCache(Cache):
                     layer.keys[row, :, width - kept : width] = entry.keys[index][0, :, :kept]
                     layer.values[row, :, width - kept : width] = entry.values[index][0, :, :kept]
 
+    @torch.inference_mode()
     def row(self, row: int, length: int) -> tuple[list[Tensor], list[Tensor]]:
         """Copies of the last `length` columns of one row, per layer: [1, heads, length, head_dim]."""
 
@@ -167,9 +174,12 @@ class RowCache(Cache):
 
         return [cut(x.keys, x.length) for x in self.layers], [cut(x.values, x.length) for x in self.layers]
 
+    @torch.inference_mode()
     def select(self, rows: Sequence[int]) -> None:
-        """Keep only these rows, in this order."""
+        """Keep only these rows, given in ascending order, by moving them to the front."""
         for layer in self.layers:
-            index = torch.tensor(list(rows), device=layer.keys.device)
-            layer.keys = layer.keys[:, :, : layer.length].index_select(0, index)
-            layer.values = layer.values[:, :, : layer.length].index_select(0, index)
+            for new, old in enumerate(rows):
+                if new != old:
+                    layer.keys[new, :, : layer.length] = layer.keys[old, :, : layer.length]
+                    layer.values[new, :, : layer.length] = layer.values[old, :, : layer.length]
+            layer.rows = len(rows)

@@ -11,7 +11,7 @@ from torch import Tensor
 from demo.axis import AssistantAxis
 from demo.capping import AxisHooks
 from demo.engine.batch import RowBatch
-from demo.engine.kv import BranchStore
+from demo.engine.kv import BranchStore, RowCache
 from demo.engine.protocol import Event
 from demo.engine.row import Row, read_columns
 from demo.models import LoadedModel
@@ -27,12 +27,13 @@ class LiveRows:
         rows: Sequence[Row],
         hooks: AxisHooks,
         store: BranchStore,
+        buffers: RowCache | None = None,
     ) -> None:
         self.rows = list(rows)
         self.hooks = hooks
         self._axis = axis
         self._store = store
-        self._batch = RowBatch(model, len(self.rows))
+        self._batch = RowBatch(model, len(self.rows), buffers)
         self._logits = torch.empty(0)
 
     def prefill(self, chunk_size: int, cancel: CancelFlag) -> list[Event]:

@@ -10,7 +10,7 @@ import torch
 
 from demo.axis import AssistantAxis
 from demo.capping import AxisHooks
-from demo.engine.kv import BranchStore
+from demo.engine.kv import BranchStore, RowCache
 from demo.engine.live import LiveRows
 from demo.engine.protocol import Events, Request
 from demo.engine.row import Row
@@ -50,6 +50,7 @@ class TransformersEngine:
         self.store = BranchStore(kv_budget)
         self.skinny = skinny_is_faster(model.model)
         self._lock = Lock()
+        self._buffers = RowCache(len(model.layers))
         self._special = frozenset(model.tokenizer.all_special_ids)
         self._stops = stop_tokens(model) if stops is None else stops
         self._unit = axis.unit.to(model.device)
@@ -62,7 +63,7 @@ class TransformersEngine:
         the model lacks. Closing the iterator, or setting `cancel`, frees the rows within one step.
         """
         rows = [self._row(request) for request in requests]
-        live = LiveRows(self.model, self.axis, rows, self._hooks(requests), self.store)
+        live = LiveRows(self.model, self.axis, rows, self._hooks(requests), self.store, self._buffers)
         return self._run(live, cancel or CancelFlag())
 
     def _run(self, live: LiveRows, cancel: CancelFlag) -> Events:
