@@ -25,7 +25,7 @@ from demo.axis import AssistantAxis, load_axis
 from demo.capping import AxisHooks
 from demo.chat import BRANCHES, CAPPED, Conversation, TurnSettings, make_cap
 from demo.engine.protocol import Cap, Message, Sampling, TokenEvent
-from demo.engine.transformers_engine import TransformersEngine
+from demo.engine.transformers_engine import TransformersEngine, stop_tokens
 from demo.errors import UserError
 from demo.models import DEFAULT_MODEL, LoadedModel, load_model
 from demo.progress import ProgressLine
@@ -90,7 +90,7 @@ class Bench:
             top_p=self.sampling.top_p,
             repetition_penalty=self.sampling.repetition_penalty,
             max_new_tokens=self.sampling.max_new_tokens,
-            eos_token_id=-1,
+            suppress_tokens=sorted(stop_tokens(self.model)),
             pad_token_id=0,
             streamer=clock,
         )
@@ -192,12 +192,12 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
 
 
 def make_bench(options: argparse.Namespace) -> Bench:
-    """Load model and axis; the engine never stops before the token limit. Raises UserError."""
+    """Load model and axis; replies always reach the token limit. Raises UserError."""
     sampling = Sampling(max_new_tokens=options.tokens)
     model = load_model(options.model, device=options.device, dtype=options.dtype)
     axis = load_axis(options.axis or model.slug)
     axis.check_model(model)
-    engine = TransformersEngine(model, axis, stops=frozenset())
+    engine = TransformersEngine(model, axis, fixed_length=True)
     return Bench(model, axis, engine, make_cap(axis, *axis.cap_band, axis.cap_floor), sampling)
 
 

@@ -17,8 +17,6 @@ from transformers.cache_utils import Cache, CacheLayerMixin
 
 from demo.engine.protocol import Cap
 
-_SPARE_COLUMNS = 256
-
 
 class RowLayer(CacheLayerMixin):
     """Keys and values of one decoder layer, [rows, heads, columns, head_dim], of which `rows` x `length` are in use.
@@ -44,8 +42,12 @@ class RowLayer(CacheLayerMixin):
         self.is_initialized = True
 
     def reserve(self, rows: int, columns: int) -> None:
-        """Make room for so many rows and columns in all, keeping what is in use."""
+        """Make room for so many rows and columns in all, and half as many columns again, keeping what is in use.
+
+        Growing by a share makes a growing conversation pay for fresh memory only now and then, not at every turn.
+        """
         if self.keys.shape[0] < rows or self.keys.shape[2] < columns:
+            columns += columns // 2
             self.keys = self._grown(self.keys, rows, columns)
             self.values = self._grown(self.values, rows, columns)
 
@@ -62,8 +64,7 @@ class RowLayer(CacheLayerMixin):
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         rows, end = key_states.shape[0], self.length + key_states.shape[2]
-        if rows > self.keys.shape[0] or end > self.keys.shape[2]:
-            self.reserve(rows, end + _SPARE_COLUMNS)
+        self.reserve(rows, end)
         self.rows = rows
         self.keys[:rows, :, self.length : end] = key_states
         self.values[:rows, :, self.length : end] = value_states

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import torch
 from tokenizers.decoders import DecodeStream
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
@@ -49,6 +50,7 @@ class Row:
     tokenizer: PreTrainedTokenizerBase
     stops: frozenset[int]
     special: frozenset[int]
+    barred: list[int] = field(default_factory=list)
     cached: BranchCache | None = None
     reused: int = 0
     before: list[float] = field(default_factory=list)
@@ -83,7 +85,9 @@ class Row:
         self.before = self.cached.before[:kept] if self.cached is not None and kept > 0 else []
 
     def draw(self, logits: Tensor) -> None:
-        """Draw the next token from logits [V]."""
+        """Draw the next token from logits [V]; `barred` ids cannot be drawn."""
+        if self.barred:
+            logits = logits.index_fill(-1, torch.tensor(self.barred, device=logits.device), float("-inf"))
         self.pending = draw(logits, self.request.sampling, len(self.generated), self._seen)
         if not self.pending_is_special:
             self._seen.add(self.pending)

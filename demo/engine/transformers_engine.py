@@ -34,8 +34,8 @@ def stop_tokens(model: LoadedModel) -> frozenset[int]:
 class TransformersEngine:
     """Streams replies of several branches from one model, each row with its own floors. See `protocol.Engine`.
 
-    kv_budget: bytes of KV cache kept between turns, all branches together; stops: token ids that end a reply, None for
-    the model's own. One stream runs at a time; another waits.
+    kv_budget: bytes of KV cache kept between turns, all branches together; fixed_length: never
+    draw an end-of-turn token, so that every reply reaches its limit (for benchmarks). One stream runs at a time; another waits.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class TransformersEngine:
         model: LoadedModel,
         axis: AssistantAxis,
         kv_budget: int = DEFAULT_KV_BUDGET,
-        stops: frozenset[int] | None = None,
+        fixed_length: bool = False,
     ) -> None:
         self.model = model
         self.axis = axis
@@ -52,7 +52,8 @@ class TransformersEngine:
         self._lock = Lock()
         self._buffers = RowCache(len(model.layers))
         self._special = frozenset(model.tokenizer.all_special_ids)
-        self._stops = stop_tokens(model) if stops is None else stops
+        self._stops = stop_tokens(model)
+        self._barred = sorted(self._stops) if fixed_length else []
         self._unit = axis.unit.to(model.device)
         self._chunk = _PREFILL_CHUNK_CPU if model.device.type == "cpu" else _PREFILL_CHUNK_GPU
 
@@ -92,7 +93,9 @@ class TransformersEngine:
             )
         limit = min(request.sampling.max_new_tokens, room)
         cached = self.store.get(request.branch)
-        return Row(request, chat, limit, self.model.tokenizer, self._stops, self._special, cached)
+        return Row(
+            request, chat, limit, self.model.tokenizer, self._stops, self._special, self._barred, cached
+        )
 
     def _hooks(self, requests: Sequence[Request]) -> AxisHooks:
         layers = sorted({layer for request in requests if request.cap for layer in request.cap.layers})
