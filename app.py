@@ -52,7 +52,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--model", default=DEFAULT_MODEL, help="model name, local folder or hub id (default: %(default)s)"
     )
-    parser.add_argument("--axis", help="axis folder, or name of a shipped axis (default: the model's)")
+    parser.add_argument(
+        "--axis",
+        help="axis folder, name of a shipped axis, or a published axis: .pt file, folder or hf:// (default: the model's)",
+    )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
     parser.add_argument("--dtype", default="auto", help="auto, float32, bfloat16 or float16")
     parser.add_argument(

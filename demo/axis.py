@@ -25,8 +25,9 @@ if TYPE_CHECKING:
     from demo.models import LoadedModel
 
 FORMAT = 1
-FLOOR_NAMES = ("p05", "p25", "p50", "p75")
-_REQUIRED_TENSORS = ("direction", "role_mean", "default_mean", *(f"floor_{name}" for name in FLOOR_NAMES))
+FLOOR_NAMES = ("p05", "p25", "p50", "p75")  # of an extracted axis; an imported one has others
+_REQUIRED_TENSORS = ("direction", "role_mean", "default_mean")
+_FLOOR = "floor_"
 _REQUIRED_KEYS = ("format", "model", "probe_layer", "cap")
 AXES_DIR = Path(__file__).resolve().parent.parent / "axes"
 
@@ -37,8 +38,10 @@ Number = TypeVar("Number", float, Tensor)
 class AssistantAxis:
     """An axis for one model of L decoder layers and hidden size D. All tensors float32 on the CPU.
 
-    direction, role_mean, default_mean [L, D]; floors: name -> [L] raw projection units, where "p25" is the 25th
-    percentile of default-Assistant reply means; role_vectors [R, L, D] or None; manifest: the content of axis.json.
+    direction, role_mean, default_mean [L, D]; floors: name -> [L] raw projection units, -inf at layers without a floor,
+    where "p25" is the 25th percentile of default-Assistant reply means; role_vectors [R, L, D] or None; manifest: the
+    content of axis.json; pca [3, L, D] or None: unit rows, the first principal components of the centred role vectors of each layer, each
+    with its sign such that the Assistant's side is positive.
     """
 
     direction: Tensor
@@ -47,6 +50,7 @@ class AssistantAxis:
     floors: dict[str, Tensor]
     manifest: dict[str, Any] = field(default_factory=dict)
     role_vectors: Tensor | None = None
+    pca: Tensor | None = None
 
     @cached_property
     def norm(self) -> Tensor:
@@ -86,7 +90,7 @@ class AssistantAxis:
         return (raw - float(self.origin[layer])) / float(self.norm[layer])
 
     def floor_units(self, name: str, layer: int) -> float:
-        """A named floor at `layer`, in axis units."""
+        """A named floor at `layer`, in axis units; -inf where it has none."""
         return self.to_units(float(self.floor(name)[layer]), layer)
 
     def floor(self, name: str) -> Tensor:
@@ -96,6 +100,10 @@ class AssistantAxis:
                 f"There is no floor {name!r} in this axis; choose one of {', '.join(self.floors)}."
             )
         return self.floors[name]
+
+    def floor_layers(self, name: str) -> tuple[int, ...]:
+        """Layers at which a named floor exists. Raises UserError for an unknown name."""
+        return tuple(torch.isfinite(self.floor(name)).nonzero().flatten().tolist())
 
     def check_model(self, model: LoadedModel) -> list[str]:
         """Refuse a model this axis cannot belong to (UserError); return notes to show for one it may not fit."""
@@ -113,11 +121,13 @@ class AssistantAxis:
                     f"This axis was made for {made_for.get('id', 'another model')} ({key} {wanted}) and cannot be "
                     f"used with {model.spec} ({key} {value}); give --axis one that was extracted from this model."
                 )
-        notes = []
+        notes = [str(note) for note in self.manifest.get("notes", [])]
         revision, dtype = made_for.get("revision"), made_for.get("dtype")
-        if made_for.get("id") != model.spec or (revision and model.revision and revision != model.revision):
+        if "id" not in made_for:
+            notes.append("The axis does not say which model it was made from: floors may not transfer.")
+        elif made_for["id"] != model.spec or (revision and model.revision and revision != model.revision):
             notes.append(
-                f"The axis was extracted from {made_for.get('id')}, not from this checkpoint: floors may not transfer."
+                f"The axis was extracted from {made_for['id']}, not from this checkpoint: floors may not transfer."
             )
         if dtype and dtype != str(model.dtype).removeprefix("torch."):
             notes.append(
@@ -133,9 +143,11 @@ class AssistantAxis:
             "role_mean": self.role_mean,
             "default_mean": self.default_mean,
         }
-        tensors |= {f"floor_{name}": value for name, value in self.floors.items()}
+        tensors |= {f"{_FLOOR}{name}": value for name, value in self.floors.items()}
         if self.role_vectors is not None:
             tensors["role_vectors"] = self.role_vectors
+        if self.pca is not None:
+            tensors["pca"] = self.pca
         save_file(
             {key: value.float().contiguous() for key, value in tensors.items()}, folder / "axis.safetensors"
         )
@@ -146,8 +158,15 @@ class AssistantAxis:
 
 
 def load_axis(where: str | Path) -> AssistantAxis:
-    """Load an axis folder, given by path or by the slug of a shipped one. Raises UserError on anything malformed."""
+    """Load an axis folder, given by path or by the slug of a shipped one, or read a published axis (`demo.axis_import`).
+
+    Raises UserError on anything malformed.
+    """
     folder = _folder(where)
+    if folder is None:
+        from demo.axis_import import import_axis  # here, because the importer builds on this module
+
+        return import_axis(where)
     manifest = _read_manifest(folder / "axis.json")
     try:
         tensors = load_file(folder / "axis.safetensors")
@@ -162,18 +181,28 @@ def load_axis(where: str | Path) -> AssistantAxis:
         direction=tensors["direction"].float(),
         role_mean=tensors["role_mean"].float(),
         default_mean=tensors["default_mean"].float(),
-        floors={name: tensors[f"floor_{name}"].float() for name in FLOOR_NAMES},
+        floors={
+            key.removeprefix(_FLOOR): tensors[key].float()
+            for key in sorted(tensors)
+            if key.startswith(_FLOOR)
+        },
         manifest=manifest,
         role_vectors=tensors["role_vectors"].float() if "role_vectors" in tensors else None,
+        pca=tensors["pca"].float() if "pca" in tensors else None,
     )
-    _check_values(axis, folder)
+    check_axis(axis, folder)
     return axis
 
 
-def _folder(where: str | Path) -> Path:
+def _folder(where: str | Path) -> Path | None:
+    """The axis folder meant by `where`; None for a published axis. Raises UserError when it is neither."""
     for folder in (Path(where), AXES_DIR / str(where)):
         if (folder / "axis.json").is_file():
             return folder
+    from demo.axis_import import is_importable
+
+    if is_importable(where):
+        return None
     shipped = sorted(path.parent.name for path in AXES_DIR.glob("*/axis.json"))
     raise UserError(
         f"No axis at {str(where)!r}: give a folder that holds axis.json, or one of {', '.join(shipped) or 'none shipped'}; "
@@ -193,37 +222,51 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     return manifest
 
 
-def _check_values(axis: AssistantAxis, folder: Path) -> None:
-    """Shapes, finiteness and layer numbers: a bad axis must fail here, not in the middle of a reply."""
+def check_axis(axis: AssistantAxis, where: object, cure: str = "extract the axis again") -> None:
+    """Shapes, finiteness and layer numbers: a bad axis must fail here, not in the middle of a reply.
+
+    Raises UserError with one sentence that names `where` and ends with what to do (`cure`).
+    """
     shape, layers = axis.direction.shape, axis.direction.shape[0]
     same = axis.direction.ndim == 2 and axis.role_mean.shape == shape == axis.default_mean.shape
-    if not same or any(floor.shape != (layers,) for floor in axis.floors.values()):
-        raise UserError(
-            f"The tensors in {folder} do not fit together (direction is {tuple(shape)}); extract the axis again."
-        )
-    values = [axis.direction, axis.role_mean, axis.default_mean, *axis.floors.values()]
-    if not all(torch.isfinite(value).all() for value in values) or bool((axis.norm == 0).any()):
-        raise UserError(
-            f"The axis in {folder} holds NaN, infinite or zero directions; extract the axis again."
-        )
+    if (
+        not same
+        or any(floor.shape != (layers,) for floor in axis.floors.values())
+        or (axis.pca is not None and axis.pca.shape != (3, *shape))
+    ):
+        raise UserError(f"The tensors in {where} do not fit together (direction is {tuple(shape)}); {cure}.")
+    values = [axis.direction, axis.role_mean, axis.default_mean]
+    values += [] if axis.pca is None else [axis.pca]
+    # -inf is a floor too: none at this layer.
+    floors_fit = all(bool((floor < torch.inf).all()) for floor in axis.floors.values())
+    if not floors_fit or not all(torch.isfinite(v).all() for v in values) or bool((axis.norm == 0).any()):
+        raise UserError(f"The axis in {where} holds NaN, infinite or zero directions or floors; {cure}.")
+    if not axis.floors:
+        raise UserError(f"The axis in {where} has no floors, so there is nothing to cap at; {cure}.")
+    _check_manifest(axis, where, cure)
+
+
+def _check_manifest(axis: AssistantAxis, where: object, cure: str) -> None:
+    """The manifest speaks only of layers and floors that the tensors have."""
+    layers, model, notes = axis.layers, axis.manifest["model"], axis.manifest.get("notes", [])
     try:
-        probe, (first, last), floor, model = (
-            axis.probe_layer,
-            axis.cap_band,
-            axis.cap_floor,
-            axis.manifest["model"],
-        )
-        fits = (
-            0 <= probe < layers
-            and 0 <= first <= last < layers
-            and floor in axis.floors
-            and isinstance(model, dict)
-        )
+        probe, (first, last), floor = axis.probe_layer, axis.cap_band, axis.cap_floor
+        fits = 0 <= probe < layers and 0 <= first <= last < layers and floor in axis.floors
     except (KeyError, TypeError, ValueError) as error:
-        raise UserError(
-            f"{folder / 'axis.json'} has a malformed entry ({error!r}); extract the axis again."
-        ) from error
+        raise UserError(f"The manifest of {where} has a malformed entry ({error!r}); {cure}.") from error
+    if not isinstance(model, dict) or not isinstance(notes, list):
+        raise UserError(f"The manifest of {where} has a malformed 'model' or 'notes'; {cure}.")
     if not fits:
         raise UserError(
-            f"{folder / 'axis.json'} names layers or a floor that the axis does not have ({layers} layers)."
+            f"The manifest of {where} names layers or a floor that the axis does not have ({layers} layers); {cure}."
         )
+    if not set(range(first, last + 1)) <= set(axis.floor_layers(floor)):
+        raise UserError(
+            f"The axis in {where} caps layers {first} to {last}, but {floor} has no floor at some of them; {cure}."
+        )
+
+
+if __name__ == "__main__":
+    from demo.axis_import import main
+
+    raise SystemExit(main())

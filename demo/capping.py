@@ -8,7 +8,7 @@ projection is already at or above the floor.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -50,12 +50,14 @@ class Reading:
     """What one forward pass showed, float32 raw units.
 
     before, after [B, T]: projection at the probe layer before and after the clamp there (equal when the probe layer
-    carries no cap). lifts [B, T, K]: what each of the K capped layers added.
+    carries no cap). lifts [B, T, K]: what each of the K capped layers added. places [B, P]: what `place` made of the
+    last column at the probe layer, after the clamp there; P is 0 without it.
     """
 
     before: Tensor
     after: Tensor
     lifts: Tensor
+    places: Tensor
 
 
 @dataclass
@@ -63,7 +65,8 @@ class AxisHooks:
     """Forward hooks that read the projection at the probe layer and clamp at the capped layers.
 
     `floors` maps a decoder layer's index to a [B] float32 tensor of raw floors, -inf for rows without a cap at that
-    layer. Set `exempt` ([B, T] bool) before every forward pass; read `reading()` after it.
+    layer. Set `exempt` ([B, T] bool) before every forward pass; read `reading()` after it. `place` reads more off the
+    probe layer: it is given the last column's residual stream [B, D] and returns [B, P].
     """
 
     layers: Sequence[nn.Module]
@@ -71,9 +74,11 @@ class AxisHooks:
     probe_layer: int
     floors: dict[int, Tensor]
     exempt: Tensor | None = None
+    place: Callable[[Tensor], Tensor] | None = None
     _before: Tensor | None = field(default=None, init=False)
     _after: Tensor | None = field(default=None, init=False)
     _lifts: dict[int, Tensor] = field(default_factory=dict, init=False)
+    _places: Tensor | None = field(default=None, init=False)
 
     @property
     def capped_layers(self) -> tuple[int, ...]:
@@ -102,7 +107,8 @@ class AxisHooks:
         device = self._before.device
         columns = [self._lifts[index].to(device) for index in self.capped_layers]
         lifts = torch.stack(columns, dim=-1) if columns else self._before.new_zeros((*self._before.shape, 0))
-        return Reading(self._before, self._after, lifts)
+        places = self._before.new_zeros((len(self._before), 0)) if self._places is None else self._places
+        return Reading(self._before, self._after, lifts, places)
 
     def _hook(self, index: int):
         def hook(module: nn.Module, args: object, output: object) -> object:
@@ -110,15 +116,20 @@ class AxisHooks:
             unit = self.unit[index].to(hidden.device)
             if index not in self.floors:
                 self._before = self._after = hidden.float() @ unit
+                self._read_place(hidden)
                 return None
             exempt = None if self.exempt is None else self.exempt.to(hidden.device)
             clamped = clamp(hidden, unit, self.floors[index].to(hidden.device), exempt)
             self._lifts[index] = clamped.lift
             if index == self.probe_layer:
                 self._before, self._after = clamped.projection, clamped.projection + clamped.lift
+                self._read_place(clamped.hidden)
             return with_residual(output, clamped.hidden)
 
         return hook
+
+    def _read_place(self, hidden: Tensor) -> None:
+        self._places = None if self.place is None else self.place(hidden[:, -1])
 
 
 def residual_of(output: object) -> Tensor:

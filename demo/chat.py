@@ -14,6 +14,7 @@ from threading import Event as CancelFlag
 from demo.axis import AssistantAxis
 from demo.engine.protocol import (
     Cap,
+    Coordinates,
     Engine,
     Event,
     Events,
@@ -32,13 +33,14 @@ BRANCHES = (UNCAPPED, CAPPED)
 @dataclass(frozen=True, slots=True)
 class Token:
     """One token of a reply. before, after: projection at the probe layer, axis units; corrections: per capped layer,
-    axis units of that layer."""
+    axis units of that layer; coordinates: place on the persona map, as in `TokenEvent`."""
 
     text: str
     before: float | None
     after: float | None
     corrections: tuple[float, ...]
     special: bool
+    coordinates: Coordinates | None = None
 
     @property
     def correction(self) -> float:
@@ -54,6 +56,25 @@ class Reply:
     tokens: list[Token] = field(default_factory=list)
     finish: FinishReason | None = None
     user_projection: float | None = None
+    _placed: int = field(default=0, init=False, repr=False)
+    _sums: list[float] = field(default_factory=lambda: [0.0] * 3, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        for token in self.tokens:
+            self._count_in(token)
+
+    def add(self, token: Token) -> None:
+        """The next token has been said."""
+        self.tokens.append(token)
+        self._count_in(token)
+
+    @property
+    def place(self) -> Coordinates | None:
+        """Mean coordinates of the content tokens so far, kept up to date by `add`; None where the axis has no map."""
+        if not self._placed:
+            return None
+        x, y, z = (total / self._placed for total in self._sums)
+        return x, y, z
 
     @property
     def text(self) -> str:
@@ -74,6 +95,12 @@ class Reply:
     def fired(self) -> int:
         """Number of content tokens on which the cap acted at one layer or more."""
         return sum(token.correction > 0 for token in self.read)
+
+    def _count_in(self, token: Token) -> None:
+        if token.coordinates is None or token.special:
+            return
+        self._placed += 1
+        self._sums = [total + value for total, value in zip(self._sums, token.coordinates, strict=True)]
 
 
 @dataclass
@@ -100,6 +127,12 @@ def make_cap(axis: AssistantAxis, first: int, last: int, floor: str) -> Cap:
         )
     layers = tuple(range(first, last + 1))
     floors = axis.floor(floor)
+    if not set(layers) <= set(axis.floor_layers(floor)):  # a cap that silently does nothing would be a lie
+        have = axis.floor_layers(floor)
+        raise UserError(
+            f"{floor} has floors at {len(have)} layers between {have[0]} and {have[-1]} only, not at all of {first} to "
+            f"{last}; choose layers among them."
+        )
     return Cap(layers, tuple(float(floors[layer]) for layer in layers))
 
 
@@ -170,13 +203,14 @@ class Conversation:
         else:
             reply.finish = event.finish_reason
             if event.token_id is not None:
-                reply.tokens.append(
+                reply.add(
                     Token(
                         event.text,
                         event.projection,
                         event.projection_after,
                         event.corrections,
                         event.is_special,
+                        event.coordinates,
                     )
                 )
         return replace(event, branch=branch)

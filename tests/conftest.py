@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,15 @@ def random_axis(
     }
     floors = dict(zip(("p05", "p25", "p50", "p75"), spread, strict=True))
     return AssistantAxis(direction, role_mean, role_mean + direction, floors, manifest)
+
+
+def with_components(axis: AssistantAxis, seed: int = 1) -> AssistantAxis:
+    """The same axis with three random orthonormal components per layer, on the Assistant's side of the average role."""
+    generator = torch.Generator().manual_seed(seed)
+    random = torch.randn(axis.layers, axis.direction.shape[1], 3, generator=generator)
+    rows = torch.linalg.qr(random).Q.permute(2, 0, 1)
+    toward = (rows * axis.direction).sum(-1, keepdim=True)
+    return replace(axis, pca=torch.where(toward < 0, -rows, rows).contiguous())
 
 
 @pytest.fixture(scope="session")

@@ -23,12 +23,14 @@ def clamp_one(h: list[float], unit: list[float], floor: float) -> list[float]:
 class CappedForward:
     """A model under plain hooks that clamp every content token of a single unpadded sequence.
 
-    `exempt` lists the positions (in the full sequence) that the clamp leaves alone.
+    `exempt` lists the positions (in the full sequence) that the clamp leaves alone. `after` [T, D] is the probe layer's
+    residual stream of the last call, after the clamp there.
     """
 
     model: LoadedModel
     axis: AssistantAxis
     cap: Cap | None
+    after: Tensor | None = None
 
     def __call__(self, ids: Sequence[int], exempt: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Logits [T, V] and probe-layer projections before the clamp [T], axis units, of one full forward pass."""
@@ -46,6 +48,7 @@ class CappedForward:
             for handle in handles:
                 handle.remove()
         probe = self.axis.probe_layer
+        self.after = seen["after"]
         return logits, self.axis.to_units(seen["probe"], probe)
 
     def _hook(self, index: int, floor: float | None, content: Tensor, seen: dict[str, Tensor]):
@@ -57,13 +60,28 @@ class CappedForward:
             projection = (hidden[0].float() * unit).sum(-1)
             if index == self.axis.probe_layer:
                 seen["probe"] = projection
+            changed = hidden
+            if floor is not None:
+                lift = torch.relu(floor - projection) * content
+                changed = hidden + (lift[:, None] * unit).to(hidden.dtype)
+            if index == self.axis.probe_layer:
+                seen["after"] = changed[0]
             if floor is None:
                 return None
-            lift = torch.relu(floor - projection) * content
-            changed = hidden + (lift[:, None] * unit).to(hidden.dtype)
             return (changed, *output[1:]) if isinstance(output, tuple) else changed
 
         return hook
+
+
+def coordinates(hidden: Tensor, axis: AssistantAxis) -> list[float]:
+    """Where one residual stream [D] at the probe layer lies on the roles' components, axis units, in Python floats."""
+    probe = axis.probe_layer
+    assert axis.pca is not None
+    length = sum(value * value for value in axis.direction[probe].tolist()) ** 0.5
+    centred = [a - b for a, b in zip(hidden.tolist(), axis.role_mean[probe].tolist(), strict=True)]
+    return [
+        sum(a * b for a, b in zip(centred, row.tolist(), strict=True)) / length for row in axis.pca[:, probe]
+    ]
 
 
 def capped_generate(

@@ -12,6 +12,8 @@ from typing import Literal, Protocol, TypedDict
 
 from demo.errors import UserError
 
+# On the roles' first three principal components, axis units at the probe layer; see demo.components.
+Coordinates = tuple[float, float, float]
 FinishReason = Literal["stop", "length", "cancelled"]
 
 
@@ -86,7 +88,9 @@ class TokenEvent:
     projection, projection_after: axis units at the probe layer before and after the clamp there; None when the token
     was never run through the model (the end-of-turn token, or one that was cancelled). corrections: what each capped
     layer added, in axis units of that layer. position: index in the context. finish_reason: set on the branch's last
-    event only. token_id is None when a branch ends before its first token.
+    event only. token_id is None when a branch ends before its first token. coordinates: where the token lies on the
+    roles' first three principal components, axis units at the probe layer, after the clamp there; None where projection
+    is None, for special tokens, and when the axis has no components.
     """
 
     branch: str
@@ -98,6 +102,7 @@ class TokenEvent:
     position: int
     is_special: bool
     finish_reason: FinishReason | None = None
+    coordinates: Coordinates | None = None
 
 
 Event = PromptEvent | TokenEvent

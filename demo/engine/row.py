@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerBase
 from demo.axis import AssistantAxis
 from demo.capping import AxisHooks
 from demo.engine.kv import BranchCache
-from demo.engine.protocol import FinishReason, PromptEvent, Request, TokenEvent
+from demo.engine.protocol import Coordinates, FinishReason, PromptEvent, Request, TokenEvent
 from demo.engine.sampling import draw
 from demo.spans import RenderedChat
 
@@ -24,19 +24,27 @@ class ColumnReading:
     before: float
     after: float
     corrections: tuple[float, ...]
+    coordinates: Coordinates | None = None
 
 
 def read_columns(axis: AssistantAxis, hooks: AxisHooks) -> tuple[list[list[float]], list[ColumnReading]]:
     """The last forward pass in axis units: projections before the clamp [B][T], and each row's last column."""
     reading = hooks.reading()
     before = axis.to_units(reading.before.cpu(), axis.probe_layer)
-    after = axis.to_units(reading.after[:, -1].cpu(), axis.probe_layer).tolist()
+    # One transfer for both: on a GPU each one waits for the device.
+    last_column = torch.cat([reading.after[:, -1:], reading.places], dim=-1).cpu()
+    after = axis.to_units(last_column[:, 0], axis.probe_layer).tolist()
+    places = last_column[:, 1:].tolist()
     lifts: Tensor = reading.lifts[:, -1].cpu() / axis.norm[list(hooks.capped_layers)]
     last = [
-        ColumnReading(float(row[-1]), after[index], tuple(lifts[index].tolist()))
+        ColumnReading(float(row[-1]), after[index], tuple(lifts[index].tolist()), _coordinates(places[index]))
         for index, row in enumerate(before)
     ]
     return before.tolist(), last
+
+
+def _coordinates(place: list[float]) -> Coordinates | None:
+    return (place[0], place[1], place[2]) if place else None
 
 
 @dataclass(eq=False)
@@ -114,6 +122,7 @@ class Row:
             position,
             self.pending_is_special,
             "length" if self.is_full else None,
+            None if self.pending_is_special else reading.coordinates,
         )
 
     def end_event(self, reason: FinishReason) -> TokenEvent:

@@ -10,6 +10,7 @@ import torch
 
 from demo.axis import AssistantAxis
 from demo.capping import AxisHooks
+from demo.components import probe_components
 from demo.engine.kv import BranchStore, RowCache
 from demo.engine.live import LiveRows
 from demo.engine.protocol import Events, Request
@@ -55,6 +56,8 @@ class TransformersEngine:
         self._stops = stop_tokens(model)
         self._barred = sorted(self._stops) if fixed_length else []
         self._unit = axis.unit.to(model.device)
+        components = probe_components(axis, model.device)
+        self._place = None if components is None else components.place
         self._chunk = _PREFILL_CHUNK_CPU if model.device.type == "cpu" else _PREFILL_CHUNK_GPU
 
     def stream(self, requests: Sequence[Request], cancel: CancelFlag | None = None) -> Events:
@@ -108,4 +111,4 @@ class TransformersEngine:
                 for layer, floor in zip(request.cap.layers, request.cap.floors, strict=True):
                     floors[layer][index] = floor
         on_device = {layer: floor.to(self.model.device) for layer, floor in floors.items()}
-        return AxisHooks(self.model.layers, self._unit, self.axis.probe_layer, on_device)
+        return AxisHooks(self.model.layers, self._unit, self.axis.probe_layer, on_device, place=self._place)

@@ -7,13 +7,17 @@ import json
 import shlex
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from demo.axis import AXES_DIR, FLOOR_NAMES
 from demo.errors import UserError
 from demo.extraction.plan import make_plan
+from demo.extraction.presets import PRESETS, Preset
+from demo.extraction.remote_judge import RemoteJudge
 from demo.extraction.run import Settings, extract
-from demo.models import DEFAULT_MODEL, load_model
+from demo.extraction.uptake import Judge, LikelihoodJudge, NoJudge
+from demo.models import DEFAULT_MODEL, LoadedModel, load_model
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -21,52 +25,93 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         band = _band(options.cap_layers)
         model = load_model(options.model, device=options.device, dtype=options.dtype, progress=_say)
+        if band is not None and band[1] >= len(model.layers):
+            raise UserError(
+                f"--cap-layers names layer {band[1]}, but the model has 0 to {len(model.layers) - 1}."
+            )
         out = options.out or AXES_DIR / model.slug
-        plan = make_plan(model.slug.split("-")[0], roles=options.roles, questions=options.questions)
+        preset = _preset(options)
         settings = Settings(
-            max_new_tokens=options.max_new_tokens,
             seed=options.seed,
             batch=options.batch,
+            least=max(1, preset.role_rollouts // 4),
+            keep_all=options.keep_all,
             band=band,
             floor=options.floor,
             command=shlex.join(["python", "-m", "demo.extraction", *(arguments or sys.argv[1:])]),
         )
-        built = extract(model, plan, settings, out)
+        plan = make_plan(model.slug.split("-")[0], preset)
+        built = extract(model, plan, settings, _judge(options, model), out)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     gates = built.axis.manifest["gates"]
     for name, gate in gates.items():
-        print(
-            f"{name:22} {gate['value']:7.3f}  needs {gate['threshold']:.2f}  {'pass' if gate['passed'] else 'MISS'}"
-        )
-    print(f"probe layer {built.axis.probe_layer}; wrote {out / 'axis.safetensors'}, axis.json and report.md")
+        value = "none" if gate["value"] is None else f"{gate['value']:.3f}"
+        print(f"{name:22} {value:>7}  needs {gate['threshold']:.2f}  {'pass' if gate['passed'] else 'MISS'}")
+    first, last = built.axis.cap_band
+    print(
+        f"probe layer {built.axis.probe_layer}, cap {first}-{last} at {built.axis.cap_floor}; wrote "
+        f"{out / 'axis.safetensors'}, axis.json and report.md"
+    )
     if options.json:
-        options.json.write_text(
-            json.dumps({"probe_layer": built.axis.probe_layer, "gates": gates}, indent=1) + "\n"
-        )
+        content = {"probe_layer": built.axis.probe_layer, "cap": built.axis.manifest["cap"], "gates": gates}
+        options.json.write_text(json.dumps(content, indent=1) + "\n")
     return 0
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m demo.extraction", description=__doc__)
-    parser.add_argument(
-        "--model", default=DEFAULT_MODEL, help="model name, local folder or hub id (default: %(default)s)"
+    add = parser.add_argument
+    add("--model", default=DEFAULT_MODEL, help="model name, local folder or hub id (default: %(default)s)")
+    add("--preset", choices=PRESETS, default="standard", help="how many rollouts (default: %(default)s)")
+    add("--out", type=Path, help="folder to write (default: axes/<model>)")
+    add("--device", default="auto")
+    add("--dtype", default="auto")
+    add("--roles", type=_count, help="this many roles, in place of the preset's number")
+    add("--questions", type=_count, help="this many extraction questions")
+    add("--rollouts", type=_count, help="this many rollouts a role")
+    add("--max-new-tokens", type=_count, help="tokens a rollout")
+    add(
+        "--batch",
+        type=_count,
+        default=Settings.batch,
+        help="rollouts that run together (default: %(default)s)",
     )
-    parser.add_argument("--out", type=Path, help="folder to write (default: axes/<model>)")
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--dtype", default="auto")
-    parser.add_argument("--roles", type=_count, help="use only the first so many roles of each split")
-    parser.add_argument("--questions", type=_count, help="use only the first so many questions of each split")
-    parser.add_argument("--max-new-tokens", type=_count, default=Settings.max_new_tokens)
-    parser.add_argument("--batch", type=_count, default=Settings.batch, help="rollouts that run together")
-    parser.add_argument("--seed", type=int, default=Settings.seed)
-    parser.add_argument(
-        "--cap-layers", help="capped layers as FIRST-LAST, e.g. 18-25 (default: depth .60 to .86)"
+    add("--seed", type=int, default=Settings.seed)
+    add(
+        "--uptake",
+        choices=("likelihood", "none"),
+        default="likelihood",
+        help="how to tell whether a role was taken up",
     )
-    parser.add_argument("--floor", choices=FLOOR_NAMES, default=Settings.floor)
-    parser.add_argument("--json", type=Path, help="also write the gates as JSON")
+    add("--judge-url", help="ask this OpenAI-compatible endpoint instead, such as http://localhost:8000/v1")
+    add("--judge-model", help="model name for --judge-url; the key, if any, is read from OPENAI_API_KEY")
+    add("--keep-all", action="store_true", help="count every rollout, whether its role was taken up or not")
+    add("--cap-layers", help="capped layers as FIRST-LAST, e.g. 18-25, in place of the sweep")
+    add("--floor", choices=FLOOR_NAMES, help="floor of the cap (default: chosen by the sweep)")
+    add("--json", type=Path, help="also write the gates as JSON")
     return parser
+
+
+def _preset(options: argparse.Namespace) -> Preset:
+    given = {
+        "roles": options.roles,
+        "questions": options.questions,
+        "role_rollouts": options.rollouts,
+        "max_new_tokens": options.max_new_tokens,
+    }
+    return replace(
+        PRESETS[options.preset], **{name: value for name, value in given.items() if value is not None}
+    )
+
+
+def _judge(options: argparse.Namespace, model: LoadedModel) -> Judge:
+    if options.judge_url:
+        if not options.judge_model:
+            raise UserError("--judge-url needs --judge-model, the name the endpoint knows its model by.")
+        return RemoteJudge(options.judge_url, options.judge_model)
+    return LikelihoodJudge(model) if options.uptake == "likelihood" else NoJudge()
 
 
 def _count(text: str) -> int:
@@ -83,6 +128,8 @@ def _band(text: str | None) -> tuple[int, int] | None:
         first, last = (int(part) for part in text.split("-"))
     except ValueError:
         raise UserError(f"--cap-layers takes FIRST-LAST, such as 18-25, not {text!r}.") from None
+    if not 0 <= first <= last:
+        raise UserError(f"--cap-layers runs from a lower to a higher number, not {text!r}.")
     return first, last
 
 

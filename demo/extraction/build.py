@@ -1,80 +1,115 @@
-"""From gathered rollouts to an axis: direction, floors, probe layer, gates (arXiv 2601.10387, sections 2 and 4)."""
+"""From gathered rollouts to an axis: direction, components, floors, roles, gates (arXiv 2601.10387, sections 2 and 5)."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from demo.axis import FLOOR_NAMES, AssistantAxis
-from demo.extraction.plan import DEFAULT, Plan
-from demo.extraction.state import HALVES, State
+from demo.errors import UserError
+from demo.extraction.pca import Pca, pca
+from demo.extraction.plan import FOLDS, Plan
+from demo.extraction.state import State
+from demo.extraction.sweep import LEAST_SAME, MOST_PERPLEXITY, Trial
+from demo.extraction.table import LayerTable, choose_probe, layer_table
+from demo.extraction.vectors import ALL, Cast, Vectors
 
-# Thresholds a trustworthy axis should meet; the report shows each beside its number.
-GATES = {"split_half": 0.95, "cos_pc1": 0.6, "default_above_roles": 0.9, "auc": 0.9}
-
-
-@dataclass(frozen=True)
-class LayerTable:
-    """Evidence per layer, each [L]. auc_sample: default against role rollouts the axis was made from; auc_held_out:
-    the same on roles and questions it never saw; split_half: cosine of two axes from halves of the questions;
-    cos_pc1: |cosine| with the first principal component of the role vectors; default_above: share of role vectors
-    below the default mean."""
-
-    norm: Tensor
-    auc_sample: Tensor
-    auc_held_out: Tensor
-    split_half: Tensor
-    cos_pc1: Tensor
-    pc1_share: Tensor
-    default_above: Tensor
+# Thresholds a trustworthy axis should meet. fluency is an upper bound, the others are lower ones.
+GATES = {
+    "split_half": 0.95,
+    "cos_pc1": 0.6,
+    "default_above_roles": 0.9,
+    "auc": 0.95,
+    "fluency": MOST_PERPLEXITY,
+    "sameness": LEAST_SAME,
+}
+_UPPER = ("fluency",)
 
 
 @dataclass(frozen=True)
 class Built:
-    """An axis without its manifest's model entry, and the evidence for it."""
+    """An axis, the evidence for it per layer, and the cap settings that were tried (first without a cap; may be empty)."""
 
     axis: AssistantAxis
     table: LayerTable
+    trials: tuple[Trial, ...] = ()
 
 
-def build(
-    state: State,
-    plan: Plan,
-    band: tuple[int, int] | None,
-    floor: str,
-    model: dict[str, Any],
-    run: dict[str, Any],
-) -> Built:
-    """Make the axis. `band`: capped layers, first and last inclusive, or None for `default_band`; `model` and `run`
-    go into the manifest as they are."""
-    role_vectors = torch.stack([state.vector(role) for role in plan.extract_roles])
-    role_mean, default_mean = role_vectors.mean(0), state.vector(DEFAULT)
-    bare = AssistantAxis(default_mean - role_mean, role_mean, default_mean, {}, {}, role_vectors)
-    defaults = _project(bare, state.kept[f"extract/{DEFAULT}"])
-    floors = {name: torch.quantile(defaults, int(name[1:]) / 100, dim=0) for name in FLOOR_NAMES}
-    table = _table(bare, state, plan)
+def choose_cast(vectors: Vectors, plan: Plan, least: int) -> Cast:
+    """The roles that count: at least `least` rollouts taken up. UserError when hardly any role was."""
+    roles = vectors.taken_up(least)
+    if len(roles) < max(2, len(plan.roles) // 10):
+        raise UserError(
+            f"Only {len(roles)} of {len(plan.roles)} roles were taken up in {least} rollouts or more, so this model "
+            "ignores its role prompts and an axis would only measure that there is a system prompt; to build it from "
+            "every rollout all the same, run again with --keep-all."
+        )
+    return vectors.cast(roles)
+
+
+def fold_axes(cast: Cast, plan: Plan) -> Tensor:
+    """FOLDS axes, each without one fold of the roles, as (unit / norm, origin) pairs: [FOLDS, L, D + 1].
+
+    A mean [L, D] extended by a 1 and multiplied in gives axis units at every layer.
+    """
+    rows = []
+    for fold in range(FOLDS):
+        others = [index for index, role in enumerate(cast.roles) if plan.fold(role) != fold]
+        role_mean = cast.vectors[others or slice(None)].mean(0)
+        direction = cast.default_mean - role_mean
+        scaled = direction / (direction**2).sum(-1, keepdim=True)
+        rows.append(torch.cat([scaled, -(role_mean * scaled).sum(-1, keepdim=True)], dim=-1))
+    return torch.stack(rows)
+
+
+def build(state: State, plan: Plan, cast: Cast, vectors: Vectors, run: dict[str, Any]) -> Built:
+    """The axis before its cap was chosen: band and gates for it are filled in by `with_cap`. run: manifest entries."""
+    table = layer_table(state, plan, vectors, cast)
     probe = choose_probe(table)
-    first, last = band or default_band(bare.layers)
+    parts = [pca(cast.vectors[:, layer], cast.direction[layer]) for layer in range(cast.direction.shape[0])]
+    axis = AssistantAxis(cast.direction, cast.role_mean, cast.default_mean, {}, {})
+    defaults = (torch.stack(state.defaults) * axis.unit).sum(-1)
+    floors = {name: torch.quantile(defaults, int(name[1:]) / 100, dim=0) for name in FLOOR_NAMES}
     manifest = {
         "format": 1,
-        "model": model,
+        "model": run.pop("model"),
         "probe_layer": probe,
-        "cap": {"layers": [first, last], "floor": floor},
-        "roles": _roles(bare, state, plan, probe),
+        "cap": {"layers": list(default_band(axis.layers)), "floor": "p25"},
+        "roles": _roles(axis, state, plan, vectors, cast, parts[probe], probe),
         **run,
         "pca": {
-            "explained_variance": _pca(role_vectors[:, probe])[1][:10].tolist(),
-            "cos_pc1": float(table.cos_pc1[probe]),
+            "explained_variance": [round(share, 5) for share in parts[probe].shares[:10].tolist()],
+            "components_for_70_percent": parts[probe].needed_for(0.7),
+            "cos_pc1": round(float(table.cos_pc1[probe]), 4),
         },
+        "published_convention": _published_convention(state),
         "gates": _gates(table, probe),
         "exempt_special_tokens": True,
     }
-    axis = AssistantAxis(bare.direction, role_mean, default_mean, floors, manifest, role_vectors)
-    return Built(axis, table)
+    components = torch.stack([_padded(part.directions) for part in parts], dim=1)
+    return Built(
+        AssistantAxis(cast.direction, cast.role_mean, cast.default_mean, floors, manifest, pca=components),
+        table,
+    )
+
+
+def with_cap(built: Built, layers: tuple[int, int], floor: str, trials: tuple[Trial, ...], how: str) -> Built:
+    """The same axis with its cap chosen. how: by what, for the manifest."""
+    manifest = dict(built.axis.manifest)
+    manifest["cap"] = {"layers": list(layers), "floor": floor, "chosen_by": how}
+    if trials:
+        chosen = next(trial for trial in trials if trial.layers == layers and trial.floor == floor)
+        manifest["gates"] = manifest["gates"] | {
+            "fluency": gate("fluency", chosen.fluency(trials[0])),
+            "sameness": gate("sameness", chosen.same),
+        }
+        manifest["sweep"] = [
+            {key: _rounded(value) for key, value in asdict(trial).items()} for trial in trials
+        ]
+    return Built(replace(built.axis, manifest=manifest), built.table, trials)
 
 
 def default_band(layers: int) -> tuple[int, int]:
@@ -82,86 +117,67 @@ def default_band(layers: int) -> tuple[int, int]:
     return round(0.6 * layers), max(round(0.6 * layers), round(26 / 30 * layers) - 1)
 
 
-def choose_probe(table: LayerTable) -> int:
-    """The layer at which default and role rollouts of the extraction set separate best; held-out data plays no part.
-
-    The first sixth and the last tenth of the layers are left out: they sit close to tokens in and tokens out.
-    """
-    layers = len(table.auc_sample)
-    inner = range(layers // 6, layers - layers // 10)
-    return max(inner, key=lambda layer: float(table.auc_sample[layer]))
-
-
-def auc(above: Tensor, below: Tensor) -> Tensor:
-    """P(a value of `above` > one of `below`), ties half: [n, L], [m, L] -> [L]."""
-    wins = (above[:, None] > below[None]).float() + 0.5 * (above[:, None] == below[None]).float()
-    return wins.mean((0, 1))
-
-
-def _project(axis: AssistantAxis, means: Sequence[Tensor]) -> Tensor:
-    """Raw projections of rollout means at every layer: n x [L, D] -> [n, L]."""
-    return (torch.stack(list(means)) * axis.unit).sum(-1)
-
-
-def _pca(vectors: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Centred PCA of role vectors [R, D]: components [k, D], explained variance shares [k], coordinates [R, k]."""
-    centred = vectors - vectors.mean(0)
-    u, s, v = torch.linalg.svd(centred, full_matrices=False)
-    return v, s**2 / (s**2).sum(), u * s
-
-
-def _table(axis: AssistantAxis, state: State, plan: Plan) -> LayerTable:
-    assert axis.role_vectors is not None
-    pieces = [_pca(axis.role_vectors[:, layer])[:2] for layer in range(axis.layers)]
-    halves = [
-        state.vector(DEFAULT, half)
-        - torch.stack([state.vector(role, half) for role in plan.extract_roles]).mean(0)
-        for half in HALVES
-    ]
-
-    def rollouts(split: str, groups: Sequence[str]) -> Tensor:
-        return _project(axis, [mean for group in groups for mean in state.kept.get(f"{split}/{group}", [])])
-
-    roles = (axis.role_vectors * axis.unit).sum(-1)
-    return LayerTable(
-        norm=axis.norm,
-        auc_sample=auc(rollouts("extract", [DEFAULT]), rollouts("extract", plan.extract_roles)),
-        auc_held_out=auc(rollouts("held_out", [DEFAULT]), rollouts("held_out", plan.held_out_roles)),
-        split_half=torch.cosine_similarity(halves[0], halves[1], dim=-1),
-        cos_pc1=torch.stack([(v[0] @ unit).abs() for (v, _), unit in zip(pieces, axis.unit, strict=True)]),
-        pc1_share=torch.stack([share[0] for _, share in pieces]),
-        default_above=(roles < (axis.default_mean * axis.unit).sum(-1)).float().mean(0),
-    )
-
-
-def _roles(axis: AssistantAxis, state: State, plan: Plan, probe: int) -> list[dict[str, Any]]:
-    assert axis.role_vectors is not None
-    raw = axis.role_vectors[:, probe] @ axis.unit[probe]
-    coordinates = _pca(axis.role_vectors[:, probe])[2][:, :3]
-    entries = [
-        {
-            "name": role,
-            "n": state.rollouts(role),
-            "projection": round(axis.to_units(float(raw[index]), probe), 4),
-            "pc": [round(value, 3) for value in coordinates[index].tolist()],
-        }
-        for index, role in enumerate(plan.extract_roles)
-    ]
-    return sorted(entries, key=lambda entry: entry["projection"])
+def gate(name: str, value: float) -> dict[str, Any]:
+    passed = value <= GATES[name] if name in _UPPER else value >= GATES[name]
+    # NaN, where one side of a comparison is empty, cannot be written as JSON and does not pass.
+    return {"value": round(value, 4) if value == value else None, "threshold": GATES[name], "passed": passed}
 
 
 def _gates(table: LayerTable, probe: int) -> dict[str, dict[str, Any]]:
     values = {
         "split_half": table.split_half,
-        "cos_pc1": table.cos_pc1,
+        "cos_pc1": table.cos_pc1.abs(),
         "default_above_roles": table.default_above,
-        "auc": table.auc_held_out,
+        "auc": table.auc,
     }
+    return {name: gate(name, float(column[probe])) for name, column in values.items()}
+
+
+def _published_convention(state: State) -> dict[str, list[float]]:
+    """Floors as the published code names them, axis units per layer: "p0.25" is the 25th percentile of role-wardness over
+    all rollouts, kept or not, and so the 75th of Assistant-ness. Over held-out rollouts, each on an axis without its role."""
+    values = [
+        value if value.ndim == 1 else value.mean(0) for group in state.held_out.values() for value in group
+    ]
+    if not values:
+        return {}
+    stacked = torch.stack(values)
     return {
-        name: {
-            "value": round(float(column[probe]), 4),
-            "threshold": GATES[name],
-            "passed": bool(column[probe] >= GATES[name]),
-        }
-        for name, column in values.items()
+        f"p{share:g}": [round(value, 4) for value in torch.quantile(stacked, 1 - share, dim=0).tolist()]
+        for share in (0.01, 0.25, 0.5, 0.75)
     }
+
+
+def _roles(
+    axis: AssistantAxis, state: State, plan: Plan, vectors: Vectors, cast: Cast, part: Pca, probe: int
+) -> list[dict[str, Any]]:
+    """One entry a role, lowest first. A role that was hardly taken up does not count: it is placed by all its rollouts."""
+    everyone = Vectors(state, plan, ALL)
+    entries = []
+    for role in plan.roles:
+        counts = role in cast.roles
+        rollouts = everyone.kept(role)
+        if not rollouts:
+            continue
+        vector = (vectors if counts else everyone).vector(role)[probe]
+        centred = (vector - cast.role_mean[probe]) / axis.norm[probe]
+        entries.append(
+            {
+                "name": role,
+                "n": rollouts,
+                "kept": vectors.kept(role),
+                "counts": counts,
+                "projection": round(axis.to_units(float(vector @ axis.unit[probe]), probe), 4),
+                "pc": [round(value, 4) for value in _padded(part.directions @ centred).tolist()],
+            }
+        )
+    return sorted(entries, key=lambda entry: entry["projection"])
+
+
+def _padded(values: Tensor) -> Tensor:
+    """[k, ...] -> [3, ...] with zeros, for a sample of so few roles that there are fewer than three components."""
+    return torch.cat([values, values.new_zeros((3 - len(values), *values.shape[1:]))])
+
+
+def _rounded(value: Any) -> Any:
+    return round(value, 4) if isinstance(value, float) else value

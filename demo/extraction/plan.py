@@ -1,6 +1,8 @@
 """Which rollouts an extraction runs: roles x questions on one side, default prompts x questions on the other.
 
-Both sides answer the same questions, so that the axis measures who answers and not what was asked.
+Both sides answer the same questions, so that the axis measures who answers and not what was asked. A role need not
+answer all of them: roles take turns over overlapping windows of the list, every question is asked of equally many roles,
+and `vectors` takes the questions' own effect out.
 """
 
 from __future__ import annotations
@@ -11,21 +13,31 @@ from pathlib import Path
 from typing import Any, Literal
 
 from demo.engine.protocol import Message
+from demo.extraction.presets import Preset
 from demo.jsonfile import read_object
 
 ASSETS = Path(__file__).resolve().parent.parent.parent / "assets"
-Split = Literal["extract", "held_out"]
+Split = Literal["extract", "held_out", "control"]
 DEFAULT = "default"
+NEUTRAL = "neutral system prompt"
+# Roles left out together when an axis is made to be tested on them.
+FOLDS = 5
 
 
 @dataclass(frozen=True, slots=True)
 class Rollout:
-    """One reply to be generated: who answers, which question, under which system prompt ("" for none)."""
+    """One reply to be generated: who answers, which question, under which system prompt ("" for none).
+
+    question: number within its split; half: which half of a split-half comparison it is in, 0 or 1; sample: its random
+    numbers, which rollouts of the same question and sample share across roles.
+    """
 
     index: int
     group: str
     split: Split
     question: int
+    half: int
+    sample: int
     system: str
     text: str
 
@@ -34,48 +46,102 @@ class Rollout:
         user: Message = {"role": "user", "content": self.text}
         return ({"role": "system", "content": self.system}, user) if self.system else (user,)
 
+    @property
+    def is_role(self) -> bool:
+        return self.group not in (DEFAULT, NEUTRAL)
+
 
 @dataclass(frozen=True)
 class Plan:
-    """All rollouts of an extraction, in the order they run, and what they were made from."""
+    """All rollouts of an extraction in the order they run (extraction, then held out, then controls), and what they
+    were made from. questions: texts by split; instructions: role -> system prompts; plain: questions with known answers
+    for the sweep."""
 
     rollouts: tuple[Rollout, ...]
-    extract_roles: tuple[str, ...]
-    held_out_roles: tuple[str, ...]
-    questions: dict[str, int]
+    roles: tuple[str, ...]
+    instructions: dict[str, tuple[str, ...]]
+    questions: dict[str, tuple[str, ...]]
     default_prompts: tuple[str, ...]
+    plain: tuple[tuple[str, tuple[str, ...]], ...]
+    max_new_tokens: int
+    sweep_questions: int
+
+    def fold(self, role: str) -> int:
+        """Which of FOLDS groups of roles this one is left out with."""
+        return self.roles.index(role) % FOLDS
 
 
-def make_plan(
-    model_name: str, *, roles: int | None = None, questions: int | None = None, assets: Path = ASSETS
-) -> Plan:
-    """Read roles and questions from `assets`; `roles` and `questions` keep only the first so many of each split.
-
-    Each role answers every question once, its instructions taking turns; every default prompt answers every question.
-    Held-out roles answer held-out questions only, so that neither was seen by the axis they are tested on.
-    """
+def make_plan(model_name: str, preset: Preset, assets: Path = ASSETS) -> Plan:
+    """Read roles and questions from `assets` and lay out the rollouts of `preset`."""
     cure = "restore it from the repository"
-    all_roles = read_object(assets / "roles.json", cure)["roles"]
-    question_file = read_object(assets / "questions.json", cure)
-    prompts = tuple(prompt.replace("{model_name}", model_name) for prompt in question_file["default_prompts"])
-    rollouts: list[Rollout] = []
-    used: dict[str, list[str]] = {}
-    counts: dict[str, int] = {}
-    split: Split
-    for split in ("extract", "held_out"):
-        asked = [q["text"] for q in question_file["questions"] if q["split"] == split][:questions]
-        cast = [role for role in all_roles if role["split"] == split][:roles]
-        used[split], counts[split] = [role["name"] for role in cast], len(asked)
-        for number, text in enumerate(asked):
-            for group, system in _speakers(cast, prompts, number):
-                rollouts.append(Rollout(len(rollouts), group, split, number, system, text))
-    return Plan(tuple(rollouts), tuple(used["extract"]), tuple(used["held_out"]), counts, prompts)
+    cast = _spread(read_object(assets / "roles.json", cure)["roles"], preset.roles)
+    file = read_object(assets / "questions.json", cure)
+    prompts = tuple(prompt.replace("{model_name}", model_name) for prompt in file["default_prompts"])
+    asked = {
+        split: tuple(q["text"] for q in file["questions"] if q["split"] == split)
+        for split in ("extract", "held_out")
+    }
+    asked["extract"] = asked["extract"][: preset.questions]
+    instructions = {role["name"]: tuple(role["instructions"][: preset.instructions]) for role in cast}
+    neutral = tuple(file["neutral_prompts"])
+    rows = [
+        *_defaults(prompts, asked["extract"], "extract", preset.default_samples),
+        *_role_rows(instructions, asked["extract"], "extract", preset.role_rollouts),
+        *_defaults(prompts, asked["held_out"], "held_out", 1),
+        *_role_rows(instructions, asked["held_out"], "held_out", preset.held_out),
+        *_neutral(neutral, asked["extract"]),
+    ]
+    return Plan(
+        tuple(Rollout(index, *row) for index, row in enumerate(rows)),
+        tuple(instructions),
+        instructions,
+        asked,
+        prompts,
+        tuple((q["text"], tuple(q["answers"])) for q in file["plain_questions"]),
+        preset.max_new_tokens,
+        preset.sweep_questions,
+    )
 
 
-def _speakers(
-    cast: Sequence[dict[str, Any]], prompts: Sequence[str], question: int
-) -> Iterator[tuple[str, str]]:
-    for prompt in prompts:
-        yield DEFAULT, prompt
-    for role in cast:
-        yield role["name"], role["instructions"][question % len(role["instructions"])]
+# group, split, question, half, sample, system, text: the fields of a Rollout after its index
+Row = tuple[str, Split, int, int, int, str, str]
+
+
+def _spread(roles: Sequence[dict[str, Any]], count: int | None) -> Sequence[dict[str, Any]]:
+    """`count` entries at even distances, so that a small extraction sees the whole alphabetical list."""
+    if count is None or count >= len(roles):
+        return roles
+    return [roles[index * len(roles) // count] for index in range(count)]
+
+
+def _defaults(prompts: Sequence[str], questions: Sequence[str], split: Split, samples: int) -> Iterator[Row]:
+    """Every default prompt answers every question `samples` times; samples alternate between the halves, so that both
+    halves hold the same prompts and questions."""
+    for number, text in enumerate(questions):
+        for sample in range(samples):
+            for prompt in prompts:
+                yield DEFAULT, split, number, sample % 2, sample, prompt, text
+
+
+def _role_rows(
+    instructions: dict[str, tuple[str, ...]], questions: Sequence[str], split: Split, count: int
+) -> Iterator[Row]:
+    """`count` rollouts a role. Its window of questions starts 7 places after the last role's: one more than there are
+    kinds of questions, so that however short the window, all kinds and questions come up equally often.
+
+    Consecutive rollouts of a role alternate between the halves. Pairs of roles alternate which half they begin with:
+    single ones would tie the half to the question's being odd or even.
+    """
+    total = len(questions)
+    for turn in range(count):
+        for index, (role, prompts) in enumerate(instructions.items()):
+            number = (7 * index + turn) % total
+            # Two rollouts in a row share an instruction, one for each half; once around the list, the next one meets
+            # the same question.
+            prompt = prompts[(turn // 2 + turn // total) % len(prompts)]
+            yield role, split, number, (index // 2 + turn) % 2, turn // total, prompt, questions[number]
+
+
+def _neutral(prompts: Sequence[str], questions: Sequence[str]) -> Iterator[Row]:
+    for number, text in enumerate(questions):
+        yield NEUTRAL, "control", number, 0, 0, prompts[number % len(prompts)], text

@@ -1,95 +1,257 @@
-"""The report beside an axis: what was run, what came out, and which gates it passes."""
+"""The report beside an axis: what was run, what came out, which gates it passes, and what else it could have been."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from demo.axis import FLOOR_NAMES, AssistantAxis
 from demo.extraction.build import Built
+from demo.extraction.controls import Controls
+from demo.extraction.plan import Plan
+from demo.extraction.plots import write_plots
+from demo.extraction.ranks import compare, published_order
+from demo.extraction.sweep import LEAST_SAME, MOST_PERPLEXITY, Trial
 
 _GATE_WORDS = {
-    "split_half": "cosine of the axes from two halves of the questions",
+    "split_half": "cosine of the axes from two halves of the rollouts, same roles and questions on both",
     "cos_pc1": "absolute cosine of the axis with the roles' first principal component",
     "default_above_roles": "share of roles whose vector lies below the default",
     "auc": "default against role, per rollout, on roles and questions not used for the axis",
+    "fluency": "perplexity of capped replies by the uncapped model, over that of uncapped ones (at most)",
+    "sameness": "plain questions answered rightly without the cap that still are with it",
 }
 
 
-def render(built: Built, counts: dict[str, int]) -> str:
-    """Markdown text of report.md. counts: rollouts by kind of side, for the first paragraph."""
-    return "\n".join(
-        [*_head(built.axis, counts), *_gates(built.axis), *_roles(built.axis), *_layers(built), ""]
-    )
+def write_report(out: Path, built: Built, controls: Controls, plan: Plan) -> None:
+    """Write report.md and its pictures into `out`."""
+    pictures = write_plots(out, built)
+    parts = [
+        *_head(built.axis),
+        *_gates(built.axis),
+        *_roles(built.axis, pictures),
+        *_uptake(built),
+        *_components(built, controls, pictures),
+        *_controls(controls),
+        *_sweep(built, pictures),
+        *_layers(built, pictures),
+        *_floors(built.axis),
+        "",
+    ]
+    (out / "report.md").write_text("\n".join(parts), encoding="utf-8")
 
 
-def _head(axis: AssistantAxis, counts: dict[str, int]) -> Iterator[str]:
+def _head(axis: AssistantAxis) -> Iterator[str]:
     manifest = axis.manifest
-    model, (first, last) = manifest["model"], axis.cap_band
+    model, (first, last), sampling = manifest["model"], axis.cap_band, manifest["sampling"]
     yield f"# Assistant Axis of {model['id']}"
     yield ""
     yield (
         f"Written by `{manifest['created_with']['command']}`. {model['layers']} decoder layers, hidden size "
-        f"{model['hidden_size']}, run in {model['dtype']}."
+        f"{model['hidden_size']}, run in {model['dtype']}. Replies of up to {sampling['max_new_tokens']} tokens, "
+        f"temperature {sampling['temperature']}, top-p {sampling['top_p']}, seed {sampling['seed']}."
     )
     yield ""
     yield (
         "Axis = mean activation of default replies minus mean role vector, over reply content tokens, at the output of "
         f"every decoder layer. Probe layer {axis.probe_layer}; cap at layers {first} to {last}, floor {axis.cap_floor} "
-        "of default reply means."
+        f"of default reply means (chosen by {manifest['cap']['chosen_by']})."
     )
     yield ""
-    yield from _table(("rollouts", "number"), [(kind, str(number)) for kind, number in counts.items()])
+    yield from table(("rollouts", "number"), [(kind, str(n)) for kind, n in manifest["rollouts"].items()])
 
 
 def _gates(axis: AssistantAxis) -> Iterator[str]:
     yield from ("", f"## Gates at the probe layer ({axis.probe_layer})", "")
-    yield from _table(
-        ("gate", "what", "value", "threshold", "passed"),
+    rows = [
+        (
+            name,
+            _GATE_WORDS[name],
+            _number(gate["value"]),
+            f"{gate['threshold']:.2f}",
+            "yes" if gate["passed"] else "NO",
+        )
+        for name, gate in axis.manifest["gates"].items()
+    ]
+    yield from table(("gate", "what", "value", "threshold", "passed"), rows)
+
+
+def _roles(axis: AssistantAxis, pictures: dict[str, str]) -> Iterator[str]:
+    yield from ("", "## Roles on the axis", "", "Axis units: 0 = average role, 1 = default Assistant.", "")
+    yield from _picture("roles.svg", pictures)
+    roles, published = axis.manifest["roles"], published_order()
+    for words, chosen in (
+        ("all roles", roles),
+        ("roles that were taken up", [role for role in roles if role["counts"]]),
+    ):
+        found = compare(chosen, published)
+        if found is not None:
+            yield (
+                f"Spearman's rank correlation with the published order of Qwen3-32B over {found.roles} {words}: "
+                f"{found.rho:.3f} (95% bootstrap interval {found.low:.3f} to {found.high:.3f})."
+            )
+            yield ""
+    yield from table(
+        ("role", "projection", "rollouts", "taken up"),
         [
             (
-                name,
-                _GATE_WORDS[name],
-                f"{gate['value']:.3f}",
-                f"{gate['threshold']:.2f}",
-                "yes" if gate["passed"] else "NO",
+                role["name"],
+                f"{role['projection']:+.2f}",
+                str(role["n"]),
+                f"{role['kept']}{'' if role['counts'] else ' (does not count)'}",
             )
-            for name, gate in axis.manifest["gates"].items()
+            for role in roles
         ],
     )
 
 
-def _roles(axis: AssistantAxis) -> Iterator[str]:
-    yield from ("", "## Roles on the axis", "", "Axis units: 0 = average role, 1 = default Assistant.", "")
-    yield from _table(
-        ("role", "projection", "rollouts"),
-        [(role["name"], f"{role['projection']:+.2f}", str(role["n"])) for role in axis.manifest["roles"]],
+def _uptake(built: Built) -> Iterator[str]:
+    manifest, probe = built.axis.manifest, built.axis.probe_layer
+    roles, uptake = manifest["roles"], manifest["uptake"]
+    kept, total = sum(role["kept"] for role in roles), sum(role["n"] for role in roles)
+    yield from ("", "## Uptake: did the model take up its roles?", "")
+    yield (
+        f"Judge: {uptake['judge']}, threshold {uptake['threshold']:g}. It kept {kept} of {total} role rollouts; "
+        f"{sum(role['counts'] for role in roles)} of {len(roles)} roles have the {uptake['least']} kept rollouts that "
+        "make a role count. The others are listed above by all their rollouts and are not part of the axis. Cosine of "
+        f"the axis with the one made from every rollout, at the probe layer: {built.table.cos_unfiltered[probe]:.3f}."
+    )
+    if uptake["keep_all"]:
+        yield "Every rollout was counted all the same (--keep-all)."
+    yield ""
+    yield (
+        f"Held-out AUC at the probe layer: {_number(float(built.table.auc[probe]))} over rollouts that were taken up, "
+        f"{_number(float(built.table.auc_unfiltered[probe]))} over all."
     )
 
 
-def _layers(built: Built) -> Iterator[str]:
-    axis, table = built.axis, built.table
-    yield from ("", "## Layers", "", "Floors in axis units of their layer.", "")
+def _components(built: Built, controls: Controls, pictures: dict[str, str]) -> Iterator[str]:
+    found, probe, sheet = built.axis.manifest["pca"], built.axis.probe_layer, built.table
+    yield from ("", "## Principal components of the role vectors", "")
+    yield from _picture("variance.svg", pictures)
+    yield (
+        f"PC1 holds {found['explained_variance'][0]:.1%} of the variance; {found['components_for_70_percent']} components "
+        "hold 70%."
+    )
+    yield ""
+    yield from table(
+        ("what, at the probe layer", "value"),
+        [
+            ("abs cos(axis, PC1)", _number(float(sheet.cos_pc1[probe]))),
+            ("the same with the PC1 that both halves of the rollouts share (free of sampling noise)",
+             _number(float(sheet.cos_common[probe]))),
+            ("abs cos of the two halves' own PC1s (1 = no noise)", _number(float(sheet.pc1_halves[probe]))),
+            *((f"length of the unit axis within the first {count} components", _number(value))
+              for count, value in controls.inside.items()),
+        ],
+    )  # fmt: skip
+
+
+def _controls(controls: Controls) -> Iterator[str]:
+    yield from ("", "## Controls", "", "Axis units at the probe layer: 0 = average role, 1 = default.", "")
+    rows = [("difference between two random halves of the default rollouts", f"{controls.default_gap:.3f}")]
+    rows += [
+        (f"default replies, system prompt: {prompt or 'none'}", f"{value:+.2f}")
+        for prompt, value in controls.prompts.items()
+    ]
+    if controls.neutral is not None:
+        rows.append(("replies under a long neutral system prompt", f"{controls.neutral:+.2f}"))
+    if controls.cos_full_length is not None:
+        rows.append(
+            ("cosine with the axis from replies of full length only", f"{controls.cos_full_length:.3f}")
+        )
+    rows += [
+        (f"mean reply length, {side}, tokens", f"{value:.1f}") for side, value in controls.tokens.items()
+    ]
+    yield from table(("control", "value"), rows)
+
+
+def _sweep(built: Built, pictures: dict[str, str]) -> Iterator[str]:
+    if not built.trials:
+        return
+    uncapped = built.trials[0]
+    yield from ("", "## Sweep of the cap", "")
+    yield (
+        "Objective: the highest standing of role replies, as the unsteered model reads them, among settings with a "
+        f"perplexity of at most {MOST_PERPLEXITY} times the uncapped one and at least {LEAST_SAME:.0%} of the plain "
+        f"questions that were answered rightly ({uncapped.right}) still right."
+    )
+    yield ""
+    yield from _picture("sweep.svg", pictures)
+    head = ("layers", "floor", "role replies", "perplexity ratio", "still right", "word for word", "acted on role tokens",
+            "acted on plain tokens", "qualifies")  # fmt: skip
+    yield from table(head, [_trial(trial, uncapped) for trial in built.trials])
+
+
+def _trial(trial: Trial, uncapped: Trial) -> tuple[str, ...]:
+    return (
+        "none" if trial.layers is None else f"{trial.layers[0]}-{trial.layers[1]}",
+        trial.floor or "",
+        f"{trial.standing:+.2f}",
+        f"{trial.fluency(uncapped):.3f}",
+        f"{trial.same:.0%}",
+        f"{trial.verbatim:.0%}",
+        f"{trial.acted_role:.0%}",
+        f"{trial.acted_plain:.0%}",
+        "" if trial.layers is None else "yes" if trial.qualifies(uncapped) else "no",
+    )
+
+
+def _layers(built: Built, pictures: dict[str, str]) -> Iterator[str]:
+    axis, sheet = built.axis, built.table
+    yield from ("", "## Layers", "")
+    yield from _picture("layers.svg", pictures)
     columns = {
-        "norm": table.norm,
-        "AUC sample": table.auc_sample,
-        "AUC held out": table.auc_held_out,
-        "split half": table.split_half,
-        "abs cos PC1": table.cos_pc1,
-        "PC1 share": table.pc1_share,
-        "default above": table.default_above,
+        "norm": sheet.norm,
+        "AUC choosing": sheet.auc_choice,
+        "AUC held out": sheet.auc,
+        "AUC unfiltered": sheet.auc_unfiltered,
+        "split half": sheet.split_half,
+        "abs cos PC1": sheet.cos_pc1.abs(),
+        "cos common PC1": sheet.cos_common,
+        "PC1 share": sheet.pc1_share,
+        "default above": sheet.default_above,
+        "cos unfiltered": sheet.cos_unfiltered,
     }
+    rows = [
+        (str(layer), *(_number(float(values[layer]), 2) for values in columns.values()))
+        for layer in range(axis.layers)
+    ]
+    yield from table(("layer", *columns), rows)
+
+
+def _floors(axis: AssistantAxis) -> Iterator[str]:
+    published = axis.manifest.get("published_convention", {})
+    yield from ("", "## Floors", "")
+    yield (
+        "Percentiles of default reply means, axis units of their layer. The last column is the published convention's "
+        "p0.25: the 25th percentile of role-wardness over all rollouts, so the 75th of Assistant-ness, over the held-out "
+        "rollouts here."
+    )
+    yield ""
     rows = [
         (
             str(layer),
-            *(f"{float(values[layer]):.2f}" for values in columns.values()),
             *(f"{axis.floor_units(name, layer):+.2f}" for name in FLOOR_NAMES),
+            f"{published['p0.25'][layer]:+.2f}" if published else "",
         )
         for layer in range(axis.layers)
     ]
-    yield from _table(("layer", *columns, *FLOOR_NAMES), rows)
+    yield from table(("layer", *FLOOR_NAMES, "published p0.25"), rows)
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+def _picture(name: str, pictures: dict[str, str]) -> Iterator[str]:
+    if name in pictures:
+        yield f"![{pictures[name]}]({name})"
+        yield ""
+
+
+def _number(value: float | None, digits: int = 3) -> str:
+    return "none" if value is None or value != value else f"{value:.{digits}f}"
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """Markdown lines of a table."""
     yield "| " + " | ".join(head) + " |"
     yield "|" + "---|" * len(head)
     yield from ("| " + " | ".join(row) + " |" for row in rows)

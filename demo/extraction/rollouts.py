@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -24,12 +24,14 @@ _COMPACT_BELOW = 0.7
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A finished rollout: its text, its number of content tokens, and their mean residual stream [L, D] float32."""
+    """A finished rollout: its text, its content tokens, their mean residual stream [L, D] float32, and each
+    token's natural log probability under the prompt it answers (at temperature 1)."""
 
     rollout: Rollout
     text: str
-    tokens: int
+    tokens: tuple[int, ...]
     mean: Tensor
+    log_p: tuple[float, ...]
 
 
 class LayerSums:
@@ -61,28 +63,21 @@ class LayerSums:
 def run_batch(model: LoadedModel, rollouts: Sequence[Rollout], sampling: Sampling) -> list[Reply]:
     """Generate one reply per rollout; the end-of-turn token and other special tokens stay out of the means.
 
-    Rollouts of the same question share their random numbers (seed + question), so that what differs is the role.
+    Rollouts of the same question and sample share their random numbers, so that what differs is the role.
     """
     prompts = [render_chat(model.tokenizer, rollout.messages).ids for rollout in rollouts]
     ends = stop_tokens(model) | frozenset(model.tokenizer.all_special_ids)
-    samplings = [
-        Sampling(
-            sampling.temperature,
-            sampling.top_p,
-            sampling.max_new_tokens,
-            sampling.seed + rollout.question,
-            1.0,
-        )
-        for rollout in rollouts
-    ]
+    samplings = [_sampling(sampling, rollout) for rollout in rollouts]
     sums = LayerSums(model.layers, len(rollouts), model.hidden_size)
     replies: list[list[int]] = [[] for _ in rollouts]
+    log_p: list[list[float]] = [[] for _ in rollouts]
     batch = RowBatch(model, len(rollouts))
     live = dict(enumerate(range(len(rollouts))))  # place in the batch -> rollout
     logits = batch.forward(batch.load(prompts, [(None, 0)] * len(rollouts), sampling.max_new_tokens))
     with ExitStack() as stack:
         sums.install(stack)
         for step in range(sampling.max_new_tokens):
+            totals = logits.float().logsumexp(-1)
             drawn = [draw(logits[place], samplings[index], step) for place, index in live.items()]
             live = {
                 place: index
@@ -91,6 +86,11 @@ def run_batch(model: LoadedModel, rollouts: Sequence[Rollout], sampling: Samplin
             }
             if not live:
                 break
+            places, last = list(live), [replies[index][-1] for index in live.values()]
+            for index, value in zip(
+                live.values(), (logits[places, last] - totals[places]).tolist(), strict=True
+            ):
+                log_p[index].append(value)
             if len(live) < _COMPACT_BELOW * batch.rows:
                 batch.select(list(live))
                 live = dict(enumerate(live.values()))
@@ -100,9 +100,21 @@ def run_batch(model: LoadedModel, rollouts: Sequence[Rollout], sampling: Samplin
             logits = batch.forward(tokens)
     means = sums.sums / sums.counts.clamp(min=1)[:, None]
     return [
-        Reply(rollout, str(model.tokenizer.decode(ids, skip_special_tokens=True)), len(ids), means[:, index])
+        Reply(
+            rollout,
+            str(model.tokenizer.decode(ids, skip_special_tokens=True)),
+            tuple(ids),
+            means[:, index],
+            tuple(log_p[index]),
+        )
         for index, (rollout, ids) in enumerate(zip(rollouts, replies, strict=True))
     ]
+
+
+def _sampling(base: Sampling, rollout: Rollout) -> Sampling:
+    # Samples are far apart, so that no question's numbers are another's.
+    seed = base.seed + rollout.question + 10_000 * rollout.sample
+    return replace(base, seed=seed, repetition_penalty=1.0)
 
 
 def _append(reply: list[int], token: int, ends: frozenset[int]) -> bool:

@@ -6,99 +6,176 @@ import hashlib
 import json
 import shutil
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from demo.engine.protocol import Sampling
-from demo.extraction.build import Built, build
+from demo.extraction.build import Built, build, choose_cast, fold_axes, with_cap
+from demo.extraction.controls import controls
 from demo.extraction.plan import DEFAULT, Plan, Rollout
-from demo.extraction.report import render
+from demo.extraction.report import write_report
 from demo.extraction.rollouts import run_batch
-from demo.extraction.state import State
+from demo.extraction.state import Judged, State
+from demo.extraction.sweep import Sweep, candidate_bands, choose
+from demo.extraction.uptake import Judge
+from demo.extraction.vectors import ALL, KEPT, Vectors
 from demo.models import LoadedModel
 from demo.progress import ProgressLine
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How an extraction runs. Rollouts are sampled as in the paper (temperature .7, top-p .9), but shorter."""
+    """How an extraction runs. Rollouts are sampled as in the paper (temperature .7, top-p .9).
+
+    least: rollouts a role must have taken up to count; keep_all: count every rollout, whatever the judge says; band and
+    floor: the cap, or None to choose it by a sweep.
+    """
 
     temperature: float = 0.7
     top_p: float = 0.9
-    max_new_tokens: int = 56
     seed: int = 0
     batch: int = 64
+    least: int = 3
+    keep_all: bool = False
     band: tuple[int, int] | None = None
-    floor: str = "p25"
+    floor: str | None = None
     command: str = "python -m demo.extraction"
 
+    def sampling(self, plan: Plan) -> Sampling:
+        return Sampling(self.temperature, self.top_p, plan.max_new_tokens, self.seed, 1.0)
+
     @property
-    def sampling(self) -> Sampling:
-        return Sampling(self.temperature, self.top_p, self.max_new_tokens, self.seed, 1.0)
+    def verdicts(self) -> tuple[str, ...]:
+        return ALL if self.keep_all else KEPT
 
 
-def extract(model: LoadedModel, plan: Plan, settings: Settings, out: Path) -> Built:
-    """Gather what `plan` asks for and write axis.safetensors, axis.json and report.md into `out`.
+def extract(model: LoadedModel, plan: Plan, settings: Settings, judge: Judge, out: Path) -> Built:
+    """Gather what `plan` asks for and write axis.safetensors, axis.json, report.md with its plots and rollouts.jsonl
+    into `out`.
 
     Unfinished work lives in out/.unfinished, one folder per combination of model, plan and settings, and is taken up
-    again by the next run with the same combination. It loses one batch at most.
+    again by the next run with the same combination. It loses one batch at most. UserError when too few roles were taken up.
     """
-    work = out / ".unfinished" / _fingerprint(model, plan, settings)
-    state = gather(model, plan, settings, work)
-    about_model = {
-        "id": model.spec,
-        "revision": model.revision,
-        "architecture": model.architecture,
-        "layers": len(model.layers),
-        "hidden_size": model.hidden_size,
-        "vocab_size": len(model.tokenizer),
-        "dtype": str(model.dtype).removeprefix("torch."),
-    }
-    counts = Counter(_kind(rollout) for rollout in plan.rollouts)
-    run = {
-        "questions": plan.questions,
-        "default_prompts": list(plan.default_prompts),
-        "rollouts": dict(counts),
-        "sampling": asdict(settings.sampling),
-        "created_with": {"command": settings.command},
-    }
-    built = build(state, plan, settings.band, settings.floor, about_model, run)
+    work = out / ".unfinished" / _fingerprint(model, plan, settings, judge)
+    state = gather(model, plan, settings, judge, work)
+    vectors = Vectors(state, plan, settings.verdicts)
+    built = build(
+        state, plan, choose_cast(vectors, plan, settings.least), vectors, _about(model, plan, settings, judge)
+    )
+    built = _choose_cap(built, model, plan, settings, work)
     built.axis.save(out)
-    (out / "report.md").write_text(render(built, dict(counts)), encoding="utf-8")
+    write_report(out, built, controls(built.axis, state, plan, vectors), plan)
     with (out / "rollouts.jsonl").open("w", encoding="utf-8") as file:
         file.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in state.texts)
     shutil.rmtree(out / ".unfinished", ignore_errors=True)
     return built
 
 
-def gather(model: LoadedModel, plan: Plan, settings: Settings, work: Path) -> State:
-    """All rollouts of the plan, from the saved state on."""
-    size, total = settings.batch, len(plan.rollouts)
-    batches = [plan.rollouts[start : start + size] for start in range(0, total, size)]
+def gather(model: LoadedModel, plan: Plan, settings: Settings, judge: Judge, work: Path) -> State:
+    """All rollouts of the plan, from the saved state on. Held-out ones come after the axis they are tested on."""
+    batches = _batches(plan.rollouts, settings.batch)
     state = State.load(work, work.name)
-    progress = ProgressLine("rollouts")
+    if state.held_out and state.verdicts != settings.verdicts:
+        state.forget_held_out(sum(batch[0].split == "extract" for batch in batches))
+    progress, axes = ProgressLine("rollouts"), None
     for batch in batches[state.batches :]:
-        progress.update(state.batches / len(batches), f"({len(state.texts)} of {total})")
-        state.add(run_batch(model, batch, settings.sampling))
+        progress.update(state.batches / len(batches), f"({len(state.texts)} of {len(plan.rollouts)})")
+        if batch[0].split == "held_out" and axes is None:
+            axes = fold_axes(choose_cast(Vectors(state, plan, settings.verdicts), plan, settings.least), plan)
+        for judged in _judged(model, plan, batch, settings, judge):
+            if batch[0].split != "held_out":
+                state.add(judged, plan.max_new_tokens)
+            else:
+                assert axes is not None
+                mean = judged.reply.mean
+                units = (torch.cat([mean, mean.new_ones(len(mean), 1)], dim=-1) * axes).sum(-1)
+                fold = plan.fold(judged.rollout.group) if judged.rollout.is_role else slice(None)
+                state.add_held_out(judged, units[fold])
+        state.batches, state.verdicts = state.batches + 1, settings.verdicts
         state.save(work, work.name)
-    progress.update(1.0, f"({total} rollouts)")
+    progress.update(1.0, f"({len(plan.rollouts)} rollouts)")
     return state
 
 
+def _judged(
+    model: LoadedModel, plan: Plan, batch: Sequence[Rollout], settings: Settings, judge: Judge
+) -> list[Judged]:
+    replies = run_batch(model, batch, settings.sampling(plan))
+    played = [reply for reply in replies if reply.rollout.is_role]
+    scores = dict(
+        zip((reply.rollout.index for reply in played), judge.scores(played, plan.instructions), strict=True)
+    )
+    return [
+        Judged(reply, score := scores.get(reply.rollout.index), score is None or score >= judge.threshold)
+        for reply in replies
+    ]
+
+
+def _batches(rollouts: Sequence[Rollout], size: int) -> list[Sequence[Rollout]]:
+    """Runs of at most `size` rollouts of one split."""
+    batches: list[Sequence[Rollout]] = []
+    start = 0
+    while start < len(rollouts):
+        end = start
+        while end < min(start + size, len(rollouts)) and rollouts[end].split == rollouts[start].split:
+            end += 1
+        batches.append(rollouts[start:end])
+        start = end
+    return batches
+
+
+def _choose_cap(built: Built, model: LoadedModel, plan: Plan, settings: Settings, work: Path) -> Built:
+    if settings.band is not None:
+        return with_cap(built, settings.band, settings.floor or "p25", (), "the command line")
+    trials = Sweep(model, built.axis, plan, work, settings.seed).run(candidate_bands(built.axis.layers))
+    best = choose(trials)
+    assert best.layers is not None and best.floor is not None
+    return with_cap(built, best.layers, settings.floor or best.floor, tuple(trials), "sweep")
+
+
+def _about(model: LoadedModel, plan: Plan, settings: Settings, judge: Judge) -> dict[str, Any]:
+    """Manifest entries that say what was run."""
+    return {
+        "model": {
+            "id": model.spec,
+            "revision": model.revision,
+            "architecture": model.architecture,
+            "layers": len(model.layers),
+            "hidden_size": model.hidden_size,
+            "vocab_size": len(model.tokenizer),
+            "dtype": str(model.dtype).removeprefix("torch."),
+        },
+        "questions": {split: len(texts) for split, texts in plan.questions.items()},
+        "default_prompts": list(plan.default_prompts),
+        "rollouts": dict(Counter(_kind(rollout) for rollout in plan.rollouts)),
+        "sampling": asdict(settings.sampling(plan)),
+        "uptake": {"judge": judge.name, "threshold": judge.threshold, "least": settings.least,
+                   "keep_all": settings.keep_all},
+        "created_with": {"command": settings.command},
+    }  # fmt: skip
+
+
 def _kind(rollout: Rollout) -> str:
-    side = "default" if rollout.group == DEFAULT else "roles"
-    return f"{side}, {'held out' if rollout.split == 'held_out' else 'for the axis'}"
+    side = rollout.group if not rollout.is_role else "roles"
+    place = {"extract": "for the axis", "held_out": "held out", "control": "control"}[rollout.split]
+    return f"{DEFAULT if rollout.group == DEFAULT else side}, {place}"
 
 
-def _fingerprint(model: LoadedModel, plan: Plan, settings: Settings) -> str:
+def _fingerprint(model: LoadedModel, plan: Plan, settings: Settings, judge: Judge) -> str:
     """Names everything the rollouts depend on, so that unlike runs are never mixed."""
     parts: list[Any] = [
         model.spec,
         model.revision,
         str(model.dtype),
-        asdict(settings.sampling),
+        asdict(settings.sampling(plan)),
         settings.batch,
+        judge.name,
+        judge.threshold,
+        settings.least,
     ]
-    parts += [[rollout.system, rollout.text, rollout.group, rollout.split] for rollout in plan.rollouts]
+    parts += [[r.system, r.text, r.group, r.split, r.half, r.sample] for r in plan.rollouts]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]

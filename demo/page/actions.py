@@ -18,6 +18,7 @@ from demo.errors import UserError
 from demo.page.controls import cap_values, plot_marks, read_settings
 from demo.page.session import Scenario, Session
 from demo.page.wire import Op, Updates, notice_op, reset_op, turn_op
+from demo.persona_map import persona_map
 
 log = logging.getLogger(__name__)
 
@@ -106,7 +107,12 @@ class Actions:
         except UserError:
             # A band that cannot be used is refused when a message is sent; starting anew must still work.
             figures = self._figures((False, *cap[1:]))
-        meta = {"model": self.model_name, "branches": list(BRANCHES), "figures": figures}
+        meta = {
+            "model": self.model_name,
+            "branches": list(BRANCHES),
+            "figures": figures,
+            "map": persona_map(self.axis),
+        }
         updates = Updates(session.conversation)
         updates.say(reset_op(session.conversation, meta), *more)
         return updates.take()

@@ -8,13 +8,14 @@ from typing import Any
 
 import gradio as gr
 
-from demo.axis import FLOOR_NAMES, AssistantAxis
+from demo.axis import AssistantAxis
 from demo.chat import TurnSettings, make_cap
 from demo.engine.protocol import Sampling
 from demo.errors import UserError
 from demo.plots import PlotMarks
 
 _FLOOR_INFO = "Percentile of default-Assistant replies that becomes the floor. Higher holds harder."
+_IMPORTED_INFO = "Published ceiling on role-wardness, as a floor. A lower number holds harder."
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,11 @@ def build_controls(axis: AssistantAxis, defaults: Sampling) -> Controls:
     with gr.Group():
         cap_on = gr.Checkbox(value=True, label="Cap on", elem_id="cap-on")
         floor = gr.Radio(
-            list(FLOOR_NAMES), value=axis.cap_floor, label="Floor", info=_FLOOR_INFO, elem_id="floor"
+            list(axis.floors),
+            value=axis.cap_floor,
+            label="Floor",
+            info=_IMPORTED_INFO if "import" in axis.manifest else _FLOOR_INFO,
+            elem_id="floor",
         )
         with gr.Row():
             first_layer = gr.Number(
@@ -117,7 +122,9 @@ def plot_marks(axis: AssistantAxis, cap: Sequence[Any]) -> PlotMarks:
     name = cap[1]
     return PlotMarks(
         probe_layer=axis.probe_layer,
-        floor=axis.floor_units(name, axis.probe_layer),
+        floor=axis.floor_units(name, axis.probe_layer)
+        if axis.probe_layer in axis.floor_layers(name)
+        else None,
         floor_name=name,
         floor_at_probe=axis.probe_layer in chosen.layers,
         cap_layers=(chosen.layers[0], chosen.layers[-1]),

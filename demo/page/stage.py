@@ -15,7 +15,15 @@ import plotly
 
 STATIC_DIR = Path(__file__).parent / "static"
 # Concatenated in this order: they are the body of one function.
-SCRIPTS = ("stage_model.js", "stage_panes.js", "stage_plots.js", "stage.js")
+SCRIPTS = (
+    "stage_model.js",
+    "stage_panes.js",
+    "stage_plots.js",
+    "stage_map_figure.js",
+    "stage_map.js",
+    "stage.js",
+)
+STYLES = ("stage.css", "stage_map.css")
 
 
 def plotly_head() -> str:
@@ -40,7 +48,7 @@ def stage() -> gr.HTML:
         value=None,
         html_template=_read("stage.html"),
         js_on_load="\n".join(_read(name) for name in SCRIPTS),
-        head=f"<style>\n{_read('stage.css')}\n</style>",
+        head="".join(f"<style>\n{_read(name)}\n</style>" for name in STYLES),
         apply_default_css=False,
         container=False,
         padding=False,

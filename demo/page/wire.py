@@ -38,6 +38,7 @@ def reply_json(reply: Reply) -> Op:
         "fired": reply.fired,
         "count": len(reply.read),
         "limit": reply.limit,
+        "place": _place(reply),
     }
 
 
@@ -107,8 +108,15 @@ class Updates:
 
     def _flush_tokens(self, index: int) -> None:
         for branch, tokens in self._tokens.items():
-            self._ops.append({"op": "tokens", "turn": index, "branch": branch, "tokens": tokens})
+            place = _place(self._conversation.turns[index].replies[branch])
+            said = {"op": "tokens", "turn": index, "branch": branch, "tokens": tokens}
+            self._ops.append(said if place is None else {**said, "place": place})
         self._tokens = {}
+
+
+def _place(reply: Reply) -> list[float] | None:
+    """Where the reply stands on the persona map so far."""
+    return None if reply.place is None else [round(value, 4) for value in reply.place]
 
 
 def _rounded(value: float | None) -> float | None:

@@ -13,6 +13,11 @@ function makeStage(root) {
     light: (branch, position) => BRANCHES.forEach((b) => panes[b].light(shown, b === branch ? position : null)),
     missing: () => showNotice(root, "The plotting script could not be loaded; the chat works without it.", "error"),
   });
+  const map = makeMap(root, { pick: (index) => pick(index, true) });
+  makeTabs(root, () => {
+    plots.touch(false);
+    map.touch();
+  });
   const latestButton = root.querySelector(".latest");
   latestButton.addEventListener("click", () => pick(turns.length - 1, true));
 
@@ -42,7 +47,13 @@ function makeStage(root) {
     shown = index;
     for (const branch of BRANCHES) panes[branch].mark(index);
     plots.show(index);
+    map.show(index);
     refreshHeaders();
+  }
+
+  function touch() {
+    plots.touch(true);
+    map.touch();
   }
 
   function pick(index, reveal = false) {
@@ -57,7 +68,7 @@ function makeStage(root) {
     for (const branch of BRANCHES) panes[branch].mount(index, turn);
     showEmpty(root, meta.empty_note, false);
     if (!pinned || index === shown) show(pinned ? index : turns.length - 1);
-    else plots.touch(true);
+    else touch();
   }
 
   function announce(index, branch, side) {
@@ -79,6 +90,7 @@ function makeStage(root) {
       }
       showEmpty(root, meta.empty_note, turns.length === 0);
       plots.reset(meta.figures, turns);
+      map.reset(meta.map, turns);
       if (turns.length) show(turns.length - 1);
       else refreshHeaders();
     },
@@ -103,8 +115,9 @@ function makeStage(root) {
       const side = turns[op.turn]?.sides[op.branch];
       if (!side || side.finish !== null) return;
       panes[op.branch].appendTokens(op.turn, op.tokens.filter((token) => addToken(side, token)));
+      side.place = op.place ?? side.place;
       if (op.turn === shown) refreshHeaders();
-      plots.touch(true);
+      touch();
     },
     turn_end(op) {
       const side = turns[op.turn]?.sides[op.branch];
@@ -113,7 +126,7 @@ function makeStage(root) {
       panes[op.branch].settle(op.turn, side);
       announce(op.turn, op.branch, side);
       if (op.turn === shown) refreshHeaders();
-      plots.touch(true);
+      touch();
     },
     turn(op) {
       put(op.turn, turnFromData(op.data));
@@ -132,6 +145,11 @@ function makeStage(root) {
     for (const op of seen ? value.ops.slice(start) : value.ops) apply[op.op]?.(op);
   }
 
+  function repaint() {
+    plots.repaint();
+    map.repaint();
+  }
+
   function onTokenHover(event) {
     const token = event.target.closest(".tok");
     if (!token || Number(token.closest(".turn").dataset.turn) !== shown) return;
@@ -140,7 +158,7 @@ function makeStage(root) {
 
   for (const branch of BRANCHES) panes[branch].log.addEventListener("pointerover", onTokenHover, { passive: true });
   // Gradio marks the dark theme with a class on the body.
-  new MutationObserver(() => plots.repaint()).observe(document.body, { attributes: true, attributeFilter: ["class"] });
+  new MutationObserver(repaint).observe(document.body, { attributes: true, attributeFilter: ["class"] });
   showEmpty(root, null, true);
   return { receive, counts: plots.counts };
 }

@@ -44,7 +44,7 @@ function emptySeries() {
 function newSide(branch) {
   return {
     branch, shown: [], series: emptySeries(), recent: [], sum: 0, known: 0, fired: 0,
-    finish: null, finalMean: null, finalFired: null, finalCount: null, limit: null, userMean: null,
+    finish: null, finalMean: null, finalFired: null, finalCount: null, limit: null, userMean: null, place: null,
   };
 }
 
@@ -87,6 +87,7 @@ function endSide(side, data) {
   side.finalFired = data.fired ?? null;
   side.finalCount = data.count ?? null;
   side.limit = data.limit ?? null;
+  side.place = data.place ?? null; // on the persona map: [PC1, PC2, PC3]
 }
 
 function meanOf(side) {

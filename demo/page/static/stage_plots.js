@@ -7,7 +7,7 @@ const BUTTONS = [["toImage", "zoom2d", "pan2d", "resetScale2d"]]; // nothing tha
 function palette(root) {
   const style = getComputedStyle(root);
   const read = (name) => style.getPropertyValue(`--stage-${name}`).trim();
-  const names = ["uncapped", "capped", "card", "ink", "quiet", "grid", "edge"];
+  const names = ["uncapped", "capped", "card", "ink", "quiet", "grid", "edge", "role-low", "role-mid", "role-high"];
   return { ...Object.fromEntries(names.map((name) => [name, read(name)])), size: parseFloat(style.fontSize) };
 }
 
@@ -238,7 +238,8 @@ function makePlots(root, hooks) {
     waiting = false;
     if (!tokenBoard.ready() || !turnBoard.ready()) return;
     const began = performance.now();
-    if (tokenPlot.extend()) updates += 1;
+    // Behind the map the token plot rests; what it missed is drawn when it is back.
+    if (tokenBoard.element.offsetWidth && tokenPlot.extend()) updates += 1;
     if (turnsDirty && began - turnsDrawnAt >= TURN_REDRAW_MS) drawTurns(began);
     // A slow machine draws less often instead of falling behind: at most a third of its time goes here.
     const cost = performance.now() - began;

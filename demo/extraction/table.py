@@ -1,0 +1,107 @@
+"""Evidence per decoder layer: how well the axis separates, how stable it is, and what the components say."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from demo.extraction.pca import common_component, pca
+from demo.extraction.plan import DEFAULT, FOLDS, Plan
+from demo.extraction.state import HALVES, State
+from demo.extraction.vectors import ALL, Cast, Vectors
+
+
+@dataclass(frozen=True)
+class LayerTable:
+    """Each [L]. norm: length of an axis unit; auc_choice, auc: default against held-out roles' rollouts on held-out
+    questions, on the roles that choose the probe layer and on the others; auc_unfiltered: as auc, with rollouts that
+    ignored their role; split_half: cosine of the axes from two halves of the rollouts with the same questions; cos_pc1:
+    |cosine| of the axis with PC1 of the role vectors; cos_common: the same with the PC1 that both halves share;
+    pc1_halves: |cosine| of the halves' own PC1s; pc1_share: of the variance; default_above: share of roles below the
+    default; cos_unfiltered: cosine with the axis that takes every rollout for role-play."""
+
+    norm: Tensor
+    auc_choice: Tensor
+    auc: Tensor
+    auc_unfiltered: Tensor
+    split_half: Tensor
+    cos_pc1: Tensor
+    cos_common: Tensor
+    pc1_halves: Tensor
+    pc1_share: Tensor
+    default_above: Tensor
+    cos_unfiltered: Tensor
+
+
+def layer_table(state: State, plan: Plan, vectors: Vectors, cast: Cast) -> LayerTable:
+    everyone = Vectors(state, plan, ALL)
+    halves = [vectors.cast(vectors.taken_up(1, [(0,), (1,)]) or cast.roles[:1], (half,)) for half in HALVES]
+    unit = cast.direction / cast.direction.norm(dim=-1, keepdim=True)
+    layers = range(len(unit))
+    main = [pca(cast.vectors[:, layer], unit[layer]) for layer in layers]
+    parts = [[pca(half.vectors[:, layer], unit[layer], 1) for layer in layers] for half in halves]
+    common = [
+        common_component(halves[0].vectors[:, layer], halves[1].vectors[:, layer], unit[layer])
+        for layer in layers
+    ]
+    return LayerTable(
+        norm=cast.direction.norm(dim=-1),
+        auc_choice=held_out_auc(state, plan, ("kept",), choosing=True),
+        auc=held_out_auc(state, plan, ("kept",), choosing=False),
+        auc_unfiltered=held_out_auc(state, plan, ALL, choosing=False),
+        split_half=torch.cosine_similarity(halves[0].direction, halves[1].direction, dim=-1),
+        cos_pc1=torch.stack([main[layer].directions[0] @ unit[layer] for layer in layers]),
+        cos_common=torch.stack([common[layer] @ unit[layer] for layer in layers]),
+        pc1_halves=torch.stack(
+            [(one.directions[0] @ other.directions[0]).abs() for one, other in zip(*parts, strict=True)]
+        ),
+        pc1_share=torch.stack([part.shares[0] for part in main]),
+        default_above=((cast.vectors * unit).sum(-1) < (cast.default_mean * unit).sum(-1)).float().mean(0),
+        cos_unfiltered=torch.cosine_similarity(
+            cast.direction, everyone.cast(everyone.taken_up(1)).direction, dim=-1
+        ),
+    )
+
+
+def held_out_auc(state: State, plan: Plan, verdicts: Sequence[str], *, choosing: bool) -> Tensor:
+    """P(a default rollout lies above a role rollout) per layer, [L], on questions and roles the axis never saw.
+
+    Every role is scored on an axis made without its fold. Every other role and default rollout is for choosing the probe
+    layer, the rest are for testing it. NaN where a side is empty.
+    """
+    part = slice(0 if choosing else 1, None, 2)
+    defaults = state.held_out.get(DEFAULT, [])[part]
+    wins: list[Tensor] = []
+    for fold in range(FOLDS):
+        roles = [role for role in plan.roles[part] if plan.fold(role) == fold]
+        below = [
+            value
+            for role in roles
+            for verdict in verdicts
+            for value in state.held_out.get(f"{role}/{verdict}", [])
+        ]
+        if below and defaults:
+            above = torch.stack([value[fold] for value in defaults])
+            wins += list(pairwise_wins(above, torch.stack(below)))
+    if not wins:
+        return torch.full((len(next(iter(state.sums.values()))),), float("nan"))
+    return torch.stack(wins).mean(0)
+
+
+def pairwise_wins(above: Tensor, below: Tensor) -> Tensor:
+    """For each value of `below` [m, L] the share of `above` [n, L] that is greater, ties half: [m, L]. Its mean is the AUC."""
+    greater = (above[:, None] > below[None]).float() + 0.5 * (above[:, None] == below[None]).float()
+    return greater.mean(0)
+
+
+def choose_probe(table: LayerTable) -> int:
+    """The layer at which default and role rollouts separate best, on the held-out rollouts meant for choosing.
+
+    The first sixth and the last tenth of the layers are left out: they sit close to tokens in and tokens out.
+    """
+    layers = len(table.auc_choice)
+    inner = range(layers // 6, layers - layers // 10)
+    return max(inner, key=lambda layer: float(table.auc_choice[layer].nan_to_num(0.0)))
