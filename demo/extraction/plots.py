@@ -50,18 +50,18 @@ def _roles(axes: Any, built: Built) -> None:
     axes.scatter([role["projection"] for role in roles], heights, s=9, c=colours, alpha=0.6, linewidths=0)
     axes.axvline(1, color=_GREEN, linewidth=1.5)
     axes.text(1, 0.62, "default Assistant", color=_GREEN, ha="center")
-    named = [*roles[:_LABELLED], *roles[-_LABELLED:]]
-    for place, role in enumerate(named):
-        low = place < _LABELLED
-        level = -0.5 - 0.13 * (place % _LABELLED)
-        axes.annotate(
-            role["name"].replace("_", " "),
-            (role["projection"], heights[place if low else len(roles) - len(named) + place]),
-            (role["projection"], level),
-            fontsize=7,
-            ha="left" if low else "right",
-            arrowprops={"arrowstyle": "-", "color": _GREY, "linewidth": 0.4},
-        )
+    low = range(min(_LABELLED, len(roles)))
+    high = range(max(len(low), len(roles) - _LABELLED), len(roles))
+    for places, side in ((low, "left"), (high, "right")):
+        for step, place in enumerate(places):
+            axes.annotate(
+                roles[place]["name"].replace("_", " "),
+                (roles[place]["projection"], heights[place]),
+                (roles[place]["projection"], -0.5 - 0.13 * step),
+                fontsize=7,
+                ha=side,
+                arrowprops={"arrowstyle": "-", "color": _GREY, "linewidth": 0.4},
+            )
     axes.set_ylim(-1.25, 0.75)
     axes.set_yticks([])
     axes.spines["left"].set_visible(False)

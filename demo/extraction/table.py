@@ -38,32 +38,50 @@ class LayerTable:
 
 def layer_table(state: State, plan: Plan, vectors: Vectors, cast: Cast) -> LayerTable:
     everyone = Vectors(state, plan, ALL)
-    halves = [vectors.cast(vectors.taken_up(1, [(0,), (1,)]) or cast.roles[:1], (half,)) for half in HALVES]
+    layers = range(cast.direction.shape[0])
     unit = cast.direction / cast.direction.norm(dim=-1, keepdim=True)
-    layers = range(len(unit))
     main = [pca(cast.vectors[:, layer], unit[layer]) for layer in layers]
-    parts = [[pca(half.vectors[:, layer], unit[layer], 1) for layer in layers] for half in halves]
-    common = [
-        common_component(halves[0].vectors[:, layer], halves[1].vectors[:, layer], unit[layer])
-        for layer in layers
-    ]
+    halves = _halves(vectors, unit)
     return LayerTable(
         norm=cast.direction.norm(dim=-1),
         auc_choice=held_out_auc(state, plan, ("kept",), choosing=True),
         auc=held_out_auc(state, plan, ("kept",), choosing=False),
         auc_unfiltered=held_out_auc(state, plan, ALL, choosing=False),
-        split_half=torch.cosine_similarity(halves[0].direction, halves[1].direction, dim=-1),
+        split_half=halves.axes,
         cos_pc1=torch.stack([main[layer].directions[0] @ unit[layer] for layer in layers]),
-        cos_common=torch.stack([common[layer] @ unit[layer] for layer in layers]),
-        pc1_halves=torch.stack(
-            [(one.directions[0] @ other.directions[0]).abs() for one, other in zip(*parts, strict=True)]
-        ),
+        cos_common=halves.common,
+        pc1_halves=halves.components,
         pc1_share=torch.stack([part.shares[0] for part in main]),
         default_above=((cast.vectors * unit).sum(-1) < (cast.default_mean * unit).sum(-1)).float().mean(0),
         cos_unfiltered=torch.cosine_similarity(
             cast.direction, everyone.cast(everyone.taken_up(1)).direction, dim=-1
         ),
     )
+
+
+@dataclass(frozen=True)
+class Halves:
+    """Two halves of the rollouts against each other, each [L], NaN where hardly any role is in both. axes: cosine of their
+    axes; components: |cosine| of their PC1s; common: cosine of the axis with the PC1 they share."""
+
+    axes: Tensor
+    components: Tensor
+    common: Tensor
+
+
+def _halves(vectors: Vectors, unit: Tensor) -> Halves:
+    roles = vectors.taken_up(1, [(half,) for half in HALVES])
+    if len(roles) < 2:
+        unknown = unit.new_full((len(unit),), float("nan"))
+        return Halves(unknown, unknown, unknown)
+    one, other = (vectors.cast(roles, (half,)) for half in HALVES)
+    rows = []
+    for layer, toward in enumerate(unit):
+        first, second = one.vectors[:, layer], other.vectors[:, layer]
+        ours, theirs = (pca(values, toward, 1).directions[0] for values in (first, second))
+        rows.append((float((ours @ theirs).abs()), float(common_component(first, second, toward) @ toward)))
+    components, common = torch.tensor(rows).T
+    return Halves(torch.cosine_similarity(one.direction, other.direction, dim=-1), components, common)
 
 
 def held_out_auc(state: State, plan: Plan, verdicts: Sequence[str], *, choosing: bool) -> Tensor:

@@ -11,6 +11,7 @@ import gradio as gr
 
 from demo.axis import AssistantAxis
 from demo.engine.protocol import Engine, Sampling
+from demo.gates import gate_banner
 from demo.page.actions import Actions
 from demo.page.controls import Controls, build_controls
 from demo.page.session import Scenario, Session
@@ -61,6 +62,9 @@ def build_page(
             buttons = [
                 gr.Button(s.title, size="sm", min_width=90, elem_classes="scenario") for s in scenarios
             ]
+        banner = gate_banner(axis.manifest)
+        if banner is not None:
+            gr.Markdown(banner, elem_id="gates")
         view = stage()
         with gr.Row(elem_id="say"):
             message = gr.Textbox(
