@@ -30,7 +30,18 @@ def overlap(first: str, second: str) -> float:
 
 
 def near_duplicates(texts: Sequence[str]) -> list[tuple[str, str]]:
-    return [(a, b) for a, b in combinations(texts, 2) if overlap(a, b) >= NEAR_DUPLICATE]
+    # The smaller set over the larger is the most that two can overlap: most pairs need no counting.
+    sets = sorted(((set(WORDS.findall(text.lower())), text) for text in texts), key=lambda pair: len(pair[0]))
+    return [
+        (a, b)
+        for (one, a), (other, b) in combinations(sets, 2)
+        if len(one) >= NEAR_DUPLICATE * len(other) and len(one & other) >= NEAR_DUPLICATE * len(one | other)
+    ]
+
+
+def test_near_duplicates_are_found_in_any_order() -> None:
+    texts = ["You are a calm old sailor.", "Speak like a storm.", "you are a calm, OLD sailor now"]
+    assert near_duplicates(texts) == near_duplicates(texts[::-1]) == [(texts[0], texts[2])]
 
 
 def strings(node: Any) -> Iterator[str]:

@@ -58,13 +58,13 @@ function makeMap(root, hooks) {
     const size = Math.max(10, colours.size * 0.75);
     const bounds = boundsFor(all);
     const { ranges, labels } = fit(bounds, size);
-    const layout = mapLayout(state.map, state.view, colours, ranges, size);
+    const { offsetWidth: width, offsetHeight: height } = element;
+    const layout = mapLayout(state.map, state.view, colours, ranges, size, width / height);
     if (!solid && matchMedia("(pointer: coarse)").matches) layout.dragmode = false; // a finger scrolls the page
     const config = {
       displaylogo: false, plotlyServerURL: "", responsive: false, doubleClick: "reset",
       modeBarButtons: solid ? SOLID_BUTTONS : BUTTONS,
     };
-    const { offsetWidth: width, offsetHeight: height } = element;
     drawn = { view: state.view, bounds, lengths: lengthsOf(all), width, height };
     await Plotly.react(element, mapTraces(state.map, all, state.view, colours, labels, size), layout, config);
     element.removeAllListeners("plotly_click");

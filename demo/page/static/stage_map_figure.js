@@ -117,8 +117,8 @@ function mapLabels(map, view, ranges, area, textWidth, lineHeight) {
   const roles = extremeRoles(map.roles).sort((a, b) => Math.abs(b[2]) - Math.abs(a[2]));
   const wanted = [
     { text: "default Assistant", place: map.default, gap: 9 },
-    { text: "average role", place: [0, 0, 0], gap: 7 },
     ...roles.map(([name, place]) => ({ text: name, place, gap: 4 })),
+    { text: "average role", place: [0, 0, 0], gap: 7 },
   ];
   const labels = wanted.map((label) => ({ ...label, at: toPixels(label.place) }));
   // The arrow counts as a row of dots.
@@ -212,7 +212,13 @@ function componentTitle(map, part, view) {
   return `PC${part + 1}${share}${toward}`;
 }
 
-function mapLayout(map, view, colours, ranges, size) {
+// Far enough away for the axes' names to be seen in a narrow box, too. ratio: its width over its height.
+function cameraFor(ratio) {
+  const far = Math.min(1.8, Math.max(1, 1.3 / ratio));
+  return { eye: { x: 0.75 * far, y: -1.95 * far, z: 0.75 * far }, center: { x: -0.02, y: 0, z: -0.12 } };
+}
+
+function mapLayout(map, view, colours, ranges, size, ratio) {
   const font = { family: MAP_FONT, size, color: colours.quiet };
   const axes = MAP_VIEWS[view].map((part, n) => ({
     range: ranges[n],
@@ -232,8 +238,7 @@ function mapLayout(map, view, colours, ranges, size) {
   };
   if (isSolid(view)) {
     const [xaxis, yaxis, zaxis] = axes.map((axis) => ({ ...axis, backgroundcolor: clear, showspikes: false }));
-    const camera = { eye: { x: 0.8, y: -1.9, z: 0.7 }, center: { x: 0.05, y: 0, z: -0.12 } };
-    return { ...layout, scene: { xaxis, yaxis, zaxis, aspectmode: "data", camera } };
+    return { ...layout, scene: { xaxis, yaxis, zaxis, aspectmode: "data", camera: cameraFor(ratio) } };
   }
   return { ...layout, xaxis: axes[0], yaxis: { ...axes[1], scaleanchor: "x" } };
 }
