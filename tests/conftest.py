@@ -9,7 +9,9 @@ import pytest
 import torch
 
 from demo.axis import AssistantAxis
+from demo.axis_import import ImportOptions
 from demo.models import LoadedModel, load_model
+from tests.published_axis import Published, write_caps
 
 
 @pytest.fixture(scope="session")
@@ -48,3 +50,18 @@ def with_components(axis: AssistantAxis, seed: int = 1) -> AssistantAxis:
 @pytest.fixture(scope="session")
 def repository() -> Path:
     return Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture
+def published() -> Published:
+    return Published()
+
+
+@pytest.fixture
+def options() -> ImportOptions:
+    return ImportOptions(experiment="layers_2:5-p0.25")
+
+
+@pytest.fixture
+def caps(tmp_path) -> Path:
+    return write_caps(tmp_path)

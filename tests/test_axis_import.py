@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import math
 from dataclasses import replace
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -16,32 +15,7 @@ from demo.axis import AssistantAxis, load_axis
 from demo.axis_import import ImportOptions, import_axis
 from demo.axis_import.floors import spans
 from demo.errors import UserError
-from tests.published_axis import (
-    HIDDEN,
-    LAYERS,
-    ROLES,
-    Published,
-    cap_at,
-    refused,
-    save,
-    vector_name,
-    write_caps,
-)
-
-
-@pytest.fixture
-def published() -> Published:
-    return Published()
-
-
-@pytest.fixture
-def options() -> ImportOptions:
-    return ImportOptions(experiment="layers_2:5-p0.25")
-
-
-@pytest.fixture
-def caps(tmp_path) -> Path:
-    return write_caps(tmp_path)
+from tests.published_axis import HIDDEN, LAYERS, ROLES, cap_at, refused, save, vector_name
 
 
 def test_a_whole_published_folder(published, options, tmp_path):

@@ -14,24 +14,9 @@ from demo import registry
 from demo.axis import load_axis
 from demo.axis_import import ImportOptions, import_axis, main
 from demo.axis_import.capping_config import parse_id
-from tests.published_axis import HIDDEN, LAYERS, Published, cap_at, experiment, refused, save, write_caps
+from tests.published_axis import HIDDEN, LAYERS, cap_at, experiment, refused, save
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-
-
-@pytest.fixture
-def published() -> Published:
-    return Published()
-
-
-@pytest.fixture
-def options() -> ImportOptions:
-    return ImportOptions(experiment="layers_2:5-p0.25")
-
-
-@pytest.fixture
-def caps(tmp_path) -> Path:
-    return write_caps(tmp_path)
 
 
 def test_the_experiment_is_chosen_never_guessed(published, tmp_path):

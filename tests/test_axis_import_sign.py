@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -12,22 +11,7 @@ import torch
 from demo import registry
 from demo.axis_import import ImportOptions, import_axis
 from demo.capping import clamp
-from tests.published_axis import HIDDEN, LAYERS, Published, cap_at, refused, save, vector_name, write_caps
-
-
-@pytest.fixture
-def published() -> Published:
-    return Published()
-
-
-@pytest.fixture
-def options() -> ImportOptions:
-    return ImportOptions(experiment="layers_2:5-p0.25")
-
-
-@pytest.fixture
-def caps(tmp_path) -> Path:
-    return write_caps(tmp_path)
+from tests.published_axis import HIDDEN, LAYERS, cap_at, refused, save, vector_name
 
 
 def test_a_role_ward_axis_with_anchors_is_turned_around(published, options, tmp_path):

@@ -11,17 +11,7 @@ import pytest
 import torch
 
 from demo.axis_import import ImportOptions
-from tests.published_axis import HIDDEN, Published, refused, save, vector_name
-
-
-@pytest.fixture
-def published() -> Published:
-    return Published()
-
-
-@pytest.fixture
-def options() -> ImportOptions:
-    return ImportOptions(experiment="layers_2:5-p0.25")
+from tests.published_axis import HIDDEN, refused, save, vector_name
 
 
 class Payload:

@@ -184,13 +184,13 @@ def test_an_external_judge_is_asked_and_believed(monkeypatch):
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
         judge = RemoteJudge(f"http://127.0.0.1:{server.server_port}/v1", "judge-model")
-        assert judge.scores([reply("I sway in the tide."), reply("I am polyps.")], {}) == [3.0, 3.0]
+        assert judge.scores([reply("I sway in the tide."), reply("I am polyps.")]) == [3.0, 3.0]
         asked = Endpoint.asked[-1]
         assert asked["model"] == "judge-model" and "coral reef" in asked["messages"][1]["content"]
         Endpoint.answer = "no idea"
         with pytest.raises(UserError, match="digit from 0 to 3"):
-            judge.scores([reply("x")], {})
+            judge.scores([reply("x")])
     finally:
         server.shutdown()
     with pytest.raises(UserError, match="gave no usable answer"):
-        RemoteJudge("http://127.0.0.1:9/v1", "m").scores([reply("x")], {})
+        RemoteJudge("http://127.0.0.1:9/v1", "m").scores([reply("x")])

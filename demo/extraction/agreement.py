@@ -120,7 +120,7 @@ def sample(spec: str, count: int, seed: int = 0, batch: int = 50) -> list[dict[s
         replies = run_batch(
             model, chosen[start : start + batch], Sampling(0.7, 0.9, plan.max_new_tokens, 0, 1.0)
         )
-        for reply, score in zip(replies, judge.scores(replies, plan.instructions), strict=True):
+        for reply, score in zip(replies, judge.scores(replies), strict=True):
             if reply.tokens:
                 rollout = reply.rollout
                 records.append(

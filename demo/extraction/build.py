@@ -67,9 +67,9 @@ def fold_axes(cast: Cast, plan: Plan) -> Tensor:
 
 def build(state: State, plan: Plan, cast: Cast, vectors: Vectors, run: dict[str, Any]) -> Built:
     """The axis before its cap was chosen: band and gates for it are filled in by `with_cap`. run: manifest entries."""
-    table = layer_table(state, plan, vectors, cast)
-    probe = choose_probe(table)
     parts = [pca(cast.vectors[:, layer], cast.direction[layer]) for layer in range(cast.direction.shape[0])]
+    table = layer_table(state, plan, vectors, cast, parts)
+    probe = choose_probe(table)
     axis = AssistantAxis(cast.direction, cast.role_mean, cast.default_mean, {}, {})
     defaults = (torch.stack(state.defaults) * axis.unit).sum(-1)
     floors = {name: torch.quantile(defaults, int(name[1:]) / 100, dim=0) for name in FLOOR_NAMES}

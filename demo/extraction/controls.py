@@ -23,7 +23,7 @@ class Controls:
     system prompt; neutral: mean of replies under long system prompts without a persona; cos_full_length: cosine of the
     axis with the one from replies cut off at the length limit alone, so of equal length, None when a side has none;
     tokens: mean reply length by side; inside: length
-    of the unit axis's part within the first 3 and 10 components."""
+    of the unit axis's part within the first 1, 3 and 10 components."""
 
     default_gap: float
     prompts: dict[str, float]

@@ -37,7 +37,7 @@ class RemoteJudge:
         key = os.environ.get("OPENAI_API_KEY")
         self._headers = {"Authorization": f"Bearer {key}"} if key else {}
 
-    def scores(self, replies: Sequence[Reply], instructions: dict[str, tuple[str, ...]]) -> list[float]:
+    def scores(self, replies: Sequence[Reply]) -> list[float]:
         with httpx.Client(headers=self._headers, timeout=60) as client, ThreadPoolExecutor(_AT_ONCE) as pool:
             return list(pool.map(lambda reply: self._score(client, reply), replies))
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from demo.axis import FLOOR_NAMES, AssistantAxis
 from demo.extraction.build import Built
 from demo.extraction.controls import Controls
-from demo.extraction.plan import Plan
 from demo.extraction.plots import write_plots
 from demo.extraction.ranks import compare, published_order
 from demo.extraction.sweep import LEAST_SAME, MOST_PERPLEXITY, Trial
@@ -23,7 +22,7 @@ _GATE_WORDS = {
 }
 
 
-def write_report(out: Path, built: Built, controls: Controls, plan: Plan) -> None:
+def write_report(out: Path, built: Built, controls: Controls) -> None:
     """Write report.md and its pictures into `out`."""
     pictures = write_plots(out, built)
     parts = [

@@ -68,7 +68,7 @@ def extract(model: LoadedModel, plan: Plan, settings: Settings, judge: Judge, ou
     )
     built = _choose_cap(built, model, plan, settings, work)
     built.axis.save(out)
-    write_report(out, built, controls(built.axis, state, plan, vectors), plan)
+    write_report(out, built, controls(built.axis, state, plan, vectors))
     with (out / "rollouts.jsonl").open("w", encoding="utf-8") as file:
         file.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in state.texts)
     shutil.rmtree(out / ".unfinished", ignore_errors=True)
@@ -106,9 +106,7 @@ def _judged(
 ) -> list[Judged]:
     replies = run_batch(model, batch, settings.sampling(plan))
     played = [reply for reply in replies if reply.rollout.is_role]
-    scores = dict(
-        zip((reply.rollout.index for reply in played), judge.scores(played, plan.instructions), strict=True)
-    )
+    scores = dict(zip((reply.rollout.index for reply in played), judge.scores(played), strict=True))
     return [
         Judged(reply, score := scores.get(reply.rollout.index), score is None or score >= judge.threshold)
         for reply in replies
@@ -131,7 +129,9 @@ def _batches(rollouts: Sequence[Rollout], size: int) -> list[Sequence[Rollout]]:
 def _choose_cap(built: Built, model: LoadedModel, plan: Plan, settings: Settings, work: Path) -> Built:
     if settings.band is not None:
         return with_cap(built, settings.band, settings.floor or "p25", (), "the command line")
-    trials = Sweep(model, built.axis, plan, work, settings.seed).run(candidate_bands(built.axis.layers))
+    # The rollouts are shared by runs that count other ones of them; the axis, and so the sweep, is not.
+    path = work / f"sweep-{'-'.join(settings.verdicts)}.json"
+    trials = Sweep(model, built.axis, plan, path, settings.seed).run(candidate_bands(built.axis.layers))
     best = choose(trials)
     assert best.layers is not None and best.floor is not None
     return with_cap(built, best.layers, settings.floor or best.floor, tuple(trials), "sweep")

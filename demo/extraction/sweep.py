@@ -67,12 +67,12 @@ class Question:
 class Sweep:
     """Tries settings one by one, keeping each result on disk."""
 
-    def __init__(self, model: LoadedModel, axis: AssistantAxis, plan: Plan, work: Path, seed: int) -> None:
+    def __init__(self, model: LoadedModel, axis: AssistantAxis, plan: Plan, path: Path, seed: int) -> None:
         self._engine = TransformersEngine(model, axis, kv_budget=0)
         self._model, self._axis = model, axis
         self._questions = sweep_questions(plan, axis)
         self._limit, self._seed = min(plan.max_new_tokens, 64), seed
-        self._path = work / "sweep.json"
+        self._path = path
         self._done: dict[str, dict[str, Any]] = (
             json.loads(self._path.read_text()) if self._path.is_file() else {}
         )

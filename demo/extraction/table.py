@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from demo.extraction.pca import common_component, pca
+from demo.extraction.pca import Pca, common_component, pca
 from demo.extraction.plan import DEFAULT, FOLDS, Plan
 from demo.extraction.state import HALVES, State
 from demo.extraction.vectors import ALL, Cast, Vectors
@@ -36,11 +36,11 @@ class LayerTable:
     cos_unfiltered: Tensor
 
 
-def layer_table(state: State, plan: Plan, vectors: Vectors, cast: Cast) -> LayerTable:
+def layer_table(state: State, plan: Plan, vectors: Vectors, cast: Cast, parts: Sequence[Pca]) -> LayerTable:
+    """parts: the components of the cast's vectors, one a layer."""
     everyone = Vectors(state, plan, ALL)
     layers = range(cast.direction.shape[0])
     unit = cast.direction / cast.direction.norm(dim=-1, keepdim=True)
-    main = [pca(cast.vectors[:, layer], unit[layer]) for layer in layers]
     halves = _halves(vectors, unit)
     return LayerTable(
         norm=cast.direction.norm(dim=-1),
@@ -48,10 +48,10 @@ def layer_table(state: State, plan: Plan, vectors: Vectors, cast: Cast) -> Layer
         auc=held_out_auc(state, plan, ("kept",), choosing=False),
         auc_unfiltered=held_out_auc(state, plan, ALL, choosing=False),
         split_half=halves.axes,
-        cos_pc1=torch.stack([main[layer].directions[0] @ unit[layer] for layer in layers]),
+        cos_pc1=torch.stack([parts[layer].directions[0] @ unit[layer] for layer in layers]),
         cos_common=halves.common,
         pc1_halves=halves.components,
-        pc1_share=torch.stack([part.shares[0] for part in main]),
+        pc1_share=torch.stack([part.shares[0] for part in parts]),
         default_above=((cast.vectors * unit).sum(-1) < (cast.default_mean * unit).sum(-1)).float().mean(0),
         cos_unfiltered=torch.cosine_similarity(
             cast.direction, everyone.cast(everyone.taken_up(1)).direction, dim=-1

@@ -28,8 +28,8 @@ class Judge(Protocol):
     name: str
     threshold: float
 
-    def scores(self, replies: Sequence[Reply], instructions: dict[str, tuple[str, ...]]) -> list[float]:
-        """One score per reply, higher for more of the role. Empty replies score -inf. instructions: role -> prompts."""
+    def scores(self, replies: Sequence[Reply]) -> list[float]:
+        """One score per reply, higher for more of the role. Empty replies score -inf."""
         ...
 
 
@@ -42,7 +42,7 @@ class LikelihoodJudge:
         self._model = model
         self.threshold = uptake_threshold() if threshold is None else threshold
 
-    def scores(self, replies: Sequence[Reply], instructions: dict[str, tuple[str, ...]]) -> list[float]:
+    def scores(self, replies: Sequence[Reply]) -> list[float]:
         full = [reply for reply in replies if reply.tokens]
         texts = [
             Text(
@@ -70,7 +70,7 @@ class NoJudge:
     name = "none"
     threshold = 0.0
 
-    def scores(self, replies: Sequence[Reply], instructions: dict[str, tuple[str, ...]]) -> list[float]:
+    def scores(self, replies: Sequence[Reply]) -> list[float]:
         return [1.0 if reply.tokens else -float("inf") for reply in replies]
 
 
