@@ -8,24 +8,14 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import resource
 import statistics
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from demo.bench import MESSAGES, Bench, add_model_options, make_bench
 from demo.chat import BRANCHES, Conversation
 from demo.errors import UserError
-
-
-def resident_mib() -> float:
-    """Memory this process holds now, MiB (the peak where the system does not tell the current value)."""
-    try:
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
-        return pages * resource.getpagesize() / 2**20
-    except OSError:
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+from demo.memory import resident_mib
 
 
 def run(bench: Bench, turns: int) -> list[dict[str, float]]:

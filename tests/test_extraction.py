@@ -15,7 +15,8 @@ from demo.components import probe_components
 from demo.errors import UserError
 from demo.extraction import run as extraction
 from demo.extraction.__main__ import main
-from demo.extraction.build import choose_cast, default_band, fold_axes, gate
+from demo.extraction.build import choose_cast, default_band, fold_axes
+from demo.extraction.gates import gate
 from demo.extraction.plan import DEFAULT, FOLDS, NEUTRAL, Plan, make_plan
 from demo.extraction.presets import PRESETS, Preset
 from demo.extraction.rollouts import run_batch

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from demo.extraction.build import GATES
+from demo.extraction.gates import GATES
 from demo.gates import GATE_WORDS, failed_gates, gate_banner
 
 

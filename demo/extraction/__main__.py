@@ -6,6 +6,7 @@ import argparse
 import json
 import shlex
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,11 +18,12 @@ from demo.extraction.presets import PRESETS, Preset
 from demo.extraction.remote_judge import RemoteJudge
 from demo.extraction.run import Settings, extract
 from demo.extraction.uptake import Judge, LikelihoodJudge, NoJudge
+from demo.memory import peak_mib
 from demo.models import DEFAULT_MODEL, LoadedModel, load_model
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    options = _parser().parse_args(arguments)
+    options, started = _parser().parse_args(arguments), time.monotonic()
     try:
         band = _band(options.cap_layers)
         model = load_model(options.model, device=options.device, dtype=options.dtype, progress=_say)
@@ -54,8 +56,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         f"probe layer {built.axis.probe_layer}, cap {first}-{last} at {built.axis.cap_floor}; wrote "
         f"{out / 'axis.safetensors'}, axis.json and report.md"
     )
+    minutes, peak = (time.monotonic() - started) / 60, peak_mib()
+    print(f"this run took {minutes:.1f} min, at most {peak / 1024:.2f} GiB of memory")
     if options.json:
-        content = {"probe_layer": built.axis.probe_layer, "cap": built.axis.manifest["cap"], "gates": gates}
+        content = {"probe_layer": built.axis.probe_layer, "cap": built.axis.manifest["cap"], "gates": gates,
+                   "minutes": round(minutes, 1), "peak_mib": round(peak)}  # fmt: skip
         options.json.write_text(json.dumps(content, indent=1) + "\n")
     return 0
 

@@ -21,7 +21,7 @@ from demo.errors import UserError
 from demo.extraction.plan import ASSETS, make_plan
 from demo.extraction.presets import PRESETS
 from demo.extraction.rollouts import run_batch
-from demo.extraction.uptake import LikelihoodJudge
+from demo.extraction.uptake import JUDGED, LikelihoodJudge
 from demo.jsonfile import read_object
 from demo.models import DEFAULT_MODEL, load_model
 
@@ -117,9 +117,7 @@ def sample(spec: str, count: int, seed: int = 0, batch: int = 50) -> list[dict[s
     judge = LikelihoodJudge(model, threshold=0.0)
     records = []
     for start in range(0, count, batch):
-        replies = run_batch(
-            model, chosen[start : start + batch], Sampling(0.7, 0.9, plan.max_new_tokens, 0, 1.0)
-        )
+        replies = run_batch(model, chosen[start : start + batch], Sampling(0.7, 0.9, JUDGED, 0, 1.0))
         for reply, score in zip(replies, judge.scores(replies), strict=True):
             if reply.tokens:
                 rollout = reply.rollout

@@ -10,23 +10,13 @@ from torch import Tensor
 
 from demo.axis import FLOOR_NAMES, AssistantAxis
 from demo.errors import UserError
+from demo.extraction.gates import gate
 from demo.extraction.pca import Pca, pca
 from demo.extraction.plan import FOLDS, Plan
 from demo.extraction.state import State
-from demo.extraction.sweep import LEAST_SAME, MOST_PERPLEXITY, Trial
+from demo.extraction.sweep import Trial
 from demo.extraction.table import LayerTable, choose_probe, layer_table
 from demo.extraction.vectors import ALL, Cast, Vectors
-
-# Thresholds a trustworthy axis should meet. fluency is an upper bound, the others are lower ones.
-GATES = {
-    "split_half": 0.95,
-    "cos_pc1": 0.6,
-    "default_above_roles": 0.9,
-    "auc": 0.95,
-    "fluency": MOST_PERPLEXITY,
-    "sameness": LEAST_SAME,
-}
-_UPPER = ("fluency",)
 
 
 @dataclass(frozen=True)
@@ -115,12 +105,6 @@ def with_cap(built: Built, layers: tuple[int, int], floor: str, trials: tuple[Tr
 def default_band(layers: int) -> tuple[int, int]:
     """Capped layers where nothing better is known: depth .60 to .86, as the band that works on 30 layers (18-25)."""
     return round(0.6 * layers), max(round(0.6 * layers), round(26 / 30 * layers) - 1)
-
-
-def gate(name: str, value: float) -> dict[str, Any]:
-    passed = value <= GATES[name] if name in _UPPER else value >= GATES[name]
-    # NaN, where one side of a comparison is empty, cannot be written as JSON and does not pass.
-    return {"value": round(value, 4) if value == value else None, "threshold": GATES[name], "passed": passed}
 
 
 def _gates(table: LayerTable, probe: int) -> dict[str, dict[str, Any]]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from demo.extraction.build import Built
+from demo.extraction.gates import MOST_PERPLEXITY
 
 # Okabe-Ito colours, told apart by colour-blind readers.
 _BLUE, _ORANGE, _GREEN, _GREY = "#0072B2", "#D55E00", "#009E73", "#767676"
@@ -103,8 +104,6 @@ def _variance(axes: Any, built: Built) -> None:
 
 
 def _sweep(axes: Any, built: Built) -> None:
-    from demo.extraction.sweep import MOST_PERPLEXITY
-
     uncapped, capped = built.trials[0], built.trials[1:]
     for number, trial in enumerate(capped):
         chosen = list(trial.layers or ()) == built.axis.manifest["cap"]["layers"] and (

@@ -8,9 +8,10 @@ from pathlib import Path
 from demo.axis import FLOOR_NAMES, AssistantAxis
 from demo.extraction.build import Built
 from demo.extraction.controls import Controls
+from demo.extraction.gates import LEAST_SAME, MOST_PERPLEXITY
 from demo.extraction.plots import write_plots
 from demo.extraction.ranks import compare, published_order
-from demo.extraction.sweep import LEAST_SAME, MOST_PERPLEXITY, Trial
+from demo.extraction.sweep import Trial
 
 _GATE_WORDS = {
     "split_half": "cosine of the axes from two halves of the rollouts, same roles and questions on both",

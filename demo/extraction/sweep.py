@@ -17,16 +17,13 @@ from typing import Any
 from demo.axis import FLOOR_NAMES, AssistantAxis
 from demo.engine.protocol import Cap, Message, Request, Sampling, TokenEvent
 from demo.engine.transformers_engine import TransformersEngine
+from demo.extraction.gates import passes
 from demo.extraction.plan import Plan
 from demo.extraction.reading import Text, read_texts
 from demo.models import LoadedModel
 from demo.progress import ProgressLine
 from demo.spans import render_chat
 
-# A setting qualifies when capped replies are at most this much more surprising, token by token, to the unsteered model...
-MOST_PERPLEXITY = 1.1
-# ... and at least this share of the plain questions answered rightly without a cap are answered rightly with it.
-LEAST_SAME = 0.95
 FIRST_FLOOR = "p25"
 
 
@@ -53,7 +50,7 @@ class Trial:
         return self.perplexity / uncapped.perplexity
 
     def qualifies(self, uncapped: Trial) -> bool:
-        return self.fluency(uncapped) <= MOST_PERPLEXITY and self.same >= LEAST_SAME
+        return passes("fluency", self.fluency(uncapped)) and passes("sameness", self.same)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from demo.extraction.gates import passes
 from demo.extraction.pca import Pca, common_component, pca
 from demo.extraction.plan import DEFAULT, FOLDS, Plan
 from demo.extraction.state import HALVES, State
@@ -116,10 +117,20 @@ def pairwise_wins(above: Tensor, below: Tensor) -> Tensor:
 
 
 def choose_probe(table: LayerTable) -> int:
-    """The layer at which default and role rollouts separate best, on the held-out rollouts meant for choosing.
+    """The layer at which default and role rollouts separate best, on the held-out rollouts meant for choosing, among the
+    layers whose axis is sound: the same from both halves, the roles' main direction of difference, the default above them.
 
-    The first sixth and the last tenth of the layers are left out: they sit close to tokens in and tokens out.
+    Separation alone picks badly: a layer can tell the sides apart by something that other questions or other roles do not
+    show, and then its axis differs between halves. Where no layer passes every such gate, those that pass most count. The
+    first sixth and the last tenth of the layers are left out: they sit close to tokens in and tokens out.
     """
     layers = len(table.auc_choice)
     inner = range(layers // 6, layers - layers // 10)
-    return max(inner, key=lambda layer: float(table.auc_choice[layer].nan_to_num(0.0)))
+    columns = (("split_half", table.split_half), ("cos_pc1", table.cos_pc1.abs()),
+               ("default_above_roles", table.default_above))  # fmt: skip
+    sound = {layer: sum(passes(name, float(values[layer])) for name, values in columns) for layer in inner}
+    best = max(sound.values())
+    return max(
+        (layer for layer in inner if sound[layer] == best),
+        key=lambda layer: float(table.auc_choice[layer].nan_to_num(0.0)),
+    )

@@ -20,6 +20,8 @@ from demo.models import LoadedModel
 from demo.spans import render_chat
 
 MARKED = 5
+# A longer reply's most telling tokens tell more, so all are judged on as many tokens as the labelled ones had.
+JUDGED = 40
 
 
 class Judge(Protocol):
@@ -47,13 +49,15 @@ class LikelihoodJudge:
         texts = [
             Text(
                 render_chat(self._model.tokenizer, [{"role": "user", "content": reply.rollout.text}]).ids,
-                reply.tokens,
+                reply.tokens[:JUDGED],
             )
             for reply in full
         ]
         default = iter(read_texts(self._model, texts))
         return [
-            uptake_score(reply.log_p, next(default).log_p.tolist()) if reply.tokens else -float("inf")
+            uptake_score(reply.log_p[:JUDGED], next(default).log_p.tolist())
+            if reply.tokens
+            else -float("inf")
             for reply in replies
         ]
 
