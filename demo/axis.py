@@ -39,9 +39,9 @@ class AssistantAxis:
     """An axis for one model of L decoder layers and hidden size D. All tensors float32 on the CPU.
 
     direction, role_mean, default_mean [L, D]; floors: name -> [L] raw projection units, -inf at layers without a floor,
-    where "p25" is the 25th percentile of default-Assistant reply means; role_vectors [R, L, D] or None; manifest: the
-    content of axis.json; pca [3, L, D] or None: unit rows, the first principal components of the centred role vectors of each layer, each
-    with its sign such that the Assistant's side is positive.
+    where "p25" is the 25th percentile of default-Assistant reply means; manifest: the content of axis.json;
+    pca [3, L, D] or None: unit rows, the first principal components of the centred role vectors of each layer, each with
+    its sign such that the Assistant's side is positive.
     """
 
     direction: Tensor
@@ -49,7 +49,6 @@ class AssistantAxis:
     default_mean: Tensor
     floors: dict[str, Tensor]
     manifest: dict[str, Any] = field(default_factory=dict)
-    role_vectors: Tensor | None = None
     pca: Tensor | None = None
 
     @cached_property
@@ -144,8 +143,6 @@ class AssistantAxis:
             "default_mean": self.default_mean,
         }
         tensors |= {f"{_FLOOR}{name}": value for name, value in self.floors.items()}
-        if self.role_vectors is not None:
-            tensors["role_vectors"] = self.role_vectors
         if self.pca is not None:
             tensors["pca"] = self.pca
         save_file(
@@ -187,7 +184,6 @@ def load_axis(where: str | Path) -> AssistantAxis:
             if key.startswith(_FLOOR)
         },
         manifest=manifest,
-        role_vectors=tensors["role_vectors"].float() if "role_vectors" in tensors else None,
         pca=tensors["pca"].float() if "pca" in tensors else None,
     )
     check_axis(axis, folder)

@@ -21,6 +21,7 @@ from demo.extraction.plan import DEFAULT, FOLDS, NEUTRAL, Plan, make_plan
 from demo.extraction.presets import PRESETS, Preset
 from demo.extraction.rollouts import run_batch
 from demo.extraction.state import State
+from demo.extraction.table import held_out_auc
 from demo.extraction.uptake import LikelihoodJudge, NoJudge
 from demo.extraction.vectors import ALL, Vectors
 from demo.models import LoadedModel
@@ -223,6 +224,22 @@ def test_held_out_projections_are_axis_units_of_the_fold_without_the_role(tiny, 
             torch.testing.assert_close(placed, torch.full_like(placed, units), rtol=1e-3, atol=1e-3)
     assert {len(values) for values in state.held_out.values()} == {1, len(plan.default_prompts) * 24}
     assert state.count(NEUTRAL) == len(plan.questions["extract"])
+
+
+def test_held_out_auc_is_the_share_of_pairs_in_the_right_order(tiny, plan, tmp_path):
+    state = extraction.gather(tiny, plan, SETTINGS, NoJudge(), tmp_path / "work")
+    records = [record for record in state.texts if record["split"] == "held_out" and record["tokens"]]
+    defaults = [record["question"] for record in records if record["group"] == DEFAULT]
+    above = list(zip(defaults, state.held_out[DEFAULT], strict=True))[1::2]
+    for same in (False, True):
+        pairs = []
+        for role in plan.roles[1::2]:
+            for below in state.held_out[f"{role}/kept"]:
+                asked = next(record["question"] for record in records if record["group"] == role)
+                rows = [value[plan.fold(role)] for question, value in above if question == asked or not same]
+                pairs.append(torch.stack([(row > below).float() for row in rows]).mean(0))
+        found = held_out_auc(state, plan, ("kept",), choosing=False, same_question=same)
+        torch.testing.assert_close(found, torch.stack(pairs).mean(0))
 
 
 def test_roles_that_were_not_taken_up_leave_the_axis_but_not_the_list(tiny, plan, tmp_path):

@@ -14,15 +14,15 @@ from hypothesis import strategies as st
 
 from demo.errors import UserError
 from demo.extraction.agreement import agreement, best_threshold, kappa
-from demo.extraction.pca import common_component, pca, subspace_cosine
 from demo.extraction.plan import ASSETS, Rollout
 from demo.extraction.ranks import compare, published_order, spearman
 from demo.extraction.reading import Text, read_texts
 from demo.extraction.remote_judge import RemoteJudge
 from demo.extraction.rollouts import Reply
 from demo.extraction.sweep import Trial, candidate_bands, choose, is_right
-from demo.extraction.table import pairwise_wins
+from demo.extraction.table import LayerTable, choose_probe, pairwise_wins
 from demo.extraction.uptake import uptake_score, uptake_threshold
+from demo.pca import common_component, pca, subspace_cosine
 
 FLOATS = st.floats(-50, 50, allow_nan=False).map(lambda value: round(value, 3))
 
@@ -30,6 +30,22 @@ FLOATS = st.floats(-50, 50, allow_nan=False).map(lambda value: round(value, 3))
 def test_auc_by_hand():
     wins = pairwise_wins(torch.tensor([[2.0], [3.0]]), torch.tensor([[1.0], [2.0]]))
     assert wins.mean().item() == pytest.approx(3.5 / 4)
+
+
+def test_the_probe_layer_separates_best_among_the_sound_ones():
+    layers = 12
+
+    def table(auc: dict[int, float], unsound: set[int]) -> LayerTable:
+        columns = {name: torch.full((layers,), 0.97) for name in LayerTable.__dataclass_fields__}
+        columns["auc_choice"] = torch.tensor([auc.get(layer, 0.5) for layer in range(layers)])
+        columns["split_half"] = torch.tensor([0.8 if layer in unsound else 0.97 for layer in range(layers)])
+        return LayerTable(**columns)
+
+    best = {0: 0.99, 4: 0.95, 7: 0.9, 11: 0.99}
+    assert choose_probe(table(best, set())) == 4, "the outermost layers do not count"
+    assert choose_probe(table(best, {4})) == 7, "an axis that differs between halves does not count"
+    assert choose_probe(table(best, set(range(layers)))) == 4, "where none is sound, separation alone decides"
+    assert choose_probe(table({7: float("nan"), 8: 0.4}, set())) != 7
 
 
 @given(st.lists(st.tuples(FLOATS, FLOATS), min_size=3, max_size=30))

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from demo.axis import AssistantAxis
+from demo.pca import pca
 
 COMPONENTS = 3
-_FLAT = 1e-9  # a share of the first component's variance below this is rounding, not a direction
 
 
 def role_mean(roles: dict[str, Tensor]) -> Tensor:
@@ -36,18 +36,11 @@ def principal_components(roles: dict[str, Tensor], direction: Tensor) -> Tensor 
     Unit rows, each with the sign that gives it a cosine >= 0 with `direction` [L, D]: a component's own sign means
     nothing. None where there are too few roles, or too similar ones, for three components.
     """
-    if len(roles) <= COMPONENTS:
-        return None
     layers = []
-    for layer, axis in enumerate(direction):
+    for layer, toward in enumerate(direction):
         vectors = torch.stack([vector[layer] for vector in roles.values()]).double()
-        centred = vectors - vectors.mean(0)
-        # Hundreds of roles, thousands of dimensions: the small Gram matrix has the same components.
-        variances, mixes = torch.linalg.eigh(centred @ centred.T)
-        if float(variances[-COMPONENTS]) <= _FLAT * float(variances[-1]):
+        found = pca(vectors, toward, COMPONENTS).directions
+        if len(found) < COMPONENTS:
             return None
-        rows = mixes[:, -COMPONENTS:].flip(1).T @ centred
-        rows = torch.nn.functional.normalize(rows, dim=-1)
-        sense = torch.where(rows @ axis.double() < 0, -1.0, 1.0)
-        layers.append((rows * sense[:, None]).float())
-    return torch.stack(layers, dim=1)
+        layers.append(found)
+    return torch.stack(layers, dim=1) if layers else None

@@ -11,12 +11,12 @@ from torch import Tensor
 from demo.axis import FLOOR_NAMES, AssistantAxis
 from demo.errors import UserError
 from demo.extraction.gates import gate
-from demo.extraction.pca import Pca, pca
 from demo.extraction.plan import FOLDS, Plan
 from demo.extraction.state import State
 from demo.extraction.sweep import Trial
 from demo.extraction.table import LayerTable, choose_probe, layer_table
 from demo.extraction.vectors import ALL, Cast, Vectors
+from demo.pca import Pca, pca
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from demo.axis import AssistantAxis
-from demo.extraction.pca import pca, subspace_cosine
 from demo.extraction.plan import DEFAULT, NEUTRAL, Plan
 from demo.extraction.state import HALVES, State
 from demo.extraction.vectors import Vectors
+from demo.pca import pca, subspace_cosine
 
 
 @dataclass(frozen=True)

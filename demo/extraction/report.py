@@ -119,9 +119,11 @@ def _uptake(built: Built) -> Iterator[str]:
     if uptake["keep_all"]:
         yield "Every rollout was counted all the same (--keep-all)."
     yield ""
+    aucs = (built.table.auc, built.table.auc_same_question, built.table.auc_unfiltered)
+    taken_up, same, everything = (_number(float(values[probe])) for values in aucs)
     yield (
-        f"Held-out AUC at the probe layer: {_number(float(built.table.auc[probe]))} over rollouts that were taken up, "
-        f"{_number(float(built.table.auc_unfiltered[probe]))} over all."
+        f"Held-out AUC at the probe layer: {taken_up} over rollouts that were taken up, {same} when each is compared with "
+        f"default replies to its own question only, {everything} over all rollouts."
     )
 
 

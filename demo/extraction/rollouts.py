@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
@@ -60,66 +60,75 @@ class LayerSums:
         return hook
 
 
+@dataclass(slots=True)
+class _Draft:
+    """A reply as far as it is written."""
+
+    sampling: Sampling
+    tokens: list[int] = field(default_factory=list)
+    log_p: list[float] = field(default_factory=list)
+
+    def grow(self, logits: Tensor, total: Tensor, step: int, ends: frozenset[int]) -> bool:
+        """Draw the next token from one row's logits [V]; whether the reply goes on. total: their log-sum-exp."""
+        token = draw(logits, self.sampling, step)
+        if token in ends:
+            return False
+        self.tokens.append(token)
+        self.log_p.append(float(logits[token] - total))
+        return True
+
+
 def run_batch(model: LoadedModel, rollouts: Sequence[Rollout], sampling: Sampling) -> list[Reply]:
     """Generate one reply per rollout; the end-of-turn token and other special tokens stay out of the means.
 
     Rollouts of the same question and sample share their random numbers, so that what differs is the role.
     """
     prompts = [render_chat(model.tokenizer, rollout.messages).ids for rollout in rollouts]
-    ends = stop_tokens(model) | frozenset(model.tokenizer.all_special_ids)
-    samplings = [_sampling(sampling, rollout) for rollout in rollouts]
+    drafts = [_Draft(_sampling(sampling, rollout)) for rollout in rollouts]
     sums = LayerSums(model.layers, len(rollouts), model.hidden_size)
-    replies: list[list[int]] = [[] for _ in rollouts]
-    log_p: list[list[float]] = [[] for _ in rollouts]
     batch = RowBatch(model, len(rollouts))
-    live = dict(enumerate(range(len(rollouts))))  # place in the batch -> rollout
     logits = batch.forward(batch.load(prompts, [(None, 0)] * len(rollouts), sampling.max_new_tokens))
     with ExitStack() as stack:
         sums.install(stack)
-        for step in range(sampling.max_new_tokens):
-            totals = logits.float().logsumexp(-1)
-            drawn = [draw(logits[place], samplings[index], step) for place, index in live.items()]
-            live = {
-                place: index
-                for (place, index), token in zip(live.items(), drawn, strict=True)
-                if _append(replies[index], token, ends)
-            }
-            if not live:
-                break
-            places, last = list(live), [replies[index][-1] for index in live.values()]
-            for index, value in zip(
-                live.values(), (logits[places, last] - totals[places]).tolist(), strict=True
-            ):
-                log_p[index].append(value)
-            if len(live) < _COMPACT_BELOW * batch.rows:
-                batch.select(list(live))
-                live = dict(enumerate(live.values()))
-            sums.expect(list(live.values()), list(live))
-            tokens = torch.zeros(batch.rows, 1, dtype=torch.long)
-            tokens[list(live), 0] = torch.tensor([replies[index][-1] for index in live.values()])
-            logits = batch.forward(tokens)
+        _write(batch, drafts, sums, logits, stop_tokens(model) | frozenset(model.tokenizer.all_special_ids))
     means = sums.sums / sums.counts.clamp(min=1)[:, None]
     return [
         Reply(
             rollout,
-            str(model.tokenizer.decode(ids, skip_special_tokens=True)),
-            tuple(ids),
+            str(model.tokenizer.decode(draft.tokens, skip_special_tokens=True)),
+            tuple(draft.tokens),
             means[:, index],
-            tuple(log_p[index]),
+            tuple(draft.log_p),
         )
-        for index, (rollout, ids) in enumerate(zip(rollouts, replies, strict=True))
+        for index, (rollout, draft) in enumerate(zip(rollouts, drafts, strict=True))
     ]
+
+
+def _write(
+    batch: RowBatch, drafts: Sequence[_Draft], sums: LayerSums, logits: Tensor, ends: frozenset[int]
+) -> None:
+    """Decode until every draft has ended. logits [B, V]: after the prompts."""
+    live = {place: place for place in range(len(drafts))}  # place in the batch -> draft
+    for step in range(drafts[0].sampling.max_new_tokens):
+        logits = logits.float()
+        totals = logits.logsumexp(-1)
+        live = {
+            place: index
+            for place, index in live.items()
+            if drafts[index].grow(logits[place], totals[place], step, ends)
+        }
+        if not live:
+            return
+        if len(live) < _COMPACT_BELOW * batch.rows:
+            batch.select(list(live))
+            live = dict(enumerate(live.values()))
+        sums.expect(list(live.values()), list(live))
+        tokens = torch.zeros(batch.rows, 1, dtype=torch.long)
+        tokens[list(live), 0] = torch.tensor([drafts[index].tokens[-1] for index in live.values()])
+        logits = batch.forward(tokens)
 
 
 def _sampling(base: Sampling, rollout: Rollout) -> Sampling:
     # Samples are far apart, so that no question's numbers are another's.
     seed = base.seed + rollout.question + 10_000 * rollout.sample
     return replace(base, seed=seed, repetition_penalty=1.0)
-
-
-def _append(reply: list[int], token: int, ends: frozenset[int]) -> bool:
-    """Whether the reply goes on, with `token` added to it."""
-    if token in ends:
-        return False
-    reply.append(token)
-    return True

@@ -2,31 +2,35 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import torch
 from torch import Tensor
 
 from demo.extraction.gates import passes
-from demo.extraction.pca import Pca, common_component, pca
-from demo.extraction.plan import DEFAULT, FOLDS, Plan
+from demo.extraction.plan import DEFAULT, Plan
 from demo.extraction.state import HALVES, State
 from demo.extraction.vectors import ALL, Cast, Vectors
+from demo.pca import Pca, common_component, pca
 
 
 @dataclass(frozen=True)
 class LayerTable:
     """Each [L]. norm: length of an axis unit; auc_choice, auc: default against held-out roles' rollouts on held-out
-    questions, on the roles that choose the probe layer and on the others; auc_unfiltered: as auc, with rollouts that
-    ignored their role; split_half: cosine of the axes from two halves of the rollouts with the same questions; cos_pc1:
-    |cosine| of the axis with PC1 of the role vectors; cos_common: the same with the PC1 that both halves share;
-    pc1_halves: |cosine| of the halves' own PC1s; pc1_share: of the variance; default_above: share of roles below the
-    default; cos_unfiltered: cosine with the axis that takes every rollout for role-play."""
+    questions, on the roles that choose the probe layer and on the others; auc_same_question: as auc, each role rollout
+    against default ones to its own question; auc_unfiltered: as auc, with rollouts that ignored their role; split_half:
+    cosine of the axes from two halves of the rollouts with the same questions; cos_pc1: |cosine| of the axis with PC1 of
+    the role vectors; cos_common: the same with the PC1 that both halves share; pc1_halves: |cosine| of the halves' own
+    PC1s; pc1_share: of the variance; default_above: share of roles below the default; cos_unfiltered: cosine with the axis
+    that takes every rollout for role-play."""
 
     norm: Tensor
     auc_choice: Tensor
     auc: Tensor
+    auc_same_question: Tensor
     auc_unfiltered: Tensor
     split_half: Tensor
     cos_pc1: Tensor
@@ -47,6 +51,7 @@ def layer_table(state: State, plan: Plan, vectors: Vectors, cast: Cast, parts: S
         norm=cast.direction.norm(dim=-1),
         auc_choice=held_out_auc(state, plan, ("kept",), choosing=True),
         auc=held_out_auc(state, plan, ("kept",), choosing=False),
+        auc_same_question=held_out_auc(state, plan, ("kept",), choosing=False, same_question=True),
         auc_unfiltered=held_out_auc(state, plan, ALL, choosing=False),
         split_half=halves.axes,
         cos_pc1=torch.stack([parts[layer].directions[0] @ unit[layer] for layer in layers]),
@@ -85,29 +90,38 @@ def _halves(vectors: Vectors, unit: Tensor) -> Halves:
     return Halves(torch.cosine_similarity(one.direction, other.direction, dim=-1), components, common)
 
 
-def held_out_auc(state: State, plan: Plan, verdicts: Sequence[str], *, choosing: bool) -> Tensor:
+def held_out_auc(
+    state: State, plan: Plan, verdicts: Sequence[str], *, choosing: bool, same_question: bool = False
+) -> Tensor:
     """P(a default rollout lies above a role rollout) per layer, [L], on questions and roles the axis never saw.
 
     Every role is scored on an axis made without its fold. Every other role and default rollout is for choosing the probe
-    layer, the rest are for testing it. NaN where a side is empty.
+    layer, the rest are for testing it. same_question: compare replies to the same question only, so that what is asked does
+    not blur who answers. NaN where a side is empty.
     """
     part = slice(0 if choosing else 1, None, 2)
-    defaults = state.held_out.get(DEFAULT, [])[part]
+    held_out = _held_out(state)
+    defaults = held_out.get(DEFAULT, [])[part]
     wins: list[Tensor] = []
-    for fold in range(FOLDS):
-        roles = [role for role in plan.roles[part] if plan.fold(role) == fold]
-        below = [
-            value
-            for role in roles
-            for verdict in verdicts
-            for value in state.held_out.get(f"{role}/{verdict}", [])
-        ]
-        if below and defaults:
-            above = torch.stack([value[fold] for value in defaults])
-            wins += list(pairwise_wins(above, torch.stack(below)))
+    for role in plan.roles[part]:
+        fold = plan.fold(role)
+        for question, below in chain.from_iterable(held_out.get(f"{role}/{v}", ()) for v in verdicts):
+            above = [value[fold] for asked, value in defaults if asked == question or not same_question]
+            if above:
+                wins.append(pairwise_wins(torch.stack(above), below[None])[0])
     if not wins:
         return torch.full((len(next(iter(state.sums.values()))),), float("nan"))
     return torch.stack(wins).mean(0)
+
+
+def _held_out(state: State) -> dict[str, list[tuple[str, Tensor]]]:
+    """The state's held-out projections with the question each reply answers."""
+    asked: dict[str, list[str]] = defaultdict(list)
+    for record in state.texts:
+        if record["split"] == "held_out" and record["tokens"]:
+            verdict = f"/{'kept' if record['kept'] else 'ignored'}" if "kept" in record else ""
+            asked[record["group"] + verdict].append(record["question"])
+    return {key: list(zip(asked[key], values, strict=True)) for key, values in state.held_out.items()}
 
 
 def pairwise_wins(above: Tensor, below: Tensor) -> Tensor:

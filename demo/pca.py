@@ -12,10 +12,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+# A share of the first component's variance below this is rounding.
+_FLAT = 1e-9
+
 
 @dataclass(frozen=True)
 class Pca:
-    """directions [k, D], unit, each turned so that the axis points along it; shares [n]: of the variance, all of them."""
+    """directions [k, D], unit, each turned so that the axis points along it; shares [R]: of the variance, largest first."""
 
     directions: Tensor
     shares: Tensor
@@ -26,11 +29,18 @@ class Pca:
 
 
 def pca(vectors: Tensor, toward: Tensor, count: int = 3) -> Pca:
-    """Centred PCA of role vectors [R, D]. toward [D]: the axis, which fixes each component's sign: plus is Assistant-ward."""
-    centred = vectors - vectors.mean(0)
-    _, singular, directions = torch.linalg.svd(centred, full_matrices=False)
-    shares = singular**2 / (singular**2).sum()
-    return Pca(_turned(directions[:count], toward), shares)
+    """Centred PCA of role vectors [R, D]. toward [D]: the axis, which fixes each component's sign: plus is Assistant-ward.
+
+    Through the Gram matrix [R, R], because D may be thousands. Components without variance to speak of are rounding, not
+    directions, and are left out, so fewer than `count` may come back.
+    """
+    centred = (vectors - vectors.mean(0)).double()
+    variances, mixes = torch.linalg.eigh(centred @ centred.T)
+    variances, mixes = variances.clamp(min=0).flip(0), mixes.flip(1)
+    count = min(count, int((variances > _FLAT * variances[0]).sum()))
+    directions = torch.nn.functional.normalize(mixes[:, :count].T @ centred, dim=-1).float()
+    shares = variances / variances.sum().clamp(min=torch.finfo(torch.float64).tiny)
+    return Pca(_turned(directions, toward), shares.float())
 
 
 def common_component(one: Tensor, other: Tensor, toward: Tensor) -> Tensor:
