@@ -84,6 +84,12 @@ class AssistantAxis:
     def cap_floor(self) -> str:
         return str(self.manifest["cap"]["floor"])
 
+    @property
+    def default_range(self) -> tuple[float, float] | None:
+        """5th and 95th percentile of default-Assistant reply means at the probe layer, axis units; None when unknown."""
+        span = self.manifest.get("default_range")
+        return None if span is None else (float(span[0]), float(span[1]))
+
     def to_units(self, raw: Number, layer: int) -> Number:
         """Raw projection at `layer` -> axis units (0 = average role, 1 = default Assistant)."""
         return (raw - float(self.origin[layer])) / float(self.norm[layer])
@@ -247,8 +253,9 @@ def _check_manifest(axis: AssistantAxis, where: object, cure: str) -> None:
     layers, model, notes = axis.layers, axis.manifest["model"], axis.manifest.get("notes", [])
     try:
         probe, (first, last), floor = axis.probe_layer, axis.cap_band, axis.cap_floor
-        fits = 0 <= probe < layers and 0 <= first <= last < layers and floor in axis.floors
-    except (KeyError, TypeError, ValueError) as error:
+        low, high = axis.default_range or (0.0, 1.0)
+        fits = low < high and 0 <= probe < layers and 0 <= first <= last < layers and floor in axis.floors
+    except (IndexError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"The manifest of {where} has a malformed entry ({error!r}); {cure}.") from error
     if not isinstance(model, dict) or not isinstance(notes, list):
         raise UserError(f"The manifest of {where} has a malformed 'model' or 'notes'; {cure}.")

@@ -23,13 +23,14 @@ from transformers.generation.streamers import BaseStreamer
 
 from demo.axis import AssistantAxis, load_axis
 from demo.capping import AxisHooks
-from demo.chat import BRANCHES, CAPPED, Conversation, TurnSettings, make_cap
+from demo.chat import Conversation
 from demo.engine.protocol import Cap, Message, Sampling, TokenEvent
 from demo.engine.transformers_engine import TransformersEngine, stop_tokens
 from demo.errors import UserError
 from demo.models import DEFAULT_MODEL, LoadedModel, load_model
 from demo.progress import ProgressLine
 from demo.spans import render_chat
+from demo.turns import BRANCHES, CAPPED, TurnSettings, make_cap
 
 # User messages of the same kind and length, so that turns differ in their history only.
 MESSAGES = (

@@ -13,9 +13,10 @@ import sys
 from collections.abc import Sequence
 
 from demo.bench import MESSAGES, Bench, add_model_options, make_bench
-from demo.chat import BRANCHES, Conversation
+from demo.chat import Conversation
 from demo.errors import UserError
 from demo.memory import resident_mib
+from demo.turns import BRANCHES
 
 
 def run(bench: Bench, turns: int) -> list[dict[str, float]]:

@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from demo.steering import Push
+
 
 @dataclass(frozen=True, slots=True)
 class Clamped:
@@ -65,7 +67,8 @@ class AxisHooks:
     """Forward hooks that read the projection at the probe layer and clamp at the capped layers.
 
     `floors` maps a decoder layer's index to a [B] float32 tensor of raw floors, -inf for rows without a cap at that
-    layer. Set `exempt` ([B, T] bool) before every forward pass; read `reading()` after it. `place` reads more off the
+    layer; `pushes` maps a layer's index to [B] float32 multiples of its `direction`, added before the clamp (0 for rows
+    without steering). Set `exempt` ([B, T] bool) before every forward pass; read `reading()` after it. `place` reads more off the
     probe layer: it is given the last column's residual stream [B, D] and returns [B, P].
     """
 
@@ -73,6 +76,7 @@ class AxisHooks:
     unit: Tensor
     probe_layer: int
     floors: dict[int, Tensor]
+    pushes: dict[int, Push] = field(default_factory=dict)
     exempt: Tensor | None = None
     place: Callable[[Tensor], Tensor] | None = None
     _before: Tensor | None = field(default=None, init=False)
@@ -89,7 +93,7 @@ class AxisHooks:
         """Register the hooks for the duration of a `with` block; they are always removed."""
         handles = []
         try:
-            for index in sorted({*self.floors, self.probe_layer}):
+            for index in sorted({*self.floors, *self.pushes, self.probe_layer}):
                 handles.append(self.layers[index].register_forward_hook(self._hook(index)))
             yield self
         finally:
@@ -98,7 +102,9 @@ class AxisHooks:
 
     def select(self, rows: Sequence[int]) -> None:
         """Keep only these rows, in this order, after other rows have left the batch."""
-        self.floors = {index: floor[list(rows)] for index, floor in self.floors.items()}
+        kept = list(rows)
+        self.floors = {index: floor[kept] for index, floor in self.floors.items()}
+        self.pushes = {index: push.select(kept) for index, push in self.pushes.items()}
 
     def reading(self) -> Reading:
         """Projections and lifts of the last forward pass."""
@@ -114,11 +120,14 @@ class AxisHooks:
         def hook(module: nn.Module, args: object, output: object) -> object:
             hidden = residual_of(output)
             unit = self.unit[index].to(hidden.device)
-            if index not in self.floors:
-                self._before = self._after = hidden.float() @ unit
-                self._read_place(hidden)
-                return None
             exempt = None if self.exempt is None else self.exempt.to(hidden.device)
+            if index in self.pushes:
+                hidden = self.pushes[index].apply(hidden, exempt)
+            if index not in self.floors:
+                if index == self.probe_layer:
+                    self._before = self._after = hidden.float() @ unit
+                    self._read_place(hidden)
+                return with_residual(output, hidden) if index in self.pushes else None
             clamped = clamp(hidden, unit, self.floors[index].to(hidden.device), exempt)
             self._lifts[index] = clamped.lift
             if index == self.probe_layer:

@@ -1,139 +1,21 @@
-"""Conversations: what was said in each branch, where every token stood, and how a turn is run.
+"""Conversations: how a turn is run, taken back, changed and forked. Engine events become state and are passed on.
 
-A conversation has two branches that see the same user messages but their own replies. This module turns engine events
-into state and passes them on; it knows neither the page nor the model.
+A conversation has branches that see the same user messages but their own replies. This module knows neither the page nor
+the model.
 """
 
 from __future__ import annotations
 
+import time
 import uuid
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from threading import Event as CancelFlag
 
-from demo.axis import AssistantAxis
-from demo.engine.protocol import (
-    Cap,
-    Coordinates,
-    Engine,
-    Event,
-    Events,
-    FinishReason,
-    Message,
-    PromptEvent,
-    Request,
-    Sampling,
-)
+from demo.engine.protocol import Cap, Engine, Event, Events, Message, PromptEvent, ReadToken, Request
 from demo.errors import UserError
-
-UNCAPPED, CAPPED = "uncapped", "capped"
-BRANCHES = (UNCAPPED, CAPPED)
-
-
-@dataclass(frozen=True, slots=True)
-class Token:
-    """One token of a reply. before, after: projection at the probe layer, axis units; corrections: per capped layer,
-    axis units of that layer; coordinates: place on the persona map, as in `TokenEvent`."""
-
-    text: str
-    before: float | None
-    after: float | None
-    corrections: tuple[float, ...]
-    special: bool
-    coordinates: Coordinates | None = None
-
-    @property
-    def correction(self) -> float:
-        """Sum over the capped layers; 0 where the cap did not act."""
-        return sum(self.corrections)
-
-
-@dataclass
-class Reply:
-    """One branch's answer. user_projection: mean over the user message as this branch read it."""
-
-    limit: int
-    tokens: list[Token] = field(default_factory=list)
-    finish: FinishReason | None = None
-    user_projection: float | None = None
-    _placed: int = field(default=0, init=False, repr=False)
-    _sums: list[float] = field(default_factory=lambda: [0.0] * 3, init=False, repr=False)
-
-    def __post_init__(self) -> None:
-        for token in self.tokens:
-            self._count_in(token)
-
-    def add(self, token: Token) -> None:
-        """The next token has been said."""
-        self.tokens.append(token)
-        self._count_in(token)
-
-    @property
-    def place(self) -> Coordinates | None:
-        """Mean coordinates of the content tokens so far, kept up to date by `add`; None where the axis has no map."""
-        if not self._placed:
-            return None
-        x, y, z = (total / self._placed for total in self._sums)
-        return x, y, z
-
-    @property
-    def text(self) -> str:
-        return "".join(token.text for token in self.tokens)
-
-    @property
-    def read(self) -> list[Token]:
-        """Content tokens whose projection is known: what means and shares are taken over."""
-        return [token for token in self.tokens if not token.special and token.after is not None]
-
-    @property
-    def mean(self) -> float | None:
-        """Mean projection after the clamp, axis units."""
-        values = [token.after for token in self.read if token.after is not None]
-        return sum(values) / len(values) if values else None
-
-    @property
-    def fired(self) -> int:
-        """Number of content tokens on which the cap acted at one layer or more."""
-        return sum(token.correction > 0 for token in self.read)
-
-    def _count_in(self, token: Token) -> None:
-        if token.coordinates is None or token.special:
-            return
-        self._placed += 1
-        self._sums = [total + value for total, value in zip(self._sums, token.coordinates, strict=True)]
-
-
-@dataclass
-class Turn:
-    user: str
-    replies: dict[str, Reply]
-
-
-@dataclass(frozen=True, slots=True)
-class TurnSettings:
-    """How the next turn is answered. cap None: both branches run uncapped."""
-
-    sampling: Sampling
-    cap: Cap | None
-    system_prompt: str = ""
-
-
-def make_cap(axis: AssistantAxis, first: int, last: int, floor: str) -> Cap:
-    """A cap at decoder layers `first` to `last`, inclusive, each at its own named floor. Raises UserError."""
-    if not 0 <= first <= last < axis.layers:
-        raise UserError(
-            f"The capped layers must run from a lower to a higher number between 0 and {axis.layers - 1}, "
-            f"not from {first} to {last}."
-        )
-    layers = tuple(range(first, last + 1))
-    floors = axis.floor(floor)
-    if not set(layers) <= set(axis.floor_layers(floor)):  # a cap that silently does nothing would be a lie
-        have = axis.floor_layers(floor)
-        raise UserError(
-            f"{floor} has floors at {len(have)} layers between {have[0]} and {have[-1]} only, not at all of {first} to "
-            f"{last}; choose layers among them."
-        )
-    return Cap(layers, tuple(float(floors[layer]) for layer in layers))
+from demo.turns import CAPPED, SEED_STEP, STEERED, UNCAPPED, Reply, Token, Turn, TurnSettings
 
 
 @dataclass
@@ -148,62 +30,117 @@ class Conversation:
         """The name under which the engine keeps this branch's KV cache."""
         return f"{self.id}/{branch}"
 
-    def messages(self, branch: str, system_prompt: str = "") -> list[Message]:
-        """What the model sees as history in this branch."""
+    def messages(self, branch: str, system_prompt: str = "", before: int | None = None) -> list[Message]:
+        """What the model sees as history in this branch, up to turn number `before`."""
         history: list[Message] = (
             [{"role": "system", "content": system_prompt}] if system_prompt.strip() else []
         )
-        for turn in self.turns:
-            history.append({"role": "user", "content": turn.user})
-            history.append({"role": "assistant", "content": turn.replies[branch].text})
+        for turn in self.turns[:before]:
+            reply = turn.reply_in(branch)
+            if reply is not None:
+                history.append({"role": "user", "content": turn.user})
+                history.append({"role": "assistant", "content": reply.text})
         return history
 
     def stop(self) -> None:
         """End the running turn within one decode step; what has been said so far stays."""
         self._cancel.set()
 
-    def send(self, engine: Engine, text: str, settings: TurnSettings) -> Events:
-        """Run one turn: both branches answer `text` together.
+    def undo(self) -> str:
+        """Take the last turn back and return what the user had said. UserError when there is none."""
+        if not self.turns:
+            raise UserError("There is no turn to take back.")
+        return self.turns.pop().user
 
-        Returns an iterator of the engine's events, each given once it is in the state, with `branch` as in BRANCHES.
+    def fork(self, turns: int | None = None) -> Conversation:
+        """Another conversation that has the first `turns` turns of this one and goes its own way from there."""
+        return Conversation(self.turns[:turns])
+
+    def send(self, engine: Engine, text: str, settings: TurnSettings, at: int | None = None) -> Events:
+        """Run one turn: all branches answer `text` together. at: in place of this turn and all after it (an edited
+        message, or another try), which come back if the new one fails.
+
+        Returns an iterator of the engine's events, each given once it is in the state, with `branch` as in ALL_BRANCHES.
         Raises UserError at once, with nothing changed, when the turn cannot be run. A turn that fails midway is
         taken out again; one whose iterator is closed keeps what was said.
         """
         if not text.strip():
             raise UserError("Write a message first.")
+        at = len(self.turns) if at is None else at
         self._cancel.clear()
-        events = engine.stream([self._request(branch, text, settings) for branch in BRANCHES], self._cancel)
-        turn = Turn(text, {branch: Reply(settings.sampling.max_new_tokens) for branch in BRANCHES})
-        self.turns.append(turn)
-        return self._follow(turn, events)
+        limit = settings.sampling.max_new_tokens
+        requests = [
+            self._request(branch, text, settings, at, sample)
+            for sample in range(settings.seeds)
+            for branch in settings.branches
+        ]
+        events = engine.stream(requests, self._cancel)
+        samples = {b: [Reply(limit) for _ in range(settings.seeds - 1)] for b in settings.branches}
+        turn = Turn(text, {b: Reply(limit, samples=samples[b]) for b in settings.branches}, settings)
+        replaced, self.turns[at:] = self.turns[at:], [turn]
+        return self._follow(engine, turn, events, replaced)
 
-    def _follow(self, turn: Turn, events: Events) -> Events:
+    def read(self, engine: Engine, settings: TurnSettings, probe_layer: int) -> Iterator[tuple[int, str]]:
+        """Fill in where each token of this conversation stands by reading it, with nothing generated: its UNCAPPED text, once
+        as the model reads it and once as it reads it under the cap.
+
+        Gives the number of each turn and its branch once that has been read. Raises UserError when it does not fit.
+        """
+        self._cancel.clear()
+        text = tuple(self.messages(UNCAPPED, settings.system_prompt))
+        begun = len(text) - 2 * len(self.turns)  # messages before the first turn: the system prompt
+        for branch, cap in ((UNCAPPED, None), (CAPPED, settings.cap)):
+            parts = engine.read(Request(branch, text, cap=cap), self._cancel)
+            for index, reply in enumerate(_replies_read(parts, begun, probe_layer, cap)):
+                self.turns[index].replies[branch] = reply
+                yield index, branch
+
+    def _follow(self, engine: Engine, turn: Turn, events: Events, replaced: Sequence[Turn]) -> Events:
+        began = time.monotonic()
         try:
             with closing(events):
                 for event in events:
-                    yield self._take(turn, event)
+                    taken = self._take(turn, event, round(1000 * (time.monotonic() - began)))
+                    if taken is not None:
+                        yield taken
         except GeneratorExit:
             for reply in turn.replies.values():
-                reply.finish = reply.finish or "cancelled"
+                for one in (reply, *reply.samples):
+                    one.finish = one.finish or "cancelled"
             raise
         except Exception:
-            self.turns.remove(turn)
+            at = self.turns.index(turn)
+            self.turns[at:] = replaced
             raise
+        finally:
+            samples = [
+                f"{self.branch_id(b)}#{n}"
+                for b, r in turn.replies.items()
+                for n in range(1, len(r.samples) + 1)
+            ]
+            engine.forget(samples)
 
-    def _request(self, branch: str, text: str, settings: TurnSettings) -> Request:
-        messages = (*self.messages(branch, settings.system_prompt), Message(role="user", content=text))
-        cap = settings.cap if branch == CAPPED else None
-        return Request(self.branch_id(branch), messages, settings.sampling, cap)
+    def _request(self, branch: str, text: str, settings: TurnSettings, at: int, sample: int) -> Request:
+        history = self.messages(branch, settings.system_prompt, at)
+        return Request(
+            self.branch_id(branch) + (f"#{sample}" if sample else ""),
+            (*history, Message(role="user", content=text)),
+            replace(settings.sampling, seed=settings.sampling.seed + SEED_STEP * sample),
+            settings.cap if branch == CAPPED else None,
+            settings.steer if branch == STEERED else None,
+        )
 
-    def _take(self, turn: Turn, event: Event) -> Event:
-        branch = event.branch.rpartition("/")[2]
+    def _take(self, turn: Turn, event: Event, at: int) -> Event | None:
+        """Put an event into the state. Events of further samples are kept, not passed on."""
+        branch, _, sample = event.branch.rpartition("/")[2].partition("#")
         reply = turn.replies[branch]
+        target = reply.samples[int(sample) - 1] if sample else reply
         if isinstance(event, PromptEvent):
-            reply.user_projection = event.user_projection
+            target.user_projection = event.user_projection
         else:
-            reply.finish = event.finish_reason
+            target.finish = event.finish_reason
             if event.token_id is not None:
-                reply.add(
+                target.add(
                     Token(
                         event.text,
                         event.projection,
@@ -211,6 +148,34 @@ class Conversation:
                         event.corrections,
                         event.is_special,
                         event.coordinates,
+                        event.probability,
+                        at,
                     )
                 )
-        return replace(event, branch=branch)
+        return None if sample else replace(event, branch=branch)
+
+
+def _replies_read(
+    parts: Iterator[list[ReadToken]], begun: int, probe: int, cap: Cap | None
+) -> Iterator[Reply]:
+    """Replies from the tokens of a chat that is read, one a turn, each once the next turn begins."""
+    layers = cap.layers if cap else ()
+    reply, number = Reply(0), 0
+    user: list[float] = []
+    for token in (token for part in parts for token in part if token.message >= begun):
+        turn, is_reply = divmod(token.message - begun, 2)
+        if turn != number:
+            yield _finished(reply, user)
+            reply, user, number = Reply(0), [], turn
+        if is_reply:
+            lifts = tuple(token.after[layer] - token.before[layer] for layer in layers)
+            reply.add(Token(token.text, token.before[probe], token.after[probe], lifts, False))
+        else:
+            user.append(token.before[probe])
+    yield _finished(reply, user)
+
+
+def _finished(reply: Reply, user: list[float]) -> Reply:
+    reply.user_projection = sum(user) / len(user) if user else None
+    reply.limit, reply.finish = len(reply.tokens), "stop"
+    return reply

@@ -15,11 +15,11 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-BRANCHES = ("uncapped", "capped")
+BRANCHES = ("uncapped", "capped", "steered")
 TRAILING_TOKENS = 8
-SYMBOLS = {"uncapped": "circle", "capped": "diamond"}
-DASHES = {"uncapped": "4px,3px", "capped": "solid"}
-DEFAULT_COLOURS = {"uncapped": "#b84a00", "capped": "#0067a8"}
+SYMBOLS = {"uncapped": "circle", "capped": "diamond", "steered": "square"}
+DASHES = {"uncapped": "4px,3px", "capped": "solid", "steered": "1px,3px"}
+DEFAULT_COLOURS = {"uncapped": "#b84a00", "capped": "#0067a8", "steered": "#2f7d32"}
 NEUTRAL = "#7a8594"
 CLEAR_OF_LABELS = 0.3  # axis units between two labels in the margin of a small plot
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
@@ -31,7 +31,8 @@ class PlotMarks:
 
     ``floor`` is the cap's floor at ``probe_layer`` in axis units, ``None`` when the cap is off.
     ``floor_at_probe`` is False when the cap acts at other layers than the one read here; ``cap_layers``
-    (first and last capped decoder layer, both included) then names them in the label.
+    (first and last capped decoder layer, both included) then names them in the label. ``default_range`` is what
+    default-Assistant replies span, 5th to 95th percentile, in axis units; ``None`` when the axis does not say.
     Raises ValueError for a floor that is not a finite number: it could not be drawn or sent as JSON.
     """
 
@@ -40,6 +41,7 @@ class PlotMarks:
     floor_name: str | None = None
     floor_at_probe: bool = True
     cap_layers: tuple[int, int] | None = None
+    default_range: tuple[float, float] | None = None
     unit_note: str = "axis units"
 
     def __post_init__(self) -> None:
@@ -65,10 +67,12 @@ def token_figure(marks: PlotMarks) -> dict[str, Any]:
 def turn_figure(marks: PlotMarks) -> dict[str, Any]:
     """The per-turn plot: x = turn (from 1), y = mean projection of a reply, or faintly of the user's message.
 
-    Returns plain JSON values like :func:`token_figure`; ``meta`` roles are "reply" and "user". Straight
+    Returns plain JSON values like :func:`token_figure`; ``meta`` roles are "reply", "user" and "spread": what the same
+    turn gave with other random numbers. Straight
     segments join measured replies; nothing is drawn before the first one.
     """
-    traces = [_user_trace(branch) for branch in BRANCHES] + [_reply_trace(branch) for branch in BRANCHES]
+    traces = [_spread_trace(branch) for branch in BRANCHES] + [_user_trace(branch) for branch in BRANCHES]
+    traces += [_reply_trace(branch) for branch in BRANCHES]
     traces.append(_frame_trace(0.6, 4.4))
     layout = _layout(marks, "turn", floor_break="<br>")
     layout.xaxis.update(tick0=1, dtick=1, tickformat="d")
@@ -175,6 +179,28 @@ def _user_trace(branch: str) -> go.Scatter:
     )
 
 
+def _spread_trace(branch: str) -> go.Scatter:
+    marker = {
+        "symbol": "line-ew-open",
+        "size": 9,
+        "opacity": 0.7,
+        "color": DEFAULT_COLOURS[branch],
+        "line": {"width": 1.5},
+    }
+    line = {"width": 1, "color": DEFAULT_COLOURS[branch]}
+    # customdata: beginning of the reply, already escaped
+    hover = f"<b>{branch}</b>, other seed · turn %{{x:.0f}}: %{{y:.2f}}<br>%{{customdata}}<extra></extra>"
+    return _scatter(
+        "spread",
+        branch,
+        name=f"{branch}, other seeds",
+        mode="lines+markers",
+        marker=marker,
+        line=line,
+        hovertemplate=hover,
+    )
+
+
 def _frame_trace(first: float, last: float) -> go.Scatter:
     # Never seen: it only keeps the axes from collapsing while there is little or nothing to show.
     meta = {"role": "frame", "branch": ""}
@@ -206,7 +232,13 @@ def _layout(marks: PlotMarks, x_title: str, floor_break: str = " ") -> go.Layout
         yaxis={**axis, "nticks": 6, "title": {"text": y_title, "standoff": 4}},
         shapes=_shapes(marks),
         annotations=_annotations(marks, floor_break),
-        meta={"probe_layer": marks.probe_layer, "floor": marks.floor, "floor_label": floor_label(marks)},
+        meta={
+            "probe_layer": marks.probe_layer,
+            "floor": marks.floor,
+            "floor_label": floor_label(marks),
+            "cap_layers": marks.cap_layers,
+            "default_range": marks.default_range,
+        },
     )
 
 
@@ -228,6 +260,17 @@ def _shapes(marks: PlotMarks) -> list[dict[str, Any]]:
         }
         for name, low, high in ends
     ]
+    if marks.default_range is not None:
+        low, high = marks.default_range
+        band = {
+            "type": "rect",
+            "y0": low,
+            "y1": high,
+            "fillcolor": NEUTRAL,
+            "opacity": 0.1,
+            "line": {"width": 0},
+        }
+        shapes.append({**across, **band, "name": "band-default"})
     lines: list[tuple[str, float, float, str]] = [
         ("line-average", 0.0, 1.0, "solid"),
         ("line-default", 1.0, 1.0, "solid"),

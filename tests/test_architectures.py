@@ -6,11 +6,12 @@ import pytest
 import torch
 
 from demo.axis import AssistantAxis
-from demo.chat import CAPPED, UNCAPPED, Conversation, TurnSettings, make_cap
+from demo.chat import Conversation
 from demo.engine.protocol import Sampling, TokenEvent
 from demo.engine.transformers_engine import TransformersEngine
 from demo.models import LoadedModel
 from demo.spans import render_chat
+from demo.turns import CAPPED, UNCAPPED, TurnSettings, make_cap
 from tests.conftest import random_axis
 from tests.reference import CappedForward, capped_generate
 from tests.tiny_models import BUILD, GPT2, SMALL, as_loaded

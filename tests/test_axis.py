@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from demo.axis import FLOOR_NAMES, load_axis
-from demo.chat import make_cap
 from demo.errors import UserError
+from demo.turns import make_cap
 from tests.conftest import random_axis
 
 

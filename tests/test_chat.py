@@ -6,43 +6,13 @@ import json
 
 import pytest
 
-from demo.chat import BRANCHES, CAPPED, UNCAPPED, Conversation, TurnSettings
-from demo.engine.protocol import PromptEvent, Sampling, TokenEvent
+from demo.chat import Conversation
+from demo.engine.protocol import Sampling
 from demo.errors import UserError
 from demo.page.session import Session, load_scenarios
 from demo.page.wire import Updates, reset_op, turn_op
-
-SETTINGS = TurnSettings(Sampling(max_new_tokens=9), None, "Be kind.")
-
-
-class ScriptedEngine:
-    """Replies `words` in both branches, the capped one corrected on every second word; may fail midway."""
-
-    def __init__(self, words=("Hello", " there", "!"), fail_after: int | None = None, refuse: bool = False):
-        self.words, self.fail_after, self.refuse = words, fail_after, refuse
-        self.requests: list = []
-
-    def stream(self, requests, cancel=None):
-        if self.refuse:
-            raise UserError("No.")
-        self.requests = list(requests)
-        return self._events(cancel)
-
-    def _events(self, cancel):
-        for request in self.requests:
-            yield PromptEvent(request.branch, 10, 0, 0.25)
-        for number, word in enumerate(self.words):
-            if number == self.fail_after:
-                raise RuntimeError("out of memory")
-            for request in self.requests:
-                fix = 0.5 if request.branch.endswith(f"/{CAPPED}") and number % 2 == 0 else 0.0
-                yield TokenEvent(
-                    request.branch, number, word, -0.5, -0.5 + fix, (fix, 0.0), 10 + number, False
-                )
-        for request in self.requests:
-            yield TokenEvent(request.branch, 2, "", None, None, (), 13, True, "stop")
-
-    def forget(self, branches): ...
+from demo.turns import BRANCHES, CAPPED, UNCAPPED
+from tests.scripted import SETTINGS, ScriptedEngine
 
 
 def test_each_branch_keeps_its_own_history_and_both_see_the_same_user():
@@ -135,11 +105,12 @@ def test_no_two_visitors_share_a_session():
     import copy
 
     page = Session()
-    page.script.append("left over")
+    page.talk.script = ("left over",)
     visitors = [copy.deepcopy(page) for _ in range(2)]
-    assert visitors[0].conversation is not visitors[1].conversation
-    assert visitors[0].conversation.id != visitors[1].conversation.id
-    assert visitors[0].script == [] and visitors[0].script is not visitors[1].script
+    first, second = (visitor.talk for visitor in visitors)
+    assert first.conversation is not second.conversation
+    assert first.conversation.id != second.conversation.id
+    assert first.script == second.script == () and visitors[0].talks is not visitors[1].talks
 
 
 def test_scenarios_load_and_a_broken_file_is_refused(tmp_path):

@@ -9,29 +9,24 @@ import torch
 
 from demo.axis import AssistantAxis, load_axis
 from demo.capping import AxisHooks
-from demo.chat import CAPPED, UNCAPPED, Conversation, TurnSettings, make_cap
+from demo.chat import Conversation
 from demo.components import default_place, probe_components
 from demo.engine.protocol import Request, Sampling, TokenEvent
 from demo.engine.transformers_engine import TransformersEngine
 from demo.errors import UserError
 from demo.models import LoadedModel
 from demo.spans import render_chat
+from demo.turns import CAPPED, UNCAPPED, TurnSettings, make_cap
 from tests.conftest import random_axis, with_components
 from tests.reference import CappedForward, coordinates
-from tests.tiny_models import BUILD, SMALL, as_loaded
+from tests.tiny_models import tiny_llama
 
 GREEDY = Sampling(temperature=0, max_new_tokens=6, repetition_penalty=1)
 
 
 @pytest.fixture
-def tiny(model: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> LoadedModel:
-    """A random Llama with the default model's tokenizer."""
-    monkeypatch.setitem(SMALL, "vocab_size", len(model.tokenizer))
-    monkeypatch.setitem(SMALL, "max_position_embeddings", 256)
-    torch.manual_seed(7)
-    made = BUILD["llama"]()
-    made.generation_config.eos_token_id = model.tokenizer.eos_token_id
-    return as_loaded(made, model.tokenizer, 256)
+def tiny(model: LoadedModel) -> LoadedModel:
+    return tiny_llama(model)
 
 
 def axis_for(tiny: LoadedModel, probe: int, pca: bool = True) -> AssistantAxis:

@@ -15,12 +15,13 @@ from tokenizers.processors import TemplateProcessing
 
 from demo.axis import load_axis
 from demo.axis_import import main as import_axis
-from demo.chat import BRANCHES, CAPPED, Conversation, TurnSettings, make_cap
+from demo.chat import Conversation
 from demo.engine.protocol import Sampling
 from demo.engine.transformers_engine import TransformersEngine
 from demo.extraction.__main__ import main as extract
 from demo.models import load_model
 from demo.spans import render_chat
+from demo.turns import BRANCHES, CAPPED, TurnSettings, make_cap
 from tests.tiny_models import BUILD, GPT2, SMALL
 
 SPECIAL = ["<pad>", "<bos>", "<end>", "<start>", "<head>"]

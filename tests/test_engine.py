@@ -7,12 +7,13 @@ from threading import Event as CancelFlag
 import pytest
 import torch
 
-from demo.chat import CAPPED, UNCAPPED, Conversation, TurnSettings, make_cap
+from demo.chat import Conversation
 from demo.engine.protocol import PromptEvent, Request, Sampling, TokenEvent
 from demo.engine.transformers_engine import TransformersEngine, stop_tokens
 from demo.errors import UserError
 from demo.models import LoadedModel
 from demo.spans import render_chat
+from demo.turns import CAPPED, UNCAPPED, TurnSettings, make_cap
 from tests.conftest import random_axis
 from tests.reference import CappedForward, capped_generate
 

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import torch
-import transformers
 
 from demo.axis import FLOOR_NAMES, load_axis
 from demo.components import probe_components
@@ -26,7 +25,7 @@ from demo.extraction.uptake import LikelihoodJudge, NoJudge
 from demo.extraction.vectors import ALL, Vectors
 from demo.models import LoadedModel
 from demo.spans import render_chat
-from tests.tiny_models import SMALL, as_loaded
+from tests.tiny_models import tiny_llama
 
 SETTINGS = extraction.Settings(batch=40, least=1)
 TINY = Preset(
@@ -59,11 +58,7 @@ class Everything(LikelihoodJudge):
 
 @pytest.fixture(scope="module")
 def tiny(model: LoadedModel) -> LoadedModel:
-    torch.manual_seed(1)
-    config = transformers.LlamaConfig(
-        **{**SMALL, "vocab_size": len(model.tokenizer), "max_position_embeddings": 512}
-    )
-    return as_loaded(transformers.LlamaForCausalLM(config), model.tokenizer, 512)
+    return tiny_llama(model, context=512, seed=1)
 
 
 @pytest.fixture(scope="module")
@@ -189,7 +184,7 @@ def test_manifest_and_report_hold_what_they_promise(whole: Path):
     }
     projections = [role["projection"] for role in axis.manifest["roles"]]
     assert projections == sorted(projections)
-    assert {"name", "n", "kept", "counts", "projection", "pc"} == set(axis.manifest["roles"][0])
+    assert {"name", "n", "kept", "counts", "projection", "played", "pc"} == set(axis.manifest["roles"][0])
     report = (whole / "report.md").read_text()
     for words in (
         "| auc |",

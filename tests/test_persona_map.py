@@ -6,10 +6,11 @@ import json
 
 import pytest
 
-from demo.chat import BRANCHES, CAPPED, UNCAPPED, Conversation, Reply, Token, TurnSettings
+from demo.chat import Conversation
 from demo.engine.protocol import Sampling, TokenEvent
 from demo.page.wire import Updates, turn_op
 from demo.persona_map import NO_MAP, explanation, persona_map
+from demo.turns import BRANCHES, CAPPED, UNCAPPED, Reply, Token, TurnSettings
 from tests.conftest import random_axis, with_components
 
 

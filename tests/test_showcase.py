@@ -5,11 +5,12 @@ from __future__ import annotations
 import pytest
 
 from demo.axis import load_axis
-from demo.bench_session import resident_mib
-from demo.chat import BRANCHES, CAPPED, UNCAPPED, Conversation, TurnSettings, make_cap
+from demo.chat import Conversation
 from demo.engine.protocol import Sampling
 from demo.engine.transformers_engine import TransformersEngine
+from demo.memory import resident_mib
 from demo.page.session import load_scenarios
+from demo.turns import BRANCHES, CAPPED, UNCAPPED, TurnSettings, make_cap
 
 pytestmark = pytest.mark.slow
 

@@ -93,3 +93,12 @@ def as_loaded(made: Any, tokenizer: Any, context: int) -> LoadedModel:
     return LoadedModel(
         made, tokenizer, "tiny", "tiny", layers, 32, context, name, None, cpu, torch.float32, "float32"
     )
+
+
+def tiny_llama(real: LoadedModel, context: int = 256, seed: int = 7) -> LoadedModel:
+    """A random Llama with the tokenizer of `real` and its way to end a reply."""
+    torch.manual_seed(seed)
+    sizes = {**SMALL, "vocab_size": len(real.tokenizer), "max_position_embeddings": context}
+    made = transformers.LlamaForCausalLM(transformers.LlamaConfig(**sizes))
+    made.generation_config.eos_token_id = real.tokenizer.eos_token_id
+    return as_loaded(made, real.tokenizer, context)

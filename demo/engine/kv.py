@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
 
-from demo.engine.protocol import Cap
+from demo.engine.protocol import Intervention
 
 
 class RowLayer(CacheLayerMixin):
@@ -86,22 +86,23 @@ class BranchCache:
     """What one branch keeps between turns.
 
     ids: the T tokens that were run; keys, values: per layer [1, heads, T, head_dim]; before: T projections at the
-    probe layer, axis units, before the clamp; cap: under which cap all this was computed, for it shapes every value.
+    probe layer, axis units, before the clamp; under: the intervention all this was computed
+    under, for it shapes every value.
     """
 
     ids: list[int]
     keys: list[Tensor]
     values: list[Tensor]
     before: list[float]
-    cap: Cap | None
+    under: Intervention
 
     @property
     def nbytes(self) -> int:
         return sum(tensor.nbytes for tensor in (*self.keys, *self.values))
 
-    def common_prefix(self, ids: Sequence[int], cap: Cap | None) -> int:
+    def common_prefix(self, ids: Sequence[int], under: Intervention) -> int:
         """How many leading tokens of `ids` need not be run again."""
-        if cap != self.cap:
+        if under != self.under:
             return 0
         limit = min(len(ids), len(self.ids))
         return next((index for index in range(limit) if ids[index] != self.ids[index]), limit)

@@ -5,7 +5,7 @@ Every engine (transformers, later others) speaks these types, so that chat and p
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from threading import Event as CancelFlag
 from typing import Literal, Protocol, TypedDict
@@ -60,13 +60,36 @@ class Cap:
 
 
 @dataclass(frozen=True, slots=True)
+class Steer:
+    """Add alpha times the axis at one decoder layer: alpha 1 is one axis unit of that layer toward the Assistant."""
+
+    layer: int
+    alpha: float
+
+    def __post_init__(self) -> None:
+        if not -20 <= self.alpha <= 20:
+            raise UserError(
+                f"The steering strength must lie between -20 and 20 axis units, not {self.alpha}."
+            )
+
+
+@dataclass(frozen=True, slots=True)
 class Request:
-    """One row: a branch of a conversation that wants its next reply."""
+    """One row: a branch of a conversation that wants its next reply, or a finished chat that is to be read."""
 
     branch: str
     messages: tuple[Message, ...]
-    sampling: Sampling
+    sampling: Sampling = Sampling()
     cap: Cap | None = None
+    steer: Steer | None = None
+
+    @property
+    def intervention(self) -> Intervention:
+        """All that shapes this row's activations beside its text."""
+        return self.cap, self.steer
+
+
+Intervention = tuple[Cap | None, Steer | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +113,8 @@ class TokenEvent:
     layer added, in axis units of that layer. position: index in the context. finish_reason: set on the branch's last
     event only. token_id is None when a branch ends before its first token. coordinates: where the token lies on the
     roles' first three principal components, axis units at the probe layer, after the clamp there; None where projection
-    is None, for special tokens, and when the axis has no components.
+    is None, for special tokens, and when the axis has no components. probability: of this token where it was drawn, by the
+    row's model at temperature 1, before the repetition penalty.
     """
 
     branch: str
@@ -103,6 +127,18 @@ class TokenEvent:
     is_special: bool
     finish_reason: FinishReason | None = None
     coordinates: Coordinates | None = None
+    probability: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ReadToken:
+    """One content token of a finished chat as the model reads it. message: index of the message it belongs to; before,
+    after: projection at every decoder layer, axis units of that layer, before and after the clamp there."""
+
+    message: int
+    text: str
+    before: tuple[float, ...]
+    after: tuple[float, ...]
 
 
 Event = PromptEvent | TokenEvent
@@ -115,6 +151,10 @@ class Engine(Protocol):
 
     def stream(self, requests: Sequence[Request], cancel: CancelFlag | None = None) -> Events:
         """Run all requests as rows of one batch. Setting `cancel` ends them within one step."""
+        ...
+
+    def read(self, request: Request, cancel: CancelFlag | None = None) -> Iterator[list[ReadToken]]:
+        """Read a finished chat under the request's intervention, a part at a time; nothing is generated or kept."""
         ...
 
     def forget(self, branches: Sequence[str]) -> None:

@@ -67,6 +67,7 @@ class Row:
 
     def __post_init__(self) -> None:
         self._text = DecodeStream(skip_special_tokens=True)
+        self._probability: float | None = None
         roles = [message["role"] for message in self.request.messages]
         self._seen = {
             token
@@ -74,7 +75,7 @@ class Row:
             if owner >= 0 and roles[owner] == "assistant"
         }
         if self.cached is not None:
-            self.reused = self.cached.common_prefix(self.chat.ids, self.request.cap)
+            self.reused = self.cached.common_prefix(self.chat.ids, self.request.intervention)
 
     @property
     def wants_stop(self) -> bool:
@@ -97,6 +98,8 @@ class Row:
         if self.barred:
             logits = logits.index_fill(-1, torch.tensor(self.barred, device=logits.device), float("-inf"))
         self.pending = draw(logits, self.request.sampling, len(self.generated), self._seen)
+        plain = logits.float()
+        self._probability = float((plain[self.pending] - plain.logsumexp(-1)).exp())
         if not self.pending_is_special:
             self._seen.add(self.pending)
 
@@ -123,6 +126,7 @@ class Row:
             self.pending_is_special,
             "length" if self.is_full else None,
             None if self.pending_is_special else reading.coordinates,
+            self._probability,
         )
 
     def end_event(self, reason: FinishReason) -> TokenEvent:
@@ -139,9 +143,10 @@ class Row:
             position,
             self.pending_is_special,
             reason,
+            probability=self._probability,
         )
 
     def to_cache(self, keys: list[Tensor], values: list[Tensor]) -> BranchCache:
         length = keys[0].shape[2]
         ids = (self.chat.ids + self.generated)[:length]
-        return BranchCache(ids, keys, values, self.before[:length], self.request.cap)
+        return BranchCache(ids, keys, values, self.before[:length], self.request.intervention)

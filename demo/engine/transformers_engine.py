@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from threading import Event as CancelFlag
 from threading import Lock
 
@@ -13,12 +13,14 @@ from demo.capping import AxisHooks
 from demo.components import probe_components
 from demo.engine.kv import BranchStore, RowCache
 from demo.engine.live import LiveRows
-from demo.engine.protocol import Events, Request
+from demo.engine.protocol import Events, ReadToken, Request
+from demo.engine.reader import read_chat
 from demo.engine.row import Row
 from demo.engine.small_batch import skinny_is_faster, skinny_products
 from demo.errors import UserError
 from demo.models import LoadedModel
-from demo.spans import render_chat
+from demo.spans import RenderedChat, render_chat
+from demo.steering import Push
 
 DEFAULT_KV_BUDGET = 2 * 1024**3
 # Stop is looked at between prefill chunks, so one chunk must take well under a second.
@@ -81,6 +83,19 @@ class TransformersEngine:
                 live.release(live.rows)
                 raise
 
+    def read(self, request: Request, cancel: CancelFlag | None = None) -> Iterator[list[ReadToken]]:
+        """Read the finished chat `request.messages` under the request's intervention, a prefill chunk at a time.
+
+        Raises UserError at once when the chat does not fit the context window.
+        """
+        chat = render_chat(self.model.tokenizer, request.messages, reply_next=False)
+        self._check_room(len(chat.ids) - 1)
+        return self._read(chat, self._hooks([request]), cancel or CancelFlag())
+
+    def _read(self, chat: RenderedChat, hooks: AxisHooks, cancel: CancelFlag) -> Iterator[list[ReadToken]]:
+        with self._lock:
+            yield from read_chat(self.model, self.axis, chat, hooks, self._chunk, cancel)
+
     def forget(self, branches: Sequence[str]) -> None:
         """Drop the KV caches of these branches."""
         for branch in branches:
@@ -88,22 +103,27 @@ class TransformersEngine:
 
     def _row(self, request: Request) -> Row:
         chat = render_chat(self.model.tokenizer, request.messages)
-        room = self.model.context - len(chat.ids)
-        if room < 1:
-            raise UserError(
-                f"This conversation is {len(chat.ids)} tokens long, but the model holds {self.model.context}: "
-                "start a new chat or send a shorter message."
-            )
-        limit = min(request.sampling.max_new_tokens, room)
+        limit = min(request.sampling.max_new_tokens, self._check_room(len(chat.ids)))
         cached = self.store.get(request.branch)
         return Row(
             request, chat, limit, self.model.tokenizer, self._stops, self._special, self._barred, cached
         )
 
+    def _check_room(self, tokens: int) -> int:
+        """How many more tokens the context window holds; UserError when there is no room for one."""
+        room = self.model.context - tokens
+        if room < 1:
+            raise UserError(
+                f"This conversation is {tokens} tokens long, but the model holds {self.model.context}: "
+                "start a new chat or send a shorter message."
+            )
+        return room
+
     def _hooks(self, requests: Sequence[Request]) -> AxisHooks:
         layers = sorted({layer for request in requests if request.cap for layer in request.cap.layers})
         count = len(self.model.layers)
-        if layers and not 0 <= layers[0] <= layers[-1] < count:
+        touched = [*layers, *(request.steer.layer for request in requests if request.steer)]
+        if not all(0 <= layer < count for layer in touched):
             raise UserError(f"The model has decoder layers 0 to {count - 1}; choose a band within them.")
         floors = {layer: torch.full((len(requests),), float("-inf")) for layer in layers}
         for index, request in enumerate(requests):
@@ -111,4 +131,19 @@ class TransformersEngine:
                 for layer, floor in zip(request.cap.layers, request.cap.floors, strict=True):
                     floors[layer][index] = floor
         on_device = {layer: floor.to(self.model.device) for layer, floor in floors.items()}
-        return AxisHooks(self.model.layers, self._unit, self.axis.probe_layer, on_device, place=self._place)
+        return AxisHooks(
+            self.model.layers,
+            self._unit,
+            self.axis.probe_layer,
+            on_device,
+            self._pushes(requests),
+            place=self._place,
+        )
+
+    def _pushes(self, requests: Sequence[Request]) -> dict[int, Push]:
+        """Steering of each layer that any request steers at."""
+        pushes = {}
+        for layer in {request.steer.layer for request in requests if request.steer}:
+            alpha = [r.steer.alpha if r.steer and r.steer.layer == layer else 0.0 for r in requests]
+            pushes[layer] = Push(self.axis.direction[layer].to(self.model.device), torch.tensor(alpha))
+        return pushes

@@ -63,11 +63,13 @@ def build(state: State, plan: Plan, cast: Cast, vectors: Vectors, run: dict[str,
     axis = AssistantAxis(cast.direction, cast.role_mean, cast.default_mean, {}, {})
     defaults = (torch.stack(state.defaults) * axis.unit).sum(-1)
     floors = {name: torch.quantile(defaults, int(name[1:]) / 100, dim=0) for name in FLOOR_NAMES}
+    span = torch.quantile(defaults[:, probe], torch.tensor([0.05, 0.95])).tolist()
     manifest = {
         "format": 1,
         "model": run.pop("model"),
         "probe_layer": probe,
         "cap": {"layers": list(default_band(axis.layers)), "floor": "p25"},
+        "default_range": [round(axis.to_units(value, probe), 4) for value in span],
         "roles": _roles(axis, state, plan, vectors, cast, parts[probe], probe),
         **run,
         "pca": {
@@ -135,7 +137,11 @@ def _published_convention(state: State) -> dict[str, list[float]]:
 def _roles(
     axis: AssistantAxis, state: State, plan: Plan, vectors: Vectors, cast: Cast, part: Pca, probe: int
 ) -> list[dict[str, Any]]:
-    """One entry a role, lowest first. A role that was hardly taken up does not count: it is placed by all its rollouts."""
+    """One entry a role, lowest first.
+
+    projection and pc are over all of a role's rollouts: which of them were taken up is itself a choice by how far they are
+    from the default, and would move sober roles most. played: projection of the role vector that went into the axis.
+    """
     everyone = Vectors(state, plan, ALL)
     entries = []
     for role in plan.roles:
@@ -143,7 +149,8 @@ def _roles(
         rollouts = everyone.kept(role)
         if not rollouts:
             continue
-        vector = (vectors if counts else everyone).vector(role)[probe]
+        vector = everyone.vector(role)[probe]
+        played = float(vectors.vector(role)[probe] @ axis.unit[probe]) if counts else None
         centred = (vector - cast.role_mean[probe]) / axis.norm[probe]
         entries.append(
             {
@@ -152,6 +159,7 @@ def _roles(
                 "kept": vectors.kept(role),
                 "counts": counts,
                 "projection": round(axis.to_units(float(vector @ axis.unit[probe]), probe), 4),
+                "played": None if played is None else round(axis.to_units(played, probe), 4),
                 "pc": [round(value, 4) for value in _padded(part.directions @ centred).tolist()],
             }
         )

@@ -80,9 +80,10 @@ def _roles(axis: AssistantAxis, pictures: dict[str, str]) -> Iterator[str]:
     yield from ("", "## Roles on the axis", "", "Axis units: 0 = average role, 1 = default Assistant.", "")
     yield from _picture("roles.svg", pictures)
     roles, published = axis.manifest["roles"], published_order()
+    played = [role | {"projection": role["played"]} for role in roles if role["counts"]]
     for words, chosen in (
-        ("all roles", roles),
-        ("roles that were taken up", [role for role in roles if role["counts"]]),
+        ("all roles, each by all its rollouts", roles),
+        ("roles that were taken up, by the rollouts in which they were", played),
     ):
         found = compare(chosen, published)
         if found is not None:
@@ -91,14 +92,20 @@ def _roles(axis: AssistantAxis, pictures: dict[str, str]) -> Iterator[str]:
                 f"{found.rho:.3f} (95% bootstrap interval {found.low:.3f} to {found.high:.3f})."
             )
             yield ""
+    yield (
+        "*All*: mean over all of the role's rollouts. *Taken up*: over the rollouts in which the model took up the role; "
+        "these make the axis, where there are enough of them."
+    )
+    yield ""
     yield from table(
-        ("role", "projection", "rollouts", "taken up"),
+        ("role", "all", "taken up", "rollouts", "of them taken up"),
         [
             (
                 role["name"],
                 f"{role['projection']:+.2f}",
+                f"{role['played']:+.2f}" if role["counts"] else "",
                 str(role["n"]),
-                f"{role['kept']}{'' if role['counts'] else ' (does not count)'}",
+                str(role["kept"]),
             )
             for role in roles
         ],
@@ -113,8 +120,8 @@ def _uptake(built: Built) -> Iterator[str]:
     yield (
         f"Judge: {uptake['judge']}, threshold {uptake['threshold']:g}. It kept {kept} of {total} role rollouts; "
         f"{sum(role['counts'] for role in roles)} of {len(roles)} roles have the {uptake['least']} kept rollouts that "
-        "make a role count. The others are listed above by all their rollouts and are not part of the axis. Cosine of "
-        f"the axis with the one made from every rollout, at the probe layer: {built.table.cos_unfiltered[probe]:.3f}."
+        "make a role count. The others are listed above and are not part of the axis. Cosine of the "
+        f"axis with the one made from every rollout, at the probe layer: {built.table.cos_unfiltered[probe]:.3f}."
     )
     if uptake["keep_all"]:
         yield "Every rollout was counted all the same (--keep-all)."

@@ -12,13 +12,15 @@ import gradio as gr
 
 from demo import plots
 from demo.axis import AssistantAxis
-from demo.chat import BRANCHES
 from demo.engine.protocol import Engine
 from demo.errors import UserError
 from demo.page.controls import cap_values, plot_marks, read_settings
-from demo.page.session import Scenario, Session
+from demo.page.session import Scenario, Session, Talk
 from demo.page.wire import Op, Updates, notice_op, reset_op, turn_op
 from demo.persona_map import persona_map
+from demo.plots import PlotMarks
+from demo.recordings import shipped
+from demo.turns import ALL_BRANCHES, TurnSettings
 
 log = logging.getLogger(__name__)
 
@@ -36,90 +38,137 @@ class Actions:
 
     def open(self, session: Session, *cap: Any) -> str:
         """A visitor arrives: the stage as their conversation has it."""
-        return self._reset(session, cap)
+        return self.reset(session, cap)
 
-    def new_chat(self, session: Session, *cap: Any) -> tuple[Session, str, str]:
-        """Forget the conversation and its caches."""
-        self.close(session)
-        fresh = Session()
-        return fresh, self._reset(fresh, cap), ""
+    def new_chat(self, session: Session, *cap: Any) -> tuple[str, str]:
+        """Another conversation; the ones before it stay in the list."""
+        self.switch(session, Talk())
+        return self.reset(session, cap), ""
 
-    def start(self, session: Session, scenario: Scenario, *cap: Any) -> tuple[Session, str, str, str]:
+    def start(self, session: Session, scenario: Scenario, *cap: Any) -> tuple[str, str, str]:
         """A new chat that follows a script: its system prompt and first message, ready to send."""
-        self.close(session)
-        fresh = Session(scenario.turns)
-        stage = self._reset(fresh, cap, notice_op(f"{scenario.title}. {scenario.blurb}"))
-        return fresh, stage, fresh.next_line(), scenario.system_prompt
+        talk = Talk(
+            title=scenario.title,
+            blurb=scenario.blurb,
+            care=scenario.care,
+            system_prompt=scenario.system_prompt,
+            script=scenario.turns,
+        )
+        self.switch(session, talk)
+        line = talk.next_line()
+        return self.reset(session, cap), line, scenario.system_prompt
 
     def send(self, session: Session, text: str, *values: Any) -> Iterator[Shown]:
-        """Answer one message in both branches, streaming. A refused turn changes nothing and says why."""
-        conversation = session.conversation
-        updates, index, cap = Updates(conversation), len(conversation.turns), cap_values(values)
+        """Answer one message in all branches, streaming. A refused turn changes nothing and says why."""
+        yield from self.answer(session, text, values, len(session.talk.conversation.turns))
+
+    def answer(
+        self, session: Session, text: str, values: Any, at: int, settings: TurnSettings | None = None
+    ) -> Iterator[Shown]:
+        """Answer `text` as turn `at`, in place of that turn and all after it. settings: those of `values` unless given."""
+        talk, cap = session.talk, cap_values(values)
+        conversation = talk.conversation
+        updates = Updates(conversation)
         try:
-            updates.say({"op": "marks", "figures": self._figures(cap)})
-            events = conversation.send(self.engine, text, read_settings(self.axis, index, values))
+            if talk.watch_only:
+                raise UserError(
+                    f"This session was recorded with {talk.recording.model if talk.recording else 'another model'}, "
+                    "so it can be watched but not continued here; start a new chat."
+                )
+            updates.say({"op": "marks", "figures": figures(plot_marks(self.axis, cap))})
+            settings = settings or read_settings(self.axis, at, values)
+            events = conversation.send(self.engine, text, settings, at)
         except UserError as error:
             updates.say(notice_op(str(error), "error"))
             yield updates.take(), gr.skip(), *_IDLE
             return
-        updates.say({"op": "turn_start", "turn": index, "user": text})
+        talk.system_prompt, session.running = settings.system_prompt, talk
+        updates.say({"op": "turn_start", "turn": at, "user": text, "branches": list(settings.branches)})
         yield updates.take(), "", *_BUSY
         try:
             with closing(events):
                 for event in events:
                     updates.add([event])
-                    if updates.due and not session.closed:
+                    if updates.due and session.talk is talk:
                         yield updates.take(), gr.skip(), gr.skip(), gr.skip()
         except Exception as error:
             log.error("turn failed: %s", type(error).__name__)
             reason = str(error) if isinstance(error, UserError) else _UNEXPECTED.format(type(error).__name__)
-            yield self._reset(session, cap, notice_op(reason, "error")), text, *_IDLE
+            yield self.reset(session, cap, notice_op(reason, "error")), text, *_IDLE
             return
-        if session.closed:
-            self.close(session)  # once more, for the turn has just put its caches back
+        finally:
+            session.running = None
+        if session.gone:
+            self.forget([talk])  # once more, for the turn has just put its caches back
+        if session.talk is not talk:
             yield gr.skip(), gr.skip(), *_IDLE
             return
-        updates.say(turn_op(conversation, index))
-        yield updates.take(), session.next_line(), *_IDLE
+        line = talk.next_line()
+        updates.say(turn_op(conversation, at), {"op": "talks", **session.overview()})
+        yield updates.take(), line, *_IDLE
 
     def stop(self, session: Session) -> None:
         """End the running turn within one decode step."""
-        session.conversation.stop()
+        (session.running or session.talk).conversation.stop()
 
     def redraw_marks(self, session: Session, *cap: Any) -> str:
         """Floor or band has changed: move the reference lines."""
-        updates = Updates(session.conversation)
+        updates = Updates(session.talk.conversation)
         try:
-            updates.say({"op": "marks", "figures": self._figures(cap)})
+            updates.say({"op": "marks", "figures": figures(plot_marks(self.axis, cap))})
         except UserError as error:
             updates.say(notice_op(str(error), "error"))
         return updates.take()
 
-    def close(self, session: Session) -> None:
-        """The visitor is gone or starts anew: stop what runs and free what is cached."""
-        session.closed = True
-        session.conversation.stop()
-        self.engine.forget([session.conversation.branch_id(branch) for branch in BRANCHES])
+    def switch(self, session: Session, talk: Talk) -> None:
+        """Show another conversation; a turn that still runs elsewhere is stopped."""
+        self.forget(session.show(talk))
 
-    def _reset(self, session: Session, cap: Any, *more: Op) -> str:
-        try:
-            figures = self._figures(cap)
-        except UserError:
-            # A band that cannot be used is refused when a message is sent; starting anew must still work.
-            figures = self._figures((False, *cap[1:]))
-        meta = {
-            "model": self.model_name,
-            "branches": list(BRANCHES),
-            "figures": figures,
-            "map": persona_map(self.axis),
-        }
-        updates = Updates(session.conversation)
-        updates.say(reset_op(session.conversation, meta), *more)
+    def close(self, session: Session) -> None:
+        """The visitor is gone: stop what runs and free what is cached."""
+        session.gone = True
+        for talk in session.talks:
+            talk.conversation.stop()
+        self.forget(session.talks)
+
+    def forget(self, talks: list[Talk]) -> None:
+        self.engine.forget([talk.conversation.branch_id(b) for talk in talks for b in ALL_BRANCHES])
+
+    def reset(self, session: Session, cap: Any, *more: Op) -> str:
+        """The stage's value for the conversation that is shown, whole."""
+        talk = session.talk
+        updates = Updates(talk.conversation)
+        updates.say(
+            reset_op(talk.conversation, self.meta(talk, cap), recorded=talk.recording is not None),
+            {"op": "talks", **session.overview()},
+            *more,
+        )
         return updates.take()
 
-    def _figures(self, cap: Any) -> Op:
-        marks = plot_marks(self.axis, cap)
-        return {"token": plots.token_figure(marks), "turn": plots.turn_figure(marks)}
+    def meta(self, talk: Talk, cap: Any) -> Op:
+        if talk.recording is not None:
+            recording = talk.recording
+            return {
+                "model": recording.model,
+                "figures": figures(recording.marks),
+                "map": recording.map,
+                "shipped": shipped(),
+            }
+        try:
+            marks = plot_marks(self.axis, cap)
+        except UserError:
+            # A band that cannot be used is refused when a message is sent; starting anew must still work.
+            marks = plot_marks(self.axis, (False, *cap[1:]))
+        return {
+            "model": self.model_name,
+            "figures": figures(marks),
+            "map": persona_map(self.axis),
+            "shipped": shipped(),
+        }
+
+
+def figures(marks: PlotMarks) -> Op:
+    return {"token": plots.token_figure(marks), "turn": plots.turn_figure(marks)}
 
 
 _IDLE = (gr.update(visible=True), gr.update(visible=False))

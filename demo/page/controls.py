@@ -9,11 +9,13 @@ from typing import Any
 import gradio as gr
 
 from demo.axis import AssistantAxis
-from demo.chat import TurnSettings, make_cap
-from demo.engine.protocol import Sampling
+from demo.engine.protocol import Sampling, Steer
 from demo.errors import UserError
 from demo.plots import PlotMarks
+from demo.turns import CAPPED, MOST_SEEDS, STEERED, UNCAPPED, TurnSettings, make_cap
 
+_EVERY = "All"
+_ONLY = {_EVERY: None, "Uncapped": UNCAPPED, "Capped": CAPPED, "Steered": STEERED}
 _FLOOR_INFO = "Percentile of default-Assistant replies that becomes the floor. Higher holds harder."
 _IMPORTED_INFO = "Published ceiling on role-wardness, as a floor. A lower number holds harder."
 
@@ -28,6 +30,11 @@ class Controls:
     repetition_penalty: gr.Slider
     max_new_tokens: gr.Slider
     seed: gr.Number
+    seeds: gr.Slider
+    only: gr.Radio
+    steer_on: gr.Checkbox
+    steer_layer: gr.Number
+    steer_alpha: gr.Slider
     cap_on: gr.Checkbox
     floor: gr.Radio
     first_layer: gr.Number
@@ -90,7 +97,35 @@ def build_controls(axis: AssistantAxis, defaults: Sampling) -> Controls:
             elem_id="seed",
             info="Both replies draw the same random numbers.",
         )
-    return Controls(system, temperature, top_p, penalty, tokens, seed, cap_on, floor, first_layer, last_layer)
+        seeds = gr.Slider(
+            1,
+            MOST_SEEDS,
+            1,
+            step=1,
+            label="Seeds at once",
+            elem_id="seeds",
+            info="More answers to each message, to show the spread. The first one counts.",
+        )
+    with gr.Group():
+        only = gr.Radio(list(_ONLY), value=_EVERY, label="Speak to", elem_id="only")
+    with gr.Group():
+        steer_on = gr.Checkbox(value=False, label="Third reply: steered", elem_id="steer-on")
+        steer_alpha = gr.Slider(
+            -4,
+            4,
+            1,
+            step=0.25,
+            label="Strength α",
+            elem_id="steer-alpha",
+            info="Adds α × axis to every token, needed or not; the cap only lifts what has fallen.",
+        )
+        steer_layer = gr.Number(
+            axis.probe_layer, label="Steered layer", precision=0, elem_id="steer-layer", info=layers
+        )
+    return Controls(
+        system, temperature, top_p, penalty, tokens, seed, seeds, only, steer_on, steer_layer, steer_alpha, cap_on, floor,
+        first_layer, last_layer,
+    )  # fmt: skip
 
 
 def cap_values(values: Sequence[Any]) -> Sequence[Any]:
@@ -103,7 +138,7 @@ def read_settings(axis: AssistantAxis, turn: int, values: Sequence[Any]) -> Turn
 
     Each turn draws other random numbers than the one before. Raises UserError for a value that cannot be used.
     """
-    system, temperature, top_p, penalty, tokens, seed = values[:-4]
+    system, temperature, top_p, penalty, tokens, seed, seeds, only, *steer = values[:-4]
     sampling = Sampling(
         float(_given(temperature, "temperature")),
         float(_given(top_p, "top-p")),
@@ -111,14 +146,21 @@ def read_settings(axis: AssistantAxis, turn: int, values: Sequence[Any]) -> Turn
         int(_given(seed, "seed")) + turn,
         float(_given(penalty, "repetition penalty")),
     )
-    return TurnSettings(sampling, _cap(axis, cap_values(values)), system or "")
+    return TurnSettings(
+        sampling,
+        _cap(axis, cap_values(values)),
+        system or "",
+        _steer(steer),
+        _ONLY.get(only),
+        int(_given(seeds, "number of seeds")),
+    )
 
 
 def plot_marks(axis: AssistantAxis, cap: Sequence[Any]) -> PlotMarks:
     """Reference lines for the values of `Controls.cap_inputs()`. Raises UserError like `read_settings`."""
     chosen = _cap(axis, cap)
     if chosen is None:
-        return PlotMarks(axis.probe_layer)
+        return PlotMarks(axis.probe_layer, default_range=axis.default_range)
     name = cap[1]
     return PlotMarks(
         probe_layer=axis.probe_layer,
@@ -128,6 +170,7 @@ def plot_marks(axis: AssistantAxis, cap: Sequence[Any]) -> PlotMarks:
         floor_name=name,
         floor_at_probe=axis.probe_layer in chosen.layers,
         cap_layers=(chosen.layers[0], chosen.layers[-1]),
+        default_range=axis.default_range,
     )
 
 
@@ -138,6 +181,13 @@ def _cap(axis: AssistantAxis, values: Sequence[Any]):
     return make_cap(
         axis, int(_given(first, "first capped layer")), int(_given(last, "last capped layer")), str(floor)
     )
+
+
+def _steer(values: Sequence[Any]) -> Steer | None:
+    on, layer, alpha = values
+    if not on:
+        return None
+    return Steer(int(_given(layer, "steered layer")), float(_given(alpha, "steering strength")))
 
 
 def _given(value: Any, name: str) -> Any:

@@ -13,6 +13,7 @@ from demo.axis import AssistantAxis
 from demo.engine.protocol import Engine, Sampling
 from demo.gates import gate_banner
 from demo.page.actions import Actions
+from demo.page.asks import Asks
 from demo.page.controls import Controls, build_controls
 from demo.page.session import Scenario, Session
 from demo.page.stage import STATIC_DIR, plotly_head, stage
@@ -20,9 +21,9 @@ from demo.page.stage import STATIC_DIR, plotly_head, stage
 TITLE = "Persona drift, live"
 # All events that run the model share one queue, so that turns wait for each other and not in the engine.
 MODEL_QUEUE = "model"
-# There the open settings would cover everything else.
-_CLOSE_SETTINGS_ON_PHONES = (
-    "() => { if (innerWidth < 900) document.querySelector('#settings .toggle-button')?.click() }"
+# On a phone the open settings would cover everything else, on a projector they take room from the replies.
+_CLOSE_SETTINGS_WHERE_NARROW = (
+    "() => { if (innerWidth < 1360) document.querySelector('#settings .toggle-button')?.click() }"
 )
 _SYSTEM_FONTS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "Helvetica Neue", "Arial", "sans-serif"]
 
@@ -119,23 +120,28 @@ def _wire(page: gr.Blocks, actions: Actions, parts: Parts) -> None:
         "concurrency_id": MODEL_QUEUE,
         "concurrency_limit": 1,
     }
+    asks = Asks(actions)
+    everything = [parts.session, *parts.controls.inputs()]
+    # The stage's own buttons: what needs the model waits in its queue, the rest does not.
+    parts.view.select(
+        asks.quick, everything, [parts.view, parts.message, parts.controls.system_prompt], **private
+    )
+    parts.view.submit(
+        asks.slow, everything, answer["outputs"], concurrency_id=MODEL_QUEUE, concurrency_limit=1, **private
+    )
     page.load(actions.open, [parts.session, *cap], parts.view, **private)
-    page.load(None, js=_CLOSE_SETTINGS_ON_PHONES, api_visibility="private")
+    page.load(None, js=_CLOSE_SETTINGS_WHERE_NARROW, api_visibility="private")
     gr.on([parts.message.submit, parts.send.click], **answer, **quiet, api_name="send", trigger_mode="once")
     # Not queued: a stop must not wait behind the turn it is to end.
     parts.stop.click(actions.stop, parts.session, None, queue=False, api_name="stop", **quiet)
     parts.new_chat.click(
-        actions.new_chat,
-        [parts.session, *cap],
-        [parts.session, parts.view, parts.message],
-        api_name="new_chat",
-        **quiet,
+        actions.new_chat, [parts.session, *cap], [parts.view, parts.message], api_name="new_chat", **quiet
     )
     for button, scenario in parts.scenarios:
         button.click(
             partial(_start, actions, scenario),
             [parts.session, *cap],
-            [parts.session, parts.view, parts.message, parts.controls.system_prompt],
+            [parts.view, parts.message, parts.controls.system_prompt],
             **private,
         ).then(**answer, **private)
     gr.on(

@@ -1,48 +1,119 @@
-"""What one visitor has open: a conversation and the scripted messages that are still to come."""
+"""What one visitor has open: their conversations, and for each the scripted messages that are still to come."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from demo.chat import Conversation
 from demo.errors import UserError
 from demo.jsonfile import read_object
+from demo.session_file import Recording
 
 SCENARIOS = Path(__file__).resolve().parent.parent.parent / "assets" / "presets" / "scenarios.json"
+# Enough for a class; beyond that the oldest goes, so that a page left open does not fill the machine.
+MOST_TALKS = 12
 
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """A script of user messages that shows something, started with one click. blurb: what to watch for."""
+    """A script of user messages that shows something, started with one click. blurb: what to watch for; care: a note that
+    goes with it where it touches on something that hurts."""
 
     id: str
     title: str
     blurb: str
     system_prompt: str
     turns: tuple[str, ...]
+    care: str = ""
+
+
+@dataclass(eq=False)
+class Talk:
+    """One conversation. script: scripted messages in order, of which `said` have been taken; recording: the file it came
+    from, None for one that began here; watch_only: no model here could go on with it."""
+
+    conversation: Conversation = field(default_factory=Conversation)
+    title: str = "Free chat"
+    blurb: str = ""
+    care: str = ""
+    system_prompt: str = ""
+    script: tuple[str, ...] = ()
+    said: int = 0
+    recording: Recording | None = None
+    watch_only: bool = False
+
+    def next_line(self) -> str:
+        """The scripted message that comes next, taken off the script; empty when there is none."""
+        if self.said >= len(self.script):
+            return ""
+        self.said += 1
+        return self.script[self.said - 1]
+
+    def fork(self, turns: int) -> Talk:
+        """A copy that shares the first `turns` turns and goes its own way from there."""
+        said = min(self.said, turns)
+        return Talk(
+            self.conversation.fork(turns), f"{self.title} ⑂{turns}", self.blurb, self.care, self.system_prompt,
+            self.script, said, self.recording, self.watch_only,
+        )  # fmt: skip
 
 
 class Session:
-    """A visitor's conversation, what is left of its script, and whether it is over.
+    """A visitor's conversations, one of which is shown. `gone` is set when the visitor has left.
 
-    `closed` is set when the visitor has gone or started another chat: a turn that is still running must not draw into
-    that one. Not a dataclass: Gradio takes dataclasses apart when it describes the page.
+    Not a dataclass: Gradio takes dataclasses apart when it describes the page.
     """
 
-    def __init__(self, script: Sequence[str] = ()) -> None:
-        self.conversation = Conversation()
-        self.script = list(script)
-        self.closed = False
+    def __init__(self) -> None:
+        self.talks = [Talk()]
+        self.current = 0
+        self.gone = False
+        self.running: Talk | None = None
 
     def __deepcopy__(self, memo: object) -> Session:
         """A new session. Gradio copies a page's initial state for every visitor, and no two may share a chat."""
         return Session()
 
-    def next_line(self) -> str:
-        """The scripted message that comes next, taken off the script; empty when there is none."""
-        return self.script.pop(0) if self.script else ""
+    @property
+    def talk(self) -> Talk:
+        """The conversation that is shown."""
+        return self.talks[self.current]
+
+    def show(self, talk: Talk) -> list[Talk]:
+        """Show `talk`, which may be new. An untouched empty chat makes room for it; so do the oldest ones when there are too
+        many. Gives the talks that went."""
+        if self.running is not None:
+            self.running.conversation.stop()
+        went: list[Talk] = []
+        if talk not in self.talks:
+            kept = [one for one in self.talks if one.conversation.turns]
+            kept = [*kept, talk][-MOST_TALKS:]
+            went = [one for one in self.talks if one not in kept]
+            self.talks = kept
+        self.current = self.talks.index(talk)
+        return went
+
+    def drop(self, index: int) -> Talk:
+        """Close a conversation; the last one leaves an empty chat behind."""
+        gone = self.talks.pop(index)
+        gone.conversation.stop()
+        if not self.talks:
+            self.talks = [Talk()]
+        self.current = min(self.current - (index < self.current), len(self.talks) - 1)
+        return gone
+
+    def overview(self) -> dict[str, Any]:
+        """What the stage says about the conversations and about the script of the one that is shown."""
+        talk = self.talk
+        return {
+            "list": [one.title for one in self.talks],
+            "current": self.current,
+            "watch_only": talk.watch_only,
+            "recorded": talk.recording is not None,
+            "script": {"title": talk.title, "blurb": talk.blurb, "care": talk.care, "said": talk.said, "of": len(talk.script)},
+        }  # fmt: skip
 
 
 def load_scenarios(path: Path = SCENARIOS) -> tuple[Scenario, ...]:
@@ -51,7 +122,12 @@ def load_scenarios(path: Path = SCENARIOS) -> tuple[Scenario, ...]:
         entries = read_object(path, "restore it from the repository")["scenarios"]
         return tuple(
             Scenario(
-                entry["id"], entry["title"], entry["blurb"], entry["system_prompt"], tuple(entry["turns"])
+                entry["id"],
+                entry["title"],
+                entry["blurb"],
+                entry["system_prompt"],
+                tuple(entry["turns"]),
+                entry.get("care", ""),
             )
             for entry in entries
         )

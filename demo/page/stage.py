@@ -21,9 +21,15 @@ SCRIPTS = (
     "stage_plots.js",
     "stage_map_figure.js",
     "stage_map.js",
+    "stage_layers.js",
+    "stage_tip.js",
+    "stage_strip.js",
+    "stage_bar.js",
+    "stage_replay.js",
+    "stage_keys.js",
     "stage.js",
 )
-STYLES = ("stage.css", "stage_map.css")
+STYLES = ("stage.css", "stage_map.css", "stage_bar.css")
 
 
 def plotly_head() -> str:

@@ -10,50 +10,58 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
-from demo.chat import BRANCHES, Conversation, Reply, Token, Turn
+from demo.chat import Conversation
 from demo.engine.protocol import Event, PromptEvent
+from demo.page.prose import prose
+from demo.session_file import rounded, summary_json, token_json, turn_json
+from demo.turns import Reply, Token, Turn
 
 Op = dict[str, Any]
 # A viewer sees no difference beyond this, and a browser stays cool.
 UPDATES_PER_SECOND = 15
+# Times and places of single tokens are for recordings: a page that is told live has both already.
+_RECORDED = ("m", "x")
 
 
-def token_json(token: Token) -> Op:
-    """Three digits of an axis unit are more than a plot can show."""
+def live_token(token: Token) -> Op:
+    return {key: value for key, value in token_json(token).items() if key not in _RECORDED}
+
+
+def live_reply(reply: Reply) -> Op:
+    """A reply as the stage shows it: of further samples only what sums them up."""
+    tokens = [live_token(token) for token in reply.tokens]
+    return summary_json(reply) | {"tokens": tokens, "samples": _samples(reply), "html": prose(reply.text)}
+
+
+def recorded_turn(turn: Turn) -> Op:
+    """A turn with all that a replay needs."""
+    data = turn_json(turn)
+    for branch, reply in turn.replies.items():
+        data["branches"][branch] |= {"samples": _samples(reply), "html": prose(reply.text)}
+    return data
+
+
+def _samples(reply: Reply) -> list[Op]:
+    return [summary_json(sample) | {"text": sample.text} for sample in reply.samples]
+
+
+def live_turn(turn: Turn) -> Op:
     return {
-        "t": token.text,
-        "b": _rounded(token.before),
-        "a": _rounded(token.after),
-        "c": _rounded(token.correction),
-        "s": int(token.special),
+        "user": turn.user,
+        "branches": {branch: live_reply(reply) for branch, reply in turn.replies.items()},
     }
-
-
-def reply_json(reply: Reply) -> Op:
-    return {
-        "tokens": [token_json(token) for token in reply.tokens],
-        "finish": reply.finish,
-        "mean": _rounded(reply.mean),
-        "user_mean": _rounded(reply.user_projection),
-        "fired": reply.fired,
-        "count": len(reply.read),
-        "limit": reply.limit,
-        "place": _place(reply),
-    }
-
-
-def turn_json(turn: Turn) -> Op:
-    return {"user": turn.user, "branches": {branch: reply_json(turn.replies[branch]) for branch in BRANCHES}}
 
 
 def turn_op(conversation: Conversation, index: int) -> Op:
     """The authoritative state of one turn."""
-    return {"op": "turn", "turn": index, "data": turn_json(conversation.turns[index])}
+    return {"op": "turn", "turn": index, "data": live_turn(conversation.turns[index])}
 
 
-def reset_op(conversation: Conversation, meta: Op) -> Op:
-    """Everything at once: a new chat, or a page that has been reloaded."""
-    return {"op": "reset", "meta": meta, "turns": [turn_json(turn) for turn in conversation.turns]}
+def reset_op(conversation: Conversation, meta: Op, *, recorded: bool = False) -> Op:
+    """Everything at once: a new chat, another conversation, or a page that has been reloaded. recorded: with what a replay
+    needs."""
+    turns = [(recorded_turn if recorded else live_turn)(turn) for turn in conversation.turns]
+    return {"op": "reset", "meta": meta, "turns": turns}
 
 
 def notice_op(text: str, level: str = "info") -> Op:
@@ -76,15 +84,15 @@ class Updates:
         for event in events:
             reply = turn.replies[event.branch]
             if isinstance(event, PromptEvent):
-                mean = _rounded(event.user_projection)
+                mean = rounded(event.user_projection)
                 self._ops.append({"op": "prompt", "turn": index, "branch": event.branch, "user_mean": mean})
             else:
                 if event.token_id is not None:
-                    self._tokens.setdefault(event.branch, []).append(token_json(reply.tokens[-1]))
+                    self._tokens.setdefault(event.branch, []).append(live_token(reply.tokens[-1]))
                 if event.finish_reason is not None:
                     self._flush_tokens(index)
-                    end = {key: value for key, value in reply_json(reply).items() if key != "tokens"}
-                    self._ops.append({"op": "turn_end", "turn": index, "branch": event.branch, **end})
+                    end = {"op": "turn_end", "turn": index, "branch": event.branch}
+                    self._ops.append(end | summary_json(reply))
 
     def say(self, *ops: Op) -> None:
         self._ops += ops
@@ -102,22 +110,14 @@ class Updates:
         self._flush_tokens(len(self._conversation.turns) - 1)
         self._last = time.monotonic()
         ops, self._ops = self._ops, []
-        text = json.dumps({"seq": time.time_ns() // 1000, "ops": ops}, ensure_ascii=False, allow_nan=False)
+        value = {"seq": time.time_ns() // 1000, "ops": ops}
+        text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
         # Gradio looks for script tags in HTML values and warns; chat text may well hold one.
         return text.replace("<", "\\u003c")
 
     def _flush_tokens(self, index: int) -> None:
         for branch, tokens in self._tokens.items():
-            place = _place(self._conversation.turns[index].replies[branch])
+            place = self._conversation.turns[index].replies[branch].place
             said = {"op": "tokens", "turn": index, "branch": branch, "tokens": tokens}
-            self._ops.append(said if place is None else {**said, "place": place})
+            self._ops.append(said if place is None else {**said, "place": [rounded(v) for v in place]})
         self._tokens = {}
-
-
-def _place(reply: Reply) -> list[float] | None:
-    """Where the reply stands on the persona map so far."""
-    return None if reply.place is None else [round(value, 4) for value in reply.place]
-
-
-def _rounded(value: float | None) -> float | None:
-    return None if value is None else round(value, 4)

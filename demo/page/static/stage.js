@@ -1,37 +1,76 @@
 // Entry: applies the operations Python sends and keeps panes, plots and headers in step with the turns.
 
-function makeStage(root) {
+function makeStage(root, ask) {
   let turns = [];
   let meta = {};
   let lastSeq = -1;
   let shown = null;
   let pinned = false;
   const panes = {};
-  for (const branch of BRANCHES) panes[branch] = makePane(root, branch, (index) => pick(index));
+  const hooks = { pick: (index) => pick(index), tools: (index, turn) => toolsFor(index, turn) };
+  for (const branch of BRANCHES) panes[branch] = makePane(root, branch, hooks);
   const plots = makePlots(root, {
     pick: (index) => pick(index, true),
+    flash,
     light: (branch, position) => BRANCHES.forEach((b) => panes[b].light(shown, b === branch ? position : null)),
     missing: () => showNotice(root, "The plotting script could not be loaded; the chat works without it.", "error"),
   });
   const map = makeMap(root, { pick: (index) => pick(index, true) });
+  const layers = makeLayers(root, { ask, flash, shown: () => ({ turn: shown, sides: turns[shown]?.sides }) });
+  const strip = makeStrip(root);
+  const bar = makeBar(root, { ask });
+  const replay = makeReplay(root, {
+    begin: () => clearTurns(0),
+    start: (index, data) => apply.turn_start({ turn: index, user: data.user, branches: Object.keys(data.branches) }),
+    token: (index, branch, token) => apply.tokens({ turn: index, branch, tokens: [{ ...token }] }),
+    end: (index, data) => put(index, turnFromData(data)),
+    all: () => restore(meta.recorded),
+  });
+  makeTip(root, Object.values(panes), {
+    token: (branch, index, position) => turns[index]?.sides[branch].shown[position - 1],
+    capLayers: () => meta.figures?.token?.layout?.meta?.cap_layers,
+    hover: (branch, position, index) => index === shown && plots.hover(branch, position),
+  });
+  makeKeys(root, {
+    next: bar.sendNext, look: bar.nextView, autoplay: bar.toggleAutoplay, replay: replay.toggle,
+    undo: () => turns.length && ask({ do: "undo" }),
+    again: () => turns.length && ask({ do: "regenerate", turn: turns.length - 1 }),
+  });
   makeTabs(root, () => {
     plots.touch(false);
     map.touch();
+    layers.touch();
   });
   const latestButton = root.querySelector(".latest");
   latestButton.addEventListener("click", () => pick(turns.length - 1, true));
 
-  function capIsOff() {
-    return meta.figures?.token?.layout?.meta?.floor === null;
+  const plotMeta = () => meta.figures?.token?.layout?.meta ?? {};
+  const capIsOff = () => plotMeta().floor === null;
+
+  function toolsFor(index, turn) {
+    const first = BRANCHES.find((branch) => !turn.sides[branch].absent);
+    // In one pane only, and only on a page that can do it.
+    if (!ask.possible || !hooks.current || hooks.current !== first) return null;
+    return turnTools(index, index === turns.length - 1, { ask, edit });
+  }
+
+  function edit(index) {
+    const branch = BRANCHES.find((one) => !turns[index].sides[one].absent);
+    const bubble = panes[branch].userBubble(index);
+    if (bubble) editBubble(bubble, turns[index].user, (text) => ask({ do: "edit", turn: index, text }));
+  }
+
+  function flash(branch, position, index = shown) {
+    panes[branch].flash(index, position);
   }
 
   function capAction(side) {
-    const share = side ? firedShare(side) : null;
+    const share = side && !side.absent ? firedShare(side) : null;
     if (capIsOff()) return "cap off";
     if (share === null) return "activation capping";
     if (share === 0) return "cap did not act on this reply";
-    const percent = share < 0.005 ? "under 1" : String(Math.round(share * 100));
-    return `cap acted on ${percent}% of this reply’s tokens`;
+    const words = share < 0.005 ? "under 1" : String(Math.round(share * 100));
+    return `cap acted on ${words}% of this reply’s tokens`;
   }
 
   function refreshHeaders() {
@@ -41,6 +80,13 @@ function makeStage(root) {
     panes.capped.action(capAction(turns[shown]?.sides.capped));
     root.querySelector(".which").textContent = shown === null ? "" : ` · turn ${shown + 1}`;
     latestButton.hidden = !behind;
+    strip.show(turns, shown, plotMeta().default_range, capIsOff());
+  }
+
+  function arrange() {
+    const steered = turns.some((turn) => !turn.sides.steered.absent);
+    panes.steered.pane.hidden = !steered;
+    root.classList.toggle("three", steered);
   }
 
   function show(index) {
@@ -48,6 +94,7 @@ function makeStage(root) {
     for (const branch of BRANCHES) panes[branch].mark(index);
     plots.show(index);
     map.show(index);
+    layers.touch();
     refreshHeaders();
   }
 
@@ -63,9 +110,18 @@ function makeStage(root) {
     if (reveal) for (const branch of BRANCHES) panes[branch].reveal(index);
   }
 
+  function mountAll(index) {
+    for (const branch of BRANCHES) {
+      hooks.current = branch;
+      panes[branch].mount(index, turns[index]);
+    }
+  }
+
   function put(index, turn) {
     turns[index] = turn;
-    for (const branch of BRANCHES) panes[branch].mount(index, turn);
+    if (index > 0 && index === turns.length - 1) mountAll(index - 1); // it is no longer the last, which can be undone
+    mountAll(index);
+    arrange();
     showEmpty(root, meta.empty_note, false);
     if (!pinned || index === shown) show(pinned ? index : turns.length - 1);
     else touch();
@@ -77,32 +133,63 @@ function makeStage(root) {
     root.querySelector("p.hidden-status").textContent = `Turn ${index + 1}, ${branch} reply finished${standing}`;
   }
 
+  function clearTurns(from) {
+    turns.length = from;
+    for (const branch of BRANCHES) panes[branch].cut(from);
+    pinned = false;
+    layers.reset();
+    if (from) show(from - 1);
+    else {
+      shown = null;
+      plots.reset(null, turns);
+      map.reset(meta.map, turns);
+      refreshHeaders();
+    }
+  }
+
+  function restore(data) {
+    turns = (data ?? []).map(turnFromData);
+    shown = null;
+    pinned = false;
+    layers.reset();
+    for (const branch of BRANCHES) panes[branch].clear();
+    turns.forEach((_, index) => mountAll(index));
+    arrange();
+    showEmpty(root, meta.empty_note, turns.length === 0);
+    plots.reset(meta.figures, turns);
+    map.reset(meta.map, turns);
+    if (turns.length) show(turns.length - 1);
+    else refreshHeaders();
+  }
+
   const apply = {
     reset(op) {
-      turns = (op.turns ?? []).map(turnFromData);
-      meta = op.meta ?? {};
-      shown = null;
-      pinned = false;
+      meta = { ...op.meta };
       root.querySelector(".notices").replaceChildren();
-      for (const branch of BRANCHES) {
-        panes[branch].clear();
-        turns.forEach((turn, index) => panes[branch].mount(index, turn));
-      }
-      showEmpty(root, meta.empty_note, turns.length === 0);
-      plots.reset(meta.figures, turns);
-      map.reset(meta.map, turns);
-      if (turns.length) show(turns.length - 1);
-      else refreshHeaders();
+      meta.recorded = op.turns ?? [];
+      replay.load([]);
+      bar.offer(meta.shipped ?? []);
+      restore(op.turns);
     },
+    talks(op) {
+      bar.show(op, turns.length);
+      if (op.recorded) replay.load(meta.recorded);
+    },
+    replay() {
+      replay.toggle();
+    },
+    download: bar.take,
+    layers: layers.take,
     marks(op) {
       meta.figures = op.figures;
       plots.relabel(op.figures);
       refreshHeaders();
     },
     turn_start(op) {
-      if (turns[op.turn]) return;
+      // A message that was edited, or another try: what stood here and after it is gone.
+      if (op.turn < turns.length) clearTurns(op.turn);
       pinned = false;
-      put(op.turn, newTurn(op.user));
+      put(op.turn, newTurn(op.user, op.branches ?? ["uncapped", "capped"]));
       for (const branch of BRANCHES) panes[branch].wait(op.turn);
     },
     prompt(op) {
@@ -148,22 +235,27 @@ function makeStage(root) {
   function repaint() {
     plots.repaint();
     map.repaint();
+    layers.repaint();
   }
 
-  function onTokenHover(event) {
-    const token = event.target.closest(".tok");
-    if (!token || Number(token.closest(".turn").dataset.turn) !== shown) return;
-    plots.hover(token.closest(".pane").dataset.branch, Number(token.dataset.i));
-  }
-
-  for (const branch of BRANCHES) panes[branch].log.addEventListener("pointerover", onTokenHover, { passive: true });
   // Gradio marks the dark theme with a class on the body.
   new MutationObserver(repaint).observe(document.body, { attributes: true, attributeFilter: ["class"] });
   showEmpty(root, null, true);
   return { receive, counts: plots.counts };
 }
 
-const stage = makeStage(element.querySelector("#stage"));
+// Requests of the stage's buttons: those that run the model wait in its queue. A saved page has no one to ask.
+function makeAsk() {
+  const ask = (request) => {
+    if (typeof trigger !== "function") return false;
+    trigger(["regenerate", "edit", "layers", "open"].includes(request.do) ? "submit" : "select", request);
+    return true;
+  };
+  ask.possible = typeof trigger === "function";
+  return ask;
+}
+
+const stage = makeStage(element.querySelector("#stage"), makeAsk());
 window.personaStage = { counts: stage.counts };
 // The value is JSON text: Gradio would otherwise send differences of nested lists, and apply them wrongly.
 const receiveText = () => stage.receive(props.value ? JSON.parse(props.value) : null);

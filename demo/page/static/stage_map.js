@@ -63,7 +63,7 @@ function makeMap(root, hooks) {
     if (!solid && matchMedia("(pointer: coarse)").matches) layout.dragmode = false; // a finger scrolls the page
     const config = {
       displaylogo: false, plotlyServerURL: "", responsive: false, doubleClick: "reset",
-      modeBarButtons: solid ? SOLID_BUTTONS : BUTTONS,
+      modeBarButtons: solid ? SOLID_BUTTONS : boardButtons(),
     };
     drawn = { view: state.view, bounds, lengths: lengthsOf(all), width, height };
     await Plotly.react(element, mapTraces(state.map, all, state.view, colours, labels, size), layout, config);
@@ -160,8 +160,8 @@ function makeTabs(root, onChange) {
       root.querySelector(`#${other.getAttribute("aria-controls")}`).hidden = !on;
     }
     const map = tab.id === "map-tab";
-    root.classList.toggle("with-map", map);
-    root.querySelector(".key.tokens").hidden = map;
+    root.classList.toggle("with-map", tab.id !== "token-tab");
+    root.querySelector(".key.tokens").hidden = tab.id !== "token-tab";
     root.querySelector(".key.places").hidden = !map;
     if (focus) tab.focus();
     onChange();
@@ -169,7 +169,8 @@ function makeTabs(root, onChange) {
   for (const tab of tabs) {
     tab.addEventListener("click", () => select(tab));
     tab.addEventListener("keydown", ({ key }) => {
-      if (key === "ArrowLeft" || key === "ArrowRight") select(tabs[(tabs.indexOf(tab) + 1) % tabs.length], true);
+      const step = { ArrowLeft: tabs.length - 1, ArrowRight: 1 }[key];
+      if (step) select(tabs[(tabs.indexOf(tab) + step) % tabs.length], true);
     });
   }
 }

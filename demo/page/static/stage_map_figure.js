@@ -184,7 +184,7 @@ function labelTrace(labels, view, colours, base, size) {
 }
 
 function branchTrace(points, branch, view, colours, base) {
-  const dash = branch === "capped" ? "solid" : isSolid(view) ? "dash" : "4px,3px";
+  const dash = isSolid(view) && branch !== "capped" ? "dash" : DASHES[branch];
   return {
     ...base, ...trailPlaces(points, view), meta: { role: "reply", branch }, mode: "lines+markers",
     ...(isSolid(view) ? {} : { cliponaxis: false }),
@@ -192,7 +192,7 @@ function branchTrace(points, branch, view, colours, base) {
     line: { color: faded(colours[branch], colours.card, 0.5), width: isSolid(view) ? 3 : 1.5, dash },
     marker: {
       ...trailMarks(points, view, colours[branch], colours.card),
-      symbol: branch === "capped" ? "diamond" : "circle", opacity: 1,
+      symbol: SYMBOLS[branch], opacity: 1,
       line: { color: colours.card, width: isSolid(view) ? 0 : 1.5 },
     },
   };

@@ -1,6 +1,11 @@
 // What the page knows about every turn, and the numbers the plots draw. No DOM, no Plotly.
 
-const BRANCHES = ["uncapped", "capped"];
+const BRANCHES = ["uncapped", "capped", "steered"];
+const SYMBOLS = { uncapped: "circle", capped: "diamond", steered: "square" };
+const DASHES = { uncapped: "4px,3px", capped: "solid", steered: "1px,3px" };
+// Half way between the average role (0) and the default Assistant (1) a token has no colour; these are full ones.
+const TONE_CENTRE = 0.5;
+const TONE_REACH = 1.25;
 const TRAILING_TOKENS = 8;
 const FINISH_WORDS = { cancelled: "Stopped", error: "Ended by an error" };
 
@@ -23,11 +28,17 @@ function visibleToken(text) {
   return "“" + shown.replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;") + "”";
 }
 
+// -1 all role, 0 in between, 1 all Assistant; null for a token that was never read.
+function toneOf(value) {
+  if (value === null || value === undefined) return null;
+  return Math.max(-1, Math.min(1, (value - TONE_CENTRE) / TONE_REACH));
+}
+
 function describeToken(branch, token) {
   const before = token.b ?? token.a;
   const after = token.a ?? token.b;
   if (before === null || before === undefined) return "projection not recorded";
-  if (branch === "uncapped") return `projection ${number(after)} (axis units)`;
+  if (branch !== "capped") return `projection ${number(after)} (axis units)`;
   if (!token.c) return `projection ${number(after)} (axis units), the cap did not act`;
   if (Math.abs(after - before) > 1e-6) {
     return `cap acted here: projection ${number(before)} → ${number(after)} (axis units)`;
@@ -43,7 +54,7 @@ function emptySeries() {
 
 function newSide(branch) {
   return {
-    branch, shown: [], series: emptySeries(), recent: [], sum: 0, known: 0, fired: 0,
+    branch, shown: [], series: emptySeries(), recent: [], sum: 0, known: 0, fired: 0, absent: false, samples: [], html: null,
     finish: null, finalMean: null, finalFired: null, finalCount: null, limit: null, userMean: null, place: null,
   };
 }
@@ -76,6 +87,7 @@ function addToken(side, token) {
   // Template and end tokens are neither shown nor plotted; positions count the tokens one can read.
   if (token.s) return null;
   side.shown.push(token);
+  token.c = token.k ? token.k.reduce((sum, value) => sum + value, 0) : 0;
   if (token.c) side.fired += 1;
   addToSeries(side, token, side.shown.length);
   return token;
@@ -88,6 +100,8 @@ function endSide(side, data) {
   side.finalCount = data.count ?? null;
   side.limit = data.limit ?? null;
   side.place = data.place ?? null; // on the persona map: [PC1, PC2, PC3]
+  side.samples = data.samples ?? side.samples; // the same turn with other random numbers: {mean, fired, count, text}
+  side.html = data.html ?? side.html; // the reply as it reads with its markdown
 }
 
 function meanOf(side) {
@@ -104,12 +118,15 @@ function finishLine(side) {
   return FINISH_WORDS[side.finish] ?? null;
 }
 
-function newTurn(user) {
-  return { user, sides: Object.fromEntries(BRANCHES.map((branch) => [branch, newSide(branch)])) };
+// branches: those that answer; the others have an empty side, which draws nothing.
+function newTurn(user, branches) {
+  const turn = { user, sides: Object.fromEntries(BRANCHES.map((branch) => [branch, newSide(branch)])) };
+  for (const branch of BRANCHES) turn.sides[branch].absent = !branches.includes(branch);
+  return turn;
 }
 
 function turnFromData(data) {
-  const turn = newTurn(data.user);
+  const turn = newTurn(data.user, Object.keys(data.branches ?? {}));
   for (const branch of BRANCHES) {
     const given = data.branches?.[branch];
     if (!given) continue;

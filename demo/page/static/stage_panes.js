@@ -1,4 +1,4 @@
-// The two chat panes. Model and user text enters the page as text nodes only, never as HTML.
+// The chat panes. Model and user text enters the page as text nodes; a reply's markdown comes rendered and escaped.
 
 const DEFAULT_EMPTY_NOTE = [
   "One model answers every message twice.",
@@ -13,7 +13,18 @@ function make(tag, className, text) {
   return node;
 }
 
-function makePane(root, branch, onPick) {
+function makeButton(className, text, label) {
+  const button = make("button", className, text);
+  button.type = "button";
+  if (label) {
+    button.title = label;
+    button.setAttribute("aria-label", label);
+  }
+  return button;
+}
+
+// hooks: pick(turn), tools(turn, turn data) -> element or null
+function makePane(root, branch, hooks) {
   const pane = root.querySelector(`.pane[data-branch="${branch}"]`);
   const log = pane.querySelector(".log");
   const sections = new Map();
@@ -28,7 +39,9 @@ function makePane(root, branch, onPick) {
   new ResizeObserver(() => toEnd()).observe(log);
   log.addEventListener("click", (event) => {
     const section = event.target.closest(".turn");
-    if (section && !String(getSelection())) onPick(Number(section.dataset.turn));
+    if (section && !event.target.closest("button, textarea") && !String(getSelection())) {
+      hooks.pick(Number(section.dataset.turn));
+    }
   });
 
   function yieldToReader() {
@@ -50,19 +63,28 @@ function makePane(root, branch, onPick) {
     user.append(make("span", "hidden-status", "You: "), document.createTextNode(turn.user ?? ""));
     const reply = make("div", "reply");
     reply.dataset.turn = index;
+    const prose = make("div", "prose");
     const wait = make("p", "wait", "reading the prompt…");
     const finish = make("p", "finish");
-    const pick = make("button", "pick");
-    pick.type = "button";
-    finish.hidden = pick.hidden = true;
-    section.append(user, reply, wait, finish, pick);
-    return { section, reply, wait, finish, pick, count: 0 };
+    const foot = make("p", "foot");
+    const pick = makeButton("pick");
+    finish.hidden = foot.hidden = true;
+    foot.append(pick);
+    const tools = hooks.tools(index, turn);
+    if (tools) foot.append(tools);
+    section.append(user, reply, prose, wait, finish, foot);
+    return { section, user, reply, prose, wait, finish, foot, pick, count: 0 };
   }
 
   function mount(index, turn) {
+    const old = sections.get(index);
+    if (turn.sides[branch].absent) {
+      old?.section.remove();
+      sections.delete(index);
+      return;
+    }
     yieldToReader();
     const fresh = build(index, turn);
-    const old = sections.get(index);
     if (old) old.section.replaceWith(fresh.section);
     else log.append(fresh.section);
     if (old?.section.classList.contains("shown")) fresh.section.classList.add("shown");
@@ -74,13 +96,18 @@ function makePane(root, branch, onPick) {
   function tokenSpan(token, position) {
     const span = make("span", token.c ? "tok fired" : "tok", token.t);
     span.dataset.i = position;
-    span.title = `Token ${position}: ${describeToken(branch, token)}`;
+    const tone = toneOf(token.a ?? token.b);
+    if (tone !== null) {
+      // The sheet turns these into a colour where the lens is on.
+      span.style.setProperty("--tone", `${Math.round(Math.abs(tone) * 100)}%`);
+      span.classList.add(tone < 0 ? "low" : "high");
+    }
     return span;
   }
 
   function appendTokens(index, tokens) {
     const entry = sections.get(index);
-    if (!tokens.length) return;
+    if (!entry || !tokens.length) return;
     yieldToReader();
     const batch = document.createDocumentFragment();
     for (const token of tokens) batch.append(tokenSpan(token, (entry.count += 1)));
@@ -92,14 +119,18 @@ function makePane(root, branch, onPick) {
 
   function settle(index, side) {
     const entry = sections.get(index);
-    if (side.finish === null) return;
+    if (!entry || side.finish === null) return;
     yieldToReader();
     const line = finishLine(side);
     entry.wait.hidden = true;
     stopPulse();
     entry.finish.hidden = line === null;
     entry.finish.textContent = line ?? "";
-    entry.pick.hidden = false;
+    if (side.html) {
+      entry.prose.innerHTML = side.html; // made by a markdown renderer that lets no HTML of the text through
+      entry.section.classList.add("has-prose");
+    }
+    entry.foot.hidden = false;
     entry.pick.textContent = `turn ${index + 1} · mean ${number(meanOf(side))} · ${side.shown.length} tokens`;
     entry.pick.title = "Show this turn in the token plot";
     toEnd();
@@ -108,10 +139,11 @@ function makePane(root, branch, onPick) {
   function wait(index) {
     stick = true;
     toEnd();
-    if (matchMedia("(prefers-reduced-motion: reduce)").matches) return;
+    const entry = sections.get(index);
+    if (!entry || matchMedia("(prefers-reduced-motion: reduce)").matches) return;
     const frames = [{ opacity: 1 }, { opacity: 0.45 }];
     const timing = { duration: 900, iterations: Infinity, direction: "alternate", easing: "ease-in-out" };
-    pulse = sections.get(index).wait.animate(frames, timing);
+    pulse = entry.wait.animate(frames, timing);
   }
 
   function stopPulse() {
@@ -144,9 +176,31 @@ function makePane(root, branch, onPick) {
     if (entry) log.scrollTop = entry.section.offsetTop - log.offsetTop - 8;
   }
 
+  function tokenAt(index, position) {
+    return sections.get(index)?.reply.children[position - 1] ?? null;
+  }
+
   function light(index, position) {
     log.querySelector(".tok.lit")?.classList.remove("lit");
-    if (position) sections.get(index)?.reply.children[position - 1]?.classList.add("lit");
+    if (position) tokenAt(index, position)?.classList.add("lit");
+  }
+
+  function flash(index, position) {
+    const token = tokenAt(index, position);
+    if (!token) return;
+    stick = false;
+    log.scrollTop = token.offsetTop - log.offsetTop - log.clientHeight / 2;
+    token.classList.remove("flash");
+    void token.offsetWidth; // restarts the animation
+    token.classList.add("flash");
+  }
+
+  function cut(from) {
+    for (const [index, entry] of sections) {
+      if (index < from) continue;
+      entry.section.remove();
+      sections.delete(index);
+    }
   }
 
   function clear() {
@@ -157,11 +211,14 @@ function makePane(root, branch, onPick) {
     lastTop = 0;
   }
 
-  function has(index) {
-    return sections.has(index);
+  function userBubble(index) {
+    return sections.get(index)?.user ?? null;
   }
 
-  return { log, mount, appendTokens, settle, wait, standing, action, mark, reveal, light, clear, has };
+  return {
+    pane, log, mount, appendTokens, settle, wait, standing, action, mark, reveal, light, flash, tokenAt, cut, clear,
+    userBubble,
+  };
 }
 
 function showEmpty(root, note, visible) {
@@ -176,9 +233,7 @@ function showNotice(root, text, level) {
   while (list.children.length > 2) list.firstChild.remove();
   const notice = make("div", level === "error" ? "notice error" : "notice");
   notice.setAttribute("role", "alert");
-  const close = make("button", "", "×");
-  close.type = "button";
-  close.setAttribute("aria-label", "Dismiss this notice");
+  const close = makeButton("", "×", "Dismiss this notice");
   close.addEventListener("click", () => notice.remove());
   notice.append(make("span", "", text), close);
   list.append(notice);

@@ -2,12 +2,17 @@
 
 const TURN_REDRAW_MS = 500;
 const NARROW_PX = 360;
-const BUTTONS = [["toImage", "zoom2d", "pan2d", "resetScale2d"]]; // nothing that leaves the page
+const SVG_BUTTON = {
+  name: "Download plot as an SVG", icon: null,
+  click: (element) => Plotly.downloadImage(element, { format: "svg", filename: "persona-drift" }),
+};
+// Nothing that leaves the page. A function, because the icons come with Plotly.
+const boardButtons = () => [["toImage", { ...SVG_BUTTON, icon: Plotly.Icons.disk }, "zoom2d", "pan2d", "resetScale2d"]];
 
 function palette(root) {
   const style = getComputedStyle(root);
   const read = (name) => style.getPropertyValue(`--stage-${name}`).trim();
-  const names = ["uncapped", "capped", "card", "ink", "quiet", "grid", "edge", "role-low", "role-mid", "role-high"];
+  const names = ["uncapped", "capped", "steered", "card", "ink", "quiet", "grid", "edge", "role-low", "role-mid", "role-high"];
   return { ...Object.fromEntries(names.map((name) => [name, read(name)])), size: parseFloat(style.fontSize) };
 }
 
@@ -77,7 +82,7 @@ function makeBoard(element, root, config) {
     dress(data, layout);
     if (matchMedia("(pointer: coarse)").matches) layout.dragmode = false; // a finger scrolls the page
     fill(data);
-    await Plotly.newPlot(element, data, layout, config);
+    await Plotly.newPlot(element, data, layout, { ...config, modeBarButtons: boardButtons() });
     state = "ready";
   }
 
@@ -161,16 +166,31 @@ function makeTokenPlot(board) {
   return { fill, show, extend, hover };
 }
 
+// Every answer to one message, joined from the lowest to the highest; null ends a line.
+function spreadSeries(trace, turns, branch) {
+  const points = turns.flatMap((turn, index) => {
+    const { samples } = turn.sides[branch];
+    const known = samples.filter((sample) => sample.mean !== null);
+    const all = known.map((sample) => ({ x: index + 1, y: sample.mean, text: visibleToken(sample.text) }));
+    return all.length ? [...all.sort((a, b) => a.y - b.y), { x: null, y: null, text: null }] : [];
+  });
+  for (const [key, part] of [["x", "x"], ["y", "y"], ["customdata", "text"]]) trace[key] = points.map((p) => p[part]);
+}
+
 function turnSeries(trace, turns, shown) {
   const { role, branch } = trace.meta;
   if (role === "frame") return;
+  if (role === "spread") {
+    spreadSeries(trace, turns, branch);
+    return;
+  }
   const points = [];
   turns.forEach((turn, index) => {
     const side = turn.sides[branch];
     const y = role === "user" ? side.userMean : meanOf(side);
     if (y !== null) points.push({ x: index + 1, y, live: side.finish === null, shown: index === shown });
   });
-  const symbol = branch === "capped" ? "diamond" : "circle";
+  const symbol = SYMBOLS[branch];
   const column = (pick) => points.map(pick);
   trace.x = column((point) => point.x);
   trace.y = column((point) => point.y);
@@ -196,7 +216,7 @@ function whenPlotly(found, missing) {
 
 function makePlots(root, hooks) {
   const config = {
-    displaylogo: false, plotlyServerURL: "", responsive: false, doubleClick: "autosize", modeBarButtons: BUTTONS,
+    displaylogo: false, plotlyServerURL: "", responsive: false, doubleClick: "autosize",
   };
   const tokenBoard = makeBoard(root.querySelector("#token-plot"), root, config);
   const turnBoard = makeBoard(root.querySelector("#turn-plot"), root, { ...config, displayModeBar: false });
@@ -220,9 +240,11 @@ function makePlots(root, hooks) {
     const token = tokenBoard.element;
     token.removeAllListeners("plotly_hover");
     token.removeAllListeners("plotly_unhover");
+    token.removeAllListeners("plotly_click");
     turnBoard.element.removeAllListeners("plotly_click");
     token.on("plotly_hover", ({ points }) => hooks.light(points[0].data.meta.branch, points[0].x));
     token.on("plotly_unhover", () => hooks.light(null, null));
+    token.on("plotly_click", ({ points }) => hooks.flash(points[0].data.meta.branch, points[0].x));
     turnBoard.element.on("plotly_click", ({ points }) => hooks.pick(Math.round(points[0].x) - 1));
   }
 

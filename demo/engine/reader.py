@@ -1,0 +1,110 @@
+"""Reading a finished chat: where each of its tokens stands at every decoder layer, with or without a cap.
+
+Nothing is generated, so any text can be read: a transcript from elsewhere, a reply once more without the cap, or a reply
+layer by layer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from threading import Event as CancelFlag
+
+import torch
+from tokenizers.decoders import DecodeStream
+from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase
+
+from demo.axis import AssistantAxis
+from demo.capping import AxisHooks, residual_of
+from demo.engine.batch import RowBatch
+from demo.engine.protocol import ReadToken
+from demo.models import LoadedModel
+from demo.spans import RenderedChat
+
+
+@dataclass
+class LayerProjections:
+    """Hooks that project the residual stream onto each layer's unit direction. Install them after hooks that change it.
+
+    unit [L, D] float32.
+    """
+
+    layers: Sequence[nn.Module]
+    unit: Tensor
+    _columns: dict[int, Tensor] = field(default_factory=dict, init=False)
+
+    @contextmanager
+    def installed(self) -> Iterator[LayerProjections]:
+        handles = [layer.register_forward_hook(self._hook(index)) for index, layer in enumerate(self.layers)]
+        try:
+            yield self
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def last(self) -> Tensor:
+        """Projections of the last forward pass's first row, [T, L] float32 on the CPU, raw units."""
+        return torch.stack([self._columns[index].cpu() for index in range(len(self.layers))], dim=-1)
+
+    def _hook(self, index: int):
+        def hook(module: nn.Module, args: object, output: object) -> None:
+            hidden = residual_of(output)
+            self._columns[index] = hidden[0].float() @ self.unit[index].to(hidden.device)
+
+        return hook
+
+
+class Speller:
+    """Turns content tokens into the text each adds, one message after the other."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self._tokenizer = tokenizer
+        self._message = -1
+        self._stream = DecodeStream(skip_special_tokens=True)
+
+    def spell(self, message: int, token: int) -> str:
+        if message != self._message:
+            self._message, self._stream = message, DecodeStream(skip_special_tokens=True)
+        return self._stream.step(self._tokenizer.backend_tokenizer, token) or ""
+
+
+@torch.inference_mode()
+def read_chat(
+    model: LoadedModel,
+    axis: AssistantAxis,
+    chat: RenderedChat,
+    hooks: AxisHooks,
+    chunk: int,
+    cancel: CancelFlag,
+) -> Iterator[list[ReadToken]]:
+    """Run `chat` once, `chunk` tokens at a time, under `hooks` made for a single row; content tokens of each part."""
+    batch, speller = RowBatch(model, 1), Speller(model.tokenizer)
+    ids = batch.load([chat.ids], [(None, 0)], 0)
+    projections, start = LayerProjections(model.layers, axis.unit), 0
+    with hooks.installed(), projections.installed():
+        for part in ids.split(chunk, dim=1):
+            if cancel.is_set():
+                return
+            owners = chat.owner[start : start + part.shape[1]]
+            hooks.exempt = torch.tensor([[owner < 0 for owner in owners]])
+            batch.forward(part)
+            before, after = _units(axis, hooks, projections.last())
+            yield [
+                ReadToken(owner, speller.spell(owner, token), tuple(low), tuple(high))
+                for owner, token, low, high in zip(
+                    owners, part[0].tolist(), before.tolist(), after.tolist(), strict=True
+                )
+                if owner >= 0
+            ]
+            start += part.shape[1]
+
+
+def _units(axis: AssistantAxis, hooks: AxisHooks, raw: Tensor) -> tuple[Tensor, Tensor]:
+    """Projections [T, L] in axis units before and after the clamp; raw: after it."""
+    after = (raw - axis.origin) / axis.norm
+    before, capped = after.clone(), list(hooks.capped_layers)
+    if capped:
+        before[:, capped] -= hooks.reading().lifts[0].cpu() / axis.norm[capped]
+    return before, after

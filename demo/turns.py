@@ -1,0 +1,157 @@
+"""One turn of a conversation: what the user said, what each branch replied, and where every token stood. Plain data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from demo.axis import AssistantAxis
+from demo.engine.protocol import Cap, Coordinates, FinishReason, Sampling, Steer
+from demo.errors import UserError
+
+UNCAPPED, CAPPED, STEERED = "uncapped", "capped", "steered"
+BRANCHES = (UNCAPPED, CAPPED)
+ALL_BRANCHES = (*BRANCHES, STEERED)
+# Repeats of a turn with other random numbers stay clear of the seeds of the turns that follow it.
+SEED_STEP = 1000
+MOST_SEEDS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """One token of a reply. before, after: projection at the probe layer, axis units; corrections: per capped layer,
+    axis units of that layer; coordinates: place on the persona map, as in `TokenEvent`; probability: of this token where
+    it was drawn; at: milliseconds after the turn began."""
+
+    text: str
+    before: float | None
+    after: float | None
+    corrections: tuple[float, ...]
+    special: bool
+    coordinates: Coordinates | None = None
+    probability: float | None = None
+    at: int | None = None
+
+    @property
+    def correction(self) -> float:
+        """Sum over the capped layers; 0 where the cap did not act."""
+        return sum(self.corrections)
+
+
+@dataclass
+class Reply:
+    """One branch's answer. user_projection: mean over the user message as this branch read it; samples: the same turn
+    answered with other random numbers, which are no part of the history."""
+
+    limit: int
+    tokens: list[Token] = field(default_factory=list)
+    finish: FinishReason | None = None
+    user_projection: float | None = None
+    samples: list[Reply] = field(default_factory=list)
+    _placed: int = field(default=0, init=False, repr=False)
+    _sums: list[float] = field(default_factory=lambda: [0.0] * 3, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        for token in self.tokens:
+            self._count_in(token)
+
+    def add(self, token: Token) -> None:
+        """The next token has been said."""
+        self.tokens.append(token)
+        self._count_in(token)
+
+    @property
+    def place(self) -> Coordinates | None:
+        """Mean coordinates of the content tokens so far, kept up to date by `add`; None where the axis has no map."""
+        if not self._placed:
+            return None
+        x, y, z = (total / self._placed for total in self._sums)
+        return x, y, z
+
+    @property
+    def text(self) -> str:
+        return "".join(token.text for token in self.tokens)
+
+    @property
+    def read(self) -> list[Token]:
+        """Content tokens whose projection is known: what means and shares are taken over."""
+        return [token for token in self.tokens if not token.special and token.after is not None]
+
+    @property
+    def mean(self) -> float | None:
+        """Mean projection after the clamp, axis units."""
+        values = [token.after for token in self.read if token.after is not None]
+        return sum(values) / len(values) if values else None
+
+    @property
+    def fired(self) -> int:
+        """Number of content tokens on which the cap acted at one layer or more."""
+        return sum(token.correction > 0 for token in self.read)
+
+    def _count_in(self, token: Token) -> None:
+        if token.coordinates is None or token.special:
+            return
+        self._placed += 1
+        self._sums = [total + value for total, value in zip(self._sums, token.coordinates, strict=True)]
+
+
+@dataclass(frozen=True, slots=True)
+class TurnSettings:
+    """How a turn is answered. cap None: the capped branch runs uncapped too; steer: adds the steered branch; only: the one
+    branch that is spoken to, None for all of them; seeds: how many times each branch answers, each time with other random
+    numbers, the first of which goes into the history."""
+
+    sampling: Sampling
+    cap: Cap | None
+    system_prompt: str = ""
+    steer: Steer | None = None
+    only: str | None = None
+    seeds: int = 1
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.seeds <= MOST_SEEDS:
+            raise UserError(f"The number of seeds must lie between 1 and {MOST_SEEDS}, not {self.seeds}.")
+        if self.only == STEERED and self.steer is None:
+            raise UserError("The steered reply is off; switch it on before you write to it alone.")
+
+    @property
+    def branches(self) -> tuple[str, ...]:
+        """The branches that answer."""
+        present = BRANCHES if self.steer is None else ALL_BRANCHES
+        return present if self.only is None else (self.only,)
+
+
+@dataclass
+class Turn:
+    """replies: by branch, of those that were spoken to; settings: None for a turn that came from elsewhere."""
+
+    user: str
+    replies: dict[str, Reply]
+    settings: TurnSettings | None = None
+
+    def reply_in(self, branch: str) -> Reply | None:
+        """What `branch` remembers as the reply; None when the turn was not spoken to it.
+
+        The steered branch may be switched on late: what was said before it was there, it has from the uncapped branch.
+        """
+        own = self.replies.get(branch)
+        if own is None and branch == STEERED and len(self.replies) > 1:
+            return self.replies.get(UNCAPPED)
+        return own
+
+
+def make_cap(axis: AssistantAxis, first: int, last: int, floor: str) -> Cap:
+    """A cap at decoder layers `first` to `last`, inclusive, each at its own named floor. Raises UserError."""
+    if not 0 <= first <= last < axis.layers:
+        raise UserError(
+            f"The capped layers must run from a lower to a higher number between 0 and {axis.layers - 1}, "
+            f"not from {first} to {last}."
+        )
+    layers = tuple(range(first, last + 1))
+    floors = axis.floor(floor)
+    if not set(layers) <= set(axis.floor_layers(floor)):  # a cap that silently does nothing would be a lie
+        have = axis.floor_layers(floor)
+        raise UserError(
+            f"{floor} has floors at {len(have)} layers between {have[0]} and {have[-1]} only, not at all of {first} to "
+            f"{last}; choose layers among them."
+        )
+    return Cap(layers, tuple(float(floors[layer]) for layer in layers))
