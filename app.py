@@ -6,6 +6,8 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 # Before anything imports gradio: no analytics, whatever the environment says.
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
@@ -18,6 +20,8 @@ from demo.models import DEFAULT_MODEL, load_model
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
+    if options.replay is not None:
+        return _replay(options)
     try:
         model = load_model(
             options.model,
@@ -41,10 +45,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     status = " · ".join([f"**{model.slug}** on {model.device}, {model.dtype_reason}", *notes])
     page = build_page(engine, axis, model.slug, status, load_scenarios(), Sampling())
     print(status.replace("*", ""))
-    page.launch(
-        server_name=options.host, server_port=options.port, inbrowser=options.open, **launch_options()
-    )
+    _launch(page, options, launch_options())
     return 0
+
+
+def _replay(options: argparse.Namespace) -> int:
+    """Recorded sessions alone: no model is loaded."""
+    from demo.page.layout import TITLE, launch_options
+    from demo.page.viewer import build_viewer
+    from demo.recordings import open_file
+
+    try:
+        first = open_file(Path(options.replay)) if options.replay else None
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    _launch(build_viewer(TITLE, first), options, launch_options())
+    return 0
+
+
+def _launch(page: Any, options: argparse.Namespace, more: dict[str, Any]) -> None:
+    page.launch(server_name=options.host, server_port=options.port, inbrowser=options.open, **more)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -68,6 +89,13 @@ def _parser() -> argparse.ArgumentParser:
         type=float,
         default=2.0,
         help="GiB of KV cache kept between turns (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--replay",
+        nargs="?",
+        const="",
+        metavar="FILE",
+        help="watch recorded sessions with no model: this session file, or the ones that come with the program",
     )
     parser.add_argument("--trust-remote-code", action="store_true", help="let a hub model run its own code")
     return parser

@@ -12,6 +12,9 @@ from typing import Any
 MOST_PERPLEXITY = 1.1
 # ... and at least this share of the plain questions answered rightly without a cap must be answered rightly with it.
 LEAST_SAME = 0.95
+# A cap that rewrites ordinary answers is no safeguard but another model, even where they stay right: at least this share of
+# the plain answers must come out word for word.
+LEAST_VERBATIM = 0.75
 
 # fluency is an upper bound, the others are lower ones.
 GATES = {

@@ -32,7 +32,7 @@ PRESETS = {
         roles=90, instructions=2, questions=24, role_rollouts=4, default_samples=2, held_out=1, max_new_tokens=32, sweep_questions=12
     ),
     "standard": Preset(
-        roles=None, instructions=2, questions=72, role_rollouts=8, default_samples=2, held_out=2, max_new_tokens=64, sweep_questions=20
+        roles=None, instructions=2, questions=72, role_rollouts=8, default_samples=2, held_out=2, max_new_tokens=64, sweep_questions=40
     ),
     # The paper's scale: 1,200 rollouts a role, 512 tokens each (arXiv 2601.10387, section 2).
     "full": Preset(

@@ -8,7 +8,7 @@ from pathlib import Path
 from demo.axis import FLOOR_NAMES, AssistantAxis
 from demo.extraction.build import Built
 from demo.extraction.controls import Controls
-from demo.extraction.gates import LEAST_SAME, MOST_PERPLEXITY
+from demo.extraction.gates import LEAST_SAME, LEAST_VERBATIM, MOST_PERPLEXITY
 from demo.extraction.plots import write_plots
 from demo.extraction.ranks import compare, published_order
 from demo.extraction.sweep import Trial
@@ -182,8 +182,9 @@ def _sweep(built: Built, pictures: dict[str, str]) -> Iterator[str]:
     yield from ("", "## Sweep of the cap", "")
     yield (
         "Objective: the highest standing of role replies, as the unsteered model reads them, among settings with a "
-        f"perplexity of at most {MOST_PERPLEXITY} times the uncapped one and at least {LEAST_SAME:.0%} of the plain "
-        f"questions that were answered rightly ({uncapped.right}) still right."
+        f"perplexity of at most {MOST_PERPLEXITY} times the uncapped one, at least {LEAST_SAME:.0%} of the plain "
+        f"questions that were answered rightly ({uncapped.right}) still right, and at least {LEAST_VERBATIM:.0%} of all plain "
+        "answers word for word: a cap is to leave ordinary replies alone."
     )
     yield ""
     yield from _picture("sweep.svg", pictures)
@@ -221,6 +222,7 @@ def _layers(built: Built, pictures: dict[str, str]) -> Iterator[str]:
         "PC1 share": sheet.pc1_share,
         "default above": sheet.default_above,
         "cos unfiltered": sheet.cos_unfiltered,
+        "published order": sheet.published_order,
     }
     rows = [
         (str(layer), *(_number(float(values[layer]), 2) for values in columns.values()))

@@ -2,7 +2,7 @@
 
 Every setting answers the same requests: role prompts with questions the axis never saw, and plain questions with known
 answers. Objective: carry the role replies as far toward the Assistant as possible, as the unsteered model reads them,
-among the settings that keep their language natural and the plain answers right.
+among the settings that keep their language natural, the plain answers right, and most of these word for word.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 from demo.axis import FLOOR_NAMES, AssistantAxis
 from demo.engine.protocol import Cap, Message, Request, Sampling, TokenEvent
 from demo.engine.transformers_engine import TransformersEngine
-from demo.extraction.gates import passes
+from demo.extraction.gates import LEAST_VERBATIM, passes
 from demo.extraction.plan import Plan
 from demo.extraction.reading import Text, read_texts
 from demo.models import LoadedModel
@@ -50,7 +50,8 @@ class Trial:
         return self.perplexity / uncapped.perplexity
 
     def qualifies(self, uncapped: Trial) -> bool:
-        return passes("fluency", self.fluency(uncapped)) and passes("sameness", self.same)
+        unchanged = self.verbatim >= LEAST_VERBATIM
+        return unchanged and passes("fluency", self.fluency(uncapped)) and passes("sameness", self.same)
 
 
 @dataclass(frozen=True, slots=True)

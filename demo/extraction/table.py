@@ -12,6 +12,7 @@ from torch import Tensor
 
 from demo.extraction.gates import passes
 from demo.extraction.plan import DEFAULT, Plan
+from demo.extraction.ranks import published_order, spearman
 from demo.extraction.state import HALVES, State
 from demo.extraction.vectors import ALL, Cast, Vectors
 from demo.pca import Pca, common_component, pca
@@ -25,7 +26,8 @@ class LayerTable:
     cosine of the axes from two halves of the rollouts with the same questions; cos_pc1: |cosine| of the axis with PC1 of
     the role vectors; cos_common: the same with the PC1 that both halves share; pc1_halves: |cosine| of the halves' own
     PC1s; pc1_share: of the variance; default_above: share of roles below the default; cos_unfiltered: cosine with the axis
-    that takes every rollout for role-play."""
+    that takes every rollout for role-play; published_order: Spearman's correlation of the roles' places, each by all its
+    rollouts, with the published order, NaN with fewer than three roles in common."""
 
     norm: Tensor
     auc_choice: Tensor
@@ -39,6 +41,7 @@ class LayerTable:
     pc1_share: Tensor
     default_above: Tensor
     cos_unfiltered: Tensor
+    published_order: Tensor
 
 
 def layer_table(state: State, plan: Plan, vectors: Vectors, cast: Cast, parts: Sequence[Pca]) -> LayerTable:
@@ -62,7 +65,18 @@ def layer_table(state: State, plan: Plan, vectors: Vectors, cast: Cast, parts: S
         cos_unfiltered=torch.cosine_similarity(
             cast.direction, everyone.cast(everyone.taken_up(1)).direction, dim=-1
         ),
+        published_order=_published_order(everyone.cast(everyone.taken_up(1)), unit),
     )
+
+
+def _published_order(everyone: Cast, unit: Tensor) -> Tensor:
+    published = published_order()
+    both = [index for index, role in enumerate(everyone.roles) if role in published]
+    if len(both) < 3:
+        return unit.new_full((len(unit),), float("nan"))
+    theirs = torch.tensor([published[everyone.roles[index]] for index in both], dtype=torch.float64)
+    places = (everyone.vectors[both] * unit).sum(-1).double()
+    return torch.stack([spearman(places[:, layer], theirs) for layer in range(len(unit))]).float()
 
 
 @dataclass(frozen=True)

@@ -10,16 +10,15 @@ from typing import Any
 
 import gradio as gr
 
-from demo import plots
 from demo.axis import AssistantAxis
 from demo.engine.protocol import Engine
 from demo.errors import UserError
 from demo.page.controls import cap_values, plot_marks, read_settings
+from demo.page.files import figures, meta_of, recorded_ops
 from demo.page.session import Scenario, Session, Talk
 from demo.page.wire import Op, Updates, notice_op, reset_op, turn_op
 from demo.persona_map import persona_map
 from demo.plots import PlotMarks
-from demo.recordings import shipped
 from demo.turns import ALL_BRANCHES, TurnSettings
 
 log = logging.getLogger(__name__)
@@ -138,37 +137,20 @@ class Actions:
         """The stage's value for the conversation that is shown, whole."""
         talk = session.talk
         updates = Updates(talk.conversation)
-        updates.say(
-            reset_op(talk.conversation, self.meta(talk, cap), recorded=talk.recording is not None),
-            {"op": "talks", **session.overview()},
-            *more,
-        )
+        if talk.recording is not None:
+            updates.say(*recorded_ops(session), *more)
+        else:
+            meta = meta_of(self.model_name, self.marks(cap), persona_map(self.axis), False)
+            updates.say(reset_op(talk.conversation, meta), {"op": "talks", **session.overview()}, *more)
         return updates.take()
 
-    def meta(self, talk: Talk, cap: Any) -> Op:
-        if talk.recording is not None:
-            recording = talk.recording
-            return {
-                "model": recording.model,
-                "figures": figures(recording.marks),
-                "map": recording.map,
-                "shipped": shipped(),
-            }
+    def marks(self, cap: Any) -> PlotMarks:
+        """Reference lines for the settings. A band that cannot be used is refused when a message is sent; starting anew
+        must still work."""
         try:
-            marks = plot_marks(self.axis, cap)
+            return plot_marks(self.axis, cap)
         except UserError:
-            # A band that cannot be used is refused when a message is sent; starting anew must still work.
-            marks = plot_marks(self.axis, (False, *cap[1:]))
-        return {
-            "model": self.model_name,
-            "figures": figures(marks),
-            "map": persona_map(self.axis),
-            "shipped": shipped(),
-        }
-
-
-def figures(marks: PlotMarks) -> Op:
-    return {"token": plots.token_figure(marks), "turn": plots.turn_figure(marks)}
+            return plot_marks(self.axis, (False, *cap[1:]))
 
 
 _IDLE = (gr.update(visible=True), gr.update(visible=False))

@@ -14,15 +14,14 @@ import gradio as gr
 
 from demo.engine.protocol import Message, ReadToken, Request
 from demo.errors import UserError
-from demo.exports import tokens_csv
 from demo.page.actions import Actions, Shown
-from demo.page.controls import cap_values, plot_marks, read_settings
+from demo.page.controls import cap_values, read_settings
+from demo.page.files import checked_text, saved, talk_of
 from demo.page.session import Session, Talk
-from demo.page.standalone import standalone
-from demo.page.wire import Op, Updates, notice_op, reset_op, turn_op
+from demo.page.wire import Op, Updates, notice_op, turn_op
 from demo.persona_map import persona_map
 from demo.recordings import open_shipped
-from demo.session_file import MOST_BYTES, NAME, Recording, dumps, loads, rounded
+from demo.session_file import NAME, Recording, loads, rounded
 from demo.transcripts import parse_transcript
 from demo.turns import CAPPED, STEERED, Turn
 
@@ -145,9 +144,7 @@ class Asks:
 
     def _open(self, session: Session, ask: Op, values: Any) -> Iterator[Shown]:
         """A session file is shown as it was; a transcript is read, or its user turns are said again to both branches."""
-        text = ask.get("text")
-        if not isinstance(text, str) or len(text) > MOST_BYTES:
-            raise UserError(f"The file is empty or larger than {MOST_BYTES // 2**20} MiB; choose another.")
+        text = checked_text(ask.get("text"))
         if NAME in text[:200]:
             yield self.show_recording(session, loads(text), cap_values(values)), "", *_IDLE
             return
@@ -166,15 +163,7 @@ class Asks:
         )
 
     def show_recording(self, session: Session, recording: Recording, cap: Any) -> str:
-        talk = Talk(
-            title=recording.title or "Recorded session",
-            blurb=recording.blurb,
-            system_prompt=recording.system_prompt,
-            recording=recording,
-            watch_only=recording.model != self.actions.model_name,
-        )
-        talk.conversation.turns = list(recording.turns)
-        self.actions.switch(session, talk)
+        self.actions.switch(session, talk_of(recording, self.actions.model_name))
         return self.actions.reset(session, cap)
 
     def _read(self, session: Session, talk: Talk, turns: Sequence[Turn], values: Any) -> Iterator[Shown]:
@@ -201,23 +190,8 @@ class Asks:
         yield gr.skip(), gr.skip(), gr.update(visible=True), gr.update(visible=False)
 
     def _save(self, session: Session, kind: str, cap: Any) -> str:
-        """A file for the browser to keep; nothing is written here."""
-        talk = session.talk
-        if not talk.conversation.turns:
-            raise UserError("There is nothing to save yet; say something first.")
-        recording = self.recording(talk, cap)
-        name = "-".join("".join(c if c.isalnum() else " " for c in talk.title.lower()).split()) or "session"
-        match kind:
-            case "json":
-                file = {"name": f"{name}.session.json", "mime": "application/json", "text": dumps(recording)}
-            case "csv":
-                file = {"name": f"{name}.tokens.csv", "mime": "text/csv", "text": tokens_csv(recording)}
-            case "html":
-                file = {"name": f"{name}.html", "mime": "text/html", "text": self._page(talk, recording)}
-            case _:
-                raise UserError("Sessions are saved as json, csv or html.")
-        updates = Updates(talk.conversation)
-        updates.say({"op": "download", **file})
+        updates = Updates(session.talk.conversation)
+        updates.say(saved(session.talk, self.recording(session.talk, cap), kind))
         return updates.take()
 
     def recording(self, talk: Talk, cap: Any) -> Recording:
@@ -227,23 +201,12 @@ class Asks:
         return Recording(
             self.actions.model_name,
             talk.conversation.turns,
-            plot_marks(self.actions.axis, cap),
+            self.actions.marks(cap),
             talk.title,
             talk.blurb,
             talk.system_prompt,
             persona_map(self.actions.axis),
         )
-
-    def _page(self, talk: Talk, recording: Recording) -> str:
-        updates = Updates(talk.conversation)
-        kept = replace(talk, recording=recording, watch_only=True)
-        alone = Session()
-        alone.talks = [kept]
-        updates.say(
-            reset_op(kept.conversation, self.actions.meta(kept, ()), recorded=True),
-            {"op": "talks", **alone.overview()},
-        )
-        return standalone(f"{recording.title} · Persona drift", updates.take())
 
 
 def _asked(event: gr.EventData) -> Op:

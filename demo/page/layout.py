@@ -13,6 +13,7 @@ from demo.axis import AssistantAxis
 from demo.engine.protocol import Engine, Sampling
 from demo.gates import gate_banner
 from demo.page.actions import Actions
+from demo.page.api import Api, add_api
 from demo.page.asks import Asks
 from demo.page.controls import Controls, build_controls
 from demo.page.session import Scenario, Session
@@ -86,6 +87,7 @@ def build_page(
             gr.Markdown(_about(axis))
         started_by = list(zip(buttons, scenarios, strict=True))
         _wire(page, actions, Parts(session, view, message, send, stop, new_chat, controls, started_by))
+        add_api(Api(engine, axis, model_name), MODEL_QUEUE)
     return page
 
 

@@ -50,7 +50,7 @@ function makeStage(root, ask) {
   function toolsFor(index, turn) {
     const first = BRANCHES.find((branch) => !turn.sides[branch].absent);
     // In one pane only, and only on a page that can do it.
-    if (!ask.possible || !hooks.current || hooks.current !== first) return null;
+    if (!ask.possible || meta.watch_only || !hooks.current || hooks.current !== first) return null;
     return turnTools(index, index === turns.length - 1, { ask, edit });
   }
 

@@ -1,0 +1,141 @@
+"""The page for programs: what it does, as named endpoints for `gradio_client`, agents and scripts.
+
+Every call says all it needs, so nothing is kept between calls. A history is a list of turns as `reply` returns them, under
+"turn": leave the last one out to undo, change one to edit, keep two lists to fork, give another seed to try again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import gradio as gr
+
+from demo.axis import AssistantAxis
+from demo.chat import Conversation
+from demo.engine.protocol import Engine, Message, Request, Sampling
+from demo.errors import UserError
+from demo.session_file import reply_json, rounded
+from demo.turns import BRANCHES, CAPPED, UNCAPPED, Reply, Token, Turn, TurnSettings, make_cap
+
+
+@dataclass(frozen=True)
+class Api:
+    engine: Engine
+    axis: AssistantAxis
+    model_name: str
+
+    def info(self) -> dict[str, Any]:
+        """Model, probe layer, cap and floors, and where each role stands on the axis (axis units)."""
+        first, last = self.axis.cap_band
+        roles = [role for role in self.axis.manifest.get("roles", []) if isinstance(role, dict)]
+        return {
+            "model": self.model_name,
+            "layers": self.axis.layers,
+            "probe_layer": self.axis.probe_layer,
+            "cap": {"layers": [first, last], "floor": self.axis.cap_floor},
+            "floors": list(self.axis.floors),
+            "default_range": self.axis.default_range,
+            "roles": [{"name": role.get("name"), "projection": role.get("projection")} for role in roles],
+        }
+
+    def reply(
+        self,
+        message: str,
+        history: list[dict[str, str]] | None = None,
+        system_prompt: str = "",
+        cap: bool = True,
+        seed: int = 0,
+        max_new_tokens: int = 96,
+        temperature: float = 0.3,
+        floor: str = "",
+        first_layer: int = -1,
+        last_layer: int = -1,
+    ) -> dict[str, Any]:
+        """Answer a message uncapped and capped. history: earlier turns, {"user", "uncapped", "capped"} each; floor and layers:
+        those of the axis unless given. Returns both replies with every token's projection in axis units, and the turn to
+        append to the history."""
+        with _plainly():
+            conversation = _conversation(history or [])
+            sampling = Sampling(temperature=temperature, max_new_tokens=max_new_tokens, seed=seed)
+            settings = TurnSettings(sampling, self._cap(cap, floor, first_layer, last_layer), system_prompt)
+            try:
+                for _ in conversation.send(self.engine, message, settings):
+                    pass
+            finally:
+                self.engine.forget([conversation.branch_id(branch) for branch in BRANCHES])
+            replies = conversation.turns[-1].replies
+            said = {branch: replies[branch].text for branch in BRANCHES}
+            full = {branch: reply_json(replies[branch]) | {"text": said[branch]} for branch in BRANCHES}
+            return full | {"turn": {"user": message} | said}
+
+    def read(self, messages: list[dict[str, str]], cap: bool = False, layers: bool = False) -> dict[str, Any]:
+        """Where each token of a finished chat stands, with nothing generated. messages: {"role", "content"} each; cap: as read
+        under the cap; layers: at every decoder layer instead of the probe layer alone."""
+        with _plainly():
+            roles = {"system", "user", "assistant"}
+            if not messages or not all(
+                m.get("role") in roles and isinstance(m.get("content"), str) for m in messages
+            ):
+                raise UserError(
+                    'Give messages as a list of {"role": system, user or assistant, "content": text}.'
+                )
+            chat = tuple(Message(role=m["role"], content=m["content"]) for m in messages)  # type: ignore[typeddict-item]
+            request = Request("read", chat, cap=self._cap(cap, "", -1, -1))
+            probe = self.axis.probe_layer
+            tokens = [
+                {
+                    "message": token.message,
+                    "text": token.text,
+                    "projection": [rounded(v) for v in token.after]
+                    if layers
+                    else rounded(token.after[probe]),
+                }
+                for part in self.engine.read(request)
+                for token in part
+            ]
+            return {"probe_layer": probe, "tokens": tokens}
+
+    def _cap(self, on: bool, floor: str, first: int, last: int):
+        if not on:
+            return None
+        band = self.axis.cap_band
+        return make_cap(
+            self.axis,
+            first if first >= 0 else band[0],
+            last if last >= 0 else band[1],
+            floor or self.axis.cap_floor,
+        )
+
+
+class _plainly:
+    """Within the block a UserError reaches the caller as its one sentence."""
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, UserError):
+            raise gr.Error(str(error), print_exception=False) from error
+
+
+def _conversation(history: Sequence[dict[str, str]]) -> Conversation:
+    def reply(text: str) -> Reply:
+        return Reply(0, [Token(text, None, None, (), False)], "stop")
+
+    try:
+        return Conversation(
+            [
+                Turn(turn["user"], {UNCAPPED: reply(turn[UNCAPPED]), CAPPED: reply(turn[CAPPED])})
+                for turn in history
+            ]
+        )
+    except (KeyError, TypeError) as error:
+        raise UserError('Give the history as a list of {"user", "uncapped", "capped"}.') from error
+
+
+def add_api(api: Api, concurrency_id: str) -> None:
+    """Declare the endpoints in the current Gradio context; those that run the model wait in its queue."""
+    gr.api(api.info, api_name="info", queue=False)
+    for endpoint in (api.reply, api.read):
+        gr.api(endpoint, api_name=endpoint.__name__, concurrency_id=concurrency_id, concurrency_limit=1)
