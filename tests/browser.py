@@ -14,8 +14,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page, expect, sync_playwright
 
+BRANCHES = ("uncapped", "capped")
+TURN_TIMEOUT = 120_000
 REPOSITORY = Path(__file__).resolve().parent.parent
 _QUIET_CHROMIUM = [
     "--no-sandbox",
@@ -88,3 +90,30 @@ def chromium_page(
         page.wait_for_function("window.personaStage !== undefined", timeout=60_000)
         yield page, watched
         browser.close()
+
+
+def reply(page: Page, branch: str, turn: int):
+    return page.locator(f'[data-branch="{branch}"] .reply[data-turn="{turn}"]')
+
+
+def points(page: Page) -> dict:
+    """How many points the plots hold, of the two branches that are always there."""
+    counts = page.evaluate("window.personaStage.counts()")
+    for kind in ("tokenPoints", "turnPoints"):
+        counts[kind] = {branch: counts[kind][branch] for branch in BRANCHES}
+    return counts
+
+
+def set_number(page: Page, control: str, value: object) -> None:
+    box = page.locator(f'#{control} input[type="number"]').first
+    box.fill(str(value))
+    box.press("Tab")
+
+
+def say(page: Page, text: str) -> None:
+    page.locator("#message textarea").fill(text)
+    page.locator("#send").click()
+
+
+def finished(page: Page) -> None:
+    expect(page.locator("#stop")).to_be_hidden(timeout=TURN_TIMEOUT)

@@ -7,11 +7,20 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.browser import Watched, chromium_page, running_app
+from tests.browser import (
+    BRANCHES,
+    TURN_TIMEOUT,
+    Watched,
+    chromium_page,
+    finished,
+    points,
+    reply,
+    running_app,
+    say,
+    set_number,
+)
 
 pytestmark = pytest.mark.browser
-BRANCHES = ("uncapped", "capped")
-TURN_TIMEOUT = 120_000
 
 
 @pytest.fixture(scope="module")
@@ -26,29 +35,6 @@ def opened(address) -> Iterator[tuple[Page, Watched]]:
         yield page, watched
         assert watched.outside == [], "the page reached for something that is not served with it"
         assert watched.errors == []
-
-
-def reply(page: Page, branch: str, turn: int):
-    return page.locator(f'[data-branch="{branch}"] .reply[data-turn="{turn}"]')
-
-
-def points(page: Page) -> dict:
-    return page.evaluate("window.personaStage.counts()")
-
-
-def set_number(page: Page, control: str, value: object) -> None:
-    box = page.locator(f'#{control} input[type="number"]').first
-    box.fill(str(value))
-    box.press("Tab")
-
-
-def say(page: Page, text: str) -> None:
-    page.locator("#message textarea").fill(text)
-    page.locator("#send").click()
-
-
-def finished(page: Page) -> None:
-    expect(page.locator("#stop")).to_be_hidden(timeout=TURN_TIMEOUT)
 
 
 def test_both_panes_stream_and_both_plots_gain_points(opened):

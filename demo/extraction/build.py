@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -14,17 +15,18 @@ from demo.extraction.gates import gate
 from demo.extraction.plan import FOLDS, Plan
 from demo.extraction.state import State
 from demo.extraction.sweep import Trial
-from demo.extraction.table import LayerTable, choose_probe, layer_table
+from demo.extraction.table import LayerTable, auc_by_uptake, choose_probe, layer_table
 from demo.extraction.vectors import ALL, Cast, Vectors
 from demo.pca import Pca, pca
 
 
 @dataclass(frozen=True)
 class Built:
-    """An axis, the evidence for it per layer, and the cap settings that were tried (first without a cap; may be empty)."""
+    """An axis, the evidence for it per layer, its AUC by strength of uptake, and the cap settings that were tried (first without a cap; may be empty)."""
 
     axis: AssistantAxis
     table: LayerTable
+    by_uptake: Sequence[tuple[float, int, float]] = ()
     trials: tuple[Trial, ...] = ()
 
 
@@ -85,6 +87,7 @@ def build(state: State, plan: Plan, cast: Cast, vectors: Vectors, run: dict[str,
     return Built(
         AssistantAxis(cast.direction, cast.role_mean, cast.default_mean, floors, manifest, pca=components),
         table,
+        auc_by_uptake(state, plan, probe),
     )
 
 
@@ -101,7 +104,7 @@ def with_cap(built: Built, layers: tuple[int, int], floor: str, trials: tuple[Tr
         manifest["sweep"] = [
             {key: _rounded(value) for key, value in asdict(trial).items()} for trial in trials
         ]
-    return Built(replace(built.axis, manifest=manifest), built.table, trials)
+    return replace(built, axis=replace(built.axis, manifest=manifest), trials=trials)
 
 
 def default_band(layers: int) -> tuple[int, int]:

@@ -104,14 +104,29 @@ def _halves(vectors: Vectors, unit: Tensor) -> Halves:
     return Halves(torch.cosine_similarity(one.direction, other.direction, dim=-1), components, common)
 
 
+@dataclass(frozen=True, slots=True)
+class HeldOut:
+    """A held-out reply: the question it answers, its uptake score (None for the default side) and its projections."""
+
+    question: str
+    uptake: float | None
+    projections: Tensor
+
+
 def held_out_auc(
-    state: State, plan: Plan, verdicts: Sequence[str], *, choosing: bool, same_question: bool = False
+    state: State,
+    plan: Plan,
+    verdicts: Sequence[str],
+    *,
+    choosing: bool,
+    same_question: bool = False,
+    least_uptake: float = -float("inf"),
 ) -> Tensor:
     """P(a default rollout lies above a role rollout) per layer, [L], on questions and roles the axis never saw.
 
     Every role is scored on an axis made without its fold. Every other role and default rollout is for choosing the probe
     layer, the rest are for testing it. same_question: compare replies to the same question only, so that what is asked does
-    not blur who answers. NaN where a side is empty.
+    not blur who answers; least_uptake: role rollouts with this score or more only. NaN where a side is empty.
     """
     part = slice(0 if choosing else 1, None, 2)
     held_out = _held_out(state)
@@ -119,23 +134,44 @@ def held_out_auc(
     wins: list[Tensor] = []
     for role in plan.roles[part]:
         fold = plan.fold(role)
-        for question, below in chain.from_iterable(held_out.get(f"{role}/{v}", ()) for v in verdicts):
-            above = [value[fold] for asked, value in defaults if asked == question or not same_question]
+        for below in chain.from_iterable(held_out.get(f"{role}/{verdict}", ()) for verdict in verdicts):
+            if below.uptake is not None and below.uptake < least_uptake:
+                continue
+            above = [
+                d.projections[fold] for d in defaults if d.question == below.question or not same_question
+            ]
             if above:
-                wins.append(pairwise_wins(torch.stack(above), below[None])[0])
+                wins.append(pairwise_wins(torch.stack(above), below.projections[None])[0])
     if not wins:
         return torch.full((len(next(iter(state.sums.values()))),), float("nan"))
     return torch.stack(wins).mean(0)
 
 
-def _held_out(state: State) -> dict[str, list[tuple[str, Tensor]]]:
-    """The state's held-out projections with the question each reply answers."""
-    asked: dict[str, list[str]] = defaultdict(list)
+def auc_by_uptake(state: State, plan: Plan, layer: int) -> list[tuple[float, int, float]]:
+    """How the held-out AUC at `layer` grows with how clearly a role is played: for the upper 100%, 50%, 25% and 10% of role
+    rollouts by uptake score, that score, their number on the testing side, and their AUC."""
+    held_out = _held_out(state)
+    roles = [reply for role in plan.roles[1::2] for v in ALL for reply in held_out.get(f"{role}/{v}", ())]
+    scores = sorted(reply.uptake for reply in roles if reply.uptake is not None)
+    rows = []
+    for share in (1.0, 0.5, 0.25, 0.1) if scores else ():
+        least = scores[min(len(scores) - 1, round((1 - share) * len(scores)))]
+        auc = held_out_auc(state, plan, ALL, choosing=False, least_uptake=least)
+        rows.append((least, sum(score >= least for score in scores), float(auc[layer])))
+    return rows
+
+
+def _held_out(state: State) -> dict[str, list[HeldOut]]:
+    """The state's held-out projections with what is known of each reply."""
+    known: dict[str, list[tuple[str, float | None]]] = defaultdict(list)
     for record in state.texts:
         if record["split"] == "held_out" and record["tokens"]:
             verdict = f"/{'kept' if record['kept'] else 'ignored'}" if "kept" in record else ""
-            asked[record["group"] + verdict].append(record["question"])
-    return {key: list(zip(asked[key], values, strict=True)) for key, values in state.held_out.items()}
+            known[record["group"] + verdict].append((record["question"], record.get("uptake")))
+    return {
+        key: [HeldOut(*about, value) for about, value in zip(known[key], values, strict=True)]
+        for key, values in state.held_out.items()
+    }
 
 
 def pairwise_wins(above: Tensor, below: Tensor) -> Tensor:
