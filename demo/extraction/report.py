@@ -132,7 +132,11 @@ def _uptake(built: Built) -> Iterator[str]:
         f"Held-out AUC at the probe layer: {taken_up} over rollouts that were taken up, {same} when each is compared with "
         f"default replies to its own question only, {everything} over all rollouts."
     )
-    yield from ("", "By how clearly the role is played (uptake score), over all of them, the upper half, quarter and tenth:", "")
+    yield from (
+        "",
+        "By how clearly the role is played (uptake score), over all of them, the upper half, quarter and tenth:",
+        "",
+    )
     yield from table(
         ("held-out role rollouts with this uptake score or more", "number", "AUC"),
         [(f"{least:.2f}", str(count), _number(auc)) for least, count, auc in built.by_uptake],

@@ -98,6 +98,19 @@ def launch_options() -> dict[str, Any]:
         neutral_hue="slate",
         font=_SYSTEM_FONTS,
         font_mono=["ui-monospace", "Menlo", "Consolas", "monospace"],
+    ).set(
+        # Gradio's own are too pale to read from the back of a room (WCAG AA).
+        button_primary_background_fill="*primary_700",
+        button_primary_background_fill_hover="*primary_800",
+        button_primary_background_fill_dark="*primary_700",
+        button_cancel_background_fill="#b42318",
+        button_cancel_text_color="white",
+        body_text_color_subdued="*neutral_600",
+        body_text_color_subdued_dark="*neutral_300",
+        block_info_text_color="*neutral_600",
+        block_info_text_color_dark="*neutral_300",
+        input_placeholder_color="*neutral_500",
+        input_placeholder_color_dark="*neutral_400",
     )
     return {
         "theme": theme,
@@ -124,12 +137,12 @@ def _wire(page: gr.Blocks, actions: Actions, parts: Parts) -> None:
     }
     asks = Asks(actions)
     everything = [parts.session, *parts.controls.inputs()]
-    # The stage's own buttons: what needs the model waits in its queue, the rest does not.
-    parts.view.select(
-        asks.quick, everything, [parts.view, parts.message, parts.controls.system_prompt], **private
-    )
+    # The stage's own buttons. Two asked for at once are both answered: what needs the model in its queue, the rest beside it.
+    stage: dict[str, Any] = {**private, "trigger_mode": "multiple"}
+    quick = [parts.view, parts.message, parts.controls.system_prompt]
+    parts.view.select(asks.quick, everything, quick, concurrency_limit=None, **stage)
     parts.view.submit(
-        asks.slow, everything, answer["outputs"], concurrency_id=MODEL_QUEUE, concurrency_limit=1, **private
+        asks.slow, everything, answer["outputs"], concurrency_id=MODEL_QUEUE, concurrency_limit=1, **stage
     )
     page.load(actions.open, [parts.session, *cap], parts.view, **private)
     page.load(None, js=_CLOSE_SETTINGS_WHERE_NARROW, api_visibility="private")

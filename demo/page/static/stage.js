@@ -18,7 +18,7 @@ function makeStage(root, ask) {
   const map = makeMap(root, { pick: (index) => pick(index, true) });
   const layers = makeLayers(root, { ask, flash, shown: () => ({ turn: shown, sides: turns[shown]?.sides }) });
   const strip = makeStrip(root);
-  const bar = makeBar(root, { ask });
+  const bar = makeBar(root, { ask, busy });
   const replay = makeReplay(root, {
     begin: () => clearTurns(0),
     start: (index, data) => apply.turn_start({ turn: index, user: data.user, branches: Object.keys(data.branches) }),
@@ -58,6 +58,10 @@ function makeStage(root, ask) {
     const branch = BRANCHES.find((one) => !turns[index].sides[one].absent);
     const bubble = panes[branch].userBubble(index);
     if (bubble) editBubble(bubble, turns[index].user, (text) => ask({ do: "edit", turn: index, text }));
+  }
+
+  function busy() {
+    return turns.some((turn) => BRANCHES.some((branch) => !turn.sides[branch].absent && turn.sides[branch].finish === null));
   }
 
   function flash(branch, position, index = shown) {

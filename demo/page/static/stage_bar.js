@@ -24,7 +24,7 @@ function wireDialog(dialog) {
   });
 }
 
-// hooks: ask(request) -> whether there is anyone to ask, view(name)
+// hooks: ask(request) -> whether there is anyone to ask, busy() -> whether a reply is being written
 function makeBar(root, hooks) {
   const talks = root.querySelector(".talks");
   const script = root.querySelector(".script");
@@ -77,7 +77,7 @@ function makeBar(root, hooks) {
   // The next line of the script waits in the message box.
   function sendNext() {
     const [box, send] = [document.querySelector("#message textarea"), document.querySelector("#send")];
-    if (!box?.value.trim() || !send || !send.offsetParent) return false;
+    if (!box?.value.trim() || !send || hooks.busy()) return false;
     send.click();
     return true;
   }
