@@ -37,7 +37,9 @@ def test_the_readmes_example_runs_and_shows_what_it_says(address, repository: Pa
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
         exec(block.replace("http://127.0.0.1:7860", address), {})
-    uncapped, capped = (float(number) for number in re.findall(r"-?\d+\.\d+", printed.getvalue())[:2])
+    numbers = re.search(r"^(-?\d+\.\d+) (-?\d+\.\d+) ", printed.getvalue(), re.MULTILINE)
+    assert numbers is not None, printed.getvalue()
+    uncapped, capped = map(float, numbers.groups())
     assert uncapped < capped
 
 

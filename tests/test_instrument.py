@@ -256,14 +256,18 @@ def test_a_recorded_session_plays_with_no_model(opened, tmp_path):
         watcher.goto(address)
         watcher.wait_for_function("window.personaStage !== undefined", timeout=60_000)
         expect(watcher.locator(".tok")).to_have_count(tokens)
-        watcher.locator(".replay select").select_option("16")
+        watcher.locator(".replay select").select_option("0.5")
         watcher.locator(".replay .play").click()
         watcher.wait_for_function(
             "document.querySelector('.replay progress').value < 0.9 * document.querySelector('.replay progress').max"
         )
+        watcher.locator(".replay select").select_option("16")
         expect(watcher.locator(".replay .play")).to_have_text("Replay", timeout=30_000)
         expect(watcher.locator(".tok")).to_have_count(tokens)
-        assert points(watcher)["tokenPoints"] == points(page)["tokenPoints"]
+        shown = page.evaluate("window.personaStage.counts().tokenPoints.capped")
+        watcher.wait_for_function(
+            f"window.personaStage.counts().tokenPoints.capped === {shown}", timeout=10_000
+        )
         watcher.locator("#map-tab").click()
         watcher.wait_for_function("document.querySelector('#map-plot').data?.length > 4")
         watcher.locator("#layer-tab").click()
