@@ -92,7 +92,7 @@ def build_viewer(title: str, first: Recording | None) -> gr.Blocks:
     with gr.Blocks(title=title, analytics_enabled=False, fill_width=True) as page:
         session = gr.State(Session())
         with gr.Row(elem_id="top"):
-            gr.Markdown(f"# {title}: recorded sessions", elem_id="title")
+            gr.Markdown(f"# {title}", elem_id="title")
         view = stage()
         private: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
         page.load(viewer.open, session, view, **private)

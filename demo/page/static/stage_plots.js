@@ -42,7 +42,7 @@ function dressLayout(base, colours, narrow) {
   }
   return {
     shapes, annotations,
-    margin: narrow ? { ...margin, r: 10 } : { ...margin, r: margin.r * (small / 12) },
+    margin: { ...margin, l: margin.l * (small / 12), b: margin.b * (small / 12), r: narrow ? 10 : margin.r * (small / 12) },
     font: { ...font, size: small, color: colours.quiet },
     modebar: { bgcolor: "rgba(0,0,0,0)", color: colours.quiet, activecolor: colours.ink },
     titles: { xaxis: xaxis.title, yaxis: yaxis.title },
