@@ -66,7 +66,7 @@ def test_reading_keeps_nothing_and_can_be_stopped(model, axis):
     engine._chunk = 5
     flag = CancelFlag()
     parts = engine.read(Request("a", CHAT), flag)
-    assert next(parts)
+    assert next(part for part in parts if part), "the first part may be all template"
     flag.set()
     assert list(parts) == []
     assert engine.store.get("a") is None

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import MethodType
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -31,8 +32,18 @@ def skinny_linear(module: nn.Linear, x: Tensor) -> Tensor:
     return y.view(*x.shape[:-1], -1)
 
 
-def skinny_is_faster(model: nn.Module, repeats: int = 7) -> bool:
-    """Measure both ways on this model's own matrices with two rows. Always False off the CPU."""
+# Two engines on one model must compute the same bits, so the choice is made once a model.
+_CHOSEN: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
+
+
+def skinny_is_faster(model: nn.Module) -> bool:
+    """Measure both ways on this model's own matrices with two rows, once. Always False off the CPU."""
+    if model not in _CHOSEN:
+        _CHOSEN[model] = _measured_faster(model)
+    return _CHOSEN[model]
+
+
+def _measured_faster(model: nn.Module, repeats: int = 7) -> bool:
     linears = [module for module in model.modules() if type(module) is nn.Linear]
     if not linears or linears[0].weight.device.type != "cpu":
         return False
