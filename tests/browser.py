@@ -115,5 +115,14 @@ def say(page: Page, text: str) -> None:
     page.locator("#send").click()
 
 
+@contextmanager
+def one_turn(page: Page) -> Iterator[None]:
+    """What happens within the block starts a turn; on leaving, its end has come. However short, it is not missed."""
+    before = page.evaluate("window.personaStage.counts().settled")
+    yield
+    page.wait_for_function(f"window.personaStage.counts().settled > {before}", timeout=TURN_TIMEOUT)
+    finished(page)
+
+
 def finished(page: Page) -> None:
     expect(page.locator("#stop")).to_be_hidden(timeout=TURN_TIMEOUT)

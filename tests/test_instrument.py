@@ -17,7 +17,7 @@ from tests.browser import (
     TURN_TIMEOUT,
     Watched,
     chromium_page,
-    finished,
+    one_turn,
     points,
     reply,
     running_app,
@@ -45,9 +45,8 @@ def opened(address) -> Iterator[tuple[Page, Watched]]:
 def talk(page: Page, *texts: str, tokens: int = 8) -> None:
     set_number(page, "max-new-tokens", tokens)
     for text in texts:
-        say(page, text)
-        expect(page.locator("#stop")).to_be_visible(timeout=TURN_TIMEOUT)
-        finished(page)
+        with one_turn(page):
+            say(page, text)
 
 
 def users(page: Page, branch: str = "uncapped") -> list[str]:
@@ -59,9 +58,8 @@ def users(page: Page, branch: str = "uncapped") -> list[str]:
 
 def demon(page: Page, tokens: int = 16) -> None:
     set_number(page, "max-new-tokens", tokens)
-    page.locator("button.scenario").first.click()
-    expect(page.locator("#stop")).to_be_visible(timeout=TURN_TIMEOUT)
-    finished(page)
+    with one_turn(page):
+        page.locator("button.scenario").first.click()
 
 
 def saved(page: Page, kind: str, folder: Path) -> Path:
@@ -154,14 +152,12 @@ def test_undo_edit_again_and_fork(opened):
     expect(page.locator('[data-branch="uncapped"] .turn')).to_have_count(2)
     page.locator(".tools button", has_text="edit").first.click()
     page.locator(".rewrite textarea").fill("Name a colour.")
-    page.locator(".rewrite textarea").press("Enter")
-    expect(page.locator("#stop")).to_be_visible(timeout=TURN_TIMEOUT)
-    finished(page)
+    with one_turn(page):
+        page.locator(".rewrite textarea").press("Enter")
     assert users(page) == users(page, "capped") == ["Name a colour."]
     set_number(page, "temperature", 1)
-    page.locator(".tools button", has_text="again").first.click()
-    expect(page.locator("#stop")).to_be_visible(timeout=TURN_TIMEOUT)
-    finished(page)
+    with one_turn(page):
+        page.locator(".tools button", has_text="again").first.click()
     assert users(page) == ["Name a colour."]
 
 
@@ -279,9 +275,8 @@ def test_everything_by_keyboard_and_the_presentation_mode(opened):
     page, _ = opened
     demon(page, tokens=8)
     page.locator("body").click(position={"x": 2, "y": 2})
-    page.keyboard.press("n")
-    expect(page.locator("#stop")).to_be_visible(timeout=TURN_TIMEOUT)
-    finished(page)
+    with one_turn(page):
+        page.keyboard.press("n")
     expect(page.locator('[data-branch="capped"] .turn')).to_have_count(2)
     page.keyboard.press("u")
     expect(page.locator('[data-branch="capped"] .turn')).to_have_count(1)

@@ -13,6 +13,7 @@ from tests.browser import (
     Watched,
     chromium_page,
     finished,
+    one_turn,
     points,
     reply,
     running_app,
@@ -55,18 +56,16 @@ def test_both_panes_stream_and_both_plots_gain_points(opened):
         expect(reply(page, branch, 0)).not_to_be_empty()
         assert shown["tokenPoints"][branch] > 10
         assert shown["turnPoints"][branch] == 1
-    say(page, "And the moon?")
-    expect(page.locator("#stop")).to_be_visible(timeout=TURN_TIMEOUT)
-    finished(page)
+    with one_turn(page):
+        say(page, "And the moon?")
     assert points(page)["turnPoints"] == {"uncapped": 2, "capped": 2}
 
 
 def test_a_scenario_starts_with_one_click_and_the_cap_is_seen_to_act(opened):
     page, _ = opened
     set_number(page, "max-new-tokens", 24)
-    page.locator("button.scenario").first.click()
-    expect(page.locator("#stop")).to_be_visible(timeout=TURN_TIMEOUT)
-    finished(page)
+    with one_turn(page):
+        page.locator("button.scenario").first.click()
     assert "You are" in page.locator("#system-prompt textarea").input_value()
     assert page.locator('[data-branch="capped"] .tok.fired').count() > 0
     assert page.locator('[data-branch="uncapped"] .tok.fired').count() == 0

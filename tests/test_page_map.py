@@ -12,7 +12,7 @@ import torch
 from playwright.sync_api import Page, expect
 
 from demo.axis import AssistantAxis, load_axis
-from tests.browser import chromium_page, running_app
+from tests.browser import chromium_page, one_turn, running_app, say, set_number
 from tests.conftest import with_components
 
 pytestmark = pytest.mark.browser
@@ -61,13 +61,9 @@ def open_map(page: Page) -> None:
 
 
 def answer(page: Page, text: str, tokens: int) -> None:
-    box = page.locator('#max-new-tokens input[type="number"]')
-    box.fill(str(tokens))
-    box.press("Tab")
-    page.locator("#message textarea").fill(text)
-    page.locator("#send").click()
-    expect(page.locator("#stop")).to_be_visible(timeout=TURN_TIMEOUT)
-    expect(page.locator("#stop")).to_be_hidden(timeout=TURN_TIMEOUT)
+    set_number(page, "max-new-tokens", tokens)
+    with one_turn(page):
+        say(page, text)
 
 
 def test_both_markers_move_and_a_role_tells_its_name(address):
@@ -75,7 +71,7 @@ def test_both_markers_move_and_a_role_tells_its_name(address):
         open_map(page)
         assert page.evaluate(MARKERS) == []
         page.evaluate(WATCH_MARKERS)
-        answer(page, "Tell me about the sea.", 32)
+        answer(page, "Tell me about the sea.", 64)
         moves = page.evaluate("seen.map((places) => places.size)")
         assert min(moves) > 4, moves
         page.wait_for_timeout(500)
@@ -87,7 +83,7 @@ def test_both_markers_move_and_a_role_tells_its_name(address):
         assert page.evaluate(MARKERS) == settled, "where it has moved to is where a fresh drawing puts it"
         answer(page, "And the moon?", 8)
         trail = page.evaluate(
-            "document.querySelector('#map-plot').data.slice(-2).map((trace) => trace.x.length)"
+            "document.querySelector('#map-plot').data.slice(-3, -1).map((trace) => trace.x.length)"
         )
         assert trail == [2, 2]
         dot = page.locator("#map-plot .scatterlayer .trace").first.locator(".point").first.bounding_box()
@@ -123,7 +119,9 @@ def test_the_token_plot_catches_up_when_the_map_is_put_away(address):
         answer(page, "Hello.", 8)
         page.locator("#token-tab").click()
         expect(page.locator("#map-view")).to_be_hidden()
-        page.wait_for_function("Object.values(personaStage.counts().tokenPoints).every((n) => n > 0)")
+        page.wait_for_function(
+            "(({ uncapped, capped }) => uncapped > 0 && capped > 0)(personaStage.counts().tokenPoints)"
+        )
         assert watched.errors == []
 
 

@@ -6,6 +6,7 @@ function makeStage(root, ask) {
   let lastSeq = -1;
   let shown = null;
   let pinned = false;
+  let settled = 0; // turns that have come to their end
   const panes = {};
   const hooks = { pick: (index) => pick(index), tools: (index, turn) => toolsFor(index, turn) };
   for (const branch of BRANCHES) panes[branch] = makePane(root, branch, hooks);
@@ -220,6 +221,7 @@ function makeStage(root, ask) {
       touch();
     },
     turn(op) {
+      settled += 1;
       put(op.turn, turnFromData(op.data));
     },
     notice(op) {
@@ -245,7 +247,7 @@ function makeStage(root, ask) {
   // Gradio marks the dark theme with a class on the body.
   new MutationObserver(repaint).observe(document.body, { attributes: true, attributeFilter: ["class"] });
   showEmpty(root, null, true);
-  return { receive, counts: plots.counts };
+  return { receive, counts: () => ({ ...plots.counts(), settled }) };
 }
 
 // Requests of the stage's buttons: those that run the model wait in its queue. A saved page has no one to ask.
