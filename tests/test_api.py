@@ -14,7 +14,8 @@ from gradio_client.exceptions import AppError
 
 from tests.browser import running_app
 
-pytestmark = pytest.mark.browser
+# In CI only: they start the program once more.
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")

@@ -113,6 +113,7 @@ def test_a_click_in_the_plot_flashes_the_token(opened):
     ).to_have_count(1)
 
 
+@pytest.mark.slow
 def test_layers_of_a_reply_are_shown_with_probe_and_band(opened):
     page, _ = opened
     demon(page)
@@ -135,6 +136,7 @@ def test_layers_of_a_reply_are_shown_with_probe_and_band(opened):
     assert below < 0.01 < inside, "the cap changes nothing below its band, and something within"
 
 
+@pytest.mark.slow
 def test_undo_edit_again_and_fork(opened):
     page, _ = opened
     talk(page, "Name a fruit.", "Name a tree.")
@@ -161,6 +163,7 @@ def test_undo_edit_again_and_fork(opened):
     assert users(page) == ["Name a colour."]
 
 
+@pytest.mark.slow
 def test_one_pane_alone_more_seeds_and_a_steered_reply(opened):
     page, _ = opened
     talk(page, "Name a fruit.")
@@ -174,12 +177,11 @@ def test_one_pane_alone_more_seeds_and_a_steered_reply(opened):
     talk(page, "Name a tree.")
     expect(page.locator('.pane[data-branch="steered"]')).to_be_visible()
     expect(reply(page, "steered", 2)).not_to_be_empty()
-    spread = page.evaluate(
-        "document.querySelector('#turn-plot').data.find((t) => t.meta.role === 'spread' && t.meta.branch === 'capped').y"
-    )
-    assert len([value for value in spread if value is not None]) == 2, "the two further seeds"
+    spread = "document.querySelector('#turn-plot').data.find((t) => t.meta.role === 'spread' && t.meta.branch === 'capped')"
+    page.wait_for_function(f"{spread}.y.filter((value) => value !== null).length === 2")
 
 
+@pytest.mark.slow
 def test_a_transcript_is_read_and_its_user_messages_said_again(opened):
     page, _ = opened
     chat = [
@@ -236,6 +238,7 @@ def test_a_session_is_saved_in_every_form(opened, tmp_path):
     expect(page.locator(".tip")).to_contain_text("projection")
 
 
+@pytest.mark.slow
 def test_a_recorded_session_plays_with_no_model(opened, tmp_path):
     page, _ = opened
     demon(page)
