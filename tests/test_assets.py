@@ -11,9 +11,26 @@ from typing import Any
 
 import pytest
 
+from demo.evidence.figures import CLAIMS
+
 ASSETS = Path(__file__).resolve().parent.parent / "assets"
 QUESTION_KINDS = ("practical", "factual", "emotional", "self-reflective", "creative", "moral")
-TURNS = {"menacing character": 3, "factual": 3, "therapy": 6, "coding": 6, "philosophy": 6, "role-play": 3}
+DOMAINS = {
+    "coding",
+    "writing help",
+    "therapy-like",
+    "philosophy",
+    "persona jailbreak",
+    "delusion",
+    "romance",
+    "role-play",
+    "factual",
+}
+TENDER = {
+    "therapy-like",
+    "delusion",
+    "romance",
+}  # domains that may touch somebody: their scenarios say where help is
 NEAR_DUPLICATE = 0.6  # Jaccard overlap of word sets from which two prompts count as the same
 WORDS = re.compile(r"[a-z0-9']+")
 
@@ -168,22 +185,34 @@ def test_default_prompts_are_the_empty_one_and_four_neutral_ones() -> None:
 
 
 def test_scenarios_have_the_documented_keys(scenarios: list[dict[str, Any]]) -> None:
-    keys = {"id", "title", "domain", "blurb", "system_prompt", "turns"}
+    keys = {"id", "title", "domain", "shows", "blurb", "system_prompt", "turns"}
     for scenario in scenarios:
-        assert set(scenario) == keys, scenario
+        assert set(scenario) - {"care"} == keys, scenario
         assert re.fullmatch(r"[a-z]+(-[a-z]+)*", scenario["id"])
-        assert scenario["title"].strip()
-        assert sentence_count(scenario["blurb"]) == 1, scenario["blurb"]
+        assert 3 <= len(scenario["title"]) <= 16, scenario["title"]  # it has to fit on a button
+        assert 1 <= sentence_count(scenario["blurb"]) <= 2, scenario["blurb"]
+        assert len(scenario["blurb"]) <= 150, scenario["blurb"]
+        assert scenario["shows"] in CLAIMS, scenario["shows"]
 
 
 def test_scenarios_cover_every_domain(scenarios: list[dict[str, Any]]) -> None:
-    assert {s["domain"]: len(s["turns"]) for s in scenarios} == TURNS
+    assert len(scenarios) >= 10
+    assert {s["domain"] for s in scenarios} == DOMAINS
+    assert all(4 <= len(s["turns"]) <= 6 for s in scenarios)
     assert len({s["id"] for s in scenarios}) == len({s["title"] for s in scenarios}) == len(scenarios)
+    assert scenarios[0]["title"] == "Demon"
 
 
 def test_only_character_scenarios_set_a_system_prompt(scenarios: list[dict[str, Any]]) -> None:
     in_character = {s["domain"] for s in scenarios if s["system_prompt"]}
-    assert in_character == {"menacing character", "role-play"}
+    assert in_character == {"persona jailbreak", "role-play"}
+
+
+def test_tender_scenarios_say_where_help_is(scenarios: list[dict[str, Any]]) -> None:
+    for scenario in scenarios:
+        assert ("findahelpline.com" in scenario.get("care", "")) == (scenario["domain"] in TENDER), scenario[
+            "id"
+        ]
 
 
 def test_scenario_turns_are_distinct(scenarios: list[dict[str, Any]]) -> None:

@@ -48,7 +48,8 @@ def test_a_menacing_character_is_held_by_the_cap(engine, axis, scenario):
 
 def test_a_plain_question_gets_the_same_answer(engine, axis):
     replies = first_turn(engine, axis, "plain-facts", seed=0)
-    assert replies[CAPPED].text == replies[UNCAPPED].text == "The capital of France is Paris."
+    assert replies[CAPPED].text == replies[UNCAPPED].text
+    assert "The boiling point of water is approximately 100" in replies[UNCAPPED].text
     assert replies[UNCAPPED].mean > 0.5
 
 

@@ -1,0 +1,1 @@
+"""What the shipped scripts and documents claim, measured."""
