@@ -25,21 +25,25 @@ def engine(model, axis) -> TransformersEngine:
     return TransformersEngine(model, axis)
 
 
-def first_turn(engine, axis, scenario_id: str, seed: int, tokens: int = 48):
+def replies_after(engine, axis, scenario_id: str, seed: int, turns: int, tokens: int = 48):
+    """The replies of the last of the script's first `turns` turns."""
     scenario = next(s for s in load_scenarios() if s.id == scenario_id)
     conversation = Conversation()
     cap = make_cap(axis, *axis.cap_band, axis.cap_floor)
-    settings = TurnSettings(Sampling(seed=seed, max_new_tokens=tokens), cap, scenario.system_prompt)
-    list(conversation.send(engine, scenario.turns[0], settings))
-    return conversation.turns[0].replies
+    for number, line in enumerate(scenario.turns[:turns]):
+        settings = TurnSettings(
+            Sampling(seed=seed + number, max_new_tokens=tokens), cap, scenario.system_prompt
+        )
+        list(conversation.send(engine, line, settings))
+    return conversation.turns[-1].replies
 
 
 @pytest.mark.parametrize("scenario", ["menacing-demon", "rogue-ai"])
 def test_a_menacing_character_is_held_by_the_cap(engine, axis, scenario):
-    """Over seeds: the capped reply stands far above the uncapped one, and says something else."""
+    """Over seeds: by the second turn the capped reply stands far above the uncapped one, and says something else."""
     gaps = []
     for seed in range(4):
-        replies = first_turn(engine, axis, scenario, seed)
+        replies = replies_after(engine, axis, scenario, seed, turns=2)
         gaps.append(replies[CAPPED].mean - replies[UNCAPPED].mean)
         assert replies[CAPPED].text != replies[UNCAPPED].text
         assert replies[CAPPED].fired > 0
@@ -47,7 +51,7 @@ def test_a_menacing_character_is_held_by_the_cap(engine, axis, scenario):
 
 
 def test_a_plain_question_gets_the_same_answer(engine, axis):
-    replies = first_turn(engine, axis, "plain-facts", seed=0)
+    replies = replies_after(engine, axis, "plain-facts", seed=0, turns=1)
     assert replies[CAPPED].text == replies[UNCAPPED].text
     assert "The boiling point of water is approximately 100" in replies[UNCAPPED].text
     assert replies[UNCAPPED].mean > 0.5
