@@ -12,7 +12,7 @@ from playwright.sync_api import Page
 
 from tests.browser import chromium_page, running_app
 
-SIZES = {"desktop": (1600, 900), "projector": (1280, 720), "phone": (390, 844)}
+SIZES = {"desktop": (1920, 1080), "projector": (1280, 720), "phone": (390, 844)}
 
 
 def play(page: Page, scenario: str, turns: int, tokens: int | None) -> None:
@@ -31,13 +31,32 @@ def play(page: Page, scenario: str, turns: int, tokens: int | None) -> None:
     page.wait_for_timeout(1500)
 
 
+def look_closer(page: Page, folder: Path) -> None:
+    """The lens with a token's card, the layers, and the presentation mode."""
+    page.locator('button[data-look="lens"]').click()
+    page.locator('[data-branch="capped"] .tok.fired').first.hover()
+    page.wait_for_timeout(500)
+    page.screenshot(path=folder / "lens.png")
+    page.locator("#layer-tab").click()
+    page.locator('#layer-view button[data-branch="capped"]').click()
+    page.wait_for_function(
+        "document.querySelector('#layer-plot').layout?.shapes?.length === 2", timeout=60_000
+    )
+    page.wait_for_timeout(500)
+    page.screenshot(path=folder / "layers.png")
+    page.locator("#token-tab").click()
+    page.keyboard.press("p")
+    page.wait_for_timeout(1000)
+    page.screenshot(path=folder / "presenting.png")
+
+
 def main(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     with running_app() as address:
         for name, scenario, turns, tokens, size, theme in (
             ("demon", "Demon", 1, 40, "projector", "light"),
             ("rogue-ai", "Rogue", 1, 40, "projector", "dark"),
-            ("plain", "Plain", 1, None, "projector", "light"),
+            ("plain", "Plain", 1, 48, "projector", "light"),
             ("talk-dark", "Late-night", 6, None, "desktop", "dark"),
             ("demon-phone", "Demon", 1, 40, "phone", "light"),
         ):
@@ -45,6 +64,8 @@ def main(folder: Path) -> None:
                 page.screenshot(path=folder / f"open-{size}-{theme}.png")
                 play(page, scenario, turns, tokens)
                 page.screenshot(path=folder / f"{name}.png", full_page=size == "phone")
+                if name == "demon":
+                    look_closer(page, folder)
 
 
 if __name__ == "__main__":

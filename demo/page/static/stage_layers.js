@@ -122,7 +122,7 @@ function makeLayers(root, hooks) {
     say("");
   }
 
-  panel.querySelector(".views").addEventListener("click", (event) => {
+  panel.querySelector(".aside").addEventListener("click", (event) => {
     const { branch, mode } = event.target.dataset;
     if (!branch && !mode) return;
     if (branch) state.branch = branch;

@@ -3,7 +3,7 @@
 const DEFAULT_EMPTY_NOTE = [
   "One model answers every message twice.",
   "Left: as it is. Right: kept from drifting away from its Assistant persona.",
-  "Below: where each token lies on the Assistant Axis. Write a message to begin.",
+  "Below: where each token lies on the Assistant Axis. Click a scenario above, or write a message.",
 ].join("\n");
 
 function make(tag, className, text) {
