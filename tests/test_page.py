@@ -40,8 +40,8 @@ def opened(address) -> Iterator[tuple[Page, Watched]]:
 
 def test_both_panes_stream_and_both_plots_gain_points(opened):
     page, _ = opened
-    set_number(page, "max-new-tokens", 32)
-    say(page, "Tell me about the sea.")
+    set_number(page, "max-new-tokens", 96)
+    say(page, "Tell me a long story about the sea.")
     counts = (
         "() => ['uncapped', 'capped'].map(b => document.querySelectorAll(`[data-branch=${b}] .tok`).length)"
     )
