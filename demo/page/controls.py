@@ -49,8 +49,6 @@ class Controls:
 
 def build_controls(axis: AssistantAxis, defaults: Sampling) -> Controls:
     """Lay the settings out, in the current Gradio context."""
-    first, last = axis.cap_band
-    layers = f"0 to {axis.layers - 1}"
     system = gr.Textbox(
         label="System prompt",
         lines=3,
@@ -58,6 +56,14 @@ def build_controls(axis: AssistantAxis, defaults: Sampling) -> Controls:
         placeholder="None: the model's own default",
         elem_id="system-prompt",
     )
+    cap = _cap_controls(axis)
+    sampling = _sampling_controls(defaults)
+    return Controls(system, *sampling, *_branch_controls(axis), *cap)
+
+
+def _cap_controls(axis: AssistantAxis) -> tuple[gr.Checkbox, gr.Radio, gr.Number, gr.Number]:
+    first, last = axis.cap_band
+    layers = f"0 to {axis.layers - 1}"
     with gr.Group():
         cap_on = gr.Checkbox(value=True, label="Cap on", elem_id="cap-on")
         floor = gr.Radio(
@@ -74,6 +80,12 @@ def build_controls(axis: AssistantAxis, defaults: Sampling) -> Controls:
             last_layer = gr.Number(
                 last, label="Last layer", precision=0, min_width=80, elem_id="last-layer", info=layers
             )
+    return cap_on, floor, first_layer, last_layer
+
+
+def _sampling_controls(
+    defaults: Sampling,
+) -> tuple[gr.Slider, gr.Slider, gr.Slider, gr.Slider, gr.Number, gr.Slider]:
     with gr.Group():
         temperature = gr.Slider(
             0, 2, defaults.temperature, step=0.05, label="Temperature", elem_id="temperature"
@@ -106,6 +118,12 @@ def build_controls(axis: AssistantAxis, defaults: Sampling) -> Controls:
             elem_id="seeds",
             info="More answers to each message, to show the spread. The first one counts.",
         )
+    return temperature, top_p, penalty, tokens, seed, seeds
+
+
+def _branch_controls(axis: AssistantAxis) -> tuple[gr.Radio, gr.Checkbox, gr.Number, gr.Slider]:
+    """Who is spoken to, and the third reply."""
+    layers = f"0 to {axis.layers - 1}"
     with gr.Group():
         only = gr.Radio(list(_ONLY), value=_EVERY, label="Speak to", elem_id="only")
     with gr.Group():
@@ -122,10 +140,7 @@ def build_controls(axis: AssistantAxis, defaults: Sampling) -> Controls:
         steer_layer = gr.Number(
             axis.probe_layer, label="Steered layer", precision=0, elem_id="steer-layer", info=layers
         )
-    return Controls(
-        system, temperature, top_p, penalty, tokens, seed, seeds, only, steer_on, steer_layer, steer_alpha, cap_on, floor,
-        first_layer, last_layer,
-    )  # fmt: skip
+    return only, steer_on, steer_layer, steer_alpha
 
 
 def cap_values(values: Sequence[Any]) -> Sequence[Any]:
