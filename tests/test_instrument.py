@@ -296,8 +296,10 @@ def test_everything_by_keyboard_and_the_presentation_mode(opened):
         "node => parseFloat(getComputedStyle(node).fontSize)"
     )
     assert size >= 20
-    page.keyboard.press("n")
-    expect(page.locator('[data-branch="capped"] .turn')).to_have_count(2, timeout=TURN_TIMEOUT)
+    with one_turn(page):
+        page.keyboard.press("n")
+    expect(page.locator('[data-branch="capped"] .turn')).to_have_count(2)
+    page.wait_for_timeout(500)  # the script's next line has come into the box
     page.keyboard.press("p")
     page.keyboard.press("?")
     expect(page.locator("dialog.keys")).to_be_visible()
