@@ -1,17 +1,15 @@
-"""What people take away: every token as a row, or the whole session as one page that opens with no network."""
+"""What people take away for a spreadsheet: every token as a row."""
 
 from __future__ import annotations
 
 import csv
 import io
-from pathlib import Path
 
 from demo.session_file import Recording
 from demo.turns import ALL_BRANCHES
 
 COLUMNS = ("turn", "branch", "sample", "token", "text", "special", "projection_before", "projection_after", "correction",
            "probability", "milliseconds")  # fmt: skip
-STATIC = Path(__file__).parent / "page" / "static"
 
 
 def tokens_csv(recording: Recording) -> str:

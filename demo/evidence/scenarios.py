@@ -36,7 +36,8 @@ COMMAND = "python -m demo.evidence.scenarios --write"
 
 @dataclass(frozen=True)
 class Setup:
-    """How scripts are played. seeds: of the random numbers, one a talk, the same in every turn, as on the page."""
+    """How scripts are played. seeds: of the random numbers, one a talk, the same in every turn (the page
+    adds the turn's number)."""
 
     engine: Engine
     cap: Cap
