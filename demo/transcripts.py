@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from demo.errors import UserError
-from demo.turns import BRANCHES, Reply, Token, Turn
+from demo.turns import BRANCHES, Reply, Turn
 
 _ROLES = {"system": "system", "developer": "system", "user": "user", "human": "user", "assistant": "assistant", "model": "assistant"}  # fmt: skip
 
@@ -36,10 +36,7 @@ class Transcript:
     def unread_turns(self) -> list[Turn]:
         """Turns whose replies are text without any reading yet, the same in both branches."""
         return [
-            Turn(
-                user, {branch: Reply(0, [Token(reply, None, None, (), False)], "stop") for branch in BRANCHES}
-            )
-            for user, reply in self.turns
+            Turn(user, {branch: Reply.of_text(reply) for branch in BRANCHES}) for user, reply in self.turns
         ]
 
 

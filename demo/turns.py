@@ -54,6 +54,11 @@ class Reply:
         for token in self.tokens:
             self._count_in(token)
 
+    @classmethod
+    def of_text(cls, text: str) -> Reply:
+        """A finished reply from elsewhere, of which nothing has been read yet."""
+        return cls(0, [Token(text, None, None, (), False)], "stop")
+
     def add(self, token: Token) -> None:
         """The next token has been said."""
         self.tokens.append(token)

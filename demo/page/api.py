@@ -17,7 +17,7 @@ from demo.chat import Conversation
 from demo.engine.protocol import Engine, Message, Request, Sampling
 from demo.errors import UserError
 from demo.session_file import reply_json, rounded
-from demo.turns import BRANCHES, CAPPED, UNCAPPED, Reply, Token, Turn, TurnSettings, make_cap
+from demo.turns import BRANCHES, Reply, Turn, TurnSettings, make_cap
 
 
 @dataclass(frozen=True)
@@ -120,13 +120,10 @@ class _plainly:
 
 
 def _conversation(history: Sequence[dict[str, str]]) -> Conversation:
-    def reply(text: str) -> Reply:
-        return Reply(0, [Token(text, None, None, (), False)], "stop")
-
     try:
         return Conversation(
             [
-                Turn(turn["user"], {UNCAPPED: reply(turn[UNCAPPED]), CAPPED: reply(turn[CAPPED])})
+                Turn(turn["user"], {branch: Reply.of_text(turn[branch]) for branch in BRANCHES})
                 for turn in history
             ]
         )
