@@ -154,7 +154,7 @@ def _reply_trace(branch: str) -> go.Scatter:
         "line": {"width": 1},
     }
     line = {"width": 2, "dash": DASHES[branch], "color": DEFAULT_COLOURS[branch], "shape": "linear"}
-    hover = f"<b>{branch}</b> · turn %{{x}}<br>mean of the reply %{{y:.2f}}%{{customdata}}<extra></extra>"
+    hover = f"<b>{branch}</b> · turn %{{x}}<br>mean of the reply %{{y:.2f}}<extra></extra>"
     return _scatter(
         "reply",
         branch,

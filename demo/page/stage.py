@@ -18,6 +18,10 @@ STATIC_DIR = Path(__file__).parent / "static"
 SCRIPTS = (
     "stage_model.js",
     "stage_panes.js",
+    "stage_board.js",
+    "stage_ink.js",
+    "stage_tokens.js",
+    "stage_turns.js",
     "stage_plots.js",
     "stage_map_figure.js",
     "stage_map.js",
@@ -29,7 +33,7 @@ SCRIPTS = (
     "stage_keys.js",
     "stage.js",
 )
-STYLES = ("stage.css", "stage_map.css", "stage_bar.css")
+STYLES = ("stage.css", "stage_plots.css", "stage_map.css", "stage_bar.css")
 
 
 def plotly_head() -> str:

@@ -17,14 +17,19 @@ from demo.session_file import rounded, summary_json, token_json, turn_json
 from demo.turns import Reply, Token, Turn
 
 Op = dict[str, Any]
-# A viewer sees no difference beyond this, and a browser stays cool.
-UPDATES_PER_SECOND = 15
+# A viewer sees no difference beyond this. A model that is slower than this is followed step by step.
+UPDATES_PER_SECOND = 30
+_PATIENCE = 4  # times as long for an update that only some branches have something for
 # Times and places of single tokens are for recordings: a page that is told live has both already.
 _RECORDED = ("m", "x")
 
 
 def live_token(token: Token) -> Op:
-    return {key: value for key, value in token_json(token).items() if key not in _RECORDED}
+    """A token as the stage shows it; "b", the projection before the cap, only where the cap changed it."""
+    data = {key: value for key, value in token_json(token).items() if key not in _RECORDED}
+    if data.get("b") == data.get("a"):
+        data.pop("b", None)
+    return data
 
 
 def live_reply(reply: Reply) -> Op:
@@ -99,7 +104,11 @@ class Updates:
 
     @property
     def due(self) -> bool:
-        return time.monotonic() - self._last >= 1 / UPDATES_PER_SECOND
+        """Time for an update, and not in the middle of a decode step: no pane runs ahead of the other for long."""
+        passed = (time.monotonic() - self._last) * UPDATES_PER_SECOND
+        replies = self._conversation.turns[-1].replies
+        complete = all(branch in self._tokens or reply.finish is not None for branch, reply in replies.items())
+        return passed >= (1 if complete else _PATIENCE)
 
     def take(self) -> str:
         """The stage's next value: everything since the last one, as JSON text.

@@ -62,7 +62,7 @@ function makeStage(root, ask) {
   }
 
   function busy() {
-    return turns.some((turn) => BRANCHES.some((branch) => !turn.sides[branch].absent && turn.sides[branch].finish === null));
+    return turns.some(turnIsLive);
   }
 
   function flash(branch, position, index = shown) {
@@ -103,8 +103,8 @@ function makeStage(root, ask) {
     refreshHeaders();
   }
 
-  function touch() {
-    plots.touch(true);
+  function touch(turnsChanged = true) {
+    plots.touch(turnsChanged);
     map.touch();
   }
 
@@ -209,7 +209,7 @@ function makeStage(root, ask) {
       panes[op.branch].appendTokens(op.turn, op.tokens.filter((token) => addToken(side, token)));
       side.place = op.place ?? side.place;
       if (op.turn === shown) refreshHeaders();
-      touch();
+      touch(false);
     },
     turn_end(op) {
       const side = turns[op.turn]?.sides[op.branch];

@@ -113,6 +113,9 @@ function firedShare(side) {
   return count ? (side.finalFired ?? side.fired) / count : null;
 }
 
+const isLive = (side) => !side.absent && side.finish === null;
+const turnIsLive = (turn) => Boolean(turn) && BRANCHES.some((branch) => isLive(turn.sides[branch]));
+
 function finishLine(side) {
   if (side.finish === "length") return `Cut at the token limit (${side.limit ?? side.shown.length})`;
   return FINISH_WORDS[side.finish] ?? null;
