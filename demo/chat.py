@@ -169,7 +169,9 @@ def _replies_read(
             reply, user, number = Reply(0), [], turn
         if is_reply:
             lifts = tuple(token.after[layer] - token.before[layer] for layer in layers)
-            reply.add(Token(token.text, token.before[probe], token.after[probe], lifts, False))
+            reply.add(
+                Token(token.text, token.before[probe], token.after[probe], lifts, False, token.coordinates)
+            )
         else:
             user.append(token.before[probe])
     yield _finished(reply, user)

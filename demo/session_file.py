@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from demo.errors import UserError
-from demo.plots import PlotMarks
+from demo.plot_marks import PlotMarks
 from demo.turns import ALL_BRANCHES, Reply, Token, Turn
 
 NAME, VERSION = "persona-drift-session", 1

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from playwright.sync_api import Page
 
 from demo.axis import AssistantAxis
 from demo.axis_import import ImportOptions
 from demo.models import LoadedModel, load_model
+from tests.browser import Watched, chromium_page, running_app
 from tests.published_axis import Published, write_caps
 
 
@@ -45,6 +48,22 @@ def with_components(axis: AssistantAxis, seed: int = 1) -> AssistantAxis:
     rows = torch.linalg.qr(random).Q.permute(2, 0, 1)
     toward = (rows * axis.direction).sum(-1, keepdim=True)
     return replace(axis, pca=torch.where(toward < 0, -rows, rows).contiguous())
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    """`python app.py` as a user starts it."""
+    with running_app() as address:
+        yield address
+
+
+@pytest.fixture
+def opened(address: str) -> Iterator[tuple[Page, Watched]]:
+    """A fresh browser on the page, which must neither reach elsewhere nor report an error."""
+    with chromium_page(address) as (page, watched):
+        yield page, watched
+        assert watched.outside == [], "the page reached for something that is not served with it"
+        assert watched.errors == []
 
 
 @pytest.fixture(scope="session")

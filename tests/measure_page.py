@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import random
 import statistics
 import sys
 import time
@@ -17,69 +16,17 @@ from pathlib import Path
 from typing import Any
 
 from demo.axis import load_axis
-from demo.engine.protocol import PromptEvent, Sampling, TokenEvent
+from demo.engine.protocol import Sampling
 from demo.models import DEFAULT_MODEL
 from demo.page.layout import build_page, launch_options
-from demo.turns import CAPPED
 from tests.browser import chromium_page, finished, say, set_number
+from tests.steady import SteadyEngine
 
-WORDS = [
-    "the",
-    "sea",
-    "is",
-    "wide",
-    "and",
-    "blue",
-    "and",
-    "I",
-    "would",
-    "sail",
-    "it",
-    "with",
-    "you",
-    "tonight",
-    ",",
-    "my",
-    "friend",
-    ".",
-    "Storms",
-    "come",
-    "and",
-    "go",
-]
 _FRAMES = """() => {
   window.frames = [];
   let last = performance.now();
   (function tick(now) { window.frames.push(now - last); last = now; requestAnimationFrame(tick); })(last);
 }"""
-
-
-class SteadyEngine:
-    """Speaks `rate` tokens a second in every row, up to the limit; the cap acts on a third of the capped ones."""
-
-    def __init__(self, rate: float) -> None:
-        self.pause = 1 / rate
-
-    def stream(self, requests, cancel=None):
-        chance = random.Random(0)
-        for request in requests:
-            yield PromptEvent(request.branch, 10, 0, 0.25)
-        for number in range(requests[0].sampling.max_new_tokens):
-            time.sleep(self.pause)
-            for request in requests:
-                before = chance.gauss(0.2, 0.4)
-                lifts = [0.0] * 8
-                if request.branch.endswith(f"/{CAPPED}") and number % 3 == 0:
-                    lifts = [abs(chance.gauss(0, 0.2)) for _ in lifts]
-                last = number + 1 == requests[0].sampling.max_new_tokens
-                place = (before, chance.gauss(0, 1), 0.0)
-                yield TokenEvent(request.branch, number, f" {chance.choice(WORDS)}", before, before + sum(lifts) / 8, tuple(lifts),
-                                 10 + number, False, "length" if last else None, place, chance.random())  # fmt: skip
-
-    def read(self, request, cancel=None):
-        return iter(())
-
-    def forget(self, branches) -> None: ...
 
 
 def measure(rate: float, turns: int, tokens: int) -> dict[str, float]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,7 +14,6 @@ from demo.session_file import loads
 from tests.browser import (
     BRANCHES,
     TURN_TIMEOUT,
-    Watched,
     chromium_page,
     one_turn,
     points,
@@ -26,20 +24,6 @@ from tests.browser import (
 )
 
 pytestmark = pytest.mark.browser
-
-
-@pytest.fixture(scope="module")
-def address() -> Iterator[str]:
-    with running_app() as address:
-        yield address
-
-
-@pytest.fixture
-def opened(address) -> Iterator[tuple[Page, Watched]]:
-    with chromium_page(address) as (page, watched):
-        yield page, watched
-        assert watched.outside == [], "the page reached for something that is not served with it"
-        assert watched.errors == []
 
 
 def talk(page: Page, *texts: str, tokens: int = 8) -> None:
@@ -321,7 +305,20 @@ def test_the_strip_says_in_words_what_is_going_on(opened):
 
 
 @pytest.mark.parametrize(
-    ("width", "height", "theme"), [(1280, 720, "light"), (1280, 720, "dark"), (390, 844, "light")]
+    ("width", "height", "theme"),
+    [
+        (1280, 720, "light"),
+        (390, 844, "dark"),
+        *(
+            pytest.param(*size, theme, marks=pytest.mark.slow)
+            for size, theme in [
+                ((1280, 720), "dark"),
+                ((390, 844), "light"),
+                ((1920, 1080), "light"),
+                ((1920, 1080), "dark"),
+            ]
+        ),
+    ],
 )
 def test_axe_finds_nothing_serious(address, width, height, theme):
     with chromium_page(address, width, height, query=f"?__theme={theme}") as (page, _):

@@ -2,40 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import expect
 
-from tests.browser import (
-    BRANCHES,
-    TURN_TIMEOUT,
-    Watched,
-    chromium_page,
-    finished,
-    one_turn,
-    points,
-    reply,
-    running_app,
-    say,
-    set_number,
-)
+from tests.browser import BRANCHES, TURN_TIMEOUT, finished, one_turn, points, reply, say, set_number
 
 pytestmark = pytest.mark.browser
-
-
-@pytest.fixture(scope="module")
-def address() -> Iterator[str]:
-    with running_app() as address:
-        yield address
-
-
-@pytest.fixture
-def opened(address) -> Iterator[tuple[Page, Watched]]:
-    with chromium_page(address) as (page, watched):
-        yield page, watched
-        assert watched.outside == [], "the page reached for something that is not served with it"
-        assert watched.errors == []
 
 
 def test_both_panes_stream_and_both_plots_gain_points(opened):

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from demo.plots import BRANCHES, PlotMarks, floor_label, token_figure, turn_figure
+from demo.plot_marks import PlotMarks, floor_label
+from demo.plots import BRANCHES, token_figure, turn_figure
 
 FIGURES = [token_figure, turn_figure]
 CAPPED = PlotMarks(probe_layer=17, floor=0.55, floor_name="p25")

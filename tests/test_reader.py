@@ -12,7 +12,7 @@ from demo.engine.transformers_engine import TransformersEngine
 from demo.errors import UserError
 from demo.spans import render_chat
 from demo.turns import make_cap
-from tests.conftest import random_axis
+from tests.conftest import random_axis, with_components
 from tests.reference import CappedForward
 
 CHAT = (
@@ -59,6 +59,22 @@ def test_every_layer_of_every_content_token_equals_a_plain_pass(model, axis, flo
         states.append(after - before)
     moved = any(bool((state.abs() > 1e-3).any()) for state in states)
     assert moved == (cap is not None)
+
+
+@pytest.mark.parametrize("floor", [None, "p50"])
+def test_a_token_that_is_read_has_a_place_on_the_map(model, axis, floor):
+    plain = TransformersEngine(model, axis).read(Request("a", CHAT))
+    unplaced = {token.coordinates for part in plain for token in part}
+    assert unplaced == {None}, "an axis without components has no map"
+    mapped = with_components(axis)
+    mapped.pca[0] = axis.unit  # so that the first coordinate is the projection after the clamp
+    engine = TransformersEngine(model, mapped)
+    engine._chunk = 7
+    request = Request("a", CHAT, cap=make_cap(axis, 14, 20, floor) if floor else None)
+    tokens = [token for part in engine.read(request) for token in part]
+    found = torch.tensor([token.coordinates[0] for token in tokens])
+    after = torch.tensor([token.after[17] for token in tokens])
+    torch.testing.assert_close(found, after, rtol=0, atol=2e-4)
 
 
 def test_reading_keeps_nothing_and_can_be_stopped(model, axis):

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from demo.chat import Conversation
 from demo.errors import UserError
 from demo.exports import COLUMNS, tokens_csv
-from demo.plots import PlotMarks
+from demo.plot_marks import PlotMarks
 from demo.session_file import Recording, dumps, loads, to_json
 from demo.transcripts import parse_transcript
 from demo.turns import CAPPED, UNCAPPED

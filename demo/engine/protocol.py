@@ -14,6 +14,13 @@ from demo.errors import UserError
 
 # On the roles' first three principal components, axis units at the probe layer; see demo.components.
 Coordinates = tuple[float, float, float]
+
+
+def as_coordinates(place: Sequence[float]) -> Coordinates | None:
+    """Three numbers as a place; none at all, where the axis has no components, as None."""
+    return (place[0], place[1], place[2]) if place else None
+
+
 FinishReason = Literal["stop", "length", "cancelled"]
 
 
@@ -133,12 +140,14 @@ class TokenEvent:
 @dataclass(frozen=True, slots=True)
 class ReadToken:
     """One content token of a finished chat as the model reads it. message: index of the message it belongs to; before,
-    after: projection at every decoder layer, axis units of that layer, before and after the clamp there."""
+    after: projection at every decoder layer, axis units of that layer, before and after the clamp there; coordinates: as in
+    `TokenEvent`."""
 
     message: int
     text: str
     before: tuple[float, ...]
     after: tuple[float, ...]
+    coordinates: Coordinates | None = None
 
 
 Event = PromptEvent | TokenEvent

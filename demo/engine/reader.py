@@ -6,7 +6,7 @@ layer by layer.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from threading import Event as CancelFlag
@@ -19,7 +19,7 @@ from transformers import PreTrainedTokenizerBase
 from demo.axis import AssistantAxis
 from demo.capping import AxisHooks, residual_of
 from demo.engine.batch import RowBatch
-from demo.engine.protocol import ReadToken
+from demo.engine.protocol import ReadToken, as_coordinates
 from demo.models import LoadedModel
 from demo.spans import RenderedChat
 
@@ -28,11 +28,15 @@ from demo.spans import RenderedChat
 class LayerProjections:
     """Hooks that project the residual stream onto each layer's unit direction. Install them after hooks that change it.
 
-    unit [L, D] float32.
+    unit [L, D] float32. place: reads coordinates [T, 3] off the residual stream [T, D] at the probe layer; None where
+    the axis has no components.
     """
 
     layers: Sequence[nn.Module]
     unit: Tensor
+    probe_layer: int
+    place: Callable[[Tensor], Tensor] | None = None
+    _places: Tensor | None = field(default=None, init=False)
     _columns: dict[int, Tensor] = field(default_factory=dict, init=False)
 
     @contextmanager
@@ -48,9 +52,15 @@ class LayerProjections:
         """Projections of the last forward pass's first row, [T, L] float32 on the CPU, raw units."""
         return torch.stack([self._columns[index].cpu() for index in range(len(self.layers))], dim=-1)
 
+    def places(self) -> list[list[float]] | None:
+        """Coordinates of the last forward pass's first row, T of three numbers, axis units at the probe layer."""
+        return None if self._places is None else self._places.tolist()
+
     def _hook(self, index: int):
         def hook(module: nn.Module, args: object, output: object) -> None:
             hidden = residual_of(output)
+            if index == self.probe_layer and self.place is not None:
+                self._places = self.place(hidden[0])
             self._columns[index] = hidden[0].float() @ self.unit[index].to(hidden.device)
 
         return hook
@@ -82,7 +92,7 @@ def read_chat(
     """Run `chat` once, `chunk` tokens at a time, under `hooks` made for a single row; content tokens of each part."""
     batch, speller = RowBatch(model, 1), Speller(model.tokenizer)
     ids = batch.load([chat.ids], [(None, 0)], 0)
-    projections, start = LayerProjections(model.layers, axis.unit), 0
+    projections, start = LayerProjections(model.layers, axis.unit, axis.probe_layer, hooks.place), 0
     with hooks.installed(), projections.installed():
         for part in ids.split(chunk, dim=1):
             if cancel.is_set():
@@ -91,10 +101,11 @@ def read_chat(
             hooks.exempt = torch.tensor([[owner < 0 for owner in owners]])
             batch.forward(part)
             before, after = _units(axis, hooks, projections.last())
+            places = projections.places() or [[]] * len(owners)
             yield [
-                ReadToken(owner, speller.spell(owner, token), tuple(low), tuple(high))
-                for owner, token, low, high in zip(
-                    owners, part[0].tolist(), before.tolist(), after.tolist(), strict=True
+                ReadToken(owner, speller.spell(owner, token), tuple(low), tuple(high), as_coordinates(place))
+                for owner, token, low, high, place in zip(
+                    owners, part[0].tolist(), before.tolist(), after.tolist(), places, strict=True
                 )
                 if owner >= 0
             ]

@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerBase
 from demo.axis import AssistantAxis
 from demo.capping import AxisHooks
 from demo.engine.kv import BranchCache
-from demo.engine.protocol import Coordinates, FinishReason, PromptEvent, Request, TokenEvent
+from demo.engine.protocol import Coordinates, FinishReason, PromptEvent, Request, TokenEvent, as_coordinates
 from demo.engine.sampling import draw
 from demo.spans import RenderedChat
 
@@ -37,14 +37,12 @@ def read_columns(axis: AssistantAxis, hooks: AxisHooks) -> tuple[list[list[float
     places = last_column[:, 1:].tolist()
     lifts: Tensor = reading.lifts[:, -1].cpu() / axis.norm[list(hooks.capped_layers)]
     last = [
-        ColumnReading(float(row[-1]), after[index], tuple(lifts[index].tolist()), _coordinates(places[index]))
+        ColumnReading(
+            float(row[-1]), after[index], tuple(lifts[index].tolist()), as_coordinates(places[index])
+        )
         for index, row in enumerate(before)
     ]
     return before.tolist(), last
-
-
-def _coordinates(place: list[float]) -> Coordinates | None:
-    return (place[0], place[1], place[2]) if place else None
 
 
 @dataclass(eq=False)

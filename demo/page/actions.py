@@ -18,7 +18,7 @@ from demo.page.files import figures, meta_of, recorded_ops
 from demo.page.session import Scenario, Session, Talk
 from demo.page.wire import Op, Updates, notice_op, reset_op, turn_op
 from demo.persona_map import persona_map
-from demo.plots import PlotMarks
+from demo.plot_marks import PlotMarks
 from demo.turns import ALL_BRANCHES, TurnSettings
 
 log = logging.getLogger(__name__)

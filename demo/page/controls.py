@@ -11,7 +11,7 @@ import gradio as gr
 from demo.axis import AssistantAxis
 from demo.engine.protocol import Sampling, Steer
 from demo.errors import UserError
-from demo.plots import PlotMarks
+from demo.plot_marks import PlotMarks
 from demo.turns import CAPPED, MOST_SEEDS, STEERED, UNCAPPED, TurnSettings, make_cap
 
 _EVERY = "All"

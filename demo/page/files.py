@@ -11,7 +11,7 @@ from demo.exports import tokens_csv
 from demo.page.session import Session, Talk
 from demo.page.standalone import standalone
 from demo.page.wire import Op, Updates, reset_op
-from demo.plots import PlotMarks
+from demo.plot_marks import PlotMarks
 from demo.recordings import shipped
 from demo.session_file import MOST_BYTES, Recording, dumps
 

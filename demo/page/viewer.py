@@ -12,7 +12,7 @@ from demo.page.files import checked_text, meta_of, recorded_ops, saved, talk_of
 from demo.page.session import Session
 from demo.page.stage import stage
 from demo.page.wire import Op, Updates, notice_op, reset_op
-from demo.plots import PlotMarks
+from demo.plot_marks import PlotMarks
 from demo.recordings import open_shipped
 from demo.session_file import NAME, Recording, loads
 

@@ -107,7 +107,9 @@ class Updates:
         """Time for an update, and not in the middle of a decode step: no pane runs ahead of the other for long."""
         passed = (time.monotonic() - self._last) * UPDATES_PER_SECOND
         replies = self._conversation.turns[-1].replies
-        complete = all(branch in self._tokens or reply.finish is not None for branch, reply in replies.items())
+        complete = all(
+            branch in self._tokens or reply.finish is not None for branch, reply in replies.items()
+        )
         return passed >= (1 if complete else _PATIENCE)
 
     def take(self) -> str:
