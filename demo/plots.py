@@ -35,6 +35,7 @@ def token_figure(marks: PlotMarks) -> dict[str, Any]:
     traces.append(_fired_trace())
     traces.append(_frame_trace(1, 48))
     layout = _layout(marks, f"token · lines: mean of the last {TRAILING_TOKENS}")
+    layout.xaxis.rangemode = "nonnegative"
     return _plain(go.Figure(traces, layout))
 
 

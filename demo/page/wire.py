@@ -51,10 +51,10 @@ def _samples(reply: Reply) -> list[Op]:
 
 
 def live_turn(turn: Turn) -> Op:
-    return {
-        "user": turn.user,
-        "branches": {branch: live_reply(reply) for branch, reply in turn.replies.items()},
-    }
+    """A turn as it stands. live: it is still being answered, and more tokens follow."""
+    replies = {branch: live_reply(reply) for branch, reply in turn.replies.items()}
+    live = any(reply.finish is None for reply in turn.replies.values())
+    return {"user": turn.user, "branches": replies} | ({"live": True} if live else {})
 
 
 def turn_op(conversation: Conversation, index: int) -> Op:
@@ -128,7 +128,8 @@ class Updates:
 
     def _flush_tokens(self, index: int) -> None:
         for branch, tokens in self._tokens.items():
-            place = self._conversation.turns[index].replies[branch].place
-            said = {"op": "tokens", "turn": index, "branch": branch, "tokens": tokens}
+            reply = self._conversation.turns[index].replies[branch]
+            place, at = reply.place, len(reply.tokens) - len(tokens)
+            said = {"op": "tokens", "turn": index, "branch": branch, "at": at, "tokens": tokens}
             self._ops.append(said if place is None else {**said, "place": [rounded(v) for v in place]})
         self._tokens = {}

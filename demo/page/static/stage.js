@@ -6,6 +6,7 @@ function makeStage(root, ask) {
   let lastSeq = -1;
   let shown = null;
   let pinned = false;
+  let opened = false; // the first reset has come
   let settled = 0; // turns that have come to their end
   const panes = {};
   const hooks = { pick: (index) => pick(index), tools: (index, turn) => toolsFor(index, turn) };
@@ -23,9 +24,9 @@ function makeStage(root, ask) {
   const replay = makeReplay(root, {
     begin: () => clearTurns(0),
     start: (index, data) => apply.turn_start({ turn: index, user: data.user, branches: Object.keys(data.branches) }),
-    token: (index, branch, token) => apply.tokens({ turn: index, branch, tokens: [{ ...token }] }),
+    token: (index, branch, token) => apply.tokens({ turn: index, branch, at: Infinity, tokens: [{ ...token }] }),
     end: (index, data) => put(index, turnFromData(data)),
-    all: () => restore(meta.recorded),
+    all: () => restore(meta.recorded.map(turnFromData)),
   });
   makeTip(root, Object.values(panes), {
     token: (branch, index, position) => turns[index]?.sides[branch].shown[position - 1],
@@ -152,8 +153,8 @@ function makeStage(root, ask) {
     }
   }
 
-  function restore(data) {
-    turns = (data ?? []).map(turnFromData);
+  function restore(all) {
+    turns = all;
     shown = null;
     pinned = false;
     layers.reset();
@@ -168,13 +169,16 @@ function makeStage(root, ask) {
   }
 
   const apply = {
-    reset(op) {
+    reset(op, late) {
+      // The very first one may be overtaken by a message that was sent at once: what came of that is kept.
+      const kept = late && !opened && turns.length ? turns : (op.turns ?? []).map(turnFromData);
+      opened = true;
       meta = { ...op.meta };
       root.querySelector(".notices").replaceChildren();
       meta.recorded = op.turns ?? [];
       replay.load([]);
       bar.offer(meta.shipped ?? []);
-      restore(op.turns);
+      restore(kept);
     },
     talks(op) {
       bar.show(op, turns.length);
@@ -206,7 +210,8 @@ function makeStage(root, ask) {
     tokens(op) {
       const side = turns[op.turn]?.sides[op.branch];
       if (!side || side.finish !== null) return;
-      panes[op.branch].appendTokens(op.turn, op.tokens.filter((token) => addToken(side, token)));
+      const fresh = op.tokens.slice(Math.max(0, side.got - op.at)); // a reset in between may have brought some already
+      panes[op.branch].appendTokens(op.turn, fresh.filter((token) => addToken(side, token)));
       side.place = op.place ?? side.place;
       if (op.turn === shown) refreshHeaders();
       touch(false);
@@ -234,8 +239,8 @@ function makeStage(root, ask) {
     const start = value.ops.findIndex((op) => op.op === "reset");
     const seen = value.seq <= lastSeq;
     if (seen && start < 0) return;
-    lastSeq = value.seq;
-    for (const op of seen ? value.ops.slice(start) : value.ops) apply[op.op]?.(op);
+    lastSeq = Math.max(lastSeq, value.seq);
+    for (const op of seen ? value.ops.slice(start) : value.ops) apply[op.op]?.(op, seen);
   }
 
   function repaint() {

@@ -54,7 +54,7 @@ function emptySeries() {
 
 function newSide(branch) {
   return {
-    branch, shown: [], series: emptySeries(), recent: [], sum: 0, known: 0, fired: 0, absent: false, samples: [], html: null,
+    branch, got: 0, shown: [], series: emptySeries(), recent: [], sum: 0, known: 0, fired: 0, absent: false, samples: [], html: null,
     finish: null, finalMean: null, finalFired: null, finalCount: null, limit: null, userMean: null, place: null,
   };
 }
@@ -85,6 +85,7 @@ function addToSeries(side, token, position) {
 
 function addToken(side, token) {
   // Template and end tokens are neither shown nor plotted; positions count the tokens one can read.
+  side.got += 1;
   if (token.s) return null;
   side.shown.push(token);
   token.c = token.k ? token.k.reduce((sum, value) => sum + value, 0) : 0;
@@ -137,7 +138,7 @@ function turnFromData(data) {
     for (const token of given.tokens ?? []) addToken(side, token);
     side.userMean = given.user_mean ?? null;
     endSide(side, given);
-    side.finish ??= "stop";
+    if (!data.live) side.finish ??= "stop";
   }
   return turn;
 }
