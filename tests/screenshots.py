@@ -45,6 +45,7 @@ def look_closer(page: Page, folder: Path) -> None:
     page.wait_for_timeout(500)
     page.screenshot(path=folder / "layers.png")
     page.locator("#token-tab").click()
+    page.mouse.move(2, 2)  # off the plot, whose card would lie over it
     page.keyboard.press("p")
     page.wait_for_timeout(1000)
     page.screenshot(path=folder / "presenting.png")
