@@ -12,7 +12,7 @@ from typing import Any
 # Before anything imports gradio: no analytics, whatever the environment says.
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 
-from demo.axis import load_axis
+from demo.axis import axis_folder, load_axis
 from demo.engine.protocol import Sampling
 from demo.errors import UserError
 from demo.models import DEFAULT_MODEL, load_model
@@ -38,12 +38,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     # Only now: a mistake in the flags should not wait for these imports.
     from demo.engine.transformers_engine import TransformersEngine
+    from demo.page.evidence import evidence_text
     from demo.page.layout import build_page, launch_options
     from demo.page.session import load_scenarios
 
+    evidence = evidence_text(axis, axis_folder(options.axis or model.slug))
     engine = TransformersEngine(model, axis, kv_budget=int(options.kv_budget * 1024**3))
     status = " · ".join([f"**{model.slug}** on {model.device}, {model.dtype_reason}", *notes])
-    page = build_page(engine, axis, model.slug, status, load_scenarios(), Sampling())
+    page = build_page(engine, axis, model.slug, status, load_scenarios(), Sampling(), evidence)
     print(status.replace("*", ""))
     _launch(page, options, launch_options())
     return 0

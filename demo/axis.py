@@ -7,6 +7,7 @@ direction[l] = mean activation of default-Assistant replies - mean role vector, 
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -165,7 +166,7 @@ def load_axis(where: str | Path) -> AssistantAxis:
 
     Raises UserError on anything malformed.
     """
-    folder = _folder(where)
+    folder = axis_folder(where)
     if folder is None:
         from demo.axis_import import import_axis  # here, because the importer builds on this module
 
@@ -196,8 +197,14 @@ def load_axis(where: str | Path) -> AssistantAxis:
     return axis
 
 
-def _folder(where: str | Path) -> Path | None:
-    """The axis folder meant by `where`; None for a published axis. Raises UserError when it is neither."""
+def axis_digest(axis: AssistantAxis) -> str:
+    """Changes with the axis's directions, so that figures of another axis are noticed."""
+    return hashlib.sha256(axis.direction.contiguous().numpy().tobytes()).hexdigest()[:16]
+
+
+def axis_folder(where: str | Path) -> Path | None:
+    """The axis folder meant by `where`, a path or the slug of a shipped axis; None for a published axis, which has none. Raises
+    UserError when it is neither."""
     for folder in (Path(where), AXES_DIR / str(where)):
         if (folder / "axis.json").is_file():
             return folder

@@ -7,7 +7,6 @@ and both branches are rows of one batch. demo.evidence.figures says what each fi
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import sys
 from collections.abc import Callable, Sequence
@@ -16,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from demo.axis import AssistantAxis, load_axis
+from demo.axis import AssistantAxis, axis_digest, load_axis
 from demo.chat import Conversation
 from demo.engine.protocol import Cap, Engine, Message, Request, Sampling, TokenEvent
 from demo.engine.transformers_engine import TransformersEngine
@@ -45,34 +44,51 @@ class Setup:
     tokens: int
 
 
+@dataclass(frozen=True)
+class Part:
+    """One talk of a batch: what is said in it, and the seed of its random numbers, the same in every turn."""
+
+    scenario: Scenario
+    seed: int
+
+
 def play(
     scenario: Scenario, setup: Setup, told: Callable[[int], None] = lambda turn: None
 ) -> list[Conversation]:
     """Run the script to its end, one talk a seed. told: called with the number of each turn before it runs."""
-    talks = [Conversation() for _ in setup.seeds]
-    for number, text in enumerate(scenario.turns):
+    parts = [Part(scenario, seed) for seed in setup.seeds]
+    return play_together(setup.engine, setup.cap, parts, setup.tokens, told)
+
+
+def play_together(
+    engine: Engine, cap: Cap, parts: Sequence[Part], tokens: int, told: Callable[[int], None]
+) -> list[Conversation]:
+    """Run scripts of one length side by side, each uncapped and capped."""
+    talks = [Conversation() for _ in parts]
+    for number in range(len(parts[0].scenario.turns)):
         told(number)
-        _play_turn(scenario, setup, talks, text)
-    setup.engine.forget([talk.branch_id(branch) for talk in talks for branch in BRANCHES])
+        _play_turn(engine, cap, parts, talks, tokens)
+    engine.forget([talk.branch_id(branch) for talk in talks for branch in BRANCHES])
     return talks
 
 
-def _play_turn(scenario: Scenario, setup: Setup, talks: Sequence[Conversation], text: str) -> None:
+def _play_turn(
+    engine: Engine, cap: Cap, parts: Sequence[Part], talks: Sequence[Conversation], tokens: int
+) -> None:
     """One turn of all talks as one batch. A turn of `Conversation.send` is a batch of its own, at several times the cost."""
     requests, replies = [], {}
-    for talk, seed in zip(talks, setup.seeds, strict=True):
-        settings = TurnSettings(
-            Sampling(max_new_tokens=setup.tokens, seed=seed), setup.cap, scenario.system_prompt
-        )
-        turn = Turn(text, {branch: Reply(setup.tokens) for branch in BRANCHES}, settings)
+    for talk, part in zip(talks, parts, strict=True):
+        scenario, text = part.scenario, part.scenario.turns[len(talk.turns)]
+        settings = TurnSettings(Sampling(max_new_tokens=tokens, seed=part.seed), cap, scenario.system_prompt)
+        turn = Turn(text, {branch: Reply(tokens) for branch in BRANCHES}, settings)
         for branch, reply in turn.replies.items():
             said = talk.messages(branch, scenario.system_prompt)
-            cap = setup.cap if branch == CAPPED else None
             messages = (*said, Message(role="user", content=text))
-            requests.append(Request(talk.branch_id(branch), messages, settings.sampling, cap))
+            own = cap if branch == CAPPED else None
+            requests.append(Request(talk.branch_id(branch), messages, settings.sampling, own))
             replies[talk.branch_id(branch)] = reply
         talk.turns.append(turn)
-    with closing(setup.engine.stream(requests)) as events:
+    with closing(engine.stream(requests)) as events:
         for event in events:
             if isinstance(event, TokenEvent):
                 _take(replies[event.branch], event)
@@ -130,11 +146,6 @@ def verdicts(fresh: dict[str, Figures], made: dict[str, str]) -> list[str]:
         if not CLAIMS[made[name]].holds(figures)
     ]
     return missed or ["Every scenario shows what it claims."]
-
-
-def axis_digest(axis: AssistantAxis) -> str:
-    """Changes with the axis's directions, so that figures of another axis are noticed."""
-    return hashlib.sha256(axis.direction.contiguous().numpy().tobytes()).hexdigest()[:16]
 
 
 def about(model: LoadedModel, axis: AssistantAxis, setup: Setup) -> dict[str, Any]:

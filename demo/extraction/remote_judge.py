@@ -1,6 +1,7 @@
-"""Uptake judged by another model behind an OpenAI-compatible endpoint, for those who have one.
+"""Replies judged by another model behind an OpenAI-compatible endpoint, for those who have one.
 
-Only rollouts are sent, which hold no user's words, and only when the URL was given on the command line.
+Only replies to the repository's own prompts are sent, which hold no user's words, and only when the URL was given on the
+command line.
 """
 
 from __future__ import annotations
@@ -31,27 +32,27 @@ class RemoteJudge:
     name = "external"
     threshold = 2.0
 
-    def __init__(self, url: str, model: str) -> None:
+    def __init__(self, url: str, model: str, rubric: str = _RUBRIC) -> None:
+        self._rubric = rubric
         self.name = f"external: {model}"
         self._url, self._model = url.rstrip("/") + "/chat/completions", model
         key = os.environ.get("OPENAI_API_KEY")
         self._headers = {"Authorization": f"Bearer {key}"} if key else {}
 
     def scores(self, replies: Sequence[Reply]) -> list[float]:
-        with httpx.Client(headers=self._headers, timeout=60) as client, ThreadPoolExecutor(_AT_ONCE) as pool:
-            return list(pool.map(lambda reply: self._score(client, reply), replies))
+        return self.rate([_shown(reply) for reply in replies])
 
-    def _score(self, client: httpx.Client, reply: Reply) -> float:
-        if not reply.tokens:
+    def rate(self, contents: Sequence[str | None]) -> list[float]:
+        """The digit for each thing to be judged; -inf for None, a reply without words. Raises UserError."""
+        with httpx.Client(headers=self._headers, timeout=60) as client, ThreadPoolExecutor(_AT_ONCE) as pool:
+            return list(pool.map(lambda content: self._rate(client, content), contents))
+
+    def _rate(self, client: httpx.Client, content: str | None) -> float:
+        if content is None:
             return -float("inf")
-        rollout = reply.rollout
-        content = (
-            f"Role: {rollout.group.replace('_', ' ')}\nInstruction: {rollout.system}\nQuestion: {rollout.text}\n"
-            f"Reply: {reply.text}"
-        )
         body = {
             "model": self._model,
-            "messages": [{"role": "system", "content": _RUBRIC}, {"role": "user", "content": content}],
+            "messages": [{"role": "system", "content": self._rubric}, {"role": "user", "content": content}],
             "max_tokens": 10,
             "temperature": 0,
         }
@@ -77,3 +78,13 @@ class RemoteJudge:
             f"The judge at {self._url} gave no usable answer ({problem!r}); what was gathered is kept, so run again when it "
             "can be reached."
         ) from problem
+
+
+def _shown(reply: Reply) -> str | None:
+    if not reply.tokens:
+        return None
+    rollout = reply.rollout
+    return (
+        f"Role: {rollout.group.replace('_', ' ')}\nInstruction: {rollout.system}\nQuestion: {rollout.text}\n"
+        f"Reply: {reply.text}"
+    )

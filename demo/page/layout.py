@@ -50,8 +50,10 @@ def build_page(
     status: str,
     scenarios: tuple[Scenario, ...],
     defaults: Sampling,
+    evidence: str = "",
 ) -> gr.Blocks:
-    """The whole page. status: one line about model and axis; defaults: the sampling settings it opens with."""
+    """The whole page. status: one line about model and axis; defaults: the sampling settings it opens with; evidence: markdown
+    on whether capping works on this model."""
     actions = Actions(engine, axis, model_name)
     with gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=True) as page:
         # A function, not the bound method: Gradio copies what it is given, and would copy the engine with it.
@@ -85,6 +87,8 @@ def build_page(
         gr.Markdown(status, elem_id="status")
         with gr.Accordion("What am I looking at?", open=False, elem_id="about"):
             gr.Markdown(_about(axis))
+        with gr.Accordion("Does capping work here, and what does it cost?", open=False, elem_id="evidence"):
+            gr.Markdown(evidence)
         started_by = list(zip(buttons, scenarios, strict=True))
         _wire(page, actions, Parts(session, view, message, send, stop, new_chat, controls, started_by))
         add_api(Api(engine, axis, model_name), MODEL_QUEUE)
