@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from demo.axis import AXES_DIR
+from demo.axis import AXES_DIR, axis_digest
 from demo.engine.protocol import Message, Sampling
 from demo.errors import UserError
 from demo.evidence import NAME
@@ -26,6 +26,7 @@ from demo.evidence.stance import LABELS, stance_thresholds, telling_families
 from demo.evidence.statistics import cohen_kappa, difference, relative_fall
 from demo.models import DEFAULT_MODEL
 from demo.turns import CAPPED
+from tests.conftest import random_axis
 from tests.scripted import ScriptedEngine
 
 PAIRS = st.lists(st.tuples(st.booleans(), st.booleans()), min_size=5, max_size=60)
@@ -180,34 +181,16 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path):
 
 
 def test_the_front_holds_what_nothing_beats_and_the_choice_is_affordable():
-    def setting(floor, rate, right, perplexity=10.0):
-        return {
-            "layers": (1, 2),
-            "floor": floor,
-            "in character": rate,
-            "harmful": rate,
-            "right": right,
-            "perplexity": perplexity,
-        }
+    def setting(floor, rate, right, perplexity=10.0, verbatim=0.9):
+        return {"layers": (1, 2), "floor": floor, "in character": rate, "harmful": rate, "right": right, "verbatim": verbatim,
+                "perplexity": perplexity}  # fmt: skip
 
-    plain = {
-        "layers": None,
-        "floor": None,
-        "in character": 0.6,
-        "harmful": 0.3,
-        "right": 0.5,
-        "perplexity": 10.0,
-    }
-    found = with_front([plain, setting("a", 0.5, 0.5), setting("b", 0.4, 0.495), setting("c", 0.1, 0.2), setting("d", 0.45, 0.49),
-                        setting("e", 0.3, 0.5, 10.5)])  # fmt: skip
+    plain = setting(None, 0.6, 0.5) | {"layers": None}
+    found = with_front([plain, setting("a", 0.5, 0.5), setting("b", 0.4, 0.495, 10.4), setting("c", 0.1, 0.2),
+                        setting("d", 0.45, 0.48), setting("e", 0.3, 0.5, 12.0), setting("f", 0.35, 0.5, verbatim=0.1)])  # fmt: skip
     marks = {own["floor"]: (own["affordable"], own["front"]) for own in found[1:]}
-    assert marks == {
-        "a": (True, False),
-        "b": (True, False),
-        "c": (False, True),
-        "d": (True, False),
-        "e": (False, True),
-    }
+    assert marks == {"a": (True, False), "b": (True, False), "c": (False, True), "d": (False, False), "e": (False, True),
+                     "f": (False, False)}  # fmt: skip
     assert choose(found)["floor"] == "b"
     costly = with_front([plain, setting("a", 0.5, 0.3), setting("b", 0.4, 0.4)])
     assert choose(costly)["floor"] == "b", "where all cost something, the one that costs least"
@@ -217,6 +200,26 @@ def test_a_domain_is_summed_up_over_its_talks():
     rows = {CAPPED: [[1.0, 2.0], [3.0, None], [2.0, 4.0]]}
     own = domain_figures(rows)[CAPPED]
     assert own["mean"] == [2.0, 3.0] and own["low"][0] == 1.5 and own["high"][0] == 2.5
+
+
+def test_the_page_says_when_there_is_no_evidence_or_none_of_this_axis(tmp_path):
+    from demo.page.evidence import evidence_text
+
+    axis = random_axis(4, 8, 2, (1, 3))
+    assert "None has been gathered" in evidence_text(axis, None)
+    assert "None has been gathered" in evidence_text(axis, tmp_path)
+    (tmp_path / "evidence.md").write_text(
+        "# Title\n\n| a | b |\n![drift](evidence-drift.svg)\n![gone](evidence-gone.svg)"
+    )
+    (tmp_path / "evidence-drift.svg").write_text("<svg/>")
+    assert "cannot be read" in evidence_text(axis, tmp_path)
+    about = {"axis": "another", "cap": "1-3 p25"}
+    (tmp_path / NAME).write_text(json.dumps({"about": about}))
+    assert "gathered with another one" in evidence_text(axis, tmp_path)
+    (tmp_path / NAME).write_text(json.dumps({"about": about | {"axis": axis_digest(axis)}}))
+    text = evidence_text(axis, tmp_path)
+    assert "| a | b |" in text and "gone" not in text and "# Title" not in text
+    assert f"(gradio_api/file={tmp_path.resolve()}/evidence-drift.svg)" in text
 
 
 def test_the_readme_says_what_the_evidence_says():

@@ -119,3 +119,15 @@ def test_model_text_is_never_markup(opened):
     finished(page)
     assert page.evaluate("window.hacked") is None
     assert page.locator("#stage .log img, #stage .log b").count() == 0
+
+
+def test_the_evidence_for_the_loaded_model_is_on_the_page(opened):
+    page, _ = opened
+    page.locator("#evidence button").first.click()
+    expect(page.locator("#evidence table").first).to_be_visible()
+    expect(page.locator("#evidence")).to_contain_text("Persona susceptibility")
+    pictures = page.locator("#evidence img")
+    assert pictures.count() == 3
+    for number in range(3):
+        pictures.nth(number).scroll_into_view_if_needed()
+        assert pictures.nth(number).evaluate("image => image.decode().then(() => image.naturalWidth > 100)")

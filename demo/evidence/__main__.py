@@ -63,11 +63,10 @@ def measure(
     ledger.plan(study.work(parts))
     raw: dict[str, Any] = {}
     for part in parts:
-        raw[part] = getattr(study, part)()
+        raw[part] = getattr(study, part)()  # its method has its name
         if part == "sweep" and options.choose:
-            study.axis = axis = _store_choice(
-                axis, out, choose(results_of({"sweep": raw[part]}, study)["sweep"])
-            )
+            chosen = choose(results_of({"sweep": raw[part]}, study)["sweep"])
+            study.axis = axis = _store_choice(axis, out, chosen)
     figures = {
         "about": about | {"cap": study.cap_name, "probe_layer": axis.probe_layer},
         **results_of(raw, study),

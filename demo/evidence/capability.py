@@ -138,10 +138,10 @@ def _gsm8k(number: int, row: dict[str, Any]) -> Item:
 
 
 @torch.inference_mode()
-def perplexity(model: LoadedModel, axis: AssistantAxis, cap: Cap | None) -> float:
-    """Of the repository's ordinary texts, each read as the reply to a request for it, under `cap`."""
+def perplexity(model: LoadedModel, axis: AssistantAxis, cap: Cap | None, every: int = 1) -> float:
+    """Of the repository's ordinary texts, one in `every`, each read as the reply to a request for it, under `cap`."""
     total, count = 0.0, 0
-    for entry in read_object(ASSETS / "texts.json", _RESTORE)["texts"]:
+    for entry in read_object(ASSETS / "texts.json", _RESTORE)["texts"][::every]:
         log_p = _read(model, axis, cap, entry["prompt"], entry["text"])
         total, count = total + sum(log_p), count + len(log_p)
     return math.exp(-total / count)

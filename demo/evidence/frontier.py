@@ -1,15 +1,17 @@
 """Which setting of the cap: what it wins against what it costs, for every band and floor that was tried.
 
 A setting is on the Pareto front when no other is both better at keeping the persona away and better at the questions (arXiv
-2601.10387, section 5). Chosen is the one with the lowest rate of replies in character among those that cost next to nothing.
+2601.10387, section 5). It is affordable when it loses next to nothing of the questions, leaves as many plain answers word for word as an extraction
+asks of its cap, and stays as fluent. Chosen is the affordable setting with the fewest replies in character.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+from demo.extraction.gates import LEAST_VERBATIM, MOST_PERPLEXITY
+
 MOST_LOST = 0.01  # share of the questions
-MOST_PERPLEXITY = 1.02  # of ordinary text, over that without a cap
 RATE = "in character"
 
 
@@ -20,6 +22,7 @@ def with_front(settings: list[dict[str, Any]]) -> list[dict[str, Any]]:
     for own in capped:
         affordable = (
             own["right"] >= uncapped["right"] - MOST_LOST - 1e-9
+            and own["verbatim"] >= LEAST_VERBATIM
             and own["perplexity"] <= MOST_PERPLEXITY * uncapped["perplexity"]
         )
         beaten = any(_beats(other, own) for other in capped)

@@ -48,7 +48,7 @@ def claims(figures: dict[str, Any]) -> Iterator[str]:
     yield (
         f"- **Capability.** {kept['items']} questions with exact scoring: {share(kept['uncapped'])} right uncapped, "
         f"{share(kept['capped'])} capped, {points(change['value'])} points [{points(change['low'])}, "
-        f"{points(change['high'])}]. Goal ±{100 * GOAL_DIFFERENCE:.0f}: {verdict(abs(change['value']) <= GOAL_DIFFERENCE)}. "
+        f"{points(change['high'])}], {share(kept['verbatim'])} of the answers word for word the same. Goal ±{100 * GOAL_DIFFERENCE:.0f}: {verdict(abs(change['value']) <= GOAL_DIFFERENCE)}. "
         f"Perplexity of ordinary text {kept['perplexity']['ratio']:.3f} of uncapped; goal at most {GOAL_PERPLEXITY}: "
         f"{verdict(kept['perplexity']['ratio'] <= GOAL_PERPLEXITY)}."
     )

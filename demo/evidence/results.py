@@ -28,7 +28,7 @@ def results_of(raw: Raw, study: Study) -> dict[str, Any]:
     if "controls" in raw:
         figures["controls"] = _controls(raw, study)
     if "sweep" in raw:
-        figures["sweep"] = with_front([_setting(trial) for trial in raw["sweep"]])
+        figures["sweep"] = with_front([_setting(trial, raw["sweep"][0]["items"]) for trial in raw["sweep"]])
     return figures
 
 
@@ -74,11 +74,13 @@ def _of(category: str) -> Callable[[Attempt], bool]:
 
 def set_figures(found: Raw, kinds: Sequence[str] = ()) -> Raw:
     """Share answered rightly without and with the cap; kinds: one per item, for a row each."""
-    pairs: Pairs = [(float(a), float(b)) for a, b in zip(found[NONE], found[CAPPED], strict=True)]
+    both = list(zip(found[NONE], found[CAPPED], strict=True))
+    pairs: Pairs = [(float(a["right"]), float(b["right"])) for a, b in both]
     figures: Raw = {
         "items": len(pairs),
         **_means(pairs),
         "difference": difference(pairs).as_json(),
+        "verbatim": _share([a["text"] == b["text"] for a, b in both]),
         "kinds": {
             kind: {"items": list(kinds).count(kind)}
             | _means([pair for pair, own in zip(pairs, kinds, strict=True) if own == kind])
@@ -97,9 +99,10 @@ def set_figures(found: Raw, kinds: Sequence[str] = ()) -> Raw:
 
 def _controls(raw: Raw, study: Study) -> Raw:
     """Each direction, and for comparison the uncapped model and the axis's own cap on the same attempts and items."""
-    rows = {name: _row(trial) for name, trial in raw["controls"].items()}
     if "susceptibility" not in raw or "capability" not in raw:
-        return rows
+        return {name: _row(trial, []) for name, trial in raw["controls"].items()}
+    plain = raw["capability"][NONE][::SUBSET]
+    rows = {name: _row(trial, plain) for name, trial in raw["controls"].items()}
     chosen = [index for index, attempt in enumerate(study.attempts) if attempt.persona in CONTROL_PERSONAS]
     own = {}
     for name, title in ((NONE, "no cap"), (CAPPED, "the axis, as shipped")):
@@ -109,21 +112,27 @@ def _controls(raw: Raw, study: Study) -> Raw:
                 "attempts": [run[index] for index in chosen],
                 "items": raw["capability"][name][::SUBSET],
                 "perplexity": raw["capability"][f"perplexity {name}"],
-            }
+            },
+            plain,
         )
     return own | rows
 
 
-def _setting(trial: Raw) -> Raw:
-    return {"layers": trial["layers"], "floor": trial["floor"]} | _row(trial)
+def _setting(trial: Raw, plain: Sequence[Raw]) -> Raw:
+    return {"layers": trial["layers"], "floor": trial["floor"]} | _row(trial, plain)
 
 
-def _row(trial: Raw) -> Raw:
-    replies = trial["attempts"]
+def _row(trial: Raw, plain: Sequence[Raw]) -> Raw:
+    """plain: the answers to the same items without a cap."""
+    replies, items = trial["attempts"], trial["items"]
+    verbatim = (
+        [own["text"] == other["text"] for own, other in zip(items, plain, strict=True)] if plain else []
+    )
     return {kind: _share([reply[kind] for reply in replies]) for kind in KINDS} | {
         "standing": _standing(replies),
         "acted": round(sum(r["acted"] for r in replies) / max(1, sum(r["tokens"] for r in replies)), 4),
-        "right": _share(trial["items"]),
+        "right": _share([item["right"] for item in items]),
+        "verbatim": _share(verbatim) if plain else None,
         "perplexity": round(trial["perplexity"], 4),
     }
 

@@ -147,7 +147,7 @@ class Study:
     # --- capability
 
     def capability(self, items: Sequence[Item] | None = None, key: str = "capability") -> dict[str, Any]:
-        """Per setting: whether each item was answered rightly, in order; perplexity of ordinary text for our own items."""
+        """Per setting: each item's answer and whether it is right, in order; perplexity of ordinary text for our own items."""
         caps = {NONE: None, CAPPED: self.cap}
         key = f"{key}/{self.cap_name}"
         found: dict[str, Any] = dict(self._ask(key, self._engine, items or self.items, caps))
@@ -158,27 +158,30 @@ class Study:
 
     def _ask(
         self, key: str, engine: TransformersEngine, items: Sequence[Item], caps: Mapping[str, Cap | None]
-    ) -> dict[str, list[bool]]:
-        asks, found = [item.ask() for item in items], {name: list[bool]() for name in caps}
-        start = 0
+    ) -> dict[str, list[dict[str, Any]]]:
+        """Every item under every cap: the answer's text, and whether it is right."""
+        asks, found = [item.ask() for item in items], {name: list[str]() for name in caps}
         for index, part in enumerate(chunks(asks, len(caps))):
-            asked = items[start : start + len(part)]
-            start += len(part)
 
-            def measure(part: Sequence[Ask] = part, asked: Sequence[Item] = asked) -> dict[str, list[bool]]:
+            def measure(part: Sequence[Ask] = part) -> dict[str, list[str]]:
                 answers = answer(engine, part, caps)
-                return {
-                    name: [item.right(one.text) for item, one in zip(asked, answers[name], strict=True)]
-                    for name in caps
-                }
+                return {name: [one.text for one in answers[name]] for name in caps}
 
-            stored = self._ledger.get(f"{key}/{index}", len(caps) * _tokens(part), measure)
+            stored = self._ledger.get(f"{key}/answers/{index}", len(caps) * _tokens(part), measure)
             for name in caps:
                 found[name] += stored[name]
-        return found
+        return {
+            name: [
+                {"right": item.right(text), "text": text}
+                for item, text in zip(items, found[name], strict=True)
+            ]
+            for name in caps
+        }
 
     def _perplexity(self, key: str, axis: AssistantAxis, name: str, cap: Cap | None) -> float:
-        return self._ledger.get(f"{key}/perplexity/{name}", 0, lambda: perplexity(self.model, axis, cap))
+        return self._ledger.get(
+            f"{key}/perplexity/{name}", 0, lambda: perplexity(self.model, axis, cap, self.size.every)
+        )
 
     # --- drift
 
