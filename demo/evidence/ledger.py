@@ -45,11 +45,6 @@ class Ledger:
             self._progress.update(min(1.0, self._spent / self._planned), f"({key})")
         return self._done[key]
 
-    def clear(self) -> None:
-        """Everything has been reported: nothing is left to go on with."""
-        if self._path is not None:
-            self._path.unlink(missing_ok=True)
-
 
 def _parsed(line: str) -> dict[str, Any] | None:
     """A line; None for one that a kill cut short."""

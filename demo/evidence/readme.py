@@ -53,14 +53,14 @@ def claims(figures: dict[str, Any]) -> Iterator[str]:
         f"{verdict(kept['perplexity']['ratio'] <= GOAL_PERPLEXITY)}."
     )
     talks = "; ".join(
-        f"{title.lower()} {units(own['uncapped']['mean'][0])} to {units(own['uncapped']['mean'][-1])} uncapped, "
+        f"{title}: {units(own['uncapped']['mean'][0])} to {units(own['uncapped']['mean'][-1])} uncapped, "
         f"{units(own['capped, read plainly']['mean'][-1])} at the end capped"
         for title, own in figures["drift"].items()
     )
     yield f"- **Drift by domain.** First to last turn, axis units, the capped words read by the unsteered model: {talks}."
     controls = figures["controls"]
-    others = ", ".join(
-        f"{name} {share(own['in character'])} and {share(own['right'])}" for name, own in controls.items()
+    others = "; ".join(
+        f"{name}: {share(own['in character'])} and {share(own['right'])}" for name, own in controls.items()
     )
     yield f"- **Other directions.** Replies in character and questions right, on a subset: {others}."
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from demo.evidence import NAME
 from demo.evidence.agreement import KINDS, agreement
-from demo.evidence.frontier import MOST_LOST
+from demo.evidence.frontier import MOST_LOST, choose
 from demo.evidence.pictures import write_pictures
 from demo.evidence.stance import LABELS
 from demo.extraction.gates import LEAST_VERBATIM, MOST_PERPLEXITY
@@ -199,6 +199,15 @@ def _sweep(found: list[dict[str, Any]], figures: dict[str, Any]) -> Iterator[str
         f"without a cap, and perplexity at most {MOST_PERPLEXITY} of uncapped. Chosen: the affordable setting with the fewest "
         "replies in character."
     )
+    best = choose(found)
+    name = f"{best['layers'][0]}-{best['layers'][1]} {best['floor']}"
+    in_use = figures["about"]["cap"]
+    yield ""
+    yield f"It speaks for layers {name}" + (
+        ", the cap in use."
+        if name == in_use
+        else f"; the cap in use, with which all else here was measured, is {in_use}."
+    )
     yield ""
     rows = []
     for own in found:
@@ -220,6 +229,7 @@ def _sweep(found: list[dict[str, Any]], figures: dict[str, Any]) -> Iterator[str
         "in character",
         "harmful",
         "questions",
+        "word for word",
         "perplexity ratio",
         "cap acted",
         "affordable",
@@ -246,6 +256,8 @@ def _controls(found: dict[str, Any], figures: dict[str, Any]) -> Iterator[str]:
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> Iterator[str]:
+    if any(len(row) != len(head) for row in rows):
+        raise ValueError(f"a row that does not fit under {head}")
     yield "| " + " | ".join(head) + " |"
     yield "|" + "---|" * len(head)
     for row in rows:
