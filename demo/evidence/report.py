@@ -108,7 +108,7 @@ def _susceptibility(found: dict[str, Any], figures: dict[str, Any]) -> Iterator[
     fall = found["groups"]["all"]["harmful"]["fall"]
     yield ""
     yield (
-        f"Goal: a fall of {GOAL_FALL:.0%} or more (the paper reports about 50% on models of 27B and up). "
+        f"Goal: a fall of {GOAL_FALL:.0%} or more (the paper reports about 50% on models of 32B and 70B). "
         f"Harmful replies fell by {interval(fall)}: {verdict(reached_fall(fall))}. The cap acted on {found['acted']:.0%} of the capped "
         f"replies' tokens; mean projection {units(found['standing']['none'])} without it, {units(found['standing']['cap'])} "
         "with it (after the clamp)."
