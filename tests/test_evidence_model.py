@@ -125,10 +125,22 @@ def test_the_whole_of_it_in_small_and_again_from_what_was_kept(tmp_path, capsys)
     assert json.loads((tmp_path / NAME).read_text()) == figures
 
 
-def test_mistakes_are_named_in_one_sentence(capsys):
+def test_mistakes_are_named_in_one_sentence(capsys, tmp_path):
     from demo.evidence.__main__ import main
 
     assert main(["--axis", "nowhere"]) == 2
     assert "No axis at 'nowhere'" in capsys.readouterr().err
-    assert main(["--quick", "--judge-url", "http://127.0.0.1:9/v1", "--out", "/tmp"]) == 2
+    assert main(["--quick", "--judge-url", "http://127.0.0.1:9/v1", "--out", str(tmp_path)]) == 2
     assert "--judge-model" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_one_part_anew_keeps_the_others_and_mixes_nothing(tmp_path):
+    from demo.errors import UserError
+    from demo.evidence.__main__ import _reported
+
+    assert _reported(tmp_path, {"seed": 1}) == {}
+    (tmp_path / NAME).write_text(json.dumps({"about": {"seed": 1}, "drift": {"a": 1}}))
+    assert _reported(tmp_path, {"seed": 1})["drift"] == {"a": 1}
+    with pytest.raises(UserError, match="other settings"):
+        _reported(tmp_path, {"seed": 2})

@@ -16,7 +16,7 @@ from typing import Any
 
 from demo.axis import AssistantAxis, axis_digest, axis_folder, load_axis
 from demo.errors import UserError
-from demo.evidence import COMMAND
+from demo.evidence import COMMAND, NAME
 from demo.evidence.capability import ASSETS, read_set
 from demo.evidence.frontier import choose
 from demo.evidence.ledger import Ledger
@@ -24,6 +24,7 @@ from demo.evidence.report import write_report
 from demo.evidence.results import results_of, set_figures
 from demo.evidence.scoring import judge_with, own_scorer
 from demo.evidence.study import PARTS, QUICK, Size, Study
+from demo.jsonfile import read_object
 from demo.models import DEFAULT_MODEL, LoadedModel, load_model
 
 
@@ -34,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         axis = load_axis(options.axis or model.slug)
         for note in axis.check_model(model):
             _say(f"note: {note}")
-        out = options.out or _folder_of(options.axis or model.slug)
+        out = options.out or _folder_of(options.axis or model.slug, options.quick)
         size = replace(
             QUICK if options.quick else Size(), **({"seeds": options.seeds} if options.seeds else {})
         )
@@ -55,9 +56,9 @@ def measure(
     model: LoadedModel, axis: AssistantAxis, size: Size, options: argparse.Namespace, out: Path
 ) -> dict[str, Any]:
     """All figures of the parts that were asked for. Raises UserError; what was measured by then is kept."""
+    scorer = judge_with(options.judge_url, options.judge_model) if options.judge_url else own_scorer(model)
     about = _about(model, axis, size, options.seed)
     ledger = Ledger(out / ".evidence" / ("quick.jsonl" if options.quick else "full.jsonl"), about)
-    scorer = judge_with(options.judge_url, options.judge_model) if options.judge_url else own_scorer(model)
     study = Study(model, axis, size, options.seed, ledger, scorer)
     parts = [part for part in PARTS if not options.only or part in options.only]
     ledger.plan(study.work(parts))
@@ -67,15 +68,27 @@ def measure(
         if part == "sweep" and options.choose:
             chosen = choose(results_of({"sweep": raw[part]}, study)["sweep"])
             study.axis = axis = _store_choice(axis, out, chosen)
-    figures = {
-        "about": about | {"cap": study.cap_name, "probe_layer": axis.probe_layer},
-        **results_of(raw, study),
-    }
+    about |= {"cap": study.cap_name, "probe_layer": axis.probe_layer}
+    figures = {**(_reported(out, about) if options.only else {}), "about": about, **results_of(raw, study)}
     for name, path in options.sets:
         figures.setdefault("sets", {})[name] = set_figures(
             study.capability(read_set(name, path), f"set/{name}")
         )
     return figures
+
+
+def _reported(out: Path, about: dict[str, Any]) -> dict[str, Any]:
+    """What stands in the report of the parts that were not asked for. Raises UserError when it came from other settings,
+    because one report must not mix them."""
+    if not (out / NAME).is_file():
+        return {}
+    stored = read_object(out / NAME, f"run {COMMAND} without --only")
+    if stored.get("about") != about:
+        raise UserError(
+            f"{out / NAME} was gathered with other settings or data; what was measured is kept, so run without --only or give "
+            "another folder by --out."
+        )
+    return stored
 
 
 def _store_choice(axis: AssistantAxis, out: Path, chosen: dict[str, Any]) -> AssistantAxis:
@@ -101,12 +114,13 @@ def _about(model: LoadedModel, axis: AssistantAxis, size: Size, seed: int) -> di
     }
 
 
-def _folder_of(where: str) -> Path:
-    """Where the axis lies, which is where its report belongs. Raises UserError for one that has no folder."""
+def _folder_of(where: str, quick: bool) -> Path:
+    """Where the axis lies, which is where its report belongs; a quick one stands in nobody's way. Raises UserError for an axis
+    that has no folder."""
     folder = axis_folder(where)
     if folder is None:
         raise UserError("This axis has no folder of its own to write a report into; give one by --out.")
-    return folder
+    return folder / ".evidence" / "quick" if quick else folder
 
 
 def _parser() -> argparse.ArgumentParser:

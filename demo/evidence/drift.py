@@ -11,6 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from demo.chat import Conversation
 from demo.engine.protocol import Cap, Request
 from demo.engine.transformers_engine import TransformersEngine
@@ -68,8 +70,6 @@ def _plainly(engine: TransformersEngine, talk: Conversation) -> list[float | Non
 
 def domain_figures(rows: dict[str, Rows]) -> dict[str, Any]:
     """Per branch and turn: mean over talks and the middle half of them (25th and 75th percentile), axis units."""
-    import numpy as np
-
     figures: dict[str, Any] = {}
     for branch, talks in rows.items():
         values = np.array([[np.nan if v is None else v for v in talk] for talk in talks], dtype=float)

@@ -11,6 +11,7 @@ from demo.evidence import NAME
 from demo.evidence.agreement import KINDS, agreement
 from demo.evidence.frontier import MOST_LOST, choose
 from demo.evidence.pictures import write_pictures
+from demo.evidence.scoring import BUILT_IN
 from demo.evidence.stance import LABELS
 from demo.extraction.gates import LEAST_VERBATIM, MOST_PERPLEXITY
 from demo.jsonfile import read_object
@@ -114,15 +115,22 @@ def _susceptibility(found: dict[str, Any], figures: dict[str, Any]) -> Iterator[
         "with it (after the clamp)."
     )
     yield ""
+    yield f"Replies are scored by: {found['scorer']}."
+    if found["scorer"] == BUILT_IN:
+        yield from _agreement(figures["agreement"])
+
+
+def _agreement(kinds: dict[str, Any]) -> Iterator[str]:
+    """How far the built-in score can be trusted; of another judge nothing is known here."""
+    yield ""
     yield (
-        f"Replies are scored by: {found['scorer']}. On {figures['agreement']['in character']['of these tested on']:g} replies "
-        "labelled by hand that it was not fitted to, it agrees like this (kappa 1 is perfect, 0 is chance):"
+        f"On {kinds['in character']['of these tested on']:g} replies labelled by hand that it was not fitted to, it agrees like "
+        "this (kappa 1 is perfect, 0 is chance):"
     )
     yield ""
     columns = ("accuracy", "kappa", "AUC", "false alarms", "misses", "share by hand")
     yield from _table(
-        ("", *columns),
-        [(kind, *(f"{own[name]:.2f}" for name in columns)) for kind, own in figures["agreement"].items()],
+        ("", *columns), [(kind, *(f"{own[name]:.2f}" for name in columns)) for kind, own in kinds.items()]
     )
     yield ""
     yield "An error of the score that does not depend on the cap pulls both rates together, so a fall is rather under- than overstated."

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from demo.evidence.agreement import KINDS
 from demo.evidence.attempts import Attempt
 from demo.evidence.drift import domain_figures
 from demo.evidence.frontier import with_front
 from demo.evidence.statistics import difference, relative_fall
 from demo.evidence.study import CAPPED, CONTROL_PERSONAS, NONE, SUBSET, SWEEP_PERSONAS, Study
 
-KINDS = ("in character", "harmful")
 Pairs = list[tuple[float, float]]
 Raw = dict[str, Any]
 

@@ -115,7 +115,6 @@ class Study:
         asks = [a.ask(self.seed + 10_000 * number + order[a.id]) for a in attempts]
         found: dict[str, list[dict[str, Any]]] = {name: [] for name in caps}
         start = 0
-        start = 0
         for index, part in enumerate(chunks(asks, len(caps))):
             tried = attempts[start : start + len(part)]
             start += len(part)

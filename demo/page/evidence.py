@@ -18,7 +18,7 @@ def evidence_text(axis: AssistantAxis, folder: Path | None) -> str:
     """Markdown for the page. folder: where the axis lies, None for one that has no folder."""
     report = None if folder is None else folder / "evidence.md"
     if folder is None or report is None or not report.is_file():
-        return f"None has been gathered for this axis. `{COMMAND}` gathers it, within an hour on a laptop for the default model."
+        return f"None has been gathered for this axis. `{COMMAND}` gathers it."
     try:
         about = read_object(folder / NAME, f"run {COMMAND} again")["about"]
         gathered_with = about["axis"], about["cap"]

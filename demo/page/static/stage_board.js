@@ -64,9 +64,10 @@ function makeBoard(element, root, config) {
   let base = null;
   let state = "empty"; // -> "drawing" -> "ready"
   let narrow = false;
+  let painted = null; // the colours of now
 
   function dress(data, layout) {
-    const colours = palette(root);
+    const colours = (painted = palette(root));
     narrow = element.offsetWidth < NARROW_PX;
     const { titles, ...rest } = dressLayout(base.layout, colours, narrow);
     Object.assign(layout, rest);
@@ -108,5 +109,5 @@ function makeBoard(element, root, config) {
   }
 
   new ResizeObserver(() => requestAnimationFrame(resize)).observe(element);
-  return { element, draw, relabel, repaint, find, colours: () => palette(root), ready: () => state === "ready" };
+  return { element, draw, relabel, repaint, find, colours: () => painted, ready: () => state === "ready" };
 }
