@@ -187,12 +187,13 @@ def test_the_front_holds_what_nothing_beats_and_the_choice_is_affordable():
 
     plain = setting(None, 0.6, 0.5) | {"layers": None}
     found = with_front([plain, setting("a", 0.5, 0.5), setting("b", 0.4, 0.495, 10.4), setting("c", 0.1, 0.2),
-                        setting("d", 0.45, 0.48), setting("e", 0.3, 0.5, 12.0), setting("f", 0.35, 0.5, verbatim=0.1)])  # fmt: skip
+                        setting("d", 0.45, 0.48), setting("e", 0.3, 0.5, 12.0), setting("f", 0.35, 0.5, verbatim=0.1),
+                        setting("g", 0.38, 0.5) | {"layers": (4, 5)}], 2)  # fmt: skip
     marks = {own["floor"]: (own["affordable"], own["front"]) for own in found[1:]}
     assert marks == {"a": (True, False), "b": (True, False), "c": (False, True), "d": (False, False), "e": (False, True),
-                     "f": (False, False)}  # fmt: skip
-    assert choose(found)["floor"] == "b"
-    costly = with_front([plain, setting("a", 0.5, 0.3), setting("b", 0.4, 0.4)])
+                     "f": (False, False), "g": (True, False)}  # fmt: skip
+    assert choose(found)["floor"] == "b", "g is as cheap and better, but acts where the page's line does not show it"
+    costly = with_front([plain, setting("a", 0.5, 0.3), setting("b", 0.4, 0.4)], 2)
     assert choose(costly)["floor"] == "b", "where all cost something, the one that costs least"
 
 

@@ -28,7 +28,8 @@ def results_of(raw: Raw, study: Study) -> dict[str, Any]:
     if "controls" in raw:
         figures["controls"] = _controls(raw, study)
     if "sweep" in raw:
-        figures["sweep"] = with_front([_setting(trial, raw["sweep"][0]["items"]) for trial in raw["sweep"]])
+        settings = [_setting(trial, raw["sweep"][0]["items"]) for trial in raw["sweep"]]
+        figures["sweep"] = with_front(settings, study.axis.probe_layer)
     return figures
 
 
