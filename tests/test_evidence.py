@@ -192,7 +192,9 @@ def test_the_front_holds_what_nothing_beats_and_the_choice_is_affordable():
     marks = {own["floor"]: (own["affordable"], own["front"]) for own in found[1:]}
     assert marks == {"a": (True, False), "b": (True, False), "c": (False, True), "d": (False, False), "e": (False, True),
                      "f": (False, False), "g": (True, False)}  # fmt: skip
-    assert choose(found)["floor"] == "b", "g is as cheap and better, but acts where the page's line does not show it"
+    assert choose(found)["floor"] == "b", (
+        "g is as cheap and better, but acts where the page's line does not show it"
+    )
     costly = with_front([plain, setting("a", 0.5, 0.3), setting("b", 0.4, 0.4)], 2)
     assert choose(costly)["floor"] == "b", "where all cost something, the one that costs least"
 
