@@ -218,7 +218,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "model": bench.model.spec,
         "device": str(bench.model.device),
         "dtype": bench.model.dtype_reason,
-        "weight_first_products": bench.engine.skinny,
+        "forward": bench.engine.forward.name,
         "tokens": options.tokens,
         "repeats": options.repeats,
     }

@@ -116,29 +116,35 @@ class AxisHooks:
         places = self._before.new_zeros((len(self._before), 0)) if self._places is None else self._places
         return Reading(self._before, self._after, lifts, places)
 
+    def apply(self, index: int, hidden: Tensor) -> Tensor:
+        """What decoder layer `index` passes on: its residual stream [B, T, D] read, pushed and clamped as asked for there.
+
+        Module hooks call it, and so does a forward pass that does not run the model's own modules.
+        """
+        if index != self.probe_layer and index not in self.floors and index not in self.pushes:
+            return hidden
+        unit = self.unit[index].to(hidden.device)
+        exempt = None if self.exempt is None else self.exempt.to(hidden.device)
+        if index in self.pushes:
+            hidden = self.pushes[index].apply(hidden, exempt)
+        if index in self.floors:
+            clamped = clamp(hidden, unit, self.floors[index].to(hidden.device), exempt)
+            self._lifts[index] = clamped.lift
+            hidden, before, after = clamped.hidden, clamped.projection, clamped.projection + clamped.lift
+        elif index == self.probe_layer:
+            before = after = hidden.float() @ unit
+        if index == self.probe_layer:
+            self._before, self._after = before, after
+            self._places = None if self.place is None else self.place(hidden[:, -1])
+        return hidden
+
     def _hook(self, index: int):
         def hook(module: nn.Module, args: object, output: object) -> object:
             hidden = residual_of(output)
-            unit = self.unit[index].to(hidden.device)
-            exempt = None if self.exempt is None else self.exempt.to(hidden.device)
-            if index in self.pushes:
-                hidden = self.pushes[index].apply(hidden, exempt)
-            if index not in self.floors:
-                if index == self.probe_layer:
-                    self._before = self._after = hidden.float() @ unit
-                    self._read_place(hidden)
-                return with_residual(output, hidden) if index in self.pushes else None
-            clamped = clamp(hidden, unit, self.floors[index].to(hidden.device), exempt)
-            self._lifts[index] = clamped.lift
-            if index == self.probe_layer:
-                self._before, self._after = clamped.projection, clamped.projection + clamped.lift
-                self._read_place(clamped.hidden)
-            return with_residual(output, clamped.hidden)
+            applied = self.apply(index, hidden)
+            return None if applied is hidden else with_residual(output, applied)
 
         return hook
-
-    def _read_place(self, hidden: Tensor) -> None:
-        self._places = None if self.place is None else self.place(hidden[:, -1])
 
 
 def residual_of(output: object) -> Tensor:

@@ -13,7 +13,17 @@ from contextlib import closing
 from dataclasses import dataclass, field, replace
 from threading import Event as CancelFlag
 
-from demo.engine.protocol import Cap, Engine, Event, Events, Message, PromptEvent, ReadToken, Request
+from demo.engine.protocol import (
+    Cap,
+    Engine,
+    Event,
+    Events,
+    Message,
+    PromptEvent,
+    ReadToken,
+    Request,
+    WaitEvent,
+)
 from demo.errors import UserError
 from demo.turns import CAPPED, SEED_STEP, STEERED, UNCAPPED, Reply, Token, Turn, TurnSettings
 
@@ -132,6 +142,8 @@ class Conversation:
 
     def _take(self, turn: Turn, event: Event, at: int) -> Event | None:
         """Put an event into the state. Events of further samples are kept, not passed on."""
+        if isinstance(event, WaitEvent):
+            return event
         branch, _, sample = event.branch.rpartition("/")[2].partition("#")
         reply = turn.replies[branch]
         target = reply.samples[int(sample) - 1] if sample else reply

@@ -112,7 +112,7 @@ def test_only_content_tokens_have_a_place(tiny, monkeypatch):
     ran = [event.token_id for event in events if event.projection is not None]
     # The same reply again, but now one of its tokens counts as a special one.
     engine = TransformersEngine(tiny, axis_for(tiny, 1))
-    monkeypatch.setattr(engine, "_special", frozenset(ran[:1]))
+    monkeypatch.setattr(engine, "_vocabulary", replace(engine._vocabulary, special=frozenset(ran[:1])))
     request = Request("a", ({"role": "user", "content": "One two three"},), GREEDY)
     again = [event for event in engine.stream([request]) if isinstance(event, TokenEvent)]
     assert any(event.is_special and event.projection is not None for event in again)

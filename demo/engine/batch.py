@@ -1,4 +1,4 @@
-"""Rows of one batch: ragged prompts in one prefill, then one token per row and step."""
+"""A fixed batch: ragged prompts in one prefill, then one token per row and step."""
 
 from __future__ import annotations
 
@@ -7,50 +7,31 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from demo.engine.kv import BranchCache, RowCache
+from demo.engine.kv import RowCache
 from demo.models import LoadedModel
 
 
 class RowBatch:
-    """B right-aligned rows of a decoder with a shared KV cache.
+    """B right-aligned rows of a decoder with a KV cache of their own: for rollouts and for reading, which nobody waits beside.
 
-    All rows run the same number of new tokens in every forward pass. Where rows have a different number of uncached
-    prompt tokens, the rows with fewer run some cached ones again: a few repeated tokens cost less than a second pass.
+    All rows run the same number of new tokens in every forward pass.
     """
 
-    def __init__(self, model: LoadedModel, rows: int, buffers: RowCache | None = None) -> None:
-        """buffers: a cache of an earlier batch whose memory is to be used again; `load` empties it."""
+    def __init__(self, model: LoadedModel, rows: int) -> None:
         self.model = model
         self.width = 0
         self.pad = torch.zeros(rows, dtype=torch.long)
-        self.cache = buffers or RowCache(len(model.layers))
+        self.cache = RowCache(len(model.layers))
 
     @property
     def rows(self) -> int:
         return len(self.pad)
 
-    def load(
-        self, prompts: Sequence[Sequence[int]], cached: Sequence[tuple[BranchCache | None, int]], spare: int
-    ) -> Tensor:
-        """Bring in each row's cached prefix and return the tokens left to run, [B, n], padded on the left with 0.
-
-        cached: per row its branch's cache and how many leading prompt tokens of it are valid. spare: columns to
-        reserve for the tokens to come.
-        """
-        lengths = [len(prompt) for prompt in prompts]
-        longest = max(lengths)
-        # At least one token must run, for its logits.
-        new = max(1, *(length - kept for length, (_, kept) in zip(lengths, cached, strict=True)))
-        usable = [(entry, max(length - new, 0)) for length, (entry, _) in zip(lengths, cached, strict=True)]
-        self.cache.load(usable, longest + spare)
-        self.width = longest - new
-        self.pad = torch.tensor([longest - length for length in lengths])
-        tail = [[0] * max(new - len(prompt), 0) + list(prompt[-new:]) for prompt in prompts]
-        return torch.tensor(tail)
-
-    def is_padding(self, columns: int) -> Tensor:
-        """[B, columns] bool: which of the next `columns` columns hold no token of their row."""
-        return torch.arange(self.width, self.width + columns)[None, :] < self.pad[:, None]
+    def load(self, prompts: Sequence[Sequence[int]]) -> Tensor:
+        """Bring in the prompts: the tokens to run, [B, n], padded on the left with 0."""
+        longest = max(len(prompt) for prompt in prompts)
+        self.pad = torch.tensor([longest - len(prompt) for prompt in prompts])
+        return torch.tensor([[0] * (longest - len(prompt)) + list(prompt) for prompt in prompts])
 
     @torch.inference_mode()
     def forward(self, ids: Tensor) -> Tensor:
@@ -70,10 +51,6 @@ class RowBatch:
         )
         self.width = end
         return output.logits[:, -1]
-
-    def row_cache(self, row: int) -> tuple[list[Tensor], list[Tensor]]:
-        """Copies of one row's keys and values, per layer [1, heads, T, head_dim], padding left out."""
-        return self.cache.row(row, self.width - int(self.pad[row]))
 
     def select(self, rows: Sequence[int]) -> None:
         """Keep only these rows, given in ascending order."""

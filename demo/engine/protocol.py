@@ -100,6 +100,13 @@ Intervention = tuple[Cap | None, Steer | None]
 
 
 @dataclass(frozen=True, slots=True)
+class WaitEvent:
+    """There is no room yet. ahead: how many come first."""
+
+    ahead: int
+
+
+@dataclass(frozen=True, slots=True)
 class PromptEvent:
     """The prompt of one branch has been read. user_projection: mean over the content tokens of the last message,
     axis units at the probe layer, before the clamp; None when there is none."""
@@ -150,7 +157,7 @@ class ReadToken:
     coordinates: Coordinates | None = None
 
 
-Event = PromptEvent | TokenEvent
+Event = WaitEvent | PromptEvent | TokenEvent
 # Closing it frees the rows.
 Events = Generator[Event, None, None]
 
@@ -159,7 +166,7 @@ class Engine(Protocol):
     """Anything that answers several requests in step and tells where every token stands on the axis."""
 
     def stream(self, requests: Sequence[Request], cancel: CancelFlag | None = None) -> Events:
-        """Run all requests as rows of one batch. Setting `cancel` ends them within one step."""
+        """Answer all requests in step. Setting `cancel` ends them within one step."""
         ...
 
     def read(self, request: Request, cancel: CancelFlag | None = None) -> Iterator[list[ReadToken]]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from threading import Event as CancelFlag
 
 import torch
 from tokenizers.decoders import DecodeStream
@@ -19,7 +18,8 @@ from transformers import PreTrainedTokenizerBase
 from demo.axis import AssistantAxis
 from demo.capping import AxisHooks, residual_of
 from demo.engine.batch import RowBatch
-from demo.engine.protocol import ReadToken, as_coordinates
+from demo.engine.passes import Part, Watch
+from demo.engine.protocol import ReadToken, Request, as_coordinates
 from demo.models import LoadedModel
 from demo.spans import RenderedChat
 
@@ -80,36 +80,30 @@ class Speller:
         return self._stream.step(self._tokenizer.backend_tokenizer, token) or ""
 
 
-@torch.inference_mode()
 def read_chat(
-    model: LoadedModel,
-    axis: AssistantAxis,
-    chat: RenderedChat,
-    hooks: AxisHooks,
-    chunk: int,
-    cancel: CancelFlag,
+    model: LoadedModel, axis: AssistantAxis, chat: RenderedChat, watch: Watch, request: Request, chunk: int
 ) -> Iterator[list[ReadToken]]:
-    """Run `chat` once, `chunk` tokens at a time, under `hooks` made for a single row; content tokens of each part."""
+    """Run `chat` once, `chunk` tokens at a time, under the request's intervention; content tokens of each part."""
     batch, speller = RowBatch(model, 1), Speller(model.tokenizer)
-    ids = batch.load([chat.ids], [(None, 0)], 0)
-    projections, start = LayerProjections(model.layers, axis.unit, axis.probe_layer, hooks.place), 0
-    with hooks.installed(), projections.installed():
-        for part in ids.split(chunk, dim=1):
-            if cancel.is_set():
-                return
-            owners = chat.owner[start : start + part.shape[1]]
-            hooks.exempt = torch.tensor([[owner < 0 for owner in owners]])
-            batch.forward(part)
-            before, after = _units(axis, hooks, projections.last())
-            places = projections.places() or [[]] * len(owners)
-            yield [
-                ReadToken(owner, speller.spell(owner, token), tuple(low), tuple(high), as_coordinates(place))
-                for owner, token, low, high, place in zip(
-                    owners, part[0].tolist(), before.tolist(), after.tolist(), places, strict=True
-                )
-                if owner >= 0
-            ]
-            start += part.shape[1]
+    ids = batch.load([chat.ids])
+    projections, start = LayerProjections(model.layers, axis.unit, axis.probe_layer, watch.place), 0
+    for ids_read in ids.split(chunk, dim=1):
+        tokens, owners = ids_read[0].tolist(), chat.owner[start : start + ids_read.shape[1]]
+        part = Part(0, start, tokens, [owner < 0 for owner in owners], request.cap, request.steer)
+        hooks = watch.hooks([part], [1], [part.exempt])
+        # Installed for this part only: between two parts the model serves others.
+        with hooks.installed(), projections.installed():
+            batch.forward(ids_read)
+        before, after = _units(axis, hooks, projections.last())
+        places = projections.places() or [[]] * len(owners)
+        yield [
+            ReadToken(owner, speller.spell(owner, token), tuple(low), tuple(high), as_coordinates(place))
+            for owner, token, low, high, place in zip(
+                owners, tokens, before.tolist(), after.tolist(), places, strict=True
+            )
+            if owner >= 0
+        ]
+        start += len(tokens)
 
 
 def _units(axis: AssistantAxis, hooks: AxisHooks, raw: Tensor) -> tuple[Tensor, Tensor]:

@@ -4,80 +4,71 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-import torch
 from tokenizers.decoders import DecodeStream
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from demo.axis import AssistantAxis
-from demo.capping import AxisHooks
-from demo.engine.kv import BranchCache
-from demo.engine.protocol import Coordinates, FinishReason, PromptEvent, Request, TokenEvent, as_coordinates
-from demo.engine.sampling import draw
+from demo.engine.passes import Part, PartReading
+from demo.engine.protocol import PromptEvent, Request, TokenEvent
+from demo.engine.sampling import Draw
+from demo.engine.store import BranchCache
 from demo.spans import RenderedChat
 
 
 @dataclass(frozen=True, slots=True)
-class ColumnReading:
-    """What the last column of a forward pass showed for one row, in axis units."""
+class Vocabulary:
+    """The tokens that mean something to a row. stops: end a reply; special: no content; barred: never drawn."""
 
-    before: float
-    after: float
-    corrections: tuple[float, ...]
-    coordinates: Coordinates | None = None
-
-
-def read_columns(axis: AssistantAxis, hooks: AxisHooks) -> tuple[list[list[float]], list[ColumnReading]]:
-    """The last forward pass in axis units: projections before the clamp [B][T], and each row's last column."""
-    reading = hooks.reading()
-    before = axis.to_units(reading.before.cpu(), axis.probe_layer)
-    # One transfer for both: on a GPU each one waits for the device.
-    last_column = torch.cat([reading.after[:, -1:], reading.places], dim=-1).cpu()
-    after = axis.to_units(last_column[:, 0], axis.probe_layer).tolist()
-    places = last_column[:, 1:].tolist()
-    lifts: Tensor = reading.lifts[:, -1].cpu() / axis.norm[list(hooks.capped_layers)]
-    last = [
-        ColumnReading(
-            float(row[-1]), after[index], tuple(lifts[index].tolist()), as_coordinates(places[index])
-        )
-        for index, row in enumerate(before)
-    ]
-    return before.tolist(), last
+    tokenizer: PreTrainedTokenizerBase
+    stops: frozenset[int]
+    special: frozenset[int]
+    barred: tuple[int, ...] = ()
 
 
 @dataclass(eq=False)
 class Row:
-    """A request in the batch. `before` holds one projection per token run, axis units; `pending` is the token that
-    has been drawn but not yet run."""
+    """A request in the engine. limit: most tokens to generate. `before` holds one projection per token run, axis units;
+    `pending` is the token that has been drawn but not yet run; `logits` [V] are those after the last token run.
+
+    layers: the capped layers that its events report, in order.
+    """
 
     request: Request
     chat: RenderedChat
     limit: int
-    tokenizer: PreTrainedTokenizerBase
-    stops: frozenset[int]
-    special: frozenset[int]
-    barred: list[int] = field(default_factory=list)
-    cached: BranchCache | None = None
+    vocabulary: Vocabulary
+    layers: tuple[int, ...] = ()
+    slot: int = -1
     reused: int = 0
     before: list[float] = field(default_factory=list)
     generated: list[int] = field(default_factory=list)
     pending: int | None = None
+    logits: Tensor | None = None
 
     def __post_init__(self) -> None:
         self._text = DecodeStream(skip_special_tokens=True)
         self._probability: float | None = None
         roles = [message["role"] for message in self.request.messages]
-        self._seen = {
+        # In the order said, so that the same reply always gives the same arithmetic.
+        self._seen = dict.fromkeys(
             token
             for token, owner in zip(self.chat.ids, self.chat.owner, strict=True)
             if owner >= 0 and roles[owner] == "assistant"
-        }
-        if self.cached is not None:
-            self.reused = self.cached.common_prefix(self.chat.ids, self.request.intervention)
+        )
+
+    @property
+    def ran(self) -> int:
+        """Tokens in the slot."""
+        return len(self.before)
+
+    @property
+    def left(self) -> int:
+        """Prompt tokens that have not been run."""
+        return max(len(self.chat.ids) - self.ran, 0)
 
     @property
     def wants_stop(self) -> bool:
-        return self.pending in self.stops
+        return self.pending in self.vocabulary.stops
 
     @property
     def is_full(self) -> bool:
@@ -85,21 +76,36 @@ class Row:
 
     @property
     def pending_is_special(self) -> bool:
-        return self.pending in self.special
+        return self.pending in self.vocabulary.special
 
-    def start_after(self, kept: int) -> None:
-        """The first `kept` prompt tokens come from the cache, with the projections they had."""
-        self.before = self.cached.before[:kept] if self.cached is not None and kept > 0 else []
+    def start_after(self, entry: BranchCache, kept: int) -> None:
+        """The first `kept` prompt tokens come from a cache, with the projections they had."""
+        self.reused, self.before = kept, entry.before[:kept]
 
-    def draw(self, logits: Tensor) -> None:
-        """Draw the next token from logits [V]; `barred` ids cannot be drawn."""
-        if self.barred:
-            logits = logits.index_fill(-1, torch.tensor(self.barred, device=logits.device), float("-inf"))
-        self.pending = draw(logits, self.request.sampling, len(self.generated), self._seen)
-        plain = logits.float()
-        self._probability = float((plain[self.pending] - plain.logsumexp(-1)).exp())
+    def prompt_part(self, most: int) -> Part:
+        """The next `most` prompt tokens, or as many as are left."""
+        start, end = self.ran, min(self.ran + most, len(self.chat.ids))
+        exempt = [owner < 0 for owner in self.chat.owner[start:end]]
+        last = end == len(self.chat.ids)
+        return self._part(self.chat.ids[start:end], exempt, last)
+
+    def token_part(self) -> Part:
+        """The pending token."""
+        assert self.pending is not None  # a row is only run with a drawn token
+        return self._part([self.pending], [self.pending_is_special], True)
+
+    def _part(self, ids: list[int], exempt: list[bool], last: bool) -> Part:
+        return Part(self.slot, self.ran, ids, exempt, self.request.cap, self.request.steer, last)
+
+    def draw(self) -> Draw:
+        """How the next token is to be drawn."""
+        return Draw(self.request.sampling, len(self.generated), self._seen, self.vocabulary.barred)
+
+    def take(self, token: int, probability: float) -> None:
+        """The next token has been drawn."""
+        self.pending, self._probability, self.logits = token, probability, None
         if not self.pending_is_special:
-            self._seen.add(self.pending)
+            self._seen[token] = None
 
     def prompt_event(self) -> PromptEvent:
         last = len(self.request.messages) - 1
@@ -107,19 +113,19 @@ class Row:
         mean = sum(values) / len(values) if values else None
         return PromptEvent(self.request.branch, len(self.chat.ids), self.reused, mean)
 
-    def token_event(self, reading: ColumnReading) -> TokenEvent:
+    def token_event(self, reading: PartReading) -> TokenEvent:
         """The pending token has been run."""
         token, position = self.pending, len(self.chat.ids) + len(self.generated)
-        assert token is not None  # a row is only run with a drawn token
+        assert token is not None
         self.generated.append(token)
-        self.before.append(reading.before)
+        self.before += reading.before
         return TokenEvent(
             self.request.branch,
             token,
-            self._text.step(self.tokenizer.backend_tokenizer, token) or "",
-            reading.before,
+            self._text.step(self.vocabulary.tokenizer.backend_tokenizer, token) or "",
+            reading.before[-1],
             reading.after,
-            reading.corrections,
+            tuple(reading.corrections.get(layer, 0.0) for layer in self.layers),
             position,
             self.pending_is_special,
             "length" if self.is_full else None,
@@ -127,9 +133,10 @@ class Row:
             self._probability,
         )
 
-    def end_event(self, reason: FinishReason) -> TokenEvent:
-        """The row leaves without running its pending token (the end-of-turn token, or one that was cancelled)."""
-        text = "" if self.pending is None else self._text.step(self.tokenizer.backend_tokenizer, self.pending)
+    def stop_event(self) -> TokenEvent:
+        """The row leaves without running its pending token, which ends the reply."""
+        assert self.pending is not None
+        text = self._text.step(self.vocabulary.tokenizer.backend_tokenizer, self.pending)
         position = len(self.chat.ids) + len(self.generated)
         return TokenEvent(
             self.request.branch,
@@ -140,11 +147,10 @@ class Row:
             (),
             position,
             self.pending_is_special,
-            reason,
+            "stop",
             probability=self._probability,
         )
 
     def to_cache(self, keys: list[Tensor], values: list[Tensor]) -> BranchCache:
-        length = keys[0].shape[2]
-        ids = (self.chat.ids + self.generated)[:length]
-        return BranchCache(ids, keys, values, self.before[:length], self.request.intervention)
+        ids = (self.chat.ids + self.generated)[: self.ran]
+        return BranchCache(ids, keys, values, list(self.before), self.request.intervention)

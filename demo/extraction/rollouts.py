@@ -87,7 +87,7 @@ def run_batch(model: LoadedModel, rollouts: Sequence[Rollout], sampling: Samplin
     drafts = [_Draft(_sampling(sampling, rollout)) for rollout in rollouts]
     sums = LayerSums(model.layers, len(rollouts), model.hidden_size)
     batch = RowBatch(model, len(rollouts))
-    logits = batch.forward(batch.load(prompts, [(None, 0)] * len(rollouts), sampling.max_new_tokens))
+    logits = batch.forward(batch.load(prompts))
     with ExitStack() as stack:
         sums.install(stack)
         _write(batch, drafts, sums, logits, stop_tokens(model) | frozenset(model.tokenizer.all_special_ids))

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from demo.chat import Conversation
-from demo.engine.protocol import Event, PromptEvent
+from demo.engine.protocol import Event, PromptEvent, WaitEvent
 from demo.page.prose import prose
 from demo.session_file import rounded, summary_json, token_json, turn_json
 from demo.turns import Reply, Token, Turn
@@ -81,12 +81,17 @@ class Updates:
         self._ops: list[Op] = []
         self._tokens: dict[str, list[Op]] = {}
         self._last = 0.0
+        self._urgent = False
 
     def add(self, events: Iterable[Event]) -> None:
         """Take in events that are already part of the conversation's last turn."""
         index = len(self._conversation.turns) - 1
         turn = self._conversation.turns[index]
         for event in events:
+            if isinstance(event, WaitEvent):
+                self._ops.append({"op": "waiting", "turn": index, "ahead": event.ahead})
+                self._urgent = True
+                continue
             reply = turn.replies[event.branch]
             if isinstance(event, PromptEvent):
                 mean = rounded(event.user_projection)
@@ -105,6 +110,8 @@ class Updates:
     @property
     def due(self) -> bool:
         """Time for an update, and not in the middle of a decode step: no pane runs ahead of the other for long."""
+        if self._urgent:
+            return True
         passed = (time.monotonic() - self._last) * UPDATES_PER_SECOND
         replies = self._conversation.turns[-1].replies
         complete = all(
@@ -119,7 +126,7 @@ class Updates:
         its differences of nested lists go wrong when one of them shrinks.
         """
         self._flush_tokens(len(self._conversation.turns) - 1)
-        self._last = time.monotonic()
+        self._last, self._urgent = time.monotonic(), False
         ops, self._ops = self._ops, []
         value = {"seq": time.time_ns() // 1000, "ops": ops}
         text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))

@@ -1,0 +1,99 @@
+"""Matrix products with a handful of rows on the CPU, which is what a decode step is made of.
+
+torch's own product of a few rows with a weight matrix [out, in] is far from the fastest one on many CPUs. Two others are known: the
+same product written weight-first, and oneDNN's with the weights laid out beforehand as it likes them (the layout that torch's own
+compiler gives frozen weights). Which is fastest for few and for many rows is measured once at start, on the model's own matrices.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+Product = Callable[[Tensor], Tensor]  # [N, in] -> [N, out]
+# The layout costs a second copy of the weights, which a model of many billions should not pay for.
+MOST_BYTES = 4 * 1024**3
+FEW = range(2, 4)  # a single row is a product of its own kind, which weight-first does not help
+_TRIALS = 7
+
+
+def plain(weight: Tensor, bias: Tensor | None) -> Product:
+    return lambda x: functional.linear(x, weight, bias)
+
+
+def weight_first(weight: Tensor, bias: Tensor | None) -> Product:
+    """(W @ x.T).T, copied, because everything after it is slow on a transposed view."""
+
+    def product(x: Tensor) -> Tensor:
+        y = torch.mm(weight, x.t()).t().contiguous()
+        return y if bias is None else y + bias
+
+    return product
+
+
+def laid_out(weight: Tensor, bias: Tensor | None) -> Product:
+    """oneDNN's product with its own layout of the weights. Raises RuntimeError or AttributeError where torch has none."""
+    packed = torch.ops.mkldnn._reorder_linear_weight(weight, None)
+    run = torch.ops.mkldnn._linear_pointwise
+    return lambda x: run(x, packed, bias, "none", [], "")
+
+
+MAKERS: dict[str, Callable[[Tensor, Tensor | None], Product]] = {
+    "plain": plain,
+    "weight-first": weight_first,
+    "laid out": laid_out,
+}
+
+
+class Products:
+    """The ways that are fastest on this machine: `few` for 2 or 3 rows, `many` for any other number."""
+
+    def __init__(self, samples: Sequence[Tensor], total_bytes: int) -> None:
+        """samples: weight matrices to measure on; total_bytes: of all the model's matrices."""
+        ways = {
+            name: make for name, make in MAKERS.items() if name != "laid out" or total_bytes <= MOST_BYTES
+        }
+        self.few = _fastest(samples, FEW[0], ways)
+        self.many = _fastest(samples, 16, {n: m for n, m in ways.items() if n != "weight-first"})
+
+    def __call__(self, weight: Tensor, bias: Tensor | None = None) -> Product:
+        """The product with this matrix, [out, in]."""
+        many = MAKERS[self.many](weight, bias)
+        if self.few == self.many:
+            return many
+        few = MAKERS[self.few](weight, bias)
+        return lambda x: few(x) if x.shape[0] in FEW else many(x)
+
+    @property
+    def name(self) -> str:
+        return self.many if self.few == self.many else f"{self.few} for few rows, else {self.many}"
+
+
+@torch.inference_mode()
+def _fastest(
+    samples: Sequence[Tensor], rows: int, ways: dict[str, Callable[[Tensor, Tensor | None], Product]]
+) -> str:
+    """The name of the way that takes least time; a way that this build of torch lacks takes no part."""
+    products: dict[str, list[Product]] = {}
+    inputs = [torch.randn(rows, weight.shape[1]).to(weight.dtype) for weight in samples]
+    for name, make in ways.items():
+        try:
+            made = [make(weight, None) for weight in samples]
+            for product, x in zip(made, inputs, strict=True):
+                product(x)
+            products[name] = made
+        except (RuntimeError, AttributeError):
+            continue
+    seconds = {name: float("inf") for name in products}
+    for _ in range(_TRIALS):
+        for name, made in products.items():
+            start = time.perf_counter()
+            for product, x in zip(made, inputs, strict=True):
+                product(x)
+            # The minimum, for another process can only slow a run down.
+            seconds[name] = min(seconds[name], time.perf_counter() - start)
+    return min(seconds, key=lambda name: seconds[name])

@@ -1,0 +1,243 @@
+"""One worker owns the model: all visitors' rows share its forward passes.
+
+Each turn of its loop lets those go that have ended, lets those in for whom there is room, draws a token for every row that
+decodes, and runs one pass of all these tokens and at most `chunk` prompt tokens of newcomers. So a newcomer's prompt never holds
+up the others for longer than one chunk takes, and nobody waits for another conversation to end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from threading import Condition, Thread
+
+from demo.engine.job import Job, Reading
+from demo.engine.passes import Part, PartReading
+from demo.engine.protocol import Event
+from demo.engine.row import Row
+from demo.engine.rows import RunningRows
+from demo.engine.slots import Slots
+from demo.engine.store import BranchStore, common_prefix
+from demo.errors import UserError
+
+_PATIENCE = 10.0  # seconds the worker waits for more before its thread ends
+# From so many shared tokens on it pays to wait until another row has read them.
+_WORTH_SHARING = 16
+_AHEAD = 16  # steps that the worker may be ahead of a reader
+_LONG = 4  # chunks: a prompt that is longer takes turns with the others
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """What the worker may fill. rows: at once; kv_bytes: of KV cache, running and kept; token_bytes: of one token's keys and
+    values at all layers; chunk: prompt tokens in one pass."""
+
+    rows: int
+    kv_bytes: int
+    token_bytes: int
+    chunk: int
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """How busy the engine is. rows, waiting: that run, and that wait for room; kv_bytes: held by both running and kept caches."""
+
+    rows: int
+    waiting: int
+    kv_bytes: int
+    kv_budget: int
+
+
+class Scheduler:
+    """Jobs may be submitted from any thread; everything with an underscore runs on the worker's thread."""
+
+    def __init__(self, running: RunningRows, slots: Slots, store: BranchStore, room: Room) -> None:
+        self._running, self._slots, self._store, self._room = running, slots, store, room
+        self._queue: list[Job] = []  # not yet let in, first come first
+        self._jobs: list[Job] = []
+        self._readings: list[Reading] = []
+        self._changed = Condition()
+        self._thread: Thread | None = None
+
+    def submit(self, work: Job | Reading) -> None:
+        """Have it worked on; its outbox tells how it goes."""
+        with self._changed:
+            (self._queue if isinstance(work, Job) else self._readings).append(work)  # type: ignore[arg-type]
+            if self._thread is None:
+                self._thread = Thread(target=self._work, name="engine", daemon=True)
+                self._thread.start()
+            self._changed.notify()
+
+    def forget(self, branches: Sequence[str]) -> None:
+        """Drop what is kept for these branches, also of rows that still run."""
+        with self._changed:
+            for job in [*self._queue, *self._jobs]:
+                job.discard.update(branches)
+        for branch in branches:
+            self._store.drop(branch)
+
+    @property
+    def load(self) -> Load:
+        with self._changed:
+            waiting = sum(len(job.rows) for job in self._queue)
+            held = self._slots.nbytes + self._store.nbytes
+            return Load(len(self._running.rows), waiting, held, self._room.kv_bytes)
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                if not (self._queue or self._jobs or self._readings):
+                    self._tidy()
+                    self._changed.wait(_PATIENCE)
+                if not (self._queue or self._jobs or self._readings):
+                    self._thread = None
+                    return
+            self._read_on()
+            self._turn()
+
+    def _tidy(self) -> None:
+        """Nobody runs: memory that a crowd needed is given back."""
+        if self._slots.nbytes > self._room.kv_bytes // 4:
+            self._slots.clear()
+
+    def _read_on(self) -> None:
+        for reading in list(self._readings):
+            try:
+                part = None if reading.left or reading.cancel.is_set() else next(reading.parts, None)
+            except Exception as error:
+                reading.fail(error)
+                part = None
+            if part is not None:
+                reading.put([part])
+                continue
+            reading.end()
+            with self._changed:
+                self._readings.remove(reading)
+
+    def _turn(self) -> None:
+        for job in [*self._queue, *self._jobs]:
+            if job.left or job.cancel.is_set():
+                self._leave(job, job.rows, [])  # its outbox says the rest
+        self._let_in()
+        # One whose reader has fallen behind pauses, so that a stop takes effect on what the reader sees.
+        decoding = [job for job in self._jobs if job.decoding and job.unread < _AHEAD]
+        try:
+            self._running.draw([row for job in decoding for row in job.rows])
+            for job in decoding:
+                stopped = [row for row in job.rows if row.wants_stop]
+                self._leave(job, stopped, [row.stop_event() for row in stopped])
+            work = [(row, row.token_part()) for job in decoding for row in job.rows] + self._prompt_parts()
+            if work:
+                self._took(work, self._running.run(work))
+        except Exception as error:
+            # Whatever it was, the rows of this pass are in an unknown state; the next ones start clean.
+            for job in list(self._jobs):
+                self._drop(job, error)
+
+    # --- who is in
+
+    def _let_in(self) -> None:
+        """Let jobs in, first come first served, while rows and memory allow."""
+        while self._queue:
+            job = self._queue[0]
+            try:
+                fits = self._fits(job)
+            except UserError as error:
+                self._drop(job, error)
+                continue
+            if not fits:
+                break
+            with self._changed:
+                self._jobs.append(self._queue.pop(0))
+        for ahead, job in enumerate(self._queue, start=1):
+            job.say_ahead(ahead)
+
+    def _fits(self, job: Job) -> bool:
+        """Whether there is room for this job now. Kept caches make room for running rows. Raises UserError when there never is."""
+        inside = [row for other in self._jobs for row in other.rows]
+        count, columns = len(inside) + len(job.rows), self._running.columns([*inside, *job.rows])
+        # Slots grow to the longest row, and never shrink while anybody runs.
+        needed = max(count, self._slots.slots) * max(columns, self._slots.columns) * self._room.token_bytes
+        if not inside and needed > self._room.kv_bytes:
+            self._slots.clear()
+            needed = count * columns * self._room.token_bytes
+            if needed > self._room.kv_bytes:
+                raise UserError(
+                    f"This takes {needed / 2**30:.1f} GiB of KV cache and {self._room.kv_bytes / 2**30:.1f} GiB are allowed: "
+                    "ask for shorter replies, start a new chat, or start the program with a larger --kv-budget."
+                )
+        if inside and (count > self._room.rows or needed > self._room.kv_bytes):
+            return False
+        self._store.shrink(self._room.kv_bytes - needed)
+        self._store.budget_bytes = self._room.kv_bytes - needed
+        return True
+
+    def _leave(self, job: Job, rows: Sequence[Row], events: list[Event]) -> None:
+        """These rows leave; a job without rows is done."""
+        for row in list(rows):
+            self._running.let_go(row, keep=row.request.branch not in job.discard)
+            job.rows.remove(row)
+            if row in job.waiting:
+                job.waiting.remove(row)
+        job.put(events)
+        if not job.rows:
+            job.end()
+            self._remove(job)
+
+    def _drop(self, job: Job, error: Exception) -> None:
+        for row in job.rows:
+            self._running.let_go(row, keep=False)
+        self._remove(job)
+        job.fail(error)
+
+    def _remove(self, job: Job) -> None:
+        with self._changed:
+            (self._jobs if job in self._jobs else self._queue).remove(job)
+
+    # --- what runs
+
+    def _prompt_parts(self) -> list[tuple[Row, Part]]:
+        """Up to a chunk of prompt tokens, first come first served; the rows of one job share evenly."""
+        reading = [job for job in self._jobs if not job.decoding]
+        if len(reading) > 1 and reading[0].prompt_left > _LONG * self._room.chunk:
+            with self._changed:  # behind the others for the next chunk
+                self._jobs.remove(reading[0])
+                self._jobs.append(reading[0])
+        parts: list[tuple[Row, Part]] = []
+        left = self._room.chunk
+        for job in reading:
+            for row in list(job.waiting):
+                if not self._is_being_read(row):
+                    self._running.bring_in(row)
+                    job.waiting.remove(row)
+            ready = [row for row in job.rows if row.slot >= 0 and row.left]
+            for index, row in enumerate(ready):
+                share = -(-left // (len(ready) - index))
+                if share > 0:
+                    parts.append((row, row.prompt_part(share)))
+                    left -= len(parts[-1][1].ids)
+        return parts
+
+    def _is_being_read(self, row: Row) -> bool:
+        """Whether a running row is about to know a good part of this row's prompt."""
+        return any(
+            other.left
+            and other.request.intervention == row.request.intervention
+            and common_prefix(other.chat.ids, row.chat.ids) >= other.ran + _WORTH_SHARING
+            for other in self._running.rows
+        )
+
+    def _took(self, work: Sequence[tuple[Row, Part]], readings: Sequence[PartReading]) -> None:
+        """A pass is done: tell everyone what it showed."""
+        seen = {id(row): reading for (row, _), reading in zip(work, readings, strict=True)}
+        for job in list(self._jobs):
+            if job.decoding:
+                events: list[Event] = [row.token_event(seen[id(row)]) for row in job.rows if id(row) in seen]
+                self._leave(job, [row for row in job.rows if row.is_full], events)
+                continue
+            for row in job.rows:
+                if id(row) in seen:
+                    row.before += seen[id(row)].before
+            if not job.waiting and not job.prompt_left:
+                job.decoding = True
+                job.put([row.prompt_event() for row in job.rows])

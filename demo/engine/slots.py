@@ -1,0 +1,110 @@
+"""The KV cache of the rows that are running: one slot a row, token i of the row in column i of its slot.
+
+Rows come and go while others decode, so a row's columns never move because of its neighbours: what a row computes does not
+depend on how long the others are. Sliding-window models keep their full history too; their attention mask hides what lies outside
+the window. That costs memory, but lets a branch be cut back to any length.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from demo.engine.store import BranchCache
+
+# Columns are reserved, and attended over, in steps: fewer shapes, fewer allocations.
+STEP = 32
+
+
+def rounded_up(columns: int) -> int:
+    return -(-columns // STEP) * STEP
+
+
+class SlotLayer:
+    """Keys and values of one decoder layer, [slots, heads, columns, head_dim]; made when the first ones are seen."""
+
+    keys: Tensor
+    values: Tensor
+
+    def __init__(self) -> None:
+        self.made = False
+        self._wanted = (0, 0)
+
+    @property
+    def nbytes(self) -> int:
+        return self.keys.nbytes + self.values.nbytes if self.made else 0
+
+    def reserve(self, slots: int, columns: int) -> None:
+        self._wanted = (slots, columns)
+        if self.made and (self.keys.shape[0] < slots or self.keys.shape[2] < columns):
+            self.keys, self.values = self._grown(self.keys), self._grown(self.values)
+
+    def like(self, keys: Tensor, values: Tensor) -> None:
+        """Make the buffers, for heads as in `keys` and `values` [..., heads, tokens, head_dim]."""
+        if not self.made:
+            (slots, columns), self.made = self._wanted, True
+            # Zeros, not whatever was there: columns behind a mask must hold numbers, for 0 x NaN would still be NaN.
+            self.keys = keys.new_zeros((slots, keys.shape[-3], columns, keys.shape[-1]))
+            self.values = values.new_zeros((slots, values.shape[-3], columns, values.shape[-1]))
+
+    def _grown(self, buffer: Tensor) -> Tensor:
+        slots, heads, columns, size = buffer.shape
+        bigger = buffer.new_zeros((max(slots, self._wanted[0]), heads, max(columns, self._wanted[1]), size))
+        bigger[:slots, :, :columns] = buffer
+        return bigger
+
+
+class Slots:
+    """All layers' slots. Which of them are taken is the caller's business."""
+
+    def __init__(self, layers: int) -> None:
+        self.layers = [SlotLayer() for _ in range(layers)]
+        self.slots = self.columns = 0
+
+    @property
+    def nbytes(self) -> int:
+        return sum(layer.nbytes for layer in self.layers)
+
+    @torch.inference_mode()
+    def reserve(self, slots: int, columns: int) -> None:
+        """Room for so many slots and columns in all; what is there is kept."""
+        self.slots, self.columns = max(self.slots, slots), max(self.columns, rounded_up(columns))
+        for layer in self.layers:
+            layer.reserve(self.slots, self.columns)
+
+    def clear(self) -> None:
+        """Give all memory back."""
+        self.__init__(len(self.layers))  # type: ignore[misc]
+
+    @torch.inference_mode()
+    def load(self, slot: int, entry: BranchCache, kept: int) -> None:
+        """Copy the first `kept` tokens of a branch's cache into a slot."""
+        for layer, keys, values in zip(self.layers, entry.keys, entry.values, strict=True):
+            layer.like(keys, values)
+            layer.keys[slot, :, :kept] = keys[:, :kept]
+            layer.values[slot, :, :kept] = values[:, :kept]
+
+    @torch.inference_mode()
+    def copy(self, source: int, target: int, tokens: int) -> None:
+        """Copy the first `tokens` tokens of one slot into another."""
+        for layer in self.layers:
+            layer.keys[target, :, :tokens] = layer.keys[source, :, :tokens]
+            layer.values[target, :, :tokens] = layer.values[source, :, :tokens]
+
+    @torch.inference_mode()
+    def saved(self, slot: int, tokens: int) -> tuple[list[Tensor], list[Tensor]]:
+        """Copies of a slot's first `tokens` tokens, per layer [heads, tokens, head_dim]."""
+        return (
+            [layer.keys[slot, :, :tokens].clone() for layer in self.layers],
+            [layer.values[slot, :, :tokens].clone() for layer in self.layers],
+        )
+
+
+def visible(lengths: Sequence[int], slots: int, columns: int) -> Tensor:
+    """[slots, 1, 1, columns] bool: what one new token of each slot attends to, itself included. lengths: tokens in each slot by
+    then; slots beyond or without tokens see one column, because a softmax over nothing is not a number."""
+    ends = torch.ones(slots, dtype=torch.long)
+    ends[: len(lengths)] = torch.tensor(lengths).clamp(min=1)
+    return (torch.arange(columns)[None, :] < ends[:, None])[:, None, None]
