@@ -6,8 +6,9 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 # Before anything imports gradio: no analytics, whatever the environment says.
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
@@ -17,38 +18,51 @@ from demo.engine.protocol import Sampling
 from demo.errors import UserError
 from demo.models import DEFAULT_MODEL, load_model
 
+if TYPE_CHECKING:
+    from demo.engine.transformers_engine import TransformersEngine
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     if options.replay is not None:
         return _replay(options)
     try:
-        model = load_model(
-            options.model,
-            device=options.device,
-            dtype=options.dtype,
-            trust_remote_code=options.trust_remote_code,
-            progress=_show_progress,
-        )
-        axis = load_axis(options.axis or model.slug)
-        notes = axis.check_model(model)
+        # On a thread that ends: a thread that has computed keeps a team of helpers, and the teams of two threads slow each other down.
+        with ThreadPoolExecutor(1) as apart:
+            engine, notes = apart.submit(_load_engine, options).result()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
 
     # Only now: a mistake in the flags should not wait for these imports.
-    from demo.engine.transformers_engine import TransformersEngine
     from demo.page.evidence import evidence_text
     from demo.page.layout import build_page, launch_options
     from demo.page.session import load_scenarios
 
+    model, axis = engine.model, engine.axis
     evidence = evidence_text(axis, axis_folder(options.axis or model.slug))
-    engine = TransformersEngine(model, axis, kv_budget=int(options.kv_budget * 1024**3))
     status = " · ".join([f"**{model.slug}** on {model.device}, {model.dtype_reason}", *notes])
     page = build_page(engine, axis, model.slug, status, load_scenarios(), Sampling(), evidence)
     print(status.replace("*", ""))
     _launch(page, options, launch_options())
     return 0
+
+
+def _load_engine(options: argparse.Namespace) -> tuple[TransformersEngine, list[str]]:
+    """The engine, and what is to be known about its axis. Raises UserError."""
+    model = load_model(
+        options.model,
+        device=options.device,
+        dtype=options.dtype,
+        trust_remote_code=options.trust_remote_code,
+        progress=_show_progress,
+    )
+    axis = load_axis(options.axis or model.slug)
+    notes = axis.check_model(model)
+    from demo.engine.transformers_engine import TransformersEngine
+
+    budget = int(options.kv_budget * 1024**3)
+    return TransformersEngine(model, axis, kv_budget=budget, rows=2 * options.pairs, own_thread=True), notes
 
 
 def _replay(options: argparse.Namespace) -> int:
@@ -90,7 +104,13 @@ def _parser() -> argparse.ArgumentParser:
         "--kv-budget",
         type=float,
         default=2.0,
-        help="GiB of KV cache kept between turns (default: %(default)s)",
+        help="GiB of KV cache, all conversations together (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--pairs",
+        type=int,
+        default=64,
+        help="side-by-side replies that run at once; further visitors wait their turn (default: %(default)s)",
     )
     parser.add_argument(
         "--replay",

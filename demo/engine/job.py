@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from queue import SimpleQueue
 from threading import Event as CancelFlag
 from typing import Any, Generic, TypeVar
@@ -19,6 +19,8 @@ class Outbox(Generic[T]):
     def __init__(self, cancel: CancelFlag) -> None:
         self.cancel = cancel
         self.left = False  # set when nobody reads any more
+        # Called while nothing is there, where no worker's thread fills the box.
+        self.pump: Callable[[], None] | None = None
         self._queue: SimpleQueue[list[T] | BaseException | None] = SimpleQueue()
 
     def put(self, items: list[T]) -> None:
@@ -38,13 +40,18 @@ class Outbox(Generic[T]):
 
     def items(self) -> Generator[T, None, None]:
         """What was put, until the end or until it is cancelled; raises what failed."""
-        while (got := self._queue.get()) is not None:
+        while (got := self._next()) is not None:
             if isinstance(got, BaseException):
                 raise got
             for item in got:
                 if self.cancel.is_set():
                     return
                 yield item
+
+    def _next(self) -> list[T] | BaseException | None:
+        while self.pump is not None and self._queue.empty():
+            self.pump()
+        return self._queue.get()
 
 
 class Job(Outbox[Event]):

@@ -54,12 +54,15 @@ def draw_rows(logits: Tensor, rows: Sequence[Draw]) -> tuple[list[int], list[flo
     """
     plain = logits.float()
     shaped = _barred(_penalised(plain, rows), rows)
-    tokens = shaped.argmax(-1)
     warm = [index for index, row in enumerate(rows) if row.sampling.temperature > 0]
-    if warm:
-        tokens[warm] = _drawn(shaped[warm], [rows[index] for index in warm])
-    chosen = plain.gather(-1, tokens[:, None])[:, 0]
-    probability = (chosen - plain.logsumexp(-1)).exp()
+    if len(warm) == len(rows):
+        tokens = _drawn(shaped, rows)
+    else:
+        tokens = shaped.argmax(-1)
+        if warm:
+            tokens[warm] = _drawn(shaped[warm], [rows[index] for index in warm])
+    # log_softmax, not logsumexp: that takes many times as long where logits are far apart, as chat models' are.
+    probability = plain.log_softmax(-1).gather(-1, tokens[:, None])[:, 0].exp()
     # One transfer for both: on a GPU each one waits for the device. Ids below 2^24 are exact in float32.
     both = torch.stack([tokens.to(torch.float64), probability.to(torch.float64)]).tolist()
     return [int(token) for token in both[0]], both[1]
@@ -93,8 +96,7 @@ def _drawn(logits: Tensor, rows: Sequence[Draw], candidates: int = _CANDIDATES) 
     """Ids drawn from the nucleus of each row, [B]: the smallest set of most likely tokens whose probabilities reach top-p."""
     device, vocabulary = logits.device, logits.shape[-1]
     scaled = logits / torch.tensor([row.sampling.temperature for row in rows], device=device)[:, None]
-    top, tokens = scaled.topk(min(candidates, vocabulary))
-    log_p = top - scaled.logsumexp(-1, keepdim=True)
+    log_p, tokens = scaled.log_softmax(-1).topk(min(candidates, vocabulary))
     mass_before = log_p.exp().cumsum(-1) - log_p.exp()
     keep = mass_before < torch.tensor([row.sampling.top_p for row in rows], device=device)[:, None]
     noise = [

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from threading import Condition, Thread
+from threading import Condition, Lock, Thread, main_thread
 
 from demo.engine.job import Job, Reading
 from demo.engine.passes import Part, PartReading
@@ -20,7 +20,7 @@ from demo.engine.slots import Slots
 from demo.engine.store import BranchStore, common_prefix
 from demo.errors import UserError
 
-_PATIENCE = 10.0  # seconds the worker waits for more before its thread ends
+_PATIENCE = 1.0  # seconds the worker waits for more before its thread ends
 # From so many shared tokens on it pays to wait until another row has read them.
 _WORTH_SHARING = 16
 _AHEAD = 16  # steps that the worker may be ahead of a reader
@@ -49,22 +49,29 @@ class Load:
 
 
 class Scheduler:
-    """Jobs may be submitted from any thread; everything with an underscore runs on the worker's thread."""
+    """Jobs may be submitted from any thread. own_thread: the work is done on a thread of the scheduler's, which serves readers
+    that come and go; else by whichever reader waits, one at a time, which suits a script."""
 
-    def __init__(self, running: RunningRows, slots: Slots, store: BranchStore, room: Room) -> None:
+    def __init__(
+        self, running: RunningRows, slots: Slots, store: BranchStore, room: Room, own_thread: bool
+    ) -> None:
         self._running, self._slots, self._store, self._room = running, slots, store, room
+        self._own_thread = own_thread
         self._queue: list[Job] = []  # not yet let in, first come first
         self._jobs: list[Job] = []
         self._readings: list[Reading] = []
         self._changed = Condition()
+        self._at_work = Lock()
         self._thread: Thread | None = None
 
     def submit(self, work: Job | Reading) -> None:
         """Have it worked on; its outbox tells how it goes."""
         with self._changed:
             (self._queue if isinstance(work, Job) else self._readings).append(work)  # type: ignore[arg-type]
-            if self._thread is None:
-                self._thread = Thread(target=self._work, name="engine", daemon=True)
+            if not self._own_thread:
+                work.pump = self._pump
+            elif self._thread is None:
+                self._thread = Thread(target=self._work, name="engine")
                 self._thread.start()
             self._changed.notify()
 
@@ -83,17 +90,33 @@ class Scheduler:
             held = self._slots.nbytes + self._store.nbytes
             return Load(len(self._running.rows), waiting, held, self._room.kv_bytes)
 
+    def _pump(self) -> None:
+        """One turn by a reader's thread, unless another is at it; then wait until that is done."""
+        with self._at_work:
+            if self._busy:
+                self._step()
+
+    @property
+    def _busy(self) -> bool:
+        return bool(self._queue or self._jobs or self._readings)
+
     def _work(self) -> None:
-        while True:
+        # The program ends when its main thread does: not in the middle of a product, and with no reader left waiting.
+        while main_thread().is_alive():
             with self._changed:
-                if not (self._queue or self._jobs or self._readings):
+                if not self._busy:
                     self._tidy()
                     self._changed.wait(_PATIENCE)
-                if not (self._queue or self._jobs or self._readings):
+                if not self._busy:
                     self._thread = None
                     return
-            self._read_on()
-            self._turn()
+            self._step()
+        for work in [*self._queue, *self._jobs, *self._readings]:
+            work.fail(UserError("The program is closing."))
+
+    def _step(self) -> None:
+        self._read_on()
+        self._turn()
 
     def _tidy(self) -> None:
         """Nobody runs: memory that a crowd needed is given back."""

@@ -39,7 +39,9 @@ class TransformersEngine:
 
     kv_budget: bytes of KV cache, of running rows and kept between turns, all visitors together; rows: that run at once, the others
     wait; fixed_length: never draw an end-of-turn token, so that every reply reaches its limit (for benchmarks); lean: False for
-    transformers' own modules even where there is a faster way. Streams of any number of threads share the forward passes.
+    transformers' own modules even where there is a faster way; own_thread: compute on one thread of the engine's, for a server whose
+    threads come and go (each that computes would have a team of helpers of its own, and the teams get in each other's way). Streams of any
+    number of threads share the forward passes either way.
     """
 
     def __init__(
@@ -50,6 +52,7 @@ class TransformersEngine:
         fixed_length: bool = False,
         rows: int = DEFAULT_ROWS,
         lean: bool = True,
+        own_thread: bool = False,
     ) -> None:
         self.model = model
         self.axis = axis
@@ -67,7 +70,9 @@ class TransformersEngine:
         self._chunk = _PREFILL_CHUNK_CPU if model.device.type == "cpu" else _PREFILL_CHUNK_GPU
         slots = Slots(len(model.layers))
         room = Room(rows, kv_budget, token_bytes(model), self._chunk)
-        self._scheduler = Scheduler(RunningRows(self.forward, self.store, slots), slots, self.store, room)
+        self._scheduler = Scheduler(
+            RunningRows(self.forward, self.store, slots), slots, self.store, room, own_thread
+        )
 
     @property
     def load(self) -> Load:
