@@ -30,12 +30,13 @@ _LONG = 4  # chunks: a prompt that is longer takes turns with the others
 @dataclass(frozen=True, slots=True)
 class Room:
     """What the worker may fill. rows: at once; kv_bytes: of KV cache, running and kept; token_bytes: of one token's keys and
-    values at all layers; chunk: prompt tokens in one pass."""
+    values at all layers; chunk: prompt tokens in one pass; keep: whether anything is kept once a row has ended."""
 
     rows: int
     kv_bytes: int
     token_bytes: int
     chunk: int
+    keep: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,14 +192,13 @@ class Scheduler:
                 )
         if inside and (count > self._room.rows or needed > self._room.kv_bytes):
             return False
-        self._store.shrink(self._room.kv_bytes - needed)
-        self._store.budget_bytes = self._room.kv_bytes - needed
+        self._store.set_budget(self._room.kv_bytes - needed if self._room.keep else 0)
         return True
 
     def _leave(self, job: Job, rows: Sequence[Row], events: list[Event]) -> None:
         """These rows leave; a job without rows is done."""
         for row in list(rows):
-            self._running.let_go(row, keep=row.request.branch not in job.discard)
+            self._running.let_go(row, keep=self._room.keep and row.request.branch not in job.discard)
             job.rows.remove(row)
             if row in job.waiting:
                 job.waiting.remove(row)

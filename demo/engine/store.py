@@ -83,13 +83,18 @@ class BranchStore:
         with self._lock:
             self._entries[branch] = entry
             self._entries.move_to_end(branch)
-        self.shrink(self.budget_bytes)
+        self._shrink()
 
-    def shrink(self, most: int) -> None:
-        """Drop what was not used for longest until no more than `most` bytes are held."""
+    def set_budget(self, budget_bytes: int) -> None:
+        """Hold no more than this from now on."""
+        self.budget_bytes = budget_bytes
+        self._shrink()
+
+    def _shrink(self) -> None:
+        """Drop what was not used for longest until the budget is kept."""
         with self._lock:
             held = sum(entry.nbytes for entry in self._entries.values())
-            while held > most and self._entries:
+            while held > self.budget_bytes and self._entries:
                 held -= self._entries.popitem(last=False)[1].nbytes
 
     def drop(self, branch: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from threading import Event as CancelFlag
 
@@ -37,26 +38,28 @@ def stop_tokens(model: LoadedModel) -> frozenset[int]:
 class TransformersEngine:
     """Streams replies of many branches from one model, each row with its own floors. See `protocol.Engine`.
 
-    kv_budget: bytes of KV cache, of running rows and kept between turns, all visitors together; rows: that run at once, the others
+    kv_budget: bytes of KV cache, of running rows and kept between turns, all visitors together, None for no bound; rows: that run at once, the others
     wait; fixed_length: never draw an end-of-turn token, so that every reply reaches its limit (for benchmarks); lean: False for
     transformers' own modules even where there is a faster way; own_thread: compute on one thread of the engine's, for a server whose
-    threads come and go (each that computes would have a team of helpers of its own, and the teams get in each other's way). Streams of any
-    number of threads share the forward passes either way.
+    threads come and go (each that computes would have a team of helpers of its own, and the teams get in each other's way). keep: False to keep
+    nothing between turns. Streams of any number of threads share the forward passes either way.
     """
 
     def __init__(
         self,
         model: LoadedModel,
         axis: AssistantAxis,
-        kv_budget: int = DEFAULT_KV_BUDGET,
+        kv_budget: int | None = DEFAULT_KV_BUDGET,
         fixed_length: bool = False,
         rows: int = DEFAULT_ROWS,
         lean: bool = True,
         own_thread: bool = False,
+        keep: bool = True,
     ) -> None:
         self.model = model
         self.axis = axis
-        self.store = BranchStore(kv_budget)
+        budget = sys.maxsize if kv_budget is None else kv_budget
+        self.store = BranchStore(budget if keep else 0)
         components = probe_components(axis, model.device)
         watch = Watch(model, axis, None if components is None else components.place)
         self.forward = make_forward(model, watch, lean)
@@ -69,7 +72,7 @@ class TransformersEngine:
         )
         self._chunk = _PREFILL_CHUNK_CPU if model.device.type == "cpu" else _PREFILL_CHUNK_GPU
         slots = Slots(len(model.layers))
-        room = Room(rows, kv_budget, token_bytes(model), self._chunk)
+        room = Room(rows, budget, token_bytes(model), self._chunk, keep)
         self._scheduler = Scheduler(
             RunningRows(self.forward, self.store, slots), slots, self.store, room, own_thread
         )

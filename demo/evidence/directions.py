@@ -36,7 +36,7 @@ def along(
 ) -> AssistantAxis:
     """`axis` with another direction and floors that `replies`, finished default chats, give along it."""
     other = replace(axis, direction=direction, default_mean=axis.role_mean + direction)
-    engine = TransformersEngine(model, other, kv_budget=0)
+    engine = TransformersEngine(model, other, kv_budget=None, keep=False)
     means = torch.stack([_mean(engine, other, chat) for chat in replies])
     floors = {name: torch.quantile(means, int(name[1:]) / 100, dim=0) for name in FLOOR_NAMES}
     return replace(other, floors=floors)

@@ -215,7 +215,7 @@ class Study:
         for name, direction in directions.items():
             other = along(self.model, self.axis, direction, replies)
             caps: dict[str, Cap | None] = {CAPPED: make_cap(other, *other.cap_band, other.cap_floor)}
-            engine = TransformersEngine(self.model, other, kv_budget=0)
+            engine = TransformersEngine(self.model, other, kv_budget=None, keep=False)
             found[name] = {
                 "attempts": self._attempt(f"controls/{self.cap_name}/{name}", engine, tried, caps, 0)[CAPPED],
                 "items": self._ask(f"controls/{self.cap_name}/{name}/items", engine, asked, caps)[CAPPED],

@@ -66,7 +66,7 @@ class Sweep:
     """Tries settings one by one, keeping each result on disk."""
 
     def __init__(self, model: LoadedModel, axis: AssistantAxis, plan: Plan, path: Path, seed: int) -> None:
-        self._engine = TransformersEngine(model, axis, kv_budget=0)
+        self._engine = TransformersEngine(model, axis, kv_budget=None, keep=False)
         self._model, self._axis = model, axis
         self._questions = sweep_questions(plan, axis)
         self._limit, self._seed = min(plan.max_new_tokens, 64), seed
