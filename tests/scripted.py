@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from demo.engine.protocol import PromptEvent, ReadToken, Sampling, TokenEvent
+from demo.engine.protocol import Load, PromptEvent, ReadToken, Sampling, TokenEvent
 from demo.errors import UserError
 from demo.turns import CAPPED, TurnSettings
 
@@ -47,6 +47,10 @@ class ScriptedEngine:
                 )
         for request in self.requests:
             yield TokenEvent(request.branch, 2, "", None, None, (), 13, True, "stop")
+
+    @property
+    def load(self):
+        return Load(2, 0, 3 * 2**20, 2**30)
 
     def forget(self, branches):
         self.forgotten += branches

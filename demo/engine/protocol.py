@@ -162,8 +162,24 @@ Event = WaitEvent | PromptEvent | TokenEvent
 Events = Generator[Event, None, None]
 
 
+@dataclass(frozen=True, slots=True)
+class Load:
+    """How busy an engine is. running, waiting: replies that are being written, and that wait for room; kv_bytes: of KV cache held,
+    running and kept, all conversations together, of kv_budget allowed."""
+
+    running: int
+    waiting: int
+    kv_bytes: int
+    kv_budget: int
+
+
 class Engine(Protocol):
     """Anything that answers several requests in step and tells where every token stands on the axis."""
+
+    @property
+    def load(self) -> Load:
+        """How busy it is."""
+        ...
 
     def stream(self, requests: Sequence[Request], cancel: CancelFlag | None = None) -> Events:
         """Answer all requests in step. Setting `cancel` ends them within one step."""

@@ -13,7 +13,7 @@ from threading import Condition, Lock, Thread, main_thread
 
 from demo.engine.job import Job, Reading
 from demo.engine.passes import Part, PartReading
-from demo.engine.protocol import Event
+from demo.engine.protocol import Event, Load
 from demo.engine.row import Row
 from demo.engine.rows import RunningRows
 from demo.engine.slots import Slots
@@ -37,16 +37,6 @@ class Room:
     token_bytes: int
     chunk: int
     keep: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class Load:
-    """How busy the engine is. rows, waiting: that run, and that wait for room; kv_bytes: held by both running and kept caches."""
-
-    rows: int
-    waiting: int
-    kv_bytes: int
-    kv_budget: int
 
 
 class Scheduler:

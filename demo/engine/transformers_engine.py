@@ -11,11 +11,11 @@ from demo.components import probe_components
 from demo.engine.forward import make_forward
 from demo.engine.job import Job, Reading
 from demo.engine.passes import Watch
-from demo.engine.protocol import Events, ReadToken, Request
+from demo.engine.protocol import Events, Load, ReadToken, Request
 from demo.engine.reader import read_chat
 from demo.engine.row import Row, Vocabulary
 from demo.engine.rows import RunningRows
-from demo.engine.scheduler import Load, Room, Scheduler
+from demo.engine.scheduler import Room, Scheduler
 from demo.engine.slots import Slots
 from demo.engine.store import BranchStore
 from demo.errors import UserError

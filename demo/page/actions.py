@@ -16,10 +16,10 @@ from demo.errors import UserError
 from demo.page.controls import cap_values, plot_marks, read_settings
 from demo.page.files import figures, meta_of, recorded_ops
 from demo.page.session import Scenario, Session, Talk
-from demo.page.wire import Op, Updates, notice_op, reset_op, turn_op
+from demo.page.wire import Op, Updates, load_op, notice_op, reset_op, turn_op
 from demo.persona_map import persona_map
 from demo.plot_marks import PlotMarks
-from demo.turns import ALL_BRANCHES, TurnSettings
+from demo.turns import ALL_BRANCHES, BRANCHES, TurnSettings
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +67,7 @@ class Actions:
         """Answer `text` as turn `at`, in place of that turn and all after it. settings: those of `values` unless given."""
         talk, cap = session.talk, cap_values(values)
         conversation = talk.conversation
-        updates = Updates(conversation)
+        updates = Updates(conversation, lambda: self.engine.load.running // len(BRANCHES))
         try:
             if talk.watch_only:
                 raise UserError(
@@ -76,12 +76,18 @@ class Actions:
                 )
             updates.say({"op": "marks", "figures": figures(plot_marks(self.axis, cap))})
             settings = settings or read_settings(self.axis, at, values)
-            events = conversation.send(self.engine, text, settings, at)
+            session.claim(talk)
+            try:
+                events = conversation.send(self.engine, text, settings, at)
+            except UserError:
+                session.release(talk)
+                raise
         except UserError as error:
             updates.say(notice_op(str(error), "error"))
-            yield updates.take(), gr.skip(), *_IDLE
+            idle = _IDLE if session.running is not talk else (gr.skip(), gr.skip())
+            yield updates.take(), gr.skip(), *idle
             return
-        talk.system_prompt, session.running = settings.system_prompt, talk
+        talk.system_prompt = settings.system_prompt
         updates.say({"op": "turn_start", "turn": at, "user": text, "branches": list(settings.branches)})
         yield updates.take(), "", *_BUSY
         try:
@@ -89,6 +95,7 @@ class Actions:
                 for event in events:
                     updates.add([event])
                     if updates.due and session.talk is talk:
+                        updates.say(load_op(self.engine.load))
                         yield updates.take(), gr.skip(), gr.skip(), gr.skip()
         except Exception as error:
             log.error("turn failed: %s", type(error).__name__)
@@ -96,14 +103,16 @@ class Actions:
             yield self.reset(session, cap, notice_op(reason, "error")), text, *_IDLE
             return
         finally:
-            session.running = None
+            session.release(talk)
         if session.gone:
             self.forget([talk])  # once more, for the turn has just put its caches back
         if session.talk is not talk:
             yield gr.skip(), gr.skip(), *_IDLE
             return
         line = talk.next_line()
-        updates.say(turn_op(conversation, at), {"op": "talks", **session.overview()})
+        updates.say(
+            turn_op(conversation, at), {"op": "talks", **session.overview()}, load_op(self.engine.load)
+        )
         yield updates.take(), line, *_IDLE
 
     def stop(self, session: Session) -> None:

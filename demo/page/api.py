@@ -132,7 +132,7 @@ def _conversation(history: Sequence[dict[str, str]]) -> Conversation:
 
 
 def add_api(api: Api, concurrency_id: str) -> None:
-    """Declare the endpoints in the current Gradio context; those that run the model wait in its queue."""
+    """Declare the endpoints in the current Gradio context; those that run the model do so beside all others."""
     gr.api(api.info, api_name="info", queue=False)
     for endpoint in (api.reply, api.read):
-        gr.api(endpoint, api_name=endpoint.__name__, concurrency_id=concurrency_id, concurrency_limit=1)
+        gr.api(endpoint, api_name=endpoint.__name__, concurrency_id=concurrency_id, concurrency_limit=None)

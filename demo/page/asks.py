@@ -170,7 +170,7 @@ class Asks:
         settings = replace(read_settings(self.actions.axis, 0, values), system_prompt=talk.system_prompt)
         talk.conversation.turns = list(turns)
         self.actions.switch(session, talk)
-        session.running = talk
+        session.claim(talk)
         try:
             yield (
                 self.actions.reset(session, cap_values(values)),
@@ -186,7 +186,7 @@ class Asks:
                 if session.talk is talk:
                     yield updates.take(), gr.skip(), gr.skip(), gr.skip()
         finally:
-            session.running = None
+            session.release(talk)
         yield gr.skip(), gr.skip(), gr.update(visible=True), gr.update(visible=False)
 
     def _save(self, session: Session, kind: str, cap: Any) -> str:

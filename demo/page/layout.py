@@ -20,8 +20,10 @@ from demo.page.session import Scenario, Session
 from demo.page.stage import STATIC_DIR, plotly_head, stage
 
 TITLE = "Persona drift, live"
-# All events that run the model share one queue, so that turns wait for each other and not in the engine.
+# Turns of all visitors run side by side; who must wait, waits in the engine, which knows for how many.
 MODEL_QUEUE = "model"
+# Every reply that is being written holds one of the server's threads.
+_THREADS = 256
 # On a phone the open settings would cover everything else, on a projector they take room from the replies.
 _CLOSE_SETTINGS_WHERE_NARROW = (
     "() => { if (innerWidth < 1360) document.querySelector('#settings .toggle-button')?.click() }"
@@ -125,6 +127,7 @@ def launch_options() -> dict[str, Any]:
         "show_error": True,
         "footer_links": [],
         "ssr_mode": False,
+        "max_threads": _THREADS,
     }
 
 
@@ -137,7 +140,7 @@ def _wire(page: gr.Blocks, actions: Actions, parts: Parts) -> None:
         "inputs": [parts.session, parts.message, *parts.controls.inputs()],
         "outputs": [parts.view, parts.message, parts.send, parts.stop],
         "concurrency_id": MODEL_QUEUE,
-        "concurrency_limit": 1,
+        "concurrency_limit": None,
     }
     asks = Asks(actions)
     everything = [parts.session, *parts.controls.inputs()]
@@ -146,7 +149,7 @@ def _wire(page: gr.Blocks, actions: Actions, parts: Parts) -> None:
     quick = [parts.view, parts.message, parts.controls.system_prompt]
     parts.view.select(asks.quick, everything, quick, concurrency_limit=None, **stage)
     parts.view.submit(
-        asks.slow, everything, answer["outputs"], concurrency_id=MODEL_QUEUE, concurrency_limit=1, **stage
+        asks.slow, everything, answer["outputs"], concurrency_id=MODEL_QUEUE, concurrency_limit=None, **stage
     )
     page.load(actions.open, [parts.session, *cap], parts.view, **private)
     page.load(None, js=_CLOSE_SETTINGS_WHERE_NARROW, api_visibility="private")

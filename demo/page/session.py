@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from demo.chat import Conversation
@@ -71,6 +72,7 @@ class Session:
         self.current = 0
         self.gone = False
         self.running: Talk | None = None
+        self._claims = Lock()
 
     def __deepcopy__(self, memo: object) -> Session:
         """A new session. Gradio copies a page's initial state for every visitor, and no two may share a chat."""
@@ -80,6 +82,19 @@ class Session:
     def talk(self) -> Talk:
         """The conversation that is shown."""
         return self.talks[self.current]
+
+    def claim(self, talk: Talk) -> None:
+        """A turn of this talk begins. Raises UserError while one is being answered already."""
+        with self._claims:
+            if self.running is talk:
+                raise UserError("A reply is still being written; stop it first.")
+            self.running = talk
+
+    def release(self, talk: Talk) -> None:
+        """Its turn is over."""
+        with self._claims:
+            if self.running is talk:
+                self.running = None
 
     def show(self, talk: Talk) -> list[Talk]:
         """Show `talk`, which may be new. An untouched empty chat makes room for it; so do the oldest ones when there are too

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from demo.chat import Conversation
-from demo.engine.protocol import Event, PromptEvent, WaitEvent
+from demo.engine.protocol import Event, Load, PromptEvent, WaitEvent
 from demo.page.prose import prose
 from demo.session_file import rounded, summary_json, token_json, turn_json
 from demo.turns import Reply, Token, Turn
@@ -19,6 +19,8 @@ from demo.turns import Reply, Token, Turn
 Op = dict[str, Any]
 # A viewer sees no difference beyond this. A model that is slower than this is followed step by step.
 UPDATES_PER_SECOND = 30
+# What one server can pass on without slowing the model down: a full room gets fewer and larger updates.
+_UPDATES_FOR_ALL = 90
 _PATIENCE = 4  # times as long for an update that only some branches have something for
 # Times and places of single tokens are for recordings: a page that is told live has both already.
 _RECORDED = ("m", "x")
@@ -73,11 +75,23 @@ def notice_op(text: str, level: str = "info") -> Op:
     return {"op": "notice", "text": text, "level": level}
 
 
+def load_op(load: Load) -> Op:
+    return {
+        "op": "load",
+        "running": load.running,
+        "waiting": load.waiting,
+        "mib": round(load.kv_bytes / 2**20),
+        "budget": round(load.kv_budget / 2**20),
+    }
+
+
 class Updates:
     """Numbers the stage's values and holds events back until an update is due."""
 
-    def __init__(self, conversation: Conversation) -> None:
+    def __init__(self, conversation: Conversation, listeners: Callable[[], int] = lambda: 1) -> None:
+        """listeners: how many conversations are being answered now."""
         self._conversation = conversation
+        self._listeners = listeners
         self._ops: list[Op] = []
         self._tokens: dict[str, list[Op]] = {}
         self._last = 0.0
@@ -112,7 +126,8 @@ class Updates:
         """Time for an update, and not in the middle of a decode step: no pane runs ahead of the other for long."""
         if self._urgent:
             return True
-        passed = (time.monotonic() - self._last) * UPDATES_PER_SECOND
+        rate = min(UPDATES_PER_SECOND, _UPDATES_FOR_ALL / max(1, self._listeners()))
+        passed = (time.monotonic() - self._last) * rate
         replies = self._conversation.turns[-1].replies
         complete = all(
             branch in self._tokens or reply.finish is not None for branch, reply in replies.items()

@@ -43,6 +43,7 @@ function makeStage(root, ask) {
     map.touch();
     layers.touch();
   });
+  const loadLine = root.querySelector(".load");
   const latestButton = root.querySelector(".latest");
   latestButton.addEventListener("click", () => pick(turns.length - 1, true));
 
@@ -200,6 +201,17 @@ function makeStage(root, ask) {
       pinned = false;
       put(op.turn, newTurn(op.user, op.branches ?? ["uncapped", "capped"]));
       for (const branch of BRANCHES) panes[branch].wait(op.turn);
+    },
+    waiting(op) {
+      for (const branch of BRANCHES) panes[branch].queue(op.turn, op.ahead);
+    },
+    // Of interest where others are there too.
+    load(op) {
+      const own = turns.some(turnIsLive) ? BRANCHES.filter((b) => !turns.at(-1).sides[b].absent).length : 0;
+      loadLine.hidden = op.waiting === 0 && op.running <= own;
+      loadLine.textContent =
+        `${op.running} replies are being written on this machine, ${op.waiting || "none"} waiting · ` +
+        `KV cache ${op.mib} of ${op.budget} MiB`;
     },
     prompt(op) {
       const side = turns[op.turn]?.sides[op.branch];

@@ -146,6 +146,14 @@ function makePane(root, branch, hooks) {
     pulse = entry.wait.animate(frames, timing);
   }
 
+  // Others come first: how many conversations, until this one's prompt is read.
+  function queue(index, ahead) {
+    const entry = sections.get(index);
+    if (!entry) return;
+    const others = ahead === 1 ? "1 conversation comes" : `${ahead} conversations come`;
+    entry.wait.textContent = ahead ? `waiting for room: ${others} first…` : "reading the prompt…";
+  }
+
   function stopPulse() {
     pulse?.cancel();
     pulse = null;
@@ -216,7 +224,7 @@ function makePane(root, branch, hooks) {
   }
 
   return {
-    pane, log, mount, appendTokens, settle, wait, standing, action, mark, reveal, light, flash, tokenAt, cut, clear,
+    pane, log, mount, appendTokens, settle, wait, queue, standing, action, mark, reveal, light, flash, tokenAt, cut, clear,
     userBubble,
   };
 }
