@@ -39,7 +39,8 @@ def clamp(hidden: Tensor, unit: Tensor, floor: Tensor, exempt: Tensor | None = N
     The arithmetic is float32 whatever the dtype of `hidden`. Positions that need no lift come back bit for bit.
     """
     hidden32 = hidden.float()
-    projection = hidden32 @ unit
+    # vecdot and not @: a matrix product rounds a row differently in different company.
+    projection = torch.linalg.vecdot(hidden32, unit)
     lift = (floor[:, None] - projection).clamp(min=0.0)
     if exempt is not None:
         lift = lift.masked_fill(exempt, 0.0)
@@ -132,7 +133,7 @@ class AxisHooks:
             self._lifts[index] = clamped.lift
             hidden, before, after = clamped.hidden, clamped.projection, clamped.projection + clamped.lift
         elif index == self.probe_layer:
-            before = after = hidden.float() @ unit
+            before = after = torch.linalg.vecdot(hidden.float(), unit)
         if index == self.probe_layer:
             self._before, self._after = before, after
             self._places = None if self.place is None else self.place(hidden[:, -1])

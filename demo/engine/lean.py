@@ -88,7 +88,7 @@ class LeanForward:
         self.name = f"lean, products {products.name}"
         self._blocks = [_block(layer, products) for layer in model.layers]
         head: nn.Linear = model.model.get_output_embeddings()
-        self._head = products(head.weight, head.bias)
+        self._head, self._vocabulary = products(head.weight, head.bias), head.out_features
 
     def watched_by(self, watch: Watch) -> LeanForward:
         """The same weights, read and clamped along another axis."""
@@ -110,7 +110,7 @@ class LeanForward:
             x = hooks.apply(index, x[:, None])[:, 0]
         ends = itertools.accumulate(counts)
         wanted = [end - 1 for part, end in zip(parts, ends, strict=True) if part.last]
-        logits = self._head(self._norm(x[wanted])) if wanted else x.new_empty((0, 0))
+        logits = self._head(self._norm(x[wanted])) if wanted else x.new_empty((0, self._vocabulary))
         return logits, self._watch.readings(hooks, parts)
 
     def _attend(

@@ -76,7 +76,9 @@ class PlainForward:
                 id(part): seen for part, seen in zip(group, zip(logits, readings, strict=True), strict=True)
             }
         wanted = [found[id(part)][0] for part in parts if part.last]
-        return torch.stack(wanted) if wanted else torch.empty(0), [found[id(part)][1] for part in parts]
+        size = self._model.model.config.get_text_config().vocab_size
+        logits = torch.stack(wanted) if wanted else torch.empty((0, size))
+        return logits, [found[id(part)][1] for part in parts]
 
     def _together(self, parts: Sequence[Part], slots: Slots) -> tuple[Tensor, list[PartReading]]:
         device = self._model.device

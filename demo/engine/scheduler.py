@@ -243,14 +243,17 @@ class Scheduler:
     def _took(self, work: Sequence[tuple[Row, Part]], readings: Sequence[PartReading]) -> None:
         """A pass is done: tell everyone what it showed."""
         seen = {id(row): reading for (row, _), reading in zip(work, readings, strict=True)}
-        for job in list(self._jobs):
+        said: list[tuple[Job, list[Event]]] = []
+        # All rows first: those that leave make others move, and a row must by then know what is in its slot.
+        for job in self._jobs:
             if job.decoding:
-                events: list[Event] = [row.token_event(seen[id(row)]) for row in job.rows if id(row) in seen]
-                self._leave(job, [row for row in job.rows if row.is_full], events)
+                said.append((job, [row.token_event(seen[id(row)]) for row in job.rows if id(row) in seen]))
                 continue
             for row in job.rows:
                 if id(row) in seen:
                     row.before += seen[id(row)].before
             if not job.waiting and not job.prompt_left:
                 job.decoding = True
-                job.put([row.prompt_event() for row in job.rows])
+                said.append((job, [row.prompt_event() for row in job.rows]))
+        for job, events in said:
+            self._leave(job, [row for row in job.rows if row.is_full], events)

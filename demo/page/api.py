@@ -7,7 +7,7 @@ Every call says all it needs, so nothing is kept between calls. A history is a l
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import gradio as gr
@@ -27,7 +27,7 @@ class Api:
     model_name: str
 
     def info(self) -> dict[str, Any]:
-        """Model, probe layer, cap and floors, and where each role stands on the axis (axis units)."""
+        """Model, probe layer, cap and floors, where each role stands on the axis (axis units), and how busy the engine is."""
         first, last = self.axis.cap_band
         roles = [role for role in self.axis.manifest.get("roles", []) if isinstance(role, dict)]
         return {
@@ -37,6 +37,7 @@ class Api:
             "cap": {"layers": [first, last], "floor": self.axis.cap_floor},
             "floors": list(self.axis.floors),
             "default_range": self.axis.default_range,
+            "load": asdict(self.engine.load),
             "roles": [{"name": role.get("name"), "projection": role.get("projection")} for role in roles],
         }
 
