@@ -11,13 +11,13 @@ except ImportError:  # Windows
     resource = None  # type: ignore[assignment]
 
 
-def resident_mib() -> float:
-    """Memory this process holds now, MiB (the peak where the system does not tell the current value)."""
+def resident_mib(pid: int | None = None) -> float:
+    """Memory a process holds now, MiB: this one (the peak where the system does not tell the current value), or another."""
     try:
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        pages = int(Path(f"/proc/{pid or 'self'}/statm").read_text().split()[1])
         return pages * resource.getpagesize() / 2**20
     except (OSError, AttributeError):
-        return peak_mib()
+        return peak_mib() if pid is None else float("nan")
 
 
 def peak_mib() -> float:

@@ -32,6 +32,12 @@ def watch_of(model: LoadedModel, axis) -> Watch:
     return Watch(model, axis, components.place)
 
 
+def skip_without_bfloat16() -> None:
+    capabilities = torch.cpu.get_capabilities()
+    if not capabilities.get("avx512_bf16") and not capabilities.get("amx_bf16"):
+        pytest.skip("this CPU has no bfloat16 products of its own")
+
+
 def ids_of(count: int, seed: int = 0) -> list[int]:
     return torch.randint(1000, 40000, (count,), generator=torch.Generator().manual_seed(seed)).tolist()
 
@@ -53,7 +59,12 @@ def play(way, model: LoadedModel, caps: list[Cap | None]):
     for step in range(3):
         rows = [s for s in range(3) if not (step == 1 and s == 1)]
         ran = {0: step, 1: step - (step == 2), 2: step}
-        go([Part(s, len(prompts[s]) + ran[s], ids_of(1, 10 * step + s), [False], caps[s]) for s in rows])
+        go(
+            [
+                Part(s, len(prompts[s]) + ran[s], ids_of(1, 10 * step + s), [False], caps[s], prompt=False)
+                for s in rows
+            ]
+        )
     return logits, seen
 
 
@@ -93,6 +104,7 @@ def test_an_inactive_cap_leaves_logits_bit_identical(axis, dtype):
 
 def test_in_bfloat16_a_row_gets_the_same_bits_alone_and_in_company(axis):
     """float32 products of few and of many rows round differently; those of bfloat16 on this kind of CPU do not."""
+    skip_without_bfloat16()
     model = load_model(dtype="bfloat16", device="cpu")
     lean = LeanForward(model, watch_of(model, axis))
     found = []
@@ -101,12 +113,27 @@ def test_in_bfloat16_a_row_gets_the_same_bits_alone_and_in_company(axis):
         slots.reserve(company + 1, 64)
         for slot in range(company + 1):
             lean.run([Part(slot, 0, ids_of(10 + slot, slot), [False] * (10 + slot))], slots)
-        step = [Part(slot, 10 + slot, ids_of(1, 99 + slot), [False]) for slot in range(company + 1)]
+        step = [Part(n, 10 + n, ids_of(1, 99 + n), [False], prompt=False) for n in range(company + 1)]
         found.append(lean.run(step, slots)[0][0])
     if not torch.cpu.get_capabilities().get("avx512_bf16") and not torch.cpu.get_capabilities().get(
         "amx_bf16"
     ):
         pytest.skip("this CPU has no bfloat16 products of its own")
+    assert all(torch.equal(found[0], other) for other in found[1:])
+
+
+def test_in_bfloat16_it_does_not_matter_how_a_prompt_is_cut(axis):
+    skip_without_bfloat16()
+    model = load_model(dtype="bfloat16", device="cpu")
+    lean, ids = LeanForward(model, watch_of(model, axis)), ids_of(45)
+    cap, found = make_cap(axis, *BAND, "p50"), []
+    for cut in (45, 1, 2, 7, 13, 33, 44):
+        slots = Slots(len(model.layers))
+        slots.reserve(1, 64)
+        for start in range(0, 45, cut):
+            part = ids[start : start + cut]
+            logits = lean.run([Part(0, start, part, [False] * len(part), cap)], slots)[0]
+        found.append(logits)
     assert all(torch.equal(found[0], other) for other in found[1:])
 
 

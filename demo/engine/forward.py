@@ -56,6 +56,6 @@ def difference(model: LoadedModel, one: Forward, other: Forward) -> float:
         slots = Slots(len(model.layers))
         slots.reserve(1, _PROBE_TOKENS)
         first, _ = way.run([Part(0, 0, ids[:-1], [True] * (len(ids) - 1))], slots)
-        second, _ = way.run([Part(0, len(ids) - 1, ids[-1:], [True])], slots)
+        second, _ = way.run([Part(0, len(ids) - 1, ids[-1:], [True], prompt=False)], slots)
         found.append(torch.cat([first, second]).float())
     return float((found[0] - found[1]).abs().max() / found[1].abs().max())

@@ -22,6 +22,9 @@ from demo.engine.passes import Part, PartReading, Watch
 from demo.engine.slots import SlotLayer, Slots, rounded_up, visible
 from demo.models import LoadedModel
 
+# Attention of fewer queries than this is summed in another order: the last few tokens of a prompt would get other bits than the same
+# tokens in the middle of a chunk.
+_LEAST_QUERIES = 8
 # Pre-norm blocks of exactly this shape; Qwen 3 also normalises queries and keys.
 FAMILY = ("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM")
 
@@ -55,8 +58,8 @@ class Block:
 
 @dataclass(slots=True)
 class Layout:
-    """Where the tokens of a pass lie: parts one after the other. single: places of parts of one token, which attend all at once;
-    longer: the other parts, with their first place and mask [tokens, columns]; whole: one token of every slot, in order."""
+    """Where the tokens of a pass lie: parts one after the other. single: places of tokens that were drawn, which attend all at once;
+    longer: parts of prompts, with their first place and mask [tokens, columns]; whole: one token of every slot, in order."""
 
     slots: Tensor
     positions: Tensor
@@ -137,10 +140,14 @@ class LeanForward:
             spread[at.single_slots] = query[at.single]
             found[at.single] = self._attend_single(cache, spread, at)[at.single_slots]
         for part, first, mask in at.longer:
-            past = cache.keys[part.slot, None, :, : part.end], cache.values[part.slot, None, :, : part.end]
-            own = query[None, first : first + len(part.ids)].transpose(1, 2)
-            seen = functional.scaled_dot_product_attention(own, *past, attn_mask=mask, enable_gqa=True)
-            found[first : first + len(part.ids)] = seen[0].transpose(0, 1)
+            # Whole steps of columns: the same token then gets the same bits however its prompt is cut into chunks.
+            keys, values = (x[part.slot, None, :, : mask.shape[1]] for x in (cache.keys, cache.values))
+            own = query[first : first + len(part.ids)]
+            if len(own) < len(mask):
+                own = torch.cat([own, own[-1:].expand(len(mask) - len(own), -1, -1)])
+            own = own[None].transpose(1, 2)
+            seen = functional.scaled_dot_product_attention(own, keys, values, attn_mask=mask, enable_gqa=True)
+            found[first : first + len(part.ids)] = seen[0].transpose(0, 1)[: len(part.ids)]
         return found.flatten(1)
 
     def _attend_single(self, cache: SlotLayer, query: Tensor, at: Layout) -> Tensor:
@@ -160,8 +167,8 @@ def _layout(parts: Sequence[Part]) -> Layout:
     positions = [place for part in parts for place in range(part.start, part.end)]
     firsts = itertools.accumulate((len(part.ids) for part in parts), initial=0)
     placed = list(zip(parts, firsts, strict=False))
-    single = [(part, first) for part, first in placed if len(part.ids) == 1]
-    longer = [(part, first, _causal(part)) for part, first in placed if len(part.ids) > 1]
+    single = [(part, first) for part, first in placed if not part.prompt]
+    longer = [(part, first, _causal(part)) for part, first in placed if part.prompt]
     lengths = [0] * (1 + max((part.slot for part, _ in single), default=-1))
     for part, _ in single:
         lengths[part.slot] = part.end
@@ -179,9 +186,11 @@ def _layout(parts: Sequence[Part]) -> Layout:
 
 
 def _causal(part: Part) -> Tensor:
-    """[tokens, columns] bool: each token sees what came before it, and itself."""
-    columns = torch.arange(part.end)
-    return columns[None, :] <= columns[part.start :, None]
+    """[tokens, columns] bool: each token sees what came before it, and itself. The last token stands for those that are missing in
+    a very short part."""
+    columns = torch.arange(rounded_up(part.end))
+    places = torch.arange(part.start, max(part.end, part.start + _LEAST_QUERIES)).clamp(max=part.end - 1)
+    return columns[None, :] <= places[:, None]
 
 
 def _norm(module: Any) -> Norm:

@@ -21,7 +21,8 @@ from demo.steering import Push
 class Part:
     """What one row runs in a pass: `ids` after the `start` tokens that its slot holds.
 
-    exempt: per token, whether the clamp leaves it alone; last: whether the logits after the last token are wanted.
+    exempt: per token, whether the clamp leaves it alone; last: whether the logits after the last token are wanted; prompt: whether
+    these are tokens of a prompt, not the one that was drawn last.
     """
 
     slot: int
@@ -31,6 +32,7 @@ class Part:
     cap: Cap | None = None
     steer: Steer | None = None
     last: bool = True
+    prompt: bool = True
     floors: dict[int, float] = field(init=False)
 
     def __post_init__(self) -> None:

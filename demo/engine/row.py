@@ -87,15 +87,15 @@ class Row:
         start, end = self.ran, min(self.ran + most, len(self.chat.ids))
         exempt = [owner < 0 for owner in self.chat.owner[start:end]]
         last = end == len(self.chat.ids)
-        return self._part(self.chat.ids[start:end], exempt, last)
+        return self._part(self.chat.ids[start:end], exempt, last, True)
 
     def token_part(self) -> Part:
         """The pending token."""
         assert self.pending is not None  # a row is only run with a drawn token
-        return self._part([self.pending], [self.pending_is_special], True)
+        return self._part([self.pending], [self.pending_is_special], True, False)
 
-    def _part(self, ids: list[int], exempt: list[bool], last: bool) -> Part:
-        return Part(self.slot, self.ran, ids, exempt, self.request.cap, self.request.steer, last)
+    def _part(self, ids: list[int], exempt: list[bool], last: bool, prompt: bool) -> Part:
+        return Part(self.slot, self.ran, ids, exempt, self.request.cap, self.request.steer, last, prompt)
 
     def draw(self) -> Draw:
         """How the next token is to be drawn."""
