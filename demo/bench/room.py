@@ -1,4 +1,4 @@
-"""python -m demo.bench_room: a room full of visitors on the real page, for minutes.
+"""python -m demo.bench.room: a room full of visitors on the real page, for minutes.
 
 Starts `python app.py`, has every conversation of a small set answered alone (greedily), then lets many visitors have them at once
 through the page's own endpoints: some stop a reply, some vanish in the middle of one. Every reply that was let finish must be the one
@@ -26,11 +26,11 @@ from typing import Any
 
 from gradio_client import Client
 
-from demo.bench import MESSAGES
+from demo.bench.pair import MESSAGES
 from demo.memory import resident_mib
 from demo.turns import BRANCHES
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parent.parent.parent
 STUCK_S = 120.0  # without an update
 SETTLED_MIN = 3.0  # from then on memory should stay as it is
 # Arguments of /send after the message and the system prompt: temperature, top-p, repetition penalty, tokens.
@@ -203,7 +203,7 @@ def summary(seen: Seen, visitors: int, minutes: float) -> dict[str, Any]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m demo.bench_room", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m demo.bench.room", description=__doc__)
     parser.add_argument("--visitors", type=int, default=30, help="at once (default: %(default)s)")
     parser.add_argument("--minutes", type=float, default=15, help="default: %(default)s")
     parser.add_argument("--tokens", type=int, default=48, help="most of a reply (default: %(default)s)")

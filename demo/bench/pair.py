@@ -1,17 +1,15 @@
-"""python -m demo.bench: what a side-by-side turn costs, measured three ways in one run.
+"""What one side-by-side turn costs, measured several ways in one run.
 
 (a) plain `model.generate`, one row; (b) the naive side by side: two generates one after the other, each re-reading the
-whole history, and a pass over each finished reply to read its projections; (c) this project's engine, one pair.
-Every reply has the same fixed length, the ways take turns, and medians are reported.
+whole history, and a pass over each finished reply to read its projections; (c) this project's engine, one pair; (d) the
+same engine, one row. Every reply has the same fixed length, the ways take turns, and medians are reported.
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import statistics
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -24,9 +22,8 @@ from transformers.generation.streamers import BaseStreamer
 from demo.axis import AssistantAxis, load_axis
 from demo.capping import AxisHooks
 from demo.chat import Conversation
-from demo.engine.protocol import Cap, Message, Sampling, TokenEvent
+from demo.engine.protocol import Cap, Message, Request, Sampling, TokenEvent
 from demo.engine.transformers_engine import TransformersEngine, stop_tokens
-from demo.errors import UserError
 from demo.models import DEFAULT_MODEL, LoadedModel, load_model
 from demo.progress import ProgressLine
 from demo.spans import render_chat
@@ -49,6 +46,7 @@ MESSAGES = (
 class Timings:
     """Seconds, one entry per measurement."""
 
+    plain_step: list[float] = field(default_factory=list)
     single_step: list[float] = field(default_factory=list)
     pair_step: list[float] = field(default_factory=list)
     naive_turn: dict[int, list[float]] = field(default_factory=dict)
@@ -121,6 +119,15 @@ class Bench:
                 times.append(time.perf_counter())
         return times
 
+    def single_turn(self, text: str) -> list[float]:
+        """Times of each decode step of one uncapped row."""
+        request = Request("single", (Message(role="user", content=text),), self.sampling)
+        times = [
+            time.perf_counter() for event in self.engine.stream([request]) if isinstance(event, TokenEvent)
+        ]
+        self.engine.forget(["single"])
+        return times
+
 
 def measure(bench: Bench, turns: int, repeats: int) -> Timings:
     """`repeats` conversations of `turns` turns, after one warm-up of each way."""
@@ -142,10 +149,11 @@ def measure(bench: Bench, turns: int, repeats: int) -> Timings:
                 timings.pair_turn.setdefault(turn, []).append(times[-1] - times[0])
                 timings.first_token.setdefault(turn, []).append(times[1] - times[0])
             if turn == 1:
-                timings.pair_step += _gaps(times[1:])
+                timings.pair_step += gaps(times[1:])
                 clock = Clock()
                 bench.generate(first, clock)
-                timings.single_step += _gaps(clock.times[1:])
+                timings.plain_step += gaps(clock.times[1:])
+                timings.single_step += gaps(bench.single_turn(text))
         bench.engine.forget([conversation.branch_id(branch) for branch in BRANCHES])
     progress.update(1.0)
     return timings
@@ -154,6 +162,7 @@ def measure(bench: Bench, turns: int, repeats: int) -> Timings:
 def summary(timings: Timings, turns: int) -> dict[str, float]:
     """Medians in milliseconds and the ratios made of them."""
     ms: dict[str, float] = {
+        "plain_step_ms": _median_ms(timings.plain_step),
         "single_step_ms": _median_ms(timings.single_step),
         "pair_step_ms": _median_ms(timings.pair_step),
     }
@@ -162,6 +171,7 @@ def summary(timings: Timings, turns: int) -> dict[str, float]:
         ms[f"pair_turn{turn}_ms"] = _median_ms(timings.pair_turn[turn])
         ms[f"ttft{turn}_ms"] = _median_ms(timings.first_token[turn])
     return {
+        "pair_vs_plain": ms["pair_step_ms"] / ms["plain_step_ms"],
         "pair_vs_single": ms["pair_step_ms"] / ms["single_step_ms"],
         f"turn{turns}_vs_naive": ms[f"naive_turn{turns}_ms"] / ms[f"pair_turn{turns}_ms"],
         f"ttft{turns}_vs_ttft1": ms[f"ttft{turns}_ms"] / ms["ttft1_ms"],
@@ -169,7 +179,7 @@ def summary(timings: Timings, turns: int) -> dict[str, float]:
     }
 
 
-def _gaps(times: Sequence[float]) -> list[float]:
+def gaps(times: Sequence[float]) -> list[float]:
     return [after - before for before, after in itertools.pairwise(times)]
 
 
@@ -200,35 +210,3 @@ def make_bench(options: argparse.Namespace) -> Bench:
     axis.check_model(model)
     engine = TransformersEngine(model, axis, fixed_length=True)
     return Bench(model, axis, engine, make_cap(axis, *axis.cap_band, axis.cap_floor), sampling)
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m demo.bench", description=__doc__)
-    add_model_options(parser)
-    parser.add_argument("--repeats", type=int, default=5, help="conversations (default: %(default)s)")
-    parser.add_argument("--turns", type=int, default=8, choices=range(2, 9), help="default: %(default)s")
-    options = parser.parse_args(arguments)
-    try:
-        bench = make_bench(options)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    figures = summary(measure(bench, options.turns, options.repeats), options.turns)
-    about = {
-        "model": bench.model.spec,
-        "device": str(bench.model.device),
-        "dtype": bench.model.dtype_reason,
-        "forward": bench.engine.forward.name,
-        "tokens": options.tokens,
-        "repeats": options.repeats,
-    }
-    print(", ".join(f"{name} {value}" for name, value in about.items()))
-    for name, value in figures.items():
-        print(f"  {name:18}" + (f"{value:9.1f} ms" if name.endswith("_ms") else f"{value:9.2f} x"))
-    if options.json:
-        options.json.write_text(json.dumps({**figures, "about": about}, indent=1) + "\n")
-    return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

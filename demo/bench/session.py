@@ -1,4 +1,4 @@
-"""python -m demo.bench_session: a long conversation, turn by turn: time per token and memory.
+"""python -m demo.bench.session: a long conversation, turn by turn: time per token and memory.
 
 A step over a longer context costs more attention and nothing else, and memory grows by the KV cache of the new tokens.
 """
@@ -12,7 +12,7 @@ import statistics
 import sys
 from collections.abc import Sequence
 
-from demo.bench import MESSAGES, Bench, add_model_options, make_bench
+from demo.bench.pair import MESSAGES, Bench, add_model_options, make_bench
 from demo.chat import Conversation
 from demo.errors import UserError
 from demo.memory import resident_mib
@@ -40,7 +40,7 @@ def run(bench: Bench, turns: int) -> list[dict[str, float]]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m demo.bench_session", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m demo.bench.session", description=__doc__)
     add_model_options(parser)
     parser.add_argument("--turns", type=int, default=20)
     options = parser.parse_args(arguments)
