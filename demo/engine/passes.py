@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -65,16 +65,16 @@ class Forward(Protocol):
         ...
 
 
-@dataclass(frozen=True)
 class Watch:
     """Makes the hooks of a pass from what its parts ask for, and axis units from what they saw."""
 
-    model: LoadedModel
-    axis: AssistantAxis
-    place: Callable[[Tensor], Tensor] | None
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "unit", self.axis.unit.to(self.model.device))
+    def __init__(
+        self, model: LoadedModel, axis: AssistantAxis, place: Callable[[Tensor], Tensor] | None
+    ) -> None:
+        """place: reads more off the probe layer, see `AxisHooks`."""
+        self.axis, self.place = axis, place
+        self._layers = model.layers
+        self._unit = axis.unit.to(model.device)
 
     def hooks(
         self, parts: Sequence[Part], repeat: Sequence[int], exempt: Sequence[Sequence[bool]]
@@ -88,8 +88,8 @@ class Watch:
         for layer in {part.steer.layer for part in parts if part.steer}:
             alphas = (p.steer.alpha if p.steer and p.steer.layer == layer else 0.0 for p in parts)
             pushes[layer] = Push(self.axis.direction[layer], torch.tensor(_spread(alphas, repeat)))
-        unit: Tensor = getattr(self, "unit")  # noqa: B009
-        hooks = AxisHooks(self.model.layers, unit, self.axis.probe_layer, floors, pushes, place=self.place)
+        probe = self.axis.probe_layer
+        hooks = AxisHooks(self._layers, self._unit, probe, floors, pushes, place=self.place)
         hooks.exempt = torch.tensor(exempt)
         return hooks
 
@@ -123,5 +123,5 @@ class Watch:
         ]
 
 
-def _spread(values, repeat: Sequence[int]) -> list[float]:
+def _spread(values: Iterable[float], repeat: Sequence[int]) -> list[float]:
     return [value for value, times in zip(values, repeat, strict=True) for _ in range(times)]
