@@ -160,6 +160,23 @@ def test_the_memory_bound_holds_and_what_never_fits_is_refused(model, axis):
     assert said(engine.stream(pair(axis, "after", "cats", 3)))
 
 
+def test_a_long_conversation_that_has_ended_gives_its_room_back(model, axis):
+    budget = 2 * rounded_up(320) * token_bytes(model)
+    engine = TransformersEngine(model, axis, kv_budget=budget)
+    passes = Passes(engine)
+    long = engine.stream(pair(axis, "long", "cats", 270))
+    assert isinstance(next(long), PromptEvent)
+    short = [engine.stream(pair(axis, name, topic, 6)) for name, topic in zip("abc", TOPICS, strict=False)]
+    assert [type(next(stream)) for stream in short] == [WaitEvent] * 3
+    long.close()
+    events = [list(stream) for stream in short]
+    assert all(said(found) for found in events)
+    assert max(passes.held) <= budget
+    assert max(passes.decoding) == 6, (
+        "all three at once: they would not fit into slots as long as the long one's"
+    )
+
+
 def test_what_is_the_same_is_read_once(model, axis):
     engine = TransformersEngine(model, axis)
     passes = Passes(engine)

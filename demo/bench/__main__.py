@@ -19,6 +19,8 @@ from demo.bench.context import contexts
 from demo.bench.llama_cpp import llama_cpp
 from demo.bench.pair import add_model_options, make_bench, measure, summary
 from demo.bench.report import write_report
+from demo.engine.forward import difference
+from demo.engine.transformers_engine import TransformersEngine
 from demo.errors import UserError
 from demo.memory import peak_mib
 
@@ -53,6 +55,11 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
             "forward": bench.engine.forward.name,
             "tokens": options.tokens,
             "repeats": options.repeats,
+            "logit_difference": difference(
+                bench.model,
+                bench.engine.forward,
+                TransformersEngine(bench.model, bench.axis, lean=False).forward,
+            ),
         }
     }
     if "pair" in parts:

@@ -37,8 +37,8 @@ def _lines(figures: dict[str, Any]) -> Iterator[str]:
     yield "# How fast"
     yield ""
     yield (
-        f"{about['model']} on {about['device']}; {about['dtype']}; forward pass: {about['forward']}; replies of {about['tokens']} "
-        "tokens. Made by `python -m demo.bench --write docs`; ratios are of times taken in one run, by turns, and medians. Times differ "
+        f"{about['model']} on {about['device']}; {about['dtype']}; forward pass: {about['forward']}, whose logits differ from those of the "
+        f"model's own modules by at most {about['logit_difference']:.1g} of the largest; replies of {about['tokens']} tokens. Made by `python -m demo.bench --write docs`; ratios are of times taken in one run, by turns, and medians. Times differ "
         "from machine to machine: run it on yours."
     )
     yield ""

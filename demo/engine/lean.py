@@ -25,6 +25,8 @@ from demo.models import LoadedModel
 # Attention of fewer queries than this is summed in another order: the last few tokens of a prompt would get other bits than the same
 # tokens in the middle of a chunk.
 _LEAST_QUERIES = 8
+# The same for heads that share keys: a reply's tokens get the bits that they would get as part of a prompt.
+_LEAST_GROUP = 4
 # Pre-norm blocks of exactly this shape; Qwen 3 also normalises queries and keys.
 FAMILY = ("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM")
 
@@ -153,13 +155,17 @@ class LeanForward:
     def _attend_single(self, cache: SlotLayer, query: Tensor, at: Layout) -> Tensor:
         """Attention of one token of each slot [slots, heads, head_dim]: heads that share keys are queries of one head, so that no
         key is repeated."""
+        groups = query.view(len(query), self._kv_heads, -1, self._size)
+        count = groups.shape[2]
+        if count < _LEAST_GROUP:
+            groups = torch.cat([groups, groups[:, :, -1:].expand(-1, -1, _LEAST_GROUP - count, -1)], dim=2)
         seen = functional.scaled_dot_product_attention(
-            query.view(len(query), self._kv_heads, -1, self._size),
+            groups,
             cache.keys[: len(query), :, : at.columns],
             cache.values[: len(query), :, : at.columns],
             attn_mask=at.mask,
         )
-        return seen.reshape(query.shape)
+        return seen[:, :, :count].reshape(query.shape)
 
 
 def _layout(parts: Sequence[Part]) -> Layout:

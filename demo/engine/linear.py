@@ -21,6 +21,8 @@ FEW = range(2, 4)  # a single row is a product of its own kind, which weight-fir
 # A way of its own for few rows must be worth it: one way for all gives a row the same bits alone and in company.
 _WORTH = 0.8
 _TRIALS = 7
+# oneDNN takes longer for fewer rows than for these, and sums a single one in another order than the same row in company.
+_LEAST_ROWS = 4
 
 
 def plain(weight: Tensor, bias: Tensor | None) -> Product:
@@ -43,9 +45,10 @@ def laid_out(weight: Tensor, bias: Tensor | None) -> Product:
     run = torch.ops.mkldnn._linear_pointwise
 
     def product(x: Tensor) -> Tensor:
-        if x.shape[0] == 1:  # a single row is summed in another order than the same row in company
-            return run(x.repeat(2, 1), packed, bias, "none", [], "")[:1]
-        return run(x, packed, bias, "none", [], "")
+        rows = x.shape[0]
+        if rows >= _LEAST_ROWS:
+            return run(x, packed, bias, "none", [], "")
+        return run(functional.pad(x, (0, 0, 0, _LEAST_ROWS - rows)), packed, bias, "none", [], "")[:rows]
 
     return product
 
@@ -58,7 +61,7 @@ MAKERS: dict[str, Callable[[Tensor, Tensor | None], Product]] = {
 
 
 class Products:
-    """The ways that are fastest on this machine: `few` for 2 or 3 rows, `many` for any other number."""
+    """The ways to use on this machine: `few` for 2 or 3 rows, `many` for any other number."""
 
     def __init__(self, samples: Sequence[Tensor], total_bytes: int) -> None:
         """samples: weight matrices to measure on; total_bytes: of all the model's matrices."""
@@ -66,10 +69,16 @@ class Products:
             name: make for name, make in MAKERS.items() if name != "laid out" or total_bytes <= MOST_BYTES
         }
         many = _seconds(samples, 16, {name: make for name, make in ways.items() if name != "weight-first"})
-        few = _seconds(samples, FEW[0], ways)
         self.many = min(many, key=lambda name: many[name])
-        best = min(few, key=lambda name: few[name])
-        self.few = best if few[best] < _WORTH * few[self.many] else self.many
+        self.few = self.many
+        if samples[0].dtype != torch.float32 and "laid out" in many:
+            # Nothing is faster by more than a busy moment's chance, which must not decide what bits a row gets.
+            self.few = self.many = "laid out"
+        else:
+            few = _seconds(samples, FEW[0], ways)
+            best = min(few, key=lambda name: few[name])
+            if few[best] < _WORTH * few[self.many]:
+                self.few = best
 
     def __call__(self, weight: Tensor, bias: Tensor | None = None) -> Product:
         """The product with this matrix, [out, in]."""

@@ -14,14 +14,25 @@ from demo.engine.slots import SlotLayer, Slots, rounded_up, visible
 from demo.models import LoadedModel
 
 
+class _Places:
+    """Where the tokens of one call lie, made once for all layers: on a GPU each of these takes a transfer."""
+
+    def __init__(self, parts: Sequence[Part], columns: int, device: torch.device) -> None:
+        self.parts, self.columns = parts, columns
+        self.slots = torch.tensor([part.slot for part in parts], device=device)
+        self.starts = torch.tensor([part.start for part in parts], device=device)
+        in_order = [part.slot for part in parts] == list(range(len(parts)))
+        self.own: Any = slice(len(parts)) if in_order else self.slots
+
+
 class _Window(CacheLayerMixin):
     """One layer's slots as transformers' cache sees them in one call: the parts' slots, written where each part stands."""
 
     is_sliding = False
 
-    def __init__(self, cache: SlotLayer, parts: Sequence[Part], columns: int) -> None:
+    def __init__(self, cache: SlotLayer, at: _Places) -> None:
         super().__init__()
-        self._cache, self._parts, self._columns = cache, parts, columns
+        self._cache, self._at, self._first = cache, at, at.parts[0]
         self.is_initialized = True
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None: ...
@@ -29,28 +40,22 @@ class _Window(CacheLayerMixin):
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
     ) -> tuple[Tensor, Tensor]:
-        cache, parts = self._cache, self._parts
+        cache, at, first = self._cache, self._at, self._first
         cache.like(key_states[0], value_states[0])
-        if len(parts) == 1:
-            slot, start, end = parts[0].slot, parts[0].start, parts[0].end
+        if len(at.parts) == 1:
+            slot, start, end = first.slot, first.start, first.end
             cache.keys[slot, :, start:end] = key_states[0]
             cache.values[slot, :, start:end] = value_states[0]
             return cache.keys[slot, None, :, :end], cache.values[slot, None, :, :end]
-        slots = torch.tensor([part.slot for part in parts], device=key_states.device)
-        columns = torch.tensor([part.start for part in parts], device=key_states.device)
-        cache.keys[slots, :, columns] = key_states[:, :, 0]
-        cache.values[slots, :, columns] = value_states[:, :, 0]
-        if slots.tolist() == list(range(len(parts))):
-            own: Any = slice(len(parts))
-        else:
-            own = slots
-        return cache.keys[own, :, : self._columns], cache.values[own, :, : self._columns]
+        cache.keys[at.slots, :, at.starts] = key_states[:, :, 0]
+        cache.values[at.slots, :, at.starts] = value_states[:, :, 0]
+        return cache.keys[at.own, :, : at.columns], cache.values[at.own, :, : at.columns]
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        return self._parts[0].start + query_length, 0
+        return self._first.start + query_length, 0
 
     def get_seq_length(self) -> int:
-        return self._parts[0].start
+        return self._first.start
 
     def get_max_length(self) -> int:
         return -1
@@ -83,7 +88,8 @@ class PlainForward:
     def _together(self, parts: Sequence[Part], slots: Slots) -> tuple[Tensor, list[PartReading]]:
         device = self._model.device
         columns = rounded_up(max(part.end for part in parts))
-        cache = Cache(layers=[_Window(layer, parts, columns) for layer in slots.layers])
+        at = _Places(parts, columns, device)
+        cache = Cache(layers=[_Window(layer, at) for layer in slots.layers])
         places = [list(range(part.start, part.end)) for part in parts]
         hooks = self._watch.hooks(parts, [1] * len(parts), [part.exempt for part in parts])
         mask = None

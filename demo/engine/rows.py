@@ -12,9 +12,6 @@ from demo.engine.sampling import draw_rows
 from demo.engine.slots import Slots, rounded_up
 from demo.engine.store import BranchStore, common_prefix
 
-# Slots are given back to a batch that is no longer as large: attention looks at all slots up to the last one taken.
-_SPARSE = 0.5
-
 
 class RunningRows:
     """Rows with a slot each. One thread at a time."""
@@ -30,8 +27,7 @@ class RunningRows:
     def bring_in(self, row: Row) -> None:
         """Give a row a slot, and whatever of its prompt is known already: from its own last turn, from another branch that began
         alike, or from a row that is running now."""
-        taken = {other.slot for other in self.rows}
-        row.slot = next(slot for slot in range(len(self.rows) + 1) if slot not in taken)
+        row.slot = len(self.rows)
         self._slots.reserve(len(self.rows) + 1, self.columns([row]))
         # At least one token must run, for its logits.
         most = len(row.chat.ids) - 1
@@ -85,11 +81,12 @@ class RunningRows:
                 self._store.put(row.request.branch, row.to_cache(*self._slots.saved(row.slot, row.ran)))
             self._close_up()
 
+    def tighten(self, slots: int, columns: int) -> None:
+        """Give back what lies beyond so many slots and columns, which must be enough for the rows that are here."""
+        self._slots.fit(slots, columns)
+
     def _close_up(self) -> None:
-        """Move rows down into free slots once most of those up to the last one taken are free."""
-        top = max((row.slot for row in self.rows), default=-1) + 1
-        if len(self.rows) >= _SPARSE * top:
-            return
+        """Move rows down into free slots, so that a pass looks at no more of them than there are rows."""
         free = sorted(set(range(len(self.rows))) - {row.slot for row in self.rows})
         high = [row for row in self.rows if row.slot >= len(self.rows)]
         for slot, row in zip(free, high, strict=True):

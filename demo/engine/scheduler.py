@@ -7,6 +7,7 @@ up the others for longer than one chunk takes, and nobody waits for another conv
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from threading import Condition, Lock, Thread, main_thread
@@ -23,6 +24,7 @@ from demo.errors import UserError
 _PATIENCE = 1.0  # seconds the worker waits for more before its thread ends
 # From so many shared tokens on it pays to wait until another row has read them.
 _WORTH_SHARING = 16
+_PAUSE = 0.01  # seconds
 _AHEAD = 16  # steps that the worker may be ahead of a reader
 _LONG = 4  # chunks: a prompt that is longer takes turns with the others
 
@@ -106,8 +108,14 @@ class Scheduler:
             work.fail(UserError("The program is closing."))
 
     def _step(self) -> None:
-        self._read_on()
-        self._turn()
+        try:
+            self._read_on()
+            if not self._turn() and self._own_thread:
+                time.sleep(_PAUSE)  # all readers are behind
+        except Exception as error:
+            # Whatever it was, rows are in an unknown state now; the next ones start clean.
+            for job in [*self._queue, *self._jobs]:
+                self._drop(job, error)
 
     def _tidy(self) -> None:
         """Nobody runs: memory that a crowd needed is given back."""
@@ -128,25 +136,22 @@ class Scheduler:
             with self._changed:
                 self._readings.remove(reading)
 
-    def _turn(self) -> None:
+    def _turn(self) -> bool:
+        """One pass, unless there is nothing to run; whether there was."""
         for job in [*self._queue, *self._jobs]:
             if job.left or job.cancel.is_set():
                 self._leave(job, job.rows, [])  # its outbox says the rest
         self._let_in()
         # One whose reader has fallen behind pauses, so that a stop takes effect on what the reader sees.
         decoding = [job for job in self._jobs if job.decoding and job.unread < _AHEAD]
-        try:
-            self._running.draw([row for job in decoding for row in job.rows])
-            for job in decoding:
-                stopped = [row for row in job.rows if row.wants_stop]
-                self._leave(job, stopped, [row.stop_event() for row in stopped])
-            work = [(row, row.token_part()) for job in decoding for row in job.rows] + self._prompt_parts()
-            if work:
-                self._took(work, self._running.run(work))
-        except Exception as error:
-            # Whatever it was, the rows of this pass are in an unknown state; the next ones start clean.
-            for job in list(self._jobs):
-                self._drop(job, error)
+        self._running.draw([row for job in decoding for row in job.rows])
+        for job in decoding:
+            stopped = [row for row in job.rows if row.wants_stop]
+            self._leave(job, stopped, [row.stop_event() for row in stopped])
+        work = [(row, row.token_part()) for job in decoding for row in job.rows] + self._prompt_parts()
+        if work:
+            self._took(work, self._running.run(work))
+        return bool(work or self._readings)
 
     # --- who is in
 
@@ -170,18 +175,20 @@ class Scheduler:
         """Whether there is room for this job now. Kept caches make room for running rows. Raises UserError when there never is."""
         inside = [row for other in self._jobs for row in other.rows]
         count, columns = len(inside) + len(job.rows), self._running.columns([*inside, *job.rows])
-        # Slots grow to the longest row, and never shrink while anybody runs.
-        needed = max(count, self._slots.slots) * max(columns, self._slots.columns) * self._room.token_bytes
+        needed = count * columns * self._room.token_bytes
         if not inside and needed > self._room.kv_bytes:
-            self._slots.clear()
-            needed = count * columns * self._room.token_bytes
-            if needed > self._room.kv_bytes:
-                raise UserError(
-                    f"This takes {needed / 2**30:.1f} GiB of KV cache and {self._room.kv_bytes / 2**30:.1f} GiB are allowed: "
-                    "ask for shorter replies, start a new chat, or start the program with a larger --kv-budget."
-                )
+            raise UserError(
+                f"This takes {needed / 2**30:.1f} GiB of KV cache and {self._room.kv_bytes / 2**30:.1f} GiB are allowed: "
+                "ask for shorter replies, start a new chat, or start the program with a larger --kv-budget."
+            )
         if inside and (count > self._room.rows or needed > self._room.kv_bytes):
             return False
+        # Memory that is there is used again, unless a row that has left made it too large for the rows of now.
+        held = max(count, self._slots.slots) * max(columns, self._slots.columns) * self._room.token_bytes
+        if held > self._room.kv_bytes:
+            self._running.tighten(count, columns)
+            held = needed
+        needed = held
         self._store.set_budget(self._room.kv_bytes - needed if self._room.keep else 0)
         return True
 

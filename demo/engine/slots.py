@@ -39,7 +39,7 @@ class SlotLayer:
     def reserve(self, slots: int, columns: int) -> None:
         self._wanted = (slots, columns)
         if self.made and (self.keys.shape[0] < slots or self.keys.shape[2] < columns):
-            self.keys, self.values = self._grown(self.keys), self._grown(self.values)
+            self.keys, self.values = self._resized(self.keys), self._resized(self.values)
 
     def like(self, keys: Tensor, values: Tensor) -> None:
         """Make the buffers, for heads as in `keys` and `values` [..., heads, tokens, head_dim]."""
@@ -49,11 +49,19 @@ class SlotLayer:
             self.keys = keys.new_zeros((slots, keys.shape[-3], columns, keys.shape[-1]))
             self.values = values.new_zeros((slots, values.shape[-3], columns, values.shape[-1]))
 
-    def _grown(self, buffer: Tensor) -> Tensor:
-        slots, heads, columns, size = buffer.shape
-        bigger = buffer.new_zeros((max(slots, self._wanted[0]), heads, max(columns, self._wanted[1]), size))
-        bigger[:slots, :, :columns] = buffer
-        return bigger
+    def fit(self, slots: int, columns: int) -> None:
+        self._wanted = (slots, columns)
+        if self.made:
+            self.keys, self.values = self._resized(self.keys), self._resized(self.values)
+
+    def _resized(self, buffer: Tensor) -> Tensor:
+        """A buffer of the wanted size with what fits of this one."""
+        slots, columns = (
+            min(had, wanted) for had, wanted in zip(buffer.shape[::2], self._wanted, strict=True)
+        )
+        other = buffer.new_zeros((self._wanted[0], buffer.shape[1], self._wanted[1], buffer.shape[3]))
+        other[:slots, :, :columns] = buffer[:slots, :, :columns]
+        return other
 
 
 class Slots:
@@ -73,6 +81,13 @@ class Slots:
         self.slots, self.columns = max(self.slots, slots), max(self.columns, rounded_up(columns))
         for layer in self.layers:
             layer.reserve(self.slots, self.columns)
+
+    @torch.inference_mode()
+    def fit(self, slots: int, columns: int) -> None:
+        """Hold so many slots and columns and no more; what lies beyond is lost."""
+        self.slots, self.columns = slots, rounded_up(columns)
+        for layer in self.layers:
+            layer.fit(self.slots, self.columns)
 
     def clear(self) -> None:
         """Give all memory back."""
