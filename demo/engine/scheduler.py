@@ -120,7 +120,7 @@ class Scheduler:
     def _tidy(self) -> None:
         """Nobody runs: memory that a crowd needed is given back."""
         if self._slots.nbytes > self._room.kv_bytes // 4:
-            self._slots.clear()
+            self._slots.fit(0, 0)
 
     def _read_on(self) -> None:
         for reading in list(self._readings):
@@ -188,8 +188,7 @@ class Scheduler:
         if held > self._room.kv_bytes:
             self._running.tighten(count, columns)
             held = needed
-        needed = held
-        self._store.set_budget(self._room.kv_bytes - needed if self._room.keep else 0)
+        self._store.set_budget(self._room.kv_bytes - held if self._room.keep else 0)
         return True
 
     def _leave(self, job: Job, rows: Sequence[Row], events: list[Event]) -> None:

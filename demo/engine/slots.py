@@ -89,10 +89,6 @@ class Slots:
         for layer in self.layers:
             layer.fit(self.slots, self.columns)
 
-    def clear(self) -> None:
-        """Give all memory back."""
-        self.__init__(len(self.layers))  # type: ignore[misc]
-
     @torch.inference_mode()
     def load(self, slot: int, entry: BranchCache, kept: int) -> None:
         """Copy the first `kept` tokens of a branch's cache into a slot."""
