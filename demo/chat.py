@@ -41,13 +41,14 @@ class Conversation:
         return f"{self.id}/{branch}"
 
     def messages(self, branch: str, system_prompt: str = "", before: int | None = None) -> list[Message]:
-        """What the model sees as history in this branch, up to turn number `before`."""
+        """What the model sees as history in this branch, up to turn number `before`. A turn that was stopped before the branch said
+        anything is left out: a model that sees an empty reply likes to say nothing too."""
         history: list[Message] = (
             [{"role": "system", "content": system_prompt}] if system_prompt.strip() else []
         )
         for turn in self.turns[:before]:
             reply = turn.reply_in(branch)
-            if reply is not None:
+            if reply is not None and (reply.text or reply.finish != "cancelled"):
                 history.append({"role": "user", "content": turn.user})
                 history.append({"role": "assistant", "content": reply.text})
         return history

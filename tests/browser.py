@@ -3,11 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,6 +10,8 @@ from pathlib import Path
 
 import pytest
 from playwright.sync_api import Page, expect, sync_playwright
+
+from demo.bench.room import server
 
 BRANCHES = ("uncapped", "capped")
 TURN_TIMEOUT = 120_000
@@ -33,26 +30,8 @@ _QUIET_CHROMIUM = [
 @contextmanager
 def running_app(*flags: str) -> Iterator[str]:
     """`python app.py` on a free port; gives the address once the page answers."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    process = subprocess.Popen([sys.executable, "app.py", "--port", str(port), *flags], cwd=REPOSITORY)
-    address = f"http://127.0.0.1:{port}/"
-    try:
-        for _ in range(600):
-            if process.poll() is not None:
-                raise RuntimeError(f"app.py ended with status {process.returncode}")
-            try:
-                urllib.request.urlopen(address, timeout=2).close()
-                break
-            except OSError:
-                time.sleep(0.2)
-        else:
-            raise RuntimeError("app.py did not answer")
+    with server(flags) as (address, _):
         yield address
-    finally:
-        process.terminate()
-        process.wait(timeout=20)
 
 
 @dataclass

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import time
 
-from demo.engine.protocol import PromptEvent, TokenEvent
+from demo.engine.protocol import Load, PromptEvent, TokenEvent
 from demo.turns import CAPPED
 
 WORDS = [
@@ -58,5 +58,9 @@ class SteadyEngine:
 
     def read(self, request, cancel=None):
         return iter(())
+
+    @property
+    def load(self) -> Load:
+        return Load(2, 0, 0, 2**30)
 
     def forget(self, branches) -> None: ...

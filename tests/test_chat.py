@@ -129,3 +129,14 @@ def test_scenarios_load_and_a_broken_file_is_refused(tmp_path):
     (tmp_path / "x.json").write_text('{"scenarios": [{"id": 1}]}')
     with pytest.raises(UserError, match="cannot be read as scenarios"):
         load_scenarios(tmp_path / "x.json")
+
+
+def test_a_turn_that_was_stopped_before_its_first_token_is_no_part_of_the_history():
+    conversation = Conversation()
+    conversation.send(ScriptedEngine(), "Hi", SETTINGS)
+    for reply in conversation.turns[0].replies.values():
+        reply.finish = "cancelled"
+    list(conversation.send(ScriptedEngine(), "Hello?", SETTINGS))
+    list(conversation.send(ScriptedEngine(()), "Well?", SETTINGS))
+    said = [message["content"] for message in conversation.messages(CAPPED)]
+    assert said == ["Hello?", "Hello there!", "Well?", ""], "an empty reply of the model's own is one"

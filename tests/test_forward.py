@@ -33,9 +33,10 @@ def watch_of(model: LoadedModel, axis) -> Watch:
 
 
 def skip_without_bfloat16() -> None:
+    """What was seen to give the same bits are AVX-512's bfloat16 products; others round as they like."""
     capabilities = torch.cpu.get_capabilities()
-    if not capabilities.get("avx512_bf16") and not capabilities.get("amx_bf16"):
-        pytest.skip("this CPU has no bfloat16 products of its own")
+    if not capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"):
+        pytest.skip("this CPU has other bfloat16 products, or none")
 
 
 def ids_of(count: int, seed: int = 0) -> list[int]:

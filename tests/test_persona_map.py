@@ -7,7 +7,7 @@ import json
 import pytest
 
 from demo.chat import Conversation
-from demo.engine.protocol import Sampling, TokenEvent
+from demo.engine.protocol import Load, Sampling, TokenEvent
 from demo.page.wire import Updates, turn_op
 from demo.persona_map import NO_MAP, explanation, persona_map
 from demo.turns import BRANCHES, CAPPED, UNCAPPED, Reply, Token, TurnSettings
@@ -92,6 +92,8 @@ class PlacedEngine:
             yield TokenEvent(request.branch, 2, "", None, None, (), 3, True, "stop")
 
     def forget(self, branches): ...
+
+    load = Load(2, 0, 0, 2**30)
 
 
 def test_only_the_place_so_far_travels_with_new_tokens():

@@ -64,11 +64,15 @@ def server(flags: Sequence[str]) -> Iterator[tuple[str, int]]:
     address = f"http://127.0.0.1:{port}/"
     try:
         for _ in range(600):
+            if process.poll() is not None:
+                raise RuntimeError(f"app.py ended with status {process.returncode}")
             try:
                 urllib.request.urlopen(address, timeout=2).close()
                 break
             except OSError:
                 time.sleep(0.2)
+        else:
+            raise RuntimeError("app.py did not answer")
         yield address, process.pid
     finally:
         process.terminate()
