@@ -159,13 +159,14 @@ def test_cancel_before_the_first_token(engine):
 
 
 def test_closing_the_stream_frees_the_engine(engine):
+    before = [len(layer._forward_hooks) for layer in engine.model.layers]
     stream = engine.stream([Request("x", ({"role": "user", "content": "Hi"},), greedy(50))])
     for event in stream:
         if isinstance(event, TokenEvent):
             break
     stream.close()
     assert ask(engine, "Hi", branch="x")[0].reused_tokens > 0
-    assert not any(layer._forward_hooks for layer in engine.model.layers)
+    assert [len(layer._forward_hooks) for layer in engine.model.layers] == before
 
 
 def test_too_long_a_prompt_is_refused_in_one_sentence(engine, monkeypatch):

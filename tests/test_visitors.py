@@ -11,6 +11,7 @@ from playwright.sync_api import Page, expect
 
 from tests.browser import TURN_TIMEOUT, chromium_page, one_turn, reply, running_app, say, set_number
 
+pytestmark = pytest.mark.slow
 LONG = "Write a very long story about a lighthouse, with many chapters."
 
 
