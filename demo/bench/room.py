@@ -48,7 +48,6 @@ class Seen:
     different: list[str] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
     first_token: list[float] = field(default_factory=list)
-    per_token: list[float] = field(default_factory=list)
     memory: list[tuple[float, float]] = field(default_factory=list)  # minutes, MiB
     busiest: int = 0
     lock: Lock = field(default_factory=Lock)
@@ -170,7 +169,6 @@ def _one_turn(visitor: Visitor, text: str, expected: Texts, seen: Seen) -> None:
     with seen.lock:
         seen.turns += 1
         seen.first_token.append(times[0] - start)
-        seen.per_token.append((times[-1] - start) / max(1, len(replies[BRANCHES[0]].split())))
         if replies != expected:
             seen.different.append(text)
 

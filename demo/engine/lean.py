@@ -2,7 +2,7 @@
 
 Same weights, same formulas as transformers' modules, but one product for queries, keys and values, one for gate and up,
 tokens of all rows one after the other with no padding, attention by groups of heads with no repeated keys, and masks made once a pass.
-`lean_forward` gives it only for models that it knows and whose logits it reproduces.
+`forward.make_forward` gives it only for models that it knows and whose logits it reproduces.
 """
 
 from __future__ import annotations

@@ -81,10 +81,6 @@ class RunningRows:
                 self._store.put(row.request.branch, row.to_cache(*self._slots.saved(row.slot, row.ran)))
             self._close_up()
 
-    def tighten(self, slots: int, columns: int) -> None:
-        """Give back what lies beyond so many slots and columns, which must be enough for the rows that are here."""
-        self._slots.fit(slots, columns)
-
     def _close_up(self) -> None:
         """Move rows down into free slots, so that a pass looks at no more of them than there are rows."""
         free = sorted(set(range(len(self.rows))) - {row.slot for row in self.rows})

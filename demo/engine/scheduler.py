@@ -186,7 +186,7 @@ class Scheduler:
         # Memory that is there is used again, unless a row that has left made it too large for the rows of now.
         held = max(count, self._slots.slots) * max(columns, self._slots.columns) * self._room.token_bytes
         if held > self._room.kv_bytes:
-            self._running.tighten(count, columns)
+            self._slots.fit(count, columns)
             held = needed
         self._store.set_budget(self._room.kv_bytes - held if self._room.keep else 0)
         return True

@@ -52,11 +52,8 @@ class BranchStore:
         self.budget_bytes = budget_bytes
         self._entries: OrderedDict[str, BranchCache] = OrderedDict()
         self._lock = Lock()
-
-    @property
-    def nbytes(self) -> int:
-        with self._lock:
-            return sum(entry.nbytes for entry in self._entries.values())
+        # Asked for with every update of every page, so it is kept and not summed up over all tensors of all branches.
+        self.nbytes = 0
 
     def get(self, branch: str) -> BranchCache | None:
         with self._lock:
@@ -80,9 +77,10 @@ class BranchStore:
             return best, most
 
     def put(self, branch: str, entry: BranchCache) -> None:
+        self.drop(branch)
         with self._lock:
             self._entries[branch] = entry
-            self._entries.move_to_end(branch)
+            self.nbytes += entry.nbytes
         self._shrink()
 
     def set_budget(self, budget_bytes: int) -> None:
@@ -93,13 +91,13 @@ class BranchStore:
     def _shrink(self) -> None:
         """Drop what was not used for longest until the budget is kept."""
         with self._lock:
-            held = sum(entry.nbytes for entry in self._entries.values())
-            while held > self.budget_bytes and self._entries:
-                held -= self._entries.popitem(last=False)[1].nbytes
+            while self.nbytes > self.budget_bytes and self._entries:
+                self.nbytes -= self._entries.popitem(last=False)[1].nbytes
 
     def drop(self, branch: str) -> None:
         with self._lock:
-            self._entries.pop(branch, None)
+            gone = self._entries.pop(branch, None)
+            self.nbytes -= gone.nbytes if gone else 0
 
     def __contains__(self, branch: str) -> bool:
         return branch in self._entries

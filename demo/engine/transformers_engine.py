@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from threading import Event as CancelFlag
 
 from demo.axis import AssistantAxis
@@ -63,7 +63,6 @@ class TransformersEngine:
         components = probe_components(axis, model.device)
         watch = Watch(model, axis, None if components is None else components.place)
         self.forward = make_forward(model, watch, lean)
-        self._place: Callable | None = watch.place
         self._watch = watch
         stops = stop_tokens(model)
         barred = tuple(sorted(stops)) if fixed_length else ()
