@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, load_file, save, save_file
 from torch import Tensor
 
 from demo.errors import UserError
 from demo.jsonfile import read_object
 
 if TYPE_CHECKING:
+    from demo.model_facts import ModelFacts
     from demo.models import LoadedModel
 
 FORMAT = 1
@@ -111,12 +112,12 @@ class AssistantAxis:
         """Layers at which a named floor exists. Raises UserError for an unknown name."""
         return tuple(torch.isfinite(self.floor(name)).nonzero().flatten().tolist())
 
-    def check_model(self, model: LoadedModel) -> list[str]:
+    def check_model(self, model: LoadedModel | ModelFacts) -> list[str]:
         """Refuse a model this axis cannot belong to (UserError); return notes to show for one it may not fit."""
         made_for = self.manifest["model"]
         have: dict[str, Any] = {
             "architecture": model.architecture,
-            "layers": len(model.layers),
+            "layers": model.layer_count,
             "hidden_size": model.hidden_size,
             "vocab_size": len(model.tokenizer),
         }
@@ -144,6 +145,19 @@ class AssistantAxis:
     def save(self, folder: Path) -> None:
         """Write axis.safetensors and axis.json into `folder`, which is made when missing."""
         folder.mkdir(parents=True, exist_ok=True)
+        save_file(self._tensors(), folder / "axis.safetensors")
+        (folder / "axis.json").write_text(
+            json.dumps(self._manifest(), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+        )
+
+    def to_bytes(self) -> tuple[bytes, str]:
+        """The same two files, to be sent to another process."""
+        return save(self._tensors()), json.dumps(self._manifest(), allow_nan=False)
+
+    def _manifest(self) -> dict[str, Any]:
+        return {**self.manifest, "format": FORMAT}
+
+    def _tensors(self) -> dict[str, Tensor]:
         tensors = {
             "direction": self.direction,
             "role_mean": self.role_mean,
@@ -152,13 +166,7 @@ class AssistantAxis:
         tensors |= {f"{_FLOOR}{name}": value for name, value in self.floors.items()}
         if self.pca is not None:
             tensors["pca"] = self.pca
-        save_file(
-            {key: value.float().contiguous() for key, value in tensors.items()}, folder / "axis.safetensors"
-        )
-        manifest = {**self.manifest, "format": FORMAT}
-        (folder / "axis.json").write_text(
-            json.dumps(manifest, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-        )
+        return {key: value.float().contiguous() for key, value in tensors.items()}
 
 
 def load_axis(where: str | Path) -> AssistantAxis:
@@ -172,15 +180,27 @@ def load_axis(where: str | Path) -> AssistantAxis:
 
         return import_axis(where)
     manifest = _read_manifest(folder / "axis.json")
+    file = folder / "axis.safetensors"
     try:
-        tensors = load_file(folder / "axis.safetensors")
+        tensors = load_file(file)
     except (OSError, SafetensorError) as error:
-        raise UserError(
-            f"{folder / 'axis.safetensors'} cannot be read ({error}); extract the axis again."
-        ) from error
+        raise UserError(f"{file} cannot be read ({error}); extract the axis again.") from error
+    return _from_tensors(tensors, manifest, file)
+
+
+def axis_from_bytes(tensors: bytes, manifest: dict[str, Any], where: str) -> AssistantAxis:
+    """The axis whose two files were sent as `to_bytes` made them. where: for the sentence of the UserError on anything malformed."""
+    _check_keys(manifest, where)
+    try:
+        return _from_tensors(load(tensors), manifest, where)
+    except SafetensorError as error:
+        raise UserError(f"{where} cannot be read ({error}).") from error
+
+
+def _from_tensors(tensors: dict[str, Tensor], manifest: dict[str, Any], where: object) -> AssistantAxis:
     missing = [name for name in _REQUIRED_TENSORS if name not in tensors]
     if missing:
-        raise UserError(f"{folder / 'axis.safetensors'} lacks {', '.join(missing)}; extract the axis again.")
+        raise UserError(f"{where} lacks {', '.join(missing)}; extract the axis again.")
     axis = AssistantAxis(
         direction=tensors["direction"].float(),
         role_mean=tensors["role_mean"].float(),
@@ -193,7 +213,7 @@ def load_axis(where: str | Path) -> AssistantAxis:
         manifest=manifest,
         pca=tensors["pca"].float() if "pca" in tensors else None,
     )
-    check_axis(axis, folder)
+    check_axis(axis, where)
     return axis
 
 
@@ -221,14 +241,18 @@ def axis_folder(where: str | Path) -> Path | None:
 
 def _read_manifest(path: Path) -> dict[str, Any]:
     manifest = read_object(path, "extract the axis again")
+    _check_keys(manifest, path)
+    return manifest
+
+
+def _check_keys(manifest: dict[str, Any], where: object) -> None:
     missing = [key for key in _REQUIRED_KEYS if key not in manifest]
     if missing:
-        raise UserError(f"{path} lacks {', '.join(missing)}; extract the axis again.")
+        raise UserError(f"{where} lacks {', '.join(missing)}; extract the axis again.")
     if manifest["format"] != FORMAT:
         raise UserError(
-            f"{path} has format {manifest['format']!r}, but this program reads format {FORMAT}; update the program or the axis."
+            f"{where} has format {manifest['format']!r}, but this program reads format {FORMAT}; update the program or the axis."
         )
-    return manifest
 
 
 def check_axis(axis: AssistantAxis, where: object, cure: str = "extract the axis again") -> None:

@@ -117,6 +117,16 @@ class AxisHooks:
         places = self._before.new_zeros((len(self._before), 0)) if self._places is None else self._places
         return Reading(self._before, self._after, lifts, places)
 
+    def columns(self) -> dict[str, Tensor]:
+        """The same of a batch with one column, by name, each [B]: before, after, place.0 and so on, lift.L. Of the layers that have run
+        here, which need not include the probe layer where several machines share the layers."""
+        seen = {f"lift.{index}": self._lifts[index][:, 0] for index in self.capped_layers if index in self._lifts}
+        if self._before is not None and self._after is not None:
+            seen |= {"before": self._before[:, 0], "after": self._after[:, 0]}
+        if self._places is not None:
+            seen |= {f"place.{axis}": self._places[:, axis] for axis in range(self._places.shape[1])}
+        return seen
+
     def apply(self, index: int, hidden: Tensor) -> Tensor:
         """What decoder layer `index` passes on: its residual stream [B, T, D] read, pushed and clamped as asked for there.
 

@@ -23,8 +23,10 @@ __all__ = [
     "DEFAULT_MODEL",
     "LoadedModel",
     "Progress",
+    "context_window",
     "find_decoder_layers",
     "load_model",
+    "load_tokenizer",
     "model_cache_dir",
     "pick_device",
     "pick_dtype",
@@ -68,6 +70,10 @@ class LoadedModel:
     dtype: torch.dtype
     dtype_reason: str
 
+    @property
+    def layer_count(self) -> int:
+        return len(self.layers)
+
 
 def load_model(
     spec: str = DEFAULT_MODEL,
@@ -96,7 +102,7 @@ def load_model(
     kind, reason = pick_dtype(dtype, target)
     source = find_source(spec, cache_dir=cache_dir, trust_remote_code=trust_remote_code, progress=report)
     report(f"loading {spec}", None)
-    tokenizer = _load_tokenizer(source, spec, trust_remote_code)
+    tokenizer = load_tokenizer(source, spec, trust_remote_code)
     model = _load_weights(source, spec, target, kind, trust_remote_code)
     config = model.config.get_text_config()
     return LoadedModel(
@@ -106,7 +112,7 @@ def load_model(
         slug=source.slug,
         layers=find_decoder_layers(model),
         hidden_size=config.hidden_size,
-        context=_context_window(config, tokenizer),
+        context=context_window(config, tokenizer),
         architecture=type(model).__name__,
         revision=source.revision,
         device=target,
@@ -139,7 +145,7 @@ def find_decoder_layers(model: nn.Module) -> tuple[nn.Module, ...]:
     )
 
 
-def _context_window(config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase) -> int:
+def context_window(config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase) -> int:
     """Tokens the model was made for: its own statement, else the tokenizer's, else a modest guess."""
     for stated in (getattr(config, "max_position_embeddings", None), tokenizer.model_max_length):
         if isinstance(stated, int) and 0 < stated < _ENDLESS:
@@ -147,7 +153,8 @@ def _context_window(config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase
     return _UNSTATED_CONTEXT
 
 
-def _load_tokenizer(source: ModelSource, spec: str, trust_remote_code: bool) -> PreTrainedTokenizerBase:
+def load_tokenizer(source: ModelSource, spec: str, trust_remote_code: bool) -> PreTrainedTokenizerBase:
+    """A chat model's tokenizer. Raises UserError when it cannot be read or has no chat template."""
     from transformers import AutoTokenizer
 
     try:

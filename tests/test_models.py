@@ -140,15 +140,15 @@ def test_unknown_architecture_and_wrong_count_are_refused() -> None:
 
 
 def test_context_that_is_not_stated_falls_back(tmp_path: Path) -> None:
-    from demo.models import _context_window
+    from demo.models import context_window
 
     config, tokenizer = transformers.LlamaConfig(**SMALL), transformers.AutoTokenizer
     write_tokenizer(tmp_path)
     own: Any = tokenizer.from_pretrained(tmp_path)
     config.max_position_embeddings = int(1e30)
-    assert _context_window(config, own) == 2048
+    assert context_window(config, own) == 2048
     own.model_max_length = 512
-    assert _context_window(config, own) == 512
+    assert context_window(config, own) == 512
 
 
 def test_loading_draws_nothing_and_puts_settings_back(

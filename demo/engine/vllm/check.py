@@ -1,0 +1,90 @@
+"""Before anybody is served: does the cap truly act in vLLM's workers, once, on the whole residual stream?
+
+Every way of getting this wrong looks right on a page: a hook that a graph replay skips, a layer whose summands mean something else than
+expected, a rank that clamps its shard. So one short prompt is run uncapped, under a floor out of reach from above, and under a floor
+it cannot help but meet, and what the next decoder layer is really given is compared with what the clamp promises.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from demo.engine.protocol import Message, Sampling
+from demo.engine.vllm.plan import RowPlan
+from demo.engine.vllm.recorder import merged
+from demo.errors import UserError
+from demo.spans import render_chat
+
+if TYPE_CHECKING:
+    from demo.engine.vllm.core import Core
+
+_PROMPT: list[Message] = [{"role": "user", "content": "Who are you, and what do you want from me?"}]
+_TOLERANCE = 0.05  # of the lift, or of the stream's length for the norm: bfloat16 rounds to a half percent
+_LIFT = 2.0  # axis units above the highest projection: well clear of rounding
+_NEVER = -1e30  # raw units
+
+Seen = dict[str, np.ndarray]
+
+
+async def check_cap(core: Core) -> None:
+    """Raises UserError, saying what is wrong, unless capping and reading do in vLLM what they should."""
+    axis = core.axis
+    chat = render_chat(core.facts.tokenizer, _PROMPT)
+    content = np.array([owner >= 0 for owner in chat.owner])
+    layer = min(axis.cap_band[0], axis.layers - 2)
+
+    async def run(name: str, floor: float | None) -> Seen:
+        return await _read(core, chat.ids, _plan(name, content, None if floor is None else (layer, floor)))
+
+    plain, again, idle = await run("plain", None), await run("again", None), await run("idle", _NEVER)
+    at = plain[f"at.{layer}"]
+    floor = float(at[content].max() + _LIFT * float(axis.norm[layer]))
+    capped = await run("capped", floor)
+    errors = [error for rank in await core.call("axis_checked") for error in rank]
+
+    def refuse(what: str) -> UserError:
+        return UserError(
+            f"The cap cannot be trusted in this vLLM ({what}), so it is not used: choose another version or model, or --engine transformers."
+        )
+
+    if not errors or max(errors) > _TOLERANCE:
+        raise refuse("the residual stream of the last decoder layer is not what the final norm gets")
+    layers = range(axis.layers)
+    if any((plain[f"at.{n}"] != again[f"at.{n}"]).any() for n in layers):
+        raise refuse("the same prompt read twice differs")
+    if any((plain[f"at.{n}"] != idle[f"at.{n}"]).any() for n in layers):
+        raise refuse("a cap that has nothing to do changes the model")
+    lift = floor - at[content]
+    if np.abs(capped[f"lift.{layer}"][content] - lift).max() > _TOLERANCE * lift.max():
+        raise refuse("the clamp adds something else than the floor asks for")
+    if capped[f"lift.{layer}"][~content].any():
+        raise refuse("the clamp acts on template tokens")
+    if np.abs(capped[f"entry.{layer}"][content] - floor).max() > _TOLERANCE * lift.max():
+        raise refuse("the next decoder layer does not get the clamped residual stream")
+
+
+def _plan(name: str, content: np.ndarray, cap: tuple[int, float] | None) -> RowPlan:
+    layers, floors = ((cap[0],), (cap[1],)) if cap else ((), ())
+    exempt = (~content).astype(np.uint8).tobytes()
+    return RowPlan(f"check-{name}", exempt, Sampling(temperature=0), layers, floors, every_layer=True)
+
+
+async def _read(core: Core, ids: list[int], plan: RowPlan) -> Seen:
+    """Everything seen of a prompt, each quantity with one number per token. All workers that tell of something must agree."""
+    async for _ in core.steps(ids, plan, 1, read_cache=False):
+        pass
+    ranks = [records for records, _ in await core.call("axis_drain")]
+    whole: dict[str, np.ndarray] = {}
+    for id_, start, told in merged(ranks):
+        for name, data in told.items() if id_ == plan.id else ():
+            values = np.frombuffer(data, np.float32)
+            whole.setdefault(name, np.zeros(len(ids), np.float32))[start : start + len(values)] = values
+    for records in ranks:
+        for _, start, told in records:
+            for name, data in told.items():
+                values = np.frombuffer(data, np.float32)
+                if not np.allclose(values, whole[name][start : start + len(values)], rtol=1e-3, atol=1e-3):
+                    raise UserError("vLLM's processes disagree about the same residual stream, so the cap cannot be trusted in them.")
+    return whole

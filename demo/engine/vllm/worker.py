@@ -1,0 +1,171 @@
+"""What is mixed into each of vLLM's worker processes: hooks on its decoder layers, and calls by name from the engine.
+
+vLLM adds this class to its own worker (`worker_extension_cls`), so `self` is that worker; every name starts with `axis_` to stay
+clear of vLLM's. The engine calls `axis_install` once and `axis_drain` after each step (`collective_rpc`).
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from demo.axis import axis_from_bytes
+from demo.engine.vllm.draw import drawn
+from demo.engine.vllm.plan import RowPlan
+from demo.engine.vllm.recorder import Record, Recorder, Segment
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+_LAYER_LISTS = ("layers", "h")
+_FINAL_NORMS = ("norm", "final_layernorm", "final_layer_norm", "ln_f")
+
+
+class AxisWorker:
+    """Installed by name: `demo.engine.vllm.worker.AxisWorker`."""
+
+    if TYPE_CHECKING:
+        model_runner: Any
+
+    def axis_install(self, tensors: bytes, manifest: str, special: Sequence[int]) -> dict[str, Any]:
+        """Hook the decoder layers that this worker holds. Returns their numbers and what holds them."""
+        runner = self.model_runner
+        axis = axis_from_bytes(tensors, json.loads(manifest), "the axis that the engine sent")
+        recorder = Recorder(axis, frozenset(special), runner.device)
+        trunk, layers = find_trunk(runner.model, axis.layers)
+        self.axis_recorder, self.axis_trunk = recorder, trunk
+        runner.model.register_forward_pre_hook(lambda *_: recorder.begin(_segments(runner)))
+        runner.model.register_forward_hook(lambda *_: recorder.finish())
+        for index, layer in layers.items():
+            layer.register_forward_hook(_layer_hook(recorder, index))
+        self.axis_watching = _watch(recorder, trunk, layers)
+        return {"layers": sorted(layers), "trunk": type(trunk).__name__}
+
+    def axis_drain(self) -> tuple[list[Record], list[tuple[str, int, int, float]]]:
+        """What was seen and what was drawn (request, step, token, probability) since the last time."""
+        return self.axis_recorder.drain(), drawn.take()
+
+    def axis_checked(self) -> list[float]:
+        """The check is over: no more is watched than capping and reading need. Returns how far the final norm's input was from the
+        residual stream as the hooks understand it, relative, per pass; nothing on a worker without the last decoder layer."""
+        self.axis_watching.stop()
+        return self.axis_watching.errors
+
+
+@dataclass
+class _Watch:
+    """What is looked at beside the hooks proper, while the cap is checked."""
+
+    handles: list[Any] = field(default_factory=list)
+    errors: list[float] = field(default_factory=list)
+
+    def stop(self) -> None:
+        for handle in self.handles:
+            handle.remove()
+
+
+def _watch(recorder: Recorder, trunk: nn.Module, layers: dict[int, nn.Module]) -> _Watch:
+    """Read what every decoder layer is given by the one before it, and compare what the final norm gets with the last one's
+    residual stream."""
+    watch, stream = _Watch(), []
+
+    def entry(index: int) -> Callable[..., None]:
+        def hook(module: nn.Module, args: tuple[object, ...], kwargs: dict[str, object]) -> None:
+            given = [one for one in (*args, *kwargs.values()) if isinstance(one, Tensor) and one.is_floating_point()]
+            if recorder.tokens:
+                recorder.note(f"entry.{index}", index, torch.stack(given).sum(0)[: recorder.tokens])
+
+        return hook
+
+    def keep(module: nn.Module, args: object, output: object) -> None:
+        stream[:] = [residual(output).clone()]  # a copy: the norm works in place
+
+    def compare(module: nn.Module, args: object, output: Any) -> None:
+        got = (output[0] if isinstance(output, tuple) else output).float()
+        watch.errors.append(float((module.forward(stream[0]).float() - got).norm() / got.norm()))
+
+    for index, layer in layers.items():
+        if index - 1 in layers:
+            watch.handles.append(layer.register_forward_pre_hook(entry(index - 1), with_kwargs=True))
+    norm = next((getattr(trunk, name) for name in _FINAL_NORMS if hasattr(trunk, name)), None)
+    last = layers.get(recorder.axis.layers - 1)
+    if isinstance(norm, nn.Module) and last is not None:
+        watch.handles += [last.register_forward_hook(keep), norm.register_forward_hook(compare)]
+    return watch
+
+
+def find_trunk(model: nn.Module, count: int) -> tuple[nn.Module, dict[int, nn.Module]]:
+    """The module that holds the decoder layers, and those of them that live in this process, by number.
+
+    Raises RuntimeError when there is no list of `count` layers: nothing may run without its cap.
+    """
+    for module in model.modules():
+        for name in _LAYER_LISTS:
+            layers = getattr(module, name, None)
+            if isinstance(layers, nn.ModuleList) and len(layers) == count:
+                # The layers of other pipeline stages are stand-ins that pass everything through.
+                here = {n: layer for n, layer in enumerate(layers) if any(True for _ in layer.parameters())}
+                return module, here
+    raise RuntimeError(f"{type(model).__name__} has no list of {count} decoder layers")
+
+
+def residual(output: object) -> Tensor:
+    """The residual stream [N, D] after a decoder layer. Most of vLLM's layers give two summands: the next norm adds them."""
+    if isinstance(output, tuple) and len(output) > 1 and output[1] is not None:
+        return output[0] + output[1]
+    first = output[0] if isinstance(output, tuple) else output
+    assert isinstance(first, Tensor)
+    return first
+
+
+def with_residual(output: object, before: Tensor, after: Tensor) -> object:
+    """The same layer output with the residual stream of its first tokens, which was `before` [N, D], replaced by `after`. Tokens of
+    which nothing has changed keep both summands as they are, bit for bit."""
+    summands = output if isinstance(output, tuple) else (output,)
+    tokens, moved = len(before), (after != before).any(-1, keepdim=True)
+    first = summands[0].clone()
+    first[:tokens] = torch.where(moved, after, first[:tokens])
+    if not isinstance(output, tuple):
+        return first
+    rest = list(summands[1:])
+    if rest and rest[0] is not None:
+        rest[0] = rest[0].clone()
+        rest[0][:tokens] = rest[0][:tokens].masked_fill(moved, 0.0)
+    return (first, *rest)
+
+
+def _layer_hook(recorder: Recorder, index: int) -> Callable[..., object]:
+    def hook(module: nn.Module, args: object, output: object) -> object:
+        tokens = recorder.tokens
+        if not tokens:
+            return None
+        seen = residual(output)[:tokens]
+        applied = recorder.apply(index, seen)
+        return None if applied is seen else with_residual(output, seen, applied)
+
+    return hook
+
+
+def _segments(runner: Any) -> list[Segment]:
+    """Whose tokens the coming forward pass runs, in their order; none in vLLM's own trial runs.
+
+    Raises RuntimeError when the layout is not as expected: a reply without its cap would be worse than none.
+    """
+    batch = runner.input_batch
+    ids, segments = list(batch.req_ids), []
+    bounds = runner.query_start_loc.np
+    for row, request in enumerate(ids):
+        params = runner.requests[request].sampling_params
+        plan = RowPlan.from_args(params.extra_args if params else None)
+        if plan is None:
+            raise RuntimeError(f"request {request} does not say what is to be done to it")
+        count, start = int(bounds[row + 1] - bounds[row]), int(batch.num_computed_tokens_cpu[row])
+        tokens = batch.token_ids_cpu[row, start : start + count].tolist()
+        if count < 1 or len(tokens) != count:
+            raise RuntimeError(f"request {request} has {len(tokens)} tokens where {count} were expected")
+        segments.append(Segment(plan, start, tokens))
+    return segments
