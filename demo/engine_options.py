@@ -1,0 +1,164 @@
+"""Which engine runs which model: the flags that the page and the engine process share, and what they lead to."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from typing import Any, Protocol
+
+from demo.axis import AssistantAxis, load_axis
+from demo.default_download import Progress
+from demo.engine.protocol import Engine
+from demo.errors import UserError
+from demo.models import DEFAULT_MODEL, load_model
+
+KEY_VARIABLE = "PERSONA_DRIFT_ENGINE_KEY"
+
+
+class NamedModel(Protocol):
+    """What a page says about a model."""
+
+    @property
+    def spec(self) -> str: ...
+    @property
+    def slug(self) -> str: ...
+    @property
+    def device(self) -> object: ...
+    @property
+    def dtype_reason(self) -> str: ...
+
+
+class ServedEngine(Engine, Protocol):
+    """An engine with its model and axis."""
+
+    @property
+    def model(self) -> NamedModel: ...
+    @property
+    def axis(self) -> AssistantAxis: ...
+
+
+def add_engine_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--model", default=DEFAULT_MODEL, help="model name, local folder or hub id (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--axis",
+        help="axis folder, name of a shipped axis, or a published axis: .pt file, folder or hf:// (default: the model's)",
+    )
+    parser.add_argument(
+        "--engine",
+        default="transformers",
+        help="transformers, vllm, or the address of an engine process (default: %(default)s)",
+    )
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps; vLLM chooses by itself")
+    parser.add_argument("--dtype", default="auto", help="auto, float32, bfloat16 or float16")
+    parser.add_argument(
+        "--kv-budget",
+        type=float,
+        default=2.0,
+        help="GiB of KV cache, all conversations together; on GPUs vLLM goes by --gpu-memory instead (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--pairs",
+        type=int,
+        default=64,
+        help="side-by-side replies that run at once; further visitors wait their turn (default: %(default)s)",
+    )
+    parser.add_argument("--trust-remote-code", action="store_true", help="let a hub model run its own code")
+    group = parser.add_argument_group("with --engine vllm")
+    group.add_argument("--tensor-parallel", type=int, default=1, metavar="N", help="spread each layer over N devices")
+    group.add_argument("--pipeline-parallel", type=int, default=1, metavar="N", help="spread the layers over N stages")
+    group.add_argument("--gpu-memory", type=float, default=0.9, metavar="SHARE", help="of each GPU (default: %(default)s)")
+    group.add_argument("--max-model-len", type=int, metavar="TOKENS", help="context window (default: the model's)")
+    group.add_argument("--quantization", help="as vLLM names it: fp8, awq, gptq, … (default: what the checkpoint says)")
+    group.add_argument("--executor", choices=("mp", "ray"), help="ray for several machines (default: vLLM's choice)")
+    group.add_argument(
+        "--vllm", action="append", default=[], metavar="NAME=VALUE", help="any other argument of vLLM's, its value as JSON"
+    )
+
+
+def load_engine(options: argparse.Namespace, progress: Progress) -> tuple[ServedEngine, list[str]]:
+    """The engine that was asked for, and what is to be known about its axis. Raises UserError."""
+    if not 1 <= options.pairs <= 4096:
+        raise UserError(f"--pairs must lie between 1 and 4096, not {options.pairs}.")
+    if not 0 < options.kv_budget <= 10_000:
+        raise UserError(f"--kv-budget must be a number of GiB above 0, not {options.kv_budget}.")
+    if options.engine.startswith(("http://", "https://")):
+        return _remote(options)
+    if options.engine == "vllm":
+        return _vllm(options, progress)
+    if options.engine == "transformers":
+        return _transformers(options, progress)
+    raise UserError(f"There is no engine {options.engine!r}: choose transformers, vllm or an address such as http://127.0.0.1:8100.")
+
+
+def _transformers(options: argparse.Namespace, progress: Progress) -> tuple[ServedEngine, list[str]]:
+    model = load_model(
+        options.model,
+        device=options.device,
+        dtype=options.dtype,
+        trust_remote_code=options.trust_remote_code,
+        progress=progress,
+    )
+    axis = load_axis(options.axis or model.slug)
+    notes = axis.check_model(model)
+    from demo.engine.transformers_engine import TransformersEngine
+
+    budget = int(options.kv_budget * 1024**3)
+    return TransformersEngine(model, axis, kv_budget=budget, rows=2 * options.pairs, own_thread=True), notes
+
+
+def _vllm(options: argparse.Namespace, progress: Progress) -> tuple[ServedEngine, list[str]]:
+    from demo.engine.vllm.engine import VllmEngine
+    from demo.engine.vllm.options import VllmOptions
+    from demo.model_facts import read_facts
+
+    chosen = VllmOptions(
+        tensor_parallel=options.tensor_parallel,
+        pipeline_parallel=options.pipeline_parallel,
+        memory_fraction=options.gpu_memory,
+        context=options.max_model_len,
+        quantization=options.quantization,
+        rows=2 * options.pairs,
+        kv_bytes=int(options.kv_budget * 1024**3),
+        executor=options.executor,
+        more=_more(options.vllm),
+    )
+    facts = read_facts(
+        options.model, dtype=options.dtype, trust_remote_code=options.trust_remote_code, progress=progress
+    )
+    axis = load_axis(options.axis or facts.slug)
+    notes = axis.check_model(facts)
+    progress(f"starting vLLM with {facts.spec}; this takes a while", None)
+    return VllmEngine(facts, axis, chosen), ["served by vLLM", *notes]
+
+
+def _remote(options: argparse.Namespace) -> tuple[ServedEngine, list[str]]:
+    from demo.engine.remote import RemoteEngine
+
+    if options.axis or options.model != DEFAULT_MODEL:
+        raise UserError("Model and axis are the engine process's: give --model and --axis to python -m demo.serve.")
+    engine = RemoteEngine(options.engine, os.environ.get(KEY_VARIABLE, ""))
+    return engine, [f"engine at {engine.url}", *engine.notes]
+
+
+def _more(given: list[str]) -> dict[str, Any]:
+    """NAME=VALUE pairs; a value that is not JSON is taken as text."""
+    found: dict[str, Any] = {}
+    for pair in given:
+        name, equals, value = pair.partition("=")
+        if not equals or not name.isidentifier():
+            raise UserError(f"--vllm takes NAME=VALUE, such as cpu_offload_gb=4, not {pair!r}.")
+        try:
+            found[name] = json.loads(value)
+        except ValueError:
+            found[name] = value
+    return found
+
+
+def show_progress(message: str, fraction: float | None) -> None:
+    """Progress on the terminal."""
+    end = "\r" if fraction is not None and fraction < 1 and sys.stderr.isatty() else "\n"
+    print(message if fraction is None else f"{message}: {fraction:.0%}", end=end, file=sys.stderr, flush=True)

@@ -1,0 +1,95 @@
+"""The engines that the conformance suite holds to one contract, each on the real default model in float32."""
+
+from __future__ import annotations
+
+import importlib.util
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from threading import Thread
+from typing import Any
+
+import pytest
+import uvicorn
+
+from demo.axis import AssistantAxis
+from demo.engine.remote import RemoteEngine
+from demo.engine.transformers_engine import TransformersEngine
+from demo.models import DEFAULT_MODEL, LoadedModel
+from demo.serve import Service
+
+HAS_VLLM = importlib.util.find_spec("vllm") is not None
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def served(engine: Any, key: str = "", port: int | None = None) -> Iterator[str]:
+    """An engine process's service, on a thread of this process."""
+    port = port or free_port()
+    config = uvicorn.Config(Service(engine, ["a note"], key).app(), port=port, log_level="error")
+    server = uvicorn.Server(config)
+    thread = Thread(target=server.run)
+    thread.start()
+    try:
+        while not server.started:
+            time.sleep(0.01)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.should_exit = server.force_exit = True
+        thread.join()
+
+
+@contextmanager
+def by_transformers(model: LoadedModel, axis: AssistantAxis) -> Iterator[Any]:
+    yield TransformersEngine(model, axis, own_thread=True)
+
+
+@contextmanager
+def by_modules(model: LoadedModel, axis: AssistantAxis) -> Iterator[Any]:
+    yield TransformersEngine(model, axis, lean=False, own_thread=True)
+
+
+@contextmanager
+def by_process(model: LoadedModel, axis: AssistantAxis) -> Iterator[Any]:
+    with served(TransformersEngine(model, axis, own_thread=True)) as url:
+        yield RemoteEngine(url)
+
+
+@contextmanager
+def by_vllm(model: LoadedModel, axis: AssistantAxis, **options: Any) -> Iterator[Any]:
+    from demo.engine.vllm.engine import VllmEngine
+    from demo.engine.vllm.options import VllmOptions
+    from demo.model_facts import read_facts
+
+    chosen = VllmOptions(rows=32, kv_bytes=2**29, **options)
+    engine = VllmEngine(read_facts(DEFAULT_MODEL, dtype="float32"), axis, chosen)
+    try:
+        yield engine
+    finally:
+        engine.core.shut_down()
+
+
+@contextmanager
+def by_vllm_in_two(model: LoadedModel, axis: AssistantAxis) -> Iterator[Any]:
+    """Each layer's matrices spread over two processes. Attention heads must divide by them: nine do not, so the layers are spread."""
+    with by_vllm(model, axis, pipeline_parallel=2) as engine:
+        yield engine
+
+
+ENGINES: dict[str, Callable[[LoadedModel, AssistantAxis], Any]] = {
+    "transformers": by_transformers,
+    "modules": by_modules,
+    "process": by_process,
+    "vllm": by_vllm,
+}
+
+
+def engine_parameters() -> list[Any]:
+    marks = [pytest.mark.skipif(not HAS_VLLM, reason="vLLM is not installed here")]
+    return [pytest.param(name, marks=marks if "vllm" in name else []) for name in ENGINES]
