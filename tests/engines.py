@@ -76,8 +76,15 @@ def by_vllm(model: LoadedModel, axis: AssistantAxis, **options: Any) -> Iterator
 
 
 @contextmanager
-def by_vllm_in_two(model: LoadedModel, axis: AssistantAxis) -> Iterator[Any]:
-    """Each layer's matrices spread over two processes. Attention heads must divide by them: nine do not, so the layers are spread."""
+def by_vllm_tensor_parallel(model: LoadedModel, axis: AssistantAxis) -> Iterator[Any]:
+    """Each layer's matrices spread over three processes, for the model's nine attention heads do not divide by two."""
+    with by_vllm(model, axis, tensor_parallel=3) as engine:
+        yield engine
+
+
+@contextmanager
+def by_vllm_pipeline_parallel(model: LoadedModel, axis: AssistantAxis) -> Iterator[Any]:
+    """The decoder layers spread over two processes: the cap's band lies in the second, the probe layer too."""
     with by_vllm(model, axis, pipeline_parallel=2) as engine:
         yield engine
 
@@ -87,6 +94,8 @@ ENGINES: dict[str, Callable[[LoadedModel, AssistantAxis], Any]] = {
     "modules": by_modules,
     "process": by_process,
     "vllm": by_vllm,
+    "vllm-tensor-parallel": by_vllm_tensor_parallel,
+    "vllm-pipeline-parallel": by_vllm_pipeline_parallel,
 }
 
 

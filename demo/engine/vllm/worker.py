@@ -38,6 +38,7 @@ class AxisWorker:
         recorder = Recorder(axis, frozenset(special), runner.device)
         trunk, layers = find_trunk(runner.model, axis.layers)
         self.axis_recorder, self.axis_trunk = recorder, trunk
+        _make_room_between_stages(runner)
         runner.model.register_forward_pre_hook(lambda *_: recorder.begin(_segments(runner)))
         runner.model.register_forward_hook(lambda *_: recorder.finish())
         for index, layer in layers.items():
@@ -148,6 +149,16 @@ def _layer_hook(recorder: Recorder, index: int) -> Callable[..., object]:
         return None if applied is seen else with_residual(output, seen, applied)
 
     return hook
+
+
+def _make_room_between_stages(runner: Any) -> None:
+    """vLLM makes the buffers that a later pipeline stage receives into in its trial run, which it skips on a CPU without compilation."""
+    from vllm.distributed import get_pp_group
+
+    if not get_pp_group().is_first_rank and getattr(runner, "intermediate_tensors", None) is None:
+        runner.intermediate_tensors = runner.model.make_empty_intermediate_tensors(
+            batch_size=runner.max_num_tokens, dtype=runner.dtype, device=runner.device
+        )
 
 
 def _segments(runner: Any) -> list[Segment]:
