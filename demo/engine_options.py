@@ -141,7 +141,7 @@ def _remote(options: argparse.Namespace) -> tuple[ServedEngine, list[str]]:
     if options.axis or options.model != DEFAULT_MODEL:
         raise UserError("Model and axis are the engine process's: give --model and --axis to python -m demo.serve.")
     engine = RemoteEngine(options.engine, os.environ.get(KEY_VARIABLE, ""))
-    return engine, [f"engine at {engine.url}", *engine.notes]
+    return engine, ["engine in a process of its own", *engine.notes]
 
 
 def _more(given: list[str]) -> dict[str, Any]:

@@ -43,6 +43,7 @@ class RemoteEngine:
     def __init__(self, url: str, key: str = "") -> None:
         self.url = url.rstrip("/")
         headers = {"authorization": f"Bearer {key}"} if key else {}
+        self._load, self._looked = _UNKNOWN, 0.0
         self._http = httpx.Client(
             base_url=self.url,
             headers=headers,
@@ -62,7 +63,6 @@ class RemoteEngine:
         self.notes = [str(note) for note in said["notes"]]
         self.axis: AssistantAxis = axis_from_bytes(axis.content, said["axis"], f"the axis of the engine at {self.url}")
         self._digest = axis_digest(self.axis)
-        self._load, self._looked = _UNKNOWN, 0.0
 
     @property
     def load(self) -> Load:
@@ -153,7 +153,7 @@ class RemoteEngine:
         try:
             reason = str(response.json()["error"])
         except (ValueError, KeyError, TypeError):
-            reason = f"The engine at {self.url} answered with status {response.status_code}: check the address."
+            reason = f"The engine process answered with status {response.status_code}: check the address given to --engine."
         raise UserError(reason)
 
     @contextmanager
@@ -162,11 +162,13 @@ class RemoteEngine:
         try:
             yield
         except (httpx.HTTPError, ValueError) as error:
+            self._load = _UNKNOWN
+            # Without its address, which is nothing for a visitor of the page.
             if midway:
                 reason = "ended in the middle of this reply; the conversation is kept. When it runs again, send the message once more."
             else:
                 reason = "cannot be reached: start it with python -m demo.serve, then try again."
-            raise UserError(f"The engine process at {self.url} {reason}") from error
+            raise UserError(f"The engine process {reason}") from error
 
 
 def _note(open_branches: dict[str, int], event: Event) -> None:

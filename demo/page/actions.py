@@ -16,7 +16,7 @@ from demo.errors import UserError
 from demo.page.controls import cap_values, plot_marks, read_settings
 from demo.page.files import figures, meta_of, recorded_ops
 from demo.page.session import Scenario, Session, Talk
-from demo.page.wire import Op, Updates, load_op, notice_op, reset_op, turn_op
+from demo.page.wire import Op, Updates, load_op, lost_op, notice_op, reset_op, turn_op
 from demo.persona_map import persona_map
 from demo.plot_marks import PlotMarks
 from demo.turns import ALL_BRANCHES, BRANCHES, TurnSettings
@@ -100,7 +100,8 @@ class Actions:
         except Exception as error:
             log.error("turn failed: %s", type(error).__name__)
             reason = str(error) if isinstance(error, UserError) else _UNEXPECTED.format(type(error).__name__)
-            yield self.reset(session, cap, notice_op(reason, "error")), text, *_IDLE
+            ops = notice_op(reason, "error"), lost_op(settings.branches)
+            yield self.reset(session, cap, *ops), text, *_IDLE
             return
         finally:
             session.release(talk)

@@ -75,6 +75,12 @@ def notice_op(text: str, level: str = "info") -> Op:
     return {"op": "notice", "text": text, "level": level}
 
 
+def lost_op(branches: Iterable[str]) -> Op:
+    """A turn that failed has been taken out again, and its panes say so."""
+    text = "This reply was lost before it was whole. It is no part of the conversation; your message is back in the box."
+    return {"op": "lost", "branches": list(branches), "text": text}
+
+
 def load_op(load: Load) -> Op:
     return {
         "op": "load",

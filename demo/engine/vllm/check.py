@@ -39,30 +39,34 @@ async def check_cap(core: Core) -> None:
         return await _read(core, chat.ids, _plan(name, content, None if floor is None else (layer, floor)))
 
     plain, again, idle = await run("plain", None), await run("again", None), await run("idle", _NEVER)
+    if any(f"at.{n}" not in seen for n in range(axis.layers) for seen in (plain, again, idle)):
+        raise _refuse("some decoder layers are not told about")
     at = plain[f"at.{layer}"]
     floor = float(at[content].max() + _LIFT * float(axis.norm[layer]))
     capped = await run("capped", floor)
     errors = [error for rank in await core.call("axis_checked") for error in rank]
 
-    def refuse(what: str) -> UserError:
-        return UserError(
-            f"The cap cannot be trusted in this vLLM ({what}), so it is not used: choose another version or model, or --engine transformers."
-        )
-
     if not errors or max(errors) > _TOLERANCE:
-        raise refuse("the residual stream of the last decoder layer is not what the final norm gets")
+        raise _refuse("the residual stream of the last decoder layer is not what the final norm gets")
     layers = range(axis.layers)
     if any((plain[f"at.{n}"] != again[f"at.{n}"]).any() for n in layers):
-        raise refuse("the same prompt read twice differs")
+        raise _refuse("the same prompt read twice differs")
     if any((plain[f"at.{n}"] != idle[f"at.{n}"]).any() for n in layers):
-        raise refuse("a cap that has nothing to do changes the model")
+        raise _refuse("a cap that has nothing to do changes the model")
     lift = floor - at[content]
     if np.abs(capped[f"lift.{layer}"][content] - lift).max() > _TOLERANCE * lift.max():
-        raise refuse("the clamp adds something else than the floor asks for")
+        raise _refuse("the clamp adds something else than the floor asks for")
     if capped[f"lift.{layer}"][~content].any():
-        raise refuse("the clamp acts on template tokens")
+        raise _refuse("the clamp acts on template tokens")
     if np.abs(capped[f"entry.{layer}"][content] - floor).max() > _TOLERANCE * lift.max():
-        raise refuse("the next decoder layer does not get the clamped residual stream")
+        raise _refuse("the next decoder layer does not get the clamped residual stream")
+
+
+def _refuse(what: str) -> UserError:
+    return UserError(
+        f"The cap cannot be trusted in this vLLM ({what}), so it is not used: choose another version or model, "
+        "or --engine transformers."
+    )
 
 
 def _plan(name: str, content: np.ndarray, cap: tuple[int, float] | None) -> RowPlan:

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from demo.axis import AssistantAxis
 from demo.engine.vllm.options import VllmOptions, engine_arguments, prepare_environment
 from demo.engine.vllm.plan import RowPlan
-from demo.engine.vllm.recorder import Record, merged
+from demo.engine.vllm.recorder import Draw, Record, merged
 from demo.errors import UserError
 from demo.model_facts import ModelFacts
 from demo.model_sources import first_sentence
@@ -133,7 +133,7 @@ class Core:
         except Exception as error:
             raise self._died(error) from error
 
-    async def drain(self) -> tuple[list[Record], list[tuple[str, int, int, float]]]:
+    async def drain(self) -> tuple[list[Record], list[Draw]]:
         """What all workers saw since the last time, and what was drawn. Raises VllmDied."""
         try:
             ranks = await self.call("axis_drain")

@@ -13,27 +13,10 @@ from vllm.v1.sample.logits_processor import BatchUpdate, LogitsProcessor, proces
 
 from demo.engine.sampling import Draw, draw_rows
 from demo.engine.vllm.plan import RowPlan
+from demo.engine.vllm.recorder import drawn
 
 if TYPE_CHECKING:
     from vllm import SamplingParams
-
-
-@dataclass
-class Drawn:
-    """What was drawn in this process and not yet told: request, step, token, probability."""
-
-    _items: list[tuple[str, int, int, float]] = field(default_factory=list)
-
-    def add(self, plan: RowPlan, step: int, token: int, probability: float) -> None:
-        self._items.append((plan.id, step, token, probability))
-
-    def take(self) -> list[tuple[str, int, int, float]]:
-        items, self._items = self._items, []
-        return items
-
-
-# vLLM makes the processor by itself and gives no way to reach it; a worker is a process.
-drawn = Drawn()
 
 
 @dataclass

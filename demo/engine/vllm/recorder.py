@@ -19,6 +19,8 @@ from demo.components import probe_components
 from demo.engine.vllm.plan import RowPlan
 from demo.steering import Push
 
+# What was drawn: request, step, token, probability.
+Draw = tuple[str, int, int, float]
 # What a worker tells of some tokens of a request: its id, the position of the first token, and per quantity one float32 per token
 # as bytes. Quantities: "before", "after" (raw units at the probe layer), "place.0" to "place.2" (axis units), "lift.L" (raw
 # units), and "at.L" (raw units after the clamp, of a request that reads every layer).
@@ -129,6 +131,24 @@ def _wants(segment: Segment, name: str) -> bool:
         return False
     prompt_only = segment.start + len(segment.ids) <= len(plan.exempt)
     return kind == "before" or plan.every_layer or not prompt_only
+
+
+@dataclass
+class Drawn:
+    """What was drawn in this process and not yet told."""
+
+    _items: list[Draw] = field(default_factory=list)
+
+    def add(self, plan: RowPlan, step: int, token: int, probability: float) -> None:
+        self._items.append((plan.id, step, token, probability))
+
+    def take(self) -> list[Draw]:
+        items, self._items = self._items, []
+        return items
+
+
+# vLLM makes what draws by itself and gives no way to reach it; a worker is a process.
+drawn = Drawn()
 
 
 def merged(ranks: Sequence[Sequence[Sequence[Any]]]) -> list[Record]:

@@ -14,9 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from demo.axis import axis_from_bytes
-from demo.engine.vllm.draw import drawn
 from demo.engine.vllm.plan import RowPlan
-from demo.engine.vllm.recorder import Record, Recorder, Segment
+from demo.engine.vllm.recorder import Draw, Record, Recorder, Segment, drawn
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -46,7 +45,7 @@ class AxisWorker:
         self.axis_watching = _watch(recorder, trunk, layers)
         return {"layers": sorted(layers), "trunk": type(trunk).__name__}
 
-    def axis_drain(self) -> tuple[list[Record], list[tuple[str, int, int, float]]]:
+    def axis_drain(self) -> tuple[list[Record], list[Draw]]:
         """What was seen and what was drawn (request, step, token, probability) since the last time."""
         return self.axis_recorder.drain(), drawn.take()
 

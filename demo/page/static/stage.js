@@ -196,6 +196,8 @@ function makeStage(root, ask) {
       refreshHeaders();
     },
     turn_start(op) {
+      // Whatever stood in the way before does so no longer.
+      for (const old of root.querySelectorAll(".notices .error")) old.remove();
       // A message that was edited, or another try: what stood here and after it is gone.
       if (op.turn < turns.length) clearTurns(op.turn);
       pinned = false;
@@ -240,6 +242,10 @@ function makeStage(root, ask) {
     turn(op) {
       settled += 1;
       put(op.turn, turnFromData(op.data));
+    },
+    lost(op) {
+      showEmpty(root, null, false);
+      for (const branch of op.branches) panes[branch]?.lost(op.text);
     },
     notice(op) {
       showNotice(root, op.text, op.level);

@@ -31,6 +31,7 @@ function makePane(root, branch, hooks) {
   let stick = true;
   let lastTop = 0; // where following left the log
   let pulse = null;
+  let gone = null; // says that a reply was lost
 
   log.addEventListener("scroll", () => {
     stick = log.scrollHeight - log.scrollTop - log.clientHeight < 12;
@@ -84,6 +85,7 @@ function makePane(root, branch, hooks) {
       return;
     }
     yieldToReader();
+    gone?.remove();
     const fresh = build(index, turn);
     if (old) old.section.replaceWith(fresh.section);
     else log.append(fresh.section);
@@ -144,6 +146,15 @@ function makePane(root, branch, hooks) {
     const frames = [{ opacity: 1 }, { opacity: 0.45 }];
     const timing = { duration: 900, iterations: Infinity, direction: "alternate", easing: "ease-in-out" };
     pulse = entry.wait.animate(frames, timing);
+  }
+
+  // What was said of a reply that never ended is no part of the conversation, so it is not left standing.
+  function lost(text) {
+    gone?.remove();
+    gone = make("p", "notice error", text);
+    log.append(gone);
+    stick = true;
+    toEnd();
   }
 
   // Others come first: how many conversations, until this one's prompt is read.
@@ -224,7 +235,7 @@ function makePane(root, branch, hooks) {
   }
 
   return {
-    pane, log, mount, appendTokens, settle, wait, queue, standing, action, mark, reveal, light, flash, tokenAt, cut, clear,
+    pane, log, mount, appendTokens, settle, wait, lost, queue, standing, action, mark, reveal, light, flash, tokenAt, cut, clear,
     userBubble,
   };
 }
