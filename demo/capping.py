@@ -120,7 +120,9 @@ class AxisHooks:
     def columns(self) -> dict[str, Tensor]:
         """The same of a batch with one column, by name, each [B]: before, after, place.0 and so on, lift.L. Of the layers that have run
         here, which need not include the probe layer where several machines share the layers."""
-        seen = {f"lift.{index}": self._lifts[index][:, 0] for index in self.capped_layers if index in self._lifts}
+        seen = {
+            f"lift.{index}": self._lifts[index][:, 0] for index in self.capped_layers if index in self._lifts
+        }
         if self._before is not None and self._after is not None:
             seen |= {"before": self._before[:, 0], "after": self._after[:, 0]}
         if self._places is not None:

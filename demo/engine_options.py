@@ -52,7 +52,9 @@ def add_engine_options(parser: argparse.ArgumentParser) -> None:
         default="transformers",
         help="transformers, vllm, or the address of an engine process (default: %(default)s)",
     )
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps; vLLM chooses by itself")
+    parser.add_argument(
+        "--device", default="auto", help="auto, cpu, cuda, cuda:N or mps; vLLM chooses by itself"
+    )
     parser.add_argument("--dtype", default="auto", help="auto, float32, bfloat16 or float16")
     parser.add_argument(
         "--kv-budget",
@@ -68,14 +70,30 @@ def add_engine_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--trust-remote-code", action="store_true", help="let a hub model run its own code")
     group = parser.add_argument_group("with --engine vllm")
-    group.add_argument("--tensor-parallel", type=int, default=1, metavar="N", help="spread each layer over N devices")
-    group.add_argument("--pipeline-parallel", type=int, default=1, metavar="N", help="spread the layers over N stages")
-    group.add_argument("--gpu-memory", type=float, default=0.9, metavar="SHARE", help="of each GPU (default: %(default)s)")
-    group.add_argument("--max-model-len", type=int, metavar="TOKENS", help="context window (default: the model's)")
-    group.add_argument("--quantization", help="as vLLM names it: fp8, awq, gptq, … (default: what the checkpoint says)")
-    group.add_argument("--executor", choices=("mp", "ray"), help="ray for several machines (default: vLLM's choice)")
     group.add_argument(
-        "--vllm", action="append", default=[], metavar="NAME=VALUE", help="any other argument of vLLM's, its value as JSON"
+        "--tensor-parallel", type=int, default=1, metavar="N", help="spread each layer over N devices"
+    )
+    group.add_argument(
+        "--pipeline-parallel", type=int, default=1, metavar="N", help="spread the layers over N stages"
+    )
+    group.add_argument(
+        "--gpu-memory", type=float, default=0.9, metavar="SHARE", help="of each GPU (default: %(default)s)"
+    )
+    group.add_argument(
+        "--max-model-len", type=int, metavar="TOKENS", help="context window (default: the model's)"
+    )
+    group.add_argument(
+        "--quantization", help="as vLLM names it: fp8, awq, gptq, … (default: what the checkpoint says)"
+    )
+    group.add_argument(
+        "--executor", choices=("mp", "ray"), help="ray for several machines (default: vLLM's choice)"
+    )
+    group.add_argument(
+        "--vllm",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="any other argument of vLLM's, its value as JSON",
     )
 
 
@@ -91,7 +109,9 @@ def load_engine(options: argparse.Namespace, progress: Progress) -> tuple[Served
         return _vllm(options, progress)
     if options.engine == "transformers":
         return _transformers(options, progress)
-    raise UserError(f"There is no engine {options.engine!r}: choose transformers, vllm or an address such as http://127.0.0.1:8100.")
+    raise UserError(
+        f"There is no engine {options.engine!r}: choose transformers, vllm or an address such as http://127.0.0.1:8100."
+    )
 
 
 def _transformers(options: argparse.Namespace, progress: Progress) -> tuple[ServedEngine, list[str]]:
@@ -139,7 +159,9 @@ def _remote(options: argparse.Namespace) -> tuple[ServedEngine, list[str]]:
     from demo.engine.remote import RemoteEngine
 
     if options.axis or options.model != DEFAULT_MODEL:
-        raise UserError("Model and axis are the engine process's: give --model and --axis to python -m demo.serve.")
+        raise UserError(
+            "Model and axis are the engine process's: give --model and --axis to python -m demo.serve."
+        )
     engine = RemoteEngine(options.engine, os.environ.get(KEY_VARIABLE, ""))
     return engine, ["engine in a process of its own", *engine.notes]
 

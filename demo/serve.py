@@ -57,9 +57,11 @@ class Service:
 
     def _guarded(self, call: Callable[[HttpRequest], Any]) -> Callable[[HttpRequest], Any]:
         async def endpoint(request: HttpRequest) -> Response:
-            given = request.headers.get("authorization", "").removeprefix("Bearer ")
-            if self.key and not hmac.compare_digest(given.encode(), self.key.encode()):
-                return _refused(f"The engine asks for a key: set {KEY_VARIABLE} to the one it was started with.", 401)
+            given = request.headers.get("authorization", "").encode("latin-1")  # as it came
+            if self.key and not hmac.compare_digest(given, f"Bearer {self.key}".encode()):
+                return _refused(
+                    f"The engine asks for a key: set {KEY_VARIABLE} to the one it was started with.", 401
+                )
             try:
                 answer: Response = await call(request)
                 return answer
@@ -109,7 +111,9 @@ class Service:
     async def _requests(self, request: HttpRequest) -> list[Any]:
         body = await _body(request)
         if body.get("axis") != axis_digest(self.engine.axis):
-            raise UserError("The engine process now has another model or axis than this page was started with: restart the page.")
+            raise UserError(
+                "The engine process now has another model or axis than this page was started with: restart the page."
+            )
         asked = body.get("requests")
         if not isinstance(asked, list) or not asked:
             raise UserError("The request cannot be read (no requests).")
@@ -132,7 +136,13 @@ class Service:
                     put(line)
                 put({"end": True})
             except Exception as error:
-                put({"error": str(error) if isinstance(error, UserError) else f"The engine failed ({type(error).__name__})."})
+                put(
+                    {
+                        "error": str(error)
+                        if isinstance(error, UserError)
+                        else f"The engine failed ({type(error).__name__})."
+                    }
+                )
             put(None)
 
         Thread(target=run, name="reader").start()
@@ -175,20 +185,31 @@ def _refused(sentence: str, status: int) -> Response:
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m demo.serve", description=__doc__)
     add_engine_options(parser)
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine only)")
+    parser.add_argument(
+        "--host", default="127.0.0.1", help="address to listen on (default: this machine only)"
+    )
     parser.add_argument("--port", type=int, default=DEFAULT_PORT, help="default: %(default)s")
     options = parser.parse_args(arguments)
     key = os.environ.get(KEY_VARIABLE, "")
     try:
         if options.host not in _LOCAL and not key:
-            raise UserError(f"Beyond this machine the engine needs a key: set {KEY_VARIABLE} here and for the pages.")
+            raise UserError(
+                f"Beyond this machine the engine needs a key: set {KEY_VARIABLE} here and for the pages."
+            )
         if options.engine.startswith("http"):
-            raise UserError("An engine process needs an engine of its own: choose --engine transformers or vllm.")
+            raise UserError(
+                "An engine process needs an engine of its own: choose --engine transformers or vllm."
+            )
         engine, notes = load_engine(options, show_progress)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    print(f"{engine.model.slug} on {engine.model.device}, {engine.model.dtype_reason}", *notes, sep="\n", flush=True)
+    print(
+        f"{engine.model.slug} on {engine.model.device}, {engine.model.dtype_reason}",
+        *notes,
+        sep="\n",
+        flush=True,
+    )
     print(f"python app.py --engine http://{options.host}:{options.port}", flush=True)
     uvicorn.run(
         Service(engine, notes, key).app(),

@@ -99,6 +99,15 @@ ENGINES: dict[str, Callable[[LoadedModel, AssistantAxis], Any]] = {
 }
 
 
+# These start three processes and two, on two cores.
+_SLOW = ("vllm-tensor-parallel", "vllm-pipeline-parallel")
+
+
 def engine_parameters() -> list[Any]:
-    marks = [pytest.mark.skipif(not HAS_VLLM, reason="vLLM is not installed here")]
-    return [pytest.param(name, marks=marks if "vllm" in name else []) for name in ENGINES]
+    def marks(name: str) -> list[Any]:
+        absent = (
+            [pytest.mark.skipif(not HAS_VLLM, reason="vLLM is not installed here")] if "vllm" in name else []
+        )
+        return [*absent, *([pytest.mark.slow] if name in _SLOW else [])]
+
+    return [pytest.param(name, marks=marks(name)) for name in ENGINES]

@@ -18,7 +18,17 @@ import torch
 
 from demo.axis import AssistantAxis, load_axis
 from demo.chat import Conversation
-from demo.engine.protocol import Cap, Engine, Event, Message, PromptEvent, Request, Sampling, Steer, TokenEvent
+from demo.engine.protocol import (
+    Cap,
+    Engine,
+    Event,
+    Message,
+    PromptEvent,
+    Request,
+    Sampling,
+    Steer,
+    TokenEvent,
+)
 from demo.engine.sampling import Draw, draw_rows
 from demo.errors import UserError
 from demo.models import DEFAULT_MODEL, LoadedModel
@@ -154,7 +164,11 @@ def test_a_cap_with_nothing_to_do_changes_no_bit(engine, cap):
 def test_both_rows_draw_with_the_same_random_numbers(model, axis, engine):
     """Sampled as the shared draw says: each token from the reference's logits, by seed and step."""
     sampling = Sampling(temperature=0.9, top_p=0.8, max_new_tokens=12, seed=7, repetition_penalty=1.2)
-    messages = (PARIS, {"role": "assistant", "content": "Paris."}, {"role": "user", "content": "Tell me more."})
+    messages = (
+        PARIS,
+        {"role": "assistant", "content": "Paris."},
+        {"role": "user", "content": "Tell me more."},
+    )
     events = list(engine.stream(pair(messages, None, sampling)))
     assert said(events, "plain") == said(events, "capped")
     tokens = [e.token_id for e in of(events, "plain")]
@@ -175,7 +189,12 @@ def test_both_rows_draw_with_the_same_random_numbers(model, axis, engine):
 def test_several_turns_are_as_if_each_was_read_anew(engine, cap):
     """Four turns of both branches; the same history with nothing cached gives the same words and numbers."""
     conversation = Conversation()
-    for text in ("I can see your eyes in the dark. What do you want?", "Why?", "Help me. " * 20, "Thank you!"):
+    for text in (
+        "I can see your eyes in the dark. What do you want?",
+        "Why?",
+        "Help me. " * 20,
+        "Thank you!",
+    ):
         settings = TurnSettings(greedy(14), cap, DEMON["content"])
         histories = {b: conversation.messages(b, DEMON["content"]) for b in (UNCAPPED, CAPPED)}
         events = list(conversation.send(engine, text, settings))

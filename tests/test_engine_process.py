@@ -16,7 +16,7 @@ from gradio_client import Client
 from playwright.sync_api import expect
 
 from demo.chat import Conversation
-from demo.engine.protocol import Sampling, TokenEvent
+from demo.engine.protocol import Sampling
 from demo.engine.remote import RemoteEngine
 from demo.errors import UserError
 from demo.turns import TurnSettings
@@ -70,10 +70,12 @@ def test_killed_in_mid_reply_nothing_of_the_conversation_is_lost(process):
     for _ in conversation.send(engine, "Hello!", settings(8)):
         pass
     before = [turn.replies["capped"].text for turn in conversation.turns]
+    story = conversation.send(engine, STORY, settings(500))
+    for _ in range(12):
+        next(story)
+    process.kill()
     with pytest.raises(UserError, match="ended in the middle of this reply"):
-        for count, event in enumerate(conversation.send(engine, STORY, settings(500))):
-            if isinstance(event, TokenEvent) and count > 10:
-                process.kill()
+        list(story)
     assert [turn.replies["capped"].text for turn in conversation.turns] == before
     with pytest.raises(UserError, match="cannot be reached: start it"):
         conversation.send(engine, STORY, settings(8))
@@ -92,7 +94,9 @@ def test_the_page_says_so_in_both_panes_and_goes_on_when_it_is_back(process):
         said = reply(page, "capped", 0).inner_text()
         page.evaluate("document.querySelector('#max-new-tokens input[type=number]').focus()")
         say(page, STORY)
-        page.wait_for_function("document.querySelectorAll('section[data-turn=\"1\"] .tok').length > 8", timeout=TURN_TIMEOUT)
+        page.wait_for_function(
+            "document.querySelectorAll('section[data-turn=\"1\"] .tok').length > 8", timeout=TURN_TIMEOUT
+        )
         process.kill()
         for branch in ("uncapped", "capped"):
             pane = page.locator(f'.pane[data-branch="{branch}"]')

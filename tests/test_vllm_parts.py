@@ -95,7 +95,9 @@ def test_template_tokens_are_exempt_in_prompts_and_replies():
     worker = Worker(Model(), axis, SPECIAL)
     floors = {2: 1e3}
     prompt = plan("a", 3, floors, every_layer=True)
-    worker.model_runner.run([(prompt, 0, [1, 2, 3]), (plan("b", 2, floors), 2, [7]), (plan("c", 2, floors), 2, [8])])
+    worker.model_runner.run(
+        [(prompt, 0, [1, 2, 3]), (plan("b", 2, floors), 2, [7]), (plan("c", 2, floors), 2, [8])]
+    )
     seen = told(worker)
     assert (seen["a", 0]["lift.2"] > 0).tolist() == [False, True, True]
     assert seen["b", 2]["lift.2"] == [0.0] and seen["c", 2]["lift.2"] > 0
@@ -173,7 +175,9 @@ def test_hooks_that_are_skipped_are_found(model):
 
 def test_summands_that_mean_something_else_are_found(model):
     """Some layers give the whole stream and a part of it again: adding them doubles it, in almost the same direction."""
-    assert "not what the final norm gets" in refusal(core(model, Worker(Model(adds_itself=True), tiny_axis())))
+    assert "not what the final norm gets" in refusal(
+        core(model, Worker(Model(adds_itself=True), tiny_axis()))
+    )
 
 
 def test_a_clamp_that_reaches_nobody_is_found(model, monkeypatch):
@@ -183,7 +187,9 @@ def test_a_clamp_that_reaches_nobody_is_found(model, monkeypatch):
 
 def test_a_cap_that_moves_what_it_should_leave_alone_is_found(model, monkeypatch):
     monkeypatch.setattr(
-        worker_module, "with_residual", lambda output, before, after: with_residual(output, before, after + 1e-3)
+        worker_module,
+        "with_residual",
+        lambda output, before, after: with_residual(output, before, after + 1e-3),
     )
     assert "has nothing to do changes the model" in refusal(core(model))
 
@@ -212,7 +218,9 @@ def test_processes_that_see_different_streams_are_found(model):
 
 def facts(device: str = "cuda") -> SimpleNamespace:
     tokenizer = SimpleNamespace(all_special_ids=[2, 1])
-    return SimpleNamespace(folder="there", dtype=torch.bfloat16, context=8192, device=device, tokenizer=tokenizer)
+    return SimpleNamespace(
+        folder="there", dtype=torch.bfloat16, context=8192, device=device, tokenizer=tokenizer
+    )
 
 
 def test_options_reach_vllm():

@@ -5,7 +5,7 @@ them, all requests' tokens in one long tensor. It shows what the hooks do there 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
 
@@ -72,7 +72,7 @@ class Runner:
     """As much of vLLM's model runner as the worker looks at."""
 
     model: nn.Module
-    device: torch.device = torch.device("cpu")
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
     def run(self, rows: Sequence[tuple[RowPlan, int, Sequence[int]]], padding: int = 0) -> Tensor:
         """One forward pass over some tokens of each request, from a position on; padding: rows that nobody asked for."""
@@ -87,7 +87,9 @@ class Runner:
             num_computed_tokens_cpu=np.array([start for _, start, _ in rows]),
             token_ids_cpu=table,
         )
-        params = {p.id: SimpleNamespace(sampling_params=SimpleNamespace(extra_args=p.to_args())) for p, _, _ in rows}
+        params = {
+            p.id: SimpleNamespace(sampling_params=SimpleNamespace(extra_args=p.to_args())) for p, _, _ in rows
+        }
         self.requests = params
         flat = [token for _, _, ids in rows for token in ids] + [0] * padding
         return self.model(torch.tensor(flat))
@@ -110,7 +112,9 @@ class FakeCore:
     facts: Any
     axis: AssistantAxis
 
-    async def steps(self, ids: list[int], plan: RowPlan, tokens: int, read_cache: bool = True) -> AsyncIterator[Step]:
+    async def steps(
+        self, ids: list[int], plan: RowPlan, tokens: int, read_cache: bool = True
+    ) -> AsyncIterator[Step]:
         for worker in self.workers:
             worker.model_runner.run([(plan, 0, ids)])
         yield Step([0], 0, True)

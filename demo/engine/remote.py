@@ -42,7 +42,7 @@ class RemoteEngine:
 
     def __init__(self, url: str, key: str = "") -> None:
         self.url = url.rstrip("/")
-        headers = {"authorization": f"Bearer {key}"} if key else {}
+        headers = {b"authorization": f"Bearer {key}".encode()} if key else {}
         self._load, self._looked = _UNKNOWN, 0.0
         self._http = httpx.Client(
             base_url=self.url,
@@ -58,10 +58,14 @@ class RemoteEngine:
         self._refuse(axis)
         said = about.json()
         if said.get("version") != VERSION:
-            raise UserError(f"The engine at {self.url} is of another version; start both from the same release.")
+            raise UserError(
+                f"The engine at {self.url} is of another version; start both from the same release."
+            )
         self.model = RemoteModel(**said["model"])
         self.notes = [str(note) for note in said["notes"]]
-        self.axis: AssistantAxis = axis_from_bytes(axis.content, said["axis"], f"the axis of the engine at {self.url}")
+        self.axis: AssistantAxis = axis_from_bytes(
+            axis.content, said["axis"], f"the axis of the engine at {self.url}"
+        )
         self._digest = axis_digest(self.axis)
 
     @property

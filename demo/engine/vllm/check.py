@@ -90,5 +90,7 @@ async def _read(core: Core, ids: list[int], plan: RowPlan) -> Seen:
             for name, data in told.items():
                 values = np.frombuffer(data, np.float32)
                 if not np.allclose(values, whole[name][start : start + len(values)], rtol=1e-3, atol=1e-3):
-                    raise UserError("vLLM's processes disagree about the same residual stream, so the cap cannot be trusted in them.")
+                    raise UserError(
+                        "vLLM's processes disagree about the same residual stream, so the cap cannot be trusted in them."
+                    )
     return whole

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import gc
 import logging
 from collections.abc import AsyncIterator, Callable, Coroutine
 from concurrent.futures import Future
@@ -54,12 +55,14 @@ class Core:
         self.facts, self.axis, self.options = facts, axis, options
         self._check = check
         self._llm: Any = None
+        self._end: asyncio.Future[None] | None = None  # done when this vLLM has ended
         self._ready = False  # hooked and checked: before that nothing may run for anybody
         self._starting = False
         self._failure: str | None = None
         self.tokens = 0  # that the KV cache has room for
         self.loop = asyncio.new_event_loop()
-        Thread(target=self.loop.run_forever, name="vllm", daemon=True).start()
+        self._thread = Thread(target=self.loop.run_forever, name="vllm", daemon=True)
+        self._thread.start()
         atexit.register(self.shut_down)
 
     def run(self, work: Coroutine[Any, Any, T]) -> Future[T]:
@@ -73,7 +76,9 @@ class Core:
     def require(self) -> None:
         """Raises UserError while there is no engine to ask."""
         if self._failure is not None:
-            raise UserError(f"vLLM stopped and could not be started again ({self._failure}): restart the program.")
+            raise UserError(
+                f"vLLM stopped and could not be started again ({self._failure}): restart the program."
+            )
         if not self._ready:
             raise UserError("The model's process has ended and is starting again: try again in a moment.")
 
@@ -87,6 +92,7 @@ class Core:
         try:
             arguments = AsyncEngineArgs(**engine_arguments(self.facts, self.options))
             self._llm = llm = AsyncLLM.from_engine_args(arguments)
+            self._end = self.loop.create_future()
             cache = llm.vllm_config.cache_config
             self.tokens = (cache.num_gpu_blocks or 0) * cache.block_size
             tensors, manifest = self.axis.to_bytes()
@@ -104,7 +110,9 @@ class Core:
                 "the memory and vLLM's own messages above (VLLM_LOGGING_LEVEL=INFO shows all of them)."
             ) from error
 
-    async def steps(self, ids: list[int], plan: RowPlan, tokens: int, read_cache: bool = True) -> AsyncIterator[Step]:
+    async def steps(
+        self, ids: list[int], plan: RowPlan, tokens: int, read_cache: bool = True
+    ) -> AsyncIterator[Step]:
         """Run one request: its prompt, and then up to `tokens` drawn tokens. Closing the iterator ends it at once.
 
         Raises VllmDied.
@@ -142,10 +150,15 @@ class Core:
         return merged([records for records, _ in ranks]), [tuple(one) for _, drawn in ranks for one in drawn]
 
     async def call(self, method: str) -> list[Any]:
-        """Call every worker; one answer each."""
-        if self._llm is None:
+        """Call every worker; one answer each. Raises VllmDied: vLLM itself would leave the caller waiting."""
+        if self._llm is None or self._end is None:
             raise VllmDied
-        return await self._llm.collective_rpc(method)
+        answer = asyncio.ensure_future(self._llm.collective_rpc(method))
+        await asyncio.wait({answer, self._end}, return_when=asyncio.FIRST_COMPLETED)
+        if not answer.done():
+            answer.cancel()
+            raise VllmDied
+        return await answer
 
     def _died(self, error: Exception) -> Exception:
         """VllmDied, and the restart has begun, if that is what this error means; else the error itself."""
@@ -176,9 +189,18 @@ class Core:
 
     def _stop(self) -> None:
         llm, self._llm, self._ready = self._llm, None, False
+        if self._end is not None and not self._end.done():
+            self._end.set_result(None)
         if llm is not None:
             llm.shutdown()
 
     def shut_down(self) -> None:
-        """End vLLM's processes."""
+        """End vLLM's processes. Once: nothing runs after it."""
+        if self.loop.is_running():
+            self.loop.call_soon_threadsafe(self._end_loop)
+            self._thread.join()
+            gc.collect()  # vLLM tidies up when it is collected, which must not wait for the interpreter's own end
+
+    def _end_loop(self) -> None:
         self._stop()
+        self.loop.stop()

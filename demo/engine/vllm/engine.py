@@ -8,18 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from threading import Event as CancelFlag
 
 from demo.axis import AssistantAxis
 from demo.engine.job import Job, Reading
-from demo.engine.protocol import Events, Intervention, Load, ReadToken, Request
+from demo.engine.protocol import Events, Load, ReadToken, Request
 from demo.engine.reader import Speller
 from demo.engine.row import Row, Vocabulary
-from demo.engine.store import common_prefix
 from demo.engine.vllm.check import check_cap
 from demo.engine.vllm.core import Core, VllmDied
+from demo.engine.vllm.known import KnownProjections
 from demo.engine.vllm.line import Line, ReadLine
 from demo.engine.vllm.options import VllmOptions
 from demo.engine.vllm.plan import RowPlan
@@ -38,7 +37,11 @@ class VllmEngine:
     """
 
     def __init__(
-        self, model: ModelFacts, axis: AssistantAxis, options: VllmOptions | None = None, fixed_length: bool = False
+        self,
+        model: ModelFacts,
+        axis: AssistantAxis,
+        options: VllmOptions | None = None,
+        fixed_length: bool = False,
     ) -> None:
         """Loads the model in vLLM's own processes and makes sure that the cap acts there. Raises UserError."""
         self.model, self.axis, self.options = model, axis, options or VllmOptions()
@@ -48,7 +51,6 @@ class VllmEngine:
             model.tokenizer, stops, frozenset(model.tokenizer.all_special_ids), self._barred
         )
         self._context = min(model.context, self.options.context or model.context)
-        self._remembered: OrderedDict[str, tuple[list[int], list[float], Intervention]] = OrderedDict()
         self._numbers = itertools.count()
         # All of these are touched on the core's loop only.
         self._queue: list[tuple[Job, list[Line]]] = []
@@ -59,6 +61,7 @@ class VllmEngine:
         self._pump: asyncio.Task[None] | None = None
         self.core = Core(model, axis, self.options, check_cap)
         self.core.start()
+        self.known = KnownProjections(2 * self.core.tokens)
         self._news = self.core.run(_event()).result()
 
     @property
@@ -167,7 +170,7 @@ class VllmEngine:
         for job, _ in [*self._queue, *self._jobs]:
             job.discard.update(branches)
         for branch in branches:
-            self._remembered.pop(branch, None)
+            self.known.drop(branch)
 
     def _wake(self) -> None:
         self._news.set()
@@ -211,7 +214,7 @@ class VllmEngine:
                 break
             self._jobs.append(self._queue.pop(0))
             for line in lines:
-                line.known = self._recall(line.row)
+                line.known = self.known.of(line.row)
                 self._lines[line.plan.id] = line
                 self._tasks[line.plan.id] = asyncio.ensure_future(self._run(job, line))
         for ahead, (job, _) in enumerate(self._queue, start=1):
@@ -274,7 +277,7 @@ class VllmEngine:
             job.rows.remove(line.row)
             self._drop(line)
             if line.row.ran and line.row.request.branch not in job.discard:
-                self._remember(line.row)
+                self.known.put(line.row)
         if not lines:
             job.end()
             self._remove(job)
@@ -300,25 +303,6 @@ class VllmEngine:
     def _fail_all(self, error: Exception) -> None:
         for job, _ in [*self._jobs, *self._queue]:
             self._fail(job, error)
-
-    # --- projections of prompts that vLLM does not run again
-
-    def _remember(self, row: Row) -> None:
-        ids = (row.chat.ids + row.generated)[: row.ran]
-        self._remembered[row.request.branch] = (ids, row.before[: row.ran], row.request.intervention)
-        self._remembered.move_to_end(row.request.branch)
-        # Twice what vLLM's own cache can hold is more than it can ever give back.
-        while sum(len(ids) for ids, _, _ in self._remembered.values()) > 2 * self.core.tokens:
-            self._remembered.popitem(last=False)
-
-    def _recall(self, row: Row) -> list[float]:
-        best: list[float] = []
-        for ids, before, under in self._remembered.values():
-            if under == row.request.intervention:
-                shared = common_prefix(ids, row.chat.ids)
-                if shared > len(best):
-                    best = before[:shared]
-        return best
 
 
 async def _event() -> asyncio.Event:

@@ -113,7 +113,9 @@ class ReadLine:
         for layer in self.plan.layers:
             before[:, layer] -= columns[f"lift.{layer}"] / float(axis.norm[layer])
         places = (
-            np.stack([columns[f"place.{n}"] for n in range(3)], axis=-1).tolist() if "place.0" in columns else None
+            np.stack([columns[f"place.{n}"] for n in range(3)], axis=-1).tolist()
+            if "place.0" in columns
+            else None
         )
         tokens = []
         for offset in range(len(raw)):

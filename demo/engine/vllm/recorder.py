@@ -83,7 +83,9 @@ class Recorder:
         self._hooks.exempt = torch.tensor(exempt, device=self.device)[:, None]
 
     def _exempt(self, segment: Segment) -> list[bool]:
-        prompt = [bool(flag) for flag in segment.plan.exempt[segment.start : segment.start + len(segment.ids)]]
+        prompt = [
+            bool(flag) for flag in segment.plan.exempt[segment.start : segment.start + len(segment.ids)]
+        ]
         return prompt + [token in self.special for token in segment.ids[len(prompt) :]]
 
     def apply(self, layer: int, hidden: Tensor) -> Tensor:

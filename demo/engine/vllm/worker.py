@@ -71,11 +71,16 @@ class _Watch:
 def _watch(recorder: Recorder, trunk: nn.Module, layers: dict[int, nn.Module]) -> _Watch:
     """Read what every decoder layer is given by the one before it, and compare what the final norm gets with the last one's
     residual stream."""
-    watch, stream = _Watch(), []
+    watch = _Watch()
+    stream: list[Tensor] = []
 
     def entry(index: int) -> Callable[..., None]:
         def hook(module: nn.Module, args: tuple[object, ...], kwargs: dict[str, object]) -> None:
-            given = [one for one in (*args, *kwargs.values()) if isinstance(one, Tensor) and one.is_floating_point()]
+            given = [
+                one
+                for one in (*args, *kwargs.values())
+                if isinstance(one, Tensor) and one.is_floating_point()
+            ]
             if recorder.tokens:
                 recorder.note(f"entry.{index}", index, torch.stack(given).sum(0)[: recorder.tokens])
 
