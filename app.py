@@ -12,6 +12,8 @@ from typing import Any
 
 # Before anything imports gradio: no analytics, whatever the environment says.
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+if os.environ.get("SPACES_ZERO_GPU"):
+    import spaces  # noqa: F401 - it must see torch before anybody else does
 
 from demo.axis import axis_folder
 from demo.engine.protocol import Sampling

@@ -12,7 +12,7 @@ from demo.axis import AssistantAxis, load_axis
 from demo.default_download import Progress
 from demo.engine.protocol import Engine
 from demo.errors import UserError
-from demo.models import DEFAULT_MODEL, load_model
+from demo.models import DEFAULT_MODEL, LoadedModel, load_model
 
 KEY_VARIABLE = "PERSONA_DRIFT_ENGINE_KEY"
 
@@ -50,7 +50,7 @@ def add_engine_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--engine",
         default="transformers",
-        help="transformers, vllm, or the address of an engine process (default: %(default)s)",
+        help="transformers, vllm, zerogpu, or the address of an engine process (default: %(default)s; on a ZeroGPU Space, zerogpu)",
     )
     parser.add_argument(
         "--device", default="auto", help="auto, cpu, cuda, cuda:N or mps; vLLM chooses by itself"
@@ -107,14 +107,21 @@ def load_engine(options: argparse.Namespace, progress: Progress) -> tuple[Served
         return _remote(options)
     if options.engine == "vllm":
         return _vllm(options, progress)
+    if options.engine == "zerogpu" or (options.engine == "transformers" and on_zerogpu()):
+        return _zerogpu(options, progress)
     if options.engine == "transformers":
         return _transformers(options, progress)
     raise UserError(
-        f"There is no engine {options.engine!r}: choose transformers, vllm or an address such as http://127.0.0.1:8100."
+        f"There is no engine {options.engine!r}: choose transformers, vllm, zerogpu or an address such as http://127.0.0.1:8100."
     )
 
 
-def _transformers(options: argparse.Namespace, progress: Progress) -> tuple[ServedEngine, list[str]]:
+def on_zerogpu() -> bool:
+    """Whether this is a Space to which GPUs are lent call by call."""
+    return os.environ.get("SPACES_ZERO_GPU", "").lower() in ("1", "t", "true")
+
+
+def _loaded(options: argparse.Namespace, progress: Progress) -> tuple[LoadedModel, AssistantAxis, list[str]]:
     model = load_model(
         options.model,
         device=options.device,
@@ -123,11 +130,28 @@ def _transformers(options: argparse.Namespace, progress: Progress) -> tuple[Serv
         progress=progress,
     )
     axis = load_axis(options.axis or model.slug)
-    notes = axis.check_model(model)
+    return model, axis, axis.check_model(model)
+
+
+def _transformers(options: argparse.Namespace, progress: Progress) -> tuple[ServedEngine, list[str]]:
+    model, axis, notes = _loaded(options, progress)
     from demo.engine.transformers_engine import TransformersEngine
 
     budget = int(options.kv_budget * 1024**3)
     return TransformersEngine(model, axis, kv_budget=budget, rows=2 * options.pairs, own_thread=True), notes
+
+
+def _zerogpu(options: argparse.Namespace, progress: Progress) -> tuple[ServedEngine, list[str]]:
+    try:
+        import spaces
+    except ImportError as error:
+        raise UserError(
+            "--engine zerogpu needs the package spaces, which every ZeroGPU Space has: pip install spaces."
+        ) from error
+    model, axis, notes = _loaded(options, progress)
+    from demo.engine.zerogpu import ZeroGpuEngine
+
+    return ZeroGpuEngine(model, axis, spaces.GPU, int(options.kv_budget * 1024**3)), ["on ZeroGPU", *notes]
 
 
 def _vllm(options: argparse.Namespace, progress: Progress) -> tuple[ServedEngine, list[str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import pickle
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -16,6 +17,7 @@ import uvicorn
 from demo.axis import AssistantAxis
 from demo.engine.remote import RemoteEngine
 from demo.engine.transformers_engine import TransformersEngine
+from demo.engine.zerogpu import ZeroGpuEngine
 from demo.models import DEFAULT_MODEL, LoadedModel
 from demo.serve import Service
 
@@ -61,6 +63,29 @@ def by_process(model: LoadedModel, axis: AssistantAxis) -> Iterator[Any]:
         yield RemoteEngine(url)
 
 
+def lend(duration: Callable[..., float]) -> Callable[..., Any]:
+    """As ZeroGPU's decorator: what goes in and what comes out is pickled, and closing stops the work after the next result."""
+
+    def decorate(task: Callable[..., Any]) -> Callable[..., Any]:
+        def lent(*given: Any) -> Iterator[Any]:
+            assert 0 < duration(*given) <= 120
+            work = task(*pickle.loads(pickle.dumps(given)))
+            try:
+                for item in work:
+                    yield pickle.loads(pickle.dumps(item))
+            finally:
+                work.close()
+
+        return lent
+
+    return decorate
+
+
+@contextmanager
+def by_lent_gpu(model: LoadedModel, axis: AssistantAxis) -> Iterator[Any]:
+    yield ZeroGpuEngine(model, axis, lend)
+
+
 @contextmanager
 def by_vllm(model: LoadedModel, axis: AssistantAxis, **options: Any) -> Iterator[Any]:
     from demo.engine.vllm.engine import VllmEngine
@@ -93,6 +118,7 @@ ENGINES: dict[str, Callable[[LoadedModel, AssistantAxis], Any]] = {
     "transformers": by_transformers,
     "modules": by_modules,
     "process": by_process,
+    "zerogpu": by_lent_gpu,
     "vllm": by_vllm,
     "vllm-tensor-parallel": by_vllm_tensor_parallel,
     "vllm-pipeline-parallel": by_vllm_pipeline_parallel,

@@ -74,3 +74,27 @@ def test_a_rooms_memory_is_compared_with_what_it_settled_at():
     found = room_summary(seen, 30, 15)
     assert found["memory settled MiB"] == 1005 and found["memory growth"] == pytest.approx(1040 / 1005 - 1)
     assert found["first token s, median"] == 2.0 and found["errors"] == 0
+
+
+def test_two_runs_of_the_same_replies_are_compared_token_by_token():
+    from demo.bench.engines import compared
+    from demo.engine.protocol import TokenEvent
+
+    def event(token: int, before: float, after: float, lift: float, chance: float) -> TokenEvent:
+        return TokenEvent("a", token, "", before, after, (lift,), 1, False, probability=chance)
+
+    one = [event(1, 0.0, 0.5, 0.5, 0.9), event(2, 1.0, 1.0, 0.0, 0.5)]
+    other = [event(1, 0.1, 0.5, 0.4, 0.9), event(3, 9.0, 9.0, 0.0, 0.2)]
+    figures = compared([(one, other), (one, one)])
+    assert figures["replies"] == 2 and figures["replies with the same tokens"] == 1
+    assert figures["tokens"] == 4 and figures["tokens at which the cap acted"] == 2
+    assert figures["largest difference of a projection before the cap"] == pytest.approx(0.1)
+    assert figures["largest difference of a layer's correction"] == pytest.approx(0.1)
+    assert figures["largest difference of a token's probability"] == pytest.approx(0.3)
+
+
+def test_the_engines_document_is_made_of_its_figures(repository):
+    from demo.bench.engines import lines
+
+    figures = json.loads((repository / "docs/engines.json").read_text())
+    assert (repository / "docs/engines.md").read_text() == "\n".join(lines(figures)) + "\n"

@@ -61,7 +61,7 @@ def test_a_mean_that_nobody_remembers_is_left_out_and_not_made_up(engine):
 
 
 async def _forget_all(engine) -> None:
-    engine.known.clear()
+    engine.desk.known.clear()
 
 
 def test_a_crowd_beyond_the_rows_waits_and_is_told(engine):

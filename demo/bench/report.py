@@ -43,12 +43,12 @@ def _lines(figures: dict[str, Any]) -> Iterator[str]:
     )
     yield ""
     if "pair" in figures:
-        yield from _table(
+        yield from table(
             ("one pair", "", ""),
             [(f"`{n}`", f"{figures['pair'][n]:.2f}", m) for n, m in _MEANING.items() if n in figures["pair"]],
         )
     if "context" in figures:
-        yield from _table(
+        yield from table(
             ("prompt tokens", "first token, s", "step of the pair, ms", "KV cache, MiB"),
             [
                 (
@@ -72,7 +72,7 @@ def _crowd(crowd: dict[str, Any]) -> Iterator[str]:
         "as many rows, uncapped, nothing read."
     )
     yield ""
-    yield from _table(
+    yield from table(
         ("pairs", "tokens/s", "library", "first token p50, s", "p95, s", "step p50, ms", "p95, ms"),
         [
             (
@@ -93,7 +93,7 @@ def _crowd(crowd: dict[str, Any]) -> Iterator[str]:
     yield "![Tokens per second and time to the first token by number of pairs](speed.svg)"
 
 
-def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> Iterator[str]:
+def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> Iterator[str]:
     yield "| " + " | ".join(head) + " |"
     yield "|" + "---|" * len(head)
     for row in rows:

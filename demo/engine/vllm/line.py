@@ -54,6 +54,12 @@ class Line:
     def take_drawn(self, step: int, probability: float) -> None:
         self._probabilities[step] = probability
 
+    @property
+    def prompt_read(self) -> bool:
+        """Whether vLLM has run the prompt, and the workers have told of all of it that was not cached. What they saw may arrive
+        after the token that followed."""
+        return self.begun and all(n in self._seen for n in range(self.cached, len(self.row.chat.ids)))
+
     def prompt_event(self) -> PromptEvent:
         """The prompt has been run. Its mean is None where vLLM had tokens of the message in its cache that nobody here remembers."""
         row, probe = self.row, self.axis.probe_layer
