@@ -150,15 +150,15 @@ def test_words_and_numbers_are_the_references(model, axis, engine, cap, capped):
 
 
 def test_a_cap_with_nothing_to_do_changes_no_bit(engine, cap):
-    """Each alone: in company, a float32 product may round a row by its place in the batch, cap or no cap."""
+    """Each alone, and after a first run that makes room: a float32 product may round by what is beside a row, cap or no cap."""
     idle, seen = Cap(cap.layers, (-1e30,) * len(cap.layers)), []
-    for used in (None, idle):
+    for used in (None, None, idle):
         engine.forget(["a"])
         events = list(engine.stream([Request("a", (DEMON, EYES), greedy(16), used)]))
         rows = [(e.projection, e.projection_after, e.coordinates, e.probability) for e in of(events, "a")]
         seen.append((said(events, "a"), rows))
         assert not any(sum(e.corrections) for e in of(events, "a"))
-    assert seen[0] == seen[1]
+    assert seen[1] == seen[2]
 
 
 def test_both_rows_draw_with_the_same_random_numbers(model, axis, engine):

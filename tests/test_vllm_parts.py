@@ -219,7 +219,12 @@ def test_processes_that_see_different_streams_are_found(model):
 def facts(device: str = "cuda") -> SimpleNamespace:
     tokenizer = SimpleNamespace(all_special_ids=[2, 1])
     return SimpleNamespace(
-        folder="there", dtype=torch.bfloat16, context=8192, device=device, tokenizer=tokenizer
+        folder="there",
+        dtype=torch.bfloat16,
+        context=8192,
+        device=device,
+        tokenizer=tokenizer,
+        token_bytes=1000,
     )
 
 
@@ -236,7 +241,9 @@ def test_options_reach_vllm():
     }  # fmt: skip
     assert {name: arguments[name] for name in expected} == expected
     assert "kv_cache_memory_bytes" not in arguments
-    assert engine_arguments(facts("cpu"), VllmOptions(kv_bytes=5))["kv_cache_memory_bytes"] == 5
+    assert engine_arguments(facts("cpu"), VllmOptions(kv_bytes=10**7))["kv_cache_memory_bytes"] == 10**7
+    with pytest.raises(UserError, match="--max-model-len to at most 1000"):
+        engine_arguments(facts("cpu"), VllmOptions(kv_bytes=10**6))
 
 
 @pytest.mark.parametrize(

@@ -91,13 +91,13 @@ class Core:
             raise UserError(f"--engine vllm needs vLLM ({first_sentence(error)}): {INSTALL}.") from error
         try:
             arguments = AsyncEngineArgs(**engine_arguments(self.facts, self.options))
-            self._llm = llm = AsyncLLM.from_engine_args(arguments)
+            self._llm = AsyncLLM.from_engine_args(arguments)
             self._end = self.loop.create_future()
-            cache = llm.vllm_config.cache_config
+            cache = self._llm.vllm_config.cache_config
             self.tokens = (cache.num_gpu_blocks or 0) * cache.block_size
             tensors, manifest = self.axis.to_bytes()
             special = sorted(self.facts.tokenizer.all_special_ids)
-            await llm.collective_rpc("axis_install", args=(tensors, manifest, special))
+            await self._llm.collective_rpc("axis_install", args=(tensors, manifest, special))
             await self._check(self)
             self._ready = True
         except UserError:
@@ -197,10 +197,15 @@ class Core:
     def shut_down(self) -> None:
         """End vLLM's processes. Once: nothing runs after it."""
         if self.loop.is_running():
-            self.loop.call_soon_threadsafe(self._end_loop)
+            self.run(self._end_all()).result()
+            self.loop.call_soon_threadsafe(self.loop.stop)
             self._thread.join()
+            self.loop.close()
             gc.collect()  # vLLM tidies up when it is collected, which must not wait for the interpreter's own end
 
-    def _end_loop(self) -> None:
+    async def _end_all(self) -> None:
         self._stop()
-        self.loop.stop()
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)

@@ -63,13 +63,19 @@ _OURS: dict[str, Any] = {
 
 
 def engine_arguments(facts: ModelFacts, options: VllmOptions) -> dict[str, Any]:
-    """Arguments of vLLM's `AsyncEngineArgs`."""
+    """Arguments of vLLM's `AsyncEngineArgs`. Raises UserError where vLLM would not say plainly what is wrong."""
+    context, budget = options.context or facts.context, options.kv_bytes
+    if facts.device == "cpu" and context * facts.token_bytes > budget:
+        raise UserError(
+            f"A conversation of {context} tokens takes {context * facts.token_bytes / 2**30:.2f} GiB of KV cache and "
+            f"{budget / 2**30:.2f} GiB are allowed: raise --kv-budget, or set --max-model-len to at most {budget // facts.token_bytes}."
+        )
     arguments = {
         "model": str(facts.folder),
         "dtype": str(facts.dtype).removeprefix("torch."),
         "tensor_parallel_size": options.tensor_parallel,
         "pipeline_parallel_size": options.pipeline_parallel,
-        "max_model_len": options.context or facts.context,
+        "max_model_len": context,
         "max_num_seqs": options.rows,
         "quantization": options.quantization,
         "gpu_memory_utilization": options.memory_fraction,
@@ -77,7 +83,7 @@ def engine_arguments(facts: ModelFacts, options: VllmOptions) -> dict[str, Any]:
         "additional_config": {"special_tokens": sorted(facts.tokenizer.all_special_ids)},
     }
     if facts.device == "cpu":
-        arguments["kv_cache_memory_bytes"] = options.kv_bytes
+        arguments["kv_cache_memory_bytes"] = budget
     if options.executor:
         arguments["distributed_executor_backend"] = options.executor
     return arguments | options.more
