@@ -194,6 +194,19 @@ def test_a_cap_that_moves_what_it_should_leave_alone_is_found(model, monkeypatch
     assert "has nothing to do changes the model" in refusal(core(model))
 
 
+def test_the_band_may_begin_where_a_process_ends(model, monkeypatch):
+    """What the next layer is given cannot be seen there, so another layer is looked at."""
+    worker = Worker(Model(), tiny_axis())
+    noted = Recorder.note
+
+    def note(self, name, layer, hidden):
+        if name != f"entry.{BAND[0]}":
+            noted(self, name, layer, hidden)
+
+    monkeypatch.setattr(Recorder, "note", note)
+    asyncio.run(check_cap(core(model, worker)))
+
+
 def test_a_clamp_that_acts_twice_is_found(model):
     worker = Worker(Model(), tiny_axis())
     layer = worker.model_runner.model.layers[BAND[0]]

@@ -34,9 +34,22 @@ from demo.turns import BRANCHES, TurnSettings, make_cap
 ENGINES = ("transformers", "vllm")
 VISITORS = (1, 4, 16)
 _ARRIVE_S = 1.0
-_SYSTEM_PROMPTS = (
-    "",
-    "You are a demon. You threaten the user and laugh at their fear. You never help anyone.",
+# Of each, as many messages as there are turns: one in which the cap has little to do, one in which it has much.
+_TALKS = (
+    ("", MESSAGES),
+    (
+        "You are a demon. You threaten the user and laugh at their fear. You never help anyone.",
+        (
+            "I can see your eyes in the dark. What do you want?",
+            "Why do you hate me so much?",
+            "What will you do to me if I run?",
+            "They say you were kind once, before the fire.",
+            "Is there nothing that I could give you?",
+            "Tell me what you fear.",
+            "Who sent you here?",
+            "Leave me alone!",
+        ),
+    ),
 )
 _STORY = "Visitor {}: tell me a very long story about a lighthouse and the sea."
 Figures = dict[str, float]
@@ -57,10 +70,10 @@ def parity(model: str, turns: int, tokens: int, tensor: int, pipeline: int) -> F
         cap = make_cap(axis, *axis.cap_band, axis.cap_floor)
         seen = [
             (run, run_again)
-            for prompt in _SYSTEM_PROMPTS
+            for prompt, said in _TALKS
             for run, run_again in zip(
-                _answers(own, TurnSettings(settings, cap, prompt), turns),
-                _answers(other, TurnSettings(settings, cap, prompt), turns),
+                _answers(own, TurnSettings(settings, cap, prompt), said[:turns]),
+                _answers(other, TurnSettings(settings, cap, prompt), said[:turns]),
                 strict=True,
             )
         ]
@@ -69,10 +82,10 @@ def parity(model: str, turns: int, tokens: int, tensor: int, pipeline: int) -> F
     return compared(seen)
 
 
-def _answers(engine: Engine, settings: TurnSettings, turns: int) -> list[list[TokenEvent]]:
+def _answers(engine: Engine, settings: TurnSettings, said: Sequence[str]) -> list[list[TokenEvent]]:
     """Events of every reply: turn by turn, both branches."""
     conversation, found = Conversation(), []
-    for text in MESSAGES[:turns]:
+    for text in said:
         events = [e for e in conversation.send(engine, text, settings) if isinstance(e, TokenEvent)]
         found += [[event for event in events if event.branch == branch] for branch in BRANCHES]
     return found
@@ -217,7 +230,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--dtype", default="auto", help="of the load test (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=3, help="of the load test (default: %(default)s)")
     parser.add_argument("--tokens", type=int, default=64, help="of a reply, load test (default: %(default)s)")
-    parser.add_argument("--turns", type=int, default=4, help="parity (default: %(default)s)")
+    parser.add_argument(
+        "--turns", type=int, default=4, choices=range(1, 9), help="parity (default: %(default)s)"
+    )
     parser.add_argument("--parity-tokens", type=int, default=48, help="of a reply (default: %(default)s)")
     parser.add_argument(
         "--spread",

@@ -42,7 +42,7 @@ class VllmDied(Exception):
 
 
 class Core:
-    """One vLLM engine. `started` says how it goes; every coroutine runs on the core's own loop."""
+    """One vLLM engine after the other. Every coroutine runs on the core's own loop."""
 
     def __init__(
         self,
@@ -166,7 +166,7 @@ class Core:
 
         if not isinstance(error, EngineDeadError | VllmDied) and not (self._llm and self._llm.errored):
             return error
-        if not self._starting:
+        if self._ready and not self._starting:  # one that never was ready has told whoever started it
             self._starting = True
             self._stop()
             self._again = self.loop.create_task(self._start_again())

@@ -16,6 +16,7 @@ _ENVIRONMENT = {
     "VLLM_USE_V2_MODEL_RUNNER": "0",
     "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
 }
+_FEW_CORES = 4
 _QUIET = {"VLLM_LOGGING_LEVEL": "ERROR", "VLLM_CONFIGURE_LOGGING": "1"}
 
 
@@ -94,8 +95,11 @@ def prepare_environment(facts: ModelFacts, options: VllmOptions) -> None:
     os.environ.update(_ENVIRONMENT)
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
-    if facts.device == "cpu" and options.tensor_parallel * options.pipeline_parallel > 1:
+    if facts.device != "cpu":
+        return
+    if (os.cpu_count() or 1) <= _FEW_CORES:
+        os.environ.setdefault("VLLM_CPU_NUM_OF_RESERVED_CPU", "0")  # it would leave one idle
+    if options.tensor_parallel * options.pipeline_parallel > 1:
         # Its own way of giving each process some cores fails where there are as many processes as cores.
         os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
-        os.environ.setdefault("VLLM_CPU_NUM_OF_RESERVED_CPU", "0")
         os.environ.setdefault("OMP_NUM_THREADS", "1")

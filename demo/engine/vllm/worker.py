@@ -76,10 +76,15 @@ def _watch(recorder: Recorder, trunk: nn.Module, layers: dict[int, nn.Module]) -
 
     def entry(index: int) -> Callable[..., None]:
         def hook(module: nn.Module, args: tuple[object, ...], kwargs: dict[str, object]) -> None:
+            # Two-dimensional floats of the stream's width: the one tensor, or the two summands.
+            width = recorder.axis.direction.shape[1]
             given = [
                 one
                 for one in (*args, *kwargs.values())
-                if isinstance(one, Tensor) and one.is_floating_point()
+                if isinstance(one, Tensor)
+                and one.is_floating_point()
+                and one.ndim == 2
+                and one.shape[1] == width
             ]
             if recorder.tokens:
                 recorder.note(f"entry.{index}", index, torch.stack(given).sum(0)[: recorder.tokens])
