@@ -17,12 +17,13 @@ if os.environ.get("SPACES_ZERO_GPU"):
 
 from demo.axis import axis_folder
 from demo.engine.protocol import Sampling
-from demo.engine_options import add_engine_options, load_engine, show_progress
+from demo.engine_options import add_engine_options, end_plainly_when_asked, load_engine, show_progress
 from demo.errors import UserError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
+    end_plainly_when_asked()
     if options.replay is not None:
         return _replay(options)
     try:

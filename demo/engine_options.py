@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import sys
+from threading import current_thread, main_thread
 from typing import Any, Protocol
 
 from demo.axis import AssistantAxis, load_axis
@@ -202,6 +204,12 @@ def _more(given: list[str]) -> dict[str, Any]:
         except ValueError:
             found[name] = value
     return found
+
+
+def end_plainly_when_asked() -> None:
+    """Let a SIGTERM end the program as its own end would, so that engines end the processes they have started."""
+    if current_thread() is main_thread():  # no other may say what a signal does
+        signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
 
 
 def show_progress(message: str, fraction: float | None) -> None:

@@ -9,6 +9,7 @@ import psutil
 import pytest
 
 from demo.axis import load_axis
+from demo.bench.room import server
 from demo.chat import Conversation
 from demo.engine.protocol import PromptEvent, Request, Sampling, TokenEvent
 from demo.errors import UserError
@@ -121,6 +122,18 @@ def _kill_vllm() -> None:
     for child in psutil.Process().children(recursive=True):
         if any(sign in " ".join(child.cmdline()) for sign in ("EngineCore", "spawn_main")):
             child.kill()
+
+
+@pytest.mark.parametrize("how", ["terminate", "kill"])
+def test_vllm_ends_with_the_page_however_that_ends(how):
+    """Its processes would stay for good, with all their memory."""
+    with server(("--engine", "vllm", "--kv-budget", "0.5")) as (_, pid):
+        page = psutil.Process(pid)
+        vllm = [child for child in page.children(recursive=True) if "VLLM" in " ".join(child.cmdline())]
+        assert len(vllm) >= 2
+        getattr(page, how)()
+        _, alive = psutil.wait_procs(vllm, timeout=30)
+        assert alive == []
 
 
 @pytest.mark.parametrize("more", [{"no_such_option": 1}, {"quantization": "nonsense"}])

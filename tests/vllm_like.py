@@ -101,7 +101,7 @@ class Worker(AxisWorker):
     def __init__(self, model: nn.Module, axis: AssistantAxis, special: Sequence[int] = ()) -> None:
         self.model_runner = Runner(model)
         tensors, manifest = axis.to_bytes()
-        self.axis_install(tensors, manifest, special)
+        self.axis_install(tensors, manifest, special, ("elsewhere", 1))
 
 
 @dataclass

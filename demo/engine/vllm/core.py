@@ -6,6 +6,8 @@ import asyncio
 import atexit
 import gc
 import logging
+import os
+import socket
 from collections.abc import AsyncIterator, Callable, Coroutine
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -97,7 +99,8 @@ class Core:
             self.tokens = (cache.num_gpu_blocks or 0) * cache.block_size
             tensors, manifest = self.axis.to_bytes()
             special = sorted(self.facts.tokenizer.all_special_ids)
-            await self._llm.collective_rpc("axis_install", args=(tensors, manifest, special))
+            owner = socket.gethostname(), os.getpid()
+            await self._llm.collective_rpc("axis_install", args=(tensors, manifest, special, owner))
             await self._check(self)
             self._ready = True
         except UserError:

@@ -7,9 +7,15 @@ clear of vLLM's. The engine calls `axis_install` once and `axis_drain` after eac
 from __future__ import annotations
 
 import json
+import os
+import signal
+import socket
+import time
 from dataclasses import dataclass, field
+from threading import Thread
 from typing import TYPE_CHECKING, Any
 
+import psutil
 import torch
 from torch import Tensor, nn
 
@@ -21,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 _LAYER_LISTS = ("layers", "h")
+_LOOK = 2.0  # seconds
 _FINAL_NORMS = ("norm", "final_layernorm", "final_layer_norm", "ln_f")
 
 
@@ -30,8 +37,12 @@ class AxisWorker:
     if TYPE_CHECKING:
         model_runner: Any
 
-    def axis_install(self, tensors: bytes, manifest: str, special: Sequence[int]) -> dict[str, Any]:
-        """Hook the decoder layers that this worker holds. Returns their numbers and what holds them."""
+    def axis_install(
+        self, tensors: bytes, manifest: str, special: Sequence[int], owner: tuple[str, int]
+    ) -> dict[str, Any]:
+        """Hook the decoder layers that this worker holds. owner: host and process that this engine serves. Returns the layers'
+        numbers and what holds them."""
+        watch_owner(*owner)
         runner = self.model_runner
         axis = axis_from_bytes(tensors, json.loads(manifest), "the axis that the engine sent")
         recorder = Recorder(axis, frozenset(special), runner.device)
@@ -54,6 +65,22 @@ class AxisWorker:
         residual stream as the hooks understand it, relative, per pass; nothing on a worker without the last decoder layer."""
         self.axis_watching.stop()
         return self.axis_watching.errors
+
+
+def watch_owner(host: str, pid: int) -> None:
+    """End this engine when whoever started it is gone, however it went: vLLM's processes would stay, and all their memory with them.
+    On another machine than the owner's there is nothing to look at; those processes end with the first machine's."""
+    if host != socket.gethostname():
+        return
+    owner = psutil.Process(pid)
+
+    def look() -> None:
+        while owner.is_running() and owner.status() != psutil.STATUS_ZOMBIE:
+            time.sleep(_LOOK)
+        os.kill(os.getppid(), signal.SIGKILL)
+        os._exit(1)
+
+    Thread(target=look, name="owner", daemon=True).start()
 
 
 @dataclass
