@@ -241,6 +241,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         metavar="TP,PP",
         help="parity with this spread too; may be repeated",
     )
+    parser.add_argument("--only", choices=("speed",), help="keep the parity figures that were written before")
     parser.add_argument(
         "--write", type=Path, metavar="FOLDER", help="write engines.md and engines.json there"
     )
