@@ -104,7 +104,7 @@ def test_no_axis_names_what_there_is():
 
 
 def fake_model(**changes):
-    about = {"spec": "test", "architecture": "LlamaForCausalLM", "layers": (None,) * 6, "hidden_size": 16,
+    about = {"spec": "test", "architecture": "LlamaForCausalLM", "layer_count": 6, "hidden_size": 16,
              "tokenizer": range(100), "revision": "r1", "dtype": torch.float32}  # fmt: skip
     return SimpleNamespace(**{**about, **changes})
 
@@ -115,7 +115,7 @@ def test_a_model_of_another_shape_is_refused_and_a_fine_tune_gets_a_note(axis):
     assert axis.check_model(fake_model()) == []
     for change in (
         {"hidden_size": 8},
-        {"layers": (None,) * 5},
+        {"layer_count": 5},
         {"architecture": "GPT2LMHeadModel"},
         {"tokenizer": range(9)},
     ):

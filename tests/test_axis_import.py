@@ -208,7 +208,7 @@ def test_floors_of_a_saved_axis_are_checked(published, options, tmp_path):
 
 def test_notes_reach_whoever_loads_the_axis(published, caps, tmp_path):
     axis = import_axis(save(published.axis, tmp_path / "a.pt"), ImportOptions(sign="assistant", caps=caps))
-    model = SimpleNamespace(spec="some/model", architecture="A", layers=(None,) * LAYERS, hidden_size=HIDDEN,
+    model = SimpleNamespace(spec="some/model", architecture="A", layer_count=LAYERS, hidden_size=HIDDEN,
                             tokenizer=range(9), revision=None, dtype=torch.float32)  # fmt: skip
     notes = axis.check_model(model)  # type: ignore[arg-type]
     assert "no anchors in the source" in notes[0] and "does not say which model" in notes[1]
