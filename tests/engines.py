@@ -125,8 +125,8 @@ ENGINES: dict[str, Callable[[LoadedModel, AssistantAxis], Any]] = {
 }
 
 
-# These start three processes and two, on two cores.
-_SLOW = ("vllm-tensor-parallel", "vllm-pipeline-parallel")
+# Those that start three processes and two, and those of which a person's test run sees enough by others.
+_SLOW = ("vllm-tensor-parallel", "vllm-pipeline-parallel", "modules", "zerogpu")
 
 
 def engine_parameters() -> list[Any]:
