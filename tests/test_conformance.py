@@ -150,15 +150,20 @@ def test_words_and_numbers_are_the_references(model, axis, engine, cap, capped):
 
 
 def test_a_cap_with_nothing_to_do_changes_no_bit(engine, cap):
-    """Each alone, and after a first run that makes room: a float32 product may round by what is beside a row, cap or no cap."""
+    """Each alone and read from its first token on: in other company, or from a cache that was filled in other steps, a float32
+    product may round otherwise, cap or no cap. Steering by zero is no steering, and nobody else here has a cache under it."""
     idle, seen = Cap(cap.layers, (-1e30,) * len(cap.layers)), []
-    for used in (None, None, idle):
-        engine.forget(["a"])
-        events = list(engine.stream([Request("a", (DEMON, EYES), greedy(16), used)]))
+    for used, steer in ((None, Steer(0, 0.0)), (idle, None)):
+        for _ in range(2):  # the first makes room
+            engine.forget(["a"])
+            events = list(engine.stream([Request("a", (DEMON, EYES), greedy(16), used, steer)]))
+        prompt = next(e for e in events if isinstance(e, PromptEvent))
         rows = [(e.projection, e.projection_after, e.coordinates, e.probability) for e in of(events, "a")]
-        seen.append((said(events, "a"), rows))
+        seen.append((said(events, "a"), rows, prompt))
         assert not any(sum(e.corrections) for e in of(events, "a"))
-    assert seen[1] == seen[2]
+    assert seen[0] == seen[1]
+    engine.forget(["a"])
+    assert said(list(engine.stream([Request("a", (DEMON, EYES), greedy(16))])), "a") == seen[0][0]
 
 
 def test_both_rows_draw_with_the_same_random_numbers(model, axis, engine):
