@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -16,9 +17,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load, load_file, save, save_file
+from safetensors.torch import load, save
 from torch import Tensor
 
+from demo.axis_check import check_axis
 from demo.errors import UserError
 from demo.jsonfile import read_object
 
@@ -30,6 +32,7 @@ FORMAT = 1
 FLOOR_NAMES = ("p05", "p25", "p50", "p75")  # of an extracted axis; an imported one has others
 _REQUIRED_TENSORS = ("direction", "role_mean", "default_mean")
 _FLOOR = "floor_"
+_CHECKSUM = "tensors_sha256"
 _REQUIRED_KEYS = ("format", "model", "probe_layer", "cap")
 AXES_DIR = Path(__file__).resolve().parent.parent / "axes"
 
@@ -143,19 +146,36 @@ class AssistantAxis:
         return notes
 
     def save(self, folder: Path) -> None:
-        """Write axis.safetensors and axis.json into `folder`, which is made when missing."""
-        folder.mkdir(parents=True, exist_ok=True)
-        save_file(self._tensors(), folder / "axis.safetensors")
-        (folder / "axis.json").write_text(
-            json.dumps(self._manifest(), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-        )
+        """Write axis.safetensors and axis.json into `folder`, which is made when missing.
+
+        Raises UserError when that fails; what was there before is then whole.
+        """
+        tensors = save(self._tensors())
+        manifest = {**self._manifest(), _CHECKSUM: hashlib.sha256(tensors).hexdigest()}
+        text = json.dumps(manifest, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+        parts = [(folder / ".axis.safetensors.part", tensors), (folder / ".axis.json.part", text.encode())]
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            for path, content in parts:
+                path.write_bytes(content)
+            os.replace(parts[0][0], folder / "axis.safetensors")
+            os.replace(parts[1][0], folder / "axis.json")
+        except OSError as error:
+            for path, _ in parts:
+                path.unlink(missing_ok=True)
+            raise UserError(
+                f"{folder} cannot be written ({error.strerror}): free some space or choose another folder."
+            ) from error
 
     def to_bytes(self) -> tuple[bytes, str]:
         """The same two files, to be sent to another process."""
         return save(self._tensors()), json.dumps(self._manifest(), allow_nan=False)
 
     def _manifest(self) -> dict[str, Any]:
-        return {**self.manifest, "format": FORMAT}
+        """Without what speaks of a file that this need not be."""
+        return {
+            name: value for name, value in {**self.manifest, "format": FORMAT}.items() if name != _CHECKSUM
+        }
 
     def _tensors(self) -> dict[str, Tensor]:
         tensors = {
@@ -182,9 +202,12 @@ def load_axis(where: str | Path) -> AssistantAxis:
     manifest = _read_manifest(folder / "axis.json")
     file = folder / "axis.safetensors"
     try:
-        tensors = load_file(file)
+        content = file.read_bytes()
+        tensors = load(content)
     except (OSError, SafetensorError) as error:
         raise UserError(f"{file} cannot be read ({error}); extract the axis again.") from error
+    if manifest.get(_CHECKSUM, digest := hashlib.sha256(content).hexdigest()) != digest:
+        raise UserError(f"{file} is not the file that axis.json was written with; extract the axis again.")
     return _from_tensors(tensors, manifest, file)
 
 
@@ -252,51 +275,6 @@ def _check_keys(manifest: dict[str, Any], where: object) -> None:
     if manifest["format"] != FORMAT:
         raise UserError(
             f"{where} has format {manifest['format']!r}, but this program reads format {FORMAT}; update the program or the axis."
-        )
-
-
-def check_axis(axis: AssistantAxis, where: object, cure: str = "extract the axis again") -> None:
-    """Shapes, finiteness and layer numbers: a bad axis must fail here, not in the middle of a reply.
-
-    Raises UserError with one sentence that names `where` and ends with what to do (`cure`).
-    """
-    shape, layers = axis.direction.shape, axis.direction.shape[0]
-    same = axis.direction.ndim == 2 and axis.role_mean.shape == shape == axis.default_mean.shape
-    if (
-        not same
-        or any(floor.shape != (layers,) for floor in axis.floors.values())
-        or (axis.pca is not None and axis.pca.shape != (3, *shape))
-    ):
-        raise UserError(f"The tensors in {where} do not fit together (direction is {tuple(shape)}); {cure}.")
-    values = [axis.direction, axis.role_mean, axis.default_mean]
-    values += [] if axis.pca is None else [axis.pca]
-    # -inf is a floor too: none at this layer.
-    floors_fit = all(bool((floor < torch.inf).all()) for floor in axis.floors.values())
-    if not floors_fit or not all(torch.isfinite(v).all() for v in values) or bool((axis.norm == 0).any()):
-        raise UserError(f"The axis in {where} holds NaN, infinite or zero directions or floors; {cure}.")
-    if not axis.floors:
-        raise UserError(f"The axis in {where} has no floors, so there is nothing to cap at; {cure}.")
-    _check_manifest(axis, where, cure)
-
-
-def _check_manifest(axis: AssistantAxis, where: object, cure: str) -> None:
-    """The manifest speaks only of layers and floors that the tensors have."""
-    layers, model, notes = axis.layers, axis.manifest["model"], axis.manifest.get("notes", [])
-    try:
-        probe, (first, last), floor = axis.probe_layer, axis.cap_band, axis.cap_floor
-        low, high = axis.default_range or (0.0, 1.0)
-        fits = low < high and 0 <= probe < layers and 0 <= first <= last < layers and floor in axis.floors
-    except (IndexError, KeyError, TypeError, ValueError) as error:
-        raise UserError(f"The manifest of {where} has a malformed entry ({error!r}); {cure}.") from error
-    if not isinstance(model, dict) or not isinstance(notes, list):
-        raise UserError(f"The manifest of {where} has a malformed 'model' or 'notes'; {cure}.")
-    if not fits:
-        raise UserError(
-            f"The manifest of {where} names layers or a floor that the axis does not have ({layers} layers); {cure}."
-        )
-    if not set(range(first, last + 1)) <= set(axis.floor_layers(floor)):
-        raise UserError(
-            f"The axis in {where} caps layers {first} to {last}, but {floor} has no floor at some of them; {cure}."
         )
 
 

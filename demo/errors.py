@@ -2,6 +2,19 @@
 
 from __future__ import annotations
 
+MOST_CHARACTERS = 700
+
 
 class UserError(Exception):
-    """Something the user can mend. Shown as it is, without a traceback; commands exit with status 2."""
+    """Something the user can mend. Shown as it is, without a traceback; commands exit with status 2.
+
+    Whatever it quotes of a stranger's file, it stays one line of bounded length: the beginning, which says what is wrong, and the
+    end, which says what to do.
+    """
+
+    def __init__(self, message: str) -> None:
+        line = " ".join("".join(c if c.isprintable() else " " for c in message).split())
+        if len(line) > MOST_CHARACTERS:
+            half = MOST_CHARACTERS // 2
+            line = f"{line[:half]} … {line[-half:]}"
+        super().__init__(line)

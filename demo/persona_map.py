@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,6 +15,7 @@ NO_MAP = (
 MARKS = "Large marks: this turn’s replies; small: earlier turns."
 # Below this cosine a reader who looks only at left and right would be misled.
 LOOSE_COSINE = 0.6
+_FAR = 1e6  # axis units
 
 
 def persona_map(axis: AssistantAxis) -> dict[str, Any]:
@@ -61,8 +61,8 @@ def _caution(default: Sequence[float]) -> list[str]:
 
 def _roles(axis: AssistantAxis) -> list[list[Any]]:
     """Entries of the manifest that can be drawn; others are left out."""
-    roles = []
-    for entry in axis.manifest.get("roles") or []:
+    roles, entries = [], axis.manifest.get("roles")
+    for entry in entries if isinstance(entries, list) else []:
         if not isinstance(entry, dict):
             continue
         name, projection, place = entry.get("name"), entry.get("projection"), entry.get("pc")
@@ -72,7 +72,8 @@ def _roles(axis: AssistantAxis) -> list[list[Any]]:
 
 
 def _variance(axis: AssistantAxis) -> list[float]:
-    shares = (axis.manifest.get("pca") or {}).get("explained_variance")
+    pca = axis.manifest.get("pca")
+    shares = pca.get("explained_variance") if isinstance(pca, dict) else None
     shares = shares[:3] if isinstance(shares, list) else None
     return [round(share, 4) for share in shares] if shares is not None and _numbers(shares, 3) else []
 
@@ -81,5 +82,6 @@ def _numbers(values: object, count: int) -> bool:
     return (
         isinstance(values, list)
         and len(values) == count
-        and all(isinstance(value, int | float) and math.isfinite(value) for value in values)
+        # Beyond this a number is no place on a map, and whole numbers may be larger than any float.
+        and all(isinstance(value, int | float) and abs(value) < _FAR for value in values)
     )

@@ -120,7 +120,7 @@ def loads(text: str) -> Recording:
             system_prompt=_text(data.get("system_prompt", "")),
             map=_map(data.get("map") or {}),
         )
-    except (KeyError, TypeError, ValueError, RecursionError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
         raise UserError(f"This session file is damaged ({_short(error)}); save the session again.") from error
 
 

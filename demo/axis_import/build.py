@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from demo.axis import FORMAT, AssistantAxis, check_axis
+from demo.axis import FORMAT, AssistantAxis
+from demo.axis_check import check_axis
 from demo.axis_import import floors, sign
 from demo.axis_import.capping_config import CappingConfig, stack
 from demo.axis_import.roles import principal_components, role_entries, role_mean

@@ -19,6 +19,7 @@ from torch import Tensor
 from demo.axis_import.formats import MAX_HIDDEN, MAX_LAYERS, check_rows, named
 from demo.errors import UserError
 
+_MOST_CAP = 1e30  # raw units: floors are float32
 _EXPERIMENT = re.compile(r"layers_(\d+):(\d+)-p(\d*\.?\d+)")
 
 
@@ -157,7 +158,7 @@ def finite(value: Any, where: str) -> float:
         number = math.nan if isinstance(value, bool) or not isinstance(value, int | float) else float(value)
     except OverflowError:  # an integer of hundreds of digits
         number = math.inf
-    if not math.isfinite(number):
+    if not abs(number) < _MOST_CAP:  # also NaN
         raise UserError(f"{where} has the cap {str(value)[:40]!r}, not a finite number; give another file.")
     return number
 

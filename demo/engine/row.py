@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 from tokenizers.decoders import DecodeStream
@@ -69,6 +70,11 @@ class Row:
     @property
     def wants_stop(self) -> bool:
         return self.pending in self.vocabulary.stops
+
+    @property
+    def is_broken(self) -> bool:
+        """The model's numbers were none when the pending token was drawn: nothing that follows would mean anything."""
+        return self._probability is not None and not math.isfinite(self._probability)
 
     @property
     def is_full(self) -> bool:

@@ -19,6 +19,7 @@ from demo.engine.row import Row
 from demo.engine.rows import RunningRows
 from demo.engine.slots import Slots
 from demo.engine.store import BranchStore, common_prefix
+from demo.engine.troubles import NOT_A_NUMBER, told
 from demo.errors import UserError
 
 _PATIENCE = 1.0  # seconds the worker waits for more before its thread ends
@@ -115,7 +116,8 @@ class Scheduler:
         except Exception as error:
             # Whatever it was, rows are in an unknown state now; the next ones start clean.
             for job in [*self._queue, *self._jobs]:
-                self._drop(job, error)
+                self._drop(job, told(error))
+            self._slots.fit(0, 0)
 
     def _tidy(self) -> None:
         """Nobody runs: memory that a crowd needed is given back."""
@@ -127,7 +129,7 @@ class Scheduler:
             try:
                 part = None if reading.left or reading.cancel.is_set() else next(reading.parts, None)
             except Exception as error:
-                reading.fail(error)
+                reading.fail(told(error))
                 part = None
             if part is not None:
                 reading.put([part])
@@ -145,6 +147,9 @@ class Scheduler:
         # One whose reader has fallen behind pauses, so that a stop takes effect on what the reader sees.
         decoding = [job for job in self._jobs if job.decoding and job.unread < _AHEAD]
         self._running.draw([row for job in decoding for row in job.rows])
+        for job in [job for job in decoding if any(row.is_broken for row in job.rows)]:
+            decoding.remove(job)
+            self._drop(job, NOT_A_NUMBER)
         for job in decoding:
             stopped = [row for row in job.rows if row.wants_stop]
             self._leave(job, stopped, [row.stop_event() for row in stopped])
@@ -203,7 +208,7 @@ class Scheduler:
             job.end()
             self._remove(job)
 
-    def _drop(self, job: Job, error: Exception) -> None:
+    def _drop(self, job: Job, error: BaseException) -> None:
         for row in job.rows:
             self._running.let_go(row, keep=False)
         self._remove(job)

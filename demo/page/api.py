@@ -122,14 +122,14 @@ class _plainly:
 
 def _conversation(history: Sequence[dict[str, str]]) -> Conversation:
     try:
-        return Conversation(
-            [
-                Turn(turn["user"], {branch: Reply.of_text(turn[branch]) for branch in BRANCHES})
-                for turn in history
-            ]
-        )
-    except (KeyError, TypeError) as error:
+        turns = [(turn["user"], {branch: turn[branch] for branch in BRANCHES}) for turn in history]
+    except (KeyError, TypeError, IndexError) as error:
         raise UserError('Give the history as a list of {"user", "uncapped", "capped"}.') from error
+    if not all(isinstance(text, str) for user, replies in turns for text in (user, *replies.values())):
+        raise UserError("The history holds something that is no text; give strings.")
+    return Conversation(
+        [Turn(user, {b: Reply.of_text(text) for b, text in replies.items()}) for user, replies in turns]
+    )
 
 
 def add_api(api: Api, concurrency_id: str) -> None:

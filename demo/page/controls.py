@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
@@ -155,19 +156,21 @@ def read_settings(axis: AssistantAxis, turn: int, values: Sequence[Any]) -> Turn
     """
     system, temperature, top_p, penalty, tokens, seed, seeds, only, *steer = values[:-4]
     sampling = Sampling(
-        float(_given(temperature, "temperature")),
-        float(_given(top_p, "top-p")),
-        int(_given(tokens, "number of new tokens")),
-        int(_given(seed, "seed")) + turn,
-        float(_given(penalty, "repetition penalty")),
+        _real(temperature, "temperature"),
+        _real(top_p, "top-p"),
+        _whole(tokens, "number of new tokens"),
+        _whole(seed, "seed") + turn,
+        _real(penalty, "repetition penalty"),
     )
+    if not isinstance(system or "", str) or not isinstance(only, str | None):
+        raise UserError("The system prompt or the choice of whom to speak to is no text; reload the page.")
     return TurnSettings(
         sampling,
         _cap(axis, cap_values(values)),
         system or "",
         _steer(steer),
-        _ONLY.get(only),
-        int(_given(seeds, "number of seeds")),
+        _ONLY.get(only or _EVERY),
+        _whole(seeds, "number of seeds"),
     )
 
 
@@ -194,7 +197,7 @@ def _cap(axis: AssistantAxis, values: Sequence[Any]):
     if not on:
         return None
     return make_cap(
-        axis, int(_given(first, "first capped layer")), int(_given(last, "last capped layer")), str(floor)
+        axis, _whole(first, "first capped layer"), _whole(last, "last capped layer"), str(floor)[:100]
     )
 
 
@@ -202,10 +205,20 @@ def _steer(values: Sequence[Any]) -> Steer | None:
     on, layer, alpha = values
     if not on:
         return None
-    return Steer(int(_given(layer, "steered layer")), float(_given(alpha, "steering strength")))
+    return Steer(_whole(layer, "steered layer"), _real(alpha, "steering strength"))
 
 
-def _given(value: Any, name: str) -> Any:
+def _real(value: Any, name: str) -> float:
     if value is None:
         raise UserError(f"The {name} is empty; type a number.")
-    return value
+    try:
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise UserError(f"The {name} is no number that can be used; type another.")
+    return number
+
+
+def _whole(value: Any, name: str) -> int:
+    return int(_real(value, name))

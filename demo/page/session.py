@@ -135,18 +135,17 @@ def load_scenarios(path: Path = SCENARIOS) -> tuple[Scenario, ...]:
     """Read the scenario file. Raises UserError when it is missing or malformed."""
     try:
         entries = read_object(path, "restore it from the repository")["scenarios"]
-        return tuple(
-            Scenario(
-                entry["id"],
-                entry["title"],
-                entry["blurb"],
-                entry["system_prompt"],
-                tuple(entry["turns"]),
-                entry.get("care", ""),
-            )
-            for entry in entries
-        )
-    except (KeyError, TypeError) as error:
+        return tuple(_scenario(entry) for entry in entries)
+    except (KeyError, TypeError, AttributeError) as error:
         raise UserError(
             f"{path} cannot be read as scenarios ({error!r}); restore it from the repository."
         ) from error
+
+
+def _scenario(entry: dict[str, Any]) -> Scenario:
+    texts = [entry["id"], entry["title"], entry["blurb"], entry["system_prompt"], entry.get("care", "")]
+    turns = entry["turns"]
+    if not isinstance(turns, list) or not all(isinstance(text, str) for text in (*texts, *turns)):
+        raise TypeError("a text is missing")
+    identity, title, blurb, system_prompt, care = texts
+    return Scenario(identity, title, blurb, system_prompt, tuple(turns), care)

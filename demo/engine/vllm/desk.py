@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import Sequence
 
 from demo.engine.job import Job, Reading
+from demo.engine.troubles import NOT_A_NUMBER
 from demo.engine.vllm.core import Core, VllmDied
 from demo.engine.vllm.known import KnownProjections
 from demo.engine.vllm.line import Line, ReadLine
@@ -72,10 +73,13 @@ class Desk:
             self._news.clear()
             try:
                 await self._collect()
-                for job, lines in list(self._jobs):
-                    self._advance(job, lines)
             except Exception as error:
                 self._fail_all(error)
+            for job, lines in list(self._jobs):
+                try:
+                    self._advance(job, lines)
+                except Exception as error:
+                    self._fail(job, error)
 
     async def _collect(self) -> None:
         # One at a time: who has waited for it has everything that was seen before.
@@ -151,6 +155,8 @@ class Desk:
         while lines:
             if not all(line.draw() for line in lines):
                 return
+            if any(line.row.is_broken for line in lines):
+                raise NOT_A_NUMBER
             stopped = [line for line in lines if line.row.wants_stop]
             job.put([line.row.stop_event() for line in stopped])
             self._leave(job, lines, stopped)
