@@ -206,7 +206,8 @@ def load_axis(where: str | Path) -> AssistantAxis:
         tensors = load(content)
     except (OSError, SafetensorError) as error:
         raise UserError(f"{file} cannot be read ({error}); extract the axis again.") from error
-    if manifest.get(_CHECKSUM, digest := hashlib.sha256(content).hexdigest()) != digest:
+    digest = hashlib.sha256(content).hexdigest()
+    if manifest.pop(_CHECKSUM, digest) != digest:
         raise UserError(f"{file} is not the file that axis.json was written with; extract the axis again.")
     return _from_tensors(tensors, manifest, file)
 
