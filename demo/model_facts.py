@@ -10,11 +10,11 @@ from demo.default_download import Progress
 from demo.devices import pick_device, pick_dtype
 from demo.errors import UserError
 from demo.model_sources import find_source, first_sentence
-from demo.models import context_window, load_tokenizer
+from demo.models import context_window, load_tokenizer, stop_tokens, token_bytes
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PretrainedConfig, PreTrainedTokenizerBase
+    from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True)
@@ -71,24 +71,14 @@ def read_facts(
         dtype=kind,
         dtype_reason=reason,
         token_bytes=token_bytes(config, kind.itemsize),
-        stops=stop_tokens(source.folder, tokenizer),
+        stops=stop_tokens(_generation_settings(source.folder), tokenizer),
     )
 
 
-def stop_tokens(folder: Path, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
-    """Token ids that end a reply: the tokenizer's and whatever the folder's generation config names."""
+def _generation_settings(folder: Path) -> GenerationConfig | None:
     from transformers import GenerationConfig
 
     try:
-        named = GenerationConfig.from_pretrained(str(folder)).eos_token_id
-    except OSError:  # there is none
-        named = None
-    listed = named if isinstance(named, list) else [named]
-    return frozenset(token for token in (*listed, tokenizer.eos_token_id) if token is not None)
-
-
-def token_bytes(config: PretrainedConfig, itemsize: int) -> int:
-    """Bytes of one token's keys and values at all decoder layers, as a text model's configuration has them."""
-    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    return 2 * config.num_hidden_layers * heads * size * itemsize
+        return GenerationConfig.from_pretrained(str(folder))
+    except OSError:  # there are none
+        return None

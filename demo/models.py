@@ -17,7 +17,7 @@ from demo.quiet import quiet_transformers
 if TYPE_CHECKING:  # torch and transformers take seconds to import: only a load pays for them
     import torch
     from torch import nn
-    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import GenerationConfig, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 __all__ = [
     "DEFAULT_MODEL",
@@ -30,6 +30,8 @@ __all__ = [
     "model_cache_dir",
     "pick_device",
     "pick_dtype",
+    "stop_tokens",
+    "token_bytes",
 ]
 
 _LAYER_PATHS = (
@@ -73,6 +75,16 @@ class LoadedModel:
     @property
     def layer_count(self) -> int:
         return len(self.layers)
+
+    @property
+    def stops(self) -> frozenset[int]:
+        """Token ids that end a reply."""
+        return stop_tokens(self.model.generation_config, self.tokenizer)
+
+    @property
+    def token_bytes(self) -> int:
+        """Bytes of one token's keys and values at all decoder layers."""
+        return token_bytes(self.model.config.get_text_config(), self.dtype.itemsize)
 
 
 def load_model(
@@ -151,6 +163,20 @@ def context_window(config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase)
         if isinstance(stated, int) and 0 < stated < _ENDLESS:
             return stated
     return _UNSTATED_CONTEXT
+
+
+def stop_tokens(settings: GenerationConfig | None, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+    """Token ids that end a reply: the tokenizer's and whatever the model's generation settings name."""
+    named = settings.eos_token_id if settings else None
+    listed = named if isinstance(named, list) else [named]
+    return frozenset(token for token in (*listed, tokenizer.eos_token_id) if token is not None)
+
+
+def token_bytes(config: PretrainedConfig, itemsize: int) -> int:
+    """Bytes of one token's keys and values at all decoder layers, as a text model's configuration has them."""
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    return 2 * config.num_hidden_layers * heads * size * itemsize
 
 
 def load_tokenizer(source: ModelSource, spec: str, trust_remote_code: bool) -> PreTrainedTokenizerBase:

@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from threading import Event as CancelFlag
 from threading import Thread
 from typing import Any
@@ -44,6 +45,11 @@ class Service:
     engine: ServedEngine
     notes: list[str]
     key: str = ""
+
+    @cached_property
+    def digest(self) -> str:
+        """Tells a page's axis from this one."""
+        return axis_digest(self.engine.axis)
 
     def app(self) -> Starlette:
         guarded = {"/about": self.about, "/axis": self.axis, "/load": self.load}
@@ -110,7 +116,7 @@ class Service:
 
     async def _requests(self, request: HttpRequest) -> list[Any]:
         body = await _body(request)
-        if body.get("axis") != axis_digest(self.engine.axis):
+        if body.get("axis") != self.digest:
             raise UserError(
                 "The engine process now has another model or axis than this page was started with: restart the page."
             )

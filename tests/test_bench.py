@@ -77,7 +77,7 @@ def test_a_rooms_memory_is_compared_with_what_it_settled_at():
 
 
 def test_two_runs_of_the_same_replies_are_compared_token_by_token():
-    from demo.bench.engines import compared
+    from demo.bench.parity import compared
     from demo.engine.protocol import TokenEvent
 
     def event(token: int, before: float, after: float, lift: float, chance: float) -> TokenEvent:
@@ -98,3 +98,11 @@ def test_the_engines_document_is_made_of_its_figures(repository):
 
     figures = json.loads((repository / "docs/engines.json").read_text())
     assert (repository / "docs/engines.md").read_text() == "\n".join(lines(figures)) + "\n"
+
+
+def test_what_is_said_about_trust_is_made_of_what_was_tried(repository):
+    from tests.trust import lines
+
+    entries = json.loads((repository / "docs/trust.json").read_text())
+    assert (repository / "docs/trust.md").read_text() == "\n".join(lines(entries)) + "\n"
+    assert sum(entry["cases"] for entry in entries if entry["group"] == "hostile input") >= 10_000

@@ -9,7 +9,7 @@ import torch
 
 from demo.chat import Conversation
 from demo.engine.protocol import Cap, PromptEvent, Request, Sampling, TokenEvent
-from demo.engine.transformers_engine import TransformersEngine, stop_tokens
+from demo.engine.transformers_engine import TransformersEngine
 from demo.errors import UserError
 from demo.models import LoadedModel
 from demo.spans import render_chat
@@ -193,7 +193,7 @@ def test_a_multi_byte_character_is_never_halved(model, engine):
         Request("x", ({"role": "user", "content": "x"},), greedy(99)),
         chat,
         99,
-        Vocabulary(model.tokenizer, stop_tokens(model), frozenset()),
+        Vocabulary(model.tokenizer, model.stops, frozenset()),
     )
     pieces = []
     for token in model.tokenizer(text).input_ids:

@@ -10,7 +10,7 @@ import pytest
 from demo.engine.protocol import PromptEvent, Request, Sampling, TokenEvent, WaitEvent
 from demo.engine.scheduler import _AHEAD
 from demo.engine.slots import rounded_up
-from demo.engine.transformers_engine import TransformersEngine, token_bytes
+from demo.engine.transformers_engine import TransformersEngine
 from demo.errors import UserError
 from demo.models import LoadedModel
 from demo.turns import make_cap
@@ -113,7 +113,7 @@ def test_everyone_gets_what_they_would_get_alone(model, axis, own_thread):
 def test_a_long_prompt_holds_nobody_up(model, axis):
     """While it is read, a chunk at a time, those who decode get a token in every pass."""
     engine = TransformersEngine(model, axis)
-    engine._scheduler._room = engine._scheduler._room.__class__(8, 2**31, token_bytes(model), 32)
+    engine._scheduler._room = engine._scheduler._room.__class__(8, 2**31, model.token_bytes, 32)
     passes = Passes(engine)
     first = engine.stream(pair(axis, "first", "cats", 40))
     for _ in range(4):
@@ -149,7 +149,7 @@ def test_who_does_not_fit_waits_and_is_told_for_whom(model, axis):
 
 def test_the_memory_bound_holds_and_what_never_fits_is_refused(model, axis):
     columns = rounded_up(60)
-    budget = 5 * columns * token_bytes(model)
+    budget = 5 * columns * model.token_bytes
     engine = TransformersEngine(model, axis, kv_budget=budget)
     passes = Passes(engine)
     with ThreadPoolExecutor(4) as pool:
@@ -161,7 +161,7 @@ def test_the_memory_bound_holds_and_what_never_fits_is_refused(model, axis):
 
 
 def test_a_long_conversation_that_has_ended_gives_its_room_back(model, axis):
-    budget = 2 * rounded_up(320) * token_bytes(model)
+    budget = 2 * rounded_up(320) * model.token_bytes
     engine = TransformersEngine(model, axis, kv_budget=budget)
     passes = Passes(engine)
     long = engine.stream(pair(axis, "long", "cats", 270))

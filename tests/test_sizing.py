@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from demo.jsonfile import read_object
+from demo.models import token_bytes
 from demo.sizing import BEGIN, DOCUMENT, END, SHAPES, Setup, Shape, lines, main, pairs
 
 
@@ -15,8 +16,6 @@ def shape_of(config) -> Shape:
 
 
 def test_parameters_and_cache_of_the_default_model(model):
-    from demo.model_facts import token_bytes
-
     shape = shape_of(model.model.config)
     counted = sum(parameter.numel() for parameter in model.model.parameters())
     assert abs(shape.parameters / counted - 1) < 1e-3

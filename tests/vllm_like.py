@@ -117,7 +117,7 @@ class FakeCore:
     ) -> AsyncIterator[Step]:
         for worker in self.workers:
             worker.model_runner.run([(plan, 0, ids)])
-        yield Step([0], 0, True)
+        yield Step([0], 0)
 
     async def call(self, method: str) -> list[Any]:
         return [getattr(worker, method)() for worker in self.workers]

@@ -23,7 +23,7 @@ from demo.axis import AssistantAxis, load_axis
 from demo.capping import AxisHooks
 from demo.chat import Conversation
 from demo.engine.protocol import Cap, Message, Request, Sampling, TokenEvent
-from demo.engine.transformers_engine import TransformersEngine, stop_tokens
+from demo.engine.transformers_engine import TransformersEngine
 from demo.models import DEFAULT_MODEL, LoadedModel, load_model
 from demo.progress import ProgressLine
 from demo.spans import render_chat
@@ -89,7 +89,7 @@ class Bench:
             top_p=self.sampling.top_p,
             repetition_penalty=self.sampling.repetition_penalty,
             max_new_tokens=self.sampling.max_new_tokens,
-            suppress_tokens=sorted(stop_tokens(self.model)),
+            suppress_tokens=sorted(self.model.stops),
             pad_token_id=0,
             streamer=clock,
         )

@@ -7,7 +7,8 @@ from queue import SimpleQueue
 from threading import Event as CancelFlag
 from typing import Any, Generic, TypeVar
 
-from demo.engine.protocol import Event, TokenEvent, WaitEvent
+from demo.engine.contract import ended
+from demo.engine.protocol import Event, WaitEvent
 from demo.engine.row import Row
 
 T = TypeVar("T")
@@ -69,15 +70,7 @@ class Job(Outbox[Event]):
     def items(self) -> Generator[Event, None, None]:
         """The events. Cancelled, no more tokens follow, also none that were made by then, and each branch that has not ended
         ends so."""
-        open_branches = {row.request.branch: len(row.chat.ids) for row in self.rows}
-        for event in super().items():
-            if isinstance(event, TokenEvent):
-                open_branches[event.branch] = event.position + 1
-                if event.finish_reason is not None:
-                    del open_branches[event.branch]
-            yield event
-        for branch, position in open_branches.items():
-            yield TokenEvent(branch, None, "", None, None, (), position, False, "cancelled")
+        yield from ended(super().items(), {row.request.branch: len(row.chat.ids) for row in self.rows})
 
     def say_ahead(self, ahead: int) -> None:
         """Tell how many jobs come first, when that has changed."""

@@ -16,7 +16,8 @@ from typing import Any
 import httpx
 
 from demo.axis import AssistantAxis, axis_digest, axis_from_bytes
-from demo.engine.protocol import Event, Events, Load, PromptEvent, ReadToken, Request, TokenEvent
+from demo.engine.contract import ended
+from demo.engine.protocol import Events, Load, ReadToken, Request
 from demo.engine.wire import VERSION, event_from, load_from, read_from, request_json
 from demo.errors import UserError
 
@@ -82,25 +83,19 @@ class RemoteEngine:
     def stream(self, requests: Sequence[Request], cancel: CancelFlag | None = None) -> Events:
         """Answer all requests in step. Raises UserError at once when the engine refuses them or cannot be reached."""
         asked = {"requests": [request_json(request) for request in requests], "axis": self._digest}
-        return self._events(self._ask("/stream", asked), [r.branch for r in requests], cancel or CancelFlag())
+        events = self._events(self._ask("/stream", asked), cancel or CancelFlag())
+        return ended(events, {request.branch: 0 for request in requests})
 
-    def _events(self, lines: Lines, branches: Sequence[str], cancel: CancelFlag) -> Events:
-        open_branches = dict.fromkeys(branches, 0)  # to the position of the next token
+    def _events(self, lines: Lines, cancel: CancelFlag) -> Events:
         try:
             for data in lines:
                 if cancel.is_set():
-                    break
+                    return
                 event = event_from(data)
-                if event is None:
-                    continue
-                _note(open_branches, event)
-                yield event
-            else:
-                return
+                if event is not None:
+                    yield event
         finally:
             lines.close()
-        for branch, position in open_branches.items():
-            yield TokenEvent(branch, None, "", None, None, (), position, False, "cancelled")
 
     def read(self, request: Request, cancel: CancelFlag | None = None) -> Iterator[list[ReadToken]]:
         """Read a finished chat. Raises UserError at once when the engine refuses it or cannot be reached."""
@@ -131,8 +126,7 @@ class RemoteEngine:
             if response.status_code != 200:
                 response.read()
         self._refuse(response)
-        lines = self._lines(response)
-        return lines
+        return self._lines(response)
 
     def _lines(self, response: httpx.Response) -> Lines:
         try:
@@ -173,12 +167,3 @@ class RemoteEngine:
             else:
                 reason = "cannot be reached: start it with python -m demo.serve, then try again."
             raise UserError(f"The engine process {reason}") from error
-
-
-def _note(open_branches: dict[str, int], event: Event) -> None:
-    if isinstance(event, PromptEvent):
-        open_branches[event.branch] = event.prompt_tokens
-    elif isinstance(event, TokenEvent):
-        open_branches[event.branch] = event.position + 1
-        if event.finish_reason is not None:
-            del open_branches[event.branch]

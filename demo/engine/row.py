@@ -49,13 +49,7 @@ class Row:
     def __post_init__(self) -> None:
         self._text = DecodeStream(skip_special_tokens=True)
         self._probability: float | None = None
-        roles = [message["role"] for message in self.request.messages]
-        # In the order said, so that the same reply always gives the same arithmetic.
-        self._seen = dict.fromkeys(
-            token
-            for token, owner in zip(self.chat.ids, self.chat.owner, strict=True)
-            if owner >= 0 and roles[owner] == "assistant"
-        )
+        self._seen = said_before(self.request, self.chat)
 
     @property
     def ran(self) -> int:
@@ -160,3 +154,14 @@ class Row:
     def to_cache(self, keys: list[Tensor], values: list[Tensor]) -> BranchCache:
         ids = (self.chat.ids + self.generated)[: self.ran]
         return BranchCache(ids, keys, values, list(self.before), self.request.intervention)
+
+
+def said_before(request: Request, chat: RenderedChat) -> dict[int, None]:
+    """Tokens of the assistant's earlier replies, on which the repetition penalty falls; in the order said, so that the same reply
+    always gives the same arithmetic."""
+    roles = [message["role"] for message in request.messages]
+    return dict.fromkeys(
+        token
+        for token, owner in zip(chat.ids, chat.owner, strict=True)
+        if owner >= 0 and roles[owner] == "assistant"
+    )

@@ -19,7 +19,7 @@ from demo.engine.row import Row
 from demo.engine.rows import RunningRows
 from demo.engine.slots import Slots
 from demo.engine.store import BranchStore, common_prefix
-from demo.engine.troubles import NOT_A_NUMBER, told
+from demo.engine.troubles import not_a_number, told
 from demo.errors import UserError
 
 _PATIENCE = 1.0  # seconds the worker waits for more before its thread ends
@@ -149,7 +149,7 @@ class Scheduler:
         self._running.draw([row for job in decoding for row in job.rows])
         for job in [job for job in decoding if any(row.is_broken for row in job.rows)]:
             decoding.remove(job)
-            self._drop(job, NOT_A_NUMBER)
+            self._drop(job, not_a_number())
         for job in decoding:
             stopped = [row for row in job.rows if row.wants_stop]
             self._leave(job, stopped, [row.stop_event() for row in stopped])

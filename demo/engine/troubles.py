@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from demo.errors import UserError
 
-NOT_A_NUMBER = UserError(
-    "The model's numbers have become NaN or infinite, so this reply cannot go on; the conversation is kept: try a weaker steering or "
-    "cap, or start the program with --dtype float32."
-)
 _MEMORY = ("out of memory", "can't allocate memory", "cannot allocate memory", "not enough memory")
+
+
+def not_a_number() -> UserError:
+    """The model has given numbers that are none."""
+    return UserError(
+        "The model's numbers have become NaN or infinite, so this reply cannot go on; the conversation is kept: try a weaker steering "
+        "or cap, or start the program with --dtype float32."
+    )
 
 
 def told(error: BaseException) -> BaseException:

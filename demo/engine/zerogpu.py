@@ -13,7 +13,8 @@ from threading import Lock
 from typing import Any
 
 from demo.axis import AssistantAxis
-from demo.engine.protocol import Event, Events, Load, PromptEvent, ReadToken, Request, TokenEvent
+from demo.engine.contract import ended
+from demo.engine.protocol import Event, Events, Load, ReadToken, Request
 from demo.engine.transformers_engine import DEFAULT_KV_BUDGET, TransformersEngine
 from demo.errors import UserError
 from demo.models import LoadedModel
@@ -50,20 +51,8 @@ class ZeroGpuEngine:
     def stream(self, requests: Sequence[Request], cancel: CancelFlag | None = None) -> Events:
         """Answer all requests in step. Raises UserError at once when a prompt does not fit or a cap names layers the model lacks."""
         self._own.stream(requests)  # looks at them and runs nothing
-        return self._events(list(requests), cancel or CancelFlag())
-
-    def _events(self, requests: list[Request], cancel: CancelFlag) -> Events:
-        open_branches = {request.branch: 0 for request in requests}
-        for event in self._lent(self._stream(requests), len(requests), cancel):
-            if isinstance(event, PromptEvent):
-                open_branches[event.branch] = event.prompt_tokens
-            elif isinstance(event, TokenEvent):
-                open_branches[event.branch] = event.position + 1
-                if event.finish_reason is not None:
-                    del open_branches[event.branch]
-            yield event
-        for branch, position in open_branches.items():
-            yield TokenEvent(branch, None, "", None, None, (), position, False, "cancelled")
+        events = self._lent(self._stream(list(requests)), len(requests), cancel or CancelFlag())
+        return ended(events, {request.branch: 0 for request in requests})
 
     def read(self, request: Request, cancel: CancelFlag | None = None) -> Iterator[list[ReadToken]]:
         """Read a finished chat. Raises UserError at once when it does not fit."""

@@ -13,7 +13,6 @@ from demo.capping import residual_of
 from demo.engine.batch import RowBatch
 from demo.engine.protocol import Sampling
 from demo.engine.sampling import draw
-from demo.engine.transformers_engine import stop_tokens
 from demo.extraction.plan import Rollout
 from demo.models import LoadedModel
 from demo.spans import render_chat
@@ -90,7 +89,7 @@ def run_batch(model: LoadedModel, rollouts: Sequence[Rollout], sampling: Samplin
     logits = batch.forward(batch.load(prompts))
     with ExitStack() as stack:
         sums.install(stack)
-        _write(batch, drafts, sums, logits, stop_tokens(model) | frozenset(model.tokenizer.all_special_ids))
+        _write(batch, drafts, sums, logits, model.stops | frozenset(model.tokenizer.all_special_ids))
     means = sums.sums / sums.counts.clamp(min=1)[:, None]
     return [
         Reply(

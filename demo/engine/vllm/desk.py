@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import Sequence
 
 from demo.engine.job import Job, Reading
-from demo.engine.troubles import NOT_A_NUMBER
+from demo.engine.troubles import not_a_number
 from demo.engine.vllm.core import Core, VllmDied
 from demo.engine.vllm.known import KnownProjections
 from demo.engine.vllm.line import Line, ReadLine
@@ -126,8 +126,6 @@ class Desk:
             async for step in self._core.steps(line.row.chat.ids, line.plan, line.row.limit + 1):
                 line.take_step(step)
                 self._news.set()
-        except asyncio.CancelledError:
-            raise
         except Exception as error:
             self._fail(job, error)
 
@@ -156,7 +154,7 @@ class Desk:
             if not all(line.draw() for line in lines):
                 return
             if any(line.row.is_broken for line in lines):
-                raise NOT_A_NUMBER
+                raise not_a_number()
             stopped = [line for line in lines if line.row.wants_stop]
             job.put([line.row.stop_event() for line in stopped])
             self._leave(job, lines, stopped)

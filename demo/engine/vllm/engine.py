@@ -11,17 +11,17 @@ from collections.abc import Iterator, Sequence
 from threading import Event as CancelFlag
 
 from demo.axis import AssistantAxis
+from demo.engine.contract import capped_layers, check_layers, room_left
 from demo.engine.job import Job, Reading
 from demo.engine.protocol import Events, Load, ReadToken, Request
 from demo.engine.reader import Speller
-from demo.engine.row import Row, Vocabulary
+from demo.engine.row import Row, Vocabulary, said_before
 from demo.engine.vllm.check import check_cap
 from demo.engine.vllm.core import Core
 from demo.engine.vllm.desk import Desk
 from demo.engine.vllm.line import Line, ReadLine
 from demo.engine.vllm.options import VllmOptions
 from demo.engine.vllm.plan import RowPlan
-from demo.errors import UserError
 from demo.model_facts import ModelFacts
 from demo.spans import RenderedChat, render_chat
 
@@ -46,7 +46,8 @@ class VllmEngine:
         self._vocabulary = Vocabulary(
             model.tokenizer, stops, frozenset(model.tokenizer.all_special_ids), self._barred
         )
-        self._context = min(model.context, self.options.context or model.context)
+        # One token stays free: vLLM draws one more than is shown, which runs the last.
+        self._context = min(model.context, self.options.context or model.context) - 1
         self._numbers = itertools.count()
         self.core = Core(model, axis, self.options, check_cap)
         self.core.start()
@@ -63,8 +64,8 @@ class VllmEngine:
         """Answer all requests in step. Raises UserError at once when a prompt does not fit the context window, a cap names layers
         the model lacks, or vLLM is not there."""
         self.core.require()
-        self._check_layers(requests)
-        layers = tuple(sorted({layer for r in requests if r.cap for layer in r.cap.layers}))
+        check_layers(requests, self.model.layer_count)
+        layers = capped_layers(requests)
         lines = [self._line(request, layers) for request in requests]
         return self._follow(Job([line.row for line in lines], cancel or CancelFlag()), lines)
 
@@ -82,8 +83,8 @@ class VllmEngine:
         fit the context window or vLLM is not there."""
         self.core.require()
         chat = render_chat(self.model.tokenizer, request.messages, reply_next=False)
-        self._check_room(len(chat.ids))
-        self._check_layers([request])
+        room_left(len(chat.ids), self._context)
+        check_layers([request], self.model.layer_count)
         plan = self._plan(request, chat, every_layer=True)
         line = ReadLine(chat.ids, chat.owner, plan, self.axis, Speller(self.model.tokenizer))
         return self._follow_reading(Reading(iter(()), cancel or CancelFlag()), line)
@@ -103,15 +104,11 @@ class VllmEngine:
 
     def _line(self, request: Request, layers: tuple[int, ...]) -> Line:
         chat = render_chat(self.model.tokenizer, request.messages)
-        limit = min(request.sampling.max_new_tokens, self._check_room(len(chat.ids)))
+        limit = min(request.sampling.max_new_tokens, room_left(len(chat.ids), self._context))
         row = Row(request, chat, limit, self._vocabulary, layers)
         return Line(row, self._plan(request, chat), self.axis)
 
     def _plan(self, request: Request, chat: RenderedChat, every_layer: bool = False) -> RowPlan:
-        roles = [message["role"] for message in request.messages]
-        said = dict.fromkeys(
-            t for t, o in zip(chat.ids, chat.owner, strict=True) if o >= 0 and roles[o] == "assistant"
-        )
         cap, steer = request.cap, request.steer
         return RowPlan(
             id=f"row-{next(self._numbers)}",
@@ -121,23 +118,6 @@ class VllmEngine:
             floors=cap.floors if cap else (),
             steer=(steer.layer, steer.alpha) if steer else None,
             every_layer=every_layer,
-            said=tuple(said),
+            said=tuple(said_before(request, chat)),
             barred=self._barred,
         )
-
-    def _check_room(self, tokens: int) -> int:
-        """How many more tokens the context window holds. One stays free: vLLM draws one more than is shown, which runs the last."""
-        room = self._context - tokens - 1
-        if room < 1:
-            raise UserError(
-                f"This conversation is {tokens} tokens long, but the model holds {self._context}: "
-                "start a new chat or send a shorter message."
-            )
-        return room
-
-    def _check_layers(self, requests: Sequence[Request]) -> None:
-        count = self.model.layer_count
-        touched = {layer for request in requests if request.cap for layer in request.cap.layers}
-        touched |= {request.steer.layer for request in requests if request.steer}
-        if not all(0 <= layer < count for layer in touched):
-            raise UserError(f"The model has decoder layers 0 to {count - 1}; choose a band within them.")

@@ -17,7 +17,6 @@ _ENVIRONMENT = {
     "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
 }
 _FEW_CORES = 4
-_QUIET = {"VLLM_LOGGING_LEVEL": "ERROR", "VLLM_CONFIGURE_LOGGING": "1"}
 
 
 @dataclass(frozen=True)
@@ -93,8 +92,7 @@ def engine_arguments(facts: ModelFacts, options: VllmOptions) -> dict[str, Any]:
 def prepare_environment(facts: ModelFacts, options: VllmOptions) -> None:
     """Set what vLLM reads from the environment; what the user has set stays, but for what this program cannot do without."""
     os.environ.update(_ENVIRONMENT)
-    for name, value in _QUIET.items():
-        os.environ.setdefault(name, value)
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     if facts.device != "cpu":
         return
     if (os.cpu_count() or 1) <= _FEW_CORES:

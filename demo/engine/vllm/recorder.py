@@ -43,6 +43,8 @@ class Recorder:
     axis: AssistantAxis
     special: frozenset[int]
     device: torch.device
+    tokens: int = 0  # that the pass runs
+    _every_layer: bool = False
     _segments: list[Segment] = field(default_factory=list)
     _hooks: AxisHooks | None = None
     _columns: dict[str, Tensor] = field(default_factory=dict)
@@ -53,14 +55,11 @@ class Recorder:
         components = probe_components(self.axis, self.device)
         self._place = None if components is None else components.place
 
-    @property
-    def tokens(self) -> int:
-        """How many tokens the pass runs."""
-        return sum(len(segment.ids) for segment in self._segments)
-
     def begin(self, segments: Sequence[Segment]) -> None:
         """A forward pass over these segments, one after the other, begins."""
         self._segments, self._columns, self._hooks = list(segments), {}, None
+        self.tokens = sum(len(segment.ids) for segment in segments)
+        self._every_layer = any(segment.plan.every_layer for segment in segments)
         if not segments:
             return
         lengths = torch.tensor([len(segment.ids) for segment in segments])
@@ -88,13 +87,23 @@ class Recorder:
         ]
         return prompt + [token in self.special for token in segment.ids[len(prompt) :]]
 
+    def looks_at(self, layer: int) -> bool:
+        """Whether anybody in this pass reads or changes the residual stream after this decoder layer."""
+        hooks = self._hooks
+        return hooks is not None and (
+            self._every_layer
+            or layer == self.axis.probe_layer
+            or layer in hooks.floors
+            or layer in hooks.pushes
+        )
+
     def apply(self, layer: int, hidden: Tensor) -> Tensor:
         """The residual stream [N, D] after decoder layer `layer`, pushed and clamped as each token's request asks. The same object
         comes back where nobody asks for anything."""
         assert self._hooks is not None  # begin() comes first
         rows = hidden[:, None]
         applied = self._hooks.apply(layer, rows)
-        if any(segment.plan.every_layer for segment in self._segments):
+        if self._every_layer:
             self.note(f"at.{layer}", layer, applied[:, 0])
         return hidden if applied is rows else applied[:, 0]
 

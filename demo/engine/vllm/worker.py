@@ -39,22 +39,20 @@ class AxisWorker:
 
     def axis_install(
         self, tensors: bytes, manifest: str, special: Sequence[int], owner: tuple[str, int]
-    ) -> dict[str, Any]:
-        """Hook the decoder layers that this worker holds. owner: host and process that this engine serves. Returns the layers'
-        numbers and what holds them."""
+    ) -> None:
+        """Hook the decoder layers that this worker holds. owner: host and process that this engine serves."""
         watch_owner(*owner)
         runner = self.model_runner
         axis = axis_from_bytes(tensors, json.loads(manifest), "the axis that the engine sent")
-        recorder = Recorder(axis, frozenset(special), runner.device)
+        self.axis_recorder = recorder = Recorder(axis, frozenset(special), runner.device)
         trunk, layers = find_trunk(runner.model, axis.layers)
-        self.axis_recorder, self.axis_trunk = recorder, trunk
         _make_room_between_stages(runner)
-        runner.model.register_forward_pre_hook(lambda *_: recorder.begin(_segments(runner)))
+        layout = _Layout(runner)
+        runner.model.register_forward_pre_hook(lambda *_: recorder.begin(layout.segments()))
         runner.model.register_forward_hook(lambda *_: recorder.finish())
         for index, layer in layers.items():
             layer.register_forward_hook(_layer_hook(recorder, index))
         self.axis_watching = _watch(recorder, trunk, layers)
-        return {"layers": sorted(layers), "trunk": type(trunk).__name__}
 
     def axis_drain(self) -> tuple[list[Record], list[Draw]]:
         """What was seen and what was drawn (request, step, token, probability) since the last time."""
@@ -177,10 +175,9 @@ def with_residual(output: object, before: Tensor, after: Tensor) -> object:
 
 def _layer_hook(recorder: Recorder, index: int) -> Callable[..., object]:
     def hook(module: nn.Module, args: object, output: object) -> object:
-        tokens = recorder.tokens
-        if not tokens:
+        if not recorder.looks_at(index):
             return None
-        seen = residual(output)[:tokens]
+        seen = residual(output)[: recorder.tokens]
         applied = recorder.apply(index, seen)
         return None if applied is seen else with_residual(output, seen, applied)
 
@@ -197,22 +194,33 @@ def _make_room_between_stages(runner: Any) -> None:
         )
 
 
-def _segments(runner: Any) -> list[Segment]:
-    """Whose tokens the coming forward pass runs, in their order; none in vLLM's own trial runs.
+@dataclass
+class _Layout:
+    """Whose tokens a forward pass runs. What a request asks for is read once, not in every step of its reply."""
 
-    Raises RuntimeError when the layout is not as expected: a reply without its cap would be worse than none.
-    """
-    batch = runner.input_batch
-    ids, segments = list(batch.req_ids), []
-    bounds = runner.query_start_loc.np
-    for row, request in enumerate(ids):
-        params = runner.requests[request].sampling_params
+    runner: Any
+    _plans: dict[str, RowPlan] = field(default_factory=dict)
+
+    def segments(self) -> list[Segment]:
+        """In the order of the pass; none in vLLM's own trial runs.
+
+        Raises RuntimeError when the layout is not as expected: a reply without its cap would be worse than none.
+        """
+        batch = self.runner.input_batch
+        ids, bounds = list(batch.req_ids), self.runner.query_start_loc.np
+        self._plans = {request: self._plans.get(request) or self._plan(request) for request in ids}
+        segments = []
+        for row, request in enumerate(ids):
+            count, start = int(bounds[row + 1] - bounds[row]), int(batch.num_computed_tokens_cpu[row])
+            tokens = batch.token_ids_cpu[row, start : start + count].tolist()
+            if count < 1 or len(tokens) != count:
+                raise RuntimeError(f"request {request} has {len(tokens)} tokens where {count} were expected")
+            segments.append(Segment(self._plans[request], start, tokens))
+        return segments
+
+    def _plan(self, request: str) -> RowPlan:
+        params = self.runner.requests[request].sampling_params
         plan = RowPlan.from_args(params.extra_args if params else None)
         if plan is None:
             raise RuntimeError(f"request {request} does not say what is to be done to it")
-        count, start = int(bounds[row + 1] - bounds[row]), int(batch.num_computed_tokens_cpu[row])
-        tokens = batch.token_ids_cpu[row, start : start + count].tolist()
-        if count < 1 or len(tokens) != count:
-            raise RuntimeError(f"request {request} has {len(tokens)} tokens where {count} were expected")
-        segments.append(Segment(plan, start, tokens))
-    return segments
+        return plan
