@@ -126,7 +126,7 @@ ENGINES: dict[str, Callable[[LoadedModel, AssistantAxis], Any]] = {
 
 
 # Those that start three processes and two, and those of which a person's test run sees enough by others.
-_SLOW = ("vllm-tensor-parallel", "vllm-pipeline-parallel", "modules", "zerogpu")
+_SLOW = ("vllm-tensor-parallel", "vllm-pipeline-parallel", "modules", "process", "zerogpu")
 
 
 def engine_parameters() -> list[Any]:

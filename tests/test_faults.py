@@ -23,6 +23,7 @@ from tests.conftest import random_axis
 from tests.scripted import ScriptedEngine
 from tests.trust import held
 
+pytestmark = pytest.mark.slow
 GROUP = "faults"
 VALUES = ("", 0.3, 0.9, 1.1, 8, 0, 1, "All", False, 1, 1.0, True, "p25", 1, 2)
 
