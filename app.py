@@ -10,6 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import configargparse
+
 # Before anything imports gradio: no analytics, whatever the environment says.
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 if os.environ.get("SPACES_ZERO_GPU"):
@@ -19,14 +21,17 @@ from demo.axis import axis_folder
 from demo.engine.protocol import Sampling
 from demo.engine_options import add_engine_options, end_plainly_when_asked, load_engine, show_progress
 from demo.errors import UserError
+from demo.hosting import add_hosting_options, limits_of, password_of
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     end_plainly_when_asked()
-    if options.replay is not None:
-        return _replay(options)
     try:
+        limits = limits_of(options)
+        password_of(options)
+        if options.replay is not None:
+            return _replay(options)
         # On a thread that ends: a thread that has computed keeps a team of helpers, and the teams of two threads slow each other down.
         with ThreadPoolExecutor(1) as apart:
             engine, notes = apart.submit(load_engine, options, show_progress).result()
@@ -42,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     model, axis = engine.model, engine.axis
     evidence = evidence_text(axis, _axis_home(options, model.slug))
     status = " · ".join([f"**{model.slug}** on {model.device}, {model.dtype_reason}", *notes])
-    page = build_page(engine, axis, model.slug, status, load_scenarios(), Sampling(), evidence)
+    page = build_page(engine, axis, model.slug, status, load_scenarios(), Sampling(), evidence, limits)
     print(status.replace("*", ""))
     _launch(page, options, launch_options())
     return 0
@@ -62,26 +67,26 @@ def _replay(options: argparse.Namespace) -> int:
     from demo.page.viewer import build_viewer
     from demo.recordings import open_file
 
-    try:
-        first = open_file(Path(options.replay)) if options.replay else None
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    first = open_file(Path(options.replay)) if options.replay else None
     _launch(build_viewer(TITLE, first), options, launch_options())
     return 0
 
 
 def _launch(page: Any, options: argparse.Namespace, more: dict[str, Any]) -> None:
+    from demo.page.guard import guarded
+
+    more |= guarded(password_of(options))
     page.launch(server_name=options.host, server_port=options.port, inbrowser=options.open, **more)
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python app.py", description="Live microscope for persona drift.")
-    add_engine_options(parser)
-    parser.add_argument(
-        "--host", default="127.0.0.1", help="address to listen on (default: this machine only)"
+    parser = configargparse.ArgumentParser(
+        prog="python app.py",
+        description="Live microscope for persona drift.",
+        auto_env_var_prefix="PERSONA_DRIFT_",
     )
-    parser.add_argument("--port", type=int, help="port to listen on (default: the first free one from 7860)")
+    add_engine_options(parser)
+    add_hosting_options(parser)
     parser.add_argument("--open", action="store_true", help="open the page in the browser")
     parser.add_argument(
         "--replay",

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from contextlib import closing
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, closing
+from dataclasses import dataclass, field
 from typing import Any
+from weakref import WeakValueDictionary
 
 import gradio as gr
 
@@ -15,6 +16,7 @@ from demo.engine.protocol import Engine
 from demo.errors import UserError
 from demo.page.controls import cap_values, plot_marks, read_settings
 from demo.page.files import figures, meta_of, recorded_ops
+from demo.page.limits import Doorman, address_of
 from demo.page.session import Scenario, Session, Talk
 from demo.page.wire import Op, Updates, load_op, lost_op, notice_op, reset_op, turn_op
 from demo.persona_map import persona_map
@@ -34,9 +36,12 @@ class Actions:
     engine: Engine
     axis: AssistantAxis
     model_name: str
+    doorman: Doorman = field(default_factory=Doorman)
+    tabs: WeakValueDictionary[str, Session] = field(default_factory=WeakValueDictionary)  # by Gradio's hash
 
-    def open(self, session: Session, *cap: Any) -> str:
+    def open(self, session: Session, request: gr.Request, *cap: Any) -> str:
         """A visitor arrives: the stage as their conversation has it."""
+        self.tabs[str(request.session_hash)] = session
         return self.reset(session, cap)
 
     def new_chat(self, session: Session, *cap: Any) -> tuple[str, str]:
@@ -57,9 +62,24 @@ class Actions:
         line = talk.next_line()
         return self.reset(session, cap), line, scenario.system_prompt
 
-    def send(self, session: Session, text: str, *values: Any) -> Iterator[Shown]:
+    def send(self, session: Session, text: str, request: gr.Request, *values: Any) -> Iterator[Shown]:
         """Answer one message in all branches, streaming. A refused turn changes nothing and says why."""
-        yield from self.answer(session, text, values, len(session.talk.conversation.turns))
+        try:
+            with self.let_in(request, text, *values):
+                yield from self.answer(session, text, values, len(session.talk.conversation.turns))
+        except UserError as error:
+            yield self.refusal(session, error), gr.skip(), gr.skip(), gr.skip()
+
+    def let_in(self, request: gr.Request, *texts: object) -> AbstractContextManager[None]:
+        """For as long as one turn takes. Raises UserError when it must not start."""
+        characters = sum(len(text) for text in texts if isinstance(text, str))
+        return self.doorman.turn(address_of(request), characters, self.engine.load)
+
+    def refusal(self, session: Session, error: UserError) -> str:
+        """The stage's value that says why nothing was done."""
+        updates = Updates(session.talk.conversation)
+        updates.say(notice_op(str(error), "error"))
+        return updates.take()
 
     def answer(
         self, session: Session, text: str, values: Any, at: int, settings: TurnSettings | None = None
@@ -68,6 +88,7 @@ class Actions:
         talk, cap = session.talk, cap_values(values)
         conversation = talk.conversation
         updates = Updates(conversation, lambda: self.engine.load.running // len(BRANCHES))
+        session.gone = False
         try:
             if talk.watch_only:
                 raise UserError(
@@ -132,6 +153,12 @@ class Actions:
     def switch(self, session: Session, talk: Talk) -> None:
         """Show another conversation; a turn that still runs elsewhere is stopped."""
         self.forget(session.show(talk))
+
+    def leave(self, request: gr.Request) -> None:
+        """A tab is closed. Gradio keeps its state for an hour, in case only the connection was lost; the KV cache need not wait for that."""
+        session = self.tabs.get(str(request.session_hash))
+        if session is not None:
+            self.close(session)
 
     def close(self, session: Session) -> None:
         """The visitor is gone: stop what runs and free what is cached."""

@@ -6,16 +6,18 @@ Every call says all it needs, so nothing is kept between calls. A history is a l
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import gradio as gr
 
 from demo.axis import AssistantAxis
 from demo.chat import Conversation
-from demo.engine.protocol import Engine, Message, Request, Sampling
+from demo.engine.protocol import Engine, Message, ReadToken, Request, Sampling
 from demo.errors import UserError
+from demo.page.limits import Doorman, address_of
 from demo.session_file import reply_json, rounded
 from demo.turns import BRANCHES, Reply, Turn, TurnSettings, make_cap
 
@@ -25,6 +27,7 @@ class Api:
     engine: Engine
     axis: AssistantAxis
     model_name: str
+    doorman: Doorman = field(default_factory=Doorman)
 
     def info(self) -> dict[str, Any]:
         """Model, probe layer, cap and floors, where each role stands on the axis (axis units), and how busy the engine is."""
@@ -53,6 +56,7 @@ class Api:
         floor: str = "",
         first_layer: int = -1,
         last_layer: int = -1,
+        request: gr.Request | None = None,
     ) -> dict[str, Any]:
         """Answer a message uncapped and capped. history: earlier turns, {"user", "uncapped", "capped"} each; floor and layers:
         those of the axis unless given. Returns both replies with every token's projection in axis units, and the turn to
@@ -61,17 +65,24 @@ class Api:
             conversation = _conversation(history or [])
             sampling = Sampling(temperature=temperature, max_new_tokens=max_new_tokens, seed=seed)
             settings = TurnSettings(sampling, self._cap(cap, floor, first_layer, last_layer), system_prompt)
-            try:
-                for _ in conversation.send(self.engine, message, settings):
-                    pass
-            finally:
-                self.engine.forget([conversation.branch_id(branch) for branch in BRANCHES])
+            with self._let_in(request, message, system_prompt, *_texts(conversation)):
+                try:
+                    for _ in conversation.send(self.engine, message, settings):
+                        pass
+                finally:
+                    self.engine.forget([conversation.branch_id(branch) for branch in BRANCHES])
             replies = conversation.turns[-1].replies
             said = {branch: replies[branch].text for branch in BRANCHES}
             full = {branch: reply_json(replies[branch]) | {"text": said[branch]} for branch in BRANCHES}
             return full | {"turn": {"user": message} | said}
 
-    def read(self, messages: list[dict[str, str]], cap: bool = False, layers: bool = False) -> dict[str, Any]:
+    def read(
+        self,
+        messages: list[dict[str, str]],
+        cap: bool = False,
+        layers: bool = False,
+        request: gr.Request | None = None,
+    ) -> dict[str, Any]:
         """Where each token of a finished chat stands, with nothing generated. messages: {"role", "content"} each; cap: as read
         under the cap; layers: at every decoder layer instead of the probe layer alone."""
         with _plainly():
@@ -83,20 +94,17 @@ class Api:
                     'Give messages as a list of {"role": system, user or assistant, "content": text}.'
                 )
             chat = tuple(Message(role=m["role"], content=m["content"]) for m in messages)  # type: ignore[typeddict-item]
-            request = Request("read", chat, cap=self._cap(cap, "", -1, -1))
-            probe = self.axis.probe_layer
-            tokens = [
-                {
-                    "message": token.message,
-                    "text": token.text,
-                    "projection": [rounded(v) for v in token.after]
-                    if layers
-                    else rounded(token.after[probe]),
-                }
-                for part in self.engine.read(request)
-                for token in part
-            ]
-            return {"probe_layer": probe, "tokens": tokens}
+            ask = Request("read", chat, cap=self._cap(cap, "", -1, -1))
+            with self._let_in(request, *(m["content"] for m in messages)):
+                tokens = [self._token(token, layers) for part in self.engine.read(ask) for token in part]
+            return {"probe_layer": self.axis.probe_layer, "tokens": tokens}
+
+    def _token(self, token: ReadToken, layers: bool) -> dict[str, Any]:
+        after = [rounded(v) for v in token.after] if layers else rounded(token.after[self.axis.probe_layer])
+        return {"message": token.message, "text": token.text, "projection": after}
+
+    def _let_in(self, request: gr.Request | None, *texts: str) -> AbstractContextManager[None]:
+        return self.doorman.turn(address_of(request), sum(map(len, texts)), self.engine.load)
 
     def _cap(self, on: bool, floor: str, first: int, last: int):
         if not on:
@@ -130,6 +138,12 @@ def _conversation(history: Sequence[dict[str, str]]) -> Conversation:
     return Conversation(
         [Turn(user, {b: Reply.of_text(text) for b, text in replies.items()}) for user, replies in turns]
     )
+
+
+def _texts(conversation: Conversation) -> Iterator[str]:
+    for turn in conversation.turns:
+        yield turn.user
+        yield from (reply.text for reply in turn.replies.values())
 
 
 def add_api(api: Api, concurrency_id: str) -> None:

@@ -18,7 +18,7 @@ from demo.page.actions import Actions, Shown
 from demo.page.controls import cap_values, read_settings
 from demo.page.files import checked_text, saved, talk_of
 from demo.page.session import Session, Talk
-from demo.page.wire import Op, Updates, notice_op, turn_op
+from demo.page.wire import Op, Updates, turn_op
 from demo.persona_map import persona_map
 from demo.recordings import open_shipped
 from demo.session_file import NAME, Recording, loads, rounded
@@ -59,27 +59,35 @@ class Asks:
                 case _:
                     raise UserError("The page asked for something unknown; reload it.")
         except UserError as error:
-            return _notice(session, error), gr.skip(), gr.skip()
+            return self.actions.refusal(session, error), gr.skip(), gr.skip()
         return self.actions.reset(session, cap), "", session.talk.system_prompt
 
-    def slow(self, session: Session, event: gr.EventData, *values: Any) -> Iterator[Shown]:
+    def slow(
+        self, session: Session, event: gr.EventData, request: gr.Request, *values: Any
+    ) -> Iterator[Shown]:
         """regenerate, edit, layers, open: these run the model, or may."""
         ask = _asked(event)
         try:
-            match ask["do"]:
-                case "regenerate":
-                    yield from self._regenerate(session, self._turn(session, ask), values)
-                case "edit":
-                    turn = self._turn(session, ask)
-                    yield from self.actions.answer(session, str(ask.get("text", "")), values, turn)
-                case "layers":
-                    yield from self._layers(session, ask, values)
-                case "open":
-                    yield from self._open(session, ask, values)
-                case _:
-                    raise UserError("The page asked for something unknown; reload it.")
+            # A file has a limit of its own.
+            texts = values if ask["do"] == "open" else (ask.get("text"), *values)
+            with self.actions.let_in(request, *texts):
+                yield from self._slow(session, ask, values)
         except UserError as error:
-            yield _notice(session, error), gr.skip(), *_IDLE
+            yield self.actions.refusal(session, error), gr.skip(), *_IDLE
+
+    def _slow(self, session: Session, ask: Op, values: Any) -> Iterator[Shown]:
+        match ask["do"]:
+            case "regenerate":
+                yield from self._regenerate(session, self._turn(session, ask), values)
+            case "edit":
+                turn = self._turn(session, ask)
+                yield from self.actions.answer(session, str(ask.get("text", "")), values, turn)
+            case "layers":
+                yield from self._layers(session, ask, values)
+            case "open":
+                yield from self._open(session, ask, values)
+            case _:
+                raise UserError("The page asked for something unknown; reload it.")
 
     def _turn(self, session: Session, ask: Op) -> int:
         return _index(ask, "turn", len(session.talk.conversation.turns))
@@ -219,9 +227,3 @@ def _index(ask: Op, key: str, count: int) -> int:
     if not isinstance(value, int) or not 0 <= value < count:
         raise UserError("That turn or conversation is no longer there.")
     return value
-
-
-def _notice(session: Session, error: UserError) -> str:
-    updates = Updates(session.talk.conversation)
-    updates.say(notice_op(str(error), "error"))
-    return updates.take()

@@ -12,10 +12,12 @@ import gradio as gr
 from demo.axis import AssistantAxis
 from demo.engine.protocol import Engine, Sampling
 from demo.gates import gate_banner
+from demo.hosting import Limits
 from demo.page.actions import Actions
 from demo.page.api import Api, add_api
 from demo.page.asks import Asks
 from demo.page.controls import Controls, build_controls
+from demo.page.limits import Doorman
 from demo.page.session import Scenario, Session
 from demo.page.stage import STATIC_DIR, plotly_head, stage
 
@@ -24,6 +26,10 @@ TITLE = "Persona drift, live"
 MODEL_QUEUE = "model"
 # Every reply that is being written holds one of the server's threads.
 _THREADS = 256
+# Events that wait for a thread. Turns wait in the engine and have a limit of their own, so this is for a flood.
+_MOST_QUEUED = 512
+# Of tabs, open or closed within the hour; beyond that Gradio forgets the one that has been still for longest.
+_MOST_TABS = 512
 # On a phone the open settings would cover everything else, on a projector they take room from the replies.
 _CLOSE_SETTINGS_WHERE_NARROW = (
     "() => { if (innerWidth < 1360) document.querySelector('#settings .toggle-button')?.click() }"
@@ -53,10 +59,12 @@ def build_page(
     scenarios: tuple[Scenario, ...],
     defaults: Sampling,
     evidence: str = "",
+    limits: Limits | None = None,
 ) -> gr.Blocks:
     """The whole page. status: one line about model and axis; defaults: the sampling settings it opens with; evidence: markdown
-    on whether capping works on this model."""
-    actions = Actions(engine, axis, model_name)
+    on whether capping works on this model; limits: what one visitor may ask for."""
+    doorman = Doorman(limits or Limits())
+    actions = Actions(engine, axis, model_name, doorman)
     with gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=True) as page:
         # A function, not the bound method: Gradio copies what it is given, and would copy the engine with it.
         session = gr.State(Session(), delete_callback=lambda gone: actions.close(gone))
@@ -93,7 +101,8 @@ def build_page(
             gr.Markdown(evidence)
         started_by = list(zip(buttons, scenarios, strict=True))
         _wire(page, actions, Parts(session, view, message, send, stop, new_chat, controls, started_by))
-        add_api(Api(engine, axis, model_name), MODEL_QUEUE)
+        add_api(Api(engine, axis, model_name, doorman), MODEL_QUEUE)
+    page.queue(max_size=_MOST_QUEUED)
     return page
 
 
@@ -128,6 +137,7 @@ def launch_options() -> dict[str, Any]:
         "footer_links": [],
         "ssr_mode": False,
         "max_threads": _THREADS,
+        "state_session_capacity": _MOST_TABS,
     }
 
 
@@ -152,6 +162,7 @@ def _wire(page: gr.Blocks, actions: Actions, parts: Parts) -> None:
         asks.slow, everything, answer["outputs"], concurrency_id=MODEL_QUEUE, concurrency_limit=None, **stage
     )
     page.load(actions.open, [parts.session, *cap], parts.view, **private)
+    page.unload(actions.leave)
     page.load(None, js=_CLOSE_SETTINGS_WHERE_NARROW, api_visibility="private")
     gr.on([parts.message.submit, parts.send.click], **answer, **quiet, api_name="send", trigger_mode="once")
     # Not queued: a stop must not wait behind the turn it is to end.

@@ -1,0 +1,120 @@
+"""What stands before the page: security headers on every answer, no oversized bodies, none of Gradio's doors that this page leaves unused."""
+
+from __future__ import annotations
+
+import hmac
+import os
+from collections.abc import Callable
+from typing import Any
+
+from starlette.datastructures import MutableHeaders
+from starlette.middleware import Middleware
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from demo.hosting import ON_SPACE
+from demo.session_file import MOST_BYTES
+
+# A session file inside a request is JSON inside JSON: a little larger than the file.
+MOST_BODY = MOST_BYTES + 16 * 2**20
+# Gradio runs inline scripts and builds functions from text, so a policy cannot forbid either; what it does forbid is any other server.
+_POLICY = (
+    "default-src 'self'",
+    "script-src 'self' 'unsafe-inline' 'unsafe-eval'",
+    "style-src 'self' 'unsafe-inline'",
+    "img-src 'self' data: blob:",
+    "font-src 'self' data:",
+    "worker-src 'self' blob:",
+    "object-src 'none'",
+    "base-uri 'self'",
+    "form-action 'self'",
+)
+# Parts of Gradio that take files from visitors, fetch for them, or start things. The page has no use for any of them.
+_CLOSED = (
+    "component_server",
+    "deep_link",
+    "dev/",
+    "process_recording",
+    "proxy=",
+    "reset_iterator",
+    "stream/",
+    "upload",
+    "vibe",
+)
+
+
+class Guard:
+    """ASGI middleware around the whole page."""
+
+    def __init__(self, app: ASGIApp, framed_by: str = "'self'") -> None:
+        """framed_by: the sites that may show the page in a frame, as the policy `frame-ancestors` names them."""
+        self._app = app
+        self._headers = {
+            "content-security-policy": "; ".join((*_POLICY, f"frame-ancestors {framed_by}")),
+            "x-content-type-options": "nosniff",
+            "referrer-policy": "no-referrer",
+            "cross-origin-opener-policy": "same-origin",
+            "permissions-policy": "camera=(), microphone=(), geolocation=(), payment=(), usb=()",
+        }
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+
+        async def send_guarded(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message).update(self._headers)
+            await send(message)
+
+        refusal = _refusal(scope)
+        if refusal is not None:
+            await refusal(scope, receive, send_guarded)
+            return
+        await self._app(scope, _bounded(receive), send_guarded)
+
+
+def _refusal(scope: Scope) -> JSONResponse | None:
+    path = scope["path"].removeprefix("/gradio_api").lstrip("/")
+    if path.startswith(_CLOSED):
+        return JSONResponse({"detail": "This page does not offer that."}, 404)
+    length = dict(scope["headers"]).get(b"content-length", b"0")
+    if not length.isdigit() or int(length) > MOST_BODY:
+        return JSONResponse({"detail": f"No more than {MOST_BODY // 2**20} MiB are taken at once."}, 413)
+    return None
+
+
+def _bounded(receive: Receive) -> Receive:
+    """Ends a body whose length was not announced where it gets too long, as if the visitor had hung up."""
+    taken = 0
+
+    async def receive_bounded() -> Message:
+        nonlocal taken
+        message = await receive()
+        taken += len(message.get("body", b""))
+        return message if taken <= MOST_BODY else {"type": "http.disconnect"}
+
+    return receive_bounded
+
+
+def guarded(password: str | None) -> dict[str, Any]:
+    """What `Blocks.launch` needs to put the guard in place. password: asked of every visitor; None: no one is asked."""
+    on_space = bool(os.environ.get(ON_SPACE))
+    # A Space is shown inside the site's own page.
+    framed_by = "'self' https://huggingface.co https://*.huggingface.co https://*.hf.space"
+    more: dict[str, Any] = {
+        "app_kwargs": {"middleware": [Middleware(Guard, framed_by=framed_by if on_space else "'self'")]}
+    }
+    if password is not None:
+        more |= {
+            "auth": _opens_with(password),
+            "auth_message": "Any name will do; the password was given to you.",
+        }
+    return more
+
+
+def _opens_with(password: str) -> Callable[[str, str], bool]:
+    def opens(name: str, given: str) -> bool:
+        return hmac.compare_digest(given.encode(), password.encode())
+
+    return opens
