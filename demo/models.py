@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
+from inspect import signature
 from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -80,6 +82,11 @@ class LoadedModel:
     def stops(self) -> frozenset[int]:
         """Token ids that end a reply."""
         return stop_tokens(self.model.generation_config, self.tokenizer)
+
+    @cached_property
+    def cache_argument(self) -> str:
+        """What `forward` calls the KV cache: transformers renamed it in 5.24 and will drop the old name in 5.40."""
+        return "cache" if "cache" in signature(self.model.forward).parameters else "past_key_values"
 
     @property
     def token_bytes(self) -> int:

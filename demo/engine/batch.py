@@ -45,7 +45,7 @@ class RowBatch:
             input_ids=ids.to(device),
             attention_mask=None if mask is None else mask.to(device),
             position_ids=positions.to(device),
-            past_key_values=self.cache,
+            **{self.model.cache_argument: self.cache},
             use_cache=True,
             logits_to_keep=1,
         )

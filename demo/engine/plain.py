@@ -101,7 +101,7 @@ class PlainForward:
                 input_ids=torch.tensor([list(part.ids) for part in parts], device=device),
                 attention_mask=mask,
                 position_ids=torch.tensor(places, device=device),
-                past_key_values=cache,
+                **{self._model.cache_argument: cache},
                 use_cache=True,
                 logits_to_keep=1,
             )
