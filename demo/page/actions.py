@@ -25,7 +25,8 @@ from demo.turns import ALL_BRANCHES, BRANCHES, TurnSettings
 
 log = logging.getLogger(__name__)
 
-_UNEXPECTED = "The turn failed ({}); your message is back in the box, so try again or start a new chat."
+_LOST = "The turn failed ({}); your message is back in the box, so try again or start a new chat."
+_FAILED = "That failed ({}); nothing was changed, so try again or reload the page."
 Shown = tuple[Any, Any, Any, Any]  # stage, message box, send button, stop button
 
 
@@ -75,10 +76,10 @@ class Actions:
         characters = sum(len(text) for text in texts if isinstance(text, str))
         return self.doorman.turn(address_of(request), characters, self.engine.load)
 
-    def refusal(self, session: Session, error: UserError) -> str:
-        """The stage's value that says why nothing was done."""
+    def refusal(self, session: Session, error: Exception) -> str:
+        """The stage's value that says why something was not done."""
         updates = Updates(session.talk.conversation)
-        updates.say(notice_op(str(error), "error"))
+        updates.say(notice_op(plain_reason(error, _FAILED), "error"))
         return updates.take()
 
     def answer(
@@ -119,9 +120,7 @@ class Actions:
                         updates.say(load_op(self.engine.load))
                         yield updates.take(), gr.skip(), gr.skip(), gr.skip()
         except Exception as error:
-            log.error("turn failed: %s", type(error).__name__)
-            reason = str(error) if isinstance(error, UserError) else _UNEXPECTED.format(type(error).__name__)
-            ops = notice_op(reason, "error"), lost_op(settings.branches)
+            ops = notice_op(plain_reason(error, _LOST), "error"), lost_op(settings.branches)
             yield self.reset(session, cap, *ops), text, *_IDLE
             return
         finally:
@@ -188,6 +187,14 @@ class Actions:
             return plot_marks(self.axis, cap)
         except UserError:
             return plot_marks(self.axis, (False, *cap[1:]))
+
+
+def plain_reason(error: Exception, unexpected: str) -> str:
+    """One sentence for the visitor. Of what no one foresaw, only the kind is told and logged: its text may quote a conversation."""
+    if isinstance(error, UserError):
+        return str(error)
+    log.error("unexpected %s", type(error).__name__)
+    return unexpected.format(type(error).__name__)
 
 
 _IDLE = (gr.update(visible=True), gr.update(visible=False))

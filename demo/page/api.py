@@ -17,9 +17,12 @@ from demo.axis import AssistantAxis
 from demo.chat import Conversation
 from demo.engine.protocol import Engine, Message, ReadToken, Request, Sampling
 from demo.errors import UserError
+from demo.page.actions import plain_reason
 from demo.page.limits import Doorman, address_of
 from demo.session_file import reply_json, rounded
 from demo.turns import BRANCHES, Reply, Turn, TurnSettings, make_cap
+
+_FAILED = "That failed ({}); try again."
 
 
 @dataclass(frozen=True)
@@ -119,13 +122,13 @@ class Api:
 
 
 class _plainly:
-    """Within the block a UserError reaches the caller as its one sentence."""
+    """Within the block an error reaches the caller as one sentence."""
 
     def __enter__(self) -> None: ...
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, UserError):
-            raise gr.Error(str(error), print_exception=False) from error
+        if isinstance(error, Exception):
+            raise gr.Error(plain_reason(error, _FAILED), print_exception=False) from error
 
 
 def _conversation(history: Sequence[dict[str, str]]) -> Conversation:

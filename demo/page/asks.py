@@ -58,7 +58,7 @@ class Asks:
                     return self._save(session, str(ask.get("kind")), cap), gr.skip(), gr.skip()
                 case _:
                     raise UserError("The page asked for something unknown; reload it.")
-        except UserError as error:
+        except Exception as error:
             return self.actions.refusal(session, error), gr.skip(), gr.skip()
         return self.actions.reset(session, cap), "", session.talk.system_prompt
 
@@ -72,7 +72,7 @@ class Asks:
             texts = values if ask["do"] == "open" else (ask.get("text"), *values)
             with self.actions.let_in(request, *texts):
                 yield from self._slow(session, ask, values)
-        except UserError as error:
+        except Exception as error:
             yield self.actions.refusal(session, error), gr.skip(), *_IDLE
 
     def _slow(self, session: Session, ask: Op, values: Any) -> Iterator[Shown]:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from urllib.parse import quote
-
-import gradio as gr
 
 from demo.axis import AssistantAxis, axis_digest
 from demo.errors import UserError
 from demo.evidence import COMMAND, NAME
 from demo.jsonfile import read_object
+from demo.page.served import serve
 
 
 def evidence_text(axis: AssistantAxis, folder: Path | None) -> str:
@@ -32,8 +30,5 @@ def evidence_text(axis: AssistantAxis, folder: Path | None) -> str:
 
 def _picture(found: re.Match[str], folder: Path) -> str:
     """The same picture at an address that this server answers."""
-    path = (folder / found[2]).resolve()
-    if not path.is_file():
-        return ""
-    gr.set_static_paths([path])
-    return f"![{found[1]}](gradio_api/file={quote(path.as_posix())})"
+    path = folder / found[2]
+    return f"![{found[1]}]({serve(path)})" if path.is_file() else ""

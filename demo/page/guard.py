@@ -1,4 +1,4 @@
-"""What stands before the page: security headers on every answer, no oversized bodies, none of Gradio's doors that this page leaves unused."""
+"""What stands before the page: security headers on every answer, no oversized bodies, no doors but those in use."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from demo.hosting import ON_SPACE
+from demo.page.served import is_served
 from demo.session_file import MOST_BYTES
 
 # A session file inside a request is JSON inside JSON: a little larger than the file.
@@ -29,18 +30,29 @@ _POLICY = (
     "base-uri 'self'",
     "form-action 'self'",
 )
-# Parts of Gradio that take files from visitors, fetch for them, or start things. The page has no use for any of them.
-_CLOSED = (
-    "component_server",
-    "deep_link",
-    "dev/",
-    "process_recording",
-    "proxy=",
-    "reset_iterator",
-    "stream/",
-    "upload",
-    "vibe",
+# What the page and `gradio_client` use of Gradio, and nothing else: it also takes uploads, fetches other addresses, records and profiles.
+_DOORS = frozenset(
+    [
+        "app_id",
+        "config",
+        "favicon.ico",
+        "info",
+        "login",
+        "login_check",
+        "logout",
+        "manifest.json",
+        "reset",
+        "robots.txt",
+        "startup-events",
+        "theme.css",
+        "token",
+        "user",
+        "cancel",
+        "queue/join",
+        "queue/data",
+    ]
 )
+_FOLDERS = ("api/", "assets/", "call/", "heartbeat/", "pwa_icon", "run/", "static/", "svelte/")
 
 
 class Guard:
@@ -75,8 +87,10 @@ class Guard:
 
 
 def _refusal(scope: Scope) -> JSONResponse | None:
-    path = scope["path"].removeprefix("/gradio_api").lstrip("/")
-    if path.startswith(_CLOSED):
+    path = scope["path"].removeprefix("/gradio_api").strip("/")
+    # Under file= Gradio would also read files of its own folders, and fetch addresses.
+    served = path.startswith("file=") and is_served(path.removeprefix("file="))
+    if path and not served and path not in _DOORS and not path.startswith(_FOLDERS):
         return JSONResponse({"detail": "This page does not offer that."}, 404)
     length = dict(scope["headers"]).get(b"content-length", b"0")
     if not length.isdigit() or int(length) > MOST_BODY:

@@ -8,10 +8,11 @@ The template never mentions the value, so nothing is rendered again. Use it as a
 from __future__ import annotations
 
 from pathlib import Path
-from urllib.parse import quote
 
 import gradio as gr
 import plotly
+
+from demo.page.served import serve
 
 STATIC_DIR = Path(__file__).parent / "static"
 # Concatenated in this order: they are the body of one function.
@@ -37,14 +38,9 @@ STYLES = ("stage.css", "stage_plots.css", "stage_map.css", "stage_bar.css")
 
 
 def plotly_head() -> str:
-    """The script tag that loads Plotly from this server, for ``launch(head=...)``.
-
-    The address is relative to the page, so it also holds behind a proxy that serves the app under a path.
-    Only the one script file is made reachable.
-    """
-    script = Path(plotly.__file__).resolve().parent / "package_data" / "plotly.min.js"
-    gr.set_static_paths([script])
-    return f'<script src="gradio_api/file={quote(script.as_posix())}"></script>'
+    """The script tag that loads Plotly from this server, for ``launch(head=...)``."""
+    script = Path(plotly.__file__).parent / "package_data" / "plotly.min.js"
+    return f'<script src="{serve(script)}"></script>'
 
 
 def stage() -> gr.HTML:
