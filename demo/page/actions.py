@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -16,11 +16,13 @@ from demo.engine.protocol import Engine
 from demo.errors import UserError
 from demo.page.controls import cap_values, plot_marks, read_settings
 from demo.page.files import figures, meta_of, recorded_ops
+from demo.page.keeping import keep_op
 from demo.page.limits import Doorman, address_of
 from demo.page.session import Scenario, Session, Talk
 from demo.page.wire import Op, Updates, load_op, lost_op, notice_op, reset_op, turn_op
 from demo.persona_map import persona_map
 from demo.plot_marks import PlotMarks
+from demo.session_file import Recording
 from demo.turns import ALL_BRANCHES, BRANCHES, TurnSettings
 
 log = logging.getLogger(__name__)
@@ -132,7 +134,10 @@ class Actions:
             return
         line = talk.next_line()
         updates.say(
-            turn_op(conversation, at), {"op": "talks", **session.overview()}, load_op(self.engine.load)
+            turn_op(conversation, at),
+            {"op": "talks", **session.overview()},
+            load_op(self.engine.load),
+            keep_op(talk, self.recording(talk, cap), at),
         )
         yield updates.take(), line, *_IDLE
 
@@ -178,7 +183,22 @@ class Actions:
         else:
             meta = meta_of(self.model_name, self.marks(cap), persona_map(self.axis), False)
             updates.say(reset_op(talk.conversation, meta), {"op": "talks", **session.overview()}, *more)
+        updates.say(keep_op(talk, self.recording(talk, cap)))
         return updates.take()
+
+    def recording(self, talk: Talk, cap: Any) -> Recording:
+        """The conversation with all that is needed to show it elsewhere."""
+        if talk.recording is not None:
+            return replace(talk.recording, turns=talk.conversation.turns)
+        return Recording(
+            self.model_name,
+            talk.conversation.turns,
+            self.marks(cap),
+            talk.title,
+            talk.blurb,
+            talk.system_prompt,
+            persona_map(self.axis),
+        )
 
     def marks(self, cap: Any) -> PlotMarks:
         """Reference lines for the settings. A band that cannot be used is refused when a message is sent; starting anew

@@ -17,9 +17,9 @@ from demo.errors import UserError
 from demo.page.actions import Actions, Shown
 from demo.page.controls import cap_values, read_settings
 from demo.page.files import checked_text, saved, talk_of
+from demo.page.keeping import bring_back, keep_op
 from demo.page.session import Session, Talk
 from demo.page.wire import Op, Updates, turn_op
-from demo.persona_map import persona_map
 from demo.recordings import open_shipped
 from demo.session_file import NAME, Recording, loads, rounded
 from demo.transcripts import parse_transcript
@@ -35,8 +35,8 @@ Quick = tuple[Any, Any, Any]  # stage, message box, system prompt
 class Asks:
     actions: Actions
 
-    def quick(self, session: Session, event: gr.EventData, *values: Any) -> Quick:
-        """undo, fork, switch, drop, recorded, save: nothing of these needs the model."""
+    def quick(self, session: Session, event: gr.EventData, request: gr.Request, *values: Any) -> Quick:
+        """undo, fork, switch, drop, recorded, save, restore: nothing of these needs the model."""
         ask, cap = _asked(event), cap_values(values)
         try:
             if session.running is session.talk and ask["do"] != "save":
@@ -56,6 +56,9 @@ class Asks:
                     return self.show_recording(session, recording, cap), "", recording.system_prompt
                 case "save":
                     return self._save(session, str(ask.get("kind")), cap), gr.skip(), gr.skip()
+                case "restore":
+                    with self.actions.let_in(request):
+                        return self._restore(session, ask, cap)
                 case _:
                     raise UserError("The page asked for something unknown; reload it.")
         except Exception as error:
@@ -195,26 +198,21 @@ class Asks:
                     yield updates.take(), gr.skip(), gr.skip(), gr.skip()
         finally:
             session.release(talk)
-        yield gr.skip(), gr.skip(), gr.update(visible=True), gr.update(visible=False)
+        updates = Updates(talk.conversation)
+        updates.say(keep_op(talk, self.actions.recording(talk, cap_values(values))))
+        yield updates.take(), gr.skip(), gr.update(visible=True), gr.update(visible=False)
+
+    def _restore(self, session: Session, ask: Op, cap: Any) -> Quick:
+        """What the browser kept of an earlier visit, and the message whose reply had not come."""
+        bring_back(session, ask.get("talks"), ask.get("current"), self.actions.model_name)
+        draft = ask.get("draft")
+        line = draft if isinstance(draft, str) and draft else session.talk.line_in_box()
+        return self.actions.reset(session, cap, {"op": "restored"}), line, session.talk.system_prompt
 
     def _save(self, session: Session, kind: str, cap: Any) -> str:
         updates = Updates(session.talk.conversation)
-        updates.say(saved(session.talk, self.recording(session.talk, cap), kind))
+        updates.say(saved(session.talk, self.actions.recording(session.talk, cap), kind))
         return updates.take()
-
-    def recording(self, talk: Talk, cap: Any) -> Recording:
-        """The conversation with all that is needed to show it elsewhere."""
-        if talk.recording is not None:
-            return replace(talk.recording, turns=talk.conversation.turns)
-        return Recording(
-            self.actions.model_name,
-            talk.conversation.turns,
-            self.actions.marks(cap),
-            talk.title,
-            talk.blurb,
-            talk.system_prompt,
-            persona_map(self.actions.axis),
-        )
 
 
 def _asked(event: gr.EventData) -> Op:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from secrets import token_hex
 from threading import Lock
 from typing import Any
 
@@ -33,7 +34,7 @@ class Scenario:
 @dataclass(eq=False)
 class Talk:
     """One conversation. script: scripted messages in order, of which `said` have been taken; recording: the file it came
-    from, None for one that began here; watch_only: no model here could go on with it."""
+    from, None for one that began here; watch_only: no model here could go on with it; id: by which the browser keeps it."""
 
     conversation: Conversation = field(default_factory=Conversation)
     title: str = "Free chat"
@@ -44,6 +45,7 @@ class Talk:
     said: int = 0
     recording: Recording | None = None
     watch_only: bool = False
+    id: str = field(default_factory=lambda: token_hex(8))
 
     def next_line(self) -> str:
         """The scripted message that comes next, taken off the script; empty when there is none."""
@@ -51,6 +53,10 @@ class Talk:
             return ""
         self.said += 1
         return self.script[self.said - 1]
+
+    def line_in_box(self) -> str:
+        """The scripted message that was taken and not yet answered."""
+        return self.script[self.said - 1] if len(self.conversation.turns) < self.said else ""
 
     def fork(self, turns: int) -> Talk:
         """A copy that shares the first `turns` turns and goes its own way from there."""
@@ -124,6 +130,7 @@ class Session:
         talk = self.talk
         return {
             "list": [one.title for one in self.talks],
+            "ids": [one.id for one in self.talks],
             "current": self.current,
             "watch_only": talk.watch_only,
             "recorded": talk.recording is not None,

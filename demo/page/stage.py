@@ -30,6 +30,7 @@ SCRIPTS = (
     "stage_tip.js",
     "stage_strip.js",
     "stage_bar.js",
+    "stage_keep.js",
     "stage_replay.js",
     "stage_keys.js",
     "stage.js",

@@ -21,6 +21,7 @@ function makeStage(root, ask) {
   const layers = makeLayers(root, { ask, flash, shown: () => ({ turn: shown, sides: turns[shown]?.sides }) });
   const strip = makeStrip(root);
   const bar = makeBar(root, { ask, busy });
+  const keep = makeKeep({ ask, warn: (text) => showNotice(root, text) });
   const replay = makeReplay(root, {
     begin: () => clearTurns(0),
     start: (index, data) => apply.turn_start({ turn: index, user: data.user, branches: Object.keys(data.branches) }),
@@ -173,6 +174,7 @@ function makeStage(root, ask) {
     reset(op, late) {
       // The very first one may be overtaken by a message that was sent at once: what came of that is kept.
       const kept = late && !opened && turns.length ? turns : (op.turns ?? []).map(turnFromData);
+      if (!opened) keep?.begin(kept.length);
       opened = true;
       meta = { ...op.meta };
       root.querySelector(".notices").replaceChildren();
@@ -183,12 +185,15 @@ function makeStage(root, ask) {
     },
     talks(op) {
       bar.show(op, turns.length);
+      keep?.list(op);
       if (op.recorded) replay.load(meta.recorded);
     },
     replay() {
       replay.toggle();
     },
     download: bar.take,
+    keep: (op) => keep?.take(op),
+    restored: () => keep?.restored(),
     layers: layers.take,
     marks(op) {
       meta.figures = op.figures;
@@ -197,7 +202,8 @@ function makeStage(root, ask) {
     },
     turn_start(op) {
       // Whatever stood in the way before does so no longer.
-      for (const old of root.querySelectorAll(".notices .error")) old.remove();
+      root.querySelector(".notices").replaceChildren();
+      keep?.asked(op.user);
       // A message that was edited, or another try: what stood here and after it is gone.
       if (op.turn < turns.length) clearTurns(op.turn);
       pinned = false;
@@ -241,10 +247,12 @@ function makeStage(root, ask) {
     },
     turn(op) {
       settled += 1;
+      keep?.answered();
       put(op.turn, turnFromData(op.data));
     },
     lost(op) {
       showEmpty(root, null, false);
+      keep?.answered();
       for (const branch of op.branches) panes[branch]?.lost(op.text);
     },
     notice(op) {
