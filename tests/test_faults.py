@@ -6,7 +6,9 @@ import errno
 import json
 import time
 from dataclasses import replace
+from typing import cast
 
+import gradio as gr
 import pytest
 import torch
 
@@ -25,6 +27,7 @@ from tests.trust import held
 
 pytestmark = pytest.mark.slow
 GROUP = "faults"
+NOBODY = cast(gr.Request, None)
 VALUES = ("", 0.3, 0.9, 1.1, 8, 0, 1, "All", False, 1, 1.0, True, "p25", 1, 2)
 
 
@@ -160,13 +163,13 @@ def test_two_tabs_on_one_session_and_a_stop_in_between():
     """A second message while the first is being answered is refused and changes nothing."""
     axis = random_axis(4, 16, 1, (1, 2))
     actions, session = Actions(ScriptedEngine(), axis, "tiny"), Session()
-    first = actions.send(session, "Hello", *VALUES)
+    first = actions.send(session, "Hello", NOBODY, *VALUES)
     next(first)
-    refused = list(actions.send(session, "Me too", *VALUES))
+    refused = list(actions.send(session, "Me too", NOBODY, *VALUES))
     assert "still being written" in refused[-1][0]
     list(first)
     assert [turn.user for turn in session.talk.conversation.turns] == ["Hello"]
-    list(actions.send(session, "Me too", *VALUES))
+    list(actions.send(session, "Me too", NOBODY, *VALUES))
     assert [turn.user for turn in session.talk.conversation.turns] == ["Hello", "Me too"]
     held("two messages at once in one session", 1, "the second is refused, nothing is lost", GROUP)
 
@@ -223,13 +226,13 @@ def test_messages_of_every_kind(text, model):
     engine = TransformersEngine(model, axis)
     actions, session = Actions(engine, axis, "model"), Session()
     values = (*VALUES[:-2], *axis.cap_band)
-    list(actions.send(session, "Hello", *values))
-    updates = [shown[0] for shown in actions.send(session, text, *values)]
+    list(actions.send(session, "Hello", NOBODY, *values))
+    updates = [shown[0] for shown in actions.send(session, text, NOBODY, *values)]
     for update in updates:
         if isinstance(update, str):
             json.loads(update)
     assert session.talk.conversation.turns[0].user == "Hello" and session.running is None
-    list(actions.send(session, "Still there?", *values))
+    list(actions.send(session, "Still there?", NOBODY, *values))
     assert session.talk.conversation.turns[-1].user == "Still there?"
     held(
         f"a message of {len(text):,} characters: {text[:1]!a}…",

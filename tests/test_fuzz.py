@@ -16,8 +16,9 @@ from functools import partial
 from pathlib import Path
 from random import Random
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
+import gradio as gr
 import pytest
 import torch
 from safetensors.torch import save
@@ -26,13 +27,17 @@ from demo.axis import AXES_DIR, load_axis
 from demo.axis_import import ImportOptions, import_axis
 from demo.engine.protocol import TokenEvent
 from demo.engine.wire import event_from, event_json, request_from, request_json
+from demo.errors import UserError
 from demo.exports import COLUMNS, tokens_csv
+from demo.hosting import Limits
 from demo.models import DEFAULT_MODEL
 from demo.page.actions import Actions
 from demo.page.api import _conversation
 from demo.page.asks import Asks
 from demo.page.controls import plot_marks, read_settings
 from demo.page.files import saved, talk_of
+from demo.page.keeping import bring_back, keep_op
+from demo.page.limits import Doorman
 from demo.page.session import SCENARIOS, Session, load_scenarios
 from demo.recordings import ENDING, FOLDER
 from demo.session_file import dumps, loads
@@ -220,15 +225,34 @@ def test_settings_from_anywhere():
     record(watch)
 
 
-def test_requests_of_the_stage():
+def test_requests_of_the_stage(monkeypatch):
     """What the page's own buttons send, sent by somebody else."""
+
+    def only_foreseen(error: Exception, unexpected: str) -> str:
+        if not isinstance(error, UserError):
+            raise error
+        return str(error)
+
+    monkeypatch.setattr("demo.page.actions.plain_reason", only_foreseen)
     watch, axis = Watch("requests of the stage"), random_axis(4, 16, 1, (1, 2))
     asks, settings = (
-        Asks(Actions(ScriptedEngine(), axis, "tiny")),
+        Asks(Actions(ScriptedEngine(), axis, "tiny", Doorman(Limits(per_minute=10**9)))),
         ("", 0.3, 0.9, 1.1, 8, 0, 1, "All", False, 1, 1.0, True, "p25", 1, 2),
     )
-    names = ("undo", "fork", "switch", "drop", "recorded", "save", "regenerate", "edit", "layers", "open")
-    session = Session()
+    names = (
+        "undo",
+        "fork",
+        "switch",
+        "drop",
+        "recorded",
+        "save",
+        "regenerate",
+        "edit",
+        "layers",
+        "open",
+        "restore",
+    )
+    session, nobody = Session(), cast(gr.Request, None)
     for rng in seeds(len(cases(1500))):
         ask = {
             "do": rng.choice(names),
@@ -244,13 +268,37 @@ def test_requests_of_the_stage():
         event = SimpleNamespace(_data=ask if rng.random() < 0.95 else junk(rng))
 
         def send(event: Any = event) -> None:
-            asks.quick(session, event, *settings)
-            list(asks.slow(session, event, *settings))
+            asks.quick(session, event, nobody, *settings)
+            list(asks.slow(session, event, nobody, *settings))
             if not session.talk.conversation.turns:
-                list(asks.actions.send(session, "hello", *settings))
+                list(asks.actions.send(session, "hello", nobody, *settings))
 
         watch.try_(send)
     assert len(session.talks) >= 1
+    record(watch)
+
+
+def test_what_a_browser_kept(small):
+    """Handed back to the page, perhaps by somebody else; what is accepted can be shown and kept again."""
+    watch = Watch("kept conversations")
+    kept = {**small, "id": "0123456789abcdef", "script": ["a", "b"], "said": 1, "care": "", "recorded": False}
+    for rng in seeds(len(cases(1500))):
+        texts: Any = [
+            as_json(mutated(rng, kept, rng.choice((0, 1, 2)))) for _ in range(rng.choice((1, 1, 2)))
+        ]
+        if rng.random() < 0.05:
+            texts = junk(rng)
+        current, model = junk(rng), rng.choice((small["model"], "another"))
+
+        def restore(texts: Any = texts, current: Any = current, model: str = model) -> None:
+            session = Session()
+            bring_back(session, texts, current, model)
+            assert session.talk.conversation.turns or session.talk.line_in_box() is not None
+            op = keep_op(session.talk, loads(texts[0]))
+            assert session.overview()["ids"] and json.dumps(op)
+
+        watch.try_(restore)
+    assert watch.refused and watch.accepted
     record(watch)
 
 
