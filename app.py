@@ -12,16 +12,17 @@ from typing import Any
 
 import configargparse
 
+from demo.hosting import add_hosting_options, limits_of, on_zerogpu, password_of
+
 # Before anything imports gradio: no analytics, whatever the environment says.
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-if os.environ.get("SPACES_ZERO_GPU"):
+if on_zerogpu():
     import spaces  # noqa: F401 - it must see torch before anybody else does
 
 from demo.axis import axis_folder
 from demo.engine.protocol import Sampling
 from demo.engine_options import add_engine_options, end_plainly_when_asked, load_engine, show_progress
 from demo.errors import UserError
-from demo.hosting import add_hosting_options, limits_of, password_of
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

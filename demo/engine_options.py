@@ -14,6 +14,7 @@ from demo.axis import AssistantAxis, load_axis
 from demo.default_download import Progress
 from demo.engine.protocol import Engine
 from demo.errors import UserError
+from demo.hosting import on_zerogpu
 from demo.models import DEFAULT_MODEL, LoadedModel, load_model
 
 KEY_VARIABLE = "PERSONA_DRIFT_ENGINE_KEY"
@@ -116,11 +117,6 @@ def load_engine(options: argparse.Namespace, progress: Progress) -> tuple[Served
     raise UserError(
         f"There is no engine {options.engine!r}: choose transformers, vllm, zerogpu or an address such as http://127.0.0.1:8100."
     )
-
-
-def on_zerogpu() -> bool:
-    """Whether this is a Space to which GPUs are lent call by call."""
-    return os.environ.get("SPACES_ZERO_GPU", "").lower() in ("1", "t", "true")
 
 
 def _loaded(options: argparse.Namespace, progress: Progress) -> tuple[LoadedModel, AssistantAxis, list[str]]:

@@ -13,6 +13,11 @@ ON_SPACE = "SPACE_ID"
 SHORTEST_PASSWORD = 8
 
 
+def on_zerogpu() -> bool:
+    """On a Space to which a GPU is lent call by call."""
+    return os.environ.get("SPACES_ZERO_GPU", "").lower() in ("1", "t", "true")
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
     """A visitor is an address. Behind one may sit a whole class, so the defaults are far above what one person does.
@@ -35,7 +40,7 @@ class Limits:
 _WHAT = {
     "per_minute": "replies a minute for one address",
     "at_once": "replies at once for one address",
-    "characters": "in one message with all its history",
+    "characters": "characters of one message and its settings, or of a call by program with its history",
     "waiting": "turns that wait for a place; who comes then is asked to try later",
 }
 
