@@ -25,6 +25,7 @@ class Payload:
 
 
 @pytest.mark.parametrize("shape", ["torch", "legacy", "dict", "config", 0, 2, 4, 5])
+@pytest.mark.trust("axis files that are hostile pickles", "refused, nothing is run", "hostile input")
 def test_a_hostile_pickle_does_nothing(tmp_path, shape):
     target, path = tmp_path / "pwned", tmp_path / "axis.pt"
     payload = Payload(target)
@@ -39,6 +40,7 @@ def test_a_hostile_pickle_does_nothing(tmp_path, shape):
     assert not target.exists()
 
 
+@pytest.mark.trust("a hostile pickle among role vectors", "refused, nothing is run", "hostile input")
 def test_a_hostile_role_vector_spoils_the_folder(published, options, tmp_path):
     folder, target = published.write(tmp_path / "x"), tmp_path / "pwned"
     torch.save(Payload(target), folder / "role_vectors" / "zealot.pt")

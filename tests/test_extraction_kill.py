@@ -62,6 +62,9 @@ def kill_after(process: subprocess.Popen[bytes], out: Path, steps: int, pause: f
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
+@pytest.mark.trust(
+    "an extraction killed at three random moments", "resumed, it ends with the same bytes", "faults"
+)
 def test_killed_at_three_random_points_it_ends_with_the_same_bytes(repository: Path, tmp_path: Path):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     assert start(repository, whole).wait() == 0

@@ -42,6 +42,7 @@ def seconds_until_idle(client: Client, most: float) -> float:
     return time.monotonic() - start
 
 
+@pytest.mark.trust("a tab closed in mid-reply", "its rows are free, the others go on", "hosting")
 def test_two_write_at_once_and_closing_a_tab_frees_its_rows(opened, address):
     page, _ = opened
     client = Client(address, verbose=False)

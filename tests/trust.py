@@ -1,6 +1,7 @@
 """python -m tests.trust: run what is said about trust, and write down what was tried and what held, in docs/trust.md.
 
-Tests hand in what they tried with `record`; outside this command that goes nowhere.
+Tests hand in what they tried with `held`, or are marked `trust(what, how, group)`; outside this command that goes nowhere. The soak's
+figures come from docs/soak.json (python -m demo.bench.soak --json docs/soak.json); --render writes the document from what is there.
 """
 
 from __future__ import annotations
@@ -16,7 +17,28 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENT, FIGURES = ROOT / "docs" / "trust.md", ROOT / "docs" / "trust.json"
 _TARGET = "PERSONA_DRIFT_TRUST"  # a file to which each test appends a line
-FILES = ("tests/test_fuzz.py", "tests/test_faults.py")
+SOAK = ROOT / "docs" / "soak.json"
+_COUNTED = {
+    "files": "open files",
+    "temp_files": "temp files",
+    "rows": "replies at once",
+    "waiting": "replies waiting",
+}
+FILES = tuple(
+    f"tests/test_{name}.py"
+    for name in [
+        "fuzz",
+        "faults",
+        "default_model",
+        "extraction_kill",
+        "comes_back",
+        "hosting",
+        "visitors",
+        "cut_off",
+        "space",
+        "axis_import_untrusted",
+    ]
+)
 
 
 def record(watch: Any) -> None:
@@ -44,6 +66,7 @@ def lines(entries: list[dict[str, Any]]) -> Iterator[str]:
         "Made by `python -m tests.trust`, which runs the tests that speak of trust and writes down what each tried; a line is here only if "
         "it held."
     )
+    entries = merged(entries)
     for group in dict.fromkeys(entry["group"] for entry in entries):
         own = [entry for entry in entries if entry["group"] == group]
         yield ""
@@ -55,7 +78,46 @@ def lines(entries: list[dict[str, Any]]) -> Iterator[str]:
             yield f"| {entry['what']} | {entry['cases']:,} | {entry['held']} |"
 
 
+def merged(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The same thing tried in several ways is one line."""
+    found: dict[tuple[str, str, str], dict[str, Any]] = {}
+    for entry in entries:
+        key = entry["group"], entry["what"], entry["held"]
+        found[key] = {**entry, "cases": entry["cases"] + found.get(key, {"cases": 0})["cases"]}
+    return list(found.values())
+
+
+def soaked(figures: dict[str, Any]) -> Iterator[str]:
+    """The soak's figures as a table."""
+    yield ""
+    yield f"## Soak: {figures['minutes']:g} minutes, {figures['visitors at once']} visitors on {figures['places']} places"
+    yield ""
+    yield "| what | figure |"
+    yield "|---|---|"
+    visits = ", ".join(f"{count} {name}" for name, count in sorted(figures["visits"].items()))
+    yield f"| visits | {sum(figures['visits'].values()):,}: {visits} |"
+    for name in ("turns answered", "bad requests refused", "errors", "replies at once, median"):
+        yield f"| {name} | {figures[name]:,g} |"
+    memory = [f"{mib:,}" for mib in figures["memory by tenths of the run"]]
+    yield f"| memory, MiB, by tenths of the run | {', '.join(memory)} |"
+    before, after, most = figures["before"], figures["after"], figures["most"]
+    for name in ("threads", "files", "sockets", "temp_files", "rows", "waiting"):
+        told = f"{before[name]} before, {most[name]} at most, {after[name]} after"
+        yield f"| {_COUNTED.get(name, name)} | {told} |"
+    yield f"| left behind | {', '.join(figures['left behind']) or 'nothing'} |"
+
+
+def render() -> None:
+    text = list(lines(json.loads(FIGURES.read_text(encoding="utf-8"))))
+    if SOAK.is_file():
+        text += soaked(json.loads(SOAK.read_text(encoding="utf-8")))
+    DOCUMENT.write_text("\n".join(text) + "\n", encoding="utf-8")
+
+
 def main() -> int:
+    if sys.argv[1:] == ["--render"]:
+        render()
+        return 0
     target = ROOT / ".trust.jsonl"
     target.unlink(missing_ok=True)
     try:
@@ -70,7 +132,7 @@ def main() -> int:
     finally:
         target.unlink(missing_ok=True)
     FIGURES.write_text(json.dumps(entries, indent=1) + "\n", encoding="utf-8")
-    DOCUMENT.write_text("\n".join(lines(entries)) + "\n", encoding="utf-8")
+    render()
     return 0
 
 
