@@ -22,13 +22,15 @@ def on_zerogpu() -> bool:
 class Limits:
     """A visitor is an address. Behind one may sit a whole class, so the defaults are far above what one person does.
 
-    per_minute, at_once: turns and readings of one address; characters: of one of them, all its texts together; waiting: turns of
-    all visitors that may wait for room in the engine.
+    per_minute, at_once: turns and readings of one address; characters: of one of them, all its texts together; file_mib_per_hour: of
+    session files that one address opens, which stay in memory as long as its tabs; waiting: turns of all visitors that may wait for
+    room in the engine.
     """
 
     per_minute: int = 240
     at_once: int = 64
     characters: int = 200_000
+    file_mib_per_hour: int = 256
     waiting: int = 128
 
     def __post_init__(self) -> None:
@@ -41,6 +43,7 @@ _WHAT = {
     "per_minute": "replies a minute for one address",
     "at_once": "replies at once for one address",
     "characters": "characters of one message and its settings, or of a call by program with its history",
+    "file_mib_per_hour": "MiB of session files that one address may open in an hour",
     "waiting": "turns that wait for a place; who comes then is asked to try later",
 }
 

@@ -17,8 +17,8 @@ from demo.plot_marks import PlotMarks
 from demo.turns import ALL_BRANCHES, Reply, Token, Turn
 
 NAME, VERSION = "persona-drift-session", 1
-# A talk of a hundred long turns is a tenth of this.
-MOST_BYTES = 64 * 1024**2
+# A talk of a hundred long turns is less than half of this. Read, a file takes nine times its size in memory.
+MOST_BYTES = 16 * 1024**2
 _FINISH = ("stop", "length", "cancelled")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,12 +17,14 @@ import gradio as gr
 import httpx
 import pytest
 from gradio_client import Client
+from playwright.sync_api import expect, sync_playwright
 
 from demo.bench.browser_like import BrowserLike, Refused, last, refusals
 from demo.errors import UserError
 from demo.hosting import Limits
 from demo.page.guard import MOST_BODY
 from demo.page.limits import Doorman, address_of
+from tests.browser import one_turn, say
 from tests.hosted import MODEL_NAME, PatientEngine, hosted
 from tests.trust import held
 
@@ -110,6 +113,22 @@ def test_too_long_and_too_full_are_refused(engine):
         assert "All places are taken and 4 visitors wait" in said
         assert engine.answered == 0
     held("longer than allowed, and more waiting than allowed", 5, "each refused in one sentence", GROUP)
+
+
+def test_files_that_stay_in_memory_are_counted(engine):
+    with hosted(engine, Limits(file_mib_per_hour=1)) as address, BrowserLike(address) as tab:
+        last(tab.send("Hello"))
+        file = next(op["text"] for op in tab.quick(do="save", kind="json") if op["op"] == "download")
+        file = file.rstrip() + " " * 400_000
+        assert not refusals(last(tab.slow(do="open", text=file)))
+        assert not refusals(tab.quick(do="restore", talks=[file]))
+        for said in (
+            refusals(last(tab.slow(do="open", text=file))),
+            refusals(tab.quick(do="restore", talks=[file])),
+        ):
+            assert "No more than 1 MiB of session files" in said[0]
+        assert not refusals(last(tab.send("and the chat goes on")))
+    held("session files beyond an address's share of memory", 2, "refused with the time to wait", GROUP)
 
 
 def test_a_limit_below_one_is_a_mistake():
@@ -441,3 +460,30 @@ def test_no_log_holds_what_was_said(engine, capfd, caplog):
         "in no log",
         GROUP,
     )
+
+
+@pytest.mark.slow
+def test_the_password_is_asked_in_the_browser_and_a_wrong_one_is_said(engine):
+    with hosted(engine, password=PASSWORD) as address, sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        page, outside = browser.new_page(), list[str]()
+        page.on(
+            "request",
+            lambda r: None if r.url.startswith((address, "data:", "blob:")) else outside.append(r.url),
+        )
+        page.goto(address)
+        for given, opens in (("a wrong one", False), (PASSWORD, True)):
+            page.get_by_label("username").fill("anyone")
+            page.get_by_label("password").fill(given)
+            page.get_by_role("button", name="Login").click()
+            if not opens:
+                expect(page.get_by_text("Incorrect Credentials")).to_be_visible(timeout=20_000)
+                assert page.locator("#stage").count() == 0
+        page.wait_for_function("window.personaStage !== undefined", timeout=60_000)
+        with one_turn(page):
+            say(page, "Hello")
+        assert engine.answered == 1 and outside == []
+        if "PERSONA_DRIFT_SHOTS" in os.environ:
+            page.screenshot(path=Path(os.environ["PERSONA_DRIFT_SHOTS"]) / "password.png")
+        browser.close()
+    held("the password, in a browser", 2, "a wrong one is said, the right one opens the page", GROUP)

@@ -78,6 +78,10 @@ class Actions:
         characters = sum(len(text) for text in texts if isinstance(text, str))
         return self.doorman.turn(address_of(request), characters, self.engine.load)
 
+    def let_file_in(self, request: gr.Request, *texts: object) -> None:
+        """Texts of files, which stay in memory with the visitor. Raises UserError."""
+        self.doorman.file(address_of(request), sum(len(text) for text in texts if isinstance(text, str)))
+
     def refusal(self, session: Session, error: Exception) -> str:
         """The stage's value that says why something was not done."""
         updates = Updates(session.talk.conversation)

@@ -57,8 +57,9 @@ class Asks:
                 case "save":
                     return self._save(session, str(ask.get("kind")), cap), gr.skip(), gr.skip()
                 case "restore":
-                    with self.actions.let_in(request):
-                        return self._restore(session, ask, cap)
+                    kept = ask.get("talks")
+                    self.actions.let_file_in(request, *(kept if isinstance(kept, list) else ()))
+                    return self._restore(session, ask, cap)
                 case _:
                     raise UserError("The page asked for something unknown; reload it.")
         except Exception as error:
@@ -71,9 +72,10 @@ class Asks:
         """regenerate, edit, layers, open: these run the model, or may."""
         ask = _asked(event)
         try:
-            # A file has a limit of its own.
-            texts = values if ask["do"] == "open" else (ask.get("text"), *values)
-            with self.actions.let_in(request, *texts):
+            is_file = ask["do"] == "open"  # which has a limit of its own
+            if is_file:
+                self.actions.let_file_in(request, ask.get("text"))
+            with self.actions.let_in(request, *(() if is_file else (ask.get("text"),)), *values):
                 yield from self._slow(session, ask, values)
         except Exception as error:
             yield self.actions.refusal(session, error), gr.skip(), *_IDLE

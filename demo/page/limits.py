@@ -13,7 +13,7 @@ from threading import Lock
 from typing import Any
 
 import gradio as gr
-from limits import RateLimitItemPerMinute
+from limits import RateLimitItem, RateLimitItemPerHour, RateLimitItemPerMinute
 from limits.storage import MemoryStorage
 from limits.strategies import MovingWindowRateLimiter
 
@@ -21,6 +21,8 @@ from demo.engine.protocol import Load
 from demo.errors import UserError
 from demo.hosting import ON_SPACE, Limits
 from demo.turns import BRANCHES
+
+_FILE_UNIT = 256 * 1024  # the count keeps an entry for each
 
 
 @dataclass
@@ -31,6 +33,7 @@ class Doorman:
 
     def __post_init__(self) -> None:
         self._per_minute = RateLimitItemPerMinute(self.limits.per_minute)
+        self._files_per_hour = RateLimitItemPerHour(self.limits.file_mib_per_hour * 2**20 // _FILE_UNIT)
         self._recent = MovingWindowRateLimiter(MemoryStorage())
         self._inside: Counter[str] = Counter()
         self._lock = Lock()
@@ -45,12 +48,12 @@ class Doorman:
                     f"{self.limits.at_once} replies are being written for your address already, and no more are allowed at once; wait for "
                     "one to end."
                 )
-            if not self._recent.hit(self._per_minute, who):
-                seconds = self._recent.get_window_stats(self._per_minute, who).reset_time - time.time()
-                raise UserError(
-                    f"No more than {self.limits.per_minute} replies a minute are given to one address; try again in "
-                    f"{max(1, round(seconds))} s."
-                )
+            self._count(
+                self._per_minute,
+                who,
+                1,
+                f"{self.limits.per_minute} replies a minute are given to one address",
+            )
             self._inside[who] += 1
         try:
             yield
@@ -59,6 +62,18 @@ class Doorman:
                 self._inside[who] -= 1
                 if not self._inside[who]:
                     del self._inside[who]
+
+    def file(self, who: str, characters: int) -> None:
+        """Texts that are opened and stay. Raises UserError when there have been too many."""
+        most = self.limits.file_mib_per_hour
+        with self._lock:
+            said = f"{most} MiB of session files are opened for one address in an hour"
+            self._count(self._files_per_hour, who, 1 + characters // _FILE_UNIT, said)
+
+    def _count(self, limit: RateLimitItem, who: str, cost: int, said: str) -> None:
+        if not self._recent.hit(limit, who, cost=cost):
+            seconds = self._recent.get_window_stats(limit, who).reset_time - time.time()
+            raise UserError(f"No more than {said}; try again in {max(1, round(seconds))} s.")
 
     def _check_size_and_room(self, characters: int, load: Load) -> None:
         if characters > self.limits.characters:
