@@ -7,7 +7,8 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
@@ -487,3 +488,37 @@ def test_the_password_is_asked_in_the_browser_and_a_wrong_one_is_said(engine):
             page.screenshot(path=Path(os.environ["PERSONA_DRIFT_SHOTS"]) / "password.png")
         browser.close()
     held("the password, in a browser", 2, "a wrong one is said, the right one opens the page", GROUP)
+
+
+def test_a_closed_tab_gives_its_memory_back_at_once_and_a_broken_heartbeat_ends_no_reply(engine):
+    with hosted(engine) as address:
+        with BrowserLike(address) as tab:
+            tab.load()
+            last(tab.send("Hello"))
+        _until(lambda: engine.forgotten)
+        engine.go.clear()
+        broken = BrowserLike(address)
+        with broken.http.stream("GET", f"gradio_api/heartbeat/{broken.session}"):
+            broken.load()
+            updates = broken.send("a long story")
+            next(updates)
+            count = len(engine.forgotten)
+        _until(lambda: len(engine.forgotten) > count)
+        engine.go.set()
+        ops = last(updates)
+        assert not refusals(ops) and any(op["op"] == "turn" for op in ops)
+        assert not refusals(last(broken.send("and on"))), "the session is still there"
+        assert turns_shown(broken) == ["a long story", "and on"]
+    held(
+        "a tab closed, a heartbeat broken",
+        2,
+        "KV cache freed at once; the reply and the session go on",
+        GROUP,
+    )
+
+
+def _until(true: Callable[[], object]) -> None:
+    end = time.monotonic() + 30
+    while not true():
+        assert time.monotonic() < end, "it never came true"
+        time.sleep(0.1)

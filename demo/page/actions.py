@@ -163,10 +163,12 @@ class Actions:
         self.forget(session.show(talk))
 
     def leave(self, request: gr.Request) -> None:
-        """A tab is closed. Gradio keeps its state for an hour, in case only the connection was lost; the KV cache need not wait for that."""
+        """A tab is closed, or its line broke. Gradio keeps its state for an hour; the KV cache need not wait for that. A reply that runs
+        is not stopped here: its own stream tells whether anybody still listens."""
         session = self.tabs.get(str(request.session_hash))
         if session is not None:
-            self.close(session)
+            session.gone = True
+            self.forget(session.talks)
 
     def close(self, session: Session) -> None:
         """The visitor is gone: stop what runs and free what is cached."""
