@@ -34,8 +34,9 @@ class Server:
         self.address = f"http://127.0.0.1:{self.port}/"
         self.start()
 
-    def start(self) -> None:
-        self._process = subprocess.Popen([sys.executable, "app.py", "--port", str(self.port)], cwd=REPOSITORY)
+    def start(self, *flags: str) -> None:
+        command = [sys.executable, "app.py", "--port", str(self.port), *flags]
+        self._process = subprocess.Popen(command, cwd=REPOSITORY)
         for _ in range(600):
             try:
                 urllib.request.urlopen(self.address, timeout=2).close()

@@ -1,4 +1,4 @@
-"""python -m tests.trust: run what is said about trust, and write down what was tried and what held, in docs/trust.md.
+"""python -m tests.trust [FILE …]: run what is said about trust, and write down what was tried and what held, in docs/trust.md.
 
 Tests hand in what they tried with `held`, or are marked `trust(what, how, group)`; outside this command that goes nowhere. The soak's
 figures come from docs/soak.json (python -m demo.bench.soak --json docs/soak.json); --render writes the document from what is there.
@@ -6,6 +6,7 @@ figures come from docs/soak.json (python -m demo.bench.soak --json docs/soak.jso
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import subprocess
@@ -56,7 +57,9 @@ def held(what: str, cases: int, how: str, group: str) -> None:
     target = os.environ.get(_TARGET)
     if target:
         with open(target, "a", encoding="utf-8") as file:
-            file.write(json.dumps({"group": group, "what": what, "cases": cases, "held": how}) + "\n")
+            where = os.environ["PYTEST_CURRENT_TEST"].partition("::")[0]
+            entry = {"file": where, "group": group, "what": what, "cases": cases, "held": how}
+            file.write(json.dumps(entry) + "\n")
 
 
 def lines(entries: list[dict[str, Any]]) -> Iterator[str]:
@@ -115,23 +118,28 @@ def render() -> None:
 
 
 def main() -> int:
-    if sys.argv[1:] == ["--render"]:
-        render()
-        return 0
-    target = ROOT / ".trust.jsonl"
-    target.unlink(missing_ok=True)
-    try:
-        files = [file for file in FILES if (ROOT / file).is_file()]
-        command = [sys.executable, "-m", "pytest", "-m", "slow or not slow", *files]
-        status = subprocess.run(
-            command, cwd=ROOT, env={**os.environ, _TARGET: str(target)}, check=False
-        ).returncode
-        if status:
-            return status
-        entries = [json.loads(line) for line in target.read_text(encoding="utf-8").splitlines()]
-    finally:
+    parser = argparse.ArgumentParser(prog="python -m tests.trust", description=__doc__)
+    parser.add_argument(
+        "files", nargs="*", help="test again only these, and keep what the others told (default: all)"
+    )
+    parser.add_argument("--render", action="store_true", help="test nothing, write the document")
+    options = parser.parse_args()
+    if not options.render:
+        files = options.files or list(FILES)
+        target = ROOT / ".trust.jsonl"
         target.unlink(missing_ok=True)
-    FIGURES.write_text(json.dumps(entries, indent=1) + "\n", encoding="utf-8")
+        command = [sys.executable, "-m", "pytest", "-m", "slow or not slow", *files]
+        try:
+            tested = subprocess.run(command, cwd=ROOT, env={**os.environ, _TARGET: str(target)}, check=False)
+            if tested.returncode:
+                return tested.returncode
+            fresh = [json.loads(line) for line in target.read_text(encoding="utf-8").splitlines()]
+        finally:
+            target.unlink(missing_ok=True)
+        known = json.loads(FIGURES.read_text(encoding="utf-8")) if FIGURES.is_file() else []
+        entries = fresh + [entry for entry in known if entry.get("file") not in (*files, None)]
+        entries.sort(key=lambda entry: FILES.index(entry["file"]))
+        FIGURES.write_text(json.dumps(entries, indent=1) + "\n", encoding="utf-8")
     render()
     return 0
 

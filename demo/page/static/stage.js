@@ -174,7 +174,7 @@ function makeStage(root, ask) {
     reset(op, late) {
       // The very first one may be overtaken by a message that was sent at once: what came of that is kept.
       const kept = late && !opened && turns.length ? turns : (op.turns ?? []).map(turnFromData);
-      if (!opened) keep?.begin(kept.length);
+      if (!opened && !op.meta.watch_only) keep?.begin(kept.length);
       opened = true;
       meta = { ...op.meta };
       root.querySelector(".notices").replaceChildren();

@@ -77,7 +77,7 @@ function makeKeep(hooks) {
       if (!restoring) write(talk);
     },
     list({ ids, current }) {
-      if (restoring || !ids) return;
+      if (restoring || !talks.size) return; // a page without a model keeps nothing, and takes nothing away
       for (const old of keptList(store).ids) if (!ids.includes(old)) store.drop(`talk:${old}`);
       store.put("list", JSON.stringify({ ids, current }));
     },
