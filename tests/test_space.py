@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import ast
 import importlib.metadata
 import os
@@ -20,6 +21,7 @@ import pytest
 from huggingface_hub import SpaceCard
 from packaging.requirements import Requirement
 
+from demo import engine_options
 from demo.bench.browser_like import BrowserLike, last, refusals
 from demo.errors import UserError
 from demo.models import DEFAULT_MODEL, load_model
@@ -164,3 +166,29 @@ def _await(process: subprocess.Popen[str], address: str) -> None:
 def _listens_everywhere(port: int) -> bool:
     rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
     return any(row[1] == f"00000000:{port:04X}" and row[3] == "0A" for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("variable", "engine"),
+    [
+        ("true", "_zerogpu"),
+        ("1", "_zerogpu"),
+        ("false", "_transformers"),
+        ("", "_transformers"),
+        (None, "_transformers"),
+    ],
+)
+def test_a_gpu_is_borrowed_on_zerogpu_hardware_alone(monkeypatch, variable, engine):
+    if variable is None:
+        monkeypatch.delenv("SPACES_ZERO_GPU", raising=False)
+    else:
+        monkeypatch.setenv("SPACES_ZERO_GPU", variable)
+    chosen: list[str] = []
+    for name in ("_zerogpu", "_transformers"):
+        monkeypatch.setattr(
+            engine_options, name, lambda options, progress, name=name: (chosen.append(name), [])
+        )
+    parser = argparse.ArgumentParser()
+    engine_options.add_engine_options(parser)
+    engine_options.load_engine(parser.parse_args([]), lambda *_: None)
+    assert chosen == [engine]
