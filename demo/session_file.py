@@ -17,8 +17,8 @@ from demo.plot_marks import PlotMarks
 from demo.turns import ALL_BRANCHES, Reply, Token, Turn
 
 NAME, VERSION = "persona-drift-session", 1
-# A talk of a hundred long turns is less than half of this. Read, a file takes nine times its size in memory.
-MOST_BYTES = 16 * 1024**2
+# A talk of a hundred long turns is less than this. Read, a file takes nine times its size in memory.
+MOST_BYTES = 8 * 1024**2
 _FINISH = ("stop", "length", "cancelled")
 
 
@@ -146,11 +146,12 @@ def _reply(data: dict[str, Any]) -> Reply:
 
 def _token(data: dict[str, Any]) -> Token:
     place = [_number(value) for value in _list(data["x"])] if "x" in data else None
+    corrections = tuple([_number(value) for value in _list(data["k"])]) if "k" in data else ()
     return Token(
         text=_text(data["t"]),
         before=_maybe(data.get("b")),
         after=_maybe(data.get("a")),
-        corrections=tuple(_number(value) for value in _list(data.get("k", []))),
+        corrections=corrections,
         special=bool(data.get("s")),
         coordinates=(place[0], place[1], place[2]) if place and len(place) == 3 else None,
         probability=_maybe(data.get("p")),
@@ -208,6 +209,8 @@ def _text(data: object) -> str:
 
 
 def _number(data: object) -> float:
+    if type(data) is float and -math.inf < data < math.inf:  # nearly all of a file
+        return data
     if isinstance(data, bool) or not isinstance(data, int | float) or not math.isfinite(data):
         raise TypeError(f"a number is missing, found {_short(data)}")
     return float(data)

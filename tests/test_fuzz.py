@@ -35,12 +35,12 @@ from demo.page.actions import Actions
 from demo.page.api import _conversation
 from demo.page.asks import Asks
 from demo.page.controls import plot_marks, read_settings
-from demo.page.files import saved, talk_of
+from demo.page.files import checked_text, saved, talk_of
 from demo.page.keeping import bring_back, keep_op
 from demo.page.limits import Doorman
 from demo.page.session import SCENARIOS, Session, load_scenarios
 from demo.recordings import ENDING, FOLDER
-from demo.session_file import dumps, loads
+from demo.session_file import MOST_BYTES, dumps, loads
 from demo.transcripts import parse_transcript
 from tests.conftest import random_axis, with_components
 from tests.hostile import Watch, as_json, junk, mangled, mangled_bytes, mutated, seeds
@@ -90,6 +90,21 @@ def test_session_files(small):
 
         watch.try_(load)
     assert watch.refused and watch.accepted
+    record(watch)
+
+
+def test_the_largest_session_files():
+    """All turns, and all of one token each."""
+    watch = Watch("session files as large as they may be, and larger")
+    data = json.loads(next(iter(sorted(FOLDER.glob(f"*{ENDING}")))).read_text(encoding="utf-8"))
+    turns = data["turns"]
+    data["turns"] = turns * (MOST_BYTES // len(as_json(turns)))
+    text = as_json(data)
+    assert MOST_BYTES * 0.8 < len(text) <= MOST_BYTES
+    assert watch.try_(partial(loads, checked_text(text))) is not None
+    watch.try_(lambda: loads(checked_text(text + " " * (MOST_BYTES + 1 - len(text)))))
+    watch.try_(lambda: loads(checked_text("[" * MOST_BYTES)))
+    assert (watch.accepted, watch.refused) == (1, 2)
     record(watch)
 
 
