@@ -101,8 +101,8 @@ def test_the_engines_document_is_made_of_its_figures(repository):
 
 
 def test_what_is_said_about_trust_is_made_of_what_was_tried(repository):
-    from tests.trust import lines
+    from tests.trust import document
 
     entries = json.loads((repository / "docs/trust.json").read_text())
-    assert (repository / "docs/trust.md").read_text() == "\n".join(lines(entries)) + "\n"
+    assert (repository / "docs/trust.md").read_text() == document()
     assert sum(entry["cases"] for entry in entries if entry["group"] == "hostile input") >= 10_000

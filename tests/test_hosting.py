@@ -29,6 +29,7 @@ from tests.browser import one_turn, say
 from tests.hosted import MODEL_NAME, PatientEngine, hosted
 from tests.trust import held
 
+pytestmark = pytest.mark.slow
 GROUP = "hosting"
 ROOT = Path(__file__).resolve().parent.parent
 PASSWORD = "a long one that nobody guesses"
@@ -463,7 +464,6 @@ def test_no_log_holds_what_was_said(engine, capfd, caplog):
     )
 
 
-@pytest.mark.slow
 def test_the_password_is_asked_in_the_browser_and_a_wrong_one_is_said(engine):
     with hosted(engine, password=PASSWORD) as address, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])

@@ -110,11 +110,12 @@ def soaked(figures: dict[str, Any]) -> Iterator[str]:
     yield f"| left behind | {', '.join(figures['left behind']) or 'nothing'} |"
 
 
-def render() -> None:
+def document() -> str:
+    """What docs/trust.md says, from the figures beside it."""
     text = list(lines(json.loads(FIGURES.read_text(encoding="utf-8"))))
     if SOAK.is_file():
         text += soaked(json.loads(SOAK.read_text(encoding="utf-8")))
-    DOCUMENT.write_text("\n".join(text) + "\n", encoding="utf-8")
+    return "\n".join(text) + "\n"
 
 
 def main() -> int:
@@ -140,7 +141,7 @@ def main() -> int:
         entries = fresh + [entry for entry in known if entry.get("file") not in (*files, None)]
         entries.sort(key=lambda entry: FILES.index(entry["file"]))
         FIGURES.write_text(json.dumps(entries, indent=1) + "\n", encoding="utf-8")
-    render()
+    DOCUMENT.write_text(document(), encoding="utf-8")
     return 0
 
 
