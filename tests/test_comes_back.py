@@ -191,9 +191,14 @@ def test_a_full_storage_is_told_once_and_the_chat_goes_on(page):
     page.evaluate(
         "for (const n of [1e6, 1e5, 1e4, 1e3, 100, 1]) try { for (let i = 0; ; i++) sessionStorage[n + ':' + i] = 'a'.repeat(n) } catch {}"
     )
-    for text in ("Name a colour.", "And another."):
+    notice = page.locator(".notices")
+    for text, told in (("Name a colour.", True), ("And another.", False)):
         with one_turn(page):
             say(page, text)
+        if told:
+            expect(notice).to_contain_text("too long for the browser to keep")
+        else:
+            expect(notice).to_be_empty()
     assert reply(page, "capped", 1).inner_text().strip()
     expect(page.locator("#stop")).to_be_hidden()
     held("the browser's storage full", 1, "the chat went on", GROUP)

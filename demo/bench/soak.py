@@ -215,7 +215,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def figures(
     options: argparse.Namespace, seen: Seen, counts: list[Count], before: Count, after: Count | None
 ) -> dict[str, Any]:
-    """Memory in MiB. left behind: what was there at the end and not at the start, apart from memory."""
+    """Memory in MiB; visits, turns and errors include those of the first minute. left behind: what was there at the end and not at the start, apart from memory."""
     tenth = max(1, len(counts) // 10)
     with seen.lock:
         return {

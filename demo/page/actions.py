@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -41,6 +42,11 @@ class Actions:
     model_name: str
     doorman: Doorman = field(default_factory=Doorman)
     tabs: WeakValueDictionary[str, Session] = field(default_factory=WeakValueDictionary)  # by Gradio's hash
+
+    @cached_property
+    def map(self) -> dict[str, Any]:
+        """The still part of the persona map, which every reset and every recording carries."""
+        return persona_map(self.axis)
 
     def open(self, session: Session, request: gr.Request, *cap: Any) -> str:
         """A visitor arrives: the stage as their conversation has it."""
@@ -187,7 +193,7 @@ class Actions:
         if talk.recording is not None:
             updates.say(*recorded_ops(session), *more)
         else:
-            meta = meta_of(self.model_name, self.marks(cap), persona_map(self.axis), False)
+            meta = meta_of(self.model_name, self.marks(cap), self.map, False)
             updates.say(reset_op(talk.conversation, meta), {"op": "talks", **session.overview()}, *more)
         updates.say(keep_op(talk, self.recording(talk, cap)))
         return updates.take()
@@ -203,7 +209,7 @@ class Actions:
             talk.title,
             talk.blurb,
             talk.system_prompt,
-            persona_map(self.axis),
+            self.map,
         )
 
     def marks(self, cap: Any) -> PlotMarks:
