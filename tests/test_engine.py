@@ -156,6 +156,7 @@ def test_cancel_before_the_first_token(engine):
     cancel.set()
     (event,) = engine.stream([Request("x", ({"role": "user", "content": "Hi"},), greedy(5))], cancel)
     assert event.finish_reason == "cancelled" and event.token_id is None
+    assert engine.load.running == 0 and engine.load.waiting == 0
 
 
 def test_closing_the_stream_frees_the_engine(engine):
@@ -165,6 +166,7 @@ def test_closing_the_stream_frees_the_engine(engine):
         if isinstance(event, TokenEvent):
             break
     stream.close()
+    assert engine.load.running == 0, "at once, also where nobody else comes by"
     assert ask(engine, "Hi", branch="x")[0].reused_tokens > 0
     assert [len(layer._forward_hooks) for layer in engine.model.layers] == before
 

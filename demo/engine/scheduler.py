@@ -8,7 +8,7 @@ up the others for longer than one chunk takes, and nobody waits for another conv
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from threading import Condition, Lock, Thread, main_thread
 
@@ -89,6 +89,27 @@ class Scheduler:
         with self._at_work:
             if self._busy:
                 self._step()
+        self.sweep()
+
+    def sweep(self) -> None:
+        """A reader has left. Its rows go at once, for where readers do the work nobody else may ever come by; if one is at it, that
+        one sweeps when it is done. Never waits: a stream may be closed by the garbage collector, in the middle of a step."""
+        while not self._own_thread and self._abandoned() and self._at_work.acquire(blocking=False):
+            try:
+                self._safely(self._let_go)
+            finally:
+                self._at_work.release()
+
+    def _abandoned(self) -> list[Job | Reading]:
+        everything: list[Job | Reading] = [*self._queue, *self._jobs, *self._readings]
+        return [work for work in everything if work.left or work.cancel.is_set()]
+
+    def _let_go(self) -> None:
+        for work in self._abandoned():
+            if isinstance(work, Job):
+                self._leave(work, work.rows, [])  # its outbox says the rest
+            else:
+                self._end(work)
 
     @property
     def _busy(self) -> bool:
@@ -109,10 +130,17 @@ class Scheduler:
             work.fail(UserError("The program is closing."))
 
     def _step(self) -> None:
+        self._safely(self._do)
+
+    def _do(self) -> None:
+        self._let_go()
+        self._read_on()
+        if not self._turn() and self._own_thread:
+            time.sleep(_PAUSE)  # all readers are behind
+
+    def _safely(self, do: Callable[[], None]) -> None:
         try:
-            self._read_on()
-            if not self._turn() and self._own_thread:
-                time.sleep(_PAUSE)  # all readers are behind
+            do()
         except Exception as error:
             # Whatever it was, rows are in an unknown state now; the next ones start clean.
             for job in [*self._queue, *self._jobs]:
@@ -127,22 +155,22 @@ class Scheduler:
     def _read_on(self) -> None:
         for reading in list(self._readings):
             try:
-                part = None if reading.left or reading.cancel.is_set() else next(reading.parts, None)
+                part = next(reading.parts, None)
             except Exception as error:
                 reading.fail(told(error))
                 part = None
             if part is not None:
                 reading.put([part])
-                continue
-            reading.end()
-            with self._changed:
-                self._readings.remove(reading)
+            else:
+                self._end(reading)
+
+    def _end(self, reading: Reading) -> None:
+        reading.end()
+        with self._changed:
+            self._readings.remove(reading)
 
     def _turn(self) -> bool:
         """One pass, unless there is nothing to run; whether there was."""
-        for job in [*self._queue, *self._jobs]:
-            if job.left or job.cancel.is_set():
-                self._leave(job, job.rows, [])  # its outbox says the rest
         self._let_in()
         # One whose reader has fallen behind pauses, so that a stop takes effect on what the reader sees.
         decoding = [job for job in self._jobs if job.decoding and job.unread < _AHEAD]

@@ -94,6 +94,7 @@ class TransformersEngine:
             yield from job.items()
         finally:
             job.left = True
+            self._scheduler.sweep()
 
     def read(self, request: Request, cancel: CancelFlag | None = None) -> Iterator[list[ReadToken]]:
         """Read the finished chat `request.messages` under the request's intervention, a prefill chunk at a time.
@@ -113,6 +114,7 @@ class TransformersEngine:
             yield from reading.items()
         finally:
             reading.left = True
+            self._scheduler.sweep()
 
     def forget(self, branches: Sequence[str]) -> None:
         """Drop the KV caches of these branches."""
