@@ -6,11 +6,15 @@ and finite numbers of it are used.
 
 from __future__ import annotations
 
+import gc
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
+
+import orjson
 
 from demo.errors import UserError
 from demo.plot_marks import PlotMarks
@@ -100,10 +104,37 @@ def token_json(token: Token) -> dict[str, Any]:
     return data
 
 
+@contextmanager
+def _no_garbage() -> Iterator[None]:
+    """Reading makes a million objects and no garbage; looking for some among them would take half of the time."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
 def loads(text: str) -> Recording:
     """Read a session file. Raises UserError with one sentence for anything else."""
+    return from_json(parsed(text))
+
+
+@_no_garbage()
+def parsed(text: str) -> Any:
+    """The JSON that a session file is; orjson takes a fifth of the time of json, and neither NaN nor halves of surrogate
+    pairs. Raises UserError."""
     try:
-        data = json.loads(text)
+        return orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        raise UserError(f"This session file is damaged ({_short(error)}); save the session again.") from error
+
+
+@_no_garbage()
+def from_json(data: Any) -> Recording:
+    """The opposite of `to_json`, for content that may be anything. Raises UserError with one sentence."""
+    try:
         if not isinstance(data, dict) or data.get("format") != NAME:
             raise UserError("This is not a session file of this program; choose one that was saved here.")
         if data.get("version") != VERSION:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from demo.errors import UserError
-from demo.turns import BRANCHES, Reply, Turn
+from demo.turns import BRANCHES, Reply, Turn, well_formed
 
 _ROLES = {"system": "system", "developer": "system", "user": "user", "human": "user", "assistant": "assistant", "model": "assistant"}  # fmt: skip
 
@@ -81,13 +81,13 @@ def _merged(messages: list[Any]) -> Iterator[tuple[str, str]]:
 
 def _text(content: object, number: int) -> str:
     if isinstance(content, str):
-        return content
+        return well_formed(content)
     if isinstance(content, list):
         texts = [
             part.get("text") for part in content if isinstance(part, dict) and part.get("type") == "text"
         ]
         if len(texts) == len(content) and all(isinstance(text, str) for text in texts):
-            return "".join(str(text) for text in texts)
+            return well_formed("".join(str(text) for text in texts))
     raise UserError(f"Message {number} holds no text; only text can be read here.")
 
 

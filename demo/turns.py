@@ -16,6 +16,12 @@ SEED_STEP = 1000
 MOST_SEEDS = 8
 
 
+def well_formed(text: str) -> str:
+    """`text` with U+FFFD for each half of a surrogate pair that stands alone, which neither a tokenizer nor JSON takes.
+    Browsers let them through where an emoji was cut in two."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
 @dataclass(frozen=True, slots=True)
 class Token:
     """One token of a reply. before, after: projection at the probe layer, axis units; corrections: per capped layer,

@@ -24,7 +24,7 @@ from demo.page.wire import Op, Updates, load_op, lost_op, notice_op, reset_op, t
 from demo.persona_map import persona_map
 from demo.plot_marks import PlotMarks
 from demo.session_file import Recording
-from demo.turns import ALL_BRANCHES, BRANCHES, TurnSettings
+from demo.turns import ALL_BRANCHES, BRANCHES, TurnSettings, well_formed
 
 log = logging.getLogger(__name__)
 
@@ -98,7 +98,7 @@ class Actions:
         self, session: Session, text: str, values: Any, at: int, settings: TurnSettings | None = None
     ) -> Iterator[Shown]:
         """Answer `text` as turn `at`, in place of that turn and all after it. settings: those of `values` unless given."""
-        talk, cap = session.talk, cap_values(values)
+        talk, cap, text = session.talk, cap_values(values), well_formed(text or "")
         conversation = talk.conversation
         updates = Updates(conversation, lambda: self.engine.load.running // len(BRANCHES))
         session.gone = False

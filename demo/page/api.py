@@ -20,7 +20,7 @@ from demo.errors import UserError
 from demo.page.actions import plain_reason
 from demo.page.limits import Doorman, address_of
 from demo.session_file import reply_json, rounded
-from demo.turns import BRANCHES, Reply, Turn, TurnSettings, make_cap
+from demo.turns import BRANCHES, Reply, Turn, TurnSettings, make_cap, well_formed
 
 _FAILED = "That failed ({}); try again."
 
@@ -65,6 +65,7 @@ class Api:
         those of the axis unless given. Returns both replies with every token's projection in axis units, and the turn to
         append to the history."""
         with _plainly():
+            message, system_prompt = well_formed(message), well_formed(system_prompt)
             conversation = _conversation(history or [])
             sampling = Sampling(temperature=temperature, max_new_tokens=max_new_tokens, seed=seed)
             settings = TurnSettings(sampling, self._cap(cap, floor, first_layer, last_layer), system_prompt)
@@ -96,7 +97,7 @@ class Api:
                 raise UserError(
                     'Give messages as a list of {"role": system, user or assistant, "content": text}.'
                 )
-            chat = tuple(Message(role=m["role"], content=m["content"]) for m in messages)  # type: ignore[typeddict-item]
+            chat = tuple(Message(role=m["role"], content=well_formed(m["content"])) for m in messages)  # type: ignore[typeddict-item]
             ask = Request("read", chat, cap=self._cap(cap, "", -1, -1))
             with self._let_in(request, *(m["content"] for m in messages)):
                 tokens = [self._token(token, layers) for part in self.engine.read(ask) for token in part]
@@ -139,7 +140,10 @@ def _conversation(history: Sequence[dict[str, str]]) -> Conversation:
     if not all(isinstance(text, str) for user, replies in turns for text in (user, *replies.values())):
         raise UserError("The history holds something that is no text; give strings.")
     return Conversation(
-        [Turn(user, {b: Reply.of_text(text) for b, text in replies.items()}) for user, replies in turns]
+        [
+            Turn(well_formed(user), {b: Reply.of_text(well_formed(text)) for b, text in replies.items()})
+            for user, replies in turns
+        ]
     )
 
 

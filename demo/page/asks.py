@@ -23,7 +23,7 @@ from demo.page.wire import Op, Updates, turn_op
 from demo.recordings import open_shipped
 from demo.session_file import NAME, Recording, loads, rounded
 from demo.transcripts import parse_transcript
-from demo.turns import CAPPED, STEERED, Turn
+from demo.turns import CAPPED, STEERED, Turn, well_formed
 
 # Another try of a turn must not meet the numbers of the turns that follow it.
 RETRY_STEP = 100
@@ -208,7 +208,7 @@ class Asks:
         """What the browser kept of an earlier visit, and the message whose reply had not come."""
         bring_back(session, ask.get("talks"), ask.get("current"), self.actions.model_name)
         draft = ask.get("draft")
-        line = draft if isinstance(draft, str) and draft else session.talk.line_in_box()
+        line = well_formed(draft) if isinstance(draft, str) and draft else session.talk.line_in_box()
         return self.actions.reset(session, cap, {"op": "restored"}), line, session.talk.system_prompt
 
     def _save(self, session: Session, kind: str, cap: Any) -> str:

@@ -13,7 +13,7 @@ from demo.axis import AssistantAxis
 from demo.engine.protocol import Sampling, Steer
 from demo.errors import UserError
 from demo.plot_marks import PlotMarks
-from demo.turns import CAPPED, MOST_SEEDS, STEERED, UNCAPPED, TurnSettings, make_cap
+from demo.turns import CAPPED, MOST_SEEDS, STEERED, UNCAPPED, TurnSettings, make_cap, well_formed
 
 _EVERY = "All"
 _ONLY = {_EVERY: None, "Uncapped": UNCAPPED, "Capped": CAPPED, "Steered": STEERED}
@@ -167,7 +167,7 @@ def read_settings(axis: AssistantAxis, turn: int, values: Sequence[Any]) -> Turn
     return TurnSettings(
         sampling,
         _cap(axis, cap_values(values)),
-        system or "",
+        well_formed(system or ""),
         _steer(steer),
         _ONLY.get(only or _EVERY),
         _whole(seeds, "number of seeds"),

@@ -5,16 +5,14 @@ After every turn the stage is told what is new, as parts of a session file; stat
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import replace
-from typing import Any
 
 from demo.errors import UserError
 from demo.page.files import checked_text
 from demo.page.session import MOST_TALKS, Session, Talk
 from demo.page.wire import Op
-from demo.session_file import Recording, loads, to_json, turn_json
+from demo.session_file import Recording, from_json, parsed, to_json, turn_json
 
 
 def keep_op(talk: Talk, recording: Recording, start: int = 0) -> Op:
@@ -43,8 +41,8 @@ def bring_back(session: Session, kept: object, current: object, model_name: str)
 
 
 def _talk(text: str, model_name: str) -> Talk:
-    recording = loads(text)
-    more: dict[str, Any] = json.loads(text)
+    more = parsed(text)
+    recording = from_json(more)
     script, said, care = more.get("script", []), more.get("said", 0), more.get("care", "")
     texts = [care, *script] if isinstance(script, list) else [None]
     if not isinstance(said, int) or not all(isinstance(one, str) for one in texts):
