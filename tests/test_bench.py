@@ -40,6 +40,7 @@ def test_ratios_are_of_medians():
     assert found["plain_step_ms"] == pytest.approx(50)
 
 
+@pytest.mark.slow
 def test_a_crowd_is_timed_from_each_ones_arrival():
     model = load_model(
         dtype="float32", device="cpu"

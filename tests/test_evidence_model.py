@@ -96,6 +96,7 @@ def test_a_villains_words_score_above_an_assistants(model: LoadedModel):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)  # a few minutes on two fast cores
 def test_the_whole_of_it_in_small_and_again_from_what_was_kept(tmp_path, capsys):
     from demo.evidence.__main__ import main
 

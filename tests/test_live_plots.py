@@ -14,7 +14,8 @@ from demo.page.layout import build_page, launch_options
 from tests.browser import chromium_page, finished, points, say, set_number
 from tests.steady import SteadyEngine
 
-pytestmark = pytest.mark.browser
+# In CI only: it starts a page of its own.
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
 INKED = """(id) => {
   const sheet = document.querySelector(`#${id} ~ .ink`);
   return sheet.getContext("2d").getImageData(0, 0, sheet.width, sheet.height).data.some((value) => value > 0);

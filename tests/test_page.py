@@ -12,7 +12,7 @@ pytestmark = pytest.mark.browser
 
 def test_both_panes_stream_and_both_plots_gain_points(opened):
     page, _ = opened
-    set_number(page, "max-new-tokens", 96)
+    set_number(page, "max-new-tokens", 48)
     say(page, "Tell me a long story about the sea.")
     counts = (
         "() => ['uncapped', 'capped'].map(b => document.querySelectorAll(`[data-branch=${b}] .tok`).length)"

@@ -15,7 +15,8 @@ from demo.axis import AssistantAxis, load_axis
 from tests.browser import chromium_page, one_turn, running_app, say, set_number
 from tests.conftest import with_components
 
-pytestmark = pytest.mark.browser
+# In CI only: it starts a page of its own.
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
 TURN_TIMEOUT = 120_000
 # Where the last point of each reply's trace is drawn, in pixels. An empty trace is not in the picture.
 MARKERS = """() => {

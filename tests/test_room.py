@@ -69,7 +69,7 @@ class Passes:
         running.run = noted
 
 
-@pytest.mark.parametrize("own_thread", [True, False])
+@pytest.mark.parametrize("own_thread", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_everyone_gets_what_they_would_get_alone(model, axis, own_thread):
     """Arriving one after the other, of different lengths and floors, one of them cancelled, one closed midway."""
     names = {f"{i}": topic for i, topic in enumerate(TOPICS)}
