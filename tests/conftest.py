@@ -15,6 +15,7 @@ from demo.axis_import import ImportOptions
 from demo.models import LoadedModel, load_model
 from tests.browser import Watched, chromium_page, running_app
 from tests.published_axis import Published, write_caps
+from tests.scripted import PatientEngine
 from tests.trust import held
 
 
@@ -98,3 +99,9 @@ def options() -> ImportOptions:
 @pytest.fixture
 def caps(tmp_path) -> Path:
     return write_caps(tmp_path)
+
+
+@pytest.fixture
+def patient() -> PatientEngine:
+    """An engine that answers when the test says go."""
+    return PatientEngine()

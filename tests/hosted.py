@@ -5,38 +5,17 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
-from threading import Event
 from typing import Any
 
-from demo.engine.protocol import Load, Sampling
+from demo.bench.browser_like import BrowserLike
+from demo.engine.protocol import Sampling
 from demo.hosting import Limits
 from demo.page.guard import guarded
 from demo.page.layout import build_page, launch_options
 from demo.page.session import load_scenarios
 from tests.conftest import random_axis
-from tests.scripted import ScriptedEngine
 
 MODEL_NAME = "a-model-of-the-tests"
-
-
-class PatientEngine(ScriptedEngine):
-    """Holds every reply back after its first token until `go` is set; `queued` replies wait for room."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.go, self.queued, self.answered = Event(), 0, 0
-        self.go.set()
-
-    def _events(self, cancel):
-        for number, event in enumerate(super()._events(cancel)):
-            if number == 3 and not self.go.wait(30):
-                raise RuntimeError("the test never said go")
-            yield event
-        self.answered += 1
-
-    @property
-    def load(self):
-        return Load(0, self.queued, 0, 2**30)
 
 
 @contextmanager
@@ -53,3 +32,9 @@ def hosted(engine: Any, limits: Limits | None = None, password: str | None = Non
         yield f"http://127.0.0.1:{port}/"
     finally:
         page.close()
+
+
+def turns_shown(tab: BrowserLike) -> list[str]:
+    """The user's messages on the stage after the page's own way to show it again: switch to where one is."""
+    ops = tab.quick(do="switch", talk=0)
+    return [turn["user"] for op in ops if op["op"] == "reset" for turn in op["turns"]]

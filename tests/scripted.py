@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from threading import Event
+
 from demo.engine.protocol import Load, PromptEvent, ReadToken, Sampling, TokenEvent
 from demo.errors import UserError
 from demo.turns import CAPPED, TurnSettings
@@ -65,3 +67,23 @@ class ScriptedEngine:
                 )
                 for n, word in enumerate(words)
             ]
+
+
+class PatientEngine(ScriptedEngine):
+    """Holds every reply back after its first token until `go` is set; `queued` replies wait for room."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.go, self.queued, self.answered = Event(), 0, 0
+        self.go.set()
+
+    def _events(self, cancel):
+        for number, event in enumerate(super()._events(cancel)):
+            if number == 3 and not self.go.wait(30):
+                raise RuntimeError("the test never said go")
+            yield event
+        self.answered += 1
+
+    @property
+    def load(self):
+        return Load(0, self.queued, 0, 2**30)

@@ -9,10 +9,12 @@ from typing import Any
 
 from starlette.datastructures import MutableHeaders
 from starlette.middleware import Middleware
+from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from demo.hosting import ON_SPACE
+from demo.page.limits import MOST_WRONG_PASSWORDS, WrongPasswords, address_of
 from demo.page.served import is_served
 from demo.session_file import MOST_BYTES
 
@@ -61,6 +63,7 @@ class Guard:
     def __init__(self, app: ASGIApp, framed_by: str = "'self'") -> None:
         """framed_by: the sites that may show the page in a frame, as the policy `frame-ancestors` names them."""
         self._app = app
+        self._wrong = WrongPasswords()
         self._headers = {
             "content-security-policy": "; ".join((*_POLICY, f"frame-ancestors {framed_by}")),
             "x-content-type-options": "nosniff",
@@ -74,20 +77,30 @@ class Guard:
             await self._app(scope, receive, send)
             return
 
+        knocks = address_of(Request(scope)) if _path(scope) == "login" else None
+
         async def send_guarded(message: Message) -> None:
             if message["type"] == "http.response.start":
                 MutableHeaders(scope=message).update(self._headers)
+                if knocks is not None and message["status"] == 400:
+                    self._wrong.count(knocks)
             await send(message)
 
         refusal = _refusal(scope)
+        if knocks is not None and self._wrong.too_many(knocks):
+            refusal = JSONResponse({"detail": "Too many wrong passwords; wait a minute."}, 429)
         if refusal is not None:
             await refusal(scope, receive, send_guarded)
             return
         await self._app(scope, _bounded(receive), send_guarded)
 
 
+def _path(scope: Scope) -> str:
+    return str(scope["path"]).removeprefix("/gradio_api").strip("/")
+
+
 def _refusal(scope: Scope) -> JSONResponse | None:
-    path = scope["path"].removeprefix("/gradio_api").strip("/")
+    path = _path(scope)
     # Under file= Gradio would also read files of its own folders, and fetch addresses.
     served = path.startswith("file=") and is_served(path.removeprefix("file="))
     if path and not served and path not in _DOORS and not path.startswith(_FOLDERS):
@@ -122,7 +135,8 @@ def guarded(password: str | None) -> dict[str, Any]:
     if password is not None:
         more |= {
             "auth": _opens_with(password),
-            "auth_message": "Any name will do; the password was given to you.",
+            "auth_message": "Any name will do; the password was given to you. "
+            f"After {MOST_WRONG_PASSWORDS} wrong ones, wait a minute.",
         }
     return more
 

@@ -16,12 +16,16 @@ import gradio as gr
 from limits import RateLimitItem, RateLimitItemPerHour, RateLimitItemPerMinute
 from limits.storage import MemoryStorage
 from limits.strategies import MovingWindowRateLimiter
+from starlette.requests import Request
 
 from demo.engine.protocol import Load
 from demo.errors import UserError
 from demo.hosting import ON_SPACE, Limits
 from demo.turns import BRANCHES
 
+MOST_WRONG_PASSWORDS = (
+    20  # a minute, of one address: nobody mistypes that often, and no guessing gets anywhere
+)
 _FILE_UNIT = 256 * 1024  # the count keeps an entry for each
 
 
@@ -87,7 +91,21 @@ class Doorman:
             )
 
 
-def address_of(request: gr.Request | None) -> str:
+class WrongPasswords:
+    """Of each address in the last minute. Those who are in already notice nothing of it."""
+
+    def __init__(self) -> None:
+        self._item = RateLimitItemPerMinute(MOST_WRONG_PASSWORDS)
+        self._recent = MovingWindowRateLimiter(MemoryStorage())
+
+    def too_many(self, who: str) -> bool:
+        return not self._recent.test(self._item, who)
+
+    def count(self, who: str) -> None:
+        self._recent.hit(self._item, who)
+
+
+def address_of(request: gr.Request | Request | None) -> str:
     """Who asks. On a Space that is what its proxies say; elsewhere such a header can be made up, so it is not looked at."""
     if request is None:
         return "unknown"
