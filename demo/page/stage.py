@@ -35,7 +35,16 @@ SCRIPTS = (
     "stage_keys.js",
     "stage.js",
 )
-STYLES = ("stage.css", "stage_plots.css", "stage_map.css", "stage_bar.css")
+STYLES = (
+    "stage.css",
+    "stage_panes.css",
+    "stage_plots.css",
+    "stage_map.css",
+    "stage_bar.css",
+    "stage_strip.css",
+    "stage_tip.css",
+    "stage_room.css",
+)
 
 
 def plotly_head() -> str:
