@@ -102,6 +102,13 @@ def test_what_travels_holds_no_markup_gradio_would_look_at():
     assert "<" not in text and json.loads(text)["ops"][0]["data"]["user"] == "<script>"
 
 
+def test_what_travels_can_be_written_whatever_it_holds():
+    updates = Updates(Conversation())
+    updates.say({"op": "notice", "text": "half an emoji \ud83d, a whole one 👩, and é"})
+    sent = json.loads(updates.take().encode())
+    assert sent["ops"][0]["text"] == "half an emoji \ufffd, a whole one 👩, and é"
+
+
 @pytest.mark.parametrize(
     "bad",
     [{"temperature": -1}, {"temperature": float("nan")}, {"top_p": 0}, {"top_p": 1.5}, {"max_new_tokens": 0}, {"seed": -1},

@@ -14,7 +14,7 @@ from demo.chat import Conversation
 from demo.engine.protocol import Event, Load, PromptEvent, WaitEvent
 from demo.page.prose import prose
 from demo.session_file import rounded, summary_json, token_json, turn_json
-from demo.turns import Reply, Token, Turn
+from demo.turns import Reply, Token, Turn, well_formed
 
 Op = dict[str, Any]
 # A viewer sees no difference beyond this. A model that is slower than this is followed step by step.
@@ -150,7 +150,7 @@ class Updates:
         self._last, self._urgent = time.monotonic(), False
         ops, self._ops = self._ops, []
         value = {"seq": time.time_ns() // 1000, "ops": ops}
-        text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        text = well_formed(json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")))
         # Gradio looks for script tags in HTML values and warns; chat text may well hold one.
         return text.replace("<", "\\u003c")
 
