@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 import sys
 from collections.abc import Sequence
@@ -14,8 +15,11 @@ import configargparse
 
 from demo.hosting import add_hosting_options, limits_of, on_zerogpu, password_of
 
-# Before anything imports gradio: no analytics, whatever the environment says.
+# Before anything imports gradio: no analytics, whatever the environment says. It would also keep the last 10,000 events with who
+# caused them, and sum them all up after every one.
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+os.environ["GRADIO_ANALYTICS_MAX_EVENTS"] = "1"
+os.environ["GRADIO_ANALYTICS_CACHE_FREQUENCY"] = str(10**9)
 if on_zerogpu():
     import spaces  # noqa: F401 - it must see torch before anybody else does
 
@@ -77,6 +81,7 @@ def _launch(page: Any, options: argparse.Namespace, more: dict[str, Any]) -> Non
     from demo.page.guard import guarded
 
     more |= guarded(password_of(options))
+    gc.freeze()  # what is there by now stays: looking through it for garbage would hold all replies up, for a quarter of a second each time
     page.launch(server_name=options.host, server_port=options.port, inbrowser=options.open, **more)
 
 
