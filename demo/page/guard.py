@@ -14,7 +14,7 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from demo.hosting import ON_SPACE
-from demo.page.limits import MOST_WRONG_PASSWORDS, WrongPasswords, address_of
+from demo.page.limits import MOST_LOGINS, Knocks, address_of
 from demo.page.served import is_served
 from demo.session_file import MOST_BYTES
 
@@ -63,7 +63,7 @@ class Guard:
     def __init__(self, app: ASGIApp, framed_by: str = "'self'") -> None:
         """framed_by: the sites that may show the page in a frame, as the policy `frame-ancestors` names them."""
         self._app = app
-        self._wrong = WrongPasswords()
+        self._knocks = Knocks()
         self._headers = {
             "content-security-policy": "; ".join((*_POLICY, f"frame-ancestors {framed_by}")),
             "x-content-type-options": "nosniff",
@@ -77,18 +77,16 @@ class Guard:
             await self._app(scope, receive, send)
             return
 
-        knocks = address_of(Request(scope)) if _path(scope) == "login" else None
-
         async def send_guarded(message: Message) -> None:
             if message["type"] == "http.response.start":
                 MutableHeaders(scope=message).update(self._headers)
-                if knocks is not None and message["status"] == 400:
-                    self._wrong.count(knocks)
             await send(message)
 
         refusal = _refusal(scope)
-        if knocks is not None and self._wrong.too_many(knocks):
-            refusal = JSONResponse({"detail": "Too many wrong passwords; wait a minute."}, 429)
+        if _path(scope) == "login" and self._knocks.too_many(address_of(Request(scope))):
+            refusal = JSONResponse(
+                {"detail": "Too many have tried to log in from your address; wait a minute."}, 429
+            )
         if refusal is not None:
             await refusal(scope, receive, send_guarded)
             return
@@ -136,7 +134,7 @@ def guarded(password: str | None) -> dict[str, Any]:
         more |= {
             "auth": _opens_with(password),
             "auth_message": "Any name will do; the password was given to you. "
-            f"After {MOST_WRONG_PASSWORDS} wrong ones, wait a minute.",
+            f"After {MOST_LOGINS} attempts from your address, wait a minute.",
         }
     return more
 

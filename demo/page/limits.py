@@ -23,9 +23,8 @@ from demo.errors import UserError
 from demo.hosting import ON_SPACE, Limits
 from demo.turns import BRANCHES
 
-MOST_WRONG_PASSWORDS = (
-    20  # a minute, of one address: nobody mistypes that often, and no guessing gets anywhere
-)
+# A minute, of one address: a class gets in, and no guessing gets anywhere.
+MOST_LOGINS = 60
 _FILE_UNIT = 256 * 1024  # the count keeps an entry for each
 
 
@@ -91,18 +90,16 @@ class Doorman:
             )
 
 
-class WrongPasswords:
-    """Of each address in the last minute. Those who are in already notice nothing of it."""
+class Knocks:
+    """Attempts to log in, right and wrong ones: counted as they come, so that a thousand at once are no way around it."""
 
     def __init__(self) -> None:
-        self._item = RateLimitItemPerMinute(MOST_WRONG_PASSWORDS)
+        self._item = RateLimitItemPerMinute(MOST_LOGINS)
         self._recent = MovingWindowRateLimiter(MemoryStorage())
 
     def too_many(self, who: str) -> bool:
-        return not self._recent.test(self._item, who)
-
-    def count(self, who: str) -> None:
-        self._recent.hit(self._item, who)
+        """Count one more of this address. Those who are in already notice nothing of it."""
+        return not self._recent.hit(self._item, who)
 
 
 def address_of(request: gr.Request | Request | None) -> str:
