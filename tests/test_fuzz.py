@@ -255,6 +255,7 @@ def test_requests_of_the_stage(monkeypatch):
         ("", 0.3, 0.9, 1.1, 8, 0, 1, "All", False, 1, 1.0, True, "p25", 1, 2),
     )
     names = (
+        "show",
         "undo",
         "fork",
         "switch",

@@ -36,12 +36,14 @@ class Asks:
     actions: Actions
 
     def quick(self, session: Session, event: gr.EventData, request: gr.Request, *values: Any) -> Quick:
-        """undo, fork, switch, drop, recorded, save, restore: nothing of these needs the model."""
+        """show, undo, fork, switch, drop, recorded, save, restore: nothing of these needs the model."""
         ask, cap = _asked(event), cap_values(values)
         try:
-            if session.running is session.talk and ask["do"] != "save":
+            if session.running is session.talk and ask["do"] not in ("save", "show"):
                 raise UserError("A reply is still being written; stop it first.")
             match ask["do"]:
+                case "show":
+                    return self.actions.reset(session, cap), gr.skip(), gr.skip()
                 case "undo":
                     text = session.talk.conversation.undo()
                     return self.actions.reset(session, cap), text, gr.skip()

@@ -33,6 +33,7 @@ SCRIPTS = (
     "stage_keep.js",
     "stage_replay.js",
     "stage_keys.js",
+    "stage_ask.js",
     "stage.js",
 )
 STYLES = (

@@ -1,5 +1,7 @@
 // Entry: applies the operations Python sends and keeps panes, plots and headers in step with the turns.
 
+const HEAL_MS = 4000;
+
 function makeStage(root, ask) {
   let turns = [];
   let meta = {};
@@ -170,13 +172,27 @@ function makeStage(root, ask) {
     else refreshHeaders();
   }
 
+  // While the page is still being built two values may reach it as one, and the earlier is lost: it asks for all that there is.
+  function heal() {
+    const at = lastSeq;
+    setTimeout(() => (!opened || (lastSeq === at && busy())) && ask({ do: "show" }), HEAL_MS);
+  }
+
+  // The very first reset may be overtaken by a message that was sent at once: what came of that is kept.
+  function open(kept) {
+    if (!meta.watch_only) keep?.begin(kept.length);
+    opened = true;
+    const live = kept.filter(turnIsLive).length;
+    settled += turns.length ? 0 : kept.length - live;
+    if (live) heal();
+    else if (kept.length) keep?.answered();
+  }
+
   const apply = {
     reset(op, late) {
-      // The very first one may be overtaken by a message that was sent at once: what came of that is kept.
       const kept = late && !opened && turns.length ? turns : (op.turns ?? []).map(turnFromData);
-      if (!opened && !op.meta.watch_only) keep?.begin(kept.length);
-      opened = true;
       meta = { ...op.meta };
+      if (!opened) open(kept);
       root.querySelector(".notices").replaceChildren();
       meta.recorded = op.turns ?? [];
       replay.load([]);
@@ -249,6 +265,7 @@ function makeStage(root, ask) {
       settled += 1;
       keep?.answered();
       put(op.turn, turnFromData(op.data));
+      if (!opened) heal();
     },
     lost(op) {
       showEmpty(root, null, false);
@@ -279,17 +296,6 @@ function makeStage(root, ask) {
   new MutationObserver(repaint).observe(document.body, { attributes: true, attributeFilter: ["class"] });
   showEmpty(root, null, true);
   return { receive, counts: () => ({ ...plots.counts(), settled }) };
-}
-
-// Requests of the stage's buttons: those that run the model wait in its queue. A saved page has no one to ask.
-function makeAsk() {
-  const ask = (request) => {
-    if (typeof trigger !== "function") return false;
-    trigger(["regenerate", "edit", "layers", "open"].includes(request.do) ? "submit" : "select", request);
-    return true;
-  };
-  ask.possible = typeof trigger === "function";
-  return ask;
 }
 
 const stage = makeStage(element.querySelector("#stage"), makeAsk());

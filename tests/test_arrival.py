@@ -1,0 +1,81 @@
+"""A page's first moments in Chromium: a message may be faster than the page's own first update, or meet it on the way."""
+
+from __future__ import annotations
+
+import time
+
+import gradio as gr
+import pytest
+from playwright.sync_api import expect
+
+from demo.page.actions import Actions
+from tests.browser import chromium_page, one_turn, points, reply, say
+from tests.hosted import hosted
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+BOTH = {"uncapped": 1, "capped": 1}
+
+
+def arriving(monkeypatch: pytest.MonkeyPatch, arrive) -> None:
+    """Have `arrive(open)` stand in for what a page first gets; `open` gives it."""
+    real = Actions.open
+
+    def opened(self: Actions, session, request: gr.Request, *cap):
+        return arrive(lambda: real(self, session, request, *cap))
+
+    opened.__annotations__ = {"request": gr.Request}  # by which Gradio knows to pass it
+    monkeypatch.setattr(Actions, "open", opened)
+
+
+def test_a_message_that_overtakes_the_first_update_stays(monkeypatch, patient):
+    def late(first):
+        while not patient.answered:
+            time.sleep(0.05)
+        time.sleep(1)
+        return first()
+
+    arriving(monkeypatch, late)
+    with hosted(patient) as address, chromium_page(address) as (page, watched):
+        with one_turn(page):
+            say(page, "Hello")
+        page.wait_for_function("document.querySelectorAll('.shipped option').length > 1")
+        expect(reply(page, "capped", 0)).not_to_be_empty()
+        assert points(page)["turnPoints"] == BOTH
+        assert watched.errors == []
+
+
+def test_a_first_update_that_is_all_that_arrives_is_enough(monkeypatch, patient):
+    """As a browser sees it that got the turn's updates and this one as one."""
+
+    def late(first):
+        while not patient.answered:
+            time.sleep(0.05)
+        time.sleep(0.5)
+        return first()
+
+    silent = Actions.answer
+
+    def unheard(self, *args):
+        for _stage, *others in silent(self, *args):
+            yield gr.skip(), *others
+
+    arriving(monkeypatch, late)
+    monkeypatch.setattr(Actions, "answer", unheard)
+    with hosted(patient) as address, chromium_page(address) as (page, watched):
+        with one_turn(page):
+            say(page, "Hello")
+        expect(reply(page, "capped", 0)).not_to_be_empty()
+        assert points(page)["turnPoints"] == BOTH
+        assert page.evaluate("sessionStorage.getItem('persona-drift:draft')") is None
+        assert watched.errors == []
+
+
+def test_a_first_update_that_is_lost_is_asked_for(monkeypatch, patient):
+    arriving(monkeypatch, lambda first: gr.skip())
+    with hosted(patient) as address, chromium_page(address) as (page, watched):
+        with one_turn(page):
+            say(page, "Hello")
+        page.wait_for_function("document.querySelectorAll('.shipped option').length > 1", timeout=15_000)
+        expect(reply(page, "capped", 0)).not_to_be_empty()
+        assert points(page)["turnPoints"] == BOTH
+        assert watched.errors == []
