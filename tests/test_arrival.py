@@ -27,6 +27,7 @@ def arriving(monkeypatch: pytest.MonkeyPatch, arrive) -> None:
     monkeypatch.setattr(Actions, "open", opened)
 
 
+@pytest.mark.trust("a message that overtakes the page's first update", "the conversation stays", "faults")
 def test_a_message_that_overtakes_the_first_update_stays(monkeypatch, patient):
     def late(first):
         while not patient.answered:
@@ -44,6 +45,11 @@ def test_a_message_that_overtakes_the_first_update_stays(monkeypatch, patient):
         assert watched.errors == []
 
 
+@pytest.mark.trust(
+    "the turn's updates lost, the page's first one comes after them",
+    "the turn is shown, and counts as ended",
+    "faults",
+)
 def test_a_first_update_that_is_all_that_arrives_is_enough(monkeypatch, patient):
     """As a browser sees it that got the turn's updates and this one as one."""
 
@@ -70,6 +76,7 @@ def test_a_first_update_that_is_all_that_arrives_is_enough(monkeypatch, patient)
         assert watched.errors == []
 
 
+@pytest.mark.trust("the page's first update lost", "asked for again, and the conversation stays", "faults")
 def test_a_first_update_that_is_lost_is_asked_for(monkeypatch, patient):
     arriving(monkeypatch, lambda first: gr.skip())
     with hosted(patient) as address, chromium_page(address) as (page, watched):

@@ -33,6 +33,7 @@ FILES = tuple(
         "default_model",
         "extraction_kill",
         "comes_back",
+        "arrival",
         "limits",
         "guard",
         "password",
