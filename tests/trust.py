@@ -142,7 +142,8 @@ def main() -> int:
         finally:
             target.unlink(missing_ok=True)
         known = json.loads(FIGURES.read_text(encoding="utf-8")) if FIGURES.is_file() else []
-        entries = fresh + [entry for entry in known if entry.get("file") not in (*files, None)]
+        others = set(FILES).difference(files)
+        entries = fresh + [entry for entry in known if entry.get("file") in others]
         entries.sort(key=lambda entry: FILES.index(entry["file"]))
         FIGURES.write_text(json.dumps(entries, indent=1) + "\n", encoding="utf-8")
     DOCUMENT.write_text(document(), encoding="utf-8")
