@@ -208,7 +208,7 @@ def test_text_that_looks_like_control_tokens_stays_text(model):
         "‮right to left‬",
         "👩‍👩‍👧‍👦" * 20,
         "e\u0301" * 50,
-        "half an emoji \ud83d, as a browser sends it",
+        "\ud83d is half an emoji, as a browser sends it",
         "a" * 1_000_000,
     ],
     ids=[
@@ -231,7 +231,7 @@ def test_messages_of_every_kind(text, model: LoadedModel):
     for update in updates:
         if isinstance(update, str):
             json.loads(update.encode())
-    if "emoji " in text:
+    if "\ud83d" in text:
         assert session.talk.conversation.turns[1].user == text.replace("\ud83d", "\ufffd")
     assert session.talk.conversation.turns[0].user == "Hello" and session.running is None
     list(actions.send(session, "Still there?", NOBODY, *values))
