@@ -87,6 +87,20 @@ def test_too_long_and_too_full_are_refused(patient):
     held("longer than allowed, and more waiting than allowed", 5, "each refused in one sentence", GROUP)
 
 
+def test_what_nobody_foresaw_at_the_door_is_one_sentence_and_the_chat_stays(patient, monkeypatch):
+    def broken(engine: object) -> None:
+        raise ValueError("what the visitor said")
+
+    with hosted(patient) as address, BrowserLike(address) as tab:
+        last(tab.send("Hello"))
+        with monkeypatch.context() as patch:
+            patch.setattr(type(patient), "load", property(broken))
+            (said,) = refusals(last(tab.send("and on")))
+        assert "That failed (ValueError)" in said and "visitor said" not in said
+        assert not refusals(last(tab.send("and on")))
+        assert turns_shown(tab) == ["Hello", "and on"]
+
+
 def test_files_that_stay_in_memory_are_counted(patient):
     with hosted(patient, Limits(file_mib_per_hour=1)) as address, BrowserLike(address) as tab:
         last(tab.send("Hello"))

@@ -6,10 +6,11 @@ from concurrent.futures import ThreadPoolExecutor
 from threading import Event as CancelFlag
 
 import pytest
+import torch
 
 from demo.engine.protocol import PromptEvent, Request, Sampling, TokenEvent, WaitEvent
 from demo.engine.scheduler import _AHEAD
-from demo.engine.slots import rounded_up
+from demo.engine.slots import SlotLayer, rounded_up
 from demo.engine.transformers_engine import TransformersEngine
 from demo.errors import UserError
 from demo.models import LoadedModel
@@ -108,6 +109,29 @@ def test_everyone_gets_what_they_would_get_alone(model, axis, own_thread):
         assert [event.finish_reason for event in stopping.result()[-2:]] == ["cancelled"] * 2
     assert together == alone
     assert engine.load.running == 0
+
+
+def test_slots_can_be_counted_while_they_are_made_and_made_again_where_memory_ended():
+    class Head:
+        shape = (1, 2, 1, 4)
+
+        def __init__(self, layer: SlotLayer, room: bool = True) -> None:
+            self.layer, self.room = layer, room
+
+        def new_zeros(self, shape: tuple[int, ...]) -> torch.Tensor:
+            assert self.layer.nbytes == 0
+            if not self.room:
+                raise MemoryError
+            return torch.zeros(shape)
+
+    layer = SlotLayer()
+    layer.reserve(3, 32)
+    with pytest.raises(MemoryError):
+        layer.like(Head(layer), Head(layer, room=False))
+    layer.fit(0, 0)
+    layer.reserve(3, 32)
+    layer.like(Head(layer), Head(layer))
+    assert layer.nbytes == 2 * 3 * 2 * 32 * 4 * 4
 
 
 def test_a_long_prompt_holds_nobody_up(model, axis):

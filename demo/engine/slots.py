@@ -44,10 +44,13 @@ class SlotLayer:
     def like(self, keys: Tensor, values: Tensor) -> None:
         """Make the buffers, for heads as in `keys` and `values` [..., heads, tokens, head_dim]."""
         if not self.made:
-            (slots, columns), self.made = self._wanted, True
+            slots, columns = self._wanted
             # Zeros, not whatever was there: columns behind a mask must hold numbers, for 0 x NaN would still be NaN.
             self.keys = keys.new_zeros((slots, keys.shape[-3], columns, keys.shape[-1]))
             self.values = values.new_zeros((slots, values.shape[-3], columns, values.shape[-1]))
+            self.made = (
+                True  # only now: others may count the bytes meanwhile, and memory may end between the two
+            )
 
     def fit(self, slots: int, columns: int) -> None:
         self._wanted = (slots, columns)

@@ -76,7 +76,7 @@ class Actions:
         try:
             with self.let_in(request, text, *values):
                 yield from self.answer(session, text, values, len(session.talk.conversation.turns))
-        except UserError as error:
+        except Exception as error:
             yield self.refusal(session, error), gr.skip(), gr.skip(), gr.skip()
 
     def let_in(self, request: gr.Request, *texts: object) -> AbstractContextManager[None]:
