@@ -81,7 +81,7 @@ def _launch(page: Any, options: argparse.Namespace, more: dict[str, Any]) -> Non
     from demo.page.guard import guarded
 
     more |= guarded(password_of(options))
-    gc.freeze()  # what is there by now stays: looking through it for garbage would hold all replies up, for a quarter of a second each time
+    gc.freeze()  # what is there by now stays: looking through it for garbage would hold all replies up every time
     page.launch(server_name=options.host, server_port=options.port, inbrowser=options.open, **more)
 
 

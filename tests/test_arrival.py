@@ -11,6 +11,7 @@ from playwright.sync_api import expect
 from demo.page.actions import Actions
 from tests.browser import chromium_page, one_turn, points, reply, say
 from tests.hosted import hosted
+from tests.scripted import PatientEngine
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 BOTH = {"uncapped": 1, "capped": 1}
@@ -27,15 +28,21 @@ def arriving(monkeypatch: pytest.MonkeyPatch, arrive) -> None:
     monkeypatch.setattr(Actions, "open", opened)
 
 
-@pytest.mark.trust("a message that overtakes the page's first update", "the conversation stays", "faults")
-def test_a_message_that_overtakes_the_first_update_stays(monkeypatch, patient):
+def once_answered(patient: PatientEngine, seconds: float):
+    """For `arriving`: so long after the whole turn."""
+
     def late(first):
         while not patient.answered:
             time.sleep(0.05)
-        time.sleep(1)
+        time.sleep(seconds)
         return first()
 
-    arriving(monkeypatch, late)
+    return late
+
+
+@pytest.mark.trust("a message that overtakes the page's first update", "the conversation stays", "faults")
+def test_a_message_that_overtakes_the_first_update_stays(monkeypatch, patient):
+    arriving(monkeypatch, once_answered(patient, 1))
     with hosted(patient) as address, chromium_page(address) as (page, watched):
         with one_turn(page):
             say(page, "Hello")
@@ -52,20 +59,13 @@ def test_a_message_that_overtakes_the_first_update_stays(monkeypatch, patient):
 )
 def test_a_first_update_that_is_all_that_arrives_is_enough(monkeypatch, patient):
     """As a browser sees it that got the turn's updates and this one as one."""
-
-    def late(first):
-        while not patient.answered:
-            time.sleep(0.05)
-        time.sleep(0.5)
-        return first()
-
     silent = Actions.answer
 
     def unheard(self, *args):
         for _stage, *others in silent(self, *args):
             yield gr.skip(), *others
 
-    arriving(monkeypatch, late)
+    arriving(monkeypatch, once_answered(patient, 0.5))
     monkeypatch.setattr(Actions, "answer", unheard)
     with hosted(patient) as address, chromium_page(address) as (page, watched):
         with one_turn(page):

@@ -48,9 +48,8 @@ class SlotLayer:
             # Zeros, not whatever was there: columns behind a mask must hold numbers, for 0 x NaN would still be NaN.
             self.keys = keys.new_zeros((slots, keys.shape[-3], columns, keys.shape[-1]))
             self.values = values.new_zeros((slots, values.shape[-3], columns, values.shape[-1]))
-            self.made = (
-                True  # only now: others may count the bytes meanwhile, and memory may end between the two
-            )
+            # Only now: others may count the bytes meanwhile, and memory may end between the two.
+            self.made = True
 
     def fit(self, slots: int, columns: int) -> None:
         self._wanted = (slots, columns)
