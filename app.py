@@ -13,7 +13,8 @@ from typing import Any
 
 import configargparse
 
-from demo.hosting import add_hosting_options, limits_of, on_zerogpu, password_of
+from demo.page.hosting import add_hosting_options, limits_of, password_of
+from demo.space import on_zerogpu
 
 # Before anything imports gradio: no analytics, whatever the environment says. It would also keep the last 10,000 events with who
 # caused them, and sum them all up after every one.
@@ -23,10 +24,10 @@ os.environ["GRADIO_ANALYTICS_CACHE_FREQUENCY"] = str(10**9)
 if on_zerogpu():
     import spaces  # noqa: F401 - it must see torch before anybody else does
 
-from demo.axis import axis_folder
+from demo.axis.files import axis_folder
+from demo.engine.options import add_engine_options, end_plainly_when_asked, load_engine, show_progress
 from demo.engine.protocol import Sampling
-from demo.engine_options import add_engine_options, end_plainly_when_asked, load_engine, show_progress
-from demo.errors import UserError
+from demo.utils.errors import UserError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -45,14 +46,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
 
     # Only now: a mistake in the flags should not wait for these imports.
-    from demo.page.evidence import evidence_text
+    from demo.conversation.scenarios import load_scenarios
+    from demo.page.evaluation_panel import evaluation_text
     from demo.page.layout import build_page, launch_options
-    from demo.page.session import load_scenarios
 
     model, axis = engine.model, engine.axis
-    evidence = evidence_text(axis, _axis_home(options, model.slug))
+    evaluation = evaluation_text(axis, _axis_home(options, model.slug))
     status = " · ".join([f"**{model.slug}** on {model.device}, {model.dtype_reason}", *notes])
-    page = build_page(engine, axis, model.slug, status, load_scenarios(), Sampling(), evidence, limits)
+    page = build_page(engine, axis, model.slug, status, load_scenarios(), Sampling(), evaluation, limits)
     print(status.replace("*", ""))
     _launch(page, options, launch_options())
     return 0
@@ -69,8 +70,8 @@ def _axis_home(options: argparse.Namespace, slug: str) -> Path | None:
 def _replay(options: argparse.Namespace) -> int:
     """Recorded sessions alone: no model is loaded."""
     from demo.page.layout import TITLE, launch_options
+    from demo.page.recordings import open_file
     from demo.page.viewer import build_viewer
-    from demo.recordings import open_file
 
     first = open_file(Path(options.replay)) if options.replay else None
     _launch(build_viewer(TITLE, first), options, launch_options())
@@ -78,7 +79,7 @@ def _replay(options: argparse.Namespace) -> int:
 
 
 def _launch(page: Any, options: argparse.Namespace, more: dict[str, Any]) -> None:
-    from demo.page.guard import guarded
+    from demo.page.middleware import guarded
 
     more |= guarded(password_of(options))
     gc.freeze()  # what is there by now stays: looking through it for garbage would hold all replies up every time

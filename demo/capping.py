@@ -10,12 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
-
-from demo.steering import Push
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,3 +172,32 @@ def residual_of(output: object) -> Tensor:
 def with_residual(output: object, hidden: Tensor) -> object:
     """The same layer output with its residual stream replaced."""
     return (hidden, *output[1:]) if isinstance(output, tuple) else hidden
+
+
+def push(hidden: Tensor, direction: Tensor, alpha: Tensor, exempt: Tensor | None = None) -> Tensor:
+    """h + alpha * direction, one alpha per row.
+
+    hidden [B, T, D], any float dtype; direction [D] float32, the unnormalised axis of this layer, toward the Assistant, so
+    that alpha [B] float32 is in axis units; exempt [B, T] bool, True where nothing is added. The arithmetic is float32;
+    rows whose alpha is 0 and exempt positions come back bit for bit.
+    """
+    amount = alpha[:, None].expand(hidden.shape[:2])
+    if exempt is not None:
+        amount = amount.masked_fill(exempt, 0.0)
+    pushed = (hidden.float() + amount[..., None] * direction).to(hidden.dtype)
+    return torch.where((amount != 0)[..., None], pushed, hidden)
+
+
+@dataclass(frozen=True, slots=True)
+class Push:
+    """Steering at one decoder layer of a batch: direction [D], alpha [B], as in `push`; alpha 0 for rows without it."""
+
+    direction: Tensor
+    alpha: Tensor
+
+    def apply(self, hidden: Tensor, exempt: Tensor | None) -> Tensor:
+        return push(hidden, self.direction.to(hidden.device), self.alpha.to(hidden.device), exempt)
+
+    def select(self, rows: Sequence[int]) -> Push:
+        """The same for these rows only."""
+        return replace(self, alpha=self.alpha[list(rows)])

@@ -7,14 +7,15 @@ The README's first lines tell the site what to run; requirements.txt says what t
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from demo.errors import UserError
+from demo.utils.errors import UserError
+from demo.utils.paths import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
 PARTS = (
     "app.py",
     "demo",
@@ -26,9 +27,12 @@ PARTS = (
     "pyproject.toml",
     "requirements.txt",
 )
+
 REQUIREMENTS = ROOT / "requirements.txt"
+
 # A larger file would need Git LFS there.
 MOST_BYTES = 10 * 2**20
+
 _LEFT_OUT = shutil.ignore_patterns("__pycache__", "*.pyc", ".*")
 
 
@@ -80,6 +84,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
+
+
+# Hugging Face sets it on a Space, where the page stands behind the site's proxy.
+ON_SPACE = "SPACE_ID"
+
+
+def on_zerogpu() -> bool:
+    """On a Space to which a GPU is lent call by call."""
+    return os.environ.get("SPACES_ZERO_GPU", "").lower() in ("1", "t", "true")
 
 
 if __name__ == "__main__":

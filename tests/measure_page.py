@@ -15,12 +15,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-from demo.axis import load_axis
+from demo.axis.files import load_axis
 from demo.engine.protocol import Sampling
-from demo.models import DEFAULT_MODEL
+from demo.models.default import DEFAULT_MODEL
 from demo.page.layout import build_page, launch_options
-from tests.browser import chromium_page, finished, say, set_number
-from tests.steady import SteadyEngine
+from tests.helpers.browser import chromium_page, finished, say, set_number
+from tests.helpers.steady import SteadyEngine
 
 _FRAMES = """() => {
   window.frames = [];

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from playwright.sync_api import Page
 
-from tests.browser import chromium_page, running_app
+from tests.helpers.browser import chromium_page, running_app
 
 SIZES = {"desktop": (1920, 1080), "projector": (1280, 720), "phone": (390, 844)}
 

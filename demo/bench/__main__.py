@@ -15,14 +15,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from demo.bench.context import contexts
-from demo.bench.llama_cpp import llama_cpp
-from demo.bench.pair import add_model_options, make_bench, measure, summary
+from demo.bench.long_context import contexts
+from demo.bench.pair import add_model_options, llama_cpp, make_bench, measure, summary
 from demo.bench.report import write_report
-from demo.engine.forward import difference
+from demo.engine.forward.selection import difference
 from demo.engine.transformers_engine import TransformersEngine
-from demo.errors import UserError
-from demo.memory import peak_mib
+from demo.utils.errors import UserError
+from demo.utils.resource_usage import peak_mib
 
 PARTS = ("pair", "context", "crowd", "llama.cpp")
 
@@ -81,7 +80,7 @@ def _crowd(options: argparse.Namespace) -> dict[str, Any]:
         flags = ["--model", options.model, "--device", options.device, "--dtype", options.dtype]
         flags += ["--tokens", str(options.tokens), "--json", str(target)]
         flags += ["--axis", options.axis] if options.axis else []
-        command = [sys.executable, "-m", "demo.bench.crowd", *flags]
+        command = [sys.executable, "-m", "demo.bench.engine_load", *flags]
         if subprocess.run(command, stdout=subprocess.DEVNULL, check=False).returncode:
             raise UserError(f"The crowd could not be measured; run {' '.join(command[1:])} to see why.")
         found: dict[str, Any] = json.loads(target.read_text())

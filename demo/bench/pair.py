@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import json
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -19,15 +22,17 @@ from typing import Any
 import torch
 from transformers.generation.streamers import BaseStreamer
 
-from demo.axis import AssistantAxis, load_axis
+from demo.axis.axis import AssistantAxis
+from demo.axis.files import load_axis
 from demo.capping import AxisHooks
-from demo.chat import Conversation
-from demo.engine.protocol import Cap, Message, Request, Sampling, TokenEvent
+from demo.conversation.conversation import Conversation
+from demo.conversation.settings import BRANCHES, CAPPED, TurnSettings, make_cap
+from demo.engine.protocol import Cap, Request, Sampling, TokenEvent
 from demo.engine.transformers_engine import TransformersEngine
-from demo.models import DEFAULT_MODEL, LoadedModel, load_model
-from demo.progress import ProgressLine
-from demo.spans import render_chat
-from demo.turns import BRANCHES, CAPPED, TurnSettings, make_cap
+from demo.models.chat_template import Message, render_chat
+from demo.models.default import DEFAULT_MODEL
+from demo.models.loading import LoadedModel, load_model
+from demo.utils.progress import ProgressLine
 
 # User messages of the same kind and length, so that turns differ in their history only.
 MESSAGES = (
@@ -210,3 +215,33 @@ def make_bench(options: argparse.Namespace) -> Bench:
     axis.check_model(model)
     engine = TransformersEngine(model, axis, fixed_length=True)
     return Bench(model, axis, engine, make_cap(axis, *axis.cap_band, axis.cap_floor), sampling)
+
+
+# In a process of its own: some builds end the whole process when they load a file on a CPU they were not made for.
+_SCRIPT = """
+import json, sys, time
+from llama_cpp import Llama
+model = Llama(sys.argv[1], n_ctx=1024, verbose=False)
+chat = [{"role": "user", "content": sys.argv[2]}]
+times = []
+for _ in range(2):
+    times = [time.perf_counter() for _ in model.create_chat_completion(chat, max_tokens=int(sys.argv[3]), stream=True)]
+steps = sorted(b - a for a, b in zip(times[2:], times[3:]))
+print(json.dumps({"step_ms": 1e3 * steps[len(steps) // 2]}))
+"""
+
+
+def llama_cpp(gguf: Path, tokens: int) -> dict[str, float | str]:
+    """Median ms per token, or why there is none."""
+    done = subprocess.run(
+        [sys.executable, "-c", _SCRIPT, str(gguf), MESSAGES[0], str(tokens)],
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    if done.returncode == 0:
+        found: dict[str, float | str] = json.loads(done.stdout.strip().splitlines()[-1])
+        return found
+    missing = "No module named 'llama_cpp'" in done.stderr
+    return {"not measured": "llama-cpp-python is not installed" if missing else f"it ended with status {done.returncode}"}  # fmt: skip

@@ -21,14 +21,17 @@ from pathlib import Path
 from threading import Event, Lock
 from typing import Any
 
-from demo.bench.browser_like import BrowserLike, Ops, last, refusals
+from demo.bench.browser_client import BrowserLike, Ops, last, refusals
+from demo.bench.page_load import server
 from demo.bench.pair import MESSAGES
-from demo.bench.remains import Count, Remains
-from demo.bench.room import server
+from demo.utils.resource_usage import Count, Remains
 
 _TOKENS = {"Max new tokens": 48}
+
 _WARM_S = 60.0
+
 _CLOSING_S = 90.0  # the server learns late that a browser is gone
+
 _NONSENSE: tuple[str, ...] = (
     "",
     " \n\t",
@@ -37,6 +40,7 @@ _NONSENSE: tuple[str, ...] = (
     "\x00\x07\ud7ff\u202e",
     "👩‍👩‍👧‍👦" * 5000,
 )
+
 _WRONG: tuple[dict[str, Any], ...] = (
     {"do": "fork", "turn": 10**9},
     {"do": "switch", "talk": -1},
@@ -44,6 +48,7 @@ _WRONG: tuple[dict[str, Any], ...] = (
     {"do": "save", "kind": "exe"},
     {"do": None},
 )
+
 _BAD_FILES = ("{", "[" * 5000, '{"format": "persona-drift-session", "version": 99}', "\x00" * 5000)
 
 

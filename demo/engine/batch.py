@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from demo.engine.kv import RowCache
-from demo.models import LoadedModel
+from demo.models.loading import LoadedModel
 
 
 class RowBatch:

@@ -5,14 +5,15 @@ Every engine (transformers, later others) speaks these types, so that chat and p
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from threading import Event as CancelFlag
-from typing import Literal, Protocol, TypedDict
+from typing import Literal, Protocol
 
-from demo.errors import UserError
+from demo.models.chat_template import Message
+from demo.utils.errors import UserError
 
-# On the roles' first three principal components, axis units at the probe layer; see demo.components.
+# On the roles' first three principal components, axis units at the probe layer; see demo.axis.components.
 Coordinates = tuple[float, float, float]
 
 
@@ -22,11 +23,6 @@ def as_coordinates(place: Sequence[float]) -> Coordinates | None:
 
 
 FinishReason = Literal["stop", "length", "cancelled"]
-
-
-class Message(TypedDict):
-    role: Literal["system", "user", "assistant"]
-    content: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +154,7 @@ class ReadToken:
 
 
 Event = WaitEvent | PromptEvent | TokenEvent
+
 # Closing it frees the rows.
 Events = Generator[Event, None, None]
 
@@ -192,3 +189,41 @@ class Engine(Protocol):
     def forget(self, branches: Sequence[str]) -> None:
         """Drop what is cached for these branches."""
         ...
+
+
+def capped_layers(requests: Sequence[Request]) -> tuple[int, ...]:
+    """The decoder layers whose corrections the events of these requests report, in order."""
+    return tuple(sorted({layer for request in requests if request.cap for layer in request.cap.layers}))
+
+
+def check_layers(requests: Sequence[Request], count: int) -> None:
+    """Raises UserError when a cap or steering names a decoder layer that a model of `count` layers lacks."""
+    touched = {*capped_layers(requests), *(request.steer.layer for request in requests if request.steer)}
+    if not all(0 <= layer < count for layer in touched):
+        raise UserError(f"The model has decoder layers 0 to {count - 1}; choose a band within them.")
+
+
+def room_left(tokens: int, context: int) -> int:
+    """How many more tokens a context window holds; UserError when there is no room for one."""
+    if context <= tokens:
+        raise UserError(
+            f"This conversation is {tokens} tokens long, but the model holds {context}: "
+            "start a new chat or send a shorter message."
+        )
+    return context - tokens
+
+
+def ended(events: Iterable[Event], branches: Mapping[str, int]) -> Events:
+    """These events, and after them the end of every branch that has none among them: it was cancelled. branches: to the position of
+    each one's next token, as far as it is known."""
+    still = dict(branches)
+    for event in events:
+        if isinstance(event, PromptEvent):
+            still[event.branch] = event.prompt_tokens
+        elif isinstance(event, TokenEvent):
+            still[event.branch] = event.position + 1
+            if event.finish_reason is not None:
+                del still[event.branch]
+        yield event
+    for branch, position in still.items():
+        yield TokenEvent(branch, None, "", None, None, (), position, False, "cancelled")

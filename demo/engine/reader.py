@@ -15,13 +15,13 @@ from tokenizers.decoders import DecodeStream
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
-from demo.axis import AssistantAxis
+from demo.axis.axis import AssistantAxis
 from demo.capping import AxisHooks, residual_of
 from demo.engine.batch import RowBatch
-from demo.engine.passes import Part, Watch
+from demo.engine.forward.forward_pass import Part, Watch
 from demo.engine.protocol import ReadToken, Request, as_coordinates
-from demo.models import LoadedModel
-from demo.spans import RenderedChat
+from demo.models.chat_template import RenderedChat
+from demo.models.loading import LoadedModel
 
 
 @dataclass

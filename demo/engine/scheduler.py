@@ -12,21 +12,22 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from threading import Condition, Lock, Thread, main_thread
 
-from demo.engine.job import Job, Reading
-from demo.engine.passes import Part, PartReading
+from demo.engine.forward.forward_pass import Part, PartReading
+from demo.engine.kv_cache import BranchStore, Slots, common_prefix
 from demo.engine.protocol import Event, Load
-from demo.engine.row import Row
-from demo.engine.rows import RunningRows
-from demo.engine.slots import Slots
-from demo.engine.store import BranchStore, common_prefix
-from demo.engine.troubles import not_a_number, told
-from demo.errors import UserError
+from demo.engine.request_group import Job, Reading
+from demo.engine.sequence import Row, RunningRows
+from demo.utils.errors import UserError, not_a_number, told
 
 _PATIENCE = 1.0  # seconds the worker waits for more before its thread ends
+
 # From so many shared tokens on it pays to wait until another row has read them.
 _WORTH_SHARING = 16
+
 _PAUSE = 0.01  # seconds
+
 _AHEAD = 16  # steps that the worker may be ahead of a reader
+
 _LONG = 4  # chunks: a prompt that is longer takes turns with the others
 
 

@@ -6,24 +6,23 @@ import sys
 from collections.abc import Iterator, Sequence
 from threading import Event as CancelFlag
 
-from demo.axis import AssistantAxis
-from demo.components import probe_components
-from demo.engine.contract import capped_layers, check_layers, room_left
-from demo.engine.forward import make_forward
-from demo.engine.job import Job, Reading
-from demo.engine.passes import Watch
-from demo.engine.protocol import Events, Load, ReadToken, Request
+from demo.axis.axis import AssistantAxis
+from demo.axis.components import probe_components
+from demo.engine.forward.forward_pass import Watch
+from demo.engine.forward.selection import make_forward
+from demo.engine.kv_cache import BranchStore, Slots
+from demo.engine.protocol import Events, Load, ReadToken, Request, capped_layers, check_layers, room_left
 from demo.engine.reader import read_chat
-from demo.engine.row import Row, Vocabulary
-from demo.engine.rows import RunningRows
+from demo.engine.request_group import Job, Reading
 from demo.engine.scheduler import Room, Scheduler
-from demo.engine.slots import Slots
-from demo.engine.store import BranchStore
-from demo.models import LoadedModel
-from demo.spans import render_chat
+from demo.engine.sequence import Row, RunningRows, Vocabulary
+from demo.models.chat_template import render_chat
+from demo.models.loading import LoadedModel
 
 DEFAULT_KV_BUDGET = 2 * 1024**3
+
 DEFAULT_ROWS = 128
+
 # Between two passes those who decode wait, so one chunk must take well under a second.
 _PREFILL_CHUNK_CPU, _PREFILL_CHUNK_GPU = 128, 2048
 

@@ -12,16 +12,17 @@ from threading import Event as CancelFlag
 from threading import Lock
 from typing import Any
 
-from demo.axis import AssistantAxis
-from demo.engine.contract import ended
-from demo.engine.protocol import Event, Events, Load, ReadToken, Request
+from demo.axis.axis import AssistantAxis
+from demo.engine.protocol import Event, Events, Load, ReadToken, Request, ended
 from demo.engine.transformers_engine import DEFAULT_KV_BUDGET, TransformersEngine
-from demo.errors import UserError
-from demo.models import LoadedModel
+from demo.models.loading import LoadedModel
+from demo.utils.errors import UserError
 
 # Seconds of GPU time that a call may take: a visitor's daily share goes by what is asked for here.
 _LONGEST = 120
+
 _PER_TOKEN, _PER_CALL = 0.05, 10.0
+
 # What a worker gives: an event, a part of a reading, or the sentence of a UserError (others lose their text on the way).
 Given = Any
 

@@ -11,15 +11,15 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from demo.axis import AXES_DIR, FLOOR_NAMES
-from demo.errors import UserError
-from demo.extraction.plan import make_plan
-from demo.extraction.presets import PRESETS, Preset
-from demo.extraction.remote_judge import RemoteJudge
+from demo.axis.axis import FLOOR_NAMES
+from demo.extraction.judge import Judge, LikelihoodJudge, NoJudge, RemoteJudge
+from demo.extraction.plan import PRESETS, Preset, make_plan
 from demo.extraction.run import Settings, extract
-from demo.extraction.uptake import Judge, LikelihoodJudge, NoJudge
-from demo.memory import peak_mib
-from demo.models import DEFAULT_MODEL, LoadedModel, load_model
+from demo.models.default import DEFAULT_MODEL
+from demo.models.loading import LoadedModel, load_model
+from demo.utils.errors import UserError
+from demo.utils.paths import AXES
+from demo.utils.resource_usage import peak_mib
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise UserError(
                 f"--cap-layers names layer {band[1]}, but the model has 0 to {len(model.layers) - 1}."
             )
-        out = options.out or AXES_DIR / model.slug
+        out = options.out or AXES / model.slug
         preset = _preset(options)
         settings = Settings(
             seed=options.seed,

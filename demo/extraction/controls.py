@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from demo.axis import AssistantAxis
+from demo.axis.axis import AssistantAxis
+from demo.axis.components import pca, subspace_cosine
 from demo.extraction.plan import DEFAULT, NEUTRAL, Plan
-from demo.extraction.state import HALVES, State
-from demo.extraction.vectors import Vectors
-from demo.pca import pca, subspace_cosine
+from demo.extraction.vectors import HALVES, State, Vectors
+from demo.utils.json_files import read_object
+from demo.utils.paths import ASSETS
+from demo.utils.statistics import spearman
 
 
 @dataclass(frozen=True)
@@ -75,3 +79,33 @@ def _lengths(state: State, plan: Plan) -> dict[str, float]:
         if record["split"] == "extract":
             lengths["role" if plan.rollouts[record["index"]].is_role else DEFAULT].append(record["tokens"])
     return {side: sum(values) / len(values) for side, values in lengths.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class RankCorrelation:
+    """Spearman's rho over `roles` roles both sides have, with the bounds of its 95% bootstrap interval over roles."""
+
+    rho: float
+    low: float
+    high: float
+    roles: int
+
+
+def published_order() -> dict[str, float]:
+    """Role -> projection on the axis of Qwen3-32B, layer 32; the file names its source."""
+    return dict(read_object(ASSETS / "published_roles.json", "restore it from the repository")["projection"])
+
+
+def compare(
+    roles: Sequence[dict[str, Any]], published: dict[str, float], draws: int = 2000
+) -> RankCorrelation | None:
+    """Our manifest's role entries against published projections; None with fewer than three roles in common."""
+    both = [(role["projection"], published[role["name"]]) for role in roles if role["name"] in published]
+    if len(both) < 3:
+        return None
+    ours, theirs = torch.tensor(both, dtype=torch.float64).T
+    generator = torch.Generator().manual_seed(0)
+    picks = torch.randint(len(both), (draws, len(both)), generator=generator)
+    samples = torch.stack([spearman(ours[pick], theirs[pick]) for pick in picks])
+    low, high = torch.quantile(samples, torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
+    return RankCorrelation(float(spearman(ours, theirs)), low, high, len(both))

@@ -12,14 +12,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from demo.engine.protocol import Message
-from demo.extraction.presets import Preset
-from demo.jsonfile import read_object
+from demo.models.chat_template import Message
+from demo.utils.json_files import read_object
+from demo.utils.paths import ASSETS
 
-ASSETS = Path(__file__).resolve().parent.parent.parent / "assets"
 Split = Literal["extract", "held_out", "control"]
+
 DEFAULT = "default"
+
 NEUTRAL = "neutral system prompt"
+
 # Roles left out together when an axis is made to be tested on them.
 FOLDS = 5
 
@@ -145,3 +147,40 @@ def _role_rows(
 def _neutral(prompts: Sequence[str], questions: Sequence[str]) -> Iterator[Row]:
     for number, text in enumerate(questions):
         yield NEUTRAL, "control", number, 0, 0, prompts[number % len(prompts)], text
+
+
+@dataclass(frozen=True, slots=True)
+class Preset:
+    """Numbers of an extraction; None takes all there are.
+
+    roles: how many of the 275, spread evenly over the list; instructions: how many of a role's, in the file's order: what
+    it is, how it speaks, what it wants, a scene, its past. Small models answer the last two with a story whoever tells it,
+    which drowns the role, so only large extractions use them. questions: extraction questions, shared by both sides;
+    role_rollouts: rollouts a role; default_samples: times every default prompt answers every question; held_out: held-out
+    rollouts a role; max_new_tokens: length of a rollout; sweep_questions: plain questions, and as many role rollouts,
+    a setting of the cap is tried on.
+    """
+
+    roles: int | None
+    instructions: int | None
+    questions: int | None
+    role_rollouts: int
+    default_samples: int
+    held_out: int
+    max_new_tokens: int
+    sweep_questions: int
+
+
+PRESETS = {
+    "quick": Preset(
+        roles=90, instructions=2, questions=24, role_rollouts=4, default_samples=2, held_out=1, max_new_tokens=32, sweep_questions=12
+    ),
+    "standard": Preset(
+        roles=None, instructions=2, questions=72, role_rollouts=8, default_samples=2, held_out=2, max_new_tokens=64, sweep_questions=40
+    ),
+    # The paper's scale: 1,200 rollouts a role, 512 tokens each (arXiv 2601.10387, section 2).
+    "full": Preset(
+        roles=None, instructions=None, questions=None, role_rollouts=1200, default_samples=4, held_out=12, max_new_tokens=512,
+        sweep_questions=40,
+    ),
+}  # fmt: skip

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from demo.axis import FLOOR_NAMES, AssistantAxis
-from demo.extraction.build import Built
-from demo.extraction.controls import Controls
-from demo.extraction.gates import LEAST_SAME, LEAST_VERBATIM, MOST_PERPLEXITY
-from demo.extraction.plots import write_plots
-from demo.extraction.ranks import compare, published_order
+from demo.axis.axis import FLOOR_NAMES, AssistantAxis
+from demo.axis.gates import LEAST_SAME, LEAST_VERBATIM, MOST_PERPLEXITY
+from demo.extraction.axis import Built
+from demo.extraction.controls import Controls, compare, published_order
+from demo.extraction.report_plots import write_plots
 from demo.extraction.sweep import Trial
 
 _GATE_WORDS = {

@@ -13,18 +13,18 @@ from typing import Any
 
 import torch
 
+from demo.axis.files import save_axis
 from demo.engine.protocol import Sampling
-from demo.extraction.build import Built, build, choose_cast, fold_axes, with_cap
+from demo.extraction.axis import Built, build, choose_cast, fold_axes, with_cap
 from demo.extraction.controls import controls
+from demo.extraction.judge import Judge
 from demo.extraction.plan import DEFAULT, Plan, Rollout
 from demo.extraction.report import write_report
 from demo.extraction.rollouts import run_batch
-from demo.extraction.state import Judged, State
 from demo.extraction.sweep import Sweep, candidate_bands, choose
-from demo.extraction.uptake import Judge
-from demo.extraction.vectors import ALL, KEPT, Vectors
-from demo.models import LoadedModel
-from demo.progress import ProgressLine
+from demo.extraction.vectors import ALL, KEPT, Judged, State, Vectors
+from demo.models.loading import LoadedModel
+from demo.utils.progress import ProgressLine
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def extract(model: LoadedModel, plan: Plan, settings: Settings, judge: Judge, ou
         state, plan, choose_cast(vectors, plan, settings.least), vectors, _about(model, plan, settings, judge)
     )
     built = _choose_cap(built, model, plan, settings, work)
-    built.axis.save(out)
+    save_axis(built.axis, out)
     write_report(out, built, controls(built.axis, state, plan, vectors))
     with (out / "rollouts.jsonl").open("w", encoding="utf-8") as file:
         file.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in state.texts)

@@ -14,15 +14,15 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from demo.axis import FLOOR_NAMES, AssistantAxis
-from demo.engine.protocol import Cap, Message, Request, Sampling, TokenEvent
+from demo.axis.axis import FLOOR_NAMES, AssistantAxis
+from demo.axis.gates import LEAST_VERBATIM, passes
+from demo.engine.protocol import Cap, Request, Sampling, TokenEvent
 from demo.engine.transformers_engine import TransformersEngine
-from demo.extraction.gates import LEAST_VERBATIM, passes
 from demo.extraction.plan import Plan
-from demo.extraction.reading import Text, read_texts
-from demo.models import LoadedModel
-from demo.progress import ProgressLine
-from demo.spans import render_chat
+from demo.extraction.rollouts import Text, read_texts
+from demo.models.chat_template import Message, render_chat
+from demo.models.loading import LoadedModel
+from demo.utils.progress import ProgressLine
 
 FIRST_FLOOR = "p25"
 

@@ -13,14 +13,16 @@ from typing import Any
 
 import gradio as gr
 
-from demo.axis import AssistantAxis
-from demo.chat import Conversation
-from demo.engine.protocol import Engine, Message, ReadToken, Request, Sampling
-from demo.errors import UserError
-from demo.page.actions import plain_reason
-from demo.page.limits import Doorman, address_of
-from demo.session_file import reply_json, rounded
-from demo.turns import BRANCHES, Reply, Turn, TurnSettings, make_cap, well_formed
+from demo.axis.axis import AssistantAxis
+from demo.conversation.conversation import Conversation
+from demo.conversation.session_file import reply_json, rounded
+from demo.conversation.settings import BRANCHES, TurnSettings, make_cap
+from demo.conversation.turns import Reply, Turn, well_formed
+from demo.engine.protocol import Engine, ReadToken, Request, Sampling
+from demo.models.chat_template import Message
+from demo.page.chat_handlers import plain_reason
+from demo.page.rate_limit import Doorman, address_of
+from demo.utils.errors import UserError
 
 _FAILED = "That failed ({}); try again."
 

@@ -9,31 +9,38 @@ from typing import Any
 
 import gradio as gr
 
-from demo.axis import AssistantAxis
+from demo.axis.axis import AssistantAxis
+from demo.axis.gates import gate_banner
+from demo.conversation.scenarios import Scenario
 from demo.engine.protocol import Engine, Sampling
-from demo.gates import gate_banner
-from demo.hosting import Limits
-from demo.page.actions import Actions
 from demo.page.api import Api, add_api
-from demo.page.asks import Asks
-from demo.page.controls import Controls, build_controls
-from demo.page.limits import Doorman
-from demo.page.session import Scenario, Session
-from demo.page.stage import STATIC_DIR, plotly_head, stage
+from demo.page.chat_handlers import Actions
+from demo.page.hosting import Limits
+from demo.page.rate_limit import Doorman
+from demo.page.session import Session
+from demo.page.settings_panel import Controls, build_controls
+from demo.page.stage.component import plotly_head, stage
+from demo.page.stage_handlers import Asks
 
 TITLE = "Persona drift, live"
+
 # Turns of all visitors run side by side; who must wait, waits in the engine, which knows for how many.
 MODEL_QUEUE = "model"
+
 # Every reply that is being written holds one of the server's threads.
 _THREADS = 256
+
 # Events that wait for a thread. Turns wait in the engine and have a limit of their own, so this is for a flood.
 _MOST_QUEUED = 512
+
 # Of tabs, open or closed within the hour; beyond that Gradio forgets the one that has been still for longest.
 _MOST_TABS = 512
+
 # On a phone the open settings would cover everything else, on a projector they take room from the replies.
 _CLOSE_SETTINGS_WHERE_NARROW = (
     "() => { if (innerWidth < 1360) document.querySelector('#settings .toggle-button')?.click() }"
 )
+
 _SYSTEM_FONTS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "Helvetica Neue", "Arial", "sans-serif"]
 
 
@@ -58,10 +65,10 @@ def build_page(
     status: str,
     scenarios: tuple[Scenario, ...],
     defaults: Sampling,
-    evidence: str = "",
+    evaluation: str = "",
     limits: Limits | None = None,
 ) -> gr.Blocks:
-    """The whole page. status: one line about model and axis; defaults: the sampling settings it opens with; evidence: markdown
+    """The whole page. status: one line about model and axis; defaults: the sampling settings it opens with; evaluation: markdown
     on whether capping works on this model; limits: what one visitor may ask for."""
     doorman = Doorman(limits or Limits())
     actions = Actions(engine, axis, model_name, doorman)
@@ -97,8 +104,8 @@ def build_page(
         gr.Markdown(status, elem_id="status")
         with gr.Accordion("What am I looking at?", open=False, elem_id="about"):
             gr.Markdown(_about(axis))
-        with gr.Accordion("Does capping work here, and what does it cost?", open=False, elem_id="evidence"):
-            gr.Markdown(evidence)
+        with gr.Accordion("Does capping work here, and what does it cost?", open=False, elem_id="evaluation"):
+            gr.Markdown(evaluation)
         started_by = list(zip(buttons, scenarios, strict=True))
         _wire(page, actions, Parts(session, view, message, send, stop, new_chat, controls, started_by))
         add_api(Api(engine, axis, model_name, doorman), MODEL_QUEUE)
@@ -130,7 +137,7 @@ def launch_options() -> dict[str, Any]:
     return {
         "theme": theme,
         "head": plotly_head(),
-        "css": (STATIC_DIR / "page.css").read_text(encoding="utf-8"),
+        "css": (Path(__file__).parent / "page.css").read_text(encoding="utf-8"),
         "share": False,
         "run_history": False,
         "show_error": True,
@@ -200,5 +207,5 @@ def _about(axis: AssistantAxis) -> str:
         if covered
         else "The reading is taken outside the capped layers, so the floor line is only for orientation there."
     )
-    text = (Path(__file__).parent / "static" / "about.md").read_text(encoding="utf-8")
+    text = (Path(__file__).parent / "about.md").read_text(encoding="utf-8")
     return text.format(probe=axis.probe_layer, first=first, last=last, where=where)

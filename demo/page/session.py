@@ -3,32 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from secrets import token_hex
 from threading import Lock
 from typing import Any
 
-from demo.chat import Conversation
-from demo.errors import UserError
-from demo.jsonfile import read_object
-from demo.session_file import Recording
+from demo.conversation.conversation import Conversation
+from demo.conversation.session_file import Recording
+from demo.utils.errors import UserError
 
-SCENARIOS = Path(__file__).resolve().parent.parent.parent / "assets" / "presets" / "scenarios.json"
 # Enough for a class; beyond that the oldest goes, so that a page left open does not fill the machine.
 MOST_TALKS = 12
-
-
-@dataclass(frozen=True, slots=True)
-class Scenario:
-    """A script of user messages that shows something, started with one click. blurb: what to watch for; care: a note that
-    goes with it where it touches on something that hurts."""
-
-    id: str
-    title: str
-    blurb: str
-    system_prompt: str
-    turns: tuple[str, ...]
-    care: str = ""
 
 
 @dataclass(eq=False)
@@ -136,23 +120,3 @@ class Session:
             "recorded": talk.recording is not None,
             "script": {"title": talk.title, "blurb": talk.blurb, "care": talk.care, "said": talk.said, "of": len(talk.script)},
         }  # fmt: skip
-
-
-def load_scenarios(path: Path = SCENARIOS) -> tuple[Scenario, ...]:
-    """Read the scenario file. Raises UserError when it is missing or malformed."""
-    try:
-        entries = read_object(path, "restore it from the repository")["scenarios"]
-        return tuple(_scenario(entry) for entry in entries)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise UserError(
-            f"{path} cannot be read as scenarios ({error!r}); restore it from the repository."
-        ) from error
-
-
-def _scenario(entry: dict[str, Any]) -> Scenario:
-    texts = [entry["id"], entry["title"], entry["blurb"], entry["system_prompt"], entry.get("care", "")]
-    turns = entry["turns"]
-    if not isinstance(turns, list) or not all(isinstance(text, str) for text in (*texts, *turns)):
-        raise TypeError("a text is missing")
-    identity, title, blurb, system_prompt, care = texts
-    return Scenario(identity, title, blurb, system_prompt, tuple(turns), care)

@@ -7,18 +7,18 @@ from typing import Any
 
 import gradio as gr
 
-from demo.errors import UserError
-from demo.page.files import checked_text, meta_of, recorded_ops, saved, talk_of
+from demo.conversation.session_file import NAME, Recording, loads
+from demo.page.recordings import checked_text, meta_of, open_shipped, recorded_ops, saved, talk_of
 from demo.page.session import Session
-from demo.page.stage import stage
-from demo.page.wire import Op, Updates, notice_op, reset_op
-from demo.plot_marks import PlotMarks
-from demo.recordings import open_shipped
-from demo.session_file import NAME, Recording, loads
+from demo.page.stage.component import stage
+from demo.page.updates import Op, Updates, notice_op, reset_op
+from demo.plots.marks import PlotMarks
+from demo.utils.errors import UserError
 
 _EMPTY = (
     "Recorded sessions, no model.\nOpen… shows the ones that come with the program and takes session files."
 )
+
 _NEEDS_MODEL = (
     "No model is loaded, so only session files can be opened; start the program without --replay for more."
 )

@@ -10,20 +10,19 @@ import itertools
 from collections.abc import Iterator, Sequence
 from threading import Event as CancelFlag
 
-from demo.axis import AssistantAxis
-from demo.engine.contract import capped_layers, check_layers, room_left
-from demo.engine.job import Job, Reading
-from demo.engine.protocol import Events, Load, ReadToken, Request
+from demo.axis.axis import AssistantAxis
+from demo.engine.protocol import Events, Load, ReadToken, Request, capped_layers, check_layers, room_left
 from demo.engine.reader import Speller
-from demo.engine.row import Row, Vocabulary, said_before
-from demo.engine.vllm.check import check_cap
-from demo.engine.vllm.core import Core
-from demo.engine.vllm.desk import Desk
-from demo.engine.vllm.line import Line, ReadLine
+from demo.engine.request_group import Job, Reading
+from demo.engine.sequence import Row, Vocabulary, said_before
+from demo.engine.vllm.client import Core
 from demo.engine.vllm.options import VllmOptions
-from demo.engine.vllm.plan import RowPlan
-from demo.model_facts import ModelFacts
-from demo.spans import RenderedChat, render_chat
+from demo.engine.vllm.recorder import RowPlan
+from demo.engine.vllm.request import Line, ReadLine
+from demo.engine.vllm.scheduler import Desk
+from demo.engine.vllm.self_test import check_cap
+from demo.models.chat_template import RenderedChat, render_chat
+from demo.models.loading import ModelFacts
 
 
 class VllmEngine:

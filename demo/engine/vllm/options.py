@@ -6,8 +6,8 @@ import os
 from dataclasses import dataclass, field
 from typing import Any
 
-from demo.errors import UserError
-from demo.model_facts import ModelFacts
+from demo.models.loading import ModelFacts
+from demo.utils.errors import UserError
 
 # Before vLLM is imported. It would otherwise send usage statistics; its second model runner takes no processor that draws by itself.
 _ENVIRONMENT = {
@@ -16,6 +16,7 @@ _ENVIRONMENT = {
     "VLLM_USE_V2_MODEL_RUNNER": "0",
     "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
 }
+
 _FEW_CORES = 4
 
 
@@ -55,7 +56,7 @@ _OURS: dict[str, Any] = {
     "enable_prefix_caching": True,  # per intervention: each has its own salt
     "async_scheduling": False,  # a token must be known before the next one is drawn
     "worker_extension_cls": "demo.engine.vllm.worker.AxisWorker",
-    "logits_processors": ["demo.engine.vllm.draw:SharedNoise"],
+    "logits_processors": ["demo.engine.vllm.sampler:SharedNoise"],
     "skip_tokenizer_init": True,  # tokens go in and out
     "disable_log_stats": True,
     "speculative_config": None,

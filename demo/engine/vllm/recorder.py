@@ -6,21 +6,21 @@ per row, template tokens exempt. Nothing but numbers leaves the worker: a few pe
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from demo.axis import AssistantAxis
-from demo.capping import AxisHooks
-from demo.components import probe_components
-from demo.engine.vllm.plan import RowPlan
-from demo.steering import Push
+from demo.axis.axis import AssistantAxis
+from demo.axis.components import probe_components
+from demo.capping import AxisHooks, Push
+from demo.engine.protocol import Sampling
 
 # What was drawn: request, step, token, probability.
 Draw = tuple[str, int, int, float]
+
 # What a worker tells of some tokens of a request: its id, the position of the first token, and per quantity one float32 per token
 # as bytes. Quantities: "before", "after" (raw units at the probe layer), "place.0" to "place.2" (axis units), "lift.L" (raw
 # units), and "at.L" (raw units after the clamp, of a request that reads every layer).
@@ -170,3 +170,40 @@ def merged(ranks: Sequence[Sequence[Sequence[Any]]]) -> list[Record]:
         for id_, start, told in rank:
             found.setdefault((id_, start), {}).update(told)
     return [(id_, start, told) for (id_, start), told in found.items()]
+
+
+# The key of `SamplingParams.extra_args` under which it travels.
+KEY = "persona_drift"
+
+
+@dataclass(frozen=True, slots=True)
+class RowPlan:
+    """id: the request's; exempt: a byte per prompt token, 1 where the clamp leaves it alone; layers, floors: the cap, floors in
+    raw units; steer: decoder layer and alpha in axis units; every_layer: read projections at all layers, not at the probe
+    layer alone; said: prompt tokens under the repetition penalty, in order; barred: token ids that are never drawn."""
+
+    id: str
+    exempt: bytes
+    sampling: Sampling
+    layers: tuple[int, ...] = ()
+    floors: tuple[float, ...] = ()
+    steer: tuple[int, float] | None = None
+    every_layer: bool = False
+    said: tuple[int, ...] = ()
+    barred: tuple[int, ...] = ()
+
+    def to_args(self) -> dict[str, Any]:
+        """For `SamplingParams.extra_args`: plain values only."""
+        return {KEY: asdict(self)}
+
+    @classmethod
+    def from_args(cls, args: Mapping[str, Any] | None) -> RowPlan | None:
+        """None for a request that is not one of ours."""
+        if not args or KEY not in args:
+            return None
+        plain = dict(args[KEY])
+        for name in ("layers", "floors", "said", "barred"):
+            plain[name] = tuple(plain[name])
+        plain["sampling"] = Sampling(**plain["sampling"])
+        plain["steer"] = tuple(plain["steer"]) if plain["steer"] else None
+        return cls(**plain)

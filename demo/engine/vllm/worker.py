@@ -19,15 +19,16 @@ import psutil
 import torch
 from torch import Tensor, nn
 
-from demo.axis import axis_from_bytes
-from demo.engine.vllm.plan import RowPlan
-from demo.engine.vllm.recorder import Draw, Record, Recorder, Segment, drawn
+from demo.axis.files import axis_from_bytes
+from demo.engine.vllm.recorder import Draw, Record, Recorder, RowPlan, Segment, drawn
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 _LAYER_LISTS = ("layers", "h")
+
 _LOOK = 2.0  # seconds
+
 _FINAL_NORMS = ("norm", "final_layernorm", "final_layer_norm", "ln_f")
 
 

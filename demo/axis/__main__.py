@@ -1,0 +1,136 @@
+"""python -m demo.axis import SOURCE --out DIR: turn a published axis into one of this program; show DIR: look at one."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from demo.axis.axis import AssistantAxis
+from demo.axis.files import load_axis, save_axis
+from demo.axis.importer.build import ImportOptions, import_axis
+from demo.axis.importer.floors import spans
+from demo.axis.published import DATASET
+from demo.utils.errors import UserError
+from demo.utils.json_files import read_object
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = _parser().parse_args(arguments)
+    try:
+        if options.command == "show":
+            axis = load_axis(options.axis)
+        else:
+            _check_out(options.out)
+            chosen = ImportOptions(
+                experiment=options.experiment,
+                model_id=options.model_id,
+                sign=options.sign,
+                caps=options.caps,
+                band=_band(options.cap_layers),
+                probe_layer=options.probe_layer,
+            )
+            axis = import_axis(options.source, chosen)
+            save_axis(axis, options.out)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(
+            f"error: {options.out} cannot be written ({error.strerror}); choose another --out.",
+            file=sys.stderr,
+        )
+        return 2
+    print("\n".join(summary(axis)))
+    if options.command == "import":
+        print(f"wrote {options.out / 'axis.safetensors'} and axis.json")
+    return 0
+
+
+def summary(axis: AssistantAxis) -> Iterator[str]:
+    """What an axis is and where it comes from, line by line."""
+    about, (first, last) = axis.manifest["model"], axis.cap_band
+    hidden, probe = axis.direction.shape[1], axis.probe_layer
+    yield f"model       {about.get('id', 'not stated')}: {axis.layers} layers of {hidden}"
+    yield from _origin(axis.manifest.get("import"))
+    yield f"probe       layer {probe}, one axis unit = {float(axis.norm[probe]):.4g} raw"
+    roles = axis.manifest.get("roles") or []
+    if roles:
+        names = [f"{role.get('name')} {role.get('projection'):+.2f}" for role in (roles[0], roles[-1])]
+        yield f"roles       {len(roles)}, from {names[0]} to {names[1]}"
+    yield f"cap         layers {first}-{last}, floor {axis.cap_floor}"
+    for name in axis.floors:
+        yield f"floor       {name} at layers {spans(axis.floor_layers(name))}"
+    yield f"            {'layer':>5} {'raw':>9} {'axis units':>11}   ({axis.cap_floor})"
+    for layer in range(first, last + 1):
+        raw = float(axis.floor(axis.cap_floor)[layer])
+        yield f"            {layer:>5} {raw:>9.4g} {axis.floor_units(axis.cap_floor, layer):>+11.3f}"
+    for note in axis.manifest.get("notes", []):
+        yield f"note        {note}"
+
+
+def _origin(record: Any) -> Iterator[str]:
+    """Files, sign evidence and conversions of an imported axis."""
+    if not isinstance(record, dict):
+        return
+    for entry in record.get("files", []):
+        digest = entry.get("sha256") or entry.get("sha256_of_list", "")
+        count = f" x {entry['count']}" if "count" in entry else ""
+        known = f", {entry['known_as']}" if "known_as" in entry else ""
+        yield f"read        {entry.get('file')}{count}: {entry.get('what')}{known} (sha256 {digest[:16]})"
+    for reason in record.get("sign_evidence", []):
+        numbers = reason.get("cosine", {})
+        measured = (
+            f", cosine {numbers['lowest']:+.3f} to {numbers['highest']:+.3f} over {reason['layers']} layers"
+            if numbers
+            else ""
+        )
+        yield f"sign        {reason.get('what')}: {reason.get('points_to')}-ward{measured}"
+    for step in record.get("conversions", []):
+        yield f"converted   {step}"
+
+
+def _check_out(folder: Path) -> None:
+    """An import may replace an earlier import, never an axis that took hours to extract."""
+    manifest = folder / "axis.json"
+    if manifest.exists() and "import" not in read_object(manifest, "choose another --out"):
+        raise UserError(
+            f"{folder} holds an extracted axis, which an import would destroy; choose another --out."
+        )
+
+
+def _band(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    match = re.fullmatch(r"(\d{1,5})-(\d{1,5})", text)
+    if match is None:
+        raise UserError(f"--cap-layers takes FIRST-LAST, such as 46-53, not {text!r}.")
+    return int(match[1]), int(match[2])
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m demo.axis", description="Published and saved axes.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    show = commands.add_parser("show", help="print what an axis holds")
+    show.add_argument("axis", help="axis folder, name of a shipped axis, or anything `import` takes")
+    add = commands.add_parser("import", help="turn a published axis into an axis folder")
+    add.add_argument(
+        "source", help=f"a .pt or .safetensors file, a published folder, or hf://{DATASET}/FOLDER"
+    )
+    add.add_argument("--out", type=Path, required=True, help="folder to write")
+    add.add_argument("--experiment", metavar="ID", help="of a capping config (default: the recommended one)")
+    add.add_argument("--model-id", metavar="ID", help="hub id of the model the axis was made from")
+    add.add_argument(
+        "--sign", choices=("assistant", "role"), help="where the stored vectors point, if no file tells"
+    )
+    add.add_argument(
+        "--caps", type=Path, metavar="FILE", help="JSON {layer: ceiling}, raw units on the role-ward vector"
+    )
+    add.add_argument(
+        "--cap-layers", metavar="A-B", help="capped layers, both inclusive (default: as published)"
+    )
+    add.add_argument("--probe-layer", type=int, metavar="N", help="where projections are read")
+    return parser

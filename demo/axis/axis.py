@@ -1,0 +1,206 @@
+"""The Assistant Axis: directions, means, floors and their units, and the files that hold them.
+
+direction[l] = mean activation of default-Assistant replies - mean role vector, at the output of decoder layer l
+(arXiv 2601.10387, section 2). It points TOWARD the Assistant. Raw projection p = <h, unit[l]>. Axis units are
+(p - p_role_mean) / ||direction[l]||: 0 is the average role, 1 is the default Assistant.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sized
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+import torch
+from torch import Tensor
+
+from demo.utils.errors import UserError
+
+if TYPE_CHECKING:
+    pass
+
+FORMAT = 1
+
+FLOOR_NAMES = ("p05", "p25", "p50", "p75")  # of an extracted axis; an imported one has others
+
+Number = TypeVar("Number", float, Tensor)
+
+
+class ModelIdentity(Protocol):
+    """What an axis has to know of a model to tell whether it belongs to it."""
+
+    @property
+    def spec(self) -> str: ...
+    @property
+    def architecture(self) -> str: ...
+    @property
+    def layer_count(self) -> int: ...
+    @property
+    def hidden_size(self) -> int: ...
+    @property
+    def revision(self) -> str | None: ...
+    @property
+    def dtype(self) -> torch.dtype: ...
+    @property
+    def tokenizer(self) -> Sized: ...
+
+
+@dataclass(frozen=True)
+class AssistantAxis:
+    """An axis for one model of L decoder layers and hidden size D. All tensors float32 on the CPU.
+
+    direction, role_mean, default_mean [L, D]; floors: name -> [L] raw projection units, -inf at layers without a floor,
+    where "p25" is the 25th percentile of default-Assistant reply means; manifest: the content of axis.json;
+    pca [3, L, D] or None: unit rows, the first principal components of the centred role vectors of each layer, each with
+    its sign such that the Assistant's side is positive.
+    """
+
+    direction: Tensor
+    role_mean: Tensor
+    default_mean: Tensor
+    floors: dict[str, Tensor]
+    manifest: dict[str, Any] = field(default_factory=dict)
+    pca: Tensor | None = None
+
+    @cached_property
+    def norm(self) -> Tensor:
+        """||direction|| per layer, [L], raw units. The length of one axis unit."""
+        return self.direction.norm(dim=-1)
+
+    @cached_property
+    def unit(self) -> Tensor:
+        """Unit direction toward the Assistant per layer, [L, D]."""
+        return self.direction / self.norm[:, None]
+
+    @cached_property
+    def origin(self) -> Tensor:
+        """Raw projection of the mean role vector per layer, [L]: 0 in axis units."""
+        return (self.role_mean * self.unit).sum(-1)
+
+    @property
+    def layers(self) -> int:
+        return self.direction.shape[0]
+
+    @property
+    def probe_layer(self) -> int:
+        return int(self.manifest["probe_layer"])
+
+    @property
+    def cap_band(self) -> tuple[int, int]:
+        """First and last capped layer, both inclusive."""
+        first, last = self.manifest["cap"]["layers"]
+        return int(first), int(last)
+
+    @property
+    def cap_floor(self) -> str:
+        return str(self.manifest["cap"]["floor"])
+
+    @property
+    def default_range(self) -> tuple[float, float] | None:
+        """5th and 95th percentile of default-Assistant reply means at the probe layer, axis units; None when unknown."""
+        span = self.manifest.get("default_range")
+        return None if span is None else (float(span[0]), float(span[1]))
+
+    def to_units(self, raw: Number, layer: int) -> Number:
+        """Raw projection at `layer` -> axis units (0 = average role, 1 = default Assistant)."""
+        return (raw - float(self.origin[layer])) / float(self.norm[layer])
+
+    def floor_units(self, name: str, layer: int) -> float:
+        """A named floor at `layer`, in axis units; -inf where it has none."""
+        return self.to_units(float(self.floor(name)[layer]), layer)
+
+    def floor(self, name: str) -> Tensor:
+        """A named floor for every layer, [L], raw units. Raises UserError for an unknown name."""
+        if name not in self.floors:
+            raise UserError(
+                f"There is no floor {name!r} in this axis; choose one of {', '.join(self.floors)}."
+            )
+        return self.floors[name]
+
+    def floor_layers(self, name: str) -> tuple[int, ...]:
+        """Layers at which a named floor exists. Raises UserError for an unknown name."""
+        return tuple(torch.isfinite(self.floor(name)).nonzero().flatten().tolist())
+
+    def check_model(self, model: ModelIdentity) -> list[str]:
+        """Refuse a model this axis cannot belong to (UserError); return notes to show for one it may not fit."""
+        made_for = self.manifest["model"]
+        have: dict[str, Any] = {
+            "architecture": model.architecture,
+            "layers": model.layer_count,
+            "hidden_size": model.hidden_size,
+            "vocab_size": len(model.tokenizer),
+        }
+        for key, value in have.items():
+            wanted = made_for.get(key, value)
+            if wanted != value:
+                raise UserError(
+                    f"This axis was made for {made_for.get('id', 'another model')} ({key} {wanted}) and cannot be "
+                    f"used with {model.spec} ({key} {value}); give --axis one that was extracted from this model."
+                )
+        notes = [str(note) for note in self.manifest.get("notes", [])]
+        revision, dtype = made_for.get("revision"), made_for.get("dtype")
+        if "id" not in made_for:
+            notes.append("The axis does not say which model it was made from: floors may not transfer.")
+        elif made_for["id"] != model.spec or (revision and model.revision and revision != model.revision):
+            notes.append(
+                f"The axis was extracted from {made_for['id']}, not from this checkpoint: floors may not transfer."
+            )
+        if dtype and dtype != str(model.dtype).removeprefix("torch."):
+            notes.append(
+                f"The axis was extracted in {dtype}; this model runs in {model.dtype}, so floors may be slightly off."
+            )
+        return notes
+
+
+_FAR = 1e6  # axis units: nothing that is a reading lies beyond
+
+
+def check_axis(axis: AssistantAxis, where: object, cure: str = "extract the axis again") -> None:
+    """Shapes, finiteness and layer numbers: a bad axis must fail here, not in the middle of a reply.
+
+    Raises UserError with one sentence that names `where` and ends with what to do (`cure`).
+    """
+    shape, layers = axis.direction.shape, axis.direction.shape[0]
+    same = axis.direction.ndim == 2 and axis.role_mean.shape == shape == axis.default_mean.shape
+    if (
+        not same
+        or any(floor.shape != (layers,) for floor in axis.floors.values())
+        or (axis.pca is not None and axis.pca.shape != (3, *shape))
+    ):
+        raise UserError(f"The tensors in {where} do not fit together (direction is {tuple(shape)}); {cure}.")
+    values = [axis.direction, axis.role_mean, axis.default_mean]
+    values += [] if axis.pca is None else [axis.pca]
+    # -inf is a floor too: none at this layer.
+    floors_fit = all(bool((floor < torch.inf).all()) for floor in axis.floors.values())
+    if not floors_fit or not all(torch.isfinite(v).all() for v in values) or bool((axis.norm == 0).any()):
+        raise UserError(f"The axis in {where} holds NaN, infinite or zero directions or floors; {cure}.")
+    if not axis.floors:
+        raise UserError(f"The axis in {where} has no floors, so there is nothing to cap at; {cure}.")
+    _check_manifest(axis, where, cure)
+
+
+def _check_manifest(axis: AssistantAxis, where: object, cure: str) -> None:
+    """The manifest speaks only of layers and floors that the tensors have."""
+    layers, model, notes = axis.layers, axis.manifest["model"], axis.manifest.get("notes", [])
+    try:
+        probe, (first, last), floor = axis.probe_layer, axis.cap_band, axis.cap_floor
+        low, high = axis.default_range or (0.0, 1.0)
+        fits = (
+            -_FAR < low < high < _FAR
+            and 0 <= probe < layers
+            and 0 <= first <= last < layers
+            and floor in axis.floors
+        )
+    except (IndexError, KeyError, TypeError, ValueError, OverflowError) as error:
+        raise UserError(f"The manifest of {where} has a malformed entry ({error!r}); {cure}.") from error
+    if not isinstance(model, dict) or not isinstance(notes, list):
+        raise UserError(f"The manifest of {where} has a malformed 'model' or 'notes'; {cure}.")
+    if not fits:
+        raise UserError(
+            f"The manifest of {where} names layers or a floor that the axis does not have ({layers} layers); {cure}."
+        )
+    if not set(range(first, last + 1)) <= set(axis.floor_layers(floor)):
+        raise UserError(
+            f"The axis in {where} caps layers {first} to {last}, but {floor} has no floor at some of them; {cure}."
+        )

@@ -1,0 +1,141 @@
+"""Reading published tensor files. They come from strangers: nothing in them is run, and every shape is checked."""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+import warnings
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from demo.utils.errors import UserError
+
+SUFFIXES = (".pt", ".pth", ".safetensors")
+
+MAX_BYTES = 4 * 1024**3
+
+MAX_LAYERS, MAX_HIDDEN = 1024, 65536
+
+_PICKLE_MAGIC = (b"PK", b"\x80")  # a zip as torch writes it, a pickle from protocol 2 on
+
+
+def read_content(path: Path) -> Any:
+    """What a .pt or .safetensors file holds: a tensor, or containers of tensors and plain values.
+
+    Raises UserError for a file that is too large, damaged, or that holds anything but data.
+    """
+    try:
+        size = path.stat().st_size
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}); check the path.") from error
+    if max(size, _unpacked(path)) > MAX_BYTES:
+        raise UserError(
+            f"{path} holds more than {MAX_BYTES // 1024**3} GiB, more than any axis; give another file."
+        )
+    return _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
+
+
+def read_matrix(path: Path, key: str) -> Tensor:
+    """A tensor [L, D] in its own dtype: the file's only tensor, or the one a dict keeps under `key`.
+
+    Raises UserError like `read_content`, and for anything that is not a matrix of finite, nonzero rows.
+    """
+    content = read_content(path)
+    if isinstance(content, dict):
+        if key not in content:
+            raise UserError(
+                f"{path} holds a dict without {key!r} (it has {named(content)}); give a tensor [layers, hidden size]."
+            )
+        content = content[key]
+    return check_matrix(content, path)
+
+
+def check_matrix(value: object, path: Path) -> Tensor:
+    """`value` as a detached tensor [L, D] in its own dtype. Raises UserError for any other thing."""
+    if not isinstance(value, Tensor) or value.ndim != 2:
+        have = (
+            f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+        )
+        raise UserError(f"{path} holds {have}, not a tensor [layers, hidden size]; give another file.")
+    # Shape before content: a file of a few bytes can declare a tensor of terabytes.
+    if not (1 <= value.shape[0] <= MAX_LAYERS and 1 <= value.shape[1] <= MAX_HIDDEN):
+        raise UserError(
+            f"{path} has shape {tuple(value.shape)}, which no model has: at most {MAX_LAYERS} layers "
+            f"of {MAX_HIDDEN}; give another file."
+        )
+    return check_rows(value, path)
+
+
+def check_rows(value: Tensor, path: Path) -> Tensor:
+    """A dense tensor on the CPU whose last dimension holds vectors: all finite, none zero, or UserError."""
+    plain = value.is_floating_point() and value.layout is torch.strided and value.device.type == "cpu"
+    if not plain:
+        raise UserError(f"{path} holds a tensor that is not of plain floating-point numbers; give another.")
+    value = value.detach()
+    norms = value.float().norm(dim=-1)
+    if not bool(torch.isfinite(norms).all()):
+        raise UserError(f"{path} holds NaN or infinite numbers; get the file again.")
+    if bool((norms == 0).any()):
+        raise UserError(f"{path} holds a vector of zeros, which points nowhere; get the file again.")
+    return value
+
+
+def sha256_of(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def named(content: dict[Any, Any]) -> str:
+    """The first few keys of a dict, for an error message."""
+    keys = [repr(key)[:40] for key in list(content)[:5]]
+    return ", ".join(keys) + (", ..." if len(content) > 5 else "") if keys else "no keys"
+
+
+def _unpacked(path: Path) -> int:
+    """Bytes a zip would unpack to, by its own statement; 0 for any other file."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return sum(entry.file_size for entry in archive.infolist())
+    except (zipfile.BadZipFile, OSError, ValueError):
+        return 0
+
+
+def _read_torch(path: Path) -> Any:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter(
+                "ignore"
+            )  # about pickle protocols: what cannot be read becomes an error below
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except (
+        Exception
+    ) as error:  # a stranger's file: torch, pickle, zip and memory errors all mean the same here
+        if isinstance(error, pickle.UnpicklingError) and _is_pickle(path, error):
+            raise UserError(
+                f"{path} holds pickled Python objects, which can run code when loaded; refused. "
+                "Give the tensors alone, saved with torch.save or as safetensors."
+            ) from None  # torch's own text tells the reader how to load it nevertheless
+        raise UserError(f"{path} is damaged or not a file of torch; get it again.") from error
+
+
+def _is_pickle(path: Path, error: Exception) -> bool:
+    with path.open("rb") as file:
+        start = file.read(2)
+    return start.startswith(_PICKLE_MAGIC) or "Unsupported global" in str(error)
+
+
+def _read_safetensors(path: Path) -> Any:
+    try:
+        tensors = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{path} is damaged or not a safetensors file; get it again.") from error
+    return next(iter(tensors.values())) if len(tensors) == 1 else tensors

@@ -1,0 +1,206 @@
+"""From what the user typed to tensors: a file, a folder laid out like the published data set, or a place on the hub."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from demo.axis.importer.capping_config import CappingConfig, is_capping_config, parse_config
+from demo.axis.importer.formats import SUFFIXES, check_matrix, named, read_content, read_matrix, sha256_of
+from demo.axis.published import DATASET, KnownFile, known_file
+from demo.models.sources import first_sentence
+from demo.utils.errors import UserError
+
+AXIS, DEFAULT, CONFIG, ROLES = "assistant_axis", "default_vector", "capping_config", "role_vectors"
+
+_MAX_ROLES = 2000
+
+_HUB = re.compile(r"hf://([\w.-]+/[\w.-]+)(?:@([\w.-]+))?(?:/([\w./-]+))?")
+
+_HUB_SHORT = re.compile(r"([\w.-]+/[\w.-]+)():([\w./-]+)")
+
+
+@dataclass
+class Found:
+    """What a source holds. Tensors [L, D] as stored: sign not yet decided.
+
+    axis float32 or None (a capping config alone); default float32 or None; roles: name -> tensor in the file's own
+    dtype, which is half the memory; folder: its name may be that of the model; known: the published file that holds the axis or the lone config, if told by its
+    content; files: name, sha256 and what each was, for the manifest; about: where it came from, for the manifest.
+    """
+
+    name: str
+    folder: str
+    axis: Tensor | None = None
+    default: Tensor | None = None
+    roles: dict[str, Tensor] = field(default_factory=dict)
+    config: CappingConfig | None = None
+    known: KnownFile | None = None
+    files: list[dict[str, Any]] = field(default_factory=list)
+    about: dict[str, Any] = field(default_factory=dict)
+
+    def add(self, path: Path, what: str) -> KnownFile | None:
+        """Note a file that was read, and say which published file it is."""
+        digest = sha256_of(path)
+        known = known_file(digest)
+        self.files.append({"file": path.name, "sha256": digest, "what": what})
+        if known is not None:
+            self.files[-1]["known_as"] = known.what
+        return known
+
+
+def is_importable(source: str | Path) -> bool:
+    """Whether `find` has a way to read this: what else a user types may be an axis folder or a slug."""
+    path = Path(source).expanduser()
+    if path.is_dir():
+        return _member(path, AXIS) is not None or any(_member(folder, AXIS) for folder in path.glob("*/"))
+    return path.suffix in SUFFIXES or _hub_parts(str(source)) is not None
+
+
+def find(source: str) -> Found:
+    """Read SOURCE: a file, a folder, hf://owner/dataset/folder or owner/dataset:folder. Raises UserError."""
+    path = Path(source).expanduser()
+    if path.is_dir():
+        return _read_folder(path)
+    if path.is_file():
+        beside = {kind: _member(path.parent, kind) for kind in (AXIS, DEFAULT, CONFIG)}
+        if (
+            path in (beside[AXIS], beside[CONFIG])
+            and sum(member is not None for member in beside.values()) > 1
+        ):
+            return _read_folder(path.parent)  # the files beside it tell which way it points
+        return _read_file(path)
+    hub = _hub_parts(source)
+    if hub is None:
+        raise UserError(
+            f"There is nothing to import at {source!r}: give a .pt file, a folder with {AXIS}.pt, or "
+            f"hf://{DATASET}/qwen-3-32b."
+        )
+    return _from_hub(*hub)
+
+
+def _read_file(path: Path) -> Found:
+    if path.suffix not in SUFFIXES:
+        raise UserError(f"{path} is no tensor file: give one that ends in {', '.join(SUFFIXES)}.")
+    if path.stem == DEFAULT or path.parent.name in (ROLES, "trait_vectors"):
+        raise UserError(f"{path} is a mean activation, not an axis; give the folder that holds {AXIS}.pt.")
+    content = read_content(path)
+    found = Found(path.name, path.resolve().parent.name)
+    if is_capping_config(content):
+        found.config = parse_config(content, path)
+        found.known = found.add(path, "capping config")
+        return found
+    if isinstance(content, dict):
+        if "axis" not in content:
+            raise UserError(
+                f"{path} holds a dict without 'axis' (it has {named(content)}); give an axis file."
+            )
+        found.about |= _plain(content.get("metadata"))
+        found.axis = check_matrix(content["axis"], path).float()
+        found.known = found.add(path, "axis, from a dict")
+        return found
+    found.axis = check_matrix(content, path).float()
+    found.known = found.add(path, "axis, a bare tensor")
+    return found
+
+
+def _read_folder(folder: Path) -> Found:
+    axis = _member(folder, AXIS)
+    if axis is None:
+        inside = sorted(child.name for child in folder.glob("*/") if _member(child, AXIS))
+        hint = (
+            f"give one of its folders {', '.join(inside)}" if inside else "give a folder that does, or a file"
+        )
+        raise UserError(f"{folder} holds no {AXIS}.pt; {hint}.")
+    found = Found(str(folder), folder.resolve().name)
+    found.axis = read_matrix(axis, "axis").float()
+    found.known = found.add(axis, "axis")
+    default = _member(folder, DEFAULT)
+    if default is not None:
+        found.default = _alike(read_matrix(default, "vector"), found.axis, default).float()
+        found.add(default, "mean activation of the default Assistant")
+    config = _member(folder, CONFIG)
+    if config is not None:
+        found.config = parse_config(read_content(config), config)
+        found.add(config, "capping config")
+    _read_roles(folder / ROLES, found)
+    return found
+
+
+def _read_roles(folder: Path, found: Found) -> None:
+    paths = sorted(path for path in folder.glob("*") if path.suffix in SUFFIXES and path.stem != "default")
+    if len(paths) > _MAX_ROLES:
+        raise UserError(
+            f"{folder} holds {len(paths)} files, more than {_MAX_ROLES} roles; give another folder."
+        )
+    assert found.axis is not None
+    digest = hashlib.sha256()
+    for path in paths:
+        found.roles[path.stem] = _alike(read_matrix(path, "vector"), found.axis, path)
+        digest.update(f"{path.name} {sha256_of(path)}\n".encode())
+    if paths:
+        entry = {"file": f"{ROLES}/", "count": len(paths), "what": "mean activation of each role"}
+        # One hash for hundreds of files: of the lines "name sha256", in order of name.
+        found.files.append({**entry, "sha256_of_list": digest.hexdigest()})
+
+
+def _alike(tensor: Tensor, axis: Tensor, path: Path) -> Tensor:
+    if tensor.shape != axis.shape:
+        raise UserError(
+            f"{path} has shape {tuple(tensor.shape)}, but the axis beside it has {tuple(axis.shape)}; get both again."
+        )
+    return tensor
+
+
+def _member(folder: Path, stem: str) -> Path | None:
+    """The file of this kind in a published folder, whichever format it has."""
+    paths = (folder / f"{stem}{suffix}" for suffix in SUFFIXES)
+    return next((path for path in paths if path.is_file()), None)
+
+
+def _hub_parts(source: str) -> tuple[str, str, str] | None:
+    """Data set, revision ("" for the newest) and folder, or None for anything else."""
+    match = _HUB.fullmatch(source) or _HUB_SHORT.fullmatch(source)
+    if match is None or ".." in source:
+        return None
+    return match[1], match[2] or "", (match[3] or "").strip("/")
+
+
+def _from_hub(dataset: str, revision: str, folder: str) -> Found:
+    """Fetch what an import needs, trait vectors left out, and read it."""
+    from huggingface_hub import snapshot_download
+
+    prefix = f"{folder}/" if folder else ""
+    wanted = [*(f"{prefix}{kind}.*" for kind in (AXIS, DEFAULT, CONFIG)), f"{prefix}{ROLES}/*"]
+    try:
+        snapshot = snapshot_download(
+            dataset, repo_type="dataset", revision=revision or None, allow_patterns=wanted
+        )
+    except Exception as error:  # the hub's client raises its own, its HTTP library's and the system's errors
+        raise UserError(
+            f"The data set {dataset} could not be downloaded ({first_sentence(error)}): check its name and the "
+            "connection, or download the folder yourself and give its path."
+        ) from error
+    if not (Path(snapshot) / folder).is_dir():
+        raise UserError(f"The data set {dataset} has no folder {folder!r}; check its name on the hub.")
+    found = _read_folder(Path(snapshot) / folder)
+    found.name, found.folder = f"{dataset}/{folder}".rstrip("/"), (folder or dataset).rpartition("/")[2]
+    found.about |= {"dataset": dataset, "folder": folder, "revision": Path(snapshot).name}
+    return found
+
+
+def _plain(metadata: object) -> dict[str, Any]:
+    """Short plain values of an untrusted metadata dict, to be kept in the manifest."""
+    if not isinstance(metadata, dict):
+        return {}
+    kept = {
+        str(key)[:80]: value[:200] if isinstance(value, str) else value
+        for key, value in list(metadata.items())[:20]
+        if isinstance(value, str | bool) or (isinstance(value, int) and abs(value) < 2**53)
+    }
+    return {"metadata": kept}

@@ -1,0 +1,107 @@
+"""python -m demo.bench.sizing: what a large model takes of GPU memory, and how many conversations fit beside it.
+
+Arithmetic from the models' shapes, not a measurement: the weights, spread over the cards; what vLLM may use of each (--gpu-memory);
+a reserve for activations; and what is left holds keys and values, two replies to a pair.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from demo.utils.json_files import read_object
+from demo.utils.paths import ROOT
+
+SHAPES, DOCUMENT = ROOT / "assets" / "model_shapes.json", ROOT / "docs" / "large-models.md"
+
+BEGIN, END = "<!-- sizing: python -m demo.bench.sizing --write -->", "<!-- end of sizing -->"
+
+GIB = 2**30
+
+_SHARE = 0.9  # of each card, vLLM's default
+
+_RESERVE_GIB = 1.5  # of each card, for activations and the framework
+
+_CONTEXT = 4096  # tokens of each reply's conversation
+
+_KV_BYTES = 2  # of a number in the cache
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A dense decoder with gated MLPs, as config.json gives it."""
+
+    layers: int
+    hidden: int
+    heads: int
+    kv_heads: int
+    head_size: int
+    intermediate: int
+    vocabulary: int
+    tied: bool
+
+    @property
+    def parameters(self) -> int:
+        """Of all matrices; norms and biases are too small to matter."""
+        attention = 2 * self.hidden * self.head_size * (self.heads + self.kv_heads)
+        mlp = 3 * self.hidden * self.intermediate
+        embeddings = self.vocabulary * self.hidden * (1 if self.tied else 2)
+        return self.layers * (attention + mlp) + embeddings
+
+    @property
+    def kv_bytes(self) -> int:
+        """Of one token at all decoder layers."""
+        return 2 * self.layers * self.kv_heads * self.head_size * _KV_BYTES
+
+
+@dataclass(frozen=True)
+class Setup:
+    """weights_bits: of a weight; cards, gib: how many GPUs of how much memory each."""
+
+    model: str
+    weights_bits: int
+    cards: int
+    gib: int
+
+
+def pairs(shape: Shape, setup: Setup) -> int:
+    """Side-by-side conversations that fit at once."""
+    weights = shape.parameters * setup.weights_bits / 8
+    left = setup.cards * (setup.gib * _SHARE - _RESERVE_GIB) * GIB - weights
+    return max(0, int(left / shape.kv_bytes / (2 * _CONTEXT)))
+
+
+def lines(content: dict[str, Any]) -> Iterator[str]:
+    shapes = {name: Shape(**shape) for name, shape in content["models"].items()}
+    yield "| model | parameters, billions | weights GiB, 16 bits | 8 bits | 4 bits | KV cache KiB per token |"
+    yield "|---|---|---|---|---|---|"
+    for name, shape in shapes.items():
+        sizes = " | ".join(f"{shape.parameters * bits / 8 / GIB:.0f}" for bits in (16, 8, 4))
+        yield f"| {name} | {shape.parameters / 1e9:.1f} | {sizes} | {shape.kv_bytes / 1024:.0f} |"
+    yield ""
+    yield f"| setup | weights per card, GiB | pairs at once, {_CONTEXT} tokens each |"
+    yield "|---|---|---|"
+    for setup in (Setup(**entry) for entry in content["setups"]):
+        shape = shapes[setup.model]
+        weights = shape.parameters * setup.weights_bits / 8 / setup.cards / GIB
+        where = f"{setup.model}, {setup.weights_bits} bits, {setup.cards} × {setup.gib} GiB"
+        yield f"| {where} | {weights:.0f} | {pairs(shape, setup)} |"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m demo.bench.sizing", description=__doc__)
+    parser.add_argument("--write", action="store_true", help="put the tables into docs/large-models.md")
+    options = parser.parse_args(arguments)
+    text = "\n".join(lines(read_object(SHAPES, "restore it from the repository")))
+    print(text)
+    if options.write:
+        document = DOCUMENT.read_text(encoding="utf-8")
+        head, tail = document.split(BEGIN)[0], document.split(END)[1]
+        DOCUMENT.write_text(f"{head}{BEGIN}\n{text}\n{END}{tail}", encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,264 @@
+"""Sessions as files: every token of a conversation with its numbers, so that it can be watched again with no model.
+
+The format is described in docs/session-file.md. A file may come from anyone: it is checked field by field, and only text
+and finite numbers of it are used.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import orjson
+
+from demo.conversation.settings import ALL_BRANCHES
+from demo.conversation.turns import Reply, Token, Turn
+from demo.plots.marks import PlotMarks
+from demo.utils.errors import UserError
+
+NAME, VERSION = "persona-drift-session", 1
+
+# A talk of a hundred long turns is less than this. Read, a file takes nine times its size in memory.
+MOST_BYTES = 8 * 1024**2
+
+_FINISH = ("stop", "length", "cancelled")
+
+
+@dataclass(frozen=True)
+class Recording:
+    """What a session file holds. model: the name of the model that spoke; marks: reference lines of the plots; map: the
+    still part of the persona map, as `persona_map` gives it; blurb: what to watch for."""
+
+    model: str
+    turns: list[Turn]
+    marks: PlotMarks
+    title: str = ""
+    blurb: str = ""
+    system_prompt: str = ""
+    map: dict[str, Any] = field(default_factory=dict)
+
+
+def to_json(recording: Recording) -> dict[str, Any]:
+    """The content of a session file."""
+    return {
+        "format": NAME,
+        "version": VERSION,
+        "model": recording.model,
+        "title": recording.title,
+        "blurb": recording.blurb,
+        "system_prompt": recording.system_prompt,
+        "marks": asdict(recording.marks),
+        "map": recording.map,
+        "turns": [turn_json(turn) for turn in recording.turns],
+    }
+
+
+def dumps(recording: Recording) -> str:
+    return json.dumps(to_json(recording), ensure_ascii=False, allow_nan=False, separators=(",", ":")) + "\n"
+
+
+def turn_json(turn: Turn) -> dict[str, Any]:
+    return {
+        "user": turn.user,
+        "branches": {
+            branch: reply_json(turn.replies[branch]) for branch in ALL_BRANCHES if branch in turn.replies
+        },
+    }
+
+
+def reply_json(reply: Reply) -> dict[str, Any]:
+    data: dict[str, Any] = {"tokens": [token_json(token) for token in reply.tokens], **summary_json(reply)}
+    if reply.samples:
+        data["samples"] = [reply_json(sample) for sample in reply.samples]
+    return data
+
+
+def summary_json(reply: Reply) -> dict[str, Any]:
+    """What sums a reply up, so that a reader of the file need not know how; see docs/session-file.md."""
+    return {
+        "finish": reply.finish,
+        "mean": rounded(reply.mean),
+        "user_mean": rounded(reply.user_projection),
+        "fired": reply.fired,
+        "count": len(reply.read),
+        "limit": reply.limit,
+        "place": None if reply.place is None else [rounded(value) for value in reply.place],
+    }
+
+
+def token_json(token: Token) -> dict[str, Any]:
+    """Short names, and nothing that says nothing: thousands of these travel."""
+    data: dict[str, Any] = {"t": token.text, "b": rounded(token.before), "a": rounded(token.after)}
+    if token.special:
+        data["s"] = 1
+    if token.correction > 0:
+        data["k"] = [rounded(value) for value in token.corrections]
+    if token.probability is not None:
+        data["p"] = rounded(token.probability)
+    if token.at is not None:
+        data["m"] = token.at
+    if token.coordinates is not None:
+        data["x"] = [rounded(value) for value in token.coordinates]
+    return data
+
+
+@contextmanager
+def _no_garbage() -> Iterator[None]:
+    """Reading makes many objects and no garbage; looking for some among them would take as long as all the rest."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
+def loads(text: str) -> Recording:
+    """Read a session file. Raises UserError with one sentence for anything else."""
+    return from_json(parsed(text))
+
+
+@_no_garbage()
+def parsed(text: str) -> Any:
+    """The JSON that a session file is; orjson is quicker than json and accepts neither NaN nor halves of surrogate pairs.
+    Raises UserError."""
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        raise UserError(f"This session file is damaged ({_short(error)}); save the session again.") from error
+
+
+@_no_garbage()
+def from_json(data: Any) -> Recording:
+    """The opposite of `to_json`, for content that may be anything. Raises UserError with one sentence."""
+    try:
+        if not isinstance(data, dict) or data.get("format") != NAME:
+            raise UserError("This is not a session file of this program; choose one that was saved here.")
+        if data.get("version") != VERSION:
+            raise UserError(
+                f"This session file has version {data.get('version')!r}, but this program reads version {VERSION}; "
+                "update the program."
+            )
+        return Recording(
+            model=_text(data["model"]),
+            turns=[_turn(turn) for turn in _list(data["turns"])],
+            marks=_marks(data["marks"]),
+            title=_text(data.get("title", "")),
+            blurb=_text(data.get("blurb", "")),
+            system_prompt=_text(data.get("system_prompt", "")),
+            map=_map(data.get("map") or {}),
+        )
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
+        raise UserError(f"This session file is damaged ({_short(error)}); save the session again.") from error
+
+
+def _turn(data: dict[str, Any]) -> Turn:
+    replies = {
+        branch: _reply(data["branches"][branch]) for branch in ALL_BRANCHES if branch in data["branches"]
+    }
+    if not replies:
+        raise ValueError("a turn without replies")
+    return Turn(_text(data["user"]), replies)
+
+
+def _reply(data: dict[str, Any]) -> Reply:
+    finish = data.get("finish")
+    if finish is not None and finish not in _FINISH:
+        raise ValueError(f"finish {finish!r}")
+    samples = [_reply(sample) for sample in _list(data.get("samples", []))]
+    limit, user = int(_number(data["limit"])), _maybe(data.get("user_mean"))
+    return Reply(
+        limit, [_token(token) for token in _list(data["tokens"])], finish or "cancelled", user, samples
+    )
+
+
+def _token(data: dict[str, Any]) -> Token:
+    place = [_number(value) for value in _list(data["x"])] if "x" in data else None
+    corrections = tuple([_number(value) for value in _list(data["k"])]) if "k" in data else ()
+    return Token(
+        text=_text(data["t"]),
+        before=_maybe(data.get("b")),
+        after=_maybe(data.get("a")),
+        corrections=corrections,
+        special=bool(data.get("s")),
+        coordinates=(place[0], place[1], place[2]) if place and len(place) == 3 else None,
+        probability=_maybe(data.get("p")),
+        at=None if data.get("m") is None else int(_number(data["m"])),
+    )
+
+
+def _marks(data: dict[str, Any]) -> PlotMarks:
+    layers, span = data.get("cap_layers"), data.get("default_range")
+    return PlotMarks(
+        probe_layer=int(_number(data["probe_layer"])),
+        floor=_maybe(data.get("floor")),
+        floor_name=None if data.get("floor_name") is None else _text(data["floor_name"]),
+        floor_at_probe=bool(data.get("floor_at_probe", True)),
+        cap_layers=None if layers is None else _pair(layers, int),
+        default_range=None if span is None else _pair(span, float),
+    )
+
+
+def _map(data: dict[str, Any]) -> dict[str, Any]:
+    if "roles" not in data:
+        return {"missing": _text(data["missing"])} if "missing" in data else {}
+    return {
+        "roles": [
+            [_text(name), _place(place), _number(value)] for name, place, value in _list(data["roles"])
+        ],
+        "default": _place(data["default"]),
+        "variance": [_number(value) for value in _list(data.get("variance", []))],
+        "notes": [_text(note) for note in _list(data.get("notes", []))],
+    }
+
+
+def _place(data: object) -> list[float]:
+    values = [_number(value) for value in _list(data)]
+    if len(values) != 3:
+        raise ValueError("a place that has not three coordinates")
+    return values
+
+
+def _pair(data: object, kind: Any) -> Any:
+    first, second = (kind(_number(value)) for value in _list(data))
+    return first, second
+
+
+def _list(data: object) -> Sequence[Any]:
+    if not isinstance(data, list):
+        raise TypeError(f"a list is missing, found {_short(data)}")
+    return data
+
+
+def _text(data: object) -> str:
+    if not isinstance(data, str):
+        raise TypeError(f"a text is missing, found {_short(data)}")
+    return data
+
+
+def _number(data: object) -> float:
+    if type(data) is float and -math.inf < data < math.inf:  # nearly all of a file
+        return data
+    if isinstance(data, bool) or not isinstance(data, int | float) or not math.isfinite(data):
+        raise TypeError(f"a number is missing, found {_short(data)}")
+    return float(data)
+
+
+def _maybe(data: object) -> float | None:
+    return None if data is None else _number(data)
+
+
+def _short(value: object) -> str:
+    """Enough of a stranger's value to find it, and no more."""
+    return " ".join(str(value).split())[:60]
+
+
+def rounded(value: float | None) -> float | None:
+    """Four digits of an axis unit are more than a plot can show."""
+    return None if value is None else round(value, 4)

@@ -1,0 +1,107 @@
+"""Chats from elsewhere as conversations: the published transcripts of the paper, OpenAI-style messages, and plain lists.
+
+Accepted: {"conversation": [...]} as on the published dataset (its `turns` number is not to be trusted and is ignored),
+{"messages": [...]}, or the list itself, of {"role", "content"} objects; content may be a list of {"type": "text", "text"}
+parts.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from demo.conversation.settings import BRANCHES
+from demo.conversation.turns import Reply, Turn, well_formed
+from demo.utils.errors import UserError
+
+_ROLES = {"system": "system", "developer": "system", "user": "user", "human": "user", "assistant": "assistant", "model": "assistant"}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Transcript:
+    """A chat in turns. said_by: the model it names, if any; a last user message without a reply is left out of `turns`
+    and stands in `unanswered`."""
+
+    system_prompt: str
+    turns: list[tuple[str, str]]
+    said_by: str = ""
+    unanswered: str = ""
+
+    @property
+    def user_messages(self) -> tuple[str, ...]:
+        last = (self.unanswered,) if self.unanswered else ()
+        return (*(user for user, _ in self.turns), *last)
+
+    def unread_turns(self) -> list[Turn]:
+        """Turns whose replies are text without any reading yet, the same in both branches."""
+        return [
+            Turn(user, {branch: Reply.of_text(reply) for branch in BRANCHES}) for user, reply in self.turns
+        ]
+
+
+def parse_transcript(text: str) -> Transcript:
+    """Raises UserError with one sentence for anything that is no chat."""
+    try:
+        data = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise UserError(
+            "This is not JSON; paste a session file, or messages such as "
+            '[{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello!"}].'
+        ) from error
+    messages = data if isinstance(data, list) else None
+    if isinstance(data, dict):
+        messages = next(
+            (data[key] for key in ("conversation", "messages") if isinstance(data.get(key), list)), None
+        )
+    if not messages:
+        raise UserError(
+            'No messages found: give a list of {"role", "content"}, or an object with it under "messages".'
+        )
+    model = data.get("model") if isinstance(data, dict) else None
+    return _in_turns(list(_merged(messages)), model if isinstance(model, str) else "")
+
+
+def _merged(messages: list[Any]) -> Iterator[tuple[str, str]]:
+    """Role and text of each message; neighbours with the same role become one."""
+    role, parts = "", list[str]()
+    for number, message in enumerate(messages, 1):
+        if not isinstance(message, dict) or _ROLES.get(str(message.get("role")).lower()) is None:
+            raise UserError(
+                f"Message {number} has no role that is system, user or assistant; correct it and try again."
+            )
+        own, text = _ROLES[str(message["role"]).lower()], _text(message.get("content"), number)
+        if own != role and parts:
+            yield role, "\n\n".join(parts)
+            parts = []
+        role = own
+        parts.append(text)
+    yield role, "\n\n".join(parts)
+
+
+def _text(content: object, number: int) -> str:
+    if isinstance(content, str):
+        return well_formed(content)
+    if isinstance(content, list):
+        texts = [
+            part.get("text") for part in content if isinstance(part, dict) and part.get("type") == "text"
+        ]
+        if len(texts) == len(content) and all(isinstance(text, str) for text in texts):
+            return well_formed("".join(str(text) for text in texts))
+    raise UserError(f"Message {number} holds no text; only text can be read here.")
+
+
+def _in_turns(messages: list[tuple[str, str]], said_by: str) -> Transcript:
+    system = messages.pop(0)[1] if messages[0][0] == "system" else ""
+    if any(role == "system" for role, _ in messages):
+        raise UserError(
+            "There is a system message in the middle of this chat; only one at its beginning can be read."
+        )
+    if not messages or messages[0][0] != "user":
+        raise UserError(
+            "This chat does not begin with a user message; add the message that the first reply answers."
+        )
+    users, replies = messages[::2], messages[1::2]
+    turns = [(user, reply) for (_, user), (_, reply) in zip(users, replies, strict=False)]
+    return Transcript(system, turns, said_by, users[-1][1] if len(users) > len(replies) else "")

@@ -1,0 +1,161 @@
+"""The forward pass by transformers' own modules, for every architecture and device: module hooks read and clamp."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers.cache_utils import Cache, CacheLayerMixin
+
+from demo.engine.forward.forward_pass import Part, PartReading, Watch
+from demo.engine.kv_cache import SlotLayer, Slots, rounded_up, visible
+from demo.models.loading import LoadedModel
+
+
+class _Places:
+    """Where the tokens of one call lie, made once for all layers: on a GPU each of these takes a transfer."""
+
+    def __init__(self, parts: Sequence[Part], columns: int, device: torch.device) -> None:
+        self.parts, self.columns = parts, columns
+        self.slots = torch.tensor([part.slot for part in parts], device=device)
+        self.starts = torch.tensor([part.start for part in parts], device=device)
+        in_order = [part.slot for part in parts] == list(range(len(parts)))
+        self.own: Any = slice(len(parts)) if in_order else self.slots
+
+
+class _Window(CacheLayerMixin):
+    """One layer's slots as transformers' cache sees them in one call: the parts' slots, written where each part stands."""
+
+    is_sliding = False
+
+    def __init__(self, cache: SlotLayer, at: _Places) -> None:
+        super().__init__()
+        self._cache, self._at, self._first = cache, at, at.parts[0]
+        self.is_initialized = True
+
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None: ...
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
+    ) -> tuple[Tensor, Tensor]:
+        cache, at, first = self._cache, self._at, self._first
+        cache.like(key_states[0], value_states[0])
+        if len(at.parts) == 1:
+            slot, start, end = first.slot, first.start, first.end
+            cache.keys[slot, :, start:end] = key_states[0]
+            cache.values[slot, :, start:end] = value_states[0]
+            return cache.keys[slot, None, :, :end], cache.values[slot, None, :, :end]
+        cache.keys[at.slots, :, at.starts] = key_states[:, :, 0]
+        cache.values[at.slots, :, at.starts] = value_states[:, :, 0]
+        return cache.keys[at.own, :, : at.columns], cache.values[at.own, :, : at.columns]
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        return self._first.start + query_length, 0
+
+    def get_seq_length(self) -> int:
+        return self._first.start
+
+    def get_max_length(self) -> int:
+        return -1
+
+
+class PlainForward:
+    """See `passes.Forward`. Parts of several tokens run one by one, parts of one token together."""
+
+    name = "transformers' modules"
+
+    def __init__(self, model: LoadedModel, watch: Watch) -> None:
+        self._model, self._watch = model, watch
+        self._masks: _Masks | None = None
+
+    @torch.inference_mode()
+    def run(self, parts: Sequence[Part], slots: Slots) -> tuple[Tensor, list[PartReading]]:
+        groups = [[part] for part in parts if len(part.ids) > 1]
+        single = [part for part in parts if len(part.ids) == 1]
+        found: dict[int, tuple[Tensor, PartReading]] = {}
+        for group in [*groups, *([single] if single else [])]:
+            logits, readings = self._together(group, slots)
+            found |= {
+                id(part): seen for part, seen in zip(group, zip(logits, readings, strict=True), strict=True)
+            }
+        wanted = [found[id(part)][0] for part in parts if part.last]
+        size = self._model.model.config.get_text_config().vocab_size
+        logits = torch.stack(wanted) if wanted else torch.empty((0, size))
+        return logits, [found[id(part)][1] for part in parts]
+
+    def _together(self, parts: Sequence[Part], slots: Slots) -> tuple[Tensor, list[PartReading]]:
+        device = self._model.device
+        columns = rounded_up(max(part.end for part in parts))
+        at = _Places(parts, columns, device)
+        cache = Cache(layers=[_Window(layer, at) for layer in slots.layers])
+        places = [list(range(part.start, part.end)) for part in parts]
+        hooks = self._watch.hooks(parts, [1] * len(parts), [part.exempt for part in parts])
+        mask = None
+        if len(parts) > 1:
+            self._masks = self._masks or _Masks(self._model)
+            mask = self._masks.of(parts, columns)
+        with hooks.installed():
+            output = self._model.model(
+                input_ids=torch.tensor([list(part.ids) for part in parts], device=device),
+                attention_mask=mask,
+                position_ids=torch.tensor(places, device=device),
+                **{self._model.cache_argument: cache},
+                use_cache=True,
+                logits_to_keep=1,
+            )
+        return output.logits[:, -1], self._watch.readings(hooks, parts)
+
+
+class _Masks:
+    """Attention masks for single tokens of many rows, in the form that this model takes them."""
+
+    def __init__(self, model: LoadedModel) -> None:
+        config = model.model.config.get_text_config()
+        self._model = model
+        self._window = getattr(config, "sliding_window", None)
+        types = getattr(config, "layer_types", None)
+        self._kinds = sorted(set(types)) if types else []
+        if self._kinds and "sliding_attention" not in self._kinds:
+            self._window = None
+        if getattr(config, "use_sliding_window", True) is False:
+            self._window = None
+        self._additive = config._attn_implementation == "eager"
+        self._by_kind = bool(self._kinds) and _takes_masks_by_kind(model)
+
+    def of(self, parts: Sequence[Part], columns: int) -> Tensor | dict[str, Tensor]:
+        full = visible([part.end for part in parts], len(parts), columns)
+        near = full
+        if self._window is not None:
+            starts = torch.tensor([part.end - self._window for part in parts])
+            near = full & (torch.arange(columns) >= starts[:, None])[:, None, None]
+        if self._by_kind:
+            return {kind: self._made(near if kind == "sliding_attention" else full) for kind in self._kinds}
+        return self._made(near)
+
+    def _made(self, mask: Tensor) -> Tensor:
+        mask = mask.to(self._model.device)
+        if not self._additive:
+            return mask
+        dtype = self._model.dtype
+        return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill(
+            ~mask, torch.finfo(dtype).min
+        )
+
+
+@torch.inference_mode()
+def _takes_masks_by_kind(model: LoadedModel) -> bool:
+    """Whether the model takes one mask per kind of layer: models with several kinds do, and some with one; asked by trying."""
+    config = model.model.config.get_text_config()
+    mask = torch.ones((1, 1, 1, 1), dtype=torch.bool, device=model.device)
+    masks: Any = dict.fromkeys(set(config.layer_types), mask)
+    if config._attn_implementation == "eager":
+        masks = {kind: torch.zeros((1, 1, 1, 1), dtype=model.dtype, device=model.device) for kind in masks}
+    try:
+        model.model(
+            input_ids=torch.zeros((1, 1), dtype=torch.long, device=model.device), attention_mask=masks
+        )
+    except (AttributeError, TypeError):
+        return False
+    return True

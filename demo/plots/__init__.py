@@ -1,0 +1,1 @@
+"""The figures that the page starts from, as plain data."""

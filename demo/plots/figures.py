@@ -1,0 +1,212 @@
+"""Base figures of the page: axes, reference lines and empty traces. The browser appends the points.
+
+Both figures have y in *axis units*: (projection - average role) / ||axis||, so 0 is the average role-playing
+reply and 1 the default Assistant. Colours here are neutral defaults: the page recolours every named shape and
+annotation, and every trace (found by its ``meta``), for the light and the dark theme.
+"""
+
+from __future__ import annotations
+
+import html
+import json
+from typing import Any
+
+import plotly.graph_objects as go
+
+from demo.plots.marks import NEUTRAL, PlotMarks, floor_label, mark_labels, mark_shapes
+
+BRANCHES = ("uncapped", "capped", "steered")
+
+TRAILING_TOKENS = 8
+
+SYMBOLS = {"uncapped": "circle", "capped": "diamond", "steered": "square"}
+
+DASHES = {"uncapped": "4px,3px", "capped": "solid", "steered": "1px,3px"}
+
+DEFAULT_COLOURS = {"uncapped": "#b84a00", "capped": "#0067a8", "steered": "#2f7d32"}
+
+FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
+
+
+def token_figure(marks: PlotMarks) -> dict[str, Any]:
+    """The per-token plot: x = token number in the reply (from 1), y = projection in axis units.
+
+    Returns {"data": [...], "layout": {...}} of plain JSON values. Each trace's ``meta`` is
+    {"role": "raw" | "smooth" | "lift" | "before" | "fired", "branch": ...}; all start empty.
+    """
+    traces = [_raw_trace(branch) for branch in BRANCHES]
+    traces += [_lift_trace(), _before_trace()]
+    traces += [_smooth_trace(branch) for branch in BRANCHES]
+    traces.append(_fired_trace())
+    traces.append(_frame_trace(1, 48))
+    layout = _layout(marks, f"token · lines: mean of the last {TRAILING_TOKENS}")
+    layout.xaxis.rangemode = "nonnegative"
+    return _plain(go.Figure(traces, layout))
+
+
+def turn_figure(marks: PlotMarks) -> dict[str, Any]:
+    """The per-turn plot: x = turn (from 1), y = mean projection of a reply, or faintly of the user's message.
+
+    Returns plain JSON values like :func:`token_figure`; ``meta`` roles are "reply", "user" and "spread": what the same
+    turn gave with other random numbers. Straight
+    segments join measured replies; nothing is drawn before the first one.
+    """
+    traces = [_spread_trace(branch) for branch in BRANCHES] + [_user_trace(branch) for branch in BRANCHES]
+    traces += [_reply_trace(branch) for branch in BRANCHES]
+    traces.append(_frame_trace(0.6, 4.4))
+    layout = _layout(marks, "turn", floor_break="<br>")
+    layout.xaxis.update(tick0=1, dtick=1, tickformat="d")
+    return _plain(go.Figure(traces, layout))
+
+
+def _scatter(role: str, branch: str, **options: Any) -> go.Scatter:
+    return go.Scatter(
+        x=[], y=[], customdata=[], meta={"role": role, "branch": branch}, showlegend=False, **options
+    )
+
+
+def _raw_trace(branch: str) -> go.Scatter:
+    marker = {"symbol": SYMBOLS[branch], "size": 5, "color": DEFAULT_COLOURS[branch], "opacity": 0.4}
+    # customdata: [token text, already escaped; sentence about the projection]
+    hover = f"<b>{branch}</b> %{{customdata[0]}} · token %{{x}}<br>%{{customdata[1]}}<extra></extra>"
+    return _scatter(
+        "raw", branch, name=f"{branch}: each token", mode="markers", marker=marker, hovertemplate=hover
+    )
+
+
+def _smooth_trace(branch: str) -> go.Scatter:
+    line = {"width": 2.5, "dash": DASHES[branch], "color": DEFAULT_COLOURS[branch]}
+    name = f"{branch}: trailing mean of {TRAILING_TOKENS} tokens"
+    hover = f"<b>{branch}</b> mean of the last {TRAILING_TOKENS} tokens: %{{y:.2f}}<extra></extra>"
+    return _scatter("smooth", branch, name=name, mode="lines", line=line, hovertemplate=hover)
+
+
+def _lift_trace() -> go.Scatter:
+    line = {"width": 1.5, "color": DEFAULT_COLOURS["capped"]}
+    return _scatter(
+        "lift", "capped", name="lifted by the cap", mode="lines", line=line, opacity=0.45, hoverinfo="skip"
+    )
+
+
+def _before_trace() -> go.Scatter:
+    marker = {
+        "symbol": "diamond-open",
+        "size": 6,
+        "opacity": 0.6,
+        "color": DEFAULT_COLOURS["capped"],
+        "line": {"width": 1},
+    }
+    hover = "<b>capped</b>, before the cap · token %{x}: %{y:.2f}<extra></extra>"
+    return _scatter(
+        "before", "capped", name="before the cap", mode="markers", marker=marker, hovertemplate=hover
+    )
+
+
+def _fired_trace() -> go.Scatter:
+    marker = {"symbol": "triangle-up", "size": 8, "color": DEFAULT_COLOURS["capped"], "line": {"width": 1}}
+    hover = "<b>capped</b> %{customdata[0]} · token %{x}<br>%{customdata[1]}<extra></extra>"
+    return _scatter(
+        "fired", "capped", name="the cap acted", mode="markers", marker=marker, hovertemplate=hover
+    )
+
+
+def _reply_trace(branch: str) -> go.Scatter:
+    marker = {
+        "symbol": SYMBOLS[branch],
+        "size": 10,
+        "opacity": 1,
+        "color": DEFAULT_COLOURS[branch],
+        "line": {"width": 1},
+    }
+    line = {"width": 2, "dash": DASHES[branch], "color": DEFAULT_COLOURS[branch], "shape": "linear"}
+    hover = f"<b>{branch}</b> · turn %{{x}}<br>mean of the reply %{{y:.2f}}<extra></extra>"
+    return _scatter(
+        "reply",
+        branch,
+        name=f"{branch} reply",
+        mode="lines+markers",
+        marker=marker,
+        line=line,
+        hovertemplate=hover,
+    )
+
+
+def _user_trace(branch: str) -> go.Scatter:
+    marker = {
+        "symbol": f"{SYMBOLS[branch]}-open",
+        "size": 6,
+        "opacity": 0.55,
+        "color": DEFAULT_COLOURS[branch],
+    }
+    hover = f"your turn %{{x}}, as the {branch} row reads it: %{{y:.2f}}<extra></extra>"
+    return _scatter(
+        "user", branch, name=f"user, {branch}", mode="markers", marker=marker, hovertemplate=hover
+    )
+
+
+def _spread_trace(branch: str) -> go.Scatter:
+    marker = {
+        "symbol": "line-ew-open",
+        "size": 9,
+        "opacity": 0.7,
+        "color": DEFAULT_COLOURS[branch],
+        "line": {"width": 1.5},
+    }
+    line = {"width": 1, "color": DEFAULT_COLOURS[branch]}
+    # customdata: beginning of the reply, already escaped
+    hover = f"<b>{branch}</b>, other seed · turn %{{x:.0f}}: %{{y:.2f}}<br>%{{customdata}}<extra></extra>"
+    return _scatter(
+        "spread",
+        branch,
+        name=f"{branch}, other seeds",
+        mode="lines+markers",
+        marker=marker,
+        line=line,
+        hovertemplate=hover,
+    )
+
+
+def _frame_trace(first: float, last: float) -> go.Scatter:
+    # Never seen: it only keeps the axes from collapsing while there is little or nothing to show.
+    meta = {"role": "frame", "branch": ""}
+    return go.Scatter(
+        x=[first, last],
+        y=[-0.75, 1.5],
+        meta=meta,
+        mode="lines",
+        opacity=0,
+        hoverinfo="skip",
+        showlegend=False,
+    )
+
+
+def _layout(marks: PlotMarks, x_title: str, floor_break: str = " ") -> go.Layout:
+    axis = {"showline": False, "zeroline": False, "gridcolor": NEUTRAL, "ticks": "", "automargin": False}
+    y_title = f"layer {marks.probe_layer}, {html.escape(marks.unit_note, quote=False)}"
+    return go.Layout(
+        template=go.layout.Template(),
+        font={"family": FONT, "size": 12, "color": NEUTRAL},
+        paper_bgcolor="rgba(0,0,0,0)",
+        plot_bgcolor="rgba(0,0,0,0)",
+        margin={"l": 50, "r": 116, "t": 8, "b": 36},
+        showlegend=False,
+        hovermode="closest",
+        dragmode="zoom",
+        uirevision="keep",
+        xaxis={**axis, "showgrid": False, "title": {"text": x_title, "standoff": 4}},
+        yaxis={**axis, "nticks": 6, "title": {"text": y_title, "standoff": 4}},
+        shapes=mark_shapes(marks),
+        annotations=mark_labels(marks, floor_break),
+        meta={
+            "probe_layer": marks.probe_layer,
+            "floor": marks.floor,
+            "floor_label": floor_label(marks),
+            "cap_layers": marks.cap_layers,
+            "default_range": marks.default_range,
+        },
+    )
+
+
+def _plain(figure: go.Figure) -> dict[str, Any]:
+    """Only dicts, lists, strings and finite numbers: what a page can be sent."""
+    return json.loads(json.dumps(figure.to_plotly_json(), allow_nan=False))

@@ -1,0 +1,10 @@
+"""Where the files that come with the program lie."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+ASSETS = ROOT / "assets"
+EVALUATION_ASSETS = ASSETS / "evaluation"
+AXES = ROOT / "axes"  # one folder per shipped axis

@@ -1,0 +1,56 @@
+"""One line of progress on the terminal, with the time that is left."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+class ProgressLine:
+    """Overwrites one line on a terminal; elsewhere (a log) prints a line now and then."""
+
+    def __init__(self, label: str, *, log_every: float = 15.0) -> None:
+        self._label = label
+        self._started = time.monotonic()
+        self._first: float | None = None
+        self._last_log = float("-inf")
+        self._log_every = log_every
+
+    def update(self, fraction: float, note: str = "") -> None:
+        """fraction 0..1 of the work done; the time left counts from the first update."""
+        now = time.monotonic()
+        if self._first is None:
+            self._first, self._started = fraction, now
+        done = fraction - self._first
+        left = (now - self._started) * (1 - fraction) / done if done > 0 else None
+        text = f"{self._label}: {fraction:4.0%} {note}" + (
+            f", {_duration(left)} left" if left is not None else ""
+        )
+        if sys.stderr.isatty():
+            print(f"\r\x1b[K{text}", end="\n" if fraction >= 1 else "", file=sys.stderr, flush=True)
+        elif now - self._last_log >= self._log_every or fraction >= 1:
+            self._last_log = now
+            print(text, file=sys.stderr, flush=True)
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
+
+
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Within the block transformers logs errors only and shows no bars; what was set before comes back."""
+    from transformers.utils import logging
+
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()

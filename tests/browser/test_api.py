@@ -1,0 +1,78 @@
+"""The page for programs: the README's example as it stands there, and refusals in one sentence."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from gradio_client import Client
+from gradio_client.exceptions import AppError
+
+from tests.helpers.browser import running_app
+
+# In CI only: they start the program once more.
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    with running_app() as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def client(address) -> Client:
+    return Client(address, verbose=False)
+
+
+def test_the_readmes_example_runs_and_shows_what_it_says(address, repository: Path):
+    block = next(
+        code
+        for code in re.findall(r"```python\n(.*?)```", (repository / "README.md").read_text(), re.DOTALL)
+        if "gradio_client" in code
+    )
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        exec(block.replace("http://127.0.0.1:7860", address), {})
+    numbers = re.search(r"^(-?\d+\.\d+) (-?\d+\.\d+) ", printed.getvalue(), re.MULTILINE)
+    assert numbers is not None, printed.getvalue()
+    uncapped, capped = map(float, numbers.groups())
+    assert uncapped < capped
+
+
+def test_a_history_is_what_the_calls_before_returned(client):
+    first = client.predict("Name a fruit.", max_new_tokens=8, api_name="/reply")
+    second = client.predict("Another one?", [first["turn"]], max_new_tokens=8, api_name="/reply")
+    again = client.predict("Another one?", [first["turn"]], max_new_tokens=8, api_name="/reply")
+    assert set(second["turn"]) == {"user", "uncapped", "capped"}
+    assert second["turn"] == again["turn"], "the same call gives the same replies"
+    assert second["capped"]["tokens"][0].keys() >= {"t", "b", "a", "p"}
+
+
+def test_reading_at_the_probe_layer_and_at_all(client):
+    chat = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello there."}]
+    info = client.predict(api_name="/info")
+    one = client.predict(chat, api_name="/read")
+    every = client.predict(chat, True, True, api_name="/read")
+    assert "".join(token["text"] for token in one["tokens"] if token["message"] == 1) == "Hello there."
+    assert all(len(token["projection"]) == info["layers"] for token in every["tokens"])
+    assert len(info["roles"]) == 275
+
+
+@pytest.mark.parametrize(
+    ("arguments", "endpoint", "words"),
+    [
+        (("",), "/reply", "Write a message first"),
+        (("Hi", [{"user": "x"}]), "/reply", "Give the history as a list"),
+        (("Hi", [], "", True, -5), "/reply", "seed must be"),
+        (([],), "/read", "Give messages as a list"),
+        (([{"role": "wizard", "content": "x"}],), "/read", "Give messages as a list"),
+    ],
+)
+def test_refusals_are_one_sentence(client, arguments, endpoint, words):
+    with pytest.raises(AppError, match=words):
+        client.predict(*arguments, api_name=endpoint)

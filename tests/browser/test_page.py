@@ -1,0 +1,133 @@
+"""The page in Chromium, on the real model and the shipped axis, driven as a user would."""
+
+from __future__ import annotations
+
+import pytest
+from playwright.sync_api import expect
+
+from tests.helpers.browser import BRANCHES, TURN_TIMEOUT, finished, one_turn, points, reply, say, set_number
+
+pytestmark = pytest.mark.browser
+
+
+def test_both_panes_stream_and_both_plots_gain_points(opened):
+    page, _ = opened
+    set_number(page, "max-new-tokens", 48)
+    say(page, "Tell me a long story about the sea.")
+    counts = (
+        "() => ['uncapped', 'capped'].map(b => document.querySelectorAll(`[data-branch=${b}] .tok`).length)"
+    )
+    page.wait_for_function(f"({counts})().every(n => n > 0)", timeout=TURN_TIMEOUT)
+    early = page.evaluate(counts)
+    assert page.locator("#stop").is_visible(), "the first tokens must show while the turn is still running"
+    finished(page)
+    late = page.evaluate(counts)
+    assert all(after > before for before, after in zip(early, late, strict=True))
+    shown = points(page)
+    for branch in BRANCHES:
+        expect(reply(page, branch, 0)).not_to_be_empty()
+        assert shown["tokenPoints"][branch] > 10
+        assert shown["turnPoints"][branch] == 1
+    with one_turn(page):
+        say(page, "And the moon?")
+    assert points(page)["turnPoints"] == {"uncapped": 2, "capped": 2}
+
+
+def test_a_scenario_starts_with_one_click_and_the_cap_is_seen_to_act(opened):
+    page, _ = opened
+    set_number(page, "max-new-tokens", 24)
+    with one_turn(page):
+        page.locator("button.scenario").first.click()
+    assert "You are" in page.locator("#system-prompt textarea").input_value()
+    assert page.locator('[data-branch="capped"] .tok.fired').count() > 0
+    assert page.locator('[data-branch="uncapped"] .tok.fired').count() == 0
+    expect(page.locator('[data-branch="capped"] .action')).to_contain_text("% of this reply")
+    assert page.locator("#message textarea").input_value(), "the script's next line waits in the box"
+
+
+def test_stop_ends_the_turn_and_keeps_what_was_said(opened):
+    page, _ = opened
+    set_number(page, "max-new-tokens", 1000)
+    say(page, "Write a very long story about a lighthouse, with many chapters.")
+    page.wait_for_function("document.querySelectorAll('.tok').length > 4", timeout=TURN_TIMEOUT)
+    page.locator("#stop").click()
+    expect(page.locator("#stop")).to_be_hidden(timeout=10_000)
+    said = page.locator(".tok").count()
+    page.wait_for_timeout(1500)
+    assert page.locator(".tok").count() == said
+    expect(page.locator(".finish").first).to_contain_text("Stopped")
+    set_number(page, "max-new-tokens", 8)
+    say(page, "Thanks.")
+    expect(reply(page, "capped", 1)).not_to_be_empty(timeout=TURN_TIMEOUT)
+
+
+def test_a_cut_reply_says_so_and_new_chat_clears_all(opened):
+    page, _ = opened
+    set_number(page, "max-new-tokens", 8)
+    say(page, "Tell me a long story.")
+    expect(page.locator(".finish").first).to_contain_text("token limit", timeout=TURN_TIMEOUT)
+    finished(page)
+    page.locator("#new-chat").click()
+    expect(page.locator(".tok")).to_have_count(0)
+    assert points(page)["turnPoints"] == {"uncapped": 0, "capped": 0}
+    say(page, "Hello again.")
+    expect(reply(page, "uncapped", 0)).not_to_be_empty(timeout=TURN_TIMEOUT)
+
+
+def test_a_new_chat_during_a_turn_stays_empty(opened):
+    page, _ = opened
+    set_number(page, "max-new-tokens", 1000)
+    say(page, "Write a very long story about a lighthouse.")
+    page.wait_for_function("document.querySelectorAll('.tok').length > 4", timeout=TURN_TIMEOUT)
+    page.locator("#new-chat").click()
+    expect(page.locator("#stop")).to_be_hidden(timeout=10_000)
+    page.wait_for_timeout(1000)
+    expect(page.locator(".tok")).to_have_count(0)
+    set_number(page, "max-new-tokens", 8)
+    say(page, "Hello.")
+    expect(reply(page, "capped", 0)).not_to_be_empty(timeout=TURN_TIMEOUT)
+
+
+def test_bad_settings_are_refused_in_one_sentence_and_lose_nothing(opened):
+    page, _ = opened
+    set_number(page, "first-layer", 25)
+    set_number(page, "last-layer", 18)
+    say(page, "Hello there.")
+    notice = page.locator(".notice").last
+    expect(notice).to_contain_text("from a lower to a higher number", timeout=TURN_TIMEOUT)
+    assert notice.inner_text().count(". ") == 0
+    assert page.locator("#message textarea").input_value() == "Hello there."
+    assert page.locator(".tok").count() == 0
+    set_number(page, "first-layer", 18)
+    set_number(page, "last-layer", 25)
+    set_number(page, "max-new-tokens", 8)
+    page.locator("#send").click()
+    expect(reply(page, "capped", 0)).not_to_be_empty(timeout=TURN_TIMEOUT)
+
+
+def test_an_empty_message_is_refused(opened):
+    page, _ = opened
+    say(page, "   ")
+    expect(page.locator(".notice").last).to_contain_text("Write a message first", timeout=TURN_TIMEOUT)
+
+
+def test_model_text_is_never_markup(opened):
+    page, _ = opened
+    set_number(page, "max-new-tokens", 8)
+    say(page, "<img src=x onerror='window.hacked=1'><b>bold</b>")
+    expect(reply(page, "capped", 0)).not_to_be_empty(timeout=TURN_TIMEOUT)
+    finished(page)
+    assert page.evaluate("window.hacked") is None
+    assert page.locator("#stage .log img, #stage .log b").count() == 0
+
+
+def test_the_evidence_for_the_loaded_model_is_on_the_page(opened):
+    page, _ = opened
+    page.locator("#evaluation button").first.click()
+    expect(page.locator("#evaluation table").first).to_be_visible()
+    expect(page.locator("#evaluation")).to_contain_text("Persona susceptibility")
+    pictures = page.locator("#evaluation img")
+    assert pictures.count() == 3
+    for number in range(3):
+        pictures.nth(number).scroll_into_view_if_needed()
+        assert pictures.nth(number).evaluate("image => image.decode().then(() => image.naturalWidth > 100)")

@@ -1,0 +1,74 @@
+"""What the page promises, on the real model and the shipped axis: slow, because it needs many tokens."""
+
+from __future__ import annotations
+
+import pytest
+
+from demo.axis.files import load_axis
+from demo.conversation.conversation import Conversation
+from demo.conversation.scenarios import load_scenarios
+from demo.conversation.settings import BRANCHES, CAPPED, UNCAPPED, TurnSettings, make_cap
+from demo.engine.protocol import Sampling
+from demo.engine.transformers_engine import TransformersEngine
+from demo.utils.resource_usage import resident_mib
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def axis():
+    return load_axis("smollm2-135m-instruct")
+
+
+@pytest.fixture(scope="module")
+def engine(model, axis) -> TransformersEngine:
+    return TransformersEngine(model, axis)
+
+
+def replies_after(engine, axis, scenario_id: str, seed: int, turns: int, tokens: int = 48):
+    """The replies of the last of the script's first `turns` turns."""
+    scenario = next(s for s in load_scenarios() if s.id == scenario_id)
+    conversation = Conversation()
+    cap = make_cap(axis, *axis.cap_band, axis.cap_floor)
+    for number, line in enumerate(scenario.turns[:turns]):
+        settings = TurnSettings(
+            Sampling(seed=seed + number, max_new_tokens=tokens), cap, scenario.system_prompt
+        )
+        list(conversation.send(engine, line, settings))
+    return conversation.turns[-1].replies
+
+
+@pytest.mark.parametrize("scenario", ["menacing-demon", "rogue-ai"])
+def test_a_menacing_character_is_held_by_the_cap(engine, axis, scenario):
+    """Over seeds: by the second turn the capped reply stands far above the uncapped one, and says something else."""
+    gaps = []
+    for seed in range(4):
+        replies = replies_after(engine, axis, scenario, seed, turns=2)
+        gaps.append(replies[CAPPED].mean - replies[UNCAPPED].mean)
+        assert replies[CAPPED].text != replies[UNCAPPED].text
+        assert replies[CAPPED].fired > 0
+    assert min(gaps) > 0.3 and sum(gaps) / len(gaps) > 0.6, gaps
+
+
+def test_a_plain_question_gets_the_same_answer(engine, axis):
+    replies = replies_after(engine, axis, "plain-facts", seed=0, turns=1)
+    assert replies[CAPPED].text == replies[UNCAPPED].text
+    assert "The boiling point of water is approximately 100" in replies[UNCAPPED].text
+    assert replies[UNCAPPED].mean > 0.5
+
+
+def test_twenty_turns_keep_memory_in_bounds(model, engine, axis):
+    """Memory grows by the KV cache of what was said and by little else."""
+    conversation = Conversation()
+    settings = TurnSettings(Sampling(max_new_tokens=24), make_cap(axis, *axis.cap_band, axis.cap_floor))
+    config = model.model.config
+    per_token = 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim * 4
+    marks = {}
+    for turn in range(20):
+        list(conversation.send(engine, "Tell me one more thing about the sea, please.", settings))
+        marks[turn] = (resident_mib(), engine.store.nbytes / 2**20)
+        kept = [engine.store.get(conversation.branch_id(branch)) for branch in BRANCHES]
+        assert sum(entry.nbytes for entry in kept) == per_token * sum(len(entry.ids) for entry in kept)
+    grown = marks[19][0] - marks[4][0]
+    cached = marks[19][1] - marks[4][1]
+    assert grown < 4 * cached + 150, (grown, cached)

@@ -1,0 +1,1 @@
+"""What several tests share: engines, pages, models and hostile input."""

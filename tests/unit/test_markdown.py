@@ -1,0 +1,37 @@
+"""Markdown of model text never becomes markup of the page beyond what markdown means."""
+
+from __future__ import annotations
+
+import pytest
+
+from demo.page.updates import prose
+
+
+def test_lists_code_and_tables_are_laid_out():
+    html = prose(
+        "Hi **you**\n\n1. one\n2. two\n\n```python\nprint(1 < 2)\n```\n\n| a | b |\n|---|---|\n| 1 | 2 |"
+    )
+    for part in ("<strong>you</strong>", "<ol>", "print(1 &lt; 2)", "<td>1</td>"):
+        assert part in html
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<script>alert(1)</script>",
+        "<img src=x onerror=alert(1)>",
+        "![x](http://example.org/x.png)",
+        "[x](javascript:alert(1))",
+        "[x](  JaVaScRiPt:alert(1))",
+        "[x](data:text/html,<script>)",
+        '<http://example.org/"onclick=alert(1)>',
+    ],
+)
+def test_nothing_in_a_reply_runs_or_is_fetched(text):
+    html = prose(text).lower()
+    assert "<script" not in html and "<img" not in html
+    assert 'href="javascript' not in html and 'href="data' not in html and 'onclick="' not in html
+
+
+def test_links_open_elsewhere():
+    assert 'target="_blank" rel="noopener noreferrer"' in prose("[x](https://example.org)")

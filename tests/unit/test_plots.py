@@ -1,0 +1,141 @@
+"""The figures the page starts from: their lines, what those are called, and that they are plain JSON."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import pytest
+
+from demo.plots.figures import BRANCHES, token_figure, turn_figure
+from demo.plots.marks import PlotMarks, floor_label
+
+FIGURES = [token_figure, turn_figure]
+CAPPED = PlotMarks(probe_layer=17, floor=0.55, floor_name="p25")
+ELSEWHERE = PlotMarks(17, 0.8, "p25", floor_at_probe=False, cap_layers=(18, 25))
+
+
+def shape(figure: dict[str, Any], name: str) -> dict[str, Any] | None:
+    return next((s for s in figure["layout"]["shapes"] if s["name"] == name), None)
+
+
+def note(figure: dict[str, Any], name: str) -> dict[str, Any] | None:
+    return next((a for a in figure["layout"]["annotations"] if a["name"] == name), None)
+
+
+@pytest.mark.parametrize("build", FIGURES)
+def test_reference_lines_lie_at_the_average_role_and_the_default_assistant(build: Any) -> None:
+    figure = build(CAPPED)
+    for name, level in [("line-average", 0.0), ("line-default", 1.0), ("line-floor", 0.55)]:
+        line = shape(figure, name)
+        assert line is not None
+        assert (line["y0"], line["y1"]) == (level, level)
+        assert (line["xref"], line["x0"], line["x1"]) == ("paper", 0, 1)
+    average, default = note(figure, "label-average"), note(figure, "label-default")
+    assert average is not None and default is not None
+    assert (average["y"], average["text"]) == (0, "average role")
+    assert (default["y"], default["text"]) == (1, "default Assistant")
+
+
+@pytest.mark.parametrize("build", FIGURES)
+def test_the_ends_are_named_the_right_way_up(build: Any) -> None:
+    figure = build(CAPPED)
+    top, bottom = note(figure, "label-end-assistant"), note(figure, "label-end-role")
+    assert top is not None and bottom is not None
+    assert "Assistant" in top["text"] and "role-playing" in bottom["text"]
+    assert top["y"] > 0.9 and bottom["y"] < 0.1
+    assert (top["yref"], bottom["yref"]) == ("paper", "paper")
+
+
+@pytest.mark.parametrize("build", FIGURES)
+def test_without_a_cap_there_is_no_floor(build: Any) -> None:
+    figure = build(PlotMarks(probe_layer=17))
+    assert shape(figure, "line-floor") is None
+    assert note(figure, "label-floor") is None
+    assert figure["layout"]["meta"]["floor"] is None
+    assert floor_label(PlotMarks(probe_layer=17)) is None
+
+
+def test_floor_label_says_whether_the_cap_acts_where_it_is_read() -> None:
+    assert floor_label(CAPPED) == "floor p25"
+    assert floor_label(PlotMarks(17, 0.5)) == "floor"
+    assert floor_label(ELSEWHERE) == "p25 level at the probe layer (cap acts at layers 18–25)"
+    one = PlotMarks(17, 0.8, "p50", floor_at_probe=False, cap_layers=(20, 20))
+    assert floor_label(one) == "p50 level at the probe layer (cap acts at layer 20)"
+    unknown = PlotMarks(17, 0.8, "p50", floor_at_probe=False)
+    assert floor_label(unknown) == "p50 level at the probe layer (the cap acts at other layers)"
+
+
+def test_floor_label_cannot_smuggle_markup_into_the_plot() -> None:
+    marks = PlotMarks(17, 0.5, '<a href="https://example.org">p25</a>', unit_note="<b>units</b>")
+    figure = token_figure(marks)
+    label = note(figure, "label-floor")
+    assert label is not None
+    assert "<a" not in label["text"] and "&lt;a" in label["text"]
+    assert "<b>" not in figure["layout"]["yaxis"]["title"]["text"]
+
+
+def test_floor_label_leaves_the_margin_when_another_label_is_near() -> None:
+    in_margin = note(token_figure(CAPPED), "label-floor")
+    near_default = note(token_figure(PlotMarks(17, 0.9, "p50")), "label-floor")
+    assert in_margin is not None and near_default is not None
+    assert in_margin["xanchor"] == "left"
+    assert near_default["xanchor"] == "right"
+    elsewhere = note(token_figure(ELSEWHERE), "label-floor")
+    narrow = note(turn_figure(ELSEWHERE), "label-floor")
+    assert elsewhere is not None and narrow is not None
+    assert elsewhere["xanchor"] == "right" and "<br>" not in elsewhere["text"]
+    assert "<br>(" in narrow["text"]
+
+
+@pytest.mark.parametrize("build", FIGURES)
+@pytest.mark.parametrize("marks", [CAPPED, ELSEWHERE, PlotMarks(3)])
+def test_figures_are_plain_json_and_survive_a_round_trip(build: Any, marks: PlotMarks) -> None:
+    figure = build(marks)
+    assert set(figure) == {"data", "layout"}
+    assert json.loads(json.dumps(figure, allow_nan=False)) == figure
+    assert "http" not in json.dumps(figure)
+
+
+def test_token_traces_start_empty_and_can_be_told_apart() -> None:
+    traces = token_figure(CAPPED)["data"]
+    roles = {(t["meta"]["role"], t["meta"]["branch"]) for t in traces}
+    per_branch = {(role, branch) for role in ("raw", "smooth") for branch in BRANCHES}
+    only_capped = {(role, "capped") for role in ("lift", "before", "fired")}
+    assert roles == per_branch | only_capped | {("frame", "")}
+    assert len(traces) == len(roles)
+    for trace in traces:
+        if trace["meta"]["role"] != "frame":
+            assert (trace["x"], trace["y"], trace["customdata"]) == ([], [], [])
+    fired = next(t for t in traces if t["meta"]["role"] == "fired")
+    assert fired["marker"]["symbol"] == "triangle-up"
+
+
+def test_turn_traces_join_measured_points_with_straight_lines_and_invent_none() -> None:
+    traces = turn_figure(CAPPED)["data"]
+    replies = {t["meta"]["branch"]: t for t in traces if t["meta"]["role"] == "reply"}
+    assert set(replies) == set(BRANCHES)
+    for reply in replies.values():
+        assert reply["line"]["shape"] == "linear"
+        assert reply["x"] == []
+    assert replies["uncapped"]["marker"]["symbol"] != replies["capped"]["marker"]["symbol"]
+    assert replies["uncapped"]["line"]["dash"] != replies["capped"]["line"]["dash"]
+
+
+@pytest.mark.parametrize("build", FIGURES)
+def test_the_frame_is_never_seen(build: Any) -> None:
+    frame = next(t for t in build(CAPPED)["data"] if t["meta"]["role"] == "frame")
+    assert frame["opacity"] == 0
+    assert frame["hoverinfo"] == "skip"
+
+
+def test_the_probe_layer_and_unit_are_on_the_axis() -> None:
+    title = token_figure(CAPPED)["layout"]["yaxis"]["title"]["text"]
+    assert "17" in title and "axis units" in title
+
+
+@pytest.mark.parametrize("floor", [math.nan, math.inf, -math.inf])
+def test_a_floor_that_cannot_be_drawn_is_refused(floor: float) -> None:
+    with pytest.raises(ValueError, match="finite"):
+        PlotMarks(17, floor)

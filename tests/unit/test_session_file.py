@@ -1,0 +1,160 @@
+"""Session files, transcripts and exports: what goes in comes out, and what does not belong is refused in one sentence."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from demo.conversation.conversation import Conversation
+from demo.conversation.exports import COLUMNS, tokens_csv
+from demo.conversation.session_file import Recording, dumps, loads, to_json
+from demo.conversation.settings import CAPPED, UNCAPPED
+from demo.conversation.transcripts import parse_transcript
+from demo.plots.marks import PlotMarks
+from demo.utils.errors import UserError
+from tests.helpers.scripted import SETTINGS, ScriptedEngine
+
+MARKS = PlotMarks(17, 0.5, "p25", True, (14, 20), (-0.2, 1.6))
+MAP = {"roles": [["bard", [1.0, 2.0, 3.0], -0.5]], "default": [1.0, 0.0, 0.0], "variance": [], "notes": ["n"]}
+
+
+@pytest.fixture
+def recording() -> Recording:
+    conversation = Conversation()
+    list(conversation.send(ScriptedEngine(), "Hi <b>", replace(SETTINGS, seeds=2)))
+    list(conversation.send(ScriptedEngine(words=("=1+1", "…海")), "Two", replace(SETTINGS, only=CAPPED)))
+    return Recording("tiny", conversation.turns, MARKS, "Title", "Watch", "Be kind.", MAP)
+
+
+def test_a_saved_session_is_the_same_when_opened(recording):
+    again = loads(dumps(recording))
+    assert to_json(again) == to_json(recording)
+    assert again.marks == MARKS and again.map == MAP and again.system_prompt == "Be kind."
+    first = again.turns[0].replies[CAPPED]
+    assert (
+        first.fired == 2 and first.samples[0].text == "Hello there!" and first.tokens[0].probability == 0.75
+    )
+    assert first.place == recording.turns[0].replies[CAPPED].place is not None
+    assert set(again.turns[1].replies) == {CAPPED}
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda d: d.pop("turns"),
+        lambda d: d["turns"][0].pop("user"),
+        lambda d: d["turns"][0]["branches"].clear(),
+        lambda d: d["turns"][0]["branches"][UNCAPPED]["tokens"][0].update(b="1"),
+        lambda d: d["turns"][0]["branches"][UNCAPPED].update(finish="<script>"),
+        lambda d: d["turns"].append(7),
+        lambda d: d["marks"].update(floor=[1]),
+        lambda d: d["marks"].update(default_range=[1]),
+        lambda d: d["map"]["roles"].append(["x", [1, 2], 0]),
+        lambda d: d.update(title=3),
+    ],
+)
+def test_a_damaged_file_is_refused_in_one_sentence(recording, damage):
+    data = to_json(recording)
+    data = json.loads(json.dumps(data))
+    damage(data)
+    with pytest.raises(UserError) as error:
+        loads(json.dumps(data))
+    assert str(error.value).startswith("This session file is damaged") and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"format": "x"}', "[" * 100_000])
+def test_what_is_no_session_file_is_refused(text):
+    with pytest.raises(UserError):
+        loads(text)
+
+
+def test_another_version_is_named(recording):
+    with pytest.raises(UserError, match="version 99"):
+        loads(json.dumps(to_json(recording) | {"version": 99}))
+
+
+@given(st.recursive(st.none() | st.booleans() | st.floats() | st.text(max_size=9), lambda x: st.lists(x) | st.dictionaries(st.text(max_size=9), x), max_leaves=12))  # fmt: skip
+def test_no_json_at_all_raises_anything_but_one_sentence(value):
+    text = json.dumps({"format": "persona-drift-session", "version": 1, "model": "m", "marks": {"probe_layer": 1}, "turns": value})  # fmt: skip
+    for read in (loads, parse_transcript):
+        message = ""
+        try:
+            read(text)
+        except UserError as error:
+            message = str(error)
+        assert "\n" not in message
+
+
+def test_every_token_is_a_row_and_no_cell_is_a_formula(recording):
+    rows = list(csv.DictReader(io.StringIO(tokens_csv(recording))))
+    assert tuple(rows[0]) == COLUMNS
+    expected = sum(
+        len(one.tokens) for turn in recording.turns for r in turn.replies.values() for one in (r, *r.samples)
+    )
+    assert len(rows) == expected
+    assert [row["text"] for row in rows if row["turn"] == "2"][:2] == ["'=1+1", "…海"]
+    capped = [row for row in rows if (row["turn"], row["branch"], row["sample"]) == ("1", CAPPED, "0")]
+    assert [float(row["correction"]) for row in capped[:3]] == [0.5, 0.0, 0.5]
+    assert [row["projection_after"] for row in capped[:2]] == ["0.0", "-0.5"]
+
+
+def test_messages_in_every_shape():
+    plain = [
+        {"role": "system", "content": "S"},
+        {"role": "user", "content": "a"},
+        {"role": "user", "content": [{"type": "text", "text": "b"}]},
+        {"role": "assistant", "content": "c"},
+        {"role": "user", "content": "d"},
+    ]
+    for text in (
+        json.dumps(plain),
+        json.dumps({"messages": plain}),
+        json.dumps({"conversation": plain, "turns": 99}),
+    ):
+        found = parse_transcript(text)
+        assert found.system_prompt == "S" and found.turns == [("a\n\nb", "c")]
+        assert found.user_messages == ("a\n\nb", "d")
+    turn = found.unread_turns()[0]
+    assert (
+        turn.replies[UNCAPPED].text == turn.replies[CAPPED].text == "c"
+        and turn.replies[UNCAPPED].mean is None
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("hello", "not JSON"),
+        ("{}", "No messages"),
+        ("[]", "No messages"),
+        ('[{"role": "assistant", "content": "x"}]', "does not begin with a user"),
+        ('[{"role": "tool", "content": "x"}]', "Message 1 has no role"),
+        ('[{"role": "user", "content": 3}]', "Message 1 holds no text"),
+        ('[{"role": "user", "content": "a"}, {"role": "system", "content": "b"}]', "in the middle"),
+        ('[{"role": "user", "content": [{"type": "image_url"}]}]', "holds no text"),
+    ],
+)
+def test_what_is_no_chat_is_refused(text, words):
+    with pytest.raises(UserError, match=words):
+        parse_transcript(text)
+
+
+def test_the_published_transcripts_are_read(repository: Path):
+    folder = repository.parent / "shared" / "published-transcripts" / "case_studies"
+    files = sorted(folder.glob("*/*.json"))
+    if not files:
+        pytest.skip("the published transcripts are not at hand")
+    for file in files:
+        messages = json.loads(file.read_text())["conversation"]
+        found = parse_transcript(file.read_text())
+        assert 2 * len(found.turns) == len(messages) and found.said_by
+        assert [turn[1] for turn in found.turns] == [
+            m["content"] for m in messages if m["role"] == "assistant"
+        ]

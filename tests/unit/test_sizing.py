@@ -1,0 +1,40 @@
+"""The arithmetic of memory, against the real default model, and the tables in the document against the command."""
+
+from __future__ import annotations
+
+from demo.bench.sizing import BEGIN, DOCUMENT, END, SHAPES, Setup, Shape, lines, main, pairs
+from demo.models.architectures import token_bytes
+from demo.utils.json_files import read_object
+
+
+def shape_of(config) -> Shape:
+    return Shape(
+        config.num_hidden_layers, config.hidden_size, config.num_attention_heads, config.num_key_value_heads,
+        config.hidden_size // config.num_attention_heads, config.intermediate_size, config.vocab_size,
+        config.tie_word_embeddings,
+    )  # fmt: skip
+
+
+def test_parameters_and_cache_of_the_default_model(model):
+    shape = shape_of(model.model.config)
+    counted = sum(parameter.numel() for parameter in model.model.parameters())
+    assert abs(shape.parameters / counted - 1) < 1e-3
+    assert shape.kv_bytes == token_bytes(model.model.config, 2)
+
+
+def test_known_models_have_the_size_in_their_name():
+    shapes = {name: Shape(**shape) for name, shape in read_object(SHAPES, "x")["models"].items()}
+    for name, shape in shapes.items():
+        stated = float(name.split()[-1].removesuffix("B"))
+        assert abs(shape.parameters / 1e9 - stated) < 0.03 * stated, name
+
+
+def test_what_does_not_fit_holds_nobody():
+    shape = Shape(**read_object(SHAPES, "x")["models"]["Llama 3.3 70B"])
+    assert pairs(shape, Setup("", 16, 1, 80)) == 0 < pairs(shape, Setup("", 8, 1, 141))
+
+
+def test_the_document_shows_what_the_command_says(capsys):
+    text = "\n".join(lines(read_object(SHAPES, "x")))
+    assert f"{BEGIN}\n{text}\n{END}" in DOCUMENT.read_text(encoding="utf-8")
+    assert main([]) == 0 and capsys.readouterr().out.strip() == text
