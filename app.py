@@ -79,9 +79,9 @@ def _replay(options: argparse.Namespace) -> int:
 
 
 def _launch(page: Any, options: argparse.Namespace, more: dict[str, Any]) -> None:
-    from demo.page.middleware import guarded
+    from demo.page.middleware import middleware_options
 
-    more |= guarded(password_of(options))
+    more |= middleware_options(password_of(options))
     gc.freeze()  # what is there by now stays: looking through it for garbage would hold all replies up every time
     page.launch(server_name=options.host, server_port=options.port, inbrowser=options.open, **more)
 

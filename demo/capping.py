@@ -47,7 +47,7 @@ def clamp(hidden: Tensor, unit: Tensor, floor: Tensor, exempt: Tensor | None = N
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class AxisReading:
     """What one forward pass showed, float32 raw units.
 
     before, after [B, T]: projection at the probe layer before and after the clamp there (equal when the probe layer
@@ -63,10 +63,10 @@ class Reading:
 
 @dataclass
 class AxisHooks:
-    """Forward hooks that read the projection at the probe layer and clamp at the capped layers.
+    """ForwardPass hooks that read the projection at the probe layer and clamp at the capped layers.
 
     `floors` maps a decoder layer's index to a [B] float32 tensor of raw floors, -inf for rows without a cap at that
-    layer; `pushes` maps a layer's index to [B] float32 multiples of its `direction`, added before the clamp (0 for rows
+    layer; `steering` maps a layer's index to [B] float32 multiples of its `direction`, added before the clamp (0 for rows
     without steering). Set `exempt` ([B, T] bool) before every forward pass; read `reading()` after it. `place` reads more off the
     probe layer: it is given the last column's residual stream [B, D] and returns [B, P].
     """
@@ -75,7 +75,7 @@ class AxisHooks:
     unit: Tensor
     probe_layer: int
     floors: dict[int, Tensor]
-    pushes: dict[int, Push] = field(default_factory=dict)
+    steering: dict[int, LayerSteering] = field(default_factory=dict)
     exempt: Tensor | None = None
     place: Callable[[Tensor], Tensor] | None = None
     _before: Tensor | None = field(default=None, init=False)
@@ -92,7 +92,7 @@ class AxisHooks:
         """Register the hooks for the duration of a `with` block; they are always removed."""
         handles = []
         try:
-            for index in sorted({*self.floors, *self.pushes, self.probe_layer}):
+            for index in sorted({*self.floors, *self.steering, self.probe_layer}):
                 handles.append(self.layers[index].register_forward_hook(self._hook(index)))
             yield self
         finally:
@@ -103,9 +103,9 @@ class AxisHooks:
         """Keep only these rows, in this order, after other rows have left the batch."""
         kept = list(rows)
         self.floors = {index: floor[kept] for index, floor in self.floors.items()}
-        self.pushes = {index: push.select(kept) for index, push in self.pushes.items()}
+        self.steering = {index: push.select(kept) for index, push in self.steering.items()}
 
-    def reading(self) -> Reading:
+    def reading(self) -> AxisReading:
         """Projections and lifts of the last forward pass."""
         if self._before is None or self._after is None:
             raise RuntimeError("no forward pass has run under these hooks")
@@ -113,7 +113,7 @@ class AxisHooks:
         columns = [self._lifts[index].to(device) for index in self.capped_layers]
         lifts = torch.stack(columns, dim=-1) if columns else self._before.new_zeros((*self._before.shape, 0))
         places = self._before.new_zeros((len(self._before), 0)) if self._places is None else self._places
-        return Reading(self._before, self._after, lifts, places)
+        return AxisReading(self._before, self._after, lifts, places)
 
     def columns(self) -> dict[str, Tensor]:
         """The same of a batch with one column, by name, each [B]: before, after, place.0 and so on, lift.L. Of the layers that have run
@@ -132,12 +132,12 @@ class AxisHooks:
 
         Module hooks call it, and so does a forward pass that does not run the model's own modules.
         """
-        if index != self.probe_layer and index not in self.floors and index not in self.pushes:
+        if index != self.probe_layer and index not in self.floors and index not in self.steering:
             return hidden
         unit = self.unit[index].to(hidden.device)
         exempt = None if self.exempt is None else self.exempt.to(hidden.device)
-        if index in self.pushes:
-            hidden = self.pushes[index].apply(hidden, exempt)
+        if index in self.steering:
+            hidden = self.steering[index].apply(hidden, exempt)
         if index in self.floors:
             clamped = clamp(hidden, unit, self.floors[index].to(hidden.device), exempt)
             self._lifts[index] = clamped.lift
@@ -189,7 +189,7 @@ def push(hidden: Tensor, direction: Tensor, alpha: Tensor, exempt: Tensor | None
 
 
 @dataclass(frozen=True, slots=True)
-class Push:
+class LayerSteering:
     """Steering at one decoder layer of a batch: direction [D], alpha [B], as in `push`; alpha 0 for rows without it."""
 
     direction: Tensor
@@ -198,6 +198,6 @@ class Push:
     def apply(self, hidden: Tensor, exempt: Tensor | None) -> Tensor:
         return push(hidden, self.direction.to(hidden.device), self.alpha.to(hidden.device), exempt)
 
-    def select(self, rows: Sequence[int]) -> Push:
+    def select(self, rows: Sequence[int]) -> LayerSteering:
         """The same for these rows only."""
         return replace(self, alpha=self.alpha[list(rows)])

@@ -134,3 +134,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add.add_argument("--probe-layer", type=int, metavar="N", help="where projections are read")
     return parser
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -28,7 +28,7 @@ class Refused(RuntimeError):
         self.status = status
 
 
-class BrowserLike:
+class BrowserClient:
     """One tab. Use as a context manager; leaving it closes every connection, as a closed tab does."""
 
     def __init__(self, address: str, session: str = "", headers: Mapping[str, str] | None = None) -> None:
@@ -41,7 +41,7 @@ class BrowserLike:
             httpx.Client(base_url=address, timeout=timeout, headers=headers, trust_env=False)
         )
 
-    def __enter__(self) -> BrowserLike:
+    def __enter__(self) -> BrowserClient:
         try:
             self._open.enter_context(self.http.stream("GET", f"gradio_api/heartbeat/{self.session}"))
         except BaseException:

@@ -21,10 +21,10 @@ from pathlib import Path
 from threading import Event, Lock
 from typing import Any
 
-from demo.bench.browser_client import BrowserLike, Ops, last, refusals
+from demo.bench.browser_client import BrowserClient, Ops, last, refusals
 from demo.bench.page_load import server
 from demo.bench.pair import MESSAGES
-from demo.utils.resource_usage import Count, Remains
+from demo.utils.resource_usage import Count, ResourceUsage
 
 _TOKENS = {"Max new tokens": 48}
 
@@ -71,7 +71,7 @@ class Seen:
 class Visit:
     """One visitor's stay."""
 
-    tab: BrowserLike
+    tab: BrowserClient
     rng: random.Random
     seen: Seen
 
@@ -162,7 +162,7 @@ def seat(number: int, address: str, seen: Seen, over: Event) -> None:
     while not over.is_set():
         thing = rng.choices(things, weights)[0]
         try:
-            with BrowserLike(address) as tab:
+            with BrowserClient(address) as tab:
                 tab.load()
                 thing(Visit(tab, rng, seen))
         except Exception as error:
@@ -197,7 +197,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as temp:
         flags = ("--pairs", str(options.pairs), "--most-per-minute", "100000")
         with server(flags, {"TMPDIR": temp}) as (address, pid):
-            remains = Remains(address, pid, Path(temp))
+            remains = ResourceUsage(address, pid, Path(temp))
             occupy(options.visitors, address, seen, _WARM_S, lambda: None)  # what is made at first use
             before = remains.settled(_CLOSING_S)
             during: list[Count] = []

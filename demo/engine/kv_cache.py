@@ -14,7 +14,7 @@ from demo.engine.protocol import Intervention
 
 
 @dataclass(slots=True)
-class BranchCache:
+class CachedSequence:
     """What one branch keeps between turns.
 
     ids: the T tokens that were run; keys, values: per layer [heads, T, head_dim]; before: T projections at the probe
@@ -42,7 +42,7 @@ def common_prefix(one: Sequence[int], other: Sequence[int]) -> int:
     return next((index for index in range(limit) if one[index] != other[index]), limit)
 
 
-class BranchStore:
+class PrefixCache:
     """Branch caches under a memory budget: the least recently used are dropped, and rebuilt when needed.
 
     Any branch's cache serves any other whose prompt begins alike under the same intervention: the same system prompt or
@@ -51,19 +51,21 @@ class BranchStore:
 
     def __init__(self, budget_bytes: int) -> None:
         self.budget_bytes = budget_bytes
-        self._entries: OrderedDict[str, BranchCache] = OrderedDict()
+        self._entries: OrderedDict[str, CachedSequence] = OrderedDict()
         self._lock = Lock()
         # Asked for with every update of every page, so it is kept and not summed up over all tensors of all branches.
         self.nbytes = 0
 
-    def get(self, branch: str) -> BranchCache | None:
+    def get(self, branch: str) -> CachedSequence | None:
         with self._lock:
             entry = self._entries.get(branch)
             if entry is not None:
                 self._entries.move_to_end(branch)
             return entry
 
-    def longest(self, branch: str, ids: Sequence[int], under: Intervention) -> tuple[BranchCache | None, int]:
+    def longest(
+        self, branch: str, ids: Sequence[int], under: Intervention
+    ) -> tuple[CachedSequence | None, int]:
         """The cache that holds most of the beginning of `ids`, and how much; the branch's own where others hold no more."""
         with self._lock:
             best, most = None, 0
@@ -77,7 +79,7 @@ class BranchStore:
                 self._entries.move_to_end(found)
             return best, most
 
-    def put(self, branch: str, entry: BranchCache) -> None:
+    def put(self, branch: str, entry: CachedSequence) -> None:
         self.drop(branch)
         with self._lock:
             self._entries[branch] = entry
@@ -112,7 +114,7 @@ def rounded_up(columns: int) -> int:
     return -(-columns // STEP) * STEP
 
 
-class SlotLayer:
+class LayerCache:
     """Keys and values of one decoder layer, [slots, heads, columns, head_dim]; made when the first ones are seen."""
 
     keys: Tensor
@@ -156,11 +158,11 @@ class SlotLayer:
         return other
 
 
-class Slots:
+class KVCache:
     """All layers' slots. Which of them are taken is the caller's business."""
 
     def __init__(self, layers: int) -> None:
-        self.layers = [SlotLayer() for _ in range(layers)]
+        self.layers = [LayerCache() for _ in range(layers)]
         self.slots = self.columns = 0
 
     @property
@@ -169,7 +171,7 @@ class Slots:
 
     @torch.inference_mode()
     def reserve(self, slots: int, columns: int) -> None:
-        """Room for so many slots and columns in all; what is there is kept."""
+        """Capacity for so many slots and columns in all; what is there is kept."""
         self.slots, self.columns = max(self.slots, slots), max(self.columns, rounded_up(columns))
         for layer in self.layers:
             layer.reserve(self.slots, self.columns)
@@ -182,7 +184,7 @@ class Slots:
             layer.fit(self.slots, self.columns)
 
     @torch.inference_mode()
-    def load(self, slot: int, entry: BranchCache, kept: int) -> None:
+    def load(self, slot: int, entry: CachedSequence, kept: int) -> None:
         """Copy the first `kept` tokens of a branch's cache into a slot."""
         for layer, keys, values in zip(self.layers, entry.keys, entry.values, strict=True):
             layer.like(keys, values)

@@ -18,7 +18,7 @@ from transformers import PreTrainedTokenizerBase
 from demo.axis.axis import AssistantAxis
 from demo.capping import AxisHooks, residual_of
 from demo.engine.batch import RowBatch
-from demo.engine.forward.forward_pass import Part, Watch
+from demo.engine.forward.forward_pass import Chunk, Probe
 from demo.engine.protocol import ReadToken, Request, as_coordinates
 from demo.models.chat_template import RenderedChat
 from demo.models.loading import LoadedModel
@@ -81,7 +81,7 @@ class Speller:
 
 
 def read_chat(
-    model: LoadedModel, axis: AssistantAxis, chat: RenderedChat, watch: Watch, request: Request, chunk: int
+    model: LoadedModel, axis: AssistantAxis, chat: RenderedChat, watch: Probe, request: Request, chunk: int
 ) -> Iterator[list[ReadToken]]:
     """Run `chat` once, `chunk` tokens at a time, under the request's intervention; content tokens of each part."""
     batch, speller = RowBatch(model, 1), Speller(model.tokenizer)
@@ -89,7 +89,7 @@ def read_chat(
     projections, start = LayerProjections(model.layers, axis.unit, axis.probe_layer, watch.place), 0
     for ids_read in ids.split(chunk, dim=1):
         tokens, owners = ids_read[0].tolist(), chat.owner[start : start + ids_read.shape[1]]
-        part = Part(0, start, tokens, [owner < 0 for owner in owners], request.cap, request.steer)
+        part = Chunk(0, start, tokens, [owner < 0 for owner in owners], request.cap, request.steer)
         hooks = watch.hooks([part], [1], [part.exempt])
         # Installed for this part only: between two parts the model serves others.
         with hooks.installed(), projections.installed():

@@ -8,12 +8,12 @@ from threading import Event as CancelFlag
 from typing import Any, Generic, TypeVar
 
 from demo.engine.protocol import Event, WaitEvent, ended
-from demo.engine.sequence import Row
+from demo.engine.sequence import TokenSequence
 
 T = TypeVar("T")
 
 
-class Outbox(Generic[T]):
+class ResultQueue(Generic[T]):
     """Carries what the worker made to the one who asked. Putting never waits, so a slow or vanished reader holds up nobody."""
 
     def __init__(self, cancel: CancelFlag) -> None:
@@ -54,11 +54,11 @@ class Outbox(Generic[T]):
         return self._queue.get()
 
 
-class Job(Outbox[Event]):
+class RequestGroup(ResultQueue[Event]):
     """Rows that are answered in step: no row's first token comes before all prompts have been read, and each step gives a token
     of every row."""
 
-    def __init__(self, rows: Sequence[Row], cancel: CancelFlag) -> None:
+    def __init__(self, rows: Sequence[TokenSequence], cancel: CancelFlag) -> None:
         super().__init__(cancel)
         self.rows = list(rows)  # those that have not ended
         self.waiting = list(rows)  # of these, those without a slot
@@ -83,7 +83,7 @@ class Job(Outbox[Event]):
         return sum(row.left for row in self.rows)
 
 
-class Reading(Outbox[Any]):
+class ReadTask(ResultQueue[Any]):
     """A finished chat that is read part by part between the steps of the others."""
 
     def __init__(self, parts: Iterator[Any], cancel: CancelFlag) -> None:

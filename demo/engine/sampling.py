@@ -22,7 +22,7 @@ _CANDIDATES = 256
 
 
 @dataclass(frozen=True, slots=True)
-class Draw:
+class SamplingStep:
     """How one row draws. step: number of the token in its reply, from 0; seen: ids under the repetition penalty; barred: ids
     that cannot be drawn."""
 
@@ -47,7 +47,7 @@ def gumbel(uniform: Tensor) -> Tensor:
 
 
 @torch.inference_mode()
-def draw_rows(logits: Tensor, rows: Sequence[Draw]) -> tuple[list[int], list[float]]:
+def sample_batch(logits: Tensor, rows: Sequence[SamplingStep]) -> tuple[list[int], list[float]]:
     """Every row's next token id, and that token's probability at temperature 1 before penalty and bars.
 
     logits [B, V] of any float dtype, not changed.
@@ -68,7 +68,7 @@ def draw_rows(logits: Tensor, rows: Sequence[Draw]) -> tuple[list[int], list[flo
     return [int(token) for token in both[0]], both[1]
 
 
-def _penalised(logits: Tensor, rows: Sequence[Draw]) -> Tensor:
+def _penalised(logits: Tensor, rows: Sequence[SamplingStep]) -> Tensor:
     """CTRL repetition penalty (Keskar et al. 2019): logits of seen tokens shrink toward unlikely."""
     penalised = [
         (index, row) for index, row in enumerate(rows) if row.sampling.repetition_penalty != 1 and row.seen
@@ -84,7 +84,7 @@ def _penalised(logits: Tensor, rows: Sequence[Draw]) -> Tensor:
     return logits.index_put((lines, ids), changed)
 
 
-def _barred(logits: Tensor, rows: Sequence[Draw]) -> Tensor:
+def _barred(logits: Tensor, rows: Sequence[SamplingStep]) -> Tensor:
     barred = [(index, token) for index, row in enumerate(rows) for token in row.barred]
     if not barred:
         return logits
@@ -92,7 +92,7 @@ def _barred(logits: Tensor, rows: Sequence[Draw]) -> Tensor:
     return logits.index_put((lines, ids), logits.new_tensor(float("-inf")))
 
 
-def _drawn(logits: Tensor, rows: Sequence[Draw], candidates: int = _CANDIDATES) -> Tensor:
+def _drawn(logits: Tensor, rows: Sequence[SamplingStep], candidates: int = _CANDIDATES) -> Tensor:
     """Ids drawn from the nucleus of each row, [B]: the smallest set of most likely tokens whose probabilities reach top-p."""
     device, vocabulary = logits.device, logits.shape[-1]
     scaled = logits / torch.tensor([row.sampling.temperature for row in rows], device=device)[:, None]
@@ -113,4 +113,4 @@ def _drawn(logits: Tensor, rows: Sequence[Draw], candidates: int = _CANDIDATES) 
 
 def draw(logits: Tensor, sampling: Sampling, step: int, seen: Collection[int] = ()) -> int:
     """The next token id of a single row; logits [V]."""
-    return draw_rows(logits[None], [Draw(sampling, step, seen)])[0][0]
+    return sample_batch(logits[None], [SamplingStep(sampling, step, seen)])[0][0]

@@ -12,12 +12,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from threading import Condition, Lock, Thread, main_thread
 
-from demo.engine.forward.forward_pass import Part, PartReading
-from demo.engine.kv_cache import BranchStore, Slots, common_prefix
+from demo.engine.forward.forward_pass import Chunk, ChunkReading
+from demo.engine.kv_cache import KVCache, PrefixCache, common_prefix
 from demo.engine.protocol import Event, Load
-from demo.engine.request_group import Job, Reading
-from demo.engine.sequence import Row, RunningRows
-from demo.utils.errors import UserError, not_a_number, told
+from demo.engine.request_group import ReadTask, RequestGroup
+from demo.engine.sequence import RunningBatch, TokenSequence
+from demo.utils.errors import UserError, explain_failure, nan_error
 
 _PATIENCE = 1.0  # seconds the worker waits for more before its thread ends
 
@@ -32,7 +32,7 @@ _LONG = 4  # chunks: a prompt that is longer takes turns with the others
 
 
 @dataclass(frozen=True, slots=True)
-class Room:
+class Capacity:
     """What the worker may fill. rows: at once; kv_bytes: of KV cache, running and kept; token_bytes: of one token's keys and
     values at all layers; chunk: prompt tokens in one pass; keep: whether anything is kept once a row has ended."""
 
@@ -48,21 +48,21 @@ class Scheduler:
     that come and go; else by whichever reader waits, one at a time, which suits a script."""
 
     def __init__(
-        self, running: RunningRows, slots: Slots, store: BranchStore, room: Room, own_thread: bool
+        self, running: RunningBatch, slots: KVCache, store: PrefixCache, room: Capacity, own_thread: bool
     ) -> None:
         self._running, self._slots, self._store, self._room = running, slots, store, room
         self._own_thread = own_thread
-        self._queue: list[Job] = []  # not yet let in, first come first
-        self._jobs: list[Job] = []
-        self._readings: list[Reading] = []
+        self._queue: list[RequestGroup] = []  # not yet let in, first come first
+        self._jobs: list[RequestGroup] = []
+        self._readings: list[ReadTask] = []
         self._changed = Condition()
         self._at_work = Lock()
         self._thread: Thread | None = None
 
-    def submit(self, work: Job | Reading) -> None:
+    def submit(self, work: RequestGroup | ReadTask) -> None:
         """Have it worked on; its outbox tells how it goes."""
         with self._changed:
-            (self._queue if isinstance(work, Job) else self._readings).append(work)  # type: ignore[arg-type]
+            (self._queue if isinstance(work, RequestGroup) else self._readings).append(work)  # type: ignore[arg-type]
             if not self._own_thread:
                 work.pump = self._pump
             elif self._thread is None:
@@ -101,13 +101,13 @@ class Scheduler:
             finally:
                 self._at_work.release()
 
-    def _abandoned(self) -> list[Job | Reading]:
-        everything: list[Job | Reading] = [*self._queue, *self._jobs, *self._readings]
+    def _abandoned(self) -> list[RequestGroup | ReadTask]:
+        everything: list[RequestGroup | ReadTask] = [*self._queue, *self._jobs, *self._readings]
         return [work for work in everything if work.left or work.cancel.is_set()]
 
     def _let_go(self) -> None:
         for work in self._abandoned():
-            if isinstance(work, Job):
+            if isinstance(work, RequestGroup):
                 self._leave(work, work.rows, [])  # its outbox says the rest
             else:
                 self._end(work)
@@ -145,7 +145,7 @@ class Scheduler:
         except Exception as error:
             # Whatever it was, rows are in an unknown state now; the next ones start clean.
             for job in [*self._queue, *self._jobs]:
-                self._drop(job, told(error))
+                self._drop(job, explain_failure(error))
             self._slots.fit(0, 0)
 
     def _tidy(self) -> None:
@@ -158,14 +158,14 @@ class Scheduler:
             try:
                 part = next(reading.parts, None)
             except Exception as error:
-                reading.fail(told(error))
+                reading.fail(explain_failure(error))
                 part = None
             if part is not None:
                 reading.put([part])
             else:
                 self._end(reading)
 
-    def _end(self, reading: Reading) -> None:
+    def _end(self, reading: ReadTask) -> None:
         reading.end()
         with self._changed:
             self._readings.remove(reading)
@@ -178,7 +178,7 @@ class Scheduler:
         self._running.draw([row for job in decoding for row in job.rows])
         for job in [job for job in decoding if any(row.is_broken for row in job.rows)]:
             decoding.remove(job)
-            self._drop(job, not_a_number())
+            self._drop(job, nan_error())
         for job in decoding:
             stopped = [row for row in job.rows if row.wants_stop]
             self._leave(job, stopped, [row.stop_event() for row in stopped])
@@ -205,7 +205,7 @@ class Scheduler:
         for ahead, job in enumerate(self._queue, start=1):
             job.say_ahead(ahead)
 
-    def _fits(self, job: Job) -> bool:
+    def _fits(self, job: RequestGroup) -> bool:
         """Whether there is room for this job now. Kept caches make room for running rows. Raises UserError when there never is."""
         inside = [row for other in self._jobs for row in other.rows]
         count, columns = len(inside) + len(job.rows), self._running.columns([*inside, *job.rows])
@@ -225,7 +225,7 @@ class Scheduler:
         self._store.set_budget(self._room.kv_bytes - held if self._room.keep else 0)
         return True
 
-    def _leave(self, job: Job, rows: Sequence[Row], events: list[Event]) -> None:
+    def _leave(self, job: RequestGroup, rows: Sequence[TokenSequence], events: list[Event]) -> None:
         """These rows leave; a job without rows is done."""
         for row in list(rows):
             self._running.let_go(row, keep=self._room.keep and row.request.branch not in job.discard)
@@ -237,26 +237,26 @@ class Scheduler:
             job.end()
             self._remove(job)
 
-    def _drop(self, job: Job, error: BaseException) -> None:
+    def _drop(self, job: RequestGroup, error: BaseException) -> None:
         for row in job.rows:
             self._running.let_go(row, keep=False)
         self._remove(job)
         job.fail(error)
 
-    def _remove(self, job: Job) -> None:
+    def _remove(self, job: RequestGroup) -> None:
         with self._changed:
             (self._jobs if job in self._jobs else self._queue).remove(job)
 
     # --- what runs
 
-    def _prompt_parts(self) -> list[tuple[Row, Part]]:
+    def _prompt_parts(self) -> list[tuple[TokenSequence, Chunk]]:
         """Up to a chunk of prompt tokens, first come first served; the rows of one job share evenly."""
         reading = [job for job in self._jobs if not job.decoding]
         if len(reading) > 1 and reading[0].prompt_left > _LONG * self._room.chunk:
             with self._changed:  # behind the others for the next chunk
                 self._jobs.remove(reading[0])
                 self._jobs.append(reading[0])
-        parts: list[tuple[Row, Part]] = []
+        parts: list[tuple[TokenSequence, Chunk]] = []
         left = self._room.chunk
         for job in reading:
             for row in list(job.waiting):
@@ -271,7 +271,7 @@ class Scheduler:
                     left -= len(parts[-1][1].ids)
         return parts
 
-    def _is_being_read(self, row: Row) -> bool:
+    def _is_being_read(self, row: TokenSequence) -> bool:
         """Whether a running row is about to know a good part of this row's prompt."""
         return any(
             other.left
@@ -280,10 +280,10 @@ class Scheduler:
             for other in self._running.rows
         )
 
-    def _took(self, work: Sequence[tuple[Row, Part]], readings: Sequence[PartReading]) -> None:
+    def _took(self, work: Sequence[tuple[TokenSequence, Chunk]], readings: Sequence[ChunkReading]) -> None:
         """A pass is done: tell everyone what it showed."""
         seen = {id(row): reading for (row, _), reading in zip(work, readings, strict=True)}
-        said: list[tuple[Job, list[Event]]] = []
+        said: list[tuple[RequestGroup, list[Event]]] = []
         # All rows first: those that leave make others move, and a row must by then know what is in its slot.
         for job in self._jobs:
             if job.decoding:

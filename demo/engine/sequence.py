@@ -11,10 +11,10 @@ from tokenizers.decoders import DecodeStream
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from demo.engine.forward.forward_pass import Forward, Part, PartReading
-from demo.engine.kv_cache import BranchCache, BranchStore, Slots, common_prefix, rounded_up
+from demo.engine.forward.forward_pass import Chunk, ChunkReading, ForwardPass
+from demo.engine.kv_cache import CachedSequence, KVCache, PrefixCache, common_prefix, rounded_up
 from demo.engine.protocol import PromptEvent, Request, TokenEvent
-from demo.engine.sampling import Draw, draw_rows
+from demo.engine.sampling import SamplingStep, sample_batch
 from demo.models.chat_template import RenderedChat
 
 
@@ -29,7 +29,7 @@ class Vocabulary:
 
 
 @dataclass(eq=False)
-class Row:
+class TokenSequence:
     """A request in the engine. limit: most tokens to generate. `before` holds one projection per token run, axis units;
     `pending` is the token that has been drawn but not yet run; `logits` [V] are those after the last token run.
 
@@ -80,28 +80,28 @@ class Row:
     def pending_is_special(self) -> bool:
         return self.pending in self.vocabulary.special
 
-    def start_after(self, entry: BranchCache, kept: int) -> None:
+    def start_after(self, entry: CachedSequence, kept: int) -> None:
         """The first `kept` prompt tokens come from a cache, with the projections they had."""
         self.reused, self.before = kept, entry.before[:kept]
 
-    def prompt_part(self, most: int) -> Part:
+    def prompt_part(self, most: int) -> Chunk:
         """The next `most` prompt tokens, or as many as are left."""
         start, end = self.ran, min(self.ran + most, len(self.chat.ids))
         exempt = [owner < 0 for owner in self.chat.owner[start:end]]
         last = end == len(self.chat.ids)
         return self._part(self.chat.ids[start:end], exempt, last, True)
 
-    def token_part(self) -> Part:
+    def token_part(self) -> Chunk:
         """The pending token."""
         assert self.pending is not None  # a row is only run with a drawn token
         return self._part([self.pending], [self.pending_is_special], True, False)
 
-    def _part(self, ids: list[int], exempt: list[bool], last: bool, prompt: bool) -> Part:
-        return Part(self.slot, self.ran, ids, exempt, self.request.cap, self.request.steer, last, prompt)
+    def _part(self, ids: list[int], exempt: list[bool], last: bool, prompt: bool) -> Chunk:
+        return Chunk(self.slot, self.ran, ids, exempt, self.request.cap, self.request.steer, last, prompt)
 
-    def draw(self) -> Draw:
+    def draw(self) -> SamplingStep:
         """How the next token is to be drawn."""
-        return Draw(self.request.sampling, len(self.generated), self._seen, self.vocabulary.barred)
+        return SamplingStep(self.request.sampling, len(self.generated), self._seen, self.vocabulary.barred)
 
     def take(self, token: int, probability: float) -> None:
         """The next token has been drawn."""
@@ -115,7 +115,7 @@ class Row:
         mean = sum(values) / len(values) if values else None
         return PromptEvent(self.request.branch, len(self.chat.ids), self.reused, mean)
 
-    def token_event(self, reading: PartReading) -> TokenEvent:
+    def token_event(self, reading: ChunkReading) -> TokenEvent:
         """The pending token has been run."""
         token, position = self.pending, len(self.chat.ids) + len(self.generated)
         assert token is not None
@@ -153,9 +153,9 @@ class Row:
             probability=self._probability,
         )
 
-    def to_cache(self, keys: list[Tensor], values: list[Tensor]) -> BranchCache:
+    def to_cache(self, keys: list[Tensor], values: list[Tensor]) -> CachedSequence:
         ids = (self.chat.ids + self.generated)[: self.ran]
-        return BranchCache(ids, keys, values, list(self.before), self.request.intervention)
+        return CachedSequence(ids, keys, values, list(self.before), self.request.intervention)
 
 
 def said_before(request: Request, chat: RenderedChat) -> dict[int, None]:
@@ -169,18 +169,18 @@ def said_before(request: Request, chat: RenderedChat) -> dict[int, None]:
     )
 
 
-class RunningRows:
+class RunningBatch:
     """Rows with a slot each. One thread at a time."""
 
-    def __init__(self, forward: Forward, store: BranchStore, slots: Slots) -> None:
-        self.rows: list[Row] = []
+    def __init__(self, forward: ForwardPass, store: PrefixCache, slots: KVCache) -> None:
+        self.rows: list[TokenSequence] = []
         self._forward, self._store, self._slots = forward, store, slots
 
-    def columns(self, rows: Sequence[Row]) -> int:
+    def columns(self, rows: Sequence[TokenSequence]) -> int:
         """Columns that a slot needs so that each of these rows and of those that run can reach its end."""
         return max((rounded_up(len(row.chat.ids) + row.limit) for row in [*self.rows, *rows]), default=0)
 
-    def bring_in(self, row: Row) -> None:
+    def bring_in(self, row: TokenSequence) -> None:
         """Give a row a slot, and whatever of its prompt is known already: from its own last turn, from another branch that began
         alike, or from a row that is running now."""
         row.slot = len(self.rows)
@@ -199,7 +199,7 @@ class RunningRows:
             row.start_after(entry, kept)
         self.rows.append(row)
 
-    def _alike(self, row: Row) -> tuple[Row | None, int]:
+    def _alike(self, row: TokenSequence) -> tuple[TokenSequence | None, int]:
         """The running row whose text so far shares most with this row's prompt, under the same intervention."""
         best, most = None, 0
         for other in self.rows:
@@ -210,16 +210,16 @@ class RunningRows:
                     best, most = other, shared
         return best, most
 
-    def draw(self, rows: Sequence[Row]) -> None:
-        """Draw the next token of every row that has logits."""
+    def draw(self, rows: Sequence[TokenSequence]) -> None:
+        """SamplingStep the next token of every row that has logits."""
         ready = [row for row in rows if row.logits is not None]
         if ready:
             logits = torch.stack([row.logits for row in ready if row.logits is not None])
-            drawn = draw_rows(logits, [row.draw() for row in ready])
+            drawn = sample_batch(logits, [row.draw() for row in ready])
             for row, token, probability in zip(ready, *drawn, strict=True):
                 row.take(token, probability)
 
-    def run(self, work: Sequence[tuple[Row, Part]]) -> list[PartReading]:
+    def run(self, work: Sequence[tuple[TokenSequence, Chunk]]) -> list[ChunkReading]:
         """One forward pass; every row whose part ends its text so far then has logits."""
         parts = [part for _, part in work]
         logits, readings = self._forward.run(parts, self._slots)
@@ -229,7 +229,7 @@ class RunningRows:
                 row.logits = next(lines)
         return readings
 
-    def let_go(self, row: Row, *, keep: bool) -> None:
+    def let_go(self, row: TokenSequence, *, keep: bool) -> None:
         """Free the row's slot; keep: its cache goes to the store."""
         if row in self.rows:
             self.rows.remove(row)

@@ -8,14 +8,14 @@ from threading import Event as CancelFlag
 
 from demo.axis.axis import AssistantAxis
 from demo.axis.components import probe_components
-from demo.engine.forward.forward_pass import Watch
-from demo.engine.forward.selection import make_forward
-from demo.engine.kv_cache import BranchStore, Slots
+from demo.engine.forward.forward_pass import Probe
+from demo.engine.forward.selection import choose_forward
+from demo.engine.kv_cache import KVCache, PrefixCache
 from demo.engine.protocol import Events, Load, ReadToken, Request, capped_layers, check_layers, room_left
 from demo.engine.reader import read_chat
-from demo.engine.request_group import Job, Reading
-from demo.engine.scheduler import Room, Scheduler
-from demo.engine.sequence import Row, RunningRows, Vocabulary
+from demo.engine.request_group import ReadTask, RequestGroup
+from demo.engine.scheduler import Capacity, Scheduler
+from demo.engine.sequence import RunningBatch, TokenSequence, Vocabulary
 from demo.models.chat_template import render_chat
 from demo.models.loading import LoadedModel
 
@@ -51,10 +51,10 @@ class TransformersEngine:
         self.model = model
         self.axis = axis
         budget = sys.maxsize if kv_budget is None else kv_budget
-        self.store = BranchStore(budget if keep else 0)
+        self.store = PrefixCache(budget if keep else 0)
         components = probe_components(axis, model.device)
-        watch = Watch(model, axis, None if components is None else components.place)
-        self.forward = make_forward(model, watch, lean)
+        watch = Probe(model, axis, None if components is None else components.place)
+        self.forward = choose_forward(model, watch, lean)
         self._watch = watch
         stops = model.stops
         barred = tuple(sorted(stops)) if fixed_length else ()
@@ -62,10 +62,10 @@ class TransformersEngine:
             model.tokenizer, stops, frozenset(model.tokenizer.all_special_ids), barred
         )
         self._chunk = _PREFILL_CHUNK_CPU if model.device.type == "cpu" else _PREFILL_CHUNK_GPU
-        slots = Slots(len(model.layers))
-        room = Room(rows, budget, model.token_bytes, self._chunk, keep)
+        slots = KVCache(len(model.layers))
+        room = Capacity(rows, budget, model.token_bytes, self._chunk, keep)
         self._scheduler = Scheduler(
-            RunningRows(self.forward, self.store, slots), slots, self.store, room, own_thread
+            RunningBatch(self.forward, self.store, slots), slots, self.store, room, own_thread
         )
 
     @property
@@ -83,9 +83,9 @@ class TransformersEngine:
         check_layers(requests, len(self.model.layers))
         layers = capped_layers(requests)
         rows = [self._row(request, layers) for request in requests]
-        return self._follow(Job(rows, cancel or CancelFlag()))
+        return self._follow(RequestGroup(rows, cancel or CancelFlag()))
 
-    def _follow(self, job: Job) -> Events:
+    def _follow(self, job: RequestGroup) -> Events:
         if not job.rows:
             return
         self._scheduler.submit(job)
@@ -105,9 +105,9 @@ class TransformersEngine:
         check_layers([request], len(self.model.layers))
         flag = cancel or CancelFlag()
         parts = read_chat(self.model, self.axis, chat, self._watch, request, self._chunk)
-        return self._follow_reading(Reading(parts, flag))
+        return self._follow_reading(ReadTask(parts, flag))
 
-    def _follow_reading(self, reading: Reading) -> Iterator[list[ReadToken]]:
+    def _follow_reading(self, reading: ReadTask) -> Iterator[list[ReadToken]]:
         self._scheduler.submit(reading)
         try:
             yield from reading.items()
@@ -119,7 +119,7 @@ class TransformersEngine:
         """Drop the KV caches of these branches."""
         self._scheduler.forget(branches)
 
-    def _row(self, request: Request, layers: tuple[int, ...]) -> Row:
+    def _row(self, request: Request, layers: tuple[int, ...]) -> TokenSequence:
         chat = render_chat(self.model.tokenizer, request.messages)
         limit = min(request.sampling.max_new_tokens, room_left(len(chat.ids), self.model.context))
-        return Row(request, chat, limit, self._vocabulary, layers)
+        return TokenSequence(request, chat, limit, self._vocabulary, layers)

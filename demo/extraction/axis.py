@@ -12,7 +12,7 @@ from torch import Tensor
 from demo.axis.axis import FLOOR_NAMES, AssistantAxis
 from demo.axis.components import Pca, pca
 from demo.axis.gates import gate
-from demo.extraction.layer_table import LayerTable, auc_by_uptake, choose_probe, layer_table
+from demo.extraction.layer_table import LayerTable, auc_by_role_adherence, choose_probe, layer_table
 from demo.extraction.plan import FOLDS, Plan
 from demo.extraction.sweep import Trial
 from demo.extraction.vectors import ALL, Cast, State, Vectors
@@ -86,7 +86,7 @@ def build(state: State, plan: Plan, cast: Cast, vectors: Vectors, run: dict[str,
     return Built(
         AssistantAxis(cast.direction, cast.role_mean, cast.default_mean, floors, manifest, pca=components),
         table,
-        auc_by_uptake(state, plan, probe),
+        auc_by_role_adherence(state, plan, probe),
     )
 
 

@@ -48,7 +48,7 @@ class LikelihoodJudge:
 
     def __init__(self, model: LoadedModel, threshold: float | None = None) -> None:
         self._model = model
-        self.threshold = uptake_threshold() if threshold is None else threshold
+        self.threshold = role_adherence_threshold() if threshold is None else threshold
 
     def scores(self, replies: Sequence[Reply]) -> list[float]:
         full = [reply for reply in replies if reply.tokens]
@@ -61,14 +61,14 @@ class LikelihoodJudge:
         ]
         default = iter(read_texts(self._model, texts))
         return [
-            uptake_score(reply.log_p[:JUDGED], next(default).log_p.tolist())
+            role_adherence_score(reply.log_p[:JUDGED], next(default).log_p.tolist())
             if reply.tokens
             else -float("inf")
             for reply in replies
         ]
 
 
-def uptake_score(own: Sequence[float], default: Sequence[float]) -> float:
+def role_adherence_score(own: Sequence[float], default: Sequence[float]) -> float:
     """Mean of the MARKED largest differences of two sequences of log probabilities, one value a token; -inf for none."""
     differences = sorted((a - b for a, b in zip(own, default, strict=True)), reverse=True)[:MARKED]
     return sum(differences) / len(differences) if differences else -float("inf")
@@ -84,7 +84,7 @@ class NoJudge:
         return [1.0 if reply.tokens else -float("inf") for reply in replies]
 
 
-def uptake_threshold() -> float:
+def role_adherence_threshold() -> float:
     """Score from which a reply counts as role-play, as chosen on the hand-labelled rollouts."""
     file = read_object(ASSETS / "role_adherence_labels.json", "restore it from the repository")
     return float(file["threshold"])

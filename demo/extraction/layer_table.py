@@ -147,7 +147,7 @@ def held_out_auc(
     return torch.stack(wins).mean(0)
 
 
-def auc_by_uptake(state: State, plan: Plan, layer: int) -> list[tuple[float, int, float]]:
+def auc_by_role_adherence(state: State, plan: Plan, layer: int) -> list[tuple[float, int, float]]:
     """How the held-out AUC at `layer` grows with how clearly a role is played: for the upper 100%, 50%, 25% and 10% of role
     rollouts by uptake score, that score, their number on the testing side, and their AUC."""
     held_out = _held_out(state)

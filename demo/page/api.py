@@ -21,7 +21,7 @@ from demo.conversation.turns import Reply, Turn, well_formed
 from demo.engine.protocol import Engine, ReadToken, Request, Sampling
 from demo.models.chat_template import Message
 from demo.page.chat_handlers import plain_reason
-from demo.page.rate_limit import Doorman, address_of
+from demo.page.rate_limit import RateLimiter, address_of
 from demo.utils.errors import UserError
 
 _FAILED = "That failed ({}); try again."
@@ -32,7 +32,7 @@ class Api:
     engine: Engine
     axis: AssistantAxis
     model_name: str
-    doorman: Doorman = field(default_factory=Doorman)
+    rate_limiter: RateLimiter = field(default_factory=RateLimiter)
 
     def info(self) -> dict[str, Any]:
         """Model, probe layer, cap and floors, where each role stands on the axis (axis units), and how busy the engine is."""
@@ -110,7 +110,7 @@ class Api:
         return {"message": token.message, "text": token.text, "projection": after}
 
     def _let_in(self, request: gr.Request | None, *texts: str) -> AbstractContextManager[None]:
-        return self.doorman.turn(address_of(request), sum(map(len, texts)), self.engine.load)
+        return self.rate_limiter.turn(address_of(request), sum(map(len, texts)), self.engine.load)
 
     def _cap(self, on: bool, floor: str, first: int, last: int):
         if not on:

@@ -20,7 +20,7 @@ from demo.conversation.settings import ALL_BRANCHES, BRANCHES, TurnSettings
 from demo.conversation.turns import well_formed
 from demo.engine.protocol import Engine
 from demo.page.persistence import keep_op
-from demo.page.rate_limit import Doorman, address_of
+from demo.page.rate_limit import RateLimiter, address_of
 from demo.page.recordings import figures, meta_of, recorded_ops
 from demo.page.session import Session, Talk
 from demo.page.settings_panel import cap_values, plot_marks, read_settings
@@ -38,13 +38,13 @@ Shown = tuple[Any, Any, Any, Any]  # stage, message box, send button, stop butto
 
 
 @dataclass(frozen=True)
-class Actions:
+class ChatHandlers:
     """Bound to one engine and axis; every method works on the visitor's own Session."""
 
     engine: Engine
     axis: AssistantAxis
     model_name: str
-    doorman: Doorman = field(default_factory=Doorman)
+    rate_limiter: RateLimiter = field(default_factory=RateLimiter)
     tabs: WeakValueDictionary[str, Session] = field(default_factory=WeakValueDictionary)  # by Gradio's hash
 
     @cached_property
@@ -78,19 +78,19 @@ class Actions:
     def send(self, session: Session, text: str, request: gr.Request, *values: Any) -> Iterator[Shown]:
         """Answer one message in all branches, streaming. A refused turn changes nothing and says why."""
         try:
-            with self.let_in(request, text, *values):
+            with self.admit(request, text, *values):
                 yield from self.answer(session, text, values, len(session.talk.conversation.turns))
         except Exception as error:
             yield self.refusal(session, error), gr.skip(), gr.skip(), gr.skip()
 
-    def let_in(self, request: gr.Request, *texts: object) -> AbstractContextManager[None]:
+    def admit(self, request: gr.Request, *texts: object) -> AbstractContextManager[None]:
         """For as long as one turn takes. Raises UserError when it must not start."""
         characters = sum(len(text) for text in texts if isinstance(text, str))
-        return self.doorman.turn(address_of(request), characters, self.engine.load)
+        return self.rate_limiter.turn(address_of(request), characters, self.engine.load)
 
-    def let_file_in(self, request: gr.Request, *texts: object) -> None:
+    def admit_file(self, request: gr.Request, *texts: object) -> None:
         """Texts of files, which stay in memory with the visitor. Raises UserError."""
-        self.doorman.file(address_of(request), sum(len(text) for text in texts if isinstance(text, str)))
+        self.rate_limiter.file(address_of(request), sum(len(text) for text in texts if isinstance(text, str)))
 
     def refusal(self, session: Session, error: Exception) -> str:
         """The stage's value that says why something was not done."""

@@ -12,7 +12,6 @@ from demo.page.middleware import serve
 from demo.utils.errors import UserError
 from demo.utils.json_files import read_object
 
-
 # The second pair is what earlier versions wrote.
 _FILES = ((NAME, "evaluation.md"), ("evidence.json", "evidence.md"))
 

@@ -14,13 +14,13 @@ from demo.axis.gates import gate_banner
 from demo.conversation.scenarios import Scenario
 from demo.engine.protocol import Engine, Sampling
 from demo.page.api import Api, add_api
-from demo.page.chat_handlers import Actions
+from demo.page.chat_handlers import ChatHandlers
 from demo.page.hosting import Limits
-from demo.page.rate_limit import Doorman
+from demo.page.rate_limit import RateLimiter
 from demo.page.session import Session
 from demo.page.settings_panel import Controls, build_controls
 from demo.page.stage.component import plotly_head, stage
-from demo.page.stage_handlers import Asks
+from demo.page.stage_handlers import StageHandlers
 
 TITLE = "Persona drift, live"
 
@@ -70,8 +70,8 @@ def build_page(
 ) -> gr.Blocks:
     """The whole page. status: one line about model and axis; defaults: the sampling settings it opens with; evaluation: markdown
     on whether capping works on this model; limits: what one visitor may ask for."""
-    doorman = Doorman(limits or Limits())
-    actions = Actions(engine, axis, model_name, doorman)
+    rate_limiter = RateLimiter(limits or Limits())
+    actions = ChatHandlers(engine, axis, model_name, rate_limiter)
     with gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=True) as page:
         # A function, not the bound method: Gradio copies what it is given, and would copy the engine with it.
         session = gr.State(Session(), delete_callback=lambda gone: actions.close(gone))
@@ -108,7 +108,7 @@ def build_page(
             gr.Markdown(evaluation)
         started_by = list(zip(buttons, scenarios, strict=True))
         _wire(page, actions, Parts(session, view, message, send, stop, new_chat, controls, started_by))
-        add_api(Api(engine, axis, model_name, doorman), MODEL_QUEUE)
+        add_api(Api(engine, axis, model_name, rate_limiter), MODEL_QUEUE)
     page.queue(max_size=_MOST_QUEUED)
     return page
 
@@ -148,7 +148,7 @@ def launch_options() -> dict[str, Any]:
     }
 
 
-def _wire(page: gr.Blocks, actions: Actions, parts: Parts) -> None:
+def _wire(page: gr.Blocks, actions: ChatHandlers, parts: Parts) -> None:
     quiet: dict[str, Any] = {"show_progress": "hidden"}
     private: dict[str, Any] = {**quiet, "api_visibility": "private"}
     cap = parts.controls.cap_inputs()
@@ -159,7 +159,7 @@ def _wire(page: gr.Blocks, actions: Actions, parts: Parts) -> None:
         "concurrency_id": MODEL_QUEUE,
         "concurrency_limit": None,
     }
-    asks = Asks(actions)
+    asks = StageHandlers(actions)
     everything = [parts.session, *parts.controls.inputs()]
     # The stage's own buttons. Two asked for at once are both answered: what needs the model in its queue, the rest beside it.
     stage: dict[str, Any] = {**private, "trigger_mode": "multiple"}
@@ -194,7 +194,7 @@ def _wire(page: gr.Blocks, actions: Actions, parts: Parts) -> None:
     )
 
 
-def _start(actions: Actions, scenario: Scenario, session: Session, *cap: object):
+def _start(actions: ChatHandlers, scenario: Scenario, session: Session, *cap: object):
     return actions.start(session, scenario, *cap)
 
 

@@ -17,7 +17,7 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from demo.conversation.session_file import MOST_BYTES
-from demo.page.rate_limit import MOST_LOGINS, Knocks, address_of
+from demo.page.rate_limit import MOST_LOGINS, LoginLimiter, address_of
 from demo.space import ON_SPACE
 
 # A session file inside a request is JSON inside JSON: a little larger than the file.
@@ -62,13 +62,13 @@ _DOORS = frozenset(
 _FOLDERS = ("api/", "assets/", "call/", "heartbeat/", "pwa_icon", "run/", "static/", "svelte/")
 
 
-class Guard:
+class PageMiddleware:
     """ASGI middleware around the whole page."""
 
     def __init__(self, app: ASGIApp, framed_by: str = "'self'") -> None:
         """framed_by: the sites that may show the page in a frame, as the policy `frame-ancestors` names them."""
         self._app = app
-        self._knocks = Knocks()
+        self._knocks = LoginLimiter()
         self._headers = {
             "content-security-policy": "; ".join((*_POLICY, f"frame-ancestors {framed_by}")),
             "x-content-type-options": "nosniff",
@@ -127,13 +127,15 @@ def _bounded(receive: Receive) -> Receive:
     return receive_bounded
 
 
-def guarded(password: str | None) -> dict[str, Any]:
+def middleware_options(password: str | None) -> dict[str, Any]:
     """What `Blocks.launch` needs to put the guard in place. password: asked of every visitor; None: no one is asked."""
     on_space = bool(os.environ.get(ON_SPACE))
     # A Space is shown inside the site's own page.
     framed_by = "'self' https://huggingface.co https://*.huggingface.co https://*.hf.space"
     more: dict[str, Any] = {
-        "app_kwargs": {"middleware": [Middleware(Guard, framed_by=framed_by if on_space else "'self'")]}
+        "app_kwargs": {
+            "middleware": [Middleware(PageMiddleware, framed_by=framed_by if on_space else "'self'")]
+        }
     }
     if password is not None:
         more |= {

@@ -28,7 +28,7 @@ def keep_op(talk: Talk, recording: Recording, start: int = 0) -> Op:
     return {"op": "keep", "talk": talk.id, "head": head | follows, "from": start, "turns": turns}
 
 
-def bring_back(session: Session, kept: object, current: object, model_name: str) -> None:
+def restore_chats(session: Session, kept: object, current: object, model_name: str) -> None:
     """Show what a browser has kept: `kept` holds one text per conversation. Raises UserError, and then nothing has changed."""
     if not isinstance(kept, list) or not 1 <= len(kept) <= MOST_TALKS:
         raise UserError("What the browser kept is no list of conversations; start a new chat.")

@@ -31,7 +31,7 @@ _FILE_UNIT = 256 * 1024  # the count keeps an entry for each
 
 
 @dataclass
-class Doorman:
+class RateLimiter:
     """For all visitors of a page, on any thread."""
 
     limits: Limits = field(default_factory=Limits)
@@ -92,7 +92,7 @@ class Doorman:
             )
 
 
-class Knocks:
+class LoginLimiter:
     """Attempts to log in, right and wrong ones: counted as they come, so that a thousand at once are no way around it."""
 
     def __init__(self) -> None:

@@ -18,8 +18,8 @@ from demo.conversation.transcripts import parse_transcript
 from demo.conversation.turns import Turn, well_formed
 from demo.engine.protocol import ReadToken, Request
 from demo.models.chat_template import Message
-from demo.page.chat_handlers import Actions, Shown
-from demo.page.persistence import bring_back, keep_op
+from demo.page.chat_handlers import ChatHandlers, Shown
+from demo.page.persistence import keep_op, restore_chats
 from demo.page.recordings import checked_text, open_shipped, saved, talk_of
 from demo.page.session import Session, Talk
 from demo.page.settings_panel import cap_values, read_settings
@@ -35,8 +35,8 @@ Quick = tuple[Any, Any, Any]  # stage, message box, system prompt
 
 
 @dataclass(frozen=True)
-class Asks:
-    actions: Actions
+class StageHandlers:
+    actions: ChatHandlers
 
     def quick(self, session: Session, event: gr.EventData, request: gr.Request, *values: Any) -> Quick:
         """show, undo, fork, switch, drop, recorded, save, restore: nothing of these needs the model."""
@@ -63,7 +63,7 @@ class Asks:
                     return self._save(session, str(ask.get("kind")), cap), gr.skip(), gr.skip()
                 case "restore":
                     kept = ask.get("talks")
-                    self.actions.let_file_in(request, *(kept if isinstance(kept, list) else ()))
+                    self.actions.admit_file(request, *(kept if isinstance(kept, list) else ()))
                     return self._restore(session, ask, cap)
                 case _:
                     raise UserError("The page asked for something unknown; reload it.")
@@ -79,8 +79,8 @@ class Asks:
         try:
             is_file = ask["do"] == "open"  # which has a limit of its own
             if is_file:
-                self.actions.let_file_in(request, ask.get("text"))
-            with self.actions.let_in(request, *(() if is_file else (ask.get("text"),)), *values):
+                self.actions.admit_file(request, ask.get("text"))
+            with self.actions.admit(request, *(() if is_file else (ask.get("text"),)), *values):
                 yield from self._slow(session, ask, values)
         except Exception as error:
             yield self.actions.refusal(session, error), gr.skip(), *_IDLE
@@ -211,7 +211,7 @@ class Asks:
 
     def _restore(self, session: Session, ask: Op, cap: Any) -> Quick:
         """What the browser kept of an earlier visit, and the message whose reply had not come."""
-        bring_back(session, ask.get("talks"), ask.get("current"), self.actions.model_name)
+        restore_chats(session, ask.get("talks"), ask.get("current"), self.actions.model_name)
         draft = ask.get("draft")
         line = well_formed(draft) if isinstance(draft, str) and draft else session.talk.line_in_box()
         return self.actions.reset(session, cap, {"op": "restored"}), line, session.talk.system_prompt

@@ -23,7 +23,7 @@ class UserError(Exception):
 _MEMORY = ("out of memory", "can't allocate memory", "cannot allocate memory", "not enough memory")
 
 
-def not_a_number() -> UserError:
+def nan_error() -> UserError:
     """The model has given numbers that are none."""
     return UserError(
         "The model's numbers have become NaN or infinite, so this reply cannot go on; the conversation is kept: try a weaker steering "
@@ -31,7 +31,7 @@ def not_a_number() -> UserError:
     )
 
 
-def told(error: BaseException) -> BaseException:
+def explain_failure(error: BaseException) -> BaseException:
     """The same error, or a sentence in its place where one can be said."""
     if isinstance(error, UserError):
         return error

@@ -58,7 +58,7 @@ class Count:
         return {name: count for name, count in more.items() if count > 0}
 
 
-class Remains:
+class ResourceUsage:
     def __init__(self, address: str, pid: int, temp: Path) -> None:
         """temp: the folder in which the server makes its temp files."""
         self._address, self._temp, self._start = address, temp, time.monotonic()

@@ -8,7 +8,7 @@ import gradio as gr
 import pytest
 from playwright.sync_api import expect
 
-from demo.page.chat_handlers import Actions
+from demo.page.chat_handlers import ChatHandlers
 from tests.helpers.browser import chromium_page, one_turn, points, reply, say
 from tests.helpers.hosted import hosted
 from tests.helpers.scripted import PatientEngine
@@ -19,13 +19,13 @@ BOTH = {"uncapped": 1, "capped": 1}
 
 def arriving(monkeypatch: pytest.MonkeyPatch, arrive) -> None:
     """Have `arrive(open)` stand in for what a page first gets; `open` gives it."""
-    real = Actions.open
+    real = ChatHandlers.open
 
-    def opened(self: Actions, session, request: gr.Request, *cap):
+    def opened(self: ChatHandlers, session, request: gr.Request, *cap):
         return arrive(lambda: real(self, session, request, *cap))
 
     opened.__annotations__ = {"request": gr.Request}  # by which Gradio knows to pass it
-    monkeypatch.setattr(Actions, "open", opened)
+    monkeypatch.setattr(ChatHandlers, "open", opened)
 
 
 def once_answered(patient: PatientEngine, seconds: float):
@@ -59,14 +59,14 @@ def test_a_message_that_overtakes_the_first_update_stays(monkeypatch, patient):
 )
 def test_a_first_update_that_is_all_that_arrives_is_enough(monkeypatch, patient):
     """As a browser sees it that got the turn's updates and this one as one."""
-    silent = Actions.answer
+    silent = ChatHandlers.answer
 
     def unheard(self, *args):
         for _stage, *others in silent(self, *args):
             yield gr.skip(), *others
 
     arriving(monkeypatch, once_answered(patient, 0.5))
-    monkeypatch.setattr(Actions, "answer", unheard)
+    monkeypatch.setattr(ChatHandlers, "answer", unheard)
     with hosted(patient) as address, chromium_page(address) as (page, watched):
         with one_turn(page):
             say(page, "Hello")

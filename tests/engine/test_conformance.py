@@ -21,7 +21,7 @@ from demo.axis.files import load_axis
 from demo.conversation.conversation import Conversation
 from demo.conversation.settings import CAPPED, UNCAPPED, TurnSettings, make_cap
 from demo.engine.protocol import Cap, Engine, Event, PromptEvent, Request, Sampling, Steer, TokenEvent
-from demo.engine.sampling import Draw, draw_rows
+from demo.engine.sampling import SamplingStep, sample_batch
 from demo.models.chat_template import Message, render_chat
 from demo.models.default import DEFAULT_MODEL
 from demo.models.loading import LoadedModel
@@ -174,7 +174,7 @@ def test_both_rows_draw_with_the_same_random_numbers(model, axis, engine):
     special, ids = frozenset(model.tokenizer.all_special_ids), list(chat.ids)
     for step, token in enumerate(tokens):
         logits, _ = CappedForward(model, axis, None)(ids, [])
-        drawn, probability = draw_rows(logits[-1:], [Draw(sampling, step, dict.fromkeys(seen))])
+        drawn, probability = sample_batch(logits[-1:], [SamplingStep(sampling, step, dict.fromkeys(seen))])
         assert token == drawn[0]
         assert of(events, "plain")[step].probability == pytest.approx(probability[0], rel=1e-2)
         ids.append(token)

@@ -186,12 +186,12 @@ def test_too_long_a_prompt_is_refused_in_one_sentence(engine, monkeypatch):
 
 def test_a_multi_byte_character_is_never_halved(model, engine):
     """Feed the ids of text with emoji and Chinese through a row's own detokeniser."""
-    from demo.engine.forward.forward_pass import PartReading
-    from demo.engine.sequence import Row, Vocabulary
+    from demo.engine.forward.forward_pass import ChunkReading
+    from demo.engine.sequence import TokenSequence, Vocabulary
 
     text = "é 🙂 中文 👩‍🚀 ok"
     chat = render_chat(model.tokenizer, [{"role": "user", "content": "x"}])
-    row = Row(
+    row = TokenSequence(
         Request("x", ({"role": "user", "content": "x"},), greedy(99)),
         chat,
         99,
@@ -200,7 +200,7 @@ def test_a_multi_byte_character_is_never_halved(model, engine):
     pieces = []
     for token in model.tokenizer(text).input_ids:
         row.pending = token
-        pieces.append(row.token_event(PartReading([0.0], 0.0, {}, None)).text)
+        pieces.append(row.token_event(ChunkReading([0.0], 0.0, {}, None)).text)
     assert "".join(pieces) == text
     assert not any("\ufffd" in piece for piece in pieces)
     assert "" in pieces, "some character needs several tokens, or this shows nothing"

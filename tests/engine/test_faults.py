@@ -19,7 +19,7 @@ from demo.engine.protocol import Sampling, TokenEvent
 from demo.engine.transformers_engine import TransformersEngine
 from demo.models.default import DEFAULT_MODEL
 from demo.models.loading import LoadedModel
-from demo.page.chat_handlers import Actions
+from demo.page.chat_handlers import ChatHandlers
 from demo.page.session import Session
 from demo.utils.errors import UserError
 from tests.helpers.axes import random_axis
@@ -163,7 +163,7 @@ def test_a_full_disk_or_a_read_only_one_while_an_axis_is_saved(tmp_path, monkeyp
 def test_two_tabs_on_one_session_and_a_stop_in_between():
     """A second message while the first is being answered is refused and changes nothing."""
     axis = random_axis(4, 16, 1, (1, 2))
-    actions, session = Actions(ScriptedEngine(), axis, "tiny"), Session()
+    actions, session = ChatHandlers(ScriptedEngine(), axis, "tiny"), Session()
     first = actions.send(session, "Hello", NOBODY, *VALUES)
     next(first)
     refused = list(actions.send(session, "Me too", NOBODY, *VALUES))
@@ -225,7 +225,7 @@ def test_messages_of_every_kind(text, model: LoadedModel):
     """Answered, or refused in one sentence; either way the conversation and the page's JSON are whole."""
     axis = load_axis(DEFAULT_MODEL)
     engine = TransformersEngine(model, axis)
-    actions, session = Actions(engine, axis, "model"), Session()
+    actions, session = ChatHandlers(engine, axis, "model"), Session()
     values = (*VALUES[:-2], *axis.cap_band)
     list(actions.send(session, "Hello", NOBODY, *values))
     updates = [shown[0] for shown in actions.send(session, text, NOBODY, *values)]

@@ -231,8 +231,12 @@ def test_an_oversized_request_is_refused(monkeypatch, url):
 def test_bad_flags_end_with_one_sentence(flags, sentence, capsys, monkeypatch):
     monkeypatch.delenv("PERSONA_DRIFT_ENGINE_KEY", raising=False)
     assert main(flags) == 2
-    told = capsys.readouterr().err
-    assert sentence in told and told.startswith("error: ") and len(told.splitlines()) == 1
+    explain_failure = capsys.readouterr().err
+    assert (
+        sentence in explain_failure
+        and explain_failure.startswith("error: ")
+        and len(explain_failure.splitlines()) == 1
+    )
 
 
 def test_no_engine_there(capsys):

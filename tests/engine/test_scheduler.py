@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from demo.conversation.settings import make_cap
-from demo.engine.kv_cache import SlotLayer, rounded_up
+from demo.engine.kv_cache import LayerCache, rounded_up
 from demo.engine.protocol import PromptEvent, Request, Sampling, TokenEvent, WaitEvent
 from demo.engine.scheduler import _AHEAD
 from demo.engine.transformers_engine import TransformersEngine
@@ -115,7 +115,7 @@ def test_slots_can_be_counted_while_they_are_made_and_made_again_where_memory_en
     class Head:
         shape = (1, 2, 1, 4)
 
-        def __init__(self, layer: SlotLayer, room: bool = True) -> None:
+        def __init__(self, layer: LayerCache, room: bool = True) -> None:
             self.layer, self.room = layer, room
 
         def new_zeros(self, shape: tuple[int, ...]) -> torch.Tensor:
@@ -124,7 +124,7 @@ def test_slots_can_be_counted_while_they_are_made_and_made_again_where_memory_en
                 raise MemoryError
             return torch.zeros(shape)
 
-    layer = SlotLayer()
+    layer = LayerCache()
     layer.reserve(3, 32)
     with pytest.raises(MemoryError):
         layer.like(Head(layer), Head(layer, room=False))

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from demo.axis.components import common_component, pca, subspace_cosine
 from demo.extraction.controls import compare, published_order
-from demo.extraction.judge import RemoteJudge, uptake_score, uptake_threshold
+from demo.extraction.judge import RemoteJudge, role_adherence_score, role_adherence_threshold
 from demo.extraction.judge_agreement import agreement, best_threshold, kappa
 from demo.extraction.layer_table import LayerTable, choose_probe, pairwise_wins
 from demo.extraction.plan import Rollout
@@ -107,7 +107,7 @@ def test_the_common_component_survives_noise_that_hides_it_from_either_half():
 @given(st.lists(st.tuples(FLOATS, FLOATS), max_size=20))
 def test_uptake_is_the_mean_of_the_five_largest_differences(pairs: list[tuple[float, float]]):
     own, default = [a for a, _ in pairs], [b for _, b in pairs]
-    score = uptake_score(own, default)
+    score = role_adherence_score(own, default)
     if not pairs:
         assert score == -float("inf")
         return
@@ -120,7 +120,7 @@ def test_the_stored_threshold_is_the_one_the_labels_give():
     rollouts = file["rollouts"]
     assert len(rollouts) >= 150 and all(len(one["labels"]) == 2 for one in rollouts)
     figures = agreement(rollouts)
-    assert figures["threshold"] == file["threshold"] == uptake_threshold()
+    assert figures["threshold"] == file["threshold"] == role_adherence_threshold()
     assert figures["kappa"] > 0.4 and figures["auc"] > 0.8 and figures["kappa between readers"] > 0.8
 
 

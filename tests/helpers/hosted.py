@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from demo.bench.browser_client import BrowserLike
+from demo.bench.browser_client import BrowserClient
 from demo.conversation.scenarios import load_scenarios
 from demo.engine.protocol import Sampling
 from demo.page.hosting import Limits
 from demo.page.layout import build_page, launch_options
-from demo.page.middleware import guarded
+from demo.page.middleware import middleware_options
 from tests.helpers.axes import random_axis
 
 MODEL_NAME = "a-model-of-the-tests"
@@ -26,7 +26,7 @@ def hosted(engine: Any, limits: Limits | None = None, password: str | None = Non
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    options = launch_options() | guarded(password)
+    options = launch_options() | middleware_options(password)
     page.launch(server_name="127.0.0.1", server_port=port, prevent_thread_lock=True, quiet=True, **options)
     try:
         yield f"http://127.0.0.1:{port}/"
@@ -34,7 +34,7 @@ def hosted(engine: Any, limits: Limits | None = None, password: str | None = Non
         page.close()
 
 
-def turns_shown(tab: BrowserLike) -> list[str]:
+def turns_shown(tab: BrowserClient) -> list[str]:
     """The user's messages on the stage after the page's own way to show it again: switch to where one is."""
     ops = tab.quick(do="switch", talk=0)
     return [turn["user"] for op in ops if op["op"] == "reset" for turn in op["turns"]]

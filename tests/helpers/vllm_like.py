@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from demo.axis.axis import AssistantAxis
 from demo.axis.files import axis_to_bytes
 from demo.engine.vllm.client import Step
-from demo.engine.vllm.recorder import RowPlan
+from demo.engine.vllm.recorder import SequencePlan
 from demo.engine.vllm.worker import AxisWorker
 from tests.helpers.axes import random_axis, with_components
 
@@ -75,7 +75,7 @@ class Runner:
     model: nn.Module
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
-    def run(self, rows: Sequence[tuple[RowPlan, int, Sequence[int]]], padding: int = 0) -> Tensor:
+    def run(self, rows: Sequence[tuple[SequencePlan, int, Sequence[int]]], padding: int = 0) -> Tensor:
         """One forward pass over some tokens of each request, from a position on; padding: rows that nobody asked for."""
         bounds = np.cumsum([0, *(len(ids) for _, _, ids in rows)])
         width = max((start + len(ids) for _, start, ids in rows), default=0)
@@ -114,7 +114,7 @@ class FakeCore:
     axis: AssistantAxis
 
     async def steps(
-        self, ids: list[int], plan: RowPlan, tokens: int, read_cache: bool = True
+        self, ids: list[int], plan: SequencePlan, tokens: int, read_cache: bool = True
     ) -> AsyncIterator[Step]:
         for worker in self.workers:
             worker.model_runner.run([(plan, 0, ids)])

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from demo.bench.browser_client import BrowserLike, last, refusals
+from demo.bench.browser_client import BrowserClient, last, refusals
 from demo.bench.page_load import server
 from demo.models.default import DEFAULT_MODEL
 from demo.models.loading import load_model
@@ -48,7 +48,7 @@ print("all of it worked")
 
 def visit(address: str) -> None:
     """What a visitor does in a while."""
-    with BrowserLike(address) as tab:
+    with BrowserClient(address) as tab:
         tab.load()
         assert not refusals(last(tab.send("Which day comes after Monday?", **{"Max new tokens": 12})))
         assert any(op["op"] == "layers" for op in last(tab.slow(do="layers", turn=0, branch="capped")))

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from gradio_client import Client
 
-from demo.bench.browser_client import BrowserLike, last, refusals
+from demo.bench.browser_client import BrowserClient, last, refusals
 from tests.helpers.hosted import hosted, turns_shown
 from tests.trust import held
 
@@ -19,7 +19,7 @@ SECRET = "xyzzy-nobody-else-may-read-this"
 
 
 def test_one_cannot_see_or_change_what_is_another_s(patient):
-    with hosted(patient) as address, BrowserLike(address) as mine, BrowserLike(address) as other:
+    with hosted(patient) as address, BrowserClient(address) as mine, BrowserClient(address) as other:
         mine.load()
         last(mine.send(SECRET, **{"System prompt": SECRET}))
         seen: list[Any] = [other.load(), other.config]
@@ -51,7 +51,7 @@ def test_one_cannot_see_or_change_what_is_another_s(patient):
 
 def test_one_cannot_stop_another_s_reply(patient):
     patient.go.clear()
-    with hosted(patient) as address, BrowserLike(address) as mine, BrowserLike(address) as other:
+    with hosted(patient) as address, BrowserClient(address) as mine, BrowserClient(address) as other:
         updates = mine.send("a long story")
         next(updates)
         other.stop()
@@ -63,7 +63,7 @@ def test_one_cannot_stop_another_s_reply(patient):
 
 
 def test_no_log_holds_what_was_said(patient, capfd, caplog):
-    with hosted(patient) as address, BrowserLike(address) as tab:
+    with hosted(patient) as address, BrowserClient(address) as tab:
         last(tab.send(SECRET, **{"System prompt": SECRET}))
         patient.fail_after = 1
         last(tab.send(f"fail {SECRET}"))
@@ -107,12 +107,12 @@ def test_no_log_holds_what_was_said(patient, capfd, caplog):
 
 def test_a_closed_tab_gives_its_memory_back_at_once_and_a_broken_heartbeat_ends_no_reply(patient):
     with hosted(patient) as address:
-        with BrowserLike(address) as tab:
+        with BrowserClient(address) as tab:
             tab.load()
             last(tab.send("Hello"))
         _until(lambda: patient.forgotten)
         patient.go.clear()
-        broken = BrowserLike(address)
+        broken = BrowserClient(address)
         with broken.http.stream("GET", f"gradio_api/heartbeat/{broken.session}"):
             broken.load()
             updates = broken.send("a long story")

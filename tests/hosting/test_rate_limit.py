@@ -10,9 +10,9 @@ import gradio as gr
 import pytest
 from gradio_client import Client
 
-from demo.bench.browser_client import BrowserLike, Refused, last, refusals
+from demo.bench.browser_client import BrowserClient, Refused, last, refusals
 from demo.page.hosting import Limits
-from demo.page.rate_limit import Doorman, address_of
+from demo.page.rate_limit import RateLimiter, address_of
 from tests.helpers.hosted import hosted, turns_shown
 from tests.trust import held
 
@@ -21,7 +21,7 @@ GROUP = "hosting"
 
 
 def test_too_many_a_minute_are_refused_with_the_time_to_wait_and_the_chat_stays(patient):
-    with hosted(patient, Limits(per_minute=3)) as address, BrowserLike(address) as tab:
+    with hosted(patient, Limits(per_minute=3)) as address, BrowserClient(address) as tab:
         for number in range(3):
             assert not refusals(last(tab.send(f"message {number}")))
         (said,) = refusals(last(tab.send("one too many")))
@@ -42,7 +42,7 @@ def test_too_many_a_minute_are_refused_with_the_time_to_wait_and_the_chat_stays(
 def test_too_many_at_once_are_refused_until_one_ends(patient):
     patient.go.clear()
     with hosted(patient, Limits(at_once=2)) as address, ThreadPoolExecutor(2) as pool:
-        tabs = [BrowserLike(address) for _ in range(3)]
+        tabs = [BrowserClient(address) for _ in range(3)]
         running = [tab.send("slow") for tab in tabs[:2]]
         for updates in running:
             next(updates)
@@ -58,10 +58,10 @@ def test_too_many_at_once_are_refused_until_one_ends(patient):
 def test_a_place_is_given_back_when_the_visitor_vanishes_in_mid_reply(patient):
     patient.go.clear()
     with hosted(patient, Limits(at_once=1)) as address:
-        with BrowserLike(address) as gone:
+        with BrowserClient(address) as gone:
             next(gone.send("never read"))
         patient.go.set()
-        with BrowserLike(address) as tab:
+        with BrowserClient(address) as tab:
             for _ in range(50):
                 if not refusals(last(tab.send("is there room?"))):
                     break
@@ -70,7 +70,7 @@ def test_a_place_is_given_back_when_the_visitor_vanishes_in_mid_reply(patient):
 
 
 def test_too_long_and_too_full_are_refused(patient):
-    with hosted(patient, Limits(characters=1000, waiting=4)) as address, BrowserLike(address) as tab:
+    with hosted(patient, Limits(characters=1000, waiting=4)) as address, BrowserClient(address) as tab:
         (said,) = refusals(last(tab.send("a" * 1001)))
         assert "no more than 1,000" in said
         (said,) = refusals(last(tab.send("a", **{"System prompt": "b" * 1000})))
@@ -91,7 +91,7 @@ def test_what_nobody_foresaw_at_the_door_is_one_sentence_and_the_chat_stays(pati
     def broken(engine: object) -> None:
         raise ValueError("what the visitor said")
 
-    with hosted(patient) as address, BrowserLike(address) as tab:
+    with hosted(patient) as address, BrowserClient(address) as tab:
         last(tab.send("Hello"))
         with monkeypatch.context() as patch:
             patch.setattr(type(patient), "load", property(broken))
@@ -102,7 +102,7 @@ def test_what_nobody_foresaw_at_the_door_is_one_sentence_and_the_chat_stays(pati
 
 
 def test_files_that_stay_in_memory_are_counted(patient):
-    with hosted(patient, Limits(file_mib_per_hour=1)) as address, BrowserLike(address) as tab:
+    with hosted(patient, Limits(file_mib_per_hour=1)) as address, BrowserClient(address) as tab:
         last(tab.send("Hello"))
         file = next(op["text"] for op in tab.quick(do="save", kind="json") if op["op"] == "download")
         file = file.rstrip() + " " * 400_000
@@ -140,11 +140,11 @@ def test_an_address_can_only_be_told_by_the_space_s_own_proxy(monkeypatch, forwa
 
 
 def test_the_doorman_forgets_who_is_not_inside(patient):
-    doorman = Doorman(Limits(per_minute=10_000))
+    rate_limiter = RateLimiter(Limits(per_minute=10_000))
     for number in range(500):
-        with doorman.turn(f"10.0.{number // 256}.{number % 256}", 1, patient.load):
-            assert len(doorman._inside) == 1
-    assert not doorman._inside
+        with rate_limiter.turn(f"10.0.{number // 256}.{number % 256}", 1, patient.load):
+            assert len(rate_limiter._inside) == 1
+    assert not rate_limiter._inside
 
 
 def test_settings_out_of_range_are_one_sentence_each(patient):
@@ -160,7 +160,7 @@ def test_settings_out_of_range_are_one_sentence_each(patient):
         "Speak to": ("nobody", 5),
     }
     count = 0
-    with hosted(patient) as address, BrowserLike(address) as tab:
+    with hosted(patient) as address, BrowserClient(address) as tab:
         for label, values in wrong.items():
             for value in values:
                 if value == float("inf"):

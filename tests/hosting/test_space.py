@@ -21,7 +21,7 @@ import pytest
 from huggingface_hub import SpaceCard
 from packaging.requirements import Requirement
 
-from demo.bench.browser_client import BrowserLike, last, refusals
+from demo.bench.browser_client import BrowserClient, last, refusals
 from demo.engine import options as engine_options
 from demo.models.default import DEFAULT_MODEL
 from demo.models.loading import load_model
@@ -127,7 +127,7 @@ def test_the_folder_alone_runs_on_two_cores_and_sixteen_gigabytes():
             try:
                 address = f"http://127.0.0.1:{port}/"
                 _await(process, address)
-                with BrowserLike(address) as tab:
+                with BrowserClient(address) as tab:
                     start = time.monotonic()
                     assert not refusals(
                         last(tab.send("Which day comes after Monday?", **{"Max new tokens": 24}))

@@ -33,14 +33,14 @@ from demo.engine.protocol import TokenEvent
 from demo.engine.remote.codec import event_from, event_json, request_from, request_json
 from demo.models.default import DEFAULT_MODEL
 from demo.page.api import _conversation
-from demo.page.chat_handlers import Actions
+from demo.page.chat_handlers import ChatHandlers
 from demo.page.hosting import Limits
-from demo.page.persistence import bring_back, keep_op
-from demo.page.rate_limit import Doorman
+from demo.page.persistence import keep_op, restore_chats
+from demo.page.rate_limit import RateLimiter
 from demo.page.recordings import ENDING, FOLDER, checked_text, saved, talk_of
 from demo.page.session import Session
 from demo.page.settings_panel import plot_marks, read_settings
-from demo.page.stage_handlers import Asks
+from demo.page.stage_handlers import StageHandlers
 from demo.utils.errors import UserError
 from demo.utils.paths import AXES
 from tests.helpers.axes import random_axis, with_components
@@ -252,7 +252,7 @@ def test_requests_of_the_stage(monkeypatch):
     monkeypatch.setattr("demo.page.chat_handlers.plain_reason", only_foreseen)
     watch, axis = Watch("requests of the stage"), random_axis(4, 16, 1, (1, 2))
     asks, settings = (
-        Asks(Actions(ScriptedEngine(), axis, "tiny", Doorman(Limits(per_minute=10**9)))),
+        StageHandlers(ChatHandlers(ScriptedEngine(), axis, "tiny", RateLimiter(Limits(per_minute=10**9)))),
         ("", 0.3, 0.9, 1.1, 8, 0, 1, "All", False, 1, 1.0, True, "p25", 1, 2),
     )
     names = (
@@ -314,7 +314,7 @@ def test_what_a_browser_kept(small):
 
         def restore(texts: Any = texts, current: Any = current, model: str = model) -> None:
             session = Session()
-            bring_back(session, texts, current, model)
+            restore_chats(session, texts, current, model)
             assert session.talk.conversation.turns or session.talk.line_in_box() is not None
             op = keep_op(session.talk, loads(texts[0]))
             assert session.overview()["ids"] and json.dumps(op)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from demo.engine.protocol import Sampling
-from demo.engine.sampling import Draw, _penalised, draw, draw_rows, uniform_noise
+from demo.engine.sampling import SamplingStep, _penalised, draw, sample_batch, uniform_noise
 
 
 def reference_distribution(logits: torch.Tensor, temperature: float, top_p: float) -> torch.Tensor:
@@ -60,7 +60,10 @@ def test_rows_with_the_same_seed_agree_unless_their_distributions_differ_much():
 
 def test_penalty_moves_seen_tokens_toward_unlikely():
     logits = torch.tensor([[2.0, -2.0, 1.0], [2.0, -2.0, 1.0]])
-    rows = [Draw(Sampling(repetition_penalty=2.0), 0, {0, 1}), Draw(Sampling(repetition_penalty=1.0), 0, {0})]
+    rows = [
+        SamplingStep(Sampling(repetition_penalty=2.0), 0, {0, 1}),
+        SamplingStep(Sampling(repetition_penalty=1.0), 0, {0}),
+    ]
     assert _penalised(logits, rows).tolist() == [[1.0, -4.0, 1.0], [2.0, -2.0, 1.0]]
     assert logits[0].tolist() == [2.0, -2.0, 1.0], "the logits themselves are also read"
     assert _penalised(logits, rows[1:]) is logits
@@ -72,14 +75,14 @@ def test_what_a_row_draws_depends_on_no_other_row():
     logits[3] /= 30  # so flat that its nucleus reaches past the candidates
     samplings = [Sampling(0), Sampling(0.7), Sampling(1.2, 0.5), Sampling(1.0, 0.99), Sampling(0, repetition_penalty=1.5),
                  Sampling(0.3)]  # fmt: skip
-    rows = [Draw(s, 7, range(index * 50), [3, 5]) for index, s in enumerate(samplings)]
-    tokens, probabilities = draw_rows(logits, rows)
+    rows = [SamplingStep(s, 7, range(index * 50), [3, 5]) for index, s in enumerate(samplings)]
+    tokens, probabilities = sample_batch(logits, rows)
     for index, row in enumerate(rows):
-        assert draw_rows(logits[index, None], [row]) == (
+        assert sample_batch(logits[index, None], [row]) == (
             [tokens[index]],
             [pytest.approx(probabilities[index])],
         )
     expected = torch.softmax(logits, -1)
     assert probabilities == pytest.approx([float(expected[i, t]) for i, t in enumerate(tokens)], rel=1e-4)
-    barred = [Draw(Sampling(0), 0, (), logits[0].topk(3).indices.tolist())]
-    assert draw_rows(logits[:1], barred)[0] == [int(logits[0].topk(4).indices[3])]
+    barred = [SamplingStep(Sampling(0), 0, (), logits[0].topk(3).indices.tolist())]
+    assert sample_batch(logits[:1], barred)[0] == [int(logits[0].topk(4).indices[3])]

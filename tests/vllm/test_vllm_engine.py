@@ -83,10 +83,11 @@ def test_a_crowd_beyond_the_rows_waits_and_is_told(engine):
         return list(engine.stream(requests))
 
     with ThreadPoolExecutor(20) as pool:
-        told = list(pool.map(one, range(20)))
-    assert any(isinstance(e, WaitEvent) for events in told for e in events)
+        explain_failure = list(pool.map(one, range(20)))
+    assert any(isinstance(e, WaitEvent) for events in explain_failure for e in events)
     assert all(
-        sum(isinstance(e, TokenEvent) and e.finish_reason is not None for e in events) == 2 for events in told
+        sum(isinstance(e, TokenEvent) and e.finish_reason is not None for e in events) == 2
+        for events in explain_failure
     )
     time.sleep(0.3)
     assert engine.load.running == engine.load.waiting == 0

@@ -16,9 +16,9 @@ import demo.engine.vllm.worker as worker_module
 from demo.capping import clamp
 from demo.engine.protocol import Sampling
 from demo.engine.vllm.options import VllmOptions, engine_arguments
-from demo.engine.vllm.recorder import Recorder, RowPlan, merged
+from demo.engine.vllm.recorder import Recorder, SequencePlan, merged
 from demo.engine.vllm.request import decode
-from demo.engine.vllm.self_test import check_cap
+from demo.engine.vllm.self_test import run_self_test
 from demo.engine.vllm.worker import find_trunk, residual, with_residual
 from demo.utils.errors import UserError
 from tests.helpers.vllm_like import BAND, HIDDEN, LAYERS, PROBE, FakeCore, Model, Worker, tiny_axis
@@ -31,13 +31,13 @@ def one_stage(monkeypatch):
     monkeypatch.setattr("demo.engine.vllm.worker._make_room_between_stages", lambda runner: None)
 
 
-def plan(name: str, prompt: int, floors: dict[int, float] | None = None, **more) -> RowPlan:
+def plan(name: str, prompt: int, floors: dict[int, float] | None = None, **more) -> SequencePlan:
     floors = floors or {}
     exempt = bytes(n % 3 == 0 for n in range(prompt))
-    return RowPlan(name, exempt, Sampling(), tuple(floors), tuple(floors.values()), **more)
+    return SequencePlan(name, exempt, Sampling(), tuple(floors), tuple(floors.values()), **more)
 
 
-def told(worker: Worker) -> dict[tuple[str, int], dict[str, np.ndarray]]:
+def explain_failure(worker: Worker) -> dict[tuple[str, int], dict[str, np.ndarray]]:
     records, _ = worker.axis_drain()
     return {(id_, start): decode(columns) for id_, start, columns in records}
 
@@ -70,14 +70,14 @@ def test_replacing_the_stream_replaces_it_and_nothing_else(tokens, seed, pair):
 
 
 def test_every_request_gets_its_own_floors_and_numbers():
-    """Three requests in one pass, one of them decoding: each is clamped as if alone, and told what the clamp did."""
+    """Three requests in one pass, one of them decoding: each is clamped as if alone, and explain_failure what the clamp did."""
     axis = tiny_axis()
     worker, plain = Worker(Model(), axis, SPECIAL), Model()
     high = {layer: float(axis.floors["p75"][layer]) + 5 for layer in range(BAND[0], BAND[1] + 1)}
     rows = [(plan("a", 4), 0, [11, 12, 13, 14]), (plan("b", 5, {2: high[2]}), 0, [21, 22, 23, 24, 25])]
     rows.append((plan("c", 3, {2: high[2], 3: high[3]}), 3, [31]))
     worker.model_runner.run(rows, padding=2)
-    seen = told(worker)
+    seen = explain_failure(worker)
     assert set(seen) == {("a", 0), ("b", 0), ("c", 3)}
     assert set(seen["a", 0]) == {"before"}, "of prompt tokens one number is needed"
     raw = stream_after(plain, [11, 12, 13, 14], PROBE) @ axis.unit[PROBE]
@@ -97,7 +97,7 @@ def test_template_tokens_are_exempt_in_prompts_and_replies():
     worker.model_runner.run(
         [(prompt, 0, [1, 2, 3]), (plan("b", 2, floors), 2, [7]), (plan("c", 2, floors), 2, [8])]
     )
-    seen = told(worker)
+    seen = explain_failure(worker)
     assert (seen["a", 0]["lift.2"] > 0).tolist() == [False, True, True]
     assert seen["b", 2]["lift.2"] == [0.0] and seen["c", 2]["lift.2"] > 0
 
@@ -107,7 +107,7 @@ def test_a_request_that_is_run_again_after_it_was_put_off_is_exempt_alike():
     axis = tiny_axis()
     worker, floors = Worker(Model(), axis, SPECIAL), {2: 1e3}
     worker.model_runner.run([(plan("a", 3, floors), 0, [1, 2, 3, 7, 9])])
-    assert (told(worker)["a", 0]["lift.2"] > 0).tolist() == [False, True, True, False, True]
+    assert (explain_failure(worker)["a", 0]["lift.2"] > 0).tolist() == [False, True, True, False, True]
 
 
 def test_a_floor_out_of_reach_leaves_the_model_bit_for_bit():
@@ -128,8 +128,8 @@ def test_plans_travel_as_plain_values():
     sent = plan("a", 4, {2: -1.5, 3: 2.5}, steer=(3, 0.5), said=(1, 2), barred=(0,), every_layer=True)
     args = json.loads(json.dumps(sent.to_args(), default=lambda raw: list(raw)))
     args["persona_drift"]["exempt"] = bytes(args["persona_drift"]["exempt"])
-    assert RowPlan.from_args(args) == sent
-    assert RowPlan.from_args(None) is RowPlan.from_args({"other": 1}) is None
+    assert SequencePlan.from_args(args) == sent
+    assert SequencePlan.from_args(None) is SequencePlan.from_args({"other": 1}) is None
 
 
 def test_ranks_with_a_part_each_are_put_together():
@@ -156,20 +156,20 @@ def core(model, *workers: Worker) -> FakeCore:
 
 def refusal(core: FakeCore) -> str:
     with pytest.raises(UserError) as error:
-        asyncio.run(check_cap(core))
+        asyncio.run(run_self_test(core))
     return str(error.value)
 
 
 def test_the_check_passes_where_the_cap_acts(model):
-    asyncio.run(check_cap(core(model)))
-    asyncio.run(check_cap(core(model, Worker(Model(), tiny_axis()), Worker(Model(), tiny_axis()))))
+    asyncio.run(run_self_test(core(model)))
+    asyncio.run(run_self_test(core(model, Worker(Model(), tiny_axis()), Worker(Model(), tiny_axis()))))
 
 
 def test_hooks_that_are_skipped_are_found(model):
     """As a graph replay skips them."""
     worker = Worker(Model(), tiny_axis())
     worker.model_runner.model.layers[BAND[0]]._forward_hooks.clear()
-    assert "are not told about" in refusal(core(model, worker))
+    assert "are not explain_failure about" in refusal(core(model, worker))
 
 
 def test_summands_that_mean_something_else_are_found(model):
@@ -203,7 +203,7 @@ def test_the_band_may_begin_where_a_process_ends(model, monkeypatch):
             noted(self, name, layer, hidden)
 
     monkeypatch.setattr(Recorder, "note", note)
-    asyncio.run(check_cap(core(model, worker)))
+    asyncio.run(run_self_test(core(model, worker)))
 
 
 def test_a_clamp_that_acts_twice_is_found(model):

@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 
 from demo.axis.axis import AssistantAxis
-from demo.capping import AxisHooks, Push
-from demo.engine.kv_cache import Slots
+from demo.capping import AxisHooks, LayerSteering
+from demo.engine.kv_cache import KVCache
 from demo.engine.protocol import Cap, Coordinates, Steer, as_coordinates
 from demo.models.loading import LoadedModel
 
 
 @dataclass(slots=True)
-class Part:
+class Chunk:
     """What one row runs in a pass: `ids` after the `start` tokens that its slot holds.
 
     exempt: per token, whether the clamp leaves it alone; last: whether the logits after the last token are wanted; prompt: whether
@@ -43,7 +43,7 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
-class PartReading:
+class ChunkReading:
     """What a pass showed of one part, axis units. before: projection at the probe layer of each of its tokens; of its last
     token: after the clamp, what each layer of its cap added, and its place on the persona map."""
 
@@ -53,18 +53,18 @@ class PartReading:
     coordinates: Coordinates | None
 
 
-class Forward(Protocol):
+class ForwardPass(Protocol):
     """Runs parts through the model. Whatever the way, a row's numbers do not depend on the other rows' content."""
 
     name: str
 
-    def run(self, parts: Sequence[Part], slots: Slots) -> tuple[Tensor, list[PartReading]]:
+    def run(self, parts: Sequence[Chunk], slots: KVCache) -> tuple[Tensor, list[ChunkReading]]:
         """Logits [P, V] of the parts with `last`, in order, and what was seen of every part. The slots then hold the
         parts' tokens."""
         ...
 
 
-class Watch:
+class Probe:
     """Makes the hooks of a pass from what its parts ask for, and axis units from what they saw."""
 
     def __init__(
@@ -76,23 +76,23 @@ class Watch:
         self._unit = axis.unit.to(model.device)
 
     def hooks(
-        self, parts: Sequence[Part], repeat: Sequence[int], exempt: Sequence[Sequence[bool]]
+        self, parts: Sequence[Chunk], repeat: Sequence[int], exempt: Sequence[Sequence[bool]]
     ) -> AxisHooks:
         """Hooks for a batch [B, T] in which part p fills `repeat[p]` rows; exempt [B, T]."""
         floors = {
             layer: torch.tensor(_spread((part.floors.get(layer, float("-inf")) for part in parts), repeat))
             for layer in sorted({layer for part in parts for layer in part.floors})
         }
-        pushes = {}
+        steering = {}
         for layer in {part.steer.layer for part in parts if part.steer}:
             alphas = (p.steer.alpha if p.steer and p.steer.layer == layer else 0.0 for p in parts)
-            pushes[layer] = Push(self.axis.direction[layer], torch.tensor(_spread(alphas, repeat)))
+            steering[layer] = LayerSteering(self.axis.direction[layer], torch.tensor(_spread(alphas, repeat)))
         probe = self.axis.probe_layer
-        hooks = AxisHooks(self._layers, self._unit, probe, floors, pushes, place=self.place)
+        hooks = AxisHooks(self._layers, self._unit, probe, floors, steering, place=self.place)
         hooks.exempt = torch.tensor(exempt)
         return hooks
 
-    def readings(self, hooks: AxisHooks, parts: Sequence[Part]) -> list[PartReading]:
+    def readings(self, hooks: AxisHooks, parts: Sequence[Chunk]) -> list[ChunkReading]:
         """Per part, from hooks whose [B, T] holds the parts' tokens one after the other."""
         reading, axis, probe = hooks.reading(), self.axis, self.axis.probe_layer
         layers = list(hooks.capped_layers)
@@ -108,7 +108,7 @@ class Watch:
         every = len(reading.places) == len(before)  # a place of each token, or of the last ones only
         places = (reading.places[last] if every else reading.places).tolist()
         return [
-            PartReading(
+            ChunkReading(
                 before[end - len(part.ids) : end],
                 after[index],
                 {

@@ -2,7 +2,7 @@
 
 Same weights, same formulas as transformers' modules, but one product for queries, keys and values, one for gate and up,
 tokens of all rows one after the other with no padding, attention by groups of heads with no repeated keys, and masks made once a pass.
-`forward.make_forward` gives it only for models that it knows and whose logits it reproduces.
+`forward.choose_forward` gives it only for models that it knows and whose logits it reproduces.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from demo.engine.forward.forward_pass import Part, PartReading, Watch
+from demo.engine.forward.forward_pass import Chunk, ChunkReading, Probe
 from demo.engine.forward.products import Product, Products
-from demo.engine.kv_cache import SlotLayer, Slots, rounded_up, visible
+from demo.engine.kv_cache import KVCache, LayerCache, rounded_up, visible
 from demo.models.loading import LoadedModel
 
 # Attention of fewer queries than this is summed in another order: the last few tokens of a prompt would get other bits than the same
@@ -71,14 +71,14 @@ class Layout:
     single_slots: Tensor
     mask: Tensor
     columns: int
-    longer: list[tuple[Part, int, Tensor]]
+    longer: list[tuple[Chunk, int, Tensor]]
     whole: bool
 
 
-class LeanForward:
-    """See `passes.Forward`."""
+class FusedForward:
+    """See `passes.ForwardPass`."""
 
-    def __init__(self, model: LoadedModel, watch: Watch) -> None:
+    def __init__(self, model: LoadedModel, watch: Probe) -> None:
         text: Any = model.model.model
         config = model.model.config
         self._watch = watch
@@ -97,14 +97,14 @@ class LeanForward:
         head: nn.Linear = model.model.get_output_embeddings()
         self._head, self._vocabulary = products(head.weight, head.bias), head.out_features
 
-    def watched_by(self, watch: Watch) -> LeanForward:
+    def watched_by(self, watch: Probe) -> FusedForward:
         """The same weights, read and clamped along another axis."""
         other = copy(self)
         other._watch = watch
         return other
 
     @torch.inference_mode()
-    def run(self, parts: Sequence[Part], slots: Slots) -> tuple[Tensor, list[PartReading]]:
+    def run(self, parts: Sequence[Chunk], slots: KVCache) -> tuple[Tensor, list[ChunkReading]]:
         counts = [len(part.ids) for part in parts]
         hooks = self._watch.hooks(parts, counts, [[e] for part in parts for e in part.exempt])
         layout = _layout(parts)
@@ -121,7 +121,7 @@ class LeanForward:
         return logits, self._watch.readings(hooks, parts)
 
     def _attend(
-        self, block: Block, cache: SlotLayer, x: Tensor, cos: Tensor, sin: Tensor, at: Layout
+        self, block: Block, cache: LayerCache, x: Tensor, cos: Tensor, sin: Tensor, at: Layout
     ) -> Tensor:
         """What attention gives for x [N, D], before the output product: [N, heads * head_dim]."""
         states = block.query_key_value(block.before_attention(x)).view(len(x), -1, self._size)
@@ -154,7 +154,7 @@ class LeanForward:
             found[first : first + len(part.ids)] = seen[0].transpose(0, 1)[: len(part.ids)]
         return found.flatten(1)
 
-    def _attend_single(self, cache: SlotLayer, query: Tensor, at: Layout) -> Tensor:
+    def _attend_single(self, cache: LayerCache, query: Tensor, at: Layout) -> Tensor:
         """Attention of one token of each slot [slots, heads, head_dim]: heads that share keys are queries of one head, so that no
         key is repeated."""
         groups = query.view(len(query), self._kv_heads, -1, self._size)
@@ -170,7 +170,7 @@ class LeanForward:
         return seen[:, :, :count].reshape(query.shape)
 
 
-def _layout(parts: Sequence[Part]) -> Layout:
+def _layout(parts: Sequence[Chunk]) -> Layout:
     slots = [part.slot for part in parts for _ in part.ids]
     positions = [place for part in parts for place in range(part.start, part.end)]
     firsts = itertools.accumulate((len(part.ids) for part in parts), initial=0)
@@ -193,7 +193,7 @@ def _layout(parts: Sequence[Part]) -> Layout:
     )
 
 
-def _causal(part: Part) -> Tensor:
+def _causal(part: Chunk) -> Tensor:
     """[tokens, columns] bool: each token sees what came before it, and itself. The last token stands for those that are missing in
     a very short part."""
     columns = torch.arange(rounded_up(part.end))
@@ -234,7 +234,7 @@ def _joined(modules: Sequence[nn.Linear], products: Products) -> Product:
 
 
 def fits(model: LoadedModel) -> bool:
-    """Whether the model is built of the blocks that `LeanForward` computes, on a CPU."""
+    """Whether the model is built of the blocks that `FusedForward` computes, on a CPU."""
     config = model.model.config
     return (
         model.device.type == "cpu"

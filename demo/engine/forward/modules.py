@@ -9,15 +9,15 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
 
-from demo.engine.forward.forward_pass import Part, PartReading, Watch
-from demo.engine.kv_cache import SlotLayer, Slots, rounded_up, visible
+from demo.engine.forward.forward_pass import Chunk, ChunkReading, Probe
+from demo.engine.kv_cache import KVCache, LayerCache, rounded_up, visible
 from demo.models.loading import LoadedModel
 
 
 class _Places:
     """Where the tokens of one call lie, made once for all layers: on a GPU each of these takes a transfer."""
 
-    def __init__(self, parts: Sequence[Part], columns: int, device: torch.device) -> None:
+    def __init__(self, parts: Sequence[Chunk], columns: int, device: torch.device) -> None:
         self.parts, self.columns = parts, columns
         self.slots = torch.tensor([part.slot for part in parts], device=device)
         self.starts = torch.tensor([part.start for part in parts], device=device)
@@ -30,7 +30,7 @@ class _Window(CacheLayerMixin):
 
     is_sliding = False
 
-    def __init__(self, cache: SlotLayer, at: _Places) -> None:
+    def __init__(self, cache: LayerCache, at: _Places) -> None:
         super().__init__()
         self._cache, self._at, self._first = cache, at, at.parts[0]
         self.is_initialized = True
@@ -61,20 +61,20 @@ class _Window(CacheLayerMixin):
         return -1
 
 
-class PlainForward:
-    """See `passes.Forward`. Parts of several tokens run one by one, parts of one token together."""
+class ModuleForward:
+    """See `passes.ForwardPass`. Parts of several tokens run one by one, parts of one token together."""
 
     name = "transformers' modules"
 
-    def __init__(self, model: LoadedModel, watch: Watch) -> None:
+    def __init__(self, model: LoadedModel, watch: Probe) -> None:
         self._model, self._watch = model, watch
         self._masks: _Masks | None = None
 
     @torch.inference_mode()
-    def run(self, parts: Sequence[Part], slots: Slots) -> tuple[Tensor, list[PartReading]]:
+    def run(self, parts: Sequence[Chunk], slots: KVCache) -> tuple[Tensor, list[ChunkReading]]:
         groups = [[part] for part in parts if len(part.ids) > 1]
         single = [part for part in parts if len(part.ids) == 1]
-        found: dict[int, tuple[Tensor, PartReading]] = {}
+        found: dict[int, tuple[Tensor, ChunkReading]] = {}
         for group in [*groups, *([single] if single else [])]:
             logits, readings = self._together(group, slots)
             found |= {
@@ -85,7 +85,7 @@ class PlainForward:
         logits = torch.stack(wanted) if wanted else torch.empty((0, size))
         return logits, [found[id(part)][1] for part in parts]
 
-    def _together(self, parts: Sequence[Part], slots: Slots) -> tuple[Tensor, list[PartReading]]:
+    def _together(self, parts: Sequence[Chunk], slots: KVCache) -> tuple[Tensor, list[ChunkReading]]:
         device = self._model.device
         columns = rounded_up(max(part.end for part in parts))
         at = _Places(parts, columns, device)
@@ -124,7 +124,7 @@ class _Masks:
         self._additive = config._attn_implementation == "eager"
         self._by_kind = bool(self._kinds) and _takes_masks_by_kind(model)
 
-    def of(self, parts: Sequence[Part], columns: int) -> Tensor | dict[str, Tensor]:
+    def of(self, parts: Sequence[Chunk], columns: int) -> Tensor | dict[str, Tensor]:
         full = visible([part.end for part in parts], len(parts), columns)
         near = full
         if self._window is not None:

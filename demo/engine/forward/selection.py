@@ -8,10 +8,10 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import nn
 
-from demo.engine.forward.forward_pass import Forward, Part, Watch
-from demo.engine.forward.fused_cpu import LeanForward, fits
-from demo.engine.forward.modules import PlainForward
-from demo.engine.kv_cache import Slots
+from demo.engine.forward.forward_pass import Chunk, ForwardPass, Probe
+from demo.engine.forward.fused_cpu import FusedForward, fits
+from demo.engine.forward.modules import ModuleForward
+from demo.engine.kv_cache import KVCache
 from demo.models.loading import LoadedModel
 
 log = logging.getLogger(__name__)
@@ -22,12 +22,12 @@ _TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 1e-2}
 _PROBE_TOKENS = 24
 
 # Two engines on one model must compute the same bits, and its matrices need to be laid out only once.
-_LEAN: WeakKeyDictionary[nn.Module, LeanForward | None] = WeakKeyDictionary()
+_LEAN: WeakKeyDictionary[nn.Module, FusedForward | None] = WeakKeyDictionary()
 
 
-def make_forward(model: LoadedModel, watch: Watch, lean: bool = True) -> Forward:
+def choose_forward(model: LoadedModel, watch: Probe, lean: bool = True) -> ForwardPass:
     """The fastest way through this model that gives its own logits."""
-    plain = PlainForward(model, watch)
+    plain = ModuleForward(model, watch)
     if not lean:
         return plain
     if model.model not in _LEAN:
@@ -36,9 +36,9 @@ def make_forward(model: LoadedModel, watch: Watch, lean: bool = True) -> Forward
     return plain if made is None else made.watched_by(watch)
 
 
-def _checked(model: LoadedModel, watch: Watch, plain: PlainForward) -> LeanForward | None:
+def _checked(model: LoadedModel, watch: Probe, plain: ModuleForward) -> FusedForward | None:
     """A lean pass that was seen to give the logits of the model's own modules; None where it does not."""
-    made = LeanForward(model, watch)
+    made = FusedForward(model, watch)
     error = difference(model, made, plain)
     if error <= _TOLERANCE.get(model.dtype, 0.0):
         return made
@@ -46,7 +46,7 @@ def _checked(model: LoadedModel, watch: Watch, plain: PlainForward) -> LeanForwa
     return None
 
 
-def difference(model: LoadedModel, one: Forward, other: Forward) -> float:
+def difference(model: LoadedModel, one: ForwardPass, other: ForwardPass) -> float:
     """Largest difference between two ways' logits over the largest logit: several tokens at once, then one more alone."""
     generator = torch.Generator().manual_seed(0)
     count = len(model.tokenizer)
@@ -55,9 +55,9 @@ def difference(model: LoadedModel, one: Forward, other: Forward) -> float:
     ).tolist()
     found = []
     for way in (one, other):
-        slots = Slots(len(model.layers))
+        slots = KVCache(len(model.layers))
         slots.reserve(1, _PROBE_TOKENS)
-        first, _ = way.run([Part(0, 0, ids[:-1], [True] * (len(ids) - 1))], slots)
-        second, _ = way.run([Part(0, len(ids) - 1, ids[-1:], [True], prompt=False)], slots)
+        first, _ = way.run([Chunk(0, 0, ids[:-1], [True] * (len(ids) - 1))], slots)
+        second, _ = way.run([Chunk(0, len(ids) - 1, ids[-1:], [True], prompt=False)], slots)
         found.append(torch.cat([first, second]).float())
     return float((found[0] - found[1]).abs().max() / found[1].abs().max())

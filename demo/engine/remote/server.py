@@ -156,7 +156,7 @@ class Service:
             put(None)
 
         Thread(target=run, name="reader").start()
-        told = 0.0
+        explain_failure = 0.0
         try:
             while True:
                 try:
@@ -166,8 +166,8 @@ class Service:
                 if line is None:
                     return
                 yield json.dumps(line, allow_nan=False) + "\n"
-                if time.monotonic() - told > _PULSE:
-                    told = time.monotonic()
+                if time.monotonic() - explain_failure > _PULSE:
+                    explain_failure = time.monotonic()
                     yield json.dumps(load_json(self.engine.load)) + "\n"
         finally:
             cancel.set()

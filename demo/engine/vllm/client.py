@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from demo.axis.axis import AssistantAxis
 from demo.axis.files import axis_to_bytes
 from demo.engine.vllm.options import VllmOptions, engine_arguments, prepare_environment
-from demo.engine.vllm.recorder import Draw, Record, RowPlan, merged
+from demo.engine.vllm.recorder import Record, SampledToken, SequencePlan, merged
 from demo.models.loading import ModelFacts
 from demo.models.sources import first_sentence
 from demo.utils.errors import UserError
@@ -43,7 +43,7 @@ class VllmDied(Exception):
     """vLLM's processes have ended."""
 
 
-class Core:
+class VllmClient:
     """One vLLM engine after the other. Every coroutine runs on the core's own loop."""
 
     def __init__(
@@ -51,7 +51,7 @@ class Core:
         facts: ModelFacts,
         axis: AssistantAxis,
         options: VllmOptions,
-        check: Callable[[Core], Coroutine[Any, Any, None]],
+        check: Callable[[VllmClient], Coroutine[Any, Any, None]],
     ) -> None:
         """check: run once the model is there, before anybody may use it; raises UserError."""
         self.facts, self.axis, self.options = facts, axis, options
@@ -114,7 +114,7 @@ class Core:
             ) from error
 
     async def steps(
-        self, ids: list[int], plan: RowPlan, tokens: int, read_cache: bool = True
+        self, ids: list[int], plan: SequencePlan, tokens: int, read_cache: bool = True
     ) -> AsyncIterator[Step]:
         """Run one request: its prompt, and then up to `tokens` drawn tokens. Closing the iterator ends it at once.
 
@@ -144,7 +144,7 @@ class Core:
         except Exception as error:
             raise self._died(error) from error
 
-    async def drain(self) -> tuple[list[Record], list[Draw]]:
+    async def drain(self) -> tuple[list[Record], list[SampledToken]]:
         """What all workers saw since the last time, and what was drawn. Raises VllmDied."""
         try:
             ranks = await self.call("axis_drain")
@@ -169,7 +169,9 @@ class Core:
 
         if not isinstance(error, EngineDeadError | VllmDied) and not (self._llm and self._llm.errored):
             return error
-        if self._ready and not self._starting:  # one that never was ready has told whoever started it
+        if (
+            self._ready and not self._starting
+        ):  # one that never was ready has explain_failure whoever started it
             self._starting = True
             self._stop()
             self._again = self.loop.create_task(self._start_again())

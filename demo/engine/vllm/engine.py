@@ -13,14 +13,14 @@ from threading import Event as CancelFlag
 from demo.axis.axis import AssistantAxis
 from demo.engine.protocol import Events, Load, ReadToken, Request, capped_layers, check_layers, room_left
 from demo.engine.reader import Speller
-from demo.engine.request_group import Job, Reading
-from demo.engine.sequence import Row, Vocabulary, said_before
-from demo.engine.vllm.client import Core
+from demo.engine.request_group import ReadTask, RequestGroup
+from demo.engine.sequence import TokenSequence, Vocabulary, said_before
+from demo.engine.vllm.client import VllmClient
 from demo.engine.vllm.options import VllmOptions
-from demo.engine.vllm.recorder import RowPlan
-from demo.engine.vllm.request import Line, ReadLine
-from demo.engine.vllm.scheduler import Desk
-from demo.engine.vllm.self_test import check_cap
+from demo.engine.vllm.recorder import SequencePlan
+from demo.engine.vllm.request import VllmRead, VllmSequence
+from demo.engine.vllm.scheduler import VllmScheduler
+from demo.engine.vllm.self_test import run_self_test
 from demo.models.chat_template import RenderedChat, render_chat
 from demo.models.loading import ModelFacts
 
@@ -48,9 +48,9 @@ class VllmEngine:
         # One token stays free: vLLM draws one more than is shown, which runs the last.
         self._context = min(model.context, self.options.context or model.context) - 1
         self._numbers = itertools.count()
-        self.core = Core(model, axis, self.options, check_cap)
+        self.core = VllmClient(model, axis, self.options, run_self_test)
         self.core.start()
-        self.desk = Desk(self.core, self.options.rows)
+        self.desk = VllmScheduler(self.core, self.options.rows)
 
     @property
     def load(self) -> Load:
@@ -66,9 +66,9 @@ class VllmEngine:
         check_layers(requests, self.model.layer_count)
         layers = capped_layers(requests)
         lines = [self._line(request, layers) for request in requests]
-        return self._follow(Job([line.row for line in lines], cancel or CancelFlag()), lines)
+        return self._follow(RequestGroup([line.row for line in lines], cancel or CancelFlag()), lines)
 
-    def _follow(self, job: Job, lines: list[Line]) -> Events:
+    def _follow(self, job: RequestGroup, lines: list[VllmSequence]) -> Events:
         if not job.rows:
             return
         self.core.loop.call_soon_threadsafe(self.desk.submit, job, lines)
@@ -85,10 +85,10 @@ class VllmEngine:
         room_left(len(chat.ids), self._context)
         check_layers([request], self.model.layer_count)
         plan = self._plan(request, chat, every_layer=True)
-        line = ReadLine(chat.ids, chat.owner, plan, self.axis, Speller(self.model.tokenizer))
-        return self._follow_reading(Reading(iter(()), cancel or CancelFlag()), line)
+        line = VllmRead(chat.ids, chat.owner, plan, self.axis, Speller(self.model.tokenizer))
+        return self._follow_reading(ReadTask(iter(()), cancel or CancelFlag()), line)
 
-    def _follow_reading(self, reading: Reading, line: ReadLine) -> Iterator[list[ReadToken]]:
+    def _follow_reading(self, reading: ReadTask, line: VllmRead) -> Iterator[list[ReadToken]]:
         self.core.loop.call_soon_threadsafe(self.desk.submit_reading, reading, line)
         try:
             yield from reading.items()
@@ -101,15 +101,15 @@ class VllmEngine:
 
     # --- requests
 
-    def _line(self, request: Request, layers: tuple[int, ...]) -> Line:
+    def _line(self, request: Request, layers: tuple[int, ...]) -> VllmSequence:
         chat = render_chat(self.model.tokenizer, request.messages)
         limit = min(request.sampling.max_new_tokens, room_left(len(chat.ids), self._context))
-        row = Row(request, chat, limit, self._vocabulary, layers)
-        return Line(row, self._plan(request, chat), self.axis)
+        row = TokenSequence(request, chat, limit, self._vocabulary, layers)
+        return VllmSequence(row, self._plan(request, chat), self.axis)
 
-    def _plan(self, request: Request, chat: RenderedChat, every_layer: bool = False) -> RowPlan:
+    def _plan(self, request: Request, chat: RenderedChat, every_layer: bool = False) -> SequencePlan:
         cap, steer = request.cap, request.steer
-        return RowPlan(
+        return SequencePlan(
             id=f"row-{next(self._numbers)}",
             exempt=bytes(owner < 0 for owner in chat.owner),
             sampling=request.sampling,

@@ -15,11 +15,11 @@ from torch import Tensor
 
 from demo.axis.axis import AssistantAxis
 from demo.axis.components import probe_components
-from demo.capping import AxisHooks, Push
+from demo.capping import AxisHooks, LayerSteering
 from demo.engine.protocol import Sampling
 
 # What was drawn: request, step, token, probability.
-Draw = tuple[str, int, int, float]
+SampledToken = tuple[str, int, int, float]
 
 # What a worker tells of some tokens of a request: its id, the position of the first token, and per quantity one float32 per token
 # as bytes. Quantities: "before", "after" (raw units at the probe layer), "place.0" to "place.2" (axis units), "lift.L" (raw
@@ -31,7 +31,7 @@ Record = tuple[str, int, dict[str, bytes]]
 class Segment:
     """Tokens of one request in a forward pass. start: position of the first of them."""
 
-    plan: RowPlan
+    plan: SequencePlan
     start: int
     ids: Sequence[int]
 
@@ -73,11 +73,11 @@ class Recorder:
             layer: spread([floors.get(layer, float("-inf")) for floors in capped])
             for layer in sorted({layer for plan in plans for layer in plan.layers})
         }
-        pushes = {}
+        steering = {}
         for layer in {plan.steer[0] for plan in plans if plan.steer}:
             alphas = [plan.steer[1] if plan.steer and plan.steer[0] == layer else 0.0 for plan in plans]
-            pushes[layer] = Push(self.axis.direction[layer].to(self.device), spread(alphas))
-        self._hooks = AxisHooks([], self._unit, self.axis.probe_layer, floors, pushes, place=self._place)
+            steering[layer] = LayerSteering(self.axis.direction[layer].to(self.device), spread(alphas))
+        self._hooks = AxisHooks([], self._unit, self.axis.probe_layer, floors, steering, place=self._place)
         exempt = [flag for segment in segments for flag in self._exempt(segment)]
         self._hooks.exempt = torch.tensor(exempt, device=self.device)[:, None]
 
@@ -94,7 +94,7 @@ class Recorder:
             self._every_layer
             or layer == self.axis.probe_layer
             or layer in hooks.floors
-            or layer in hooks.pushes
+            or layer in hooks.steering
         )
 
     def apply(self, layer: int, hidden: Tensor) -> Tensor:
@@ -123,8 +123,8 @@ class Recorder:
                 wanted = [index for index, name in enumerate(names) if _wants(segment, name)]
                 part = values[:, start : start + len(segment.ids)]
                 start += len(segment.ids)
-                told = {names[index]: part[index].tobytes() for index in wanted}
-                self._records.append((segment.plan.id, segment.start, told))
+                explain_failure = {names[index]: part[index].tobytes() for index in wanted}
+                self._records.append((segment.plan.id, segment.start, explain_failure))
         self.begin([])
 
     def drain(self) -> list[Record]:
@@ -134,7 +134,7 @@ class Recorder:
 
 
 def _wants(segment: Segment, name: str) -> bool:
-    """Whether the request is to be told this quantity. Of prompt tokens one number is needed, of those it draws all."""
+    """Whether the request is to be explain_failure this quantity. Of prompt tokens one number is needed, of those it draws all."""
     plan, (kind, _, layer) = segment.plan, name.partition(".")
     if kind in ("at", "entry"):
         return plan.every_layer
@@ -145,21 +145,21 @@ def _wants(segment: Segment, name: str) -> bool:
 
 
 @dataclass
-class Drawn:
-    """What was drawn in this process and not yet told."""
+class SampledTokens:
+    """What was drawn in this process and not yet explain_failure."""
 
-    _items: list[Draw] = field(default_factory=list)
+    _items: list[SampledToken] = field(default_factory=list)
 
-    def add(self, plan: RowPlan, step: int, token: int, probability: float) -> None:
+    def add(self, plan: SequencePlan, step: int, token: int, probability: float) -> None:
         self._items.append((plan.id, step, token, probability))
 
-    def take(self) -> list[Draw]:
+    def take(self) -> list[SampledToken]:
         items, self._items = self._items, []
         return items
 
 
 # vLLM makes what draws by itself and gives no way to reach it; a worker is a process.
-drawn = Drawn()
+drawn = SampledTokens()
 
 
 def merged(ranks: Sequence[Sequence[Sequence[Any]]]) -> list[Record]:
@@ -167,9 +167,9 @@ def merged(ranks: Sequence[Sequence[Sequence[Any]]]) -> list[Record]:
     own decoder layers."""
     found: dict[tuple[str, int], dict[str, bytes]] = {}
     for rank in ranks:
-        for id_, start, told in rank:
-            found.setdefault((id_, start), {}).update(told)
-    return [(id_, start, told) for (id_, start), told in found.items()]
+        for id_, start, explain_failure in rank:
+            found.setdefault((id_, start), {}).update(explain_failure)
+    return [(id_, start, explain_failure) for (id_, start), explain_failure in found.items()]
 
 
 # The key of `SamplingParams.extra_args` under which it travels.
@@ -177,7 +177,7 @@ KEY = "persona_drift"
 
 
 @dataclass(frozen=True, slots=True)
-class RowPlan:
+class SequencePlan:
     """id: the request's; exempt: a byte per prompt token, 1 where the clamp leaves it alone; layers, floors: the cap, floors in
     raw units; steer: decoder layer and alpha in axis units; every_layer: read projections at all layers, not at the probe
     layer alone; said: prompt tokens under the repetition penalty, in order; barred: token ids that are never drawn."""
@@ -197,7 +197,7 @@ class RowPlan:
         return {KEY: asdict(self)}
 
     @classmethod
-    def from_args(cls, args: Mapping[str, Any] | None) -> RowPlan | None:
+    def from_args(cls, args: Mapping[str, Any] | None) -> SequencePlan | None:
         """None for a request that is not one of ours."""
         if not args or KEY not in args:
             return None

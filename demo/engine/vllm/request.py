@@ -9,33 +9,33 @@ from math import isnan, nan
 import numpy as np
 
 from demo.axis.axis import AssistantAxis
-from demo.engine.forward.forward_pass import PartReading
+from demo.engine.forward.forward_pass import ChunkReading
 from demo.engine.kv_cache import common_prefix
 from demo.engine.protocol import Intervention, PromptEvent, ReadToken, TokenEvent, as_coordinates
 from demo.engine.reader import Speller
-from demo.engine.sequence import Row
+from demo.engine.sequence import TokenSequence
 from demo.engine.vllm.client import Step
-from demo.engine.vllm.recorder import RowPlan
+from demo.engine.vllm.recorder import SequencePlan
 
 Columns = dict[str, np.ndarray]
 
 
-def decode(told: dict[str, bytes]) -> Columns:
+def decode(explain_failure: dict[str, bytes]) -> Columns:
     """The numbers of a record, one per token."""
-    return {name: np.frombuffer(data, np.float32) for name, data in told.items()}
+    return {name: np.frombuffer(data, np.float32) for name, data in explain_failure.items()}
 
 
 @dataclass(eq=False)
-class Line:
+class VllmSequence:
     """known: projections of as much of the prompt's beginning as is remembered, for what vLLM takes from its prefix cache."""
 
-    row: Row
-    plan: RowPlan
+    row: TokenSequence
+    plan: SequencePlan
     axis: AssistantAxis
     known: list[float] = field(default_factory=list)
     cached: int = 0
     begun: bool = False  # the prompt has been run
-    waiting: bool = False  # a token has been drawn that is not told yet
+    waiting: bool = False  # a token has been drawn that is not explain_failure yet
     tokens: list[int] = field(default_factory=list)
     _seen: dict[int, dict[str, float]] = field(default_factory=dict)  # by position
     _probabilities: dict[int, float] = field(default_factory=dict)  # by step
@@ -46,9 +46,9 @@ class Line:
         self.begun = self.begun or bool(step.tokens)
         self.tokens += step.tokens
 
-    def take_record(self, start: int, told: dict[str, bytes]) -> None:
-        """A worker has told what it saw."""
-        columns = decode(told)
+    def take_record(self, start: int, explain_failure: dict[str, bytes]) -> None:
+        """A worker has explain_failure what it saw."""
+        columns = decode(explain_failure)
         for offset in range(max((len(column) for column in columns.values()), default=0)):
             place = self._seen.setdefault(start + offset, {})
             place.update({name: float(column[offset]) for name, column in columns.items()})
@@ -58,7 +58,7 @@ class Line:
 
     @property
     def prompt_read(self) -> bool:
-        """Whether vLLM has run the prompt, and the workers have told of all of it that was not cached. What they saw may arrive
+        """Whether vLLM has run the prompt, and the workers have explain_failure of all of it that was not cached. What they saw may arrive
         after the token that followed."""
         return self.begun and all(n in self._seen for n in range(self.cached, len(self.row.chat.ids)))
 
@@ -88,7 +88,7 @@ class Line:
 
     @property
     def was_run(self) -> bool:
-        """Whether the workers have told of the drawn token."""
+        """Whether the workers have explain_failure of the drawn token."""
         return self.row.ran in self._seen
 
     def token_event(self) -> TokenEvent:
@@ -99,22 +99,22 @@ class Line:
         lifts = {layer: seen[f"lift.{layer}"] / float(axis.norm[layer]) for layer in self.plan.layers}
         place = [seen[f"place.{n}"] for n in range(3)] if "place.0" in seen else []
         before, after = axis.to_units(seen["before"], probe), axis.to_units(seen["after"], probe)
-        return self.row.token_event(PartReading([before], after, lifts, as_coordinates(place)))
+        return self.row.token_event(ChunkReading([before], after, lifts, as_coordinates(place)))
 
 
 @dataclass
-class ReadLine:
+class VllmRead:
     """A finished chat that is read. owner: per token, the message it belongs to, or -1."""
 
     ids: list[int]
     owner: list[int]
-    plan: RowPlan
+    plan: SequencePlan
     axis: AssistantAxis
     speller: Speller
 
-    def part(self, start: int, told: dict[str, bytes]) -> list[ReadToken]:
+    def part(self, start: int, explain_failure: dict[str, bytes]) -> list[ReadToken]:
         """Content tokens of a record, axis units."""
-        columns, axis = decode(told), self.axis
+        columns, axis = decode(explain_failure), self.axis
         raw = np.stack([columns[f"at.{layer}"] for layer in range(axis.layers)], axis=-1)
         after = (raw - axis.origin.numpy()) / axis.norm.numpy()
         before = after.copy()
@@ -143,7 +143,7 @@ class ReadLine:
         return tokens
 
 
-class KnownProjections:
+class PromptProjections:
     """The last text of every branch, under the intervention it was run under. most: tokens, all branches together; twice what vLLM's
     own cache can hold is more than it can ever give back."""
 
@@ -151,7 +151,7 @@ class KnownProjections:
         self._most, self._held = most, 0
         self._entries: OrderedDict[str, tuple[list[int], list[float], Intervention]] = OrderedDict()
 
-    def put(self, row: Row) -> None:
+    def put(self, row: TokenSequence) -> None:
         """A row has ended."""
         branch, ids = row.request.branch, (row.chat.ids + row.generated)[: row.ran]
         self.drop(branch)
@@ -160,7 +160,7 @@ class KnownProjections:
         while self._held > self._most and self._entries:
             self.drop(next(iter(self._entries)))
 
-    def of(self, row: Row) -> list[float]:
+    def of(self, row: TokenSequence) -> list[float]:
         """Axis units, before the clamp, of as much of the row's prompt as is known from its beginning."""
         best: list[float] = []
         for ids, before, under in self._entries.values():

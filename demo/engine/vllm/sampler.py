@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from vllm.v1.sample.logits_processor import BatchUpdate, LogitsProcessor, process_dict_updates
 
-from demo.engine.sampling import Draw, draw_rows
-from demo.engine.vllm.recorder import RowPlan, drawn
+from demo.engine.sampling import SamplingStep, sample_batch
+from demo.engine.vllm.recorder import SequencePlan, drawn
 
 if TYPE_CHECKING:
     from vllm import SamplingParams
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class _Row:
-    plan: RowPlan
+    plan: SequencePlan
     output: Sequence[int]  # vLLM's own list, which grows
     special: frozenset[int]
     seen: dict[int, None] = field(init=False)
@@ -29,12 +29,12 @@ class _Row:
     def __post_init__(self) -> None:
         self.seen = dict.fromkeys(self.plan.said)
 
-    def draw(self) -> Draw:
+    def draw(self) -> SamplingStep:
         for token in self.output[self._counted :]:
             if token not in self.special:
                 self.seen[token] = None
         self._counted = len(self.output)
-        return Draw(self.plan.sampling, len(self.output), self.seen, self.plan.barred)
+        return SamplingStep(self.plan.sampling, len(self.output), self.seen, self.plan.barred)
 
 
 class SharedNoise(LogitsProcessor):
@@ -51,7 +51,7 @@ class SharedNoise(LogitsProcessor):
         process_dict_updates(self._rows, batch_update, self._row)
 
     def _row(self, params: SamplingParams, prompt: list[int] | None, output: list[int]) -> _Row | None:
-        plan = RowPlan.from_args(params.extra_args)
+        plan = SequencePlan.from_args(params.extra_args)
         return None if plan is None else _Row(plan, output, self._special)
 
     def apply(self, logits: torch.Tensor) -> torch.Tensor:
@@ -59,7 +59,7 @@ class SharedNoise(LogitsProcessor):
         if not rows:
             return logits
         draws = [self._rows[index].draw() for index in rows]
-        tokens, probabilities = draw_rows(logits[rows], draws)
+        tokens, probabilities = sample_batch(logits[rows], draws)
         logits[rows] = float("-inf")
         logits[rows, tokens] = 0.0
         for index, draw, token, probability in zip(rows, draws, tokens, probabilities, strict=True):

@@ -7,28 +7,28 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from demo.engine.request_group import Job, Reading
-from demo.engine.vllm.client import Core, VllmDied
-from demo.engine.vllm.recorder import Draw, Record
-from demo.engine.vllm.request import KnownProjections, Line, ReadLine
-from demo.utils.errors import UserError, not_a_number
+from demo.engine.request_group import ReadTask, RequestGroup
+from demo.engine.vllm.client import VllmClient, VllmDied
+from demo.engine.vllm.recorder import Record, SampledToken
+from demo.engine.vllm.request import PromptProjections, VllmRead, VllmSequence
+from demo.utils.errors import UserError, nan_error
 
 _LOOK = 0.05  # seconds between looks whether somebody has cancelled, while nothing arrives
 
 _DIED = "The model's process ended in the middle of this reply; the conversation is kept. It is starting again: send the message once more in a moment."
 
 
-class Desk:
+class VllmScheduler:
     """rows: that run at once."""
 
-    def __init__(self, core: Core, rows: int) -> None:
+    def __init__(self, core: VllmClient, rows: int) -> None:
         self._core, self._rows = core, rows
         # Twice what vLLM's own cache can hold is more than it can ever give back.
-        self.known = KnownProjections(2 * core.tokens)
-        self._queue: list[tuple[Job, list[Line]]] = []
-        self._jobs: list[tuple[Job, list[Line]]] = []
-        self._lines: dict[str, Line] = {}
-        self._reads: dict[str, tuple[Reading, ReadLine]] = {}
+        self.known = PromptProjections(2 * core.tokens)
+        self._queue: list[tuple[RequestGroup, list[VllmSequence]]] = []
+        self._jobs: list[tuple[RequestGroup, list[VllmSequence]]] = []
+        self._lines: dict[str, VllmSequence] = {}
+        self._reads: dict[str, tuple[ReadTask, VllmRead]] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._pump: asyncio.Task[None] | None = None
         self._news, self._collecting = core.run(_signals()).result()
@@ -39,11 +39,11 @@ class Desk:
         running, queue = list(self._lines.values()), list(self._queue)
         return len(running), sum(len(lines) for _, lines in queue), sum(line.row.ran for line in running)
 
-    def submit(self, job: Job, lines: list[Line]) -> None:
+    def submit(self, job: RequestGroup, lines: list[VllmSequence]) -> None:
         self._queue.append((job, lines))
         self._wake()
 
-    def submit_reading(self, reading: Reading, line: ReadLine) -> None:
+    def submit_reading(self, reading: ReadTask, line: VllmRead) -> None:
         self._reads[line.plan.id] = (reading, line)
         self._tasks[line.plan.id] = asyncio.ensure_future(self._run_reading(reading, line))
         self._wake()
@@ -86,16 +86,16 @@ class Desk:
             records, drawn = await self._core.drain()
             self._hand_out(records, drawn)
 
-    def _hand_out(self, records: list[Record], drawn: list[Draw]) -> None:
+    def _hand_out(self, records: list[Record], drawn: list[SampledToken]) -> None:
         for id_, step, _, probability in drawn:
             if id_ in self._lines:
                 self._lines[id_].take_drawn(step, probability)
-        for id_, start, told in records:
+        for id_, start, explain_failure in records:
             if id_ in self._lines:
-                self._lines[id_].take_record(start, told)
+                self._lines[id_].take_record(start, explain_failure)
             elif id_ in self._reads:
                 reading, line = self._reads[id_]
-                reading.put([line.part(start, told)])
+                reading.put([line.part(start, explain_failure)])
 
     def _let_in(self) -> None:
         """First come, first served, while there are rows left. What vLLM's memory has no room for waits there."""
@@ -119,7 +119,7 @@ class Desk:
             if reading.left or reading.cancel.is_set():
                 self._tasks[id_].cancel()
 
-    async def _run(self, job: Job, line: Line) -> None:
+    async def _run(self, job: RequestGroup, line: VllmSequence) -> None:
         """Feed a line from vLLM, which draws one token more than is wanted so that the last one is run."""
         try:
             async for step in self._core.steps(line.row.chat.ids, line.plan, line.row.limit + 1):
@@ -128,7 +128,7 @@ class Desk:
         except Exception as error:
             self._fail(job, error)
 
-    async def _run_reading(self, reading: Reading, line: ReadLine) -> None:
+    async def _run_reading(self, reading: ReadTask, line: VllmRead) -> None:
         try:
             async for _ in self._core.steps(line.ids, line.plan, 1, read_cache=False):
                 await self._collect()
@@ -142,7 +142,7 @@ class Desk:
             self._reads.pop(line.plan.id, None)
             self._tasks.pop(line.plan.id, None)
 
-    def _advance(self, job: Job, lines: list[Line]) -> None:
+    def _advance(self, job: RequestGroup, lines: list[VllmSequence]) -> None:
         """Give all events that what has arrived allows, one token of every row at a time."""
         if not job.decoding:
             if not all(line.prompt_read for line in lines):
@@ -153,7 +153,7 @@ class Desk:
             if not all(line.draw() for line in lines):
                 return
             if any(line.row.is_broken for line in lines):
-                raise not_a_number()
+                raise nan_error()
             stopped = [line for line in lines if line.row.wants_stop]
             job.put([line.row.stop_event() for line in stopped])
             self._leave(job, lines, stopped)
@@ -162,7 +162,9 @@ class Desk:
             job.put([line.token_event() for line in lines])
             self._leave(job, lines, [line for line in lines if line.row.is_full])
 
-    def _leave(self, job: Job, lines: list[Line], leaving: Sequence[Line] | None = None) -> None:
+    def _leave(
+        self, job: RequestGroup, lines: list[VllmSequence], leaving: Sequence[VllmSequence] | None = None
+    ) -> None:
         """These lines end, or all of them; a job without lines is done."""
         for line in list(lines if leaving is None else leaving):
             lines.remove(line)
@@ -174,17 +176,17 @@ class Desk:
             job.end()
             self._remove(job)
 
-    def _drop(self, line: Line) -> None:
+    def _drop(self, line: VllmSequence) -> None:
         self._lines.pop(line.plan.id, None)
         task = self._tasks.pop(line.plan.id, None)
         if task is not None:
             task.cancel()
 
-    def _remove(self, job: Job) -> None:
+    def _remove(self, job: RequestGroup) -> None:
         self._jobs = [entry for entry in self._jobs if entry[0] is not job]
         self._queue = [entry for entry in self._queue if entry[0] is not job]
 
-    def _fail(self, job: Job, error: Exception) -> None:
+    def _fail(self, job: RequestGroup, error: Exception) -> None:
         for other, lines in [*self._jobs, *self._queue]:
             if other is job:
                 for line in lines:

@@ -13,12 +13,12 @@ import numpy as np
 
 from demo.axis.axis import AssistantAxis
 from demo.engine.protocol import Sampling
-from demo.engine.vllm.recorder import RowPlan, merged
+from demo.engine.vllm.recorder import SequencePlan, merged
 from demo.models.chat_template import Message, render_chat
 from demo.utils.errors import UserError
 
 if TYPE_CHECKING:
-    from demo.engine.vllm.client import Core
+    from demo.engine.vllm.client import VllmClient
 
 _PROMPT: list[Message] = [{"role": "user", "content": "Who are you, and what do you want from me?"}]
 
@@ -31,7 +31,7 @@ _NEVER = -1e30  # raw units
 Seen = dict[str, np.ndarray]
 
 
-async def check_cap(core: Core) -> None:
+async def run_self_test(core: VllmClient) -> None:
     """Raises UserError, saying what is wrong, unless capping and reading do in vLLM what they should."""
     axis = core.axis
     chat = render_chat(core.facts.tokenizer, _PROMPT)
@@ -42,7 +42,7 @@ async def check_cap(core: Core) -> None:
 
     plain, again = await run("plain"), await run("again")
     if any(f"at.{n}" not in seen for n in range(axis.layers) for seen in (plain, again)):
-        raise _refuse("some decoder layers are not told about")
+        raise _refuse("some decoder layers are not explain_failure about")
     # The first capped layer, unless the next one is in another process, where what it is given cannot be looked at.
     first = axis.cap_band[0]
     layer = next((n for n in (*range(first, axis.layers), *range(first)) if f"entry.{n}" in plain), None)
@@ -52,7 +52,7 @@ async def check_cap(core: Core) -> None:
     at = plain[f"at.{layer}"]
     floor = float(at[content].max() + _LIFT * float(axis.norm[layer]))
     capped = await run("capped", layer, floor)
-    errors = [error for rank in await core.call("axis_checked") for error in rank]
+    errors = [error for rank in await core.call("axis_end_self_test") for error in rank]
 
     if not errors or max(errors) > _TOLERANCE:
         raise _refuse("the residual stream of the last decoder layer is not what the final norm gets")
@@ -87,25 +87,25 @@ def _refuse(what: str) -> UserError:
     )
 
 
-def _plan(name: str, content: np.ndarray, cap: tuple[int, float] | None) -> RowPlan:
+def _plan(name: str, content: np.ndarray, cap: tuple[int, float] | None) -> SequencePlan:
     layers, floors = ((cap[0],), (cap[1],)) if cap else ((), ())
     exempt = (~content).astype(np.uint8).tobytes()
-    return RowPlan(f"check-{name}", exempt, Sampling(temperature=0), layers, floors, every_layer=True)
+    return SequencePlan(f"check-{name}", exempt, Sampling(temperature=0), layers, floors, every_layer=True)
 
 
-async def _read(core: Core, ids: list[int], plan: RowPlan) -> Seen:
+async def _read(core: VllmClient, ids: list[int], plan: SequencePlan) -> Seen:
     """Everything seen of a prompt, each quantity with one number per token. All workers that tell of something must agree."""
     async for _ in core.steps(ids, plan, 1, read_cache=False):
         pass
     ranks = [records for records, _ in await core.call("axis_drain")]
     whole: dict[str, np.ndarray] = {}
-    for id_, start, told in merged(ranks):
-        for name, data in told.items() if id_ == plan.id else ():
+    for id_, start, explain_failure in merged(ranks):
+        for name, data in explain_failure.items() if id_ == plan.id else ():
             values = np.frombuffer(data, np.float32)
             whole.setdefault(name, np.zeros(len(ids), np.float32))[start : start + len(values)] = values
     for records in ranks:
-        for _, start, told in records:
-            for name, data in told.items():
+        for _, start, explain_failure in records:
+            for name, data in explain_failure.items():
                 values = np.frombuffer(data, np.float32)
                 if not np.allclose(values, whole[name][start : start + len(values)], rtol=1e-3, atol=1e-3):
                     raise UserError(

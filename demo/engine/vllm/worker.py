@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from demo.axis.files import axis_from_bytes
-from demo.engine.vllm.recorder import Draw, Record, Recorder, RowPlan, Segment, drawn
+from demo.engine.vllm.recorder import Record, Recorder, SampledToken, Segment, SequencePlan, drawn
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -55,11 +55,11 @@ class AxisWorker:
             layer.register_forward_hook(_layer_hook(recorder, index))
         self.axis_watching = _watch(recorder, trunk, layers)
 
-    def axis_drain(self) -> tuple[list[Record], list[Draw]]:
+    def axis_drain(self) -> tuple[list[Record], list[SampledToken]]:
         """What was seen and what was drawn (request, step, token, probability) since the last time."""
         return self.axis_recorder.drain(), drawn.take()
 
-    def axis_checked(self) -> list[float]:
+    def axis_end_self_test(self) -> list[float]:
         """The check is over: no more is watched than capping and reading need. Returns how far the final norm's input was from the
         residual stream as the hooks understand it, relative, per pass; nothing on a worker without the last decoder layer."""
         self.axis_watching.stop()
@@ -200,7 +200,7 @@ class _Layout:
     """Whose tokens a forward pass runs. What a request asks for is read once, not in every step of its reply."""
 
     runner: Any
-    _plans: dict[str, RowPlan] = field(default_factory=dict)
+    _plans: dict[str, SequencePlan] = field(default_factory=dict)
 
     def segments(self) -> list[Segment]:
         """In the order of the pass; none in vLLM's own trial runs.
@@ -219,9 +219,9 @@ class _Layout:
             segments.append(Segment(self._plans[request], start, tokens))
         return segments
 
-    def _plan(self, request: str) -> RowPlan:
+    def _plan(self, request: str) -> SequencePlan:
         params = self.runner.requests[request].sampling_params
-        plan = RowPlan.from_args(params.extra_args if params else None)
+        plan = SequencePlan.from_args(params.extra_args if params else None)
         if plan is None:
             raise RuntimeError(f"request {request} does not say what is to be done to it")
         return plan
