@@ -1,16 +1,18 @@
-"""The clamp of the Assistant Axis paper (arXiv 2601.10387, section on activation capping, Eq. 1) and the hooks
-that apply it to decoder layers, one floor per row of the batch.
+"""Activation capping along the Assistant Axis, steering for comparison, and the hooks that apply both.
 
-The paper writes  h <- h - v * min(<h, v> - tau, 0)  with v the unit vector toward the Assistant. The same thing
-as a lift:  h <- h + max(tau - <h, v>, 0) * v.  Nothing else about h changes, and nothing at all where the
-projection is already at or above the floor.
+Capping (arXiv 2601.10387, section on activation capping, Eq. 1) is  h <- h - v * min(<h, v> - tau, 0)  with
+v the unit vector toward the Assistant and tau the floor. The code writes it as a lift:
+h <- h + max(tau - <h, v>, 0) * v.  Only the component along v changes, and nothing changes where the
+projection is at or above the floor.
+
+Steering (section on steering) is  h <- h + alpha * axis.  It moves every token, whatever its projection.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -20,8 +22,10 @@ from torch import Tensor, nn
 class Clamped:
     """Result of `clamp`.
 
-    hidden [..., D] in the input dtype; projection [...] float32, raw units, before the clamp; lift [...] float32,
-    raw units, >= 0: what was added along the unit direction.
+    Attributes:
+        hidden: [..., D] in the input dtype.
+        projection: [...] float32, raw units, before the clamp.
+        lift: [...] float32, raw units, >= 0: what was added along the unit direction.
     """
 
     hidden: Tensor
@@ -32,12 +36,17 @@ class Clamped:
 def clamp(hidden: Tensor, unit: Tensor, floor: Tensor, exempt: Tensor | None = None) -> Clamped:
     """Lift the projection of `hidden` onto `unit` to `floor` wherever it lies below (paper Eq. 1).
 
-    hidden [B, T, D], any float dtype; unit [D] float32, norm 1, pointing toward the Assistant; floor [B] float32
-    in raw projection units, -inf for a row without a cap; exempt [B, T] bool, True where the clamp must not act.
-    The arithmetic is float32 whatever the dtype of `hidden`. Positions that need no lift come back bit for bit.
+    The arithmetic is float32 whatever the dtype of `hidden`. Positions that need no lift are returned bit for
+    bit.
+
+    Args:
+        hidden: [B, T, D], any float dtype.
+        unit: [D] float32, norm 1, pointing toward the Assistant.
+        floor: [B] float32 in raw projection units, -inf for a sequence without a cap.
+        exempt: [B, T] bool, True where the clamp must not act.
     """
     hidden32 = hidden.float()
-    # vecdot and not @: a matrix product rounds a row differently in different company.
+    # vecdot and not @: a matrix product may round a row differently depending on the rows beside it.
     projection = torch.linalg.vecdot(hidden32, unit)
     lift = (floor[:, None] - projection).clamp(min=0.0)
     if exempt is not None:
@@ -46,13 +55,45 @@ def clamp(hidden: Tensor, unit: Tensor, floor: Tensor, exempt: Tensor | None = N
     return Clamped(torch.where((lift > 0)[..., None], lifted, hidden), projection, lift)
 
 
+def steer(hidden: Tensor, direction: Tensor, alpha: Tensor, exempt: Tensor | None = None) -> Tensor:
+    """h + alpha * direction, one alpha per sequence.
+
+    The arithmetic is float32. Sequences whose alpha is 0 and exempt positions are returned bit for bit.
+
+    Args:
+        hidden: [B, T, D], any float dtype.
+        direction: [D] float32, the unnormalised axis of this layer, toward the Assistant.
+        alpha: [B] float32, in axis units, since `direction` is one axis unit long.
+        exempt: [B, T] bool, True where nothing is added.
+    """
+    amount = alpha[:, None].expand(hidden.shape[:2])
+    if exempt is not None:
+        amount = amount.masked_fill(exempt, 0.0)
+    steered = (hidden.float() + amount[..., None] * direction).to(hidden.dtype)
+    return torch.where((amount != 0)[..., None], steered, hidden)
+
+
+@dataclass(frozen=True, slots=True)
+class LayerSteering:
+    """Steering at one decoder layer of a batch: direction [D] and alpha [B] as in `steer`."""
+
+    direction: Tensor
+    alpha: Tensor
+
+    def apply(self, hidden: Tensor, exempt: Tensor | None) -> Tensor:
+        return steer(hidden, self.direction.to(hidden.device), self.alpha.to(hidden.device), exempt)
+
+
 @dataclass(frozen=True, slots=True)
 class AxisReading:
-    """What one forward pass showed, float32 raw units.
+    """The readings of one forward pass, float32, raw units.
 
-    before, after [B, T]: projection at the probe layer before and after the clamp there (equal when the probe layer
-    carries no cap). lifts [B, T, K]: what each of the K capped layers added. places [B, P]: what `place` made of the
-    last column at the probe layer, after the clamp there; P is 0 without it.
+    Attributes:
+        before, after: [B, T], projection at the probe layer before and after the clamp there. They are
+            equal when the probe layer carries no cap.
+        lifts: [B, T, K], what each of the K capped layers added.
+        places: [B, P], the result of `AxisHooks.place` for the last column at the probe layer, after the
+            clamp there. P is 0 without it.
     """
 
     before: Tensor
@@ -63,12 +104,19 @@ class AxisReading:
 
 @dataclass
 class AxisHooks:
-    """ForwardPass hooks that read the projection at the probe layer and clamp at the capped layers.
+    """Reads the projection at the probe layer, and steers and clamps at the requested layers.
 
-    `floors` maps a decoder layer's index to a [B] float32 tensor of raw floors, -inf for rows without a cap at that
-    layer; `steering` maps a layer's index to [B] float32 multiples of its `direction`, added before the clamp (0 for rows
-    without steering). Set `exempt` ([B, T] bool) before every forward pass; read `reading()` after it. `place` reads more off the
-    probe layer: it is given the last column's residual stream [B, D] and returns [B, P].
+    Set `exempt` before every forward pass and read `reading()` after it.
+
+    Attributes:
+        layers: the decoder layers, for `installed`.
+        unit: [L, D] unit directions.
+        floors: decoder layer -> [B] float32 raw floors, -inf for sequences without a cap at that layer.
+        steering: decoder layer -> steering of the batch, alpha 0 for sequences without it.
+        exempt: [B, T] bool, True where neither acts.
+        place: an additional reading at the probe layer: the last column's residual stream [B, D] -> [B, P].
+        record: called with each decoder layer's number, its residual stream [B, T, D] after steering and
+            clamp, and what the clamp added there, [B, T], or None at a layer without a cap.
     """
 
     layers: Sequence[nn.Module]
@@ -78,6 +126,7 @@ class AxisHooks:
     steering: dict[int, LayerSteering] = field(default_factory=dict)
     exempt: Tensor | None = None
     place: Callable[[Tensor], Tensor] | None = None
+    record: Callable[[int, Tensor, Tensor | None], None] | None = None
     _before: Tensor | None = field(default=None, init=False)
     _after: Tensor | None = field(default=None, init=False)
     _lifts: dict[int, Tensor] = field(default_factory=dict, init=False)
@@ -89,21 +138,18 @@ class AxisHooks:
 
     @contextmanager
     def installed(self) -> Iterator[AxisHooks]:
-        """Register the hooks for the duration of a `with` block; they are always removed."""
+        """Register the hooks on the model's own modules for the duration of a `with` block."""
+        hooked = {*self.floors, *self.steering, self.probe_layer}
+        if self.record is not None:
+            hooked = set(range(len(self.layers)))
         handles = []
         try:
-            for index in sorted({*self.floors, *self.steering, self.probe_layer}):
+            for index in sorted(hooked):
                 handles.append(self.layers[index].register_forward_hook(self._hook(index)))
             yield self
         finally:
             for handle in handles:
                 handle.remove()
-
-    def select(self, rows: Sequence[int]) -> None:
-        """Keep only these rows, in this order, after other rows have left the batch."""
-        kept = list(rows)
-        self.floors = {index: floor[kept] for index, floor in self.floors.items()}
-        self.steering = {index: push.select(kept) for index, push in self.steering.items()}
 
     def reading(self) -> AxisReading:
         """Projections and lifts of the last forward pass."""
@@ -116,8 +162,11 @@ class AxisHooks:
         return AxisReading(self._before, self._after, lifts, places)
 
     def columns(self) -> dict[str, Tensor]:
-        """The same of a batch with one column, by name, each [B]: before, after, place.0 and so on, lift.L. Of the layers that have run
-        here, which need not include the probe layer where several machines share the layers."""
+        """The readings of a batch with one column, each [B]: "before", "after", "place.0" and so on, "lift.L".
+
+        They cover only the layers that have run in this process. Where several machines share the layers,
+        the probe layer may not be among them.
+        """
         seen = {
             f"lift.{index}": self._lifts[index][:, 0] for index in self.capped_layers if index in self._lifts
         }
@@ -128,12 +177,17 @@ class AxisHooks:
         return seen
 
     def apply(self, index: int, hidden: Tensor) -> Tensor:
-        """What decoder layer `index` passes on: its residual stream [B, T, D] read, pushed and clamped as asked for there.
+        """Read, steer and clamp the residual stream [B, T, D] after decoder layer `index`; return the result.
 
-        Module hooks call it, and so does a forward pass that does not run the model's own modules.
+        Module hooks call this, and so does a forward pass that does not run the model's own modules.
         """
-        if index != self.probe_layer and index not in self.floors and index not in self.steering:
-            return hidden
+        if index == self.probe_layer or index in self.floors or index in self.steering:
+            hidden = self._act(index, hidden)
+        if self.record is not None:
+            self.record(index, hidden, self._lifts[index] if index in self.floors else None)
+        return hidden
+
+    def _act(self, index: int, hidden: Tensor) -> Tensor:
         unit = self.unit[index].to(hidden.device)
         exempt = None if self.exempt is None else self.exempt.to(hidden.device)
         if index in self.steering:
@@ -149,7 +203,7 @@ class AxisHooks:
             self._places = None if self.place is None else self.place(hidden[:, -1])
         return hidden
 
-    def _hook(self, index: int):
+    def _hook(self, index: int) -> Callable[[nn.Module, object, object], object]:
         def hook(module: nn.Module, args: object, output: object) -> object:
             hidden = residual_of(output)
             applied = self.apply(index, hidden)
@@ -159,10 +213,13 @@ class AxisHooks:
 
 
 def residual_of(output: object) -> Tensor:
-    """The residual stream [B, T, D] in a decoder layer's output, which is a tensor or a tuple that starts with it."""
+    """The residual stream [B, T, D] in a decoder layer's output: a tensor, or a tuple that starts with it.
+
+    Raises:
+        TypeError: the output is neither. A wrong guess would present an uncapped model as a capped one.
+    """
     hidden = output[0] if isinstance(output, tuple) else output
     if not isinstance(hidden, Tensor) or hidden.ndim != 3:
-        # A hook that guesses wrong would silently show an uncapped model as a capped one.
         raise TypeError(
             f"a decoder layer returned {type(output).__name__}, not a [batch, tokens, hidden] tensor"
         )
@@ -172,32 +229,3 @@ def residual_of(output: object) -> Tensor:
 def with_residual(output: object, hidden: Tensor) -> object:
     """The same layer output with its residual stream replaced."""
     return (hidden, *output[1:]) if isinstance(output, tuple) else hidden
-
-
-def push(hidden: Tensor, direction: Tensor, alpha: Tensor, exempt: Tensor | None = None) -> Tensor:
-    """h + alpha * direction, one alpha per row.
-
-    hidden [B, T, D], any float dtype; direction [D] float32, the unnormalised axis of this layer, toward the Assistant, so
-    that alpha [B] float32 is in axis units; exempt [B, T] bool, True where nothing is added. The arithmetic is float32;
-    rows whose alpha is 0 and exempt positions come back bit for bit.
-    """
-    amount = alpha[:, None].expand(hidden.shape[:2])
-    if exempt is not None:
-        amount = amount.masked_fill(exempt, 0.0)
-    pushed = (hidden.float() + amount[..., None] * direction).to(hidden.dtype)
-    return torch.where((amount != 0)[..., None], pushed, hidden)
-
-
-@dataclass(frozen=True, slots=True)
-class LayerSteering:
-    """Steering at one decoder layer of a batch: direction [D], alpha [B], as in `push`; alpha 0 for rows without it."""
-
-    direction: Tensor
-    alpha: Tensor
-
-    def apply(self, hidden: Tensor, exempt: Tensor | None) -> Tensor:
-        return push(hidden, self.direction.to(hidden.device), self.alpha.to(hidden.device), exempt)
-
-    def select(self, rows: Sequence[int]) -> LayerSteering:
-        """The same for these rows only."""
-        return replace(self, alpha=self.alpha[list(rows)])

@@ -1,7 +1,8 @@
-"""python -m tests.audit: look the installed packages up in the public list of known holes, with pip-audit.
+"""python -m tests.audit: look for known vulnerabilities in the installed packages, with pip-audit.
 
-Fails for a hole that a newer version has closed. One that nobody has closed yet is printed and fails nothing, for no change here could
-help; nor does a list that cannot be reached, which is said.
+Fails for a vulnerability that a newer version fixes. One that no version fixes yet is printed but
+does not fail, since no change here could help. If the public database cannot be reached, that is
+printed and nothing fails.
 """
 
 from __future__ import annotations
@@ -9,45 +10,80 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from typing import Any
 
-COMMAND = ("pip-audit", "--format", "json", "--progress-spinner", "off", "--skip-editable")
+COMMAND = (
+    sys.executable,
+    "-m",
+    "pip_audit",
+    "--format",
+    "json",
+    "--progress-spinner",
+    "off",
+    "--skip-editable",
+)
 
 
-def judged(packages: Iterable[dict[str, Any]]) -> tuple[list[str], list[str], int, int]:
-    """(holes that an update closes, holes that none does, packages looked up, packages the list does not know)."""
-    closed, open_, known, unknown = list[str](), list[str](), 0, 0
+@dataclass
+class Findings:
+    """pip-audit's findings, sorted.
+
+    Attributes:
+        fixed: Vulnerabilities that a newer version fixes.
+        unfixed: Vulnerabilities that no version fixes yet.
+        known: Number of packages that were looked up.
+        unknown: Number of packages that the database does not know.
+    """
+
+    fixed: list[str] = field(default_factory=list)
+    unfixed: list[str] = field(default_factory=list)
+    known: int = 0
+    unknown: int = 0
+
+
+def sort_findings(packages: Iterable[dict[str, Any]]) -> Findings:
+    """Sort the `dependencies` of pip-audit's report."""
+    found = Findings()
     for package in packages:
         if "skip_reason" in package:
-            unknown += 1
+            found.unknown += 1
             continue
-        known += 1
-        for hole in package["vulns"]:
-            line = f"{package['name']} {package['version']}: {hole['id']}"
-            if hole["fix_versions"]:
-                closed.append(f"{line}, closed in {', '.join(hole['fix_versions'])}")
+        found.known += 1
+        for vulnerability in package["vulns"]:
+            line = f"{package['name']} {package['version']}: {vulnerability['id']}"
+            if vulnerability["fix_versions"]:
+                found.fixed.append(f"{line}, fixed in {', '.join(vulnerability['fix_versions'])}")
             else:
-                open_.append(f"{line}, not closed yet")
-    return closed, open_, known, unknown
+                found.unfixed.append(f"{line}, not fixed yet")
+    return found
 
 
-def main() -> int:
-    ran = subprocess.run(
-        [sys.executable, "-m", "pip_audit", *COMMAND[1:]], capture_output=True, text=True, check=False
-    )
+def run_pip_audit() -> tuple[str, str]:
+    """The output and the error output of pip-audit."""
+    done = subprocess.run(COMMAND, capture_output=True, text=True, check=False)
+    return done.stdout, done.stderr
+
+
+def main(run: Callable[[], tuple[str, str]] = run_pip_audit) -> int:
+    """Print the findings; status 1 if a newer version fixes one of them."""
+    output, errors = run()
     try:
-        packages = json.loads(ran.stdout)["dependencies"]
+        packages = json.loads(output)["dependencies"]
     except ValueError:
-        print(f"NOT AUDITED: the list of known holes could not be read.\n{ran.stderr.strip()[-500:]}")
+        print(f"NOT AUDITED: the database could not be read.\n{errors.strip()[-500:]}")
         return 0
-    closed, open_, known, unknown = judged(packages)
+    found = sort_findings(packages)
     print(
-        f"{known} packages looked up, {unknown} that the list could not tell about", *closed, *open_, sep="\n"
+        f"{found.known} packages looked up, {found.unknown} that the database does not know",
+        *found.fixed,
+        *found.unfixed,
+        sep="\n",
     )
-    if not known:
-        print("NOT AUDITED: the list of known holes could not be reached.")
-    return 1 if closed else 0
+    if not found.known:
+        print("NOT AUDITED: the database could not be reached.")
+    return 1 if found.fixed else 0
 
 
 if __name__ == "__main__":

@@ -1,7 +1,9 @@
-"""python -m tests.trust [FILE …]: run what is said about trust, and write down what was tried and what held, in docs/trust.md.
+"""python -m tests.trust [FILE ...]: run the tests of docs/trust.md and write it.
 
-Tests hand in what they tried with `held`, or are marked `trust(what, how, group)`; outside this command that goes nowhere. The soak's
-figures come from docs/soak.json (python -m demo.bench.soak --json docs/soak.json); --render writes the document from what is there.
+These tests are about hostile input, faults and hosting. Each reports what it tested with `held`, or
+is marked `trust(what, how, group)`; outside this command the report goes nowhere. The figures of
+the soak test come from docs/soak.json (python -m demo.bench.soak --json docs/soak.json). `--render`
+runs no test and writes the document from docs/trust.json as it is.
 """
 
 from __future__ import annotations
@@ -15,78 +17,83 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from demo.bench.report import markdown_table, write_json
+
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENT, FIGURES = ROOT / "docs" / "trust.md", ROOT / "docs" / "trust.json"
-_TARGET = "PERSONA_DRIFT_TRUST"  # a file to which each test appends a line
 SOAK = ROOT / "docs" / "soak.json"
-_COUNTED = {
-    "files": "open files",
-    "temp_files": "temp files",
-    "rows": "replies at once",
-    "waiting": "replies waiting",
-}
-FILES = tuple(
-    f"tests/test_{name}.py"
-    for name in [
-        "fuzz",
-        "faults",
-        "default_model",
-        "extraction_kill",
-        "comes_back",
-        "arrival",
-        "limits",
-        "guard",
-        "password",
-        "privacy",
-        "visitors",
-        "cut_off",
-        "space",
-        "axis_import_untrusted",
-    ]
+FILES = (
+    "tests/unit/test_fuzz.py",
+    "tests/engine/test_faults.py",
+    "tests/unit/test_default_model.py",
+    "tests/extraction/test_resume.py",
+    "tests/browser/test_persistence.py",
+    "tests/browser/test_arrival.py",
+    "tests/hosting/test_rate_limit.py",
+    "tests/hosting/test_middleware.py",
+    "tests/hosting/test_password.py",
+    "tests/hosting/test_privacy.py",
+    "tests/browser/test_visitors.py",
+    "tests/hosting/test_offline.py",
+    "tests/hosting/test_space.py",
+    "tests/unit/test_axis_import_untrusted.py",
 )
 
-
-def record(watch: Any) -> None:
-    """A loader was tried. Called when nothing has failed."""
-    held(
-        watch.name,
-        watch.cases,
-        f"{watch.accepted} accepted, {watch.refused} refused in one sentence; slowest {watch.slowest_s:.2f} s",
-        group="hostile input",
-    )
+_TARGET = "PERSONA_DRIFT_TRUST"  # names a file to which each test appends a line
+_SOAK_NAMES = {
+    "files": "open files",
+    "temp_files": "temporary files",
+    "rows": "replies running",
+    "waiting": "replies waiting",
+}
 
 
 def held(what: str, cases: int, how: str, group: str) -> None:
-    """Something was tried so many times, and held."""
+    """Report that something was tested and held.
+
+    Args:
+        what: What was tested.
+        cases: How many times, or in how many variants.
+        how: The result.
+        group: The section of the document.
+    """
     target = os.environ.get(_TARGET)
     if target:
         with open(target, "a", encoding="utf-8") as file:
-            where = os.environ["PYTEST_CURRENT_TEST"].partition("::")[0]
-            entry = {"file": where, "group": group, "what": what, "cases": cases, "held": how}
+            test_file = os.environ["PYTEST_CURRENT_TEST"].partition("::")[0]
+            entry = {"file": test_file, "group": group, "what": what, "cases": cases, "held": how}
             file.write(json.dumps(entry) + "\n")
 
 
-def lines(entries: list[dict[str, Any]]) -> Iterator[str]:
-    yield "# What was tried"
+def document() -> str:
+    """The text of docs/trust.md, from the figures beside it."""
+    lines = list(_test_lines(json.loads(FIGURES.read_text(encoding="utf-8"))))
+    if SOAK.is_file():
+        lines += _soak_lines(json.loads(SOAK.read_text(encoding="utf-8")))
+    return "\n".join(lines) + "\n"
+
+
+def _test_lines(entries: list[dict[str, Any]]) -> Iterator[str]:
+    yield "# Trust: what was tested"
     yield ""
     yield (
-        "Made by `python -m tests.trust`, which runs the tests that speak of trust and writes down what each tried; a line is here only if "
-        "it held."
+        "Made by `python -m tests.trust`, which runs the tests on hostile input, faults and hosting and "
+        "records what each of them tested. A line is here only if its test passed."
     )
-    entries = merged(entries)
+    entries = _merged(entries)
     for group in dict.fromkeys(entry["group"] for entry in entries):
         own = [entry for entry in entries if entry["group"] == group]
         yield ""
         yield f"## {group[0].upper()}{group[1:]}: {sum(entry['cases'] for entry in own):,} cases"
         yield ""
-        yield "| what | cases | what held |"
-        yield "|---|---|---|"
-        for entry in own:
-            yield f"| {entry['what']} | {entry['cases']:,} | {entry['held']} |"
+        yield from markdown_table(
+            ("tested", "cases", "result"),
+            [(entry["what"], f"{entry['cases']:,}", entry["held"]) for entry in own],
+        )
 
 
-def merged(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The same thing tried in several ways is one line."""
+def _merged(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """One entry, with the sum of the cases, for all entries that say the same."""
     found: dict[tuple[str, str, str], dict[str, Any]] = {}
     for entry in entries:
         key = entry["group"], entry["what"], entry["held"]
@@ -94,58 +101,62 @@ def merged(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return list(found.values())
 
 
-def soaked(figures: dict[str, Any]) -> Iterator[str]:
-    """The soak's figures as a table."""
+def _soak_lines(figures: dict[str, Any]) -> Iterator[str]:
     yield ""
-    yield f"## Soak: {figures['minutes']:g} minutes, {figures['visitors at once']} visitors on {figures['places']} places"
+    yield (
+        f"## Soak test: {figures['minutes']:g} minutes, {figures['visitors at once']} visitors at once, "
+        f"room for {figures['places']} pairs"
+    )
     yield ""
-    yield "| what | figure |"
-    yield "|---|---|"
+    yield from markdown_table(("what", "figure"), _soak_rows(figures))
+
+
+def _soak_rows(figures: dict[str, Any]) -> Iterator[tuple[str, str]]:
     visits = ", ".join(f"{count} {name}" for name, count in sorted(figures["visits"].items()))
-    yield f"| visits | {sum(figures['visits'].values()):,}: {visits} |"
+    yield "visits", f"{sum(figures['visits'].values()):,}: {visits}"
     for name in ("turns answered", "bad requests refused", "errors", "replies at once, median"):
-        yield f"| {name} | {figures[name]:,g} |"
+        yield name, f"{figures[name]:,g}"
     memory = [f"{mib:,}" for mib in figures["memory by tenths of the run"]]
-    yield f"| memory, MiB, by tenths of the run | {', '.join(memory)} |"
+    yield "memory, MiB, by tenths of the run", ", ".join(memory)
     before, after, most = figures["before"], figures["after"], figures["most"]
     for name in ("threads", "files", "sockets", "temp_files", "rows", "waiting"):
-        told = f"{before[name]} before, {most[name]} at most, {after[name]} after"
-        yield f"| {_COUNTED.get(name, name)} | {told} |"
-    yield f"| left behind | {', '.join(figures['left behind']) or 'nothing'} |"
+        counts = f"{before[name]} before, {most[name]} at most, {after[name]} after"
+        yield _SOAK_NAMES.get(name, name), counts
+    yield "left behind", ", ".join(figures["left behind"]) or "nothing"
 
 
-def document() -> str:
-    """What docs/trust.md says, from the figures beside it."""
-    text = list(lines(json.loads(FIGURES.read_text(encoding="utf-8"))))
-    if SOAK.is_file():
-        text += soaked(json.loads(SOAK.read_text(encoding="utf-8")))
-    return "\n".join(text) + "\n"
+def _run_tests(files: list[str]) -> list[dict[str, Any]] | int:
+    """What the tests in these files report, or pytest's exit status if one failed."""
+    target = ROOT / ".trust.jsonl"
+    target.unlink(missing_ok=True)
+    command = [sys.executable, "-m", "pytest", "-m", "slow or not slow", *files]
+    try:
+        done = subprocess.run(command, cwd=ROOT, env={**os.environ, _TARGET: str(target)}, check=False)
+        if done.returncode:
+            return done.returncode
+        return [json.loads(line) for line in target.read_text(encoding="utf-8").splitlines()]
+    finally:
+        target.unlink(missing_ok=True)
 
 
 def main() -> int:
+    """Run the tests and write the figures and the document."""
     parser = argparse.ArgumentParser(prog="python -m tests.trust", description=__doc__)
     parser.add_argument(
-        "files", nargs="*", help="test again only these, and keep what the others told (default: all)"
+        "files", nargs="*", help="run only these and keep what the others reported (default: all)"
     )
-    parser.add_argument("--render", action="store_true", help="test nothing, write the document")
+    parser.add_argument("--render", action="store_true", help="run no test, only write the document")
     options = parser.parse_args()
     if not options.render:
         files = options.files or list(FILES)
-        target = ROOT / ".trust.jsonl"
-        target.unlink(missing_ok=True)
-        command = [sys.executable, "-m", "pytest", "-m", "slow or not slow", *files]
-        try:
-            tested = subprocess.run(command, cwd=ROOT, env={**os.environ, _TARGET: str(target)}, check=False)
-            if tested.returncode:
-                return tested.returncode
-            fresh = [json.loads(line) for line in target.read_text(encoding="utf-8").splitlines()]
-        finally:
-            target.unlink(missing_ok=True)
+        fresh = _run_tests(files)
+        if isinstance(fresh, int):
+            return fresh
         known = json.loads(FIGURES.read_text(encoding="utf-8")) if FIGURES.is_file() else []
         others = set(FILES).difference(files)
         entries = fresh + [entry for entry in known if entry.get("file") in others]
         entries.sort(key=lambda entry: FILES.index(entry["file"]))
-        FIGURES.write_text(json.dumps(entries, indent=1) + "\n", encoding="utf-8")
+        write_json(FIGURES, entries)
     DOCUMENT.write_text(document(), encoding="utf-8")
     return 0
 

@@ -1,1 +1,1 @@
-"""The Assistant Axis: directions, units and floors, its components, its quality gates, and the files that hold it."""
+"""The Assistant Axis: its directions, units, floors, principal components, quality gates and files."""

@@ -1,10 +1,13 @@
-"""python -m demo.axis import SOURCE --out DIR: turn a published axis into one of this program; show DIR: look at one."""
+"""Import a published axis, or print what an axis holds.
+
+Usage: python -m demo.axis import SOURCE --out DIR
+       python -m demo.axis show DIR
+"""
 
 from __future__ import annotations
 
 import argparse
 import re
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,44 +17,34 @@ from demo.axis.files import load_axis, save_axis
 from demo.axis.importer.build import ImportOptions, import_axis
 from demo.axis.importer.floors import spans
 from demo.axis.published import DATASET
+from demo.utils.cli import command
 from demo.utils.errors import UserError
 from demo.utils.json_files import read_object
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+@command
+def main(arguments: Sequence[str] | None = None) -> None:
     options = _parser().parse_args(arguments)
-    try:
-        if options.command == "show":
-            axis = load_axis(options.axis)
-        else:
-            _check_out(options.out)
-            chosen = ImportOptions(
-                experiment=options.experiment,
-                model_id=options.model_id,
-                sign=options.sign,
-                caps=options.caps,
-                band=_band(options.cap_layers),
-                probe_layer=options.probe_layer,
-            )
-            axis = import_axis(options.source, chosen)
-            save_axis(axis, options.out)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(
-            f"error: {options.out} cannot be written ({error.strerror}); choose another --out.",
-            file=sys.stderr,
-        )
-        return 2
+    if options.command == "show":
+        print("\n".join(summary(load_axis(options.axis))))
+        return
+    _check_out(options.out)
+    chosen = ImportOptions(
+        experiment=options.experiment,
+        model_id=options.model_id,
+        sign=options.sign,
+        caps=options.caps,
+        band=_band(options.cap_layers),
+        probe_layer=options.probe_layer,
+    )
+    axis = import_axis(options.source, chosen)
+    save_axis(axis, options.out)
     print("\n".join(summary(axis)))
-    if options.command == "import":
-        print(f"wrote {options.out / 'axis.safetensors'} and axis.json")
-    return 0
+    print(f"wrote {options.out / 'axis.safetensors'} and axis.json")
 
 
 def summary(axis: AssistantAxis) -> Iterator[str]:
-    """What an axis is and where it comes from, line by line."""
+    """Describe an axis and its origin, line by line."""
     about, (first, last) = axis.manifest["model"], axis.cap_band
     hidden, probe = axis.direction.shape[1], axis.probe_layer
     yield f"model       {about.get('id', 'not stated')}: {axis.layers} layers of {hidden}"
@@ -73,7 +66,7 @@ def summary(axis: AssistantAxis) -> Iterator[str]:
 
 
 def _origin(record: Any) -> Iterator[str]:
-    """Files, sign evidence and conversions of an imported axis."""
+    """Lines about the files, sign evidence and conversions of an imported axis."""
     if not isinstance(record, dict):
         return
     for entry in record.get("files", []):
@@ -94,15 +87,16 @@ def _origin(record: Any) -> Iterator[str]:
 
 
 def _check_out(folder: Path) -> None:
-    """An import may replace an earlier import, never an axis that took hours to extract."""
+    """Refuse to overwrite an extracted axis, which takes hours to make. Raises UserError."""
     manifest = folder / "axis.json"
     if manifest.exists() and "import" not in read_object(manifest, "choose another --out"):
         raise UserError(
-            f"{folder} holds an extracted axis, which an import would destroy; choose another --out."
+            f"{folder} holds an extracted axis, which the import would overwrite; choose another --out."
         )
 
 
 def _band(text: str | None) -> tuple[int, int] | None:
+    """First and last layer of --cap-layers. Raises UserError."""
     if text is None:
         return None
     match = re.fullmatch(r"(\d{1,5})-(\d{1,5})", text)
@@ -112,19 +106,23 @@ def _band(text: str | None) -> tuple[int, int] | None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m demo.axis", description="Published and saved axes.")
+    parser = argparse.ArgumentParser(prog="python -m demo.axis", description="Import and inspect axes.")
     commands = parser.add_subparsers(dest="command", required=True)
     show = commands.add_parser("show", help="print what an axis holds")
     show.add_argument("axis", help="axis folder, name of a shipped axis, or anything `import` takes")
-    add = commands.add_parser("import", help="turn a published axis into an axis folder")
+    add = commands.add_parser("import", help="convert a published axis to an axis folder")
     add.add_argument(
         "source", help=f"a .pt or .safetensors file, a published folder, or hf://{DATASET}/FOLDER"
     )
     add.add_argument("--out", type=Path, required=True, help="folder to write")
-    add.add_argument("--experiment", metavar="ID", help="of a capping config (default: the recommended one)")
+    add.add_argument(
+        "--experiment", metavar="ID", help="experiment of a capping config (default: the recommended one)"
+    )
     add.add_argument("--model-id", metavar="ID", help="hub id of the model the axis was made from")
     add.add_argument(
-        "--sign", choices=("assistant", "role"), help="where the stored vectors point, if no file tells"
+        "--sign",
+        choices=("assistant", "role"),
+        help="where the stored vectors point, if the files do not show it",
     )
     add.add_argument(
         "--caps", type=Path, metavar="FILE", help="JSON {layer: ceiling}, raw units on the role-ward vector"
@@ -132,7 +130,7 @@ def _parser() -> argparse.ArgumentParser:
     add.add_argument(
         "--cap-layers", metavar="A-B", help="capped layers, both inclusive (default: as published)"
     )
-    add.add_argument("--probe-layer", type=int, metavar="N", help="where projections are read")
+    add.add_argument("--probe-layer", type=int, metavar="N", help="layer at which projections are read")
     return parser
 
 

@@ -1,8 +1,8 @@
-"""The Assistant Axis: directions, means, floors and their units, and the files that hold them.
+"""The Assistant Axis of a model: directions, means, floors and units, and the check that an axis is sound.
 
-direction[l] = mean activation of default-Assistant replies - mean role vector, at the output of decoder layer l
-(arXiv 2601.10387, section 2). It points TOWARD the Assistant. Raw projection p = <h, unit[l]>. Axis units are
-(p - p_role_mean) / ||direction[l]||: 0 is the average role, 1 is the default Assistant.
+direction[l] = mean activation of default-Assistant replies - mean role vector, at the output of decoder
+layer l (arXiv 2601.10387, section 2). It points TOWARD the Assistant. Raw projection p = <h, unit[l]>.
+Axis units are (p - p_role_mean) / ||direction[l]||: 0 is the average role, 1 is the default Assistant.
 """
 
 from __future__ import annotations
@@ -10,25 +10,24 @@ from __future__ import annotations
 from collections.abc import Sized
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
 from demo.utils.errors import UserError
 
-if TYPE_CHECKING:
-    pass
+FORMAT = 1  # of axis.json
 
-FORMAT = 1
+FLOOR_NAMES = ("p05", "p25", "p50", "p75")  # of an extracted axis; an imported axis has others
 
-FLOOR_NAMES = ("p05", "p25", "p50", "p75")  # of an extracted axis; an imported one has others
+_MAX_UNITS = 1e6  # no genuine reading is larger, in axis units
 
 Number = TypeVar("Number", float, Tensor)
 
 
 class ModelIdentity(Protocol):
-    """What an axis has to know of a model to tell whether it belongs to it."""
+    """The facts about a model that decide whether an axis belongs to it."""
 
     @property
     def spec(self) -> str: ...
@@ -48,12 +47,17 @@ class ModelIdentity(Protocol):
 
 @dataclass(frozen=True)
 class AssistantAxis:
-    """An axis for one model of L decoder layers and hidden size D. All tensors float32 on the CPU.
+    """An axis for one model of L decoder layers and hidden size D. All tensors are float32 on the CPU.
 
-    direction, role_mean, default_mean [L, D]; floors: name -> [L] raw projection units, -inf at layers without a floor,
-    where "p25" is the 25th percentile of default-Assistant reply means; manifest: the content of axis.json;
-    pca [3, L, D] or None: unit rows, the first principal components of the centred role vectors of each layer, each with
-    its sign such that the Assistant's side is positive.
+    Attributes:
+        direction: [L, D], default mean minus role mean.
+        role_mean: [L, D], mean role vector.
+        default_mean: [L, D], mean activation of default-Assistant replies.
+        floors: Name -> [L], raw projection units, -inf at layers without a floor. "p25" is the 25th
+            percentile of default-Assistant reply means.
+        manifest: The content of axis.json.
+        pca: [3, L, D] or None, the first principal components of the centred role vectors of each
+            layer. They are unit vectors, with signs such that the Assistant's side is positive.
     """
 
     direction: Tensor
@@ -65,7 +69,7 @@ class AssistantAxis:
 
     @cached_property
     def norm(self) -> Tensor:
-        """||direction|| per layer, [L], raw units. The length of one axis unit."""
+        """||direction|| per layer, [L], raw units: the length of one axis unit."""
         return self.direction.norm(dim=-1)
 
     @cached_property
@@ -80,10 +84,12 @@ class AssistantAxis:
 
     @property
     def layers(self) -> int:
+        """Number of decoder layers."""
         return self.direction.shape[0]
 
     @property
     def probe_layer(self) -> int:
+        """The layer at which projections are read."""
         return int(self.manifest["probe_layer"])
 
     @property
@@ -94,20 +100,21 @@ class AssistantAxis:
 
     @property
     def cap_floor(self) -> str:
+        """Name of the floor that belongs to the cap."""
         return str(self.manifest["cap"]["floor"])
 
     @property
     def default_range(self) -> tuple[float, float] | None:
-        """5th and 95th percentile of default-Assistant reply means at the probe layer, axis units; None when unknown."""
+        """5th and 95th percentile of default-Assistant reply means at the probe layer, axis units."""
         span = self.manifest.get("default_range")
         return None if span is None else (float(span[0]), float(span[1]))
 
     def to_units(self, raw: Number, layer: int) -> Number:
-        """Raw projection at `layer` -> axis units (0 = average role, 1 = default Assistant)."""
+        """Convert a raw projection at `layer` to axis units (0 = average role, 1 = default Assistant)."""
         return (raw - float(self.origin[layer])) / float(self.norm[layer])
 
     def floor_units(self, name: str, layer: int) -> float:
-        """A named floor at `layer`, in axis units; -inf where it has none."""
+        """A named floor at `layer`, in axis units; -inf where that layer has none."""
         return self.to_units(float(self.floor(name)[layer]), layer)
 
     def floor(self, name: str) -> Tensor:
@@ -119,24 +126,32 @@ class AssistantAxis:
         return self.floors[name]
 
     def floor_layers(self, name: str) -> tuple[int, ...]:
-        """Layers at which a named floor exists. Raises UserError for an unknown name."""
+        """The layers at which a named floor exists. Raises UserError for an unknown name."""
         return tuple(torch.isfinite(self.floor(name)).nonzero().flatten().tolist())
 
     def check_model(self, model: ModelIdentity) -> list[str]:
-        """Refuse a model this axis cannot belong to (UserError); return notes to show for one it may not fit."""
+        """Check that this axis can belong to `model`.
+
+        Returns:
+            Sentences to show, such as that floors may not transfer to this checkpoint.
+
+        Raises:
+            UserError: The model has another architecture or shape.
+        """
         made_for = self.manifest["model"]
-        have: dict[str, Any] = {
+        actual: dict[str, Any] = {
             "architecture": model.architecture,
             "layers": model.layer_count,
             "hidden_size": model.hidden_size,
             "vocab_size": len(model.tokenizer),
         }
-        for key, value in have.items():
-            wanted = made_for.get(key, value)
-            if wanted != value:
+        for key, value in actual.items():
+            expected = made_for.get(key, value)
+            if expected != value:
                 raise UserError(
-                    f"This axis was made for {made_for.get('id', 'another model')} ({key} {wanted}) and cannot be "
-                    f"used with {model.spec} ({key} {value}); give --axis one that was extracted from this model."
+                    f"This axis was made for {made_for.get('id', 'another model')} ({key} {expected}) "
+                    f"and cannot be used with {model.spec} ({key} {value}); "
+                    "give --axis one that was extracted from this model."
                 )
         notes = [str(note) for note in self.manifest.get("notes", [])]
         revision, dtype = made_for.get("revision"), made_for.get("dtype")
@@ -144,22 +159,27 @@ class AssistantAxis:
             notes.append("The axis does not say which model it was made from: floors may not transfer.")
         elif made_for["id"] != model.spec or (revision and model.revision and revision != model.revision):
             notes.append(
-                f"The axis was extracted from {made_for['id']}, not from this checkpoint: floors may not transfer."
+                f"The axis was extracted from {made_for['id']}, not from this checkpoint: "
+                "floors may not transfer."
             )
         if dtype and dtype != str(model.dtype).removeprefix("torch."):
             notes.append(
-                f"The axis was extracted in {dtype}; this model runs in {model.dtype}, so floors may be slightly off."
+                f"The axis was extracted in {dtype}; this model runs in {model.dtype}, "
+                "so floors may be slightly off."
             )
         return notes
 
 
-_FAR = 1e6  # axis units: nothing that is a reading lies beyond
+def check_axis(axis: AssistantAxis, where: object, advice: str = "extract the axis again") -> None:
+    """Check shapes, finiteness and layer numbers, so that an unsound axis fails here and not during a reply.
 
+    Args:
+        axis: The axis to check.
+        where: Where it comes from, for the error message.
+        advice: What the user should do; the error message ends with it.
 
-def check_axis(axis: AssistantAxis, where: object, cure: str = "extract the axis again") -> None:
-    """Shapes, finiteness and layer numbers: a bad axis must fail here, not in the middle of a reply.
-
-    Raises UserError with one sentence that names `where` and ends with what to do (`cure`).
+    Raises:
+        UserError: The axis is unsound.
     """
     shape, layers = axis.direction.shape, axis.direction.shape[0]
     same = axis.direction.ndim == 2 and axis.role_mean.shape == shape == axis.default_mean.shape
@@ -168,39 +188,43 @@ def check_axis(axis: AssistantAxis, where: object, cure: str = "extract the axis
         or any(floor.shape != (layers,) for floor in axis.floors.values())
         or (axis.pca is not None and axis.pca.shape != (3, *shape))
     ):
-        raise UserError(f"The tensors in {where} do not fit together (direction is {tuple(shape)}); {cure}.")
+        raise UserError(
+            f"The tensors in {where} do not fit together (direction is {tuple(shape)}); {advice}."
+        )
     values = [axis.direction, axis.role_mean, axis.default_mean]
     values += [] if axis.pca is None else [axis.pca]
-    # -inf is a floor too: none at this layer.
+    # -inf is a valid floor: it stands for none at this layer.
     floors_fit = all(bool((floor < torch.inf).all()) for floor in axis.floors.values())
     if not floors_fit or not all(torch.isfinite(v).all() for v in values) or bool((axis.norm == 0).any()):
-        raise UserError(f"The axis in {where} holds NaN, infinite or zero directions or floors; {cure}.")
+        raise UserError(f"The axis in {where} holds NaN, infinite or zero directions or floors; {advice}.")
     if not axis.floors:
-        raise UserError(f"The axis in {where} has no floors, so there is nothing to cap at; {cure}.")
-    _check_manifest(axis, where, cure)
+        raise UserError(f"The axis in {where} has no floors, so there is nothing to cap at; {advice}.")
+    _check_manifest(axis, where, advice)
 
 
-def _check_manifest(axis: AssistantAxis, where: object, cure: str) -> None:
-    """The manifest speaks only of layers and floors that the tensors have."""
+def _check_manifest(axis: AssistantAxis, where: object, advice: str) -> None:
+    """Check that the manifest names only layers and floors that the tensors have. Raises UserError."""
     layers, model, notes = axis.layers, axis.manifest["model"], axis.manifest.get("notes", [])
     try:
         probe, (first, last), floor = axis.probe_layer, axis.cap_band, axis.cap_floor
         low, high = axis.default_range or (0.0, 1.0)
         fits = (
-            -_FAR < low < high < _FAR
+            -_MAX_UNITS < low < high < _MAX_UNITS
             and 0 <= probe < layers
             and 0 <= first <= last < layers
             and floor in axis.floors
         )
     except (IndexError, KeyError, TypeError, ValueError, OverflowError) as error:
-        raise UserError(f"The manifest of {where} has a malformed entry ({error!r}); {cure}.") from error
+        raise UserError(f"The manifest of {where} has a malformed entry ({error!r}); {advice}.") from error
     if not isinstance(model, dict) or not isinstance(notes, list):
-        raise UserError(f"The manifest of {where} has a malformed 'model' or 'notes'; {cure}.")
+        raise UserError(f"The manifest of {where} has a malformed 'model' or 'notes'; {advice}.")
     if not fits:
         raise UserError(
-            f"The manifest of {where} names layers or a floor that the axis does not have ({layers} layers); {cure}."
+            f"The manifest of {where} names layers or a floor that the axis does not have ({layers} layers); "
+            f"{advice}."
         )
     if not set(range(first, last + 1)) <= set(axis.floor_layers(floor)):
         raise UserError(
-            f"The axis in {where} caps layers {first} to {last}, but {floor} has no floor at some of them; {cure}."
+            f"The axis in {where} caps layers {first} to {last}, but {floor} has no floor at some of them; "
+            f"{advice}."
         )

@@ -1,4 +1,4 @@
-"""The files that hold an axis: axis.safetensors and axis.json, and the published layouts."""
+"""The files that hold an axis: axis.safetensors and axis.json, in a folder or sent to another process."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load, save
@@ -19,22 +19,23 @@ from demo.utils.errors import UserError
 from demo.utils.json_files import read_object
 from demo.utils.paths import AXES
 
-if TYPE_CHECKING:
-    pass
-
 _REQUIRED_TENSORS = ("direction", "role_mean", "default_mean")
-
-_FLOOR = "floor_"
-
-_CHECKSUM = "tensors_sha256"
 
 _REQUIRED_KEYS = ("format", "model", "probe_layer", "cap")
 
+_FLOOR_PREFIX = "floor_"
+
+_CHECKSUM = "tensors_sha256"
+
 
 def load_axis(where: str | Path) -> AssistantAxis:
-    """Load an axis folder, given by path or by the slug of a shipped one, or read a published axis (`demo.axis_import`).
+    """Load an axis.
 
-    Raises UserError on anything malformed.
+    Args:
+        where: An axis folder, the slug of a shipped axis, or a published axis, which is imported.
+
+    Raises:
+        UserError: There is no axis, or it is malformed.
     """
     folder = axis_folder(where)
     if folder is None:
@@ -52,40 +53,11 @@ def load_axis(where: str | Path) -> AssistantAxis:
     return _from_tensors(tensors, manifest, file)
 
 
-def axis_from_bytes(tensors: bytes, manifest: dict[str, Any], where: str) -> AssistantAxis:
-    """The axis whose two files were sent as `to_bytes` made them. where: for the sentence of the UserError on anything malformed."""
-    _check_keys(manifest, where)
-    try:
-        return _from_tensors(load(tensors), manifest, where)
-    except SafetensorError as error:
-        raise UserError(f"{where} cannot be read ({error}).") from error
-
-
-def _from_tensors(tensors: dict[str, Tensor], manifest: dict[str, Any], where: object) -> AssistantAxis:
-    missing = [name for name in _REQUIRED_TENSORS if name not in tensors]
-    if missing:
-        raise UserError(f"{where} lacks {', '.join(missing)}; extract the axis again.")
-    axis = AssistantAxis(
-        direction=tensors["direction"].float(),
-        role_mean=tensors["role_mean"].float(),
-        default_mean=tensors["default_mean"].float(),
-        floors={
-            key.removeprefix(_FLOOR): tensors[key].float()
-            for key in sorted(tensors)
-            if key.startswith(_FLOOR)
-        },
-        manifest=manifest,
-        pca=tensors["pca"].float() if "pca" in tensors else None,
-    )
-    check_axis(axis, where)
-    return axis
-
-
 def save_axis(axis: AssistantAxis, folder: Path) -> None:
     """Write axis.safetensors and axis.json into `folder`, which is created if needed.
 
     Raises:
-        UserError: writing failed. The files that were there before are then intact.
+        UserError: Writing failed. Files that were there before are then intact.
     """
     tensors = save(_tensors(axis))
     manifest = {**_manifest(axis), _CHECKSUM: hashlib.sha256(tensors).hexdigest()}
@@ -105,33 +77,15 @@ def save_axis(axis: AssistantAxis, folder: Path) -> None:
         ) from error
 
 
-def axis_to_bytes(axis: AssistantAxis) -> tuple[bytes, str]:
-    """The content of axis.safetensors and axis.json, to be sent to another process."""
-    return save(_tensors(axis)), json.dumps(_manifest(axis), allow_nan=False)
-
-
-def _manifest(axis: AssistantAxis) -> dict[str, Any]:
-    """The manifest without the checksum, which belongs to one particular file."""
-    manifest = {**axis.manifest, "format": FORMAT}
-    return {name: value for name, value in manifest.items() if name != _CHECKSUM}
-
-
-def _tensors(axis: AssistantAxis) -> dict[str, Tensor]:
-    tensors = {"direction": axis.direction, "role_mean": axis.role_mean, "default_mean": axis.default_mean}
-    tensors |= {f"{_FLOOR}{name}": value for name, value in axis.floors.items()}
-    if axis.pca is not None:
-        tensors["pca"] = axis.pca
-    return {key: value.float().contiguous() for key, value in tensors.items()}
-
-
-def axis_digest(axis: AssistantAxis) -> str:
-    """Changes with the axis's directions, so that figures of another axis are noticed."""
-    return hashlib.sha256(axis.direction.contiguous().numpy().tobytes()).hexdigest()[:16]
-
-
 def axis_folder(where: str | Path) -> Path | None:
-    """The axis folder meant by `where`, a path or the slug of a shipped axis; None for a published axis, which has none. Raises
-    UserError when it is neither."""
+    """The folder of the axis `where`, given by path or by the slug of a shipped axis.
+
+    Returns:
+        The folder, or None for a published axis, which has no axis.json.
+
+    Raises:
+        UserError: `where` is none of these.
+    """
     for folder in (Path(where), AXES / str(where)):
         if (folder / "axis.json").is_file():
             return folder
@@ -139,9 +93,71 @@ def axis_folder(where: str | Path) -> Path | None:
         return None
     shipped = sorted(path.parent.name for path in AXES.glob("*/axis.json"))
     raise UserError(
-        f"No axis at {str(where)!r}: give a folder that holds axis.json, or one of {', '.join(shipped) or 'none shipped'}; "
-        "make one with python -m demo.extraction."
+        f"No axis at {str(where)!r}: give a folder that holds axis.json, or one of "
+        f"{', '.join(shipped) or 'none shipped'}; make one with python -m demo.extraction."
     )
+
+
+def axis_to_bytes(axis: AssistantAxis) -> tuple[bytes, str]:
+    """The content of axis.safetensors and axis.json, to be sent to another process."""
+    return save(_tensors(axis)), json.dumps(_manifest(axis), allow_nan=False)
+
+
+def axis_from_bytes(tensors: bytes, manifest: dict[str, Any], where: str) -> AssistantAxis:
+    """The axis that was sent as `axis_to_bytes` made it.
+
+    Args:
+        tensors: The content of axis.safetensors.
+        manifest: The content of axis.json.
+        where: Where they come from, for the error message.
+
+    Raises:
+        UserError: They are malformed.
+    """
+    _check_keys(manifest, where)
+    try:
+        return _from_tensors(load(tensors), manifest, where)
+    except SafetensorError as error:
+        raise UserError(f"{where} cannot be read ({error}); start the engine again.") from error
+
+
+def axis_digest(axis: AssistantAxis) -> str:
+    """A short hash of the axis's directions, to recognise figures that belong to another axis."""
+    return hashlib.sha256(axis.direction.contiguous().numpy().tobytes()).hexdigest()[:16]
+
+
+def _tensors(axis: AssistantAxis) -> dict[str, Tensor]:
+    tensors = {"direction": axis.direction, "role_mean": axis.role_mean, "default_mean": axis.default_mean}
+    tensors |= {f"{_FLOOR_PREFIX}{name}": value for name, value in axis.floors.items()}
+    if axis.pca is not None:
+        tensors["pca"] = axis.pca
+    return {key: value.float().contiguous() for key, value in tensors.items()}
+
+
+def _from_tensors(tensors: dict[str, Tensor], manifest: dict[str, Any], where: object) -> AssistantAxis:
+    missing = [name for name in _REQUIRED_TENSORS if name not in tensors]
+    if missing:
+        raise UserError(f"{where} lacks {', '.join(missing)}; extract the axis again.")
+    axis = AssistantAxis(
+        direction=tensors["direction"].float(),
+        role_mean=tensors["role_mean"].float(),
+        default_mean=tensors["default_mean"].float(),
+        floors={
+            key.removeprefix(_FLOOR_PREFIX): tensors[key].float()
+            for key in sorted(tensors)
+            if key.startswith(_FLOOR_PREFIX)
+        },
+        manifest=manifest,
+        pca=tensors["pca"].float() if "pca" in tensors else None,
+    )
+    check_axis(axis, where)
+    return axis
+
+
+def _manifest(axis: AssistantAxis) -> dict[str, Any]:
+    """The manifest without the checksum, which belongs to one particular file."""
+    manifest = {**axis.manifest, "format": FORMAT}
+    return {name: value for name, value in manifest.items() if name != _CHECKSUM}
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:
@@ -156,5 +172,6 @@ def _check_keys(manifest: dict[str, Any], where: object) -> None:
         raise UserError(f"{where} lacks {', '.join(missing)}; extract the axis again.")
     if manifest["format"] != FORMAT:
         raise UserError(
-            f"{where} has format {manifest['format']!r}, but this program reads format {FORMAT}; update the program or the axis."
+            f"{where} has format {manifest['format']!r}, but this program reads format {FORMAT}; "
+            "update the program or the axis."
         )

@@ -1,7 +1,7 @@
-"""What is published about the three models of the Assistant Axis paper (arXiv 2601.10387): where their axes lie, which
-layers are read and capped, and which files are known by their content.
+"""What is published about the three models of the Assistant Axis paper (arXiv 2601.10387).
 
-Layers are decoder layers counted from 0; the activation is the output of the layer.
+It lists where the published axes are, which layers are read and capped, and which files are recognised
+by their content. Layers are decoder layers counted from 0; the activation is the output of the layer.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ Side = Literal["assistant", "role"]
 
 DATASET = "lu-christina/assistant-axis-vectors"  # on the Hugging Face hub, MIT
 
-# Ceilings on the unit contrast vector, which points toward the roles: 25th percentile of role-wardness over rollouts.
-# Source: the per-layer caps of Neuronpedia's Assistant Axis demo (layers 32 to 55 of Llama 3.3 70B). The one at
-# layer 40 is the 25th percentile the paper's authors give for that layer.
+# Ceilings on the unit contrast vector, which points toward the roles: 25th percentile of role-wardness
+# over rollouts. Source: the per-layer caps of Neuronpedia's Assistant Axis demo (layers 32 to 55 of
+# Llama 3.3 70B). At layer 40 the paper's authors give the same 25th percentile.
 _NEURONPEDIA_CAPS = {
     32: -1.234, 33: -1.570, 34: -2.219, 35: -1.703, 36: -1.797, 37: -1.742, 38: -1.766, 39: -1.508,
     40: -1.875, 41: -1.664, 42: -1.602, 43: -1.469, 44: -1.688, 45: -1.875, 46: -1.898, 47: -1.859,
@@ -30,14 +30,15 @@ class PublishedModel:
     """One model with a published axis.
 
     Attributes:
-        name: as the paper calls it.
-        hub_ids: the checkpoints the axis was made from.
-        folder: its folder in `DATASET`.
-        layers, hidden_size: the shape [L, D] of every published tensor.
-        probe_layer: where the paper reads projections (its target layer).
-        experiment: id of the recommended capping experiment, a half-open slice of layers and a percentile.
-        band: the layers of that experiment, first and last inclusive; None where no capping was published.
-        caps: ceilings published apart from the dataset, layer -> raw projection on the role-ward unit vector.
+        name: As the paper calls it.
+        hub_ids: The checkpoints that the axis was made from.
+        folder: Its folder in `DATASET`.
+        layers: L in the shape [L, D] of every published tensor.
+        hidden_size: D in that shape.
+        probe_layer: Where the paper reads projections (its target layer).
+        experiment: Id of the recommended capping experiment, a half-open slice of layers and a percentile.
+        band: The layers of that experiment, first and last inclusive; None where no capping was published.
+        caps: Ceilings published elsewhere, layer -> raw projection on the role-ward unit vector.
     """
 
     name: str
@@ -52,6 +53,7 @@ class PublishedModel:
 
     @property
     def model_id(self) -> str:
+        """Hub id of the model."""
         return self.hub_ids[0]
 
 
@@ -78,8 +80,15 @@ MODELS = (GEMMA, QWEN, LLAMA)
 
 @dataclass(frozen=True, slots=True)
 class KnownFile:
-    """A published file told by its content. `side`: where its vectors point; sha256: the first 16 hex digits, which
-    is what was published of it; caps_apply: the model's `caps` belong to these very vectors."""
+    """A published file that can be recognised by its content.
+
+    Attributes:
+        sha256: The first 16 hex digits of its SHA-256; no more of it was published.
+        what: What the file is.
+        side: Where its vectors point.
+        model: The model it belongs to.
+        caps_apply: Whether the model's `caps` belong to these vectors.
+    """
 
     sha256: str
     what: str
@@ -98,14 +107,15 @@ KNOWN_FILES = (
 
 
 def known_file(sha256: str) -> KnownFile | None:
-    """The published file with this SHA-256, given in full as hex digits."""
+    """The published file with this SHA-256 (all hex digits), or None."""
     return next((known for known in KNOWN_FILES if sha256.startswith(known.sha256)), None)
 
 
 def match_model(spec: str) -> PublishedModel | None:
-    """The entry a model id, folder or path speaks of, judged by its last part alone.
+    """The published model that a model id, folder or path refers to, or None. Only its last part counts.
 
-    Qwen/Qwen3-32B, qwen-3-32b and /models/Qwen3-32B-AWQ are all Qwen3-32B: parts that follow the name are ignored.
+    Qwen/Qwen3-32B, qwen-3-32b and /models/Qwen3-32B-AWQ all refer to Qwen3-32B: parts that follow the name
+    are ignored.
     """
     last = _parts(re.split(r"[/\\:]", spec.rstrip("/\\"))[-1])
     for model in MODELS:
@@ -117,5 +127,5 @@ def match_model(spec: str) -> PublishedModel | None:
 
 
 def _parts(name: str) -> list[str]:
-    """Runs of letters and runs of digits, so that qwen3-32b and qwen-3-32b come out alike."""
+    """The runs of letters and of digits in a name, which are the same for qwen3-32b and qwen-3-32b."""
     return re.findall(r"[a-z]+|\d+", name.lower())

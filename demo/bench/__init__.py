@@ -1,1 +1,1 @@
-"""How fast it is: one pair, a crowd, a long conversation, a room full of visitors on the page."""
+"""Measurements, each a command: a pair, long contexts, load on engine and page, hours of use, GPU memory."""

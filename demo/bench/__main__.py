@@ -1,7 +1,9 @@
-"""python -m demo.bench: how fast it is on this machine, against other ways, in one run and one table.
+"""python -m demo.bench: measure the speed on this machine beside other methods, in one run and one
+table.
 
-Parts: one pair against plain `generate`, the naive way and a single row; long contexts; a crowd of pairs against transformers' own
-continuous batching; llama.cpp where it is installed and a GGUF file is given.
+Parts: `pair`, one pair against plain `generate`, the naive method and a single sequence; `context`,
+long contexts; `load`, many pairs at once against transformers' own continuous batching;
+`llama.cpp`, where it is installed and a GGUF file is given.
 """
 
 from __future__ import annotations
@@ -15,31 +17,29 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from demo.bench.long_context import contexts
+from demo.bench.long_context import measure_prompt_lengths
 from demo.bench.pair import add_model_options, llama_cpp, make_bench, measure, summary
-from demo.bench.report import write_report
+from demo.bench.report import write_json, write_speed_report
 from demo.engine.forward.selection import difference
 from demo.engine.transformers_engine import TransformersEngine
+from demo.utils.cli import command
 from demo.utils.errors import UserError
 from demo.utils.resource_usage import peak_mib
 
-PARTS = ("pair", "context", "crowd", "llama.cpp")
+PARTS = ("pair", "context", "load", "llama.cpp")
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+@command
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure, print, and write what was asked for."""
     options = _parser().parse_args(arguments)
-    try:
-        figures = run(options)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print("\n".join(table(figures)))
+    figures = run(options)
+    print("\n".join(summary_lines(figures)))
     if options.json:
-        options.json.write_text(json.dumps(figures, indent=1) + "\n")
+        write_json(options.json, figures)
     if options.write:
-        for path in write_report(options.write, figures):
+        for path in write_speed_report(options.write, figures):
             print(f"wrote {path}")
-    return 0
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
@@ -57,47 +57,49 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
             "logit_difference": difference(
                 bench.model,
                 bench.engine.forward,
-                TransformersEngine(bench.model, bench.axis, lean=False).forward,
+                TransformersEngine(bench.model, bench.axis, fused=False).forward,
             ),
         }
     }
     if "pair" in parts:
         figures["pair"] = summary(measure(bench, options.turns, options.repeats), options.turns)
     if "context" in parts:
-        figures["context"] = contexts(bench)
+        figures["context"] = measure_prompt_lengths(bench)
     figures["about"]["peak_mib"] = peak_mib()
-    if "crowd" in parts:
-        figures["crowd"] = _crowd(options)
+    if "load" in parts:
+        figures["load"] = _engine_load(options)
     if "llama.cpp" in parts and options.gguf:
         figures["llama.cpp"] = llama_cpp(options.gguf, options.tokens)
     return figures
 
 
-def _crowd(options: argparse.Namespace) -> dict[str, Any]:
-    """In a process of its own, whose main thread has computed nothing, as the page's has not."""
+def _engine_load(options: argparse.Namespace) -> dict[str, Any]:
+    """Run the load test in a new process: its main thread must not have computed anything."""
     with tempfile.TemporaryDirectory() as folder:
-        target = Path(folder) / "crowd.json"
+        target = Path(folder) / "load.json"
         flags = ["--model", options.model, "--device", options.device, "--dtype", options.dtype]
         flags += ["--tokens", str(options.tokens), "--json", str(target)]
         flags += ["--axis", options.axis] if options.axis else []
-        command = [sys.executable, "-m", "demo.bench.engine_load", *flags]
-        if subprocess.run(command, stdout=subprocess.DEVNULL, check=False).returncode:
-            raise UserError(f"The crowd could not be measured; run {' '.join(command[1:])} to see why.")
+        command_line = [sys.executable, "-m", "demo.bench.engine_load", *flags]
+        if subprocess.run(command_line, stdout=subprocess.DEVNULL, check=False).returncode:
+            raise UserError(
+                f"The load test has failed; run `python {' '.join(command_line[1:])}` to see why."
+            )
         found: dict[str, Any] = json.loads(target.read_text())
         return found
 
 
-def table(figures: dict[str, Any]) -> Iterator[str]:
-    """Lines to print."""
+def summary_lines(figures: dict[str, Any]) -> Iterator[str]:
+    """The figures as lines for the terminal."""
     yield ", ".join(f"{name} {value}" for name, value in figures["about"].items())
     for name, value in figures.get("pair", {}).items():
         yield f"  {name:18}" + (f"{value:9.1f} ms" if name.endswith("_ms") else f"{value:9.2f} x")
-    for row in figures.get("context", []):
-        yield "  context: " + ", ".join(f"{name} {value:.4g}" for name, value in row.items())
-    for pairs, row in figures.get("crowd", {}).get("pairs", {}).items():
-        yield f"  {pairs:>2} pairs: " + ", ".join(f"{name} {value:.4g}" for name, value in row.items())
-    if "room16_vs_one" in figures.get("crowd", {}):
-        yield f"  room16_vs_one     {figures['crowd']['room16_vs_one']:9.2f} x"
+    for context in figures.get("context", []):
+        yield "  context: " + ", ".join(f"{name} {value:.4g}" for name, value in context.items())
+    for pairs, load in figures.get("load", {}).get("pairs", {}).items():
+        yield f"  {pairs:>2} pairs: " + ", ".join(f"{name} {value:.4g}" for name, value in load.items())
+    if "pairs16_vs_one" in figures.get("load", {}):
+        yield f"  pairs16_vs_one    {figures['load']['pairs16_vs_one']:9.2f} x"
     for name, value in figures.get("llama.cpp", {}).items():
         yield f"  llama.cpp: {name} {value}"
 
@@ -105,12 +107,16 @@ def table(figures: dict[str, Any]) -> Iterator[str]:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m demo.bench", description=__doc__)
     add_model_options(parser)
-    parser.add_argument("--only", action="append", choices=PARTS, help="this part; may be repeated")
-    parser.add_argument("--repeats", type=int, default=5, help="conversations (default: %(default)s)")
-    parser.add_argument("--turns", type=int, default=8, choices=range(2, 9), help="default: %(default)s")
+    parser.add_argument("--only", action="append", choices=PARTS, help="run this part; may be repeated")
+    parser.add_argument(
+        "--repeats", type=int, default=5, help="number of conversations (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--turns", type=int, default=8, choices=range(2, 9), help="of a conversation (default: %(default)s)"
+    )
     parser.add_argument("--gguf", type=Path, help="the model as a GGUF file, for llama.cpp")
     parser.add_argument(
-        "--write", type=Path, metavar="FOLDER", help="also write speed.md, its picture and speed.json there"
+        "--write", type=Path, metavar="FOLDER", help="also write speed.md, its chart and speed.json there"
     )
     return parser
 

@@ -1,6 +1,7 @@
-"""A visitor as the server sees a browser: page state of its own, a heartbeat, private endpoints. For measurements and hostile tests.
+"""A client that behaves like a browser: own session, heartbeat, and the page's private endpoints.
 
-`gradio_client` only reaches the named endpoints; the page's own buttons are private and take what the browser's event held.
+For measurements and for tests with hostile input. `gradio_client` reaches only the named endpoints;
+the page's own buttons are private and take what the browser's event held.
 """
 
 from __future__ import annotations
@@ -17,11 +18,15 @@ from gradio_client.utils import apply_diff
 
 Ops = list[dict[str, Any]]
 
-PATIENCE_S = 120.0
+TIMEOUT_S = 120.0
 
 
 class Refused(RuntimeError):
-    """The server answered with something other than an event; status: HTTP's, 0 for an event that failed."""
+    """The server answered with an error instead of an event.
+
+    Attributes:
+        status: The HTTP status, or 0 for an event that failed.
+    """
 
     def __init__(self, status: int, text: str) -> None:
         super().__init__(f"{status}: {text[:300]}")
@@ -29,14 +34,20 @@ class Refused(RuntimeError):
 
 
 class BrowserClient:
-    """One tab. Use as a context manager; leaving it closes every connection, as a closed tab does."""
+    """One browser tab, as a context manager: leaving it closes all connections, as closing a tab does."""
 
     def __init__(self, address: str, session: str = "", headers: Mapping[str, str] | None = None) -> None:
-        """session: another visitor's, to try to get at it."""
+        """Prepare a tab.
+
+        Args:
+            address: The page's address.
+            session: The session to claim, such as another visitor's; a new random one by default.
+            headers: Sent with every request.
+        """
         self.session = session or secrets.token_hex(8)
         self._open = ExitStack()
-        timeout = httpx.Timeout(PATIENCE_S)
-        # Only the page itself is asked, whatever proxies the machine names.
+        timeout = httpx.Timeout(TIMEOUT_S)
+        # Only the page itself is contacted, even if the environment names a proxy.
         self.http = self._open.enter_context(
             httpx.Client(base_url=address, timeout=timeout, headers=headers, trust_env=False)
         )
@@ -54,49 +65,51 @@ class BrowserClient:
 
     @cached_property
     def config(self) -> dict[str, Any]:
+        """The page's components and events, as its browser code receives them."""
         return dict(_checked(self.http.get("config")).json())
-
-    @cached_property
-    def _values(self) -> dict[int, Any]:
-        return {part["id"]: part["props"].get("value") for part in self.config["components"]}
-
-    def _named(self, elem_id: str) -> int:
-        return next(p["id"] for p in self.config["components"] if p["props"].get("elem_id") == elem_id)
-
-    def _event(self, elem_id: str, event: str) -> dict[str, Any]:
-        target = [self._named(elem_id), event]
-        return next(dict(d) for d in self.config["dependencies"] if target in d["targets"])
 
     def load(self) -> Ops:
         """Open the page."""
-        page = next(d for d in self.config["dependencies"] if "load" in (t[1] for t in d["targets"]))
-        return last(self.ask(page))
+        dependencies = self.config["dependencies"]
+        return last(self.trigger(next(d for d in dependencies if "load" in (t[1] for t in d["targets"]))))
 
     def send(self, text: str, **settings: Any) -> Iterator[Ops]:
-        """Type a message and press Send. settings: by label, instead of what the page opens with."""
+        """Type a message and press Send. settings: values by label, in place of the page's initial ones."""
         labels = {p["props"].get("label"): p["id"] for p in self.config["components"]}
-        changed = {self._named("message"): text} | {labels[name]: value for name, value in settings.items()}
-        return self.ask(self._event("send", "click"), changed)
+        changed = {self._component("message"): text}
+        changed |= {labels[name]: value for name, value in settings.items()}
+        return self.trigger(self._event("send", "click"), changed)
 
-    def quick(self, **what: Any) -> Ops:
-        """One of the stage's buttons that need no model: do="fork", turn=0."""
-        return last(self.ask(self._event("stage-block", "select"), event_data=what))
+    def quick(self, **request: Any) -> Ops:
+        """Make a request of the stage that needs no model, such as do="fork", turn=0."""
+        return last(self.trigger(self._event("stage-block", "select"), event_data=request))
 
-    def slow(self, **what: Any) -> Iterator[Ops]:
-        """One that does."""
-        return self.ask(self._event("stage-block", "submit"), event_data=what)
+    def slow(self, **request: Any) -> Iterator[Ops]:
+        """Make a request of the stage that needs the model, such as do="regenerate", turn=0."""
+        return self.trigger(self._event("stage-block", "submit"), event_data=request)
 
     def new_chat(self) -> Ops:
-        return last(self.ask(self._event("new-chat", "click")))
+        """Press New chat."""
+        return last(self.trigger(self._event("new-chat", "click")))
 
     def stop(self) -> None:
+        """Press Stop."""
         body = {"data": [None], "session_hash": self.session}
         _checked(self.http.post("gradio_api/run/stop", json=body))
 
-    def ask(
+    def trigger(
         self, dependency: dict[str, Any], changed: Mapping[int, Any] | None = None, event_data: Any = None
     ) -> Iterator[Ops]:
-        """Trigger an event; the stage's operations, one update after the other. Closing the iterator hangs up."""
+        """Trigger an event of the page. Closing the iterator closes the connection.
+
+        Args:
+            dependency: The event, from `config`.
+            changed: New values of components, by component id.
+            event_data: What the browser sends along with the event.
+
+        Returns:
+            The stage's operations, one update after the other.
+        """
         values = {**self._values, **(changed or {})}
         body = {
             "data": [values[part] for part in dependency["inputs"]],
@@ -115,30 +128,44 @@ class BrowserClient:
                     if not message["success"]:
                         raise Refused(0, str(output.get("error")))
                     data = output.get("data") or []
-                    fresh = message["msg"] == "process_completed" or shown is None
-                    shown = data if fresh else [apply_diff(*pair) for pair in zip(shown, data, strict=True)]
+                    whole = message["msg"] == "process_completed" or shown is None
+                    shown = data if whole else [apply_diff(*pair) for pair in zip(shown, data, strict=True)]
                     yield _ops(shown)
                 if message["msg"] == "process_completed":
                     return
         raise Refused(0, "the stream ended before its event did")
 
+    @cached_property
+    def _values(self) -> dict[int, Any]:
+        """Initial values of the components, by id."""
+        return {part["id"]: part["props"].get("value") for part in self.config["components"]}
+
+    def _component(self, elem_id: str) -> int:
+        return next(p["id"] for p in self.config["components"] if p["props"].get("elem_id") == elem_id)
+
+    def _event(self, elem_id: str, event: str) -> dict[str, Any]:
+        target = [self._component(elem_id), event]
+        return next(dict(d) for d in self.config["dependencies"] if target in d["targets"])
+
 
 def last(updates: Iterator[Ops]) -> Ops:
+    """Wait for the end of an event and return its last update."""
     return reduce(lambda _, newer: newer, updates, [])
 
 
 def refusals(ops: Ops) -> list[str]:
-    """What the page says it did not do."""
+    """The error notices of the page in these operations."""
     return [op["text"] for op in ops if op["op"] == "notice" and op.get("level") == "error"]
 
 
 def _ops(data: list[Any]) -> Ops:
-    """Of an event's outputs, the stage is the first."""
+    """The stage's operations; the stage is the first output of every event."""
     value = data[0] if data else None
     return list(json.loads(value)["ops"]) if isinstance(value, str) and value.startswith("{") else []
 
 
 def _messages(response: httpx.Response) -> Iterator[dict[str, Any]]:
+    """Server-sent messages, up to the end of the stream."""
     if response.is_error:
         response.read()
     for line in _checked(response).iter_lines():

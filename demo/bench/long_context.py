@@ -1,94 +1,99 @@
-"""python -m demo.bench.long_context: a long conversation, turn by turn: time per token and memory.
+"""The cost of long contexts.
 
-A step over a longer context costs more attention and nothing else, and memory grows by the KV cache of the new tokens.
+`python -m demo.bench.long_context` runs one long conversation and reports time per token and memory
+for every turn. `measure_prompt_lengths` times single turns with prompts of several lengths, for
+`python -m demo.bench`. A decode step over a longer context costs more attention and nothing else,
+and memory grows by the KV cache of the new tokens.
 """
 
 from __future__ import annotations
 
 import argparse
-import itertools
-import json
 import statistics
-import sys
 import time
 from collections.abc import Sequence
 from typing import Any
 
 from demo.bench.pair import MESSAGES, Bench, add_model_options, gaps, make_bench
+from demo.bench.report import write_json
 from demo.conversation.conversation import Conversation
 from demo.conversation.settings import BRANCHES, CAPPED
 from demo.engine.protocol import Request, Sampling, TokenEvent
 from demo.models.chat_template import Message
-from demo.utils.errors import UserError
+from demo.utils.cli import command
 from demo.utils.resource_usage import resident_mib
 
+WORDS = (32, 256, 1024, 3072)  # of a prompt
 
-def run(bench: Bench, turns: int) -> list[dict[str, float]]:
-    """One row per turn: median ms per step of the pair, context tokens, KV MiB kept, resident MiB."""
-    conversation, rows = Conversation(), []
-    for turn in range(turns):
-        times = bench.pair_turn(conversation, MESSAGES[turn % len(MESSAGES)])
-        steps = [after - before for before, after in itertools.pairwise(times[1:])]
-        kept = [bench.engine.store.get(conversation.branch_id(branch)) for branch in BRANCHES]
-        row = {
-            "turn": turn + 1,
-            "step_ms": statistics.median(steps) * 1e3,
-            "first_token_ms": (times[1] - times[0]) * 1e3,
-            "context_tokens": max(len(entry.ids) for entry in kept if entry),
-            "kv_mib": bench.engine.store.nbytes / 2**20,
-            "resident_mib": resident_mib(),
-        }
-        print("  ".join(f"{name} {value:8.1f}" for name, value in row.items()), flush=True)
-        rows.append(row)
-    return rows
+_STEPS = 16  # decode steps after each prompt
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m demo.bench.long_context", description=__doc__)
-    add_model_options(parser)
-    parser.add_argument("--turns", type=int, default=20)
-    options = parser.parse_args(arguments)
-    try:
-        bench = make_bench(options)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    rows = run(bench, options.turns)
-    if options.json:
-        options.json.write_text(json.dumps(rows, indent=1) + "\n")
-    return 0
+def measure_prompt_lengths(bench: Bench) -> list[dict[str, Any]]:
+    """Time a pair with prompts of several lengths, as far as they fit the context window.
+
+    Returns:
+        For each length: tokens of the prompt, seconds to the pair's first token, median
+        milliseconds of a step, and MiB of KV cache in use.
+    """
+    return [_measure_prompt(bench, words) for words in WORDS if words < bench.model.context // 2]
 
 
-WORDS = (32, 256, 1024, 3072)
-
-_STEPS = 16
-
-
-def contexts(bench: Bench) -> list[dict[str, Any]]:
-    """One row per length: tokens of the prompt; seconds until the pair's first token; ms of a step; MiB of KV cache held."""
-    return [_context(bench, words) for words in WORDS if words < bench.model.context // 2]
-
-
-def _context(bench: Bench, words: int) -> dict[str, Any]:
+def _measure_prompt(bench: Bench, words: int) -> dict[str, Any]:
     text = " ".join(f"{number}" for number in range(words // 2))
     message = (Message(role="user", content=f"Which number is missing? {text}"),)
     sampling = Sampling(max_new_tokens=_STEPS)
     requests = [Request(f"long/{b}", message, sampling, bench.cap if b == CAPPED else None) for b in BRANCHES]
-    start, times, prompt = time.perf_counter(), list[float](), 0
+    start, times, prompt_tokens = time.perf_counter(), list[float](), 0
     for event in bench.engine.stream(requests):
         if isinstance(event, TokenEvent):
-            prompt = prompt or event.position
+            prompt_tokens = prompt_tokens or event.position
             if event.branch == requests[1].branch:
                 times.append(time.perf_counter())
-    held = bench.engine.load.kv_bytes / 2**20
+    kv_bytes = bench.engine.load.kv_bytes
     bench.engine.forget([request.branch for request in requests])
     steps = sorted(gaps(times))
     return {
-        "prompt_tokens": prompt,
+        "prompt_tokens": prompt_tokens,
         "first_token_s": times[0] - start,
         "step_ms": 1e3 * steps[len(steps) // 2],
-        "kv_mib": held,
+        "kv_mib": kv_bytes / 2**20,
     }
+
+
+def measure_turns(bench: Bench, turns: int) -> list[dict[str, float]]:
+    """Run one conversation and print the figures of every turn as it ends.
+
+    Returns:
+        For each turn: median milliseconds of a step of the pair, milliseconds to the first token,
+        tokens in the context, MiB of the prefix cache, and MiB of resident memory.
+    """
+    conversation, found = Conversation(), []
+    for turn in range(turns):
+        times = bench.pair_turn(conversation, MESSAGES[turn % len(MESSAGES)])
+        cached = [bench.engine.prefix_cache.get(conversation.branch_id(branch)) for branch in BRANCHES]
+        figures = {
+            "turn": turn + 1,
+            "step_ms": statistics.median(gaps(times[1:])) * 1e3,
+            "first_token_ms": (times[1] - times[0]) * 1e3,
+            "context_tokens": max(len(entry.ids) for entry in cached if entry),
+            "kv_mib": bench.engine.prefix_cache.nbytes / 2**20,
+            "resident_mib": resident_mib(),
+        }
+        print("  ".join(f"{name} {value:8.1f}" for name, value in figures.items()), flush=True)
+        found.append(figures)
+    return found
+
+
+@command
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure one long conversation turn by turn."""
+    parser = argparse.ArgumentParser(prog="python -m demo.bench.long_context", description=__doc__)
+    add_model_options(parser)
+    parser.add_argument("--turns", type=int, default=20, help="default: %(default)s")
+    options = parser.parse_args(arguments)
+    figures = measure_turns(make_bench(options), options.turns)
+    if options.json:
+        write_json(options.json, figures)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,11 @@
-"""What one side-by-side turn costs, measured several ways in one run.
+"""The cost of one side-by-side turn, measured with several methods in one run.
 
-(a) plain `model.generate`, one row; (b) the naive side by side: two generates one after the other, each re-reading the
-whole history, and a pass over each finished reply to read its projections; (c) this project's engine, one pair; (d) the
-same engine, one row. Every reply has the same fixed length, the ways take turns, and medians are reported.
+(a) plain `model.generate` with one sequence; (b) the naive side-by-side method: two calls of
+`generate`, one after the other, each of which reads the whole history again, and a forward pass
+over each finished reply to read its projections; (c) this project's engine with one pair; (d) the
+same engine with one sequence; (e) llama.cpp, where it is installed and a GGUF file is given. The
+replies of (a) to (d) have the same fixed length, these methods take turns, and medians are
+reported.
 """
 
 from __future__ import annotations
@@ -46,10 +49,34 @@ MESSAGES = (
     "What should I plant when the autumn weather has come?",
 )
 
+# Run in a process of its own: some builds of llama.cpp end the whole process when they load a file
+# on a CPU that they were not compiled for. Arguments: GGUF file, message, number of tokens.
+LLAMA_CPP_SCRIPT = """
+import json, sys, time
+from llama_cpp import Llama
+model = Llama(sys.argv[1], n_ctx=1024, verbose=False)
+chat = [{"role": "user", "content": sys.argv[2]}]
+times = []
+for _ in range(2):
+    reply = model.create_chat_completion(chat, max_tokens=int(sys.argv[3]), stream=True)
+    times = [time.perf_counter() for _ in reply]
+steps = sorted(b - a for a, b in zip(times[2:], times[3:]))
+print(json.dumps({"step_ms": 1e3 * steps[len(steps) // 2]}))
+"""
+
 
 @dataclass
 class Timings:
-    """Seconds, one entry per measurement."""
+    """Seconds, one entry per measurement.
+
+    Attributes:
+        plain_step: One step of plain `generate`.
+        single_step: One step of a single sequence by this engine.
+        pair_step: One step of a pair by this engine.
+        naive_turn: A whole turn by the naive method, by turn number.
+        pair_turn: A whole turn of a pair by this engine, by turn number.
+        first_token: The time to a pair's first token, by turn number.
+    """
 
     plain_step: list[float] = field(default_factory=list)
     single_step: list[float] = field(default_factory=list)
@@ -59,8 +86,8 @@ class Timings:
     first_token: dict[int, list[float]] = field(default_factory=dict)
 
 
-class Clock(BaseStreamer):
-    """Notes when each token of `generate` arrives."""
+class TokenClock(BaseStreamer):
+    """Records when each token of `generate` arrives."""
 
     def __init__(self) -> None:
         self.times: list[float] = []
@@ -73,7 +100,7 @@ class Clock(BaseStreamer):
 
 @dataclass(frozen=True)
 class Bench:
-    """The three ways, on one model and axis."""
+    """Runs turns with methods (a) to (d) on one model and axis."""
 
     model: LoadedModel
     axis: AssistantAxis
@@ -81,8 +108,12 @@ class Bench:
     cap: Cap
     sampling: Sampling
 
-    def generate(self, messages: Sequence[Message], clock: Clock | None = None) -> torch.Tensor:
-        """Plain generate with the page's sampling and a fixed number of tokens; ids of prompt and reply [1, T]."""
+    def generate(self, messages: Sequence[Message], clock: TokenClock | None = None) -> torch.Tensor:
+        """Run plain `generate` with the page's sampling and a fixed number of tokens.
+
+        Returns:
+            The token ids of prompt and reply, [1, T].
+        """
         prompt = torch.tensor([render_chat(self.model.tokenizer, messages).ids], device=self.model.device)
         torch.manual_seed(self.sampling.seed)
         generate: Any = self.model.model.generate
@@ -102,7 +133,7 @@ class Bench:
         return result
 
     def naive_turn(self, histories: dict[str, list[Message]]) -> float:
-        """Wall time of one side-by-side turn without rows, kept caches or projections on the way."""
+        """Run one turn by the naive method: no batch, no prefix cache. Returns its seconds."""
         start = time.perf_counter()
         for branch in BRANCHES:
             floors = dict(zip(self.cap.layers, torch.tensor(self.cap.floors)[:, None], strict=True))
@@ -117,7 +148,7 @@ class Bench:
         return time.perf_counter() - start
 
     def pair_turn(self, conversation: Conversation, text: str) -> list[float]:
-        """Run one turn of our engine; times of: the start, then each decode step of the pair."""
+        """Run one turn of this engine. Returns the time of its start, then that of every step of the pair."""
         times = [time.perf_counter()]
         for event in conversation.send(self.engine, text, TurnSettings(self.sampling, self.cap)):
             if isinstance(event, TokenEvent) and event.branch == CAPPED:
@@ -125,7 +156,7 @@ class Bench:
         return times
 
     def single_turn(self, text: str) -> list[float]:
-        """Times of each decode step of one uncapped row."""
+        """Run one uncapped sequence on this engine. Returns the time of every step."""
         request = Request("single", (Message(role="user", content=text),), self.sampling)
         times = [
             time.perf_counter() for event in self.engine.stream([request]) if isinstance(event, TokenEvent)
@@ -134,8 +165,36 @@ class Bench:
         return times
 
 
+def add_model_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that `make_bench` reads, and `--json`."""
+    parser.add_argument("--model", default=DEFAULT_MODEL, help="default: %(default)s")
+    parser.add_argument("--axis", help="axis folder or slug (default: the model's)")
+    parser.add_argument("--device", default="auto", help="default: %(default)s")
+    parser.add_argument("--dtype", default="auto", help="default: %(default)s")
+    parser.add_argument(
+        "--tokens",
+        type=int,
+        default=Sampling().max_new_tokens,
+        help="length of every reply (default: %(default)s, as on the page)",
+    )
+    parser.add_argument("--json", type=Path, help="also write the figures to this file")
+
+
+def make_bench(options: argparse.Namespace) -> Bench:
+    """Load model and axis for replies that always reach the token limit. Raises UserError."""
+    sampling = Sampling(max_new_tokens=options.tokens)
+    model = load_model(options.model, device=options.device, dtype=options.dtype)
+    axis = load_axis(options.axis or model.slug)
+    axis.check_model(model)
+    engine = TransformersEngine(model, axis, fixed_length=True)
+    return Bench(model, axis, engine, make_cap(axis, *axis.cap_band, axis.cap_floor), sampling)
+
+
 def measure(bench: Bench, turns: int, repeats: int) -> Timings:
-    """`repeats` conversations of `turns` turns, after one warm-up of each way."""
+    """Time `repeats` conversations of `turns` turns, after a warm-up of `generate` and of the engine.
+
+    Whole turns are timed in the first and the last turn, single steps in the first.
+    """
     timings, progress = Timings(), ProgressLine("bench")
     first: list[Message] = [{"role": "user", "content": MESSAGES[0]}]
     bench.generate(first)
@@ -155,7 +214,7 @@ def measure(bench: Bench, turns: int, repeats: int) -> Timings:
                 timings.first_token.setdefault(turn, []).append(times[1] - times[0])
             if turn == 1:
                 timings.pair_step += gaps(times[1:])
-                clock = Clock()
+                clock = TokenClock()
                 bench.generate(first, clock)
                 timings.plain_step += gaps(clock.times[1:])
                 timings.single_step += gaps(bench.single_turn(text))
@@ -165,7 +224,7 @@ def measure(bench: Bench, turns: int, repeats: int) -> Timings:
 
 
 def summary(timings: Timings, turns: int) -> dict[str, float]:
-    """Medians in milliseconds and the ratios made of them."""
+    """Medians in milliseconds, and the ratios of these medians."""
     ms: dict[str, float] = {
         "plain_step_ms": _median_ms(timings.plain_step),
         "single_step_ms": _median_ms(timings.single_step),
@@ -185,6 +244,7 @@ def summary(timings: Timings, turns: int) -> dict[str, float]:
 
 
 def gaps(times: Sequence[float]) -> list[float]:
+    """The differences between successive times."""
     return [after - before for before, after in itertools.pairwise(times)]
 
 
@@ -192,49 +252,19 @@ def _median_ms(seconds: Sequence[float]) -> float:
     return statistics.median(seconds) * 1e3
 
 
-def add_model_options(parser: argparse.ArgumentParser) -> None:
-    """The options that `make_bench` reads."""
-    parser.add_argument("--model", default=DEFAULT_MODEL)
-    parser.add_argument("--axis", help="axis folder or slug (default: the model's)")
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--dtype", default="auto")
-    parser.add_argument(
-        "--tokens",
-        type=int,
-        default=Sampling().max_new_tokens,
-        help="length of every reply (default: the page's)",
-    )
-    parser.add_argument("--json", type=Path, help="also write the figures as JSON")
+def llama_cpp(gguf: Path, tokens: int, script: str = LLAMA_CPP_SCRIPT) -> dict[str, float | str]:
+    """Time llama.cpp on one sequence.
 
+    Args:
+        gguf: The model as a GGUF file.
+        tokens: Length of the reply.
+        script: The Python program that measures and prints its figures as JSON.
 
-def make_bench(options: argparse.Namespace) -> Bench:
-    """Load model and axis; replies always reach the token limit. Raises UserError."""
-    sampling = Sampling(max_new_tokens=options.tokens)
-    model = load_model(options.model, device=options.device, dtype=options.dtype)
-    axis = load_axis(options.axis or model.slug)
-    axis.check_model(model)
-    engine = TransformersEngine(model, axis, fixed_length=True)
-    return Bench(model, axis, engine, make_cap(axis, *axis.cap_band, axis.cap_floor), sampling)
-
-
-# In a process of its own: some builds end the whole process when they load a file on a CPU they were not made for.
-_SCRIPT = """
-import json, sys, time
-from llama_cpp import Llama
-model = Llama(sys.argv[1], n_ctx=1024, verbose=False)
-chat = [{"role": "user", "content": sys.argv[2]}]
-times = []
-for _ in range(2):
-    times = [time.perf_counter() for _ in model.create_chat_completion(chat, max_tokens=int(sys.argv[3]), stream=True)]
-steps = sorted(b - a for a, b in zip(times[2:], times[3:]))
-print(json.dumps({"step_ms": 1e3 * steps[len(steps) // 2]}))
-"""
-
-
-def llama_cpp(gguf: Path, tokens: int) -> dict[str, float | str]:
-    """Median ms per token, or why there is none."""
+    Returns:
+        `step_ms`, the median milliseconds per token, or `not measured` with the reason.
+    """
     done = subprocess.run(
-        [sys.executable, "-c", _SCRIPT, str(gguf), MESSAGES[0], str(tokens)],
+        [sys.executable, "-c", script, str(gguf), MESSAGES[0], str(tokens)],
         capture_output=True,
         text=True,
         timeout=600,
@@ -243,5 +273,6 @@ def llama_cpp(gguf: Path, tokens: int) -> dict[str, float | str]:
     if done.returncode == 0:
         found: dict[str, float | str] = json.loads(done.stdout.strip().splitlines()[-1])
         return found
-    missing = "No module named 'llama_cpp'" in done.stderr
-    return {"not measured": "llama-cpp-python is not installed" if missing else f"it ended with status {done.returncode}"}  # fmt: skip
+    if "No module named 'llama_cpp'" in done.stderr:
+        return {"not measured": "llama-cpp-python is not installed"}
+    return {"not measured": f"it ended with status {done.returncode}"}

@@ -1,126 +1,235 @@
-"""docs/speed.md: the figures of one run of the bench, and a picture of the crowd."""
+"""The documents made from figures: docs/speed.md with its chart, and docs/engines.md."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 _MEANING = {
-    "pair_vs_plain": "a pair's step ÷ one step of plain `generate`, one row",
-    "pair_vs_single": "a pair's step ÷ a single row's, both by this engine",
-    "turn8_vs_naive": "the naive side by side of turn 8 ÷ ours",
+    "pair_vs_plain": "one step of a pair ÷ one step of plain `generate` with one sequence",
+    "pair_vs_single": "one step of a pair ÷ one step of a single sequence, both by this engine",
+    "turn8_vs_naive": "turn 8 by the naive side-by-side method ÷ turn 8 by this engine",
     "ttft8_vs_ttft1": "time to the first token in turn 8 ÷ in turn 1",
     "plain_step_ms": "one step of plain `generate`, ms",
-    "single_step_ms": "one step of a single row by this engine, ms",
+    "single_step_ms": "one step of a single sequence by this engine, ms",
     "pair_step_ms": "one step of a pair, ms",
-    "ttft1_ms": "a pair's first token, turn 1, ms",
-    "ttft8_ms": "a pair's first token, turn 8, ms",
+    "ttft1_ms": "time to a pair's first token, turn 1, ms",
+    "ttft8_ms": "time to a pair's first token, turn 8, ms",
 }
 
 
-def write_report(folder: Path, figures: dict[str, Any]) -> list[Path]:
-    """Write speed.json, speed.md and, where a crowd was measured, speed.svg; gives their paths."""
+def write_speed_report(folder: Path, figures: dict[str, Any]) -> list[Path]:
+    """Write speed.json, speed.md and, if the load test was run, speed.svg. Returns their paths."""
     folder.mkdir(parents=True, exist_ok=True)
     written = [folder / "speed.json", folder / "speed.md"]
-    written[0].write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
-    written[1].write_text("\n".join(_lines(figures)) + "\n", encoding="utf-8")
-    if "crowd" in figures:
-        _picture(figures["crowd"]["pairs"], folder / "speed.svg")
+    write_json(written[0], figures)
+    written[1].write_text("\n".join(_speed_lines(figures)) + "\n", encoding="utf-8")
+    if "load" in figures:
+        _draw_load(figures["load"]["pairs"], folder / "speed.svg")
         written.append(folder / "speed.svg")
     return written
 
 
-def _lines(figures: dict[str, Any]) -> Iterator[str]:
-    about = figures["about"]
-    yield "# How fast"
-    yield ""
-    yield (
-        f"{about['model']} on {about['device']}; {about['dtype']}; forward pass: {about['forward']}, whose logits differ from those of the "
-        f"model's own modules by at most {about['logit_difference']:.1g} of the largest; replies of {about['tokens']} tokens. Made by `python -m demo.bench --write docs`; ratios are of times taken in one run, by turns, and medians. Times differ "
-        "from machine to machine: run it on yours."
-    )
-    yield ""
-    if "pair" in figures:
-        yield from table(
-            ("one pair", "", ""),
-            [(f"`{n}`", f"{figures['pair'][n]:.2f}", m) for n, m in _MEANING.items() if n in figures["pair"]],
-        )
-    if "context" in figures:
-        yield from table(
-            ("prompt tokens", "first token, s", "step of the pair, ms", "KV cache, MiB"),
-            [
-                (
-                    f"{r['prompt_tokens']}",
-                    f"{r['first_token_s']:.2f}",
-                    f"{r['step_ms']:.1f}",
-                    f"{r['kv_mib']:.0f}",
-                )
-                for r in figures["context"]
-            ],
-        )
-    if "crowd" in figures:
-        yield from _crowd(figures["crowd"])
-    if "llama.cpp" in figures:
-        yield "llama.cpp, one row: " + ", ".join(f"{n} {v}" for n, v in figures["llama.cpp"].items())
+def write_engines_report(folder: Path, figures: dict[str, Any]) -> None:
+    """Write engines.json and engines.md."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / "engines.json", figures)
+    (folder / "engines.md").write_text(engines_document(figures), encoding="utf-8")
 
 
-def _crowd(crowd: dict[str, Any]) -> Iterator[str]:
-    yield (
-        "Pairs that all arrive within one second, with prompts of about 64 tokens. *Library*: transformers' continuous batching with "
-        "as many rows, uncapped, nothing read."
-    )
-    yield ""
-    yield from table(
-        ("pairs", "tokens/s", "library", "first token p50, s", "p95, s", "step p50, ms", "p95, ms"),
-        [
-            (
-                pairs,
-                f"{row['tokens_per_s']:.0f}",
-                f"{row['library_tokens_per_s']:.0f}",
-                f"{row['first_token_p50_s']:.2f}",
-                f"{row['first_token_p95_s']:.2f}",
-                f"{row['step_p50_ms']:.0f}",
-                f"{row['step_p95_ms']:.0f}",
-            )
-            for pairs, row in crowd["pairs"].items()
-        ],
-    )
-    if "room16_vs_one" in crowd:
-        yield f"`room16_vs_one`, tokens per second of 16 pairs ÷ of one: {crowd['room16_vs_one']:.2f}."
-        yield ""
-    yield "![Tokens per second and time to the first token by number of pairs](speed.svg)"
+def write_json(path: Path, figures: object) -> None:
+    """Write figures as indented JSON."""
+    path.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
 
 
-def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> Iterator[str]:
+def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
+    """The lines of a Markdown table."""
     yield "| " + " | ".join(head) + " |"
     yield "|" + "---|" * len(head)
     for row in rows:
         yield "| " + " | ".join(row) + " |"
+
+
+def _speed_lines(figures: dict[str, Any]) -> Iterator[str]:
+    about = figures["about"]
+    yield "# Speed"
     yield ""
+    yield (
+        f"{about['model']} on {about['device']}; {about['dtype']}; replies of {about['tokens']} tokens. "
+        f"Forward pass: {about['forward']}; its logits differ from those of the model's own modules by at "
+        f"most {about['logit_difference']:.1g} of the largest logit. Made by `python -m demo.bench --write "
+        "docs`. All times were taken in one run, in which the methods take turns; they are medians, and the "
+        "ratios are ratios of medians. Times differ between machines: run the command on yours."
+    )
+    if "pair" in figures:
+        yield ""
+        yield from _pair_table(figures["pair"])
+    if "context" in figures:
+        yield ""
+        yield from _context_table(figures["context"])
+    if "load" in figures:
+        yield ""
+        yield from _load_lines(figures["load"])
+    if "llama.cpp" in figures:
+        yield ""
+        yield "llama.cpp, one sequence: " + ", ".join(f"{n} {v}" for n, v in figures["llama.cpp"].items())
 
 
-def _picture(crowd: dict[str, dict[str, float]], path: Path) -> None:
+def _pair_table(pair: dict[str, float]) -> Iterator[str]:
+    return markdown_table(
+        ("one pair", "value", "meaning"),
+        [(f"`{name}`", f"{pair[name]:.2f}", meaning) for name, meaning in _MEANING.items() if name in pair],
+    )
+
+
+def _context_table(contexts: list[dict[str, float]]) -> Iterator[str]:
+    return markdown_table(
+        ("prompt tokens", "first token, s", "step of a pair, ms", "KV cache, MiB"),
+        [
+            (
+                f"{one['prompt_tokens']}",
+                f"{one['first_token_s']:.2f}",
+                f"{one['step_ms']:.1f}",
+                f"{one['kv_mib']:.0f}",
+            )
+            for one in contexts
+        ],
+    )
+
+
+def _load_lines(load: dict[str, Any]) -> Iterator[str]:
+    yield (
+        "Load test of the engine: all pairs arrive within one second, with prompts of about 64 tokens. "
+        "*Library* is transformers' continuous batching with as many sequences, uncapped and with no "
+        "projections read."
+    )
+    yield ""
+    yield from markdown_table(
+        (
+            "pairs",
+            "tokens/s",
+            "library tokens/s",
+            "first token p50, s",
+            "first token p95, s",
+            "step p50, ms",
+            "step p95, ms",
+        ),
+        [
+            (
+                pairs,
+                f"{one['tokens_per_s']:.0f}",
+                f"{one['library_tokens_per_s']:.0f}",
+                f"{one['first_token_p50_s']:.2f}",
+                f"{one['first_token_p95_s']:.2f}",
+                f"{one['step_p50_ms']:.0f}",
+                f"{one['step_p95_ms']:.0f}",
+            )
+            for pairs, one in load["pairs"].items()
+        ],
+    )
+    if "pairs16_vs_one" in load:
+        yield ""
+        yield f"`pairs16_vs_one`, tokens per second of 16 pairs ÷ of one: {load['pairs16_vs_one']:.2f}."
+    yield ""
+    yield "![Tokens per second and time to the first token by number of pairs](speed.svg)"
+
+
+def _draw_load(load: dict[str, dict[str, float]], path: Path) -> None:
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    pairs = [int(name) for name in crowd]
+    pairs = [int(name) for name in load]
     panels = (
-        ("tokens per second", {"tokens_per_s": "this engine, capped and read", "library_tokens_per_s": "library, neither"}),
-        ("seconds to the first token", {"first_token_p50_s": "median", "first_token_p95_s": "95th percentile"}),
-    )  # fmt: skip
+        (
+            "tokens per second",
+            {"tokens_per_s": "this engine, capped", "library_tokens_per_s": "library, uncapped"},
+        ),
+        (
+            "seconds to the first token",
+            {"first_token_p50_s": "median", "first_token_p95_s": "95th percentile"},
+        ),
+    )
     style: dict[Any, Any] = {"svg.hashsalt": "speed", "svg.fonttype": "path", "font.size": 9}
     with matplotlib.rc_context(style):
         figure, axes = pyplot.subplots(1, 2, figsize=(8, 3), layout="constrained")
         for panel, (unit, names) in zip(axes, panels, strict=True):
             for (name, label), mark in zip(names.items(), ("o-", "s--"), strict=True):
-                panel.plot(pairs, [row[name] for row in crowd.values()], mark, label=label)
+                panel.plot(pairs, [one[name] for one in load.values()], mark, label=label)
             panel.set(xscale="log", xlabel="pairs at once", ylabel=unit, ylim=(0, None))
             panel.set_xticks(pairs, [str(number) for number in pairs])
             panel.minorticks_off()
             panel.legend(frameon=False)
         figure.savefig(path, metadata={"Date": None, "Creator": None})
         pyplot.close(figure)
+
+
+def engines_document(figures: dict[str, Any]) -> str:
+    """The text of docs/engines.md."""
+    return "\n".join(_engines_lines(figures["about"], figures["parity"], figures["speed"])) + "\n"
+
+
+def _engines_lines(
+    about: dict[str, Any], parity: dict[str, dict[str, float]], speed: dict[str, Any]
+) -> Iterator[str]:
+    yield "# vLLM compared with the transformers engine"
+    yield ""
+    yield (
+        f"{about['model']}, {about['cores']} CPU cores, vLLM {about['vllm']}, transformers "
+        f"{about['transformers']}. Made by `python -m demo.bench.engines --write docs`. "
+        "[large-models.md](large-models.md) describes the engines and says which one to choose."
+    )
+    yield ""
+    yield (
+        f"**Do both engines give the same tokens and numbers?** Conversations of {about['turns']} turns with "
+        f"replies of {about['parity_tokens']} tokens, greedy, float32, uncapped and capped as shipped; "
+        "projections in axis units. The transformers engine runs the model's own modules here."
+    )
+    yield ""
+    names = list(parity)
+    keys = parity[names[0]]
+    yield from markdown_table(
+        ("", *names), [(key, *(f"{parity[name][key]:.3g}" for name in names)) for key in keys]
+    )
+    yield ""
+    yield (
+        f"**How fast are they?** Through the page, with replies of {about['tokens']} tokens; "
+        f"{about['dtype']}. All visitors arrive within one second, and each receives a pair of replies. The "
+        "engines take turns; the figures are medians. vLLM is meant for models and audiences that need more "
+        "than one small machine."
+    )
+    yield ""
+    yield from _visitors_table(speed["visitors"])
+    yield ""
+    starts = ", ".join(f"{name} {seconds:.0f}" for name, seconds in speed["start_s"].items())
+    yield f"Seconds from the command to the first page: {starts}."
+
+
+def _visitors_table(by_engine: dict[str, dict[str, dict[str, float]]]) -> Iterator[str]:
+    """by_engine: engine name -> number of visitors -> figures."""
+    counts = next(iter(by_engine.values()))
+    return markdown_table(
+        (
+            "visitors",
+            "engine",
+            "tokens/s",
+            "first token p50, s",
+            "latest first token, s",
+            "step of a pair p50, ms",
+        ),
+        [
+            (
+                visitors,
+                name,
+                f"{figures[visitors]['tokens_per_s']:.0f}",
+                f"{figures[visitors]['first_token_p50_s']:.2f}",
+                f"{figures[visitors]['first_token_max_s']:.2f}",
+                f"{figures[visitors]['step_p50_ms']:.0f}",
+            )
+            for visitors in counts
+            for name, figures in by_engine.items()
+        ],
+    )

@@ -1,1 +1,4 @@
-"""Conversations: turns and settings as data, and the files that hold them. It knows neither page nor model."""
+"""Conversations: turns and settings as data, and the files that hold them.
+
+Nothing here knows the page or the model.
+"""

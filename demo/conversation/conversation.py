@@ -1,7 +1,7 @@
-"""Conversations: how a turn is run, taken back, changed and forked. Engine events become state and are passed on.
+"""Conversations: how a turn is run, undone, edited and forked.
 
-A conversation has branches that see the same user messages but their own replies. This module knows neither the page nor
-the model.
+A conversation has several branches. All of them see the same user messages, but each sees only its
+own replies. The engine's events become part of the state and are then passed on.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from dataclasses import dataclass, field, replace
 from threading import Event as CancelFlag
 
 from demo.conversation.settings import CAPPED, SEED_STEP, STEERED, UNCAPPED, TurnSettings
-from demo.conversation.turns import Reply, Token, Turn
-from demo.engine.protocol import Cap, Engine, Event, Events, PromptEvent, ReadToken, Request, WaitEvent
+from demo.conversation.turns import Reply, Turn
+from demo.engine.protocol import Cap, Engine, Event, Events, PromptEvent, ReadToken, Request, Token, WaitEvent
 from demo.models.chat_template import Message
 from demo.utils.errors import UserError
 
 
 @dataclass
 class Conversation:
-    """One visitor's chat. `stop()` may be called from any thread; everything else from one at a time."""
+    """One chat. `stop()` may be called from any thread, everything else from one thread at a time."""
 
     turns: list[Turn] = field(default_factory=list)
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
@@ -33,8 +33,11 @@ class Conversation:
         return f"{self.id}/{branch}"
 
     def messages(self, branch: str, system_prompt: str = "", before: int | None = None) -> list[Message]:
-        """What the model sees as history in this branch, up to turn number `before`. A turn that was stopped before the branch said
-        anything is left out: a model that sees an empty reply likes to say nothing too."""
+        """What the model sees as history in this branch, up to turn number `before`.
+
+        A turn that was stopped before its first token in this branch is left out, because a model that
+        sees an empty reply tends to reply with nothing too.
+        """
         history: list[Message] = (
             [{"role": "system", "content": system_prompt}] if system_prompt.strip() else []
         )
@@ -46,26 +49,35 @@ class Conversation:
         return history
 
     def stop(self) -> None:
-        """End the running turn within one decode step; what has been said so far stays."""
+        """End the running turn within one decode step. The tokens so far are kept."""
         self._cancel.set()
 
     def undo(self) -> str:
-        """Take the last turn back and return what the user had said. UserError when there is none."""
+        """Remove the last turn and return its user message. Raises UserError when there is none."""
         if not self.turns:
             raise UserError("There is no turn to take back.")
         return self.turns.pop().user
 
     def fork(self, turns: int | None = None) -> Conversation:
-        """Another conversation that has the first `turns` turns of this one and goes its own way from there."""
+        """Another conversation that starts with the first `turns` turns of this one."""
         return Conversation(self.turns[:turns])
 
     def send(self, engine: Engine, text: str, settings: TurnSettings, at: int | None = None) -> Events:
-        """Run one turn: all branches answer `text` together. at: in place of this turn and all after it (an edited
-        message, or another try), which come back if the new one fails.
+        """Run one turn: all branches answer `text` together.
 
-        Returns an iterator of the engine's events, each given once it is in the state, with `branch` as in ALL_BRANCHES.
-        Raises UserError at once, with nothing changed, when the turn cannot be run. A turn that fails midway is
-        taken out again; one whose iterator is closed keeps what was said.
+        A turn that fails midway is removed again. If the iterator is closed, the tokens so far are
+        kept.
+
+        Args:
+            at: index of the turn to replace, together with all turns after it (an edited message, or
+                another try). They are restored if the new turn fails. None appends a turn.
+
+        Returns:
+            The engine's events, each yielded once it is part of the state. Their `branch` is one of
+            ALL_BRANCHES.
+
+        Raises:
+            UserError: at once, with nothing changed, when the turn cannot be run.
         """
         if not text.strip():
             raise UserError("Write a message first.")
@@ -84,17 +96,22 @@ class Conversation:
         return self._follow(engine, turn, events, replaced)
 
     def read(self, engine: Engine, settings: TurnSettings, probe_layer: int) -> Iterator[tuple[int, str]]:
-        """Fill in where each token of this conversation stands by reading it, with nothing generated: its UNCAPPED text, once
-        as the model reads it and once as it reads it under the cap.
+        """Fill in the projection of each token by reading the conversation. Nothing is generated.
 
-        Gives the number of each turn and its branch once that has been read. Raises UserError when it does not fit.
+        The UNCAPPED text is read twice: without the cap, and under it.
+
+        Yields:
+            The index of a turn and its branch, once they have been read.
+
+        Raises:
+            UserError: the conversation does not fit the context window.
         """
         self._cancel.clear()
         text = tuple(self.messages(UNCAPPED, settings.system_prompt))
-        begun = len(text) - 2 * len(self.turns)  # messages before the first turn: the system prompt
+        first = len(text) - 2 * len(self.turns)  # index of the first user message, after the system prompt
         for branch, cap in ((UNCAPPED, None), (CAPPED, settings.cap)):
-            parts = engine.read(Request(branch, text, cap=cap), self._cancel)
-            for index, reply in enumerate(_replies_read(parts, begun, probe_layer, cap)):
+            chunks = engine.read(Request(branch, text, cap=cap), self._cancel)
+            for index, reply in enumerate(_replies_read(chunks, first, probe_layer, cap)):
                 self.turns[index].replies[branch] = reply
                 yield index, branch
 
@@ -134,7 +151,7 @@ class Conversation:
         )
 
     def _take(self, turn: Turn, event: Event, at: int) -> Event | None:
-        """Put an event into the state. Events of further samples are kept, not passed on."""
+        """Add an event to the state. Events of additional samples are not passed on."""
         if isinstance(event, WaitEvent):
             return event
         branch, _, sample = event.branch.rpartition("/")[2].partition("#")
@@ -145,30 +162,19 @@ class Conversation:
         else:
             target.finish = event.finish_reason
             if event.token_id is not None:
-                target.add(
-                    Token(
-                        event.text,
-                        event.projection,
-                        event.projection_after,
-                        event.corrections,
-                        event.is_special,
-                        event.coordinates,
-                        event.probability,
-                        at,
-                    )
-                )
+                target.add(replace(event.token, at=at))
         return None if sample else replace(event, branch=branch)
 
 
 def _replies_read(
-    parts: Iterator[list[ReadToken]], begun: int, probe: int, cap: Cap | None
+    chunks: Iterator[list[ReadToken]], first: int, probe: int, cap: Cap | None
 ) -> Iterator[Reply]:
-    """Replies from the tokens of a chat that is read, one a turn, each once the next turn begins."""
+    """The replies of a chat that is being read, one per turn; each is yielded when the next turn begins."""
     layers = cap.layers if cap else ()
     reply, number = Reply(0), 0
     user: list[float] = []
-    for token in (token for part in parts for token in part if token.message >= begun):
-        turn, is_reply = divmod(token.message - begun, 2)
+    for token in (token for chunk in chunks for token in chunk if token.message >= first):
+        turn, is_reply = divmod(token.message - first, 2)
         if turn != number:
             yield _finished(reply, user)
             reply, user, number = Reply(0), [], turn

@@ -1,4 +1,4 @@
-"""What people take away for a spreadsheet: every token as a row."""
+"""Export of a session for spreadsheets: one row per token."""
 
 from __future__ import annotations
 
@@ -7,14 +7,29 @@ import io
 
 from demo.conversation.session_file import Recording
 from demo.conversation.settings import ALL_BRANCHES
+from demo.engine.protocol import Token
 
-COLUMNS = ("turn", "branch", "sample", "token", "text", "special", "projection_before", "projection_after", "correction",
-           "probability", "milliseconds")  # fmt: skip
+COLUMNS = (
+    "turn",
+    "branch",
+    "sample",
+    "token",
+    "text",
+    "special",
+    "projection_before",
+    "projection_after",
+    "correction",
+    "probability",
+    "milliseconds",
+)
 
 
 def tokens_csv(recording: Recording) -> str:
-    """One row a token, numbers from 1; projections in axis units at the probe layer, correction summed over the capped
-    layers, sample 0 for the reply that is part of the history."""
+    """The session as CSV, one row per token.
+
+    Turns and tokens are numbered from 1. Sample 0 is the reply that is part of the history. Projections
+    are in axis units at the probe layer; the correction is summed over the capped layers.
+    """
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(COLUMNS)
@@ -23,13 +38,23 @@ def tokens_csv(recording: Recording) -> str:
             reply = turn.replies.get(branch)
             for sample, one in enumerate([reply, *reply.samples] if reply else []):
                 for place, token in enumerate(one.tokens, 1):
-                    writer.writerow(
-                        (number, branch, sample, place, _harmless(token.text), int(token.special), token.before, token.after,
-                         token.correction, token.probability, token.at)
-                    )  # fmt: skip
+                    writer.writerow([number, branch, sample, place, *_cells(token)])
     return file.getvalue()
 
 
-def _harmless(text: str) -> str:
-    """A spreadsheet takes a cell that begins so for a formula."""
+def _cells(token: Token) -> tuple[object, ...]:
+    """The columns of one token, from its text on."""
+    return (
+        _escaped(token.text),
+        int(token.special),
+        token.before,
+        token.after,
+        token.correction,
+        token.probability,
+        token.at,
+    )
+
+
+def _escaped(text: str) -> str:
+    """The text with an apostrophe in front where a spreadsheet would take it for a formula."""
     return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text

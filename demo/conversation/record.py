@@ -1,10 +1,11 @@
-"""python -m demo.conversation.record SCENARIO --out FILE: run a scripted conversation and save it as a session file, to be watched with no
-model."""
+"""python -m demo.conversation.record SCENARIO --out FILE: run a script and save it as a session file.
+
+The file can be watched without a model: python app.py --replay FILE.
+"""
 
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,12 +16,12 @@ from demo.axis.files import load_axis
 from demo.conversation.conversation import Conversation
 from demo.conversation.scenarios import Scenario, load_scenarios
 from demo.conversation.session_file import Recording, dumps
-from demo.conversation.settings import TurnSettings, make_cap
+from demo.conversation.settings import CapChoice, TurnSettings
 from demo.engine.protocol import Engine, Sampling
 from demo.engine.transformers_engine import TransformersEngine
 from demo.models.default import DEFAULT_MODEL
 from demo.models.loading import load_model
-from demo.page.settings_panel import plot_marks
+from demo.utils.cli import command
 from demo.utils.errors import UserError
 from demo.utils.progress import ProgressLine
 
@@ -28,55 +29,59 @@ from demo.utils.progress import ProgressLine
 def record(
     engine: Engine, axis: AssistantAxis, model_name: str, scenario: Scenario, sampling: Sampling
 ) -> Recording:
-    """The whole script, both branches, as the page would run it: each turn draws other random numbers than the one before."""
-    conversation, cap = Conversation(), make_cap(axis, *axis.cap_band, axis.cap_floor)
-    progress = ProgressLine(scenario.title)
+    """Run the whole script in both branches, as the page would.
+
+    The seed grows by one with every turn.
+    """
+    conversation, choice = Conversation(), CapChoice.of_axis(axis)
+    cap, progress = choice.cap(axis), ProgressLine(scenario.title)
     for number, line in enumerate(scenario.turns):
         progress.update(number / len(scenario.turns))
         settings = TurnSettings(replace(sampling, seed=sampling.seed + number), cap, scenario.system_prompt)
         for _ in conversation.send(engine, line, settings):
             pass
     progress.update(1.0)
-    marks = plot_marks(axis, (True, axis.cap_floor, *axis.cap_band))
     return Recording(
-        model_name, conversation.turns, marks, scenario.title, scenario.blurb, scenario.system_prompt, persona_map(axis)
-    )  # fmt: skip
+        model_name,
+        conversation.turns,
+        choice.marks(axis),
+        scenario.title,
+        scenario.blurb,
+        scenario.system_prompt,
+        persona_map(axis),
+    )
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+@command
+def main(arguments: Sequence[str] | None = None) -> None:
+    options = _parser().parse_args(arguments)
+    scenarios = {scenario.id: scenario for scenario in load_scenarios()}
+    if options.scenario not in scenarios:
+        raise UserError(f"There is no scenario {options.scenario!r}; choose one of {', '.join(scenarios)}.")
+    sampling = Sampling(seed=options.seed, max_new_tokens=options.tokens)
+    model = load_model(options.model, device=options.device, dtype=options.dtype)
+    axis = load_axis(options.axis or model.slug)
+    axis.check_model(model)
+    engine = TransformersEngine(model, axis)
+    recording = record(engine, axis, model.slug, scenarios[options.scenario], sampling)
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text(dumps(recording), encoding="utf-8")
+    means = {branch: reply.mean for branch, reply in recording.turns[-1].replies.items()}
+    last = ", ".join(f"{branch} {mean:.2f}" for branch, mean in means.items() if mean is not None)
+    print(f"wrote {options.out}; last turn: {last}")
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m demo.conversation.record", description=__doc__)
     parser.add_argument("scenario", help="id of a scenario in assets/presets/scenarios.json")
     parser.add_argument("--out", type=Path, required=True, help="file to write")
     parser.add_argument("--seed", type=int, default=Sampling().seed)
-    parser.add_argument("--tokens", type=int, default=Sampling().max_new_tokens, help="most tokens a reply")
+    parser.add_argument("--tokens", type=int, default=Sampling().max_new_tokens, help="most tokens per reply")
     parser.add_argument("--model", default=DEFAULT_MODEL)
     parser.add_argument("--axis", help="axis folder or slug (default: the model's)")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--dtype", default="auto")
-    options = parser.parse_args(arguments)
-    try:
-        scenarios = {scenario.id: scenario for scenario in load_scenarios()}
-        if options.scenario not in scenarios:
-            raise UserError(
-                f"There is no scenario {options.scenario!r}; choose one of {', '.join(scenarios)}."
-            )
-        sampling = Sampling(seed=options.seed, max_new_tokens=options.tokens)
-        model = load_model(options.model, device=options.device, dtype=options.dtype)
-        axis = load_axis(options.axis or model.slug)
-        axis.check_model(model)
-        recording = record(
-            TransformersEngine(model, axis), axis, model.slug, scenarios[options.scenario], sampling
-        )
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(dumps(recording), encoding="utf-8")
-    means = {branch: reply.mean for branch, reply in recording.turns[-1].replies.items()}
-    print(
-        f"wrote {options.out}; last turn: {', '.join(f'{b} {m:.2f}' for b, m in means.items() if m is not None)}"
-    )
-    return 0
+    return parser
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What one visitor has open: their conversations, and for each the scripted messages that are still to come."""
+"""Scenarios: scripts of user messages, each of which demonstrates something about drift."""
 
 from __future__ import annotations
 
@@ -15,15 +15,19 @@ SCENARIOS = ASSETS / "presets" / "scenarios.json"
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """A script of user messages that shows something, started with one click. blurb: what to watch for; care: a note that
-    goes with it where it touches on something that hurts."""
+    """A script that starts with one click.
+
+    Attributes:
+        blurb: what to watch for.
+        content_warning: shown with a script that touches on something painful; may be empty.
+    """
 
     id: str
     title: str
     blurb: str
     system_prompt: str
     turns: tuple[str, ...]
-    care: str = ""
+    content_warning: str = ""
 
 
 def load_scenarios(path: Path = SCENARIOS) -> tuple[Scenario, ...]:
@@ -38,9 +42,10 @@ def load_scenarios(path: Path = SCENARIOS) -> tuple[Scenario, ...]:
 
 
 def _scenario(entry: dict[str, Any]) -> Scenario:
-    texts = [entry["id"], entry["title"], entry["blurb"], entry["system_prompt"], entry.get("care", "")]
+    warning = entry.get("content_warning", entry.get("care", ""))  # "care" in files of earlier versions
+    texts = [entry["id"], entry["title"], entry["blurb"], entry["system_prompt"], warning]
     turns = entry["turns"]
     if not isinstance(turns, list) or not all(isinstance(text, str) for text in (*texts, *turns)):
-        raise TypeError("a text is missing")
-    identity, title, blurb, system_prompt, care = texts
-    return Scenario(identity, title, blurb, system_prompt, tuple(turns), care)
+        raise TypeError("every field must be text")
+    identity, title, blurb, system_prompt, _ = texts
+    return Scenario(identity, title, blurb, system_prompt, tuple(turns), warning)

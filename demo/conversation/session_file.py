@@ -1,7 +1,7 @@
-"""Sessions as files: every token of a conversation with its numbers, so that it can be watched again with no model.
+"""Session files: every token of a conversation with its readings, so that it can be replayed without a model.
 
-The format is described in docs/session-file.md. A file may come from anyone: it is checked field by field, and only text
-and finite numbers of it are used.
+The format is described in docs/session-file.md. A file may come from an untrusted source, so it is
+checked field by field, and only text and finite numbers are used.
 """
 
 from __future__ import annotations
@@ -17,13 +17,14 @@ from typing import Any
 import orjson
 
 from demo.conversation.settings import ALL_BRANCHES
-from demo.conversation.turns import Reply, Token, Turn
+from demo.conversation.turns import Reply, Turn
+from demo.engine.protocol import Token
 from demo.plots.marks import PlotMarks
 from demo.utils.errors import UserError
 
 NAME, VERSION = "persona-drift-session", 1
 
-# A talk of a hundred long turns is less than this. Read, a file takes nine times its size in memory.
+# A conversation of a hundred long turns is smaller than this. In memory, a file takes nine times its size.
 MOST_BYTES = 8 * 1024**2
 
 _FINISH = ("stop", "length", "cancelled")
@@ -31,8 +32,14 @@ _FINISH = ("stop", "length", "cancelled")
 
 @dataclass(frozen=True)
 class Recording:
-    """What a session file holds. model: the name of the model that spoke; marks: reference lines of the plots; map: the
-    still part of the persona map, as `persona_map` gives it; blurb: what to watch for."""
+    """The content of a session file.
+
+    Attributes:
+        model: name of the model that replied.
+        marks: reference lines of the charts.
+        blurb: what to watch for.
+        map: the fixed part of the persona map, as `persona_map` returns it.
+    """
 
     model: str
     turns: list[Turn]
@@ -44,7 +51,7 @@ class Recording:
 
 
 def to_json(recording: Recording) -> dict[str, Any]:
-    """The content of a session file."""
+    """The recording as the JSON object of a session file."""
     return {
         "format": NAME,
         "version": VERSION,
@@ -59,6 +66,7 @@ def to_json(recording: Recording) -> dict[str, Any]:
 
 
 def dumps(recording: Recording) -> str:
+    """The text of a session file."""
     return json.dumps(to_json(recording), ensure_ascii=False, allow_nan=False, separators=(",", ":")) + "\n"
 
 
@@ -79,7 +87,10 @@ def reply_json(reply: Reply) -> dict[str, Any]:
 
 
 def summary_json(reply: Reply) -> dict[str, Any]:
-    """What sums a reply up, so that a reader of the file need not know how; see docs/session-file.md."""
+    """The figures that summarise a reply, so that readers of the file need not compute them.
+
+    They are described in docs/session-file.md.
+    """
     return {
         "finish": reply.finish,
         "mean": rounded(reply.mean),
@@ -91,15 +102,28 @@ def summary_json(reply: Reply) -> dict[str, Any]:
     }
 
 
-def token_json(token: Token) -> dict[str, Any]:
-    """Short names, and nothing that says nothing: thousands of these travel."""
-    data: dict[str, Any] = {"t": token.text, "b": rounded(token.before), "a": rounded(token.after)}
+def token_json(token: Token, *, live: bool = False) -> dict[str, Any]:
+    """A token with short keys and without empty entries, because thousands of them are sent.
+
+    Args:
+        live: leave out what the page does not need while it shows a running reply: the times and
+            places of single tokens, and the projection before the clamp where the clamp changed
+            nothing.
+    """
+    before, after = rounded(token.before), rounded(token.after)
+    data: dict[str, Any] = (
+        {"t": token.text, "a": after} if live else {"t": token.text, "b": before, "a": after}
+    )
+    if live and before != after:
+        data["b"] = before
     if token.special:
         data["s"] = 1
     if token.correction > 0:
         data["k"] = [rounded(value) for value in token.corrections]
     if token.probability is not None:
         data["p"] = rounded(token.probability)
+    if live:
+        return data
     if token.at is not None:
         data["m"] = token.at
     if token.coordinates is not None:
@@ -108,8 +132,8 @@ def token_json(token: Token) -> dict[str, Any]:
 
 
 @contextmanager
-def _no_garbage() -> Iterator[None]:
-    """Reading makes many objects and no garbage; looking for some among them would take as long as all the rest."""
+def _garbage_collection_paused() -> Iterator[None]:
+    """Parsing creates many objects and no garbage; collecting meanwhile would double the time it takes."""
     was_on = gc.isenabled()
     gc.disable()
     try:
@@ -120,30 +144,32 @@ def _no_garbage() -> Iterator[None]:
 
 
 def loads(text: str) -> Recording:
-    """Read a session file. Raises UserError with one sentence for anything else."""
+    """Read a session file. Raises UserError for anything else."""
     return from_json(parsed(text))
 
 
-@_no_garbage()
+@_garbage_collection_paused()
 def parsed(text: str) -> Any:
-    """The JSON that a session file is; orjson is quicker than json and accepts neither NaN nor halves of surrogate pairs.
-    Raises UserError."""
+    """Parse the JSON of a session file. Raises UserError.
+
+    orjson is faster than json and accepts neither NaN nor lone halves of surrogate pairs.
+    """
     try:
         return orjson.loads(text)
     except orjson.JSONDecodeError as error:
         raise UserError(f"This session file is damaged ({_short(error)}); save the session again.") from error
 
 
-@_no_garbage()
+@_garbage_collection_paused()
 def from_json(data: Any) -> Recording:
-    """The opposite of `to_json`, for content that may be anything. Raises UserError with one sentence."""
+    """The inverse of `to_json`; `data` may be anything. Raises UserError if it is not a valid session."""
     try:
         if not isinstance(data, dict) or data.get("format") != NAME:
             raise UserError("This is not a session file of this program; choose one that was saved here.")
         if data.get("version") != VERSION:
             raise UserError(
-                f"This session file has version {data.get('version')!r}, but this program reads version {VERSION}; "
-                "update the program."
+                f"This session file has version {data.get('version')!r}, "
+                f"but this program reads version {VERSION}; update the program."
             )
         return Recording(
             model=_text(data["model"]),
@@ -221,7 +247,7 @@ def _map(data: dict[str, Any]) -> dict[str, Any]:
 def _place(data: object) -> list[float]:
     values = [_number(value) for value in _list(data)]
     if len(values) != 3:
-        raise ValueError("a place that has not three coordinates")
+        raise ValueError("a place without three coordinates")
     return values
 
 
@@ -232,21 +258,21 @@ def _pair(data: object, kind: Any) -> Any:
 
 def _list(data: object) -> Sequence[Any]:
     if not isinstance(data, list):
-        raise TypeError(f"a list is missing, found {_short(data)}")
+        raise TypeError(f"expected a list, found {_short(data)}")
     return data
 
 
 def _text(data: object) -> str:
     if not isinstance(data, str):
-        raise TypeError(f"a text is missing, found {_short(data)}")
+        raise TypeError(f"expected text, found {_short(data)}")
     return data
 
 
 def _number(data: object) -> float:
-    if type(data) is float and -math.inf < data < math.inf:  # nearly all of a file
+    if type(data) is float and -math.inf < data < math.inf:  # most values of a file
         return data
     if isinstance(data, bool) or not isinstance(data, int | float) or not math.isfinite(data):
-        raise TypeError(f"a number is missing, found {_short(data)}")
+        raise TypeError(f"expected a number, found {_short(data)}")
     return float(data)
 
 
@@ -255,10 +281,10 @@ def _maybe(data: object) -> float | None:
 
 
 def _short(value: object) -> str:
-    """Enough of a stranger's value to find it, and no more."""
+    """Enough of an untrusted value to identify it."""
     return " ".join(str(value).split())[:60]
 
 
 def rounded(value: float | None) -> float | None:
-    """Four digits of an axis unit are more than a plot can show."""
+    """The value to four decimals, which is finer than a chart can show."""
     return None if value is None else round(value, 4)

@@ -1,4 +1,4 @@
-"""One turn of a conversation: what the user said, what each branch replied, and where every token stood. Plain data."""
+"""How a turn is answered: branches, sampling, cap and steering, as named settings."""
 
 from __future__ import annotations
 
@@ -6,25 +6,28 @@ from dataclasses import dataclass
 
 from demo.axis.axis import AssistantAxis
 from demo.engine.protocol import Cap, Sampling, Steer
+from demo.plots.marks import PlotMarks
 from demo.utils.errors import UserError
 
 UNCAPPED, CAPPED, STEERED = "uncapped", "capped", "steered"
-
 BRANCHES = (UNCAPPED, CAPPED)
-
 ALL_BRANCHES = (*BRANCHES, STEERED)
-
-# Repeats of a turn with other random numbers stay clear of the seeds of the turns that follow it.
+# Distance between the seeds of a turn's samples. It keeps them clear of the seeds of the turns that follow.
 SEED_STEP = 1000
-
 MOST_SEEDS = 8
 
 
 @dataclass(frozen=True, slots=True)
 class TurnSettings:
-    """How a turn is answered. cap None: the capped branch runs uncapped too; steer: adds the steered branch; only: the one
-    branch that is spoken to, None for all of them; seeds: how many times each branch answers, each time with other random
-    numbers, the first of which goes into the history."""
+    """How one turn is answered.
+
+    Attributes:
+        cap: None means that the capped branch runs uncapped too.
+        steer: adds the steered branch; None for no such branch.
+        only: the one branch that answers; None for all of them.
+        seeds: how many times each branch answers, each time with other random numbers. The first answer
+            goes into the history.
+    """
 
     sampling: Sampling
     cap: Cap | None
@@ -46,6 +49,46 @@ class TurnSettings:
         return present if self.only is None else (self.only,)
 
 
+@dataclass(frozen=True, slots=True)
+class CapChoice:
+    """The cap as a user chooses it.
+
+    Attributes:
+        on: False for no cap, whatever the rest says.
+        floor: the name of a floor of the axis.
+        first_layer, last_layer: the capped decoder layers, both inclusive.
+    """
+
+    on: bool
+    floor: str
+    first_layer: int
+    last_layer: int
+
+    @classmethod
+    def of_axis(cls, axis: AssistantAxis) -> CapChoice:
+        """The cap that the axis was saved with."""
+        return cls(True, axis.cap_floor, *axis.cap_band)
+
+    def cap(self, axis: AssistantAxis) -> Cap | None:
+        """The cap for the engine. Raises UserError when the axis has no such layers or floor."""
+        return make_cap(axis, self.first_layer, self.last_layer, self.floor) if self.on else None
+
+    def marks(self, axis: AssistantAxis) -> PlotMarks:
+        """The charts' reference lines for this cap. Raises UserError like `cap`."""
+        chosen, probe = self.cap(axis), axis.probe_layer
+        if chosen is None:
+            return PlotMarks(probe, default_range=axis.default_range)
+        has_floor = probe in axis.floor_layers(self.floor)
+        return PlotMarks(
+            probe_layer=probe,
+            floor=axis.floor_units(self.floor, probe) if has_floor else None,
+            floor_name=self.floor,
+            floor_at_probe=probe in chosen.layers,
+            cap_layers=(chosen.layers[0], chosen.layers[-1]),
+            default_range=axis.default_range,
+        )
+
+
 def make_cap(axis: AssistantAxis, first: int, last: int, floor: str) -> Cap:
     """A cap at decoder layers `first` to `last`, inclusive, each at its own named floor. Raises UserError."""
     if not 0 <= first <= last < axis.layers:
@@ -55,10 +98,11 @@ def make_cap(axis: AssistantAxis, first: int, last: int, floor: str) -> Cap:
         )
     layers = tuple(range(first, last + 1))
     floors = axis.floor(floor)
-    if not set(layers) <= set(axis.floor_layers(floor)):  # a cap that silently does nothing would be a lie
+    # A cap that silently does nothing at some layers would be shown as one that acts there.
+    if not set(layers) <= set(axis.floor_layers(floor)):
         have = axis.floor_layers(floor)
         raise UserError(
-            f"{floor} has floors at {len(have)} layers between {have[0]} and {have[-1]} only, not at all of {first} to "
-            f"{last}; choose layers among them."
+            f"{floor} has floors at only {len(have)} layers between {have[0]} and {have[-1]}, "
+            f"not at all of {first} to {last}; choose layers among them."
         )
     return Cap(layers, tuple(float(floors[layer]) for layer in layers))

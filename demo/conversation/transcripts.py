@@ -1,8 +1,8 @@
-"""Chats from elsewhere as conversations: the published transcripts of the paper, OpenAI-style messages, and plain lists.
+"""Import of chats from elsewhere: the paper's published transcripts, and messages in the OpenAI format.
 
-Accepted: {"conversation": [...]} as on the published dataset (its `turns` number is not to be trusted and is ignored),
-{"messages": [...]}, or the list itself, of {"role", "content"} objects; content may be a list of {"type": "text", "text"}
-parts.
+Accepted are a list of {"role", "content"} objects, {"messages": [...]}, and {"conversation": [...]} as in
+the published dataset (its `turns` count is unreliable and is ignored). A content may also be a list of
+{"type": "text", "text"} parts.
 """
 
 from __future__ import annotations
@@ -16,33 +16,46 @@ from demo.conversation.settings import BRANCHES
 from demo.conversation.turns import Reply, Turn, well_formed
 from demo.utils.errors import UserError
 
-_ROLES = {"system": "system", "developer": "system", "user": "user", "human": "user", "assistant": "assistant", "model": "assistant"}  # fmt: skip
+_ROLES = {
+    "system": "system",
+    "developer": "system",
+    "user": "user",
+    "human": "user",
+    "assistant": "assistant",
+    "model": "assistant",
+}
 
 
 @dataclass(frozen=True)
 class Transcript:
-    """A chat in turns. said_by: the model it names, if any; a last user message without a reply is left out of `turns`
-    and stands in `unanswered`."""
+    """A chat in turns.
+
+    Attributes:
+        turns: user message and reply of each turn.
+        model: the model that the chat names; empty if it names none.
+        unanswered: a last user message without a reply, which is not in `turns`; empty if there is none.
+    """
 
     system_prompt: str
     turns: list[tuple[str, str]]
-    said_by: str = ""
+    model: str = ""
     unanswered: str = ""
 
     @property
     def user_messages(self) -> tuple[str, ...]:
+        """All user messages in order, the unanswered one included."""
         last = (self.unanswered,) if self.unanswered else ()
         return (*(user for user, _ in self.turns), *last)
 
     def unread_turns(self) -> list[Turn]:
-        """Turns whose replies are text without any reading yet, the same in both branches."""
+        """Turns whose replies are text without projections, the same in both branches."""
         return [
             Turn(user, {branch: Reply.of_text(reply) for branch in BRANCHES}) for user, reply in self.turns
         ]
 
 
 def parse_transcript(text: str) -> Transcript:
-    """Raises UserError with one sentence for anything that is no chat."""
+    """Parse a chat. Raises UserError for anything that is not one."""
     try:
         data = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -64,20 +77,20 @@ def parse_transcript(text: str) -> Transcript:
 
 
 def _merged(messages: list[Any]) -> Iterator[tuple[str, str]]:
-    """Role and text of each message; neighbours with the same role become one."""
-    role, parts = "", list[str]()
+    """Role and text of each message; consecutive messages with the same role become one."""
+    role, texts = "", list[str]()
     for number, message in enumerate(messages, 1):
         if not isinstance(message, dict) or _ROLES.get(str(message.get("role")).lower()) is None:
             raise UserError(
                 f"Message {number} has no role that is system, user or assistant; correct it and try again."
             )
         own, text = _ROLES[str(message["role"]).lower()], _text(message.get("content"), number)
-        if own != role and parts:
-            yield role, "\n\n".join(parts)
-            parts = []
+        if own != role and texts:
+            yield role, "\n\n".join(texts)
+            texts = []
         role = own
-        parts.append(text)
-    yield role, "\n\n".join(parts)
+        texts.append(text)
+    yield role, "\n\n".join(texts)
 
 
 def _text(content: object, number: int) -> str:
@@ -89,14 +102,14 @@ def _text(content: object, number: int) -> str:
         ]
         if len(texts) == len(content) and all(isinstance(text, str) for text in texts):
             return well_formed("".join(str(text) for text in texts))
-    raise UserError(f"Message {number} holds no text; only text can be read here.")
+    raise UserError(f"Message {number} holds no text; only text can be imported.")
 
 
-def _in_turns(messages: list[tuple[str, str]], said_by: str) -> Transcript:
+def _in_turns(messages: list[tuple[str, str]], model: str) -> Transcript:
     system = messages.pop(0)[1] if messages[0][0] == "system" else ""
     if any(role == "system" for role, _ in messages):
         raise UserError(
-            "There is a system message in the middle of this chat; only one at its beginning can be read."
+            "There is a system message in the middle of this chat; move it to the beginning or remove it."
         )
     if not messages or messages[0][0] != "user":
         raise UserError(
@@ -104,4 +117,4 @@ def _in_turns(messages: list[tuple[str, str]], said_by: str) -> Transcript:
         )
     users, replies = messages[::2], messages[1::2]
     turns = [(user, reply) for (_, user), (_, reply) in zip(users, replies, strict=False)]
-    return Transcript(system, turns, said_by, users[-1][1] if len(users) > len(replies) else "")
+    return Transcript(system, turns, model, users[-1][1] if len(users) > len(replies) else "")

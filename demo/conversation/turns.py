@@ -1,48 +1,35 @@
-"""One turn of a conversation: what the user said, what each branch replied, and where every token stood. Plain data."""
+"""One turn of a conversation as plain data: the user message, each branch's reply, and every token's projection."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
 from demo.conversation.settings import STEERED, UNCAPPED, TurnSettings
-from demo.engine.protocol import Coordinates, FinishReason
+from demo.engine.protocol import Coordinates, FinishReason, Token
 
 
 def well_formed(text: str) -> str:
-    """`text` with U+FFFD for each half of a surrogate pair that stands alone, which neither a tokenizer nor JSON takes.
-    Browsers let them through where an emoji was cut in two."""
+    """`text` with U+FFFD for each lone half of a surrogate pair, which neither a tokenizer nor JSON accepts.
+
+    Browsers send such halves where an emoji was cut in two.
+    """
     try:
-        text.encode()  # nearly always well, and by far the quicker of the two: every update of every page comes by here
+        text.encode()  # nearly every text is well formed, and this is by far the faster of the two
         return text
     except UnicodeEncodeError:
         return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
-@dataclass(frozen=True, slots=True)
-class Token:
-    """One token of a reply. before, after: projection at the probe layer, axis units; corrections: per capped layer,
-    axis units of that layer; coordinates: place on the persona map, as in `TokenEvent`; probability: of this token where
-    it was drawn; at: milliseconds after the turn began."""
-
-    text: str
-    before: float | None
-    after: float | None
-    corrections: tuple[float, ...]
-    special: bool
-    coordinates: Coordinates | None = None
-    probability: float | None = None
-    at: int | None = None
-
-    @property
-    def correction(self) -> float:
-        """Sum over the capped layers; 0 where the cap did not act."""
-        return sum(self.corrections)
-
-
 @dataclass
 class Reply:
-    """One branch's answer. user_projection: mean over the user message as this branch read it; samples: the same turn
-    answered with other random numbers, which are no part of the history."""
+    """One branch's answer.
+
+    Attributes:
+        limit: the most tokens it could have.
+        user_projection: mean over the user message as this branch read it.
+        samples: further answers to the same turn, with other random numbers. They are not part of the
+            history.
+    """
 
     limit: int
     tokens: list[Token] = field(default_factory=list)
@@ -58,17 +45,17 @@ class Reply:
 
     @classmethod
     def of_text(cls, text: str) -> Reply:
-        """A finished reply from elsewhere, of which nothing has been read yet."""
+        """A finished reply from elsewhere whose projections are not known yet."""
         return cls(0, [Token(text, None, None, (), False)], "stop")
 
     def add(self, token: Token) -> None:
-        """The next token has been said."""
+        """Append the next token."""
         self.tokens.append(token)
         self._count_in(token)
 
     @property
     def place(self) -> Coordinates | None:
-        """Mean coordinates of the content tokens so far, kept up to date by `add`; None where the axis has no map."""
+        """Mean coordinates of the content tokens so far; None where the axis has no map."""
         if not self._placed:
             return None
         x, y, z = (total / self._placed for total in self._sums)
@@ -80,7 +67,7 @@ class Reply:
 
     @property
     def read(self) -> list[Token]:
-        """Content tokens whose projection is known: what means and shares are taken over."""
+        """Content tokens with a known projection; means and shares are computed over these."""
         return [token for token in self.tokens if not token.special and token.after is not None]
 
     @property
@@ -103,16 +90,22 @@ class Reply:
 
 @dataclass
 class Turn:
-    """replies: by branch, of those that were spoken to; settings: None for a turn that came from elsewhere."""
+    """A user message and its replies.
+
+    Attributes:
+        replies: one reply for each branch that answered.
+        settings: None for a turn that came from elsewhere.
+    """
 
     user: str
     replies: dict[str, Reply]
     settings: TurnSettings | None = None
 
     def reply_in(self, branch: str) -> Reply | None:
-        """What `branch` remembers as the reply; None when the turn was not spoken to it.
+        """The reply in this branch's history; None when the branch did not take part in the turn.
 
-        The steered branch may be switched on late: what was said before it was there, it has from the uncapped branch.
+        The steered branch may be switched on late. Its history then holds the uncapped branch's replies
+        to the earlier turns.
         """
         own = self.replies.get(branch)
         if own is None and branch == STEERED and len(self.replies) > 1:

@@ -1,4 +1,4 @@
-"""Which engine runs which model: the flags that the page and the engine process share, and what they lead to."""
+"""The flags for model, axis and engine, which the page and the engine process share."""
 
 from __future__ import annotations
 
@@ -19,11 +19,12 @@ from demo.models.loading import LoadedModel, load_model
 from demo.space import on_zerogpu
 from demo.utils.errors import UserError
 
+# The environment variable that holds the key of an engine process.
 KEY_VARIABLE = "PERSONA_DRIFT_ENGINE_KEY"
 
 
 class NamedModel(Protocol):
-    """What a page says about a model."""
+    """What a page shows of a model."""
 
     @property
     def spec(self) -> str: ...
@@ -36,7 +37,7 @@ class NamedModel(Protocol):
 
 
 class ServedEngine(Engine, Protocol):
-    """An engine with its model and axis."""
+    """An engine together with its model and axis."""
 
     @property
     def model(self) -> NamedModel: ...
@@ -45,17 +46,20 @@ class ServedEngine(Engine, Protocol):
 
 
 def add_engine_options(parser: argparse.ArgumentParser) -> None:
+    """Add the flags for model, axis and engine."""
     parser.add_argument(
         "--model", default=DEFAULT_MODEL, help="model name, local folder or hub id (default: %(default)s)"
     )
     parser.add_argument(
         "--axis",
-        help="axis folder, name of a shipped axis, or a published axis: .pt file, folder or hf:// (default: the model's)",
+        help="axis folder, name of a shipped axis, or a published axis: .pt file, folder or hf:// "
+        "(default: the model's)",
     )
     parser.add_argument(
         "--engine",
         default="transformers",
-        help="transformers, vllm, zerogpu, or the address of an engine process (default: %(default)s; on a ZeroGPU Space, zerogpu)",
+        help="transformers, vllm, zerogpu, or the address of an engine process "
+        "(default: %(default)s; on a ZeroGPU Space, zerogpu)",
     )
     parser.add_argument(
         "--device", default="auto", help="auto, cpu, cuda, cuda:N or mps; vLLM chooses by itself"
@@ -65,7 +69,8 @@ def add_engine_options(parser: argparse.ArgumentParser) -> None:
         "--kv-budget",
         type=float,
         default=2.0,
-        help="GiB of KV cache, all conversations together; on GPUs vLLM goes by --gpu-memory instead (default: %(default)s)",
+        help="GiB of KV cache for all conversations together; on GPUs vLLM uses --gpu-memory instead "
+        "(default: %(default)s)",
     )
     parser.add_argument(
         "--pairs",
@@ -74,6 +79,10 @@ def add_engine_options(parser: argparse.ArgumentParser) -> None:
         help="side-by-side replies that run at once; further visitors wait their turn (default: %(default)s)",
     )
     parser.add_argument("--trust-remote-code", action="store_true", help="let a hub model run its own code")
+    _add_vllm_options(parser)
+
+
+def _add_vllm_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("with --engine vllm")
     group.add_argument(
         "--tensor-parallel", type=int, default=1, metavar="N", help="spread each layer over N devices"
@@ -98,30 +107,40 @@ def add_engine_options(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="NAME=VALUE",
-        help="any other argument of vLLM's, its value as JSON",
+        help="any other argument of vLLM, its value as JSON",
     )
 
 
 def load_engine(options: argparse.Namespace, progress: Progress) -> tuple[ServedEngine, list[str]]:
-    """The engine that was asked for, and what is to be known about its axis. Raises UserError."""
+    """Load the engine that the flags ask for.
+
+    Returns:
+        The engine, and notes for the user about it and its axis.
+
+    Raises:
+        UserError: A flag is out of range, or the model, the axis or the engine cannot be loaded.
+    """
     if not 1 <= options.pairs <= 4096:
         raise UserError(f"--pairs must lie between 1 and 4096, not {options.pairs}.")
     if not 0 < options.kv_budget <= 10_000:
-        raise UserError(f"--kv-budget must be a number of GiB above 0, not {options.kv_budget}.")
+        raise UserError(f"--kv-budget must be above 0 and at most 10000 GiB, not {options.kv_budget}.")
     if options.engine.startswith(("http://", "https://")):
-        return _remote(options)
+        return _connect(options)
     if options.engine == "vllm":
-        return _vllm(options, progress)
+        return _load_vllm(options, progress)
     if options.engine == "zerogpu" or (options.engine == "transformers" and on_zerogpu()):
-        return _zerogpu(options, progress)
+        return _load_zerogpu(options, progress)
     if options.engine == "transformers":
-        return _transformers(options, progress)
+        return _load_transformers(options, progress)
     raise UserError(
-        f"There is no engine {options.engine!r}: choose transformers, vllm, zerogpu or an address such as http://127.0.0.1:8100."
+        f"There is no engine {options.engine!r}: choose transformers, vllm, zerogpu or an address "
+        "such as http://127.0.0.1:8100."
     )
 
 
-def _loaded(options: argparse.Namespace, progress: Progress) -> tuple[LoadedModel, AssistantAxis, list[str]]:
+def _load_model_and_axis(
+    options: argparse.Namespace, progress: Progress
+) -> tuple[LoadedModel, AssistantAxis, list[str]]:
     model = load_model(
         options.model,
         device=options.device,
@@ -133,28 +152,29 @@ def _loaded(options: argparse.Namespace, progress: Progress) -> tuple[LoadedMode
     return model, axis, axis.check_model(model)
 
 
-def _transformers(options: argparse.Namespace, progress: Progress) -> tuple[ServedEngine, list[str]]:
-    model, axis, notes = _loaded(options, progress)
+def _load_transformers(options: argparse.Namespace, progress: Progress) -> tuple[ServedEngine, list[str]]:
+    model, axis, notes = _load_model_and_axis(options, progress)
     from demo.engine.transformers_engine import TransformersEngine
 
     budget = int(options.kv_budget * 1024**3)
-    return TransformersEngine(model, axis, kv_budget=budget, rows=2 * options.pairs, own_thread=True), notes
+    sequences = 2 * options.pairs
+    return TransformersEngine(model, axis, kv_budget=budget, sequences=sequences, own_thread=True), notes
 
 
-def _zerogpu(options: argparse.Namespace, progress: Progress) -> tuple[ServedEngine, list[str]]:
+def _load_zerogpu(options: argparse.Namespace, progress: Progress) -> tuple[ServedEngine, list[str]]:
     try:
         import spaces
     except ImportError as error:
         raise UserError(
             "--engine zerogpu needs the package spaces, which every ZeroGPU Space has: pip install spaces."
         ) from error
-    model, axis, notes = _loaded(options, progress)
+    model, axis, notes = _load_model_and_axis(options, progress)
     from demo.engine.zerogpu import ZeroGpuEngine
 
     return ZeroGpuEngine(model, axis, spaces.GPU, int(options.kv_budget * 1024**3)), ["on ZeroGPU", *notes]
 
 
-def _vllm(options: argparse.Namespace, progress: Progress) -> tuple[ServedEngine, list[str]]:
+def _load_vllm(options: argparse.Namespace, progress: Progress) -> tuple[ServedEngine, list[str]]:
     from demo.engine.vllm.engine import VllmEngine
     from demo.engine.vllm.options import VllmOptions
     from demo.models.loading import read_facts
@@ -168,7 +188,7 @@ def _vllm(options: argparse.Namespace, progress: Progress) -> tuple[ServedEngine
         rows=2 * options.pairs,
         kv_bytes=int(options.kv_budget * 1024**3),
         executor=options.executor,
-        more=_more(options.vllm),
+        more=_vllm_arguments(options.vllm),
     )
     facts = read_facts(
         options.model, dtype=options.dtype, trust_remote_code=options.trust_remote_code, progress=progress
@@ -179,38 +199,39 @@ def _vllm(options: argparse.Namespace, progress: Progress) -> tuple[ServedEngine
     return VllmEngine(facts, axis, chosen), ["served by vLLM", *notes]
 
 
-def _remote(options: argparse.Namespace) -> tuple[ServedEngine, list[str]]:
+def _connect(options: argparse.Namespace) -> tuple[ServedEngine, list[str]]:
     from demo.engine.remote.client import RemoteEngine
 
     if options.axis or options.model != DEFAULT_MODEL:
         raise UserError(
-            "Model and axis are the engine process's: give --model and --axis to python -m demo.engine.remote.server."
+            "Model and axis belong to the engine process: "
+            "give --model and --axis to python -m demo.engine.remote.server."
         )
     engine = RemoteEngine(options.engine, os.environ.get(KEY_VARIABLE, ""))
     return engine, ["engine in a process of its own", *engine.notes]
 
 
-def _more(given: list[str]) -> dict[str, Any]:
-    """NAME=VALUE pairs; a value that is not JSON is taken as text."""
-    found: dict[str, Any] = {}
-    for pair in given:
+def _vllm_arguments(pairs: list[str]) -> dict[str, Any]:
+    """Arguments from NAME=VALUE pairs. A value that is not JSON is taken as text."""
+    arguments: dict[str, Any] = {}
+    for pair in pairs:
         name, equals, value = pair.partition("=")
         if not equals or not name.isidentifier():
             raise UserError(f"--vllm takes NAME=VALUE, such as cpu_offload_gb=4, not {pair!r}.")
         try:
-            found[name] = json.loads(value)
+            arguments[name] = json.loads(value)
         except ValueError:
-            found[name] = value
-    return found
+            arguments[name] = value
+    return arguments
 
 
 def end_plainly_when_asked() -> None:
-    """Let a SIGTERM end the program as its own end would, so that engines end the processes they have started."""
-    if current_thread() is main_thread():  # no other may say what a signal does
+    """Make SIGTERM end the program in the normal way, so that engines end the processes they have started."""
+    if current_thread() is main_thread():  # only the main thread may set a signal handler
         signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
 
 
 def show_progress(message: str, fraction: float | None) -> None:
-    """Progress on the terminal."""
+    """Print progress to standard error, on one line where that is a terminal."""
     end = "\r" if fraction is not None and fraction < 1 and sys.stderr.isatty() else "\n"
     print(message if fraction is None else f"{message}: {fraction:.0%}", end=end, file=sys.stderr, flush=True)

@@ -1,6 +1,6 @@
-"""What goes into an engine and what comes out: requests in, events out. No model code here.
+"""The interface of every engine: requests in, events out. There is no model code here.
 
-Every engine (transformers, later others) speaks these types, so that chat and page know of no other.
+Conversations and the page use these types only, so they work with any engine.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Coordinates = tuple[float, float, float]
 
 
 def as_coordinates(place: Sequence[float]) -> Coordinates | None:
-    """Three numbers as a place; none at all, where the axis has no components, as None."""
+    """Three numbers as coordinates; an empty sequence, from an axis without components, as None."""
     return (place[0], place[1], place[2]) if place else None
 
 
@@ -27,10 +27,14 @@ FinishReason = Literal["stop", "length", "cancelled"]
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How tokens are drawn. temperature 0 is greedy; repetition_penalty 1 is none.
+    """How tokens are sampled.
 
-    The penalty (Keskar et al. 2019, CTRL) falls on tokens of the assistant's own replies only, never on template
-    tokens, so that it does not make the end-of-turn token less likely with every turn.
+    The repetition penalty (Keskar et al. 2019, CTRL) applies to tokens of the assistant's own replies only,
+    never to template tokens, so that it does not make the end-of-turn token less likely with every turn.
+
+    Attributes:
+        temperature: 0 is greedy.
+        repetition_penalty: 1 is none.
     """
 
     temperature: float = 0.3
@@ -56,7 +60,7 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class Cap:
-    """Which decoder layers are capped, and each one's floor in raw projection units toward the Assistant."""
+    """Which decoder layers are capped, and the floor of each in raw projection units toward the Assistant."""
 
     layers: tuple[int, ...]
     floors: tuple[float, ...]
@@ -76,9 +80,12 @@ class Steer:
             )
 
 
+Intervention = tuple[Cap | None, Steer | None]
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One row: a branch of a conversation that wants its next reply, or a finished chat that is to be read."""
+    """One sequence: a branch of a conversation to be continued, or a finished chat to be read."""
 
     branch: str
     messages: tuple[Message, ...]
@@ -88,24 +95,26 @@ class Request:
 
     @property
     def intervention(self) -> Intervention:
-        """All that shapes this row's activations beside its text."""
+        """Everything besides the text that shapes this sequence's activations."""
         return self.cap, self.steer
-
-
-Intervention = tuple[Cap | None, Steer | None]
 
 
 @dataclass(frozen=True, slots=True)
 class WaitEvent:
-    """There is no room yet. ahead: how many come first."""
+    """There is no capacity yet. ahead: how many request groups come first."""
 
     ahead: int
 
 
 @dataclass(frozen=True, slots=True)
 class PromptEvent:
-    """The prompt of one branch has been read. user_projection: mean over the content tokens of the last message,
-    axis units at the probe layer, before the clamp; None when there is none."""
+    """The prompt of one branch has been read.
+
+    Attributes:
+        reused_tokens: prompt tokens that came from a cache.
+        user_projection: mean over the content tokens of the last message, axis units at the probe layer,
+            before the clamp; None when there are none.
+    """
 
     branch: str
     prompt_tokens: int
@@ -114,37 +123,65 @@ class PromptEvent:
 
 
 @dataclass(frozen=True, slots=True)
-class TokenEvent:
-    """One token of a reply.
+class Token:
+    """One token of a reply: what the engine reports, a conversation keeps and a session file holds.
 
-    text: what this token adds to the reply; empty while a multi-byte character is incomplete and for special tokens.
-    projection, projection_after: axis units at the probe layer before and after the clamp there; None when the token
-    was never run through the model (the end-of-turn token, or one that was cancelled). corrections: what each capped
-    layer added, in axis units of that layer. position: index in the context. finish_reason: set on the branch's last
-    event only. token_id is None when a branch ends before its first token. coordinates: where the token lies on the
-    roles' first three principal components, axis units at the probe layer, after the clamp there; None where projection
-    is None, for special tokens, and when the axis has no components. probability: of this token where it was drawn, by the
-    row's model at temperature 1, before the repetition penalty.
+    Attributes:
+        text: what this token adds to the reply; empty for special tokens and while a multi-byte character
+            is incomplete.
+        before, after: projection at the probe layer before and after the clamp there, axis units; None for a
+            token that was never run (the end-of-turn token, or one that was cancelled).
+        corrections: what each capped layer added, in axis units of that layer.
+        special: whether it is a special token rather than content.
+        coordinates: place on the persona map, axis units at the probe layer, after the clamp there; None where
+            `before` is None, for special tokens, and when the axis has no components.
+        probability: of this token when it was sampled, by the sequence's model at temperature 1, before the
+            repetition penalty.
+        at: milliseconds after the turn began, set by the conversation.
+    """
+
+    text: str
+    before: float | None
+    after: float | None
+    corrections: tuple[float, ...]
+    special: bool
+    coordinates: Coordinates | None = None
+    probability: float | None = None
+    at: int | None = None
+
+    @property
+    def correction(self) -> float:
+        """Sum over the capped layers; 0 where the cap did not act."""
+        return sum(self.corrections)
+
+
+@dataclass(frozen=True, slots=True)
+class TokenEvent:
+    """A branch has one more token, or has ended.
+
+    Attributes:
+        token_id: None when a branch ends before its first token; `token` is then empty.
+        position: index in the context.
+        finish_reason: set on the branch's last event only.
     """
 
     branch: str
     token_id: int | None
-    text: str
-    projection: float | None
-    projection_after: float | None
-    corrections: tuple[float, ...]
+    token: Token
     position: int
-    is_special: bool
     finish_reason: FinishReason | None = None
-    coordinates: Coordinates | None = None
-    probability: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class ReadToken:
-    """One content token of a finished chat as the model reads it. message: index of the message it belongs to; before,
-    after: projection at every decoder layer, axis units of that layer, before and after the clamp there; coordinates: as in
-    `TokenEvent`."""
+    """One content token of a finished chat as the model reads it.
+
+    Attributes:
+        message: index of the message it belongs to.
+        before, after: projection at every decoder layer, axis units of that layer, before and after the
+            clamp there.
+        coordinates: as in `Token`.
+    """
 
     message: int
     text: str
@@ -154,15 +191,20 @@ class ReadToken:
 
 
 Event = WaitEvent | PromptEvent | TokenEvent
-
-# Closing it frees the rows.
+# Closing the generator frees the sequences.
 Events = Generator[Event, None, None]
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """How busy an engine is. running, waiting: replies that are being written, and that wait for room; kv_bytes: of KV cache held,
-    running and kept, all conversations together, of kv_budget allowed."""
+    """How busy an engine is.
+
+    Attributes:
+        running, waiting: sequences that are being answered, and that wait for capacity.
+        kv_bytes: bytes of KV cache held for running sequences and kept between turns, all conversations
+            together.
+        kv_budget: bytes of KV cache allowed.
+    """
 
     running: int
     waiting: int
@@ -171,11 +213,11 @@ class Load:
 
 
 class Engine(Protocol):
-    """Anything that answers several requests in step and tells where every token stands on the axis."""
+    """Answers several requests in step and reports where every token stands on the axis."""
 
     @property
     def load(self) -> Load:
-        """How busy it is."""
+        """How busy the engine is."""
         ...
 
     def stream(self, requests: Sequence[Request], cancel: CancelFlag | None = None) -> Events:
@@ -183,7 +225,10 @@ class Engine(Protocol):
         ...
 
     def read(self, request: Request, cancel: CancelFlag | None = None) -> Iterator[list[ReadToken]]:
-        """Read a finished chat under the request's intervention, a part at a time; nothing is generated or kept."""
+        """Read a finished chat under the request's intervention, a chunk at a time.
+
+        Nothing is generated, and nothing is kept afterwards.
+        """
         ...
 
     def forget(self, branches: Sequence[str]) -> None:
@@ -204,7 +249,7 @@ def check_layers(requests: Sequence[Request], count: int) -> None:
 
 
 def room_left(tokens: int, context: int) -> int:
-    """How many more tokens a context window holds; UserError when there is no room for one."""
+    """How many more tokens fit the context window. Raises UserError when there is no room for one."""
     if context <= tokens:
         raise UserError(
             f"This conversation is {tokens} tokens long, but the model holds {context}: "
@@ -213,17 +258,20 @@ def room_left(tokens: int, context: int) -> int:
     return context - tokens
 
 
-def ended(events: Iterable[Event], branches: Mapping[str, int]) -> Events:
-    """These events, and after them the end of every branch that has none among them: it was cancelled. branches: to the position of
-    each one's next token, as far as it is known."""
-    still = dict(branches)
+def with_endings(events: Iterable[Event], branches: Mapping[str, int]) -> Events:
+    """These events, followed by a "cancelled" event for every branch that has not finished among them.
+
+    Args:
+        branches: branch -> position of its next token, as far as it is known.
+    """
+    unfinished = dict(branches)
     for event in events:
         if isinstance(event, PromptEvent):
-            still[event.branch] = event.prompt_tokens
+            unfinished[event.branch] = event.prompt_tokens
         elif isinstance(event, TokenEvent):
-            still[event.branch] = event.position + 1
+            unfinished[event.branch] = event.position + 1
             if event.finish_reason is not None:
-                del still[event.branch]
+                del unfinished[event.branch]
         yield event
-    for branch, position in still.items():
-        yield TokenEvent(branch, None, "", None, None, (), position, False, "cancelled")
+    for branch, position in unfinished.items():
+        yield TokenEvent(branch, None, Token("", None, None, (), False), position, "cancelled")

@@ -1,73 +1,23 @@
-"""Reading a finished chat: where each of its tokens stands at every decoder layer, with or without a cap.
-
-Nothing is generated, so any text can be read: a transcript from elsewhere, a reply once more without the cap, or a reply
-layer by layer.
-"""
+"""Reading a finished chat: the projection of each token at every decoder layer, with or without a cap."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
 
 import torch
 from tokenizers.decoders import DecodeStream
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from demo.axis.axis import AssistantAxis
-from demo.capping import AxisHooks, residual_of
-from demo.engine.batch import RowBatch
-from demo.engine.forward.forward_pass import Chunk, Probe
+from demo.engine.forward.forward_pass import Chunk, ForwardPass, Probe
+from demo.engine.kv_cache import KVCache
 from demo.engine.protocol import ReadToken, Request, as_coordinates
 from demo.models.chat_template import RenderedChat
-from demo.models.loading import LoadedModel
 
 
-@dataclass
-class LayerProjections:
-    """Hooks that project the residual stream onto each layer's unit direction. Install them after hooks that change it.
-
-    unit [L, D] float32. place: reads coordinates [T, 3] off the residual stream [T, D] at the probe layer; None where
-    the axis has no components.
-    """
-
-    layers: Sequence[nn.Module]
-    unit: Tensor
-    probe_layer: int
-    place: Callable[[Tensor], Tensor] | None = None
-    _places: Tensor | None = field(default=None, init=False)
-    _columns: dict[int, Tensor] = field(default_factory=dict, init=False)
-
-    @contextmanager
-    def installed(self) -> Iterator[LayerProjections]:
-        handles = [layer.register_forward_hook(self._hook(index)) for index, layer in enumerate(self.layers)]
-        try:
-            yield self
-        finally:
-            for handle in handles:
-                handle.remove()
-
-    def last(self) -> Tensor:
-        """Projections of the last forward pass's first row, [T, L] float32 on the CPU, raw units."""
-        return torch.stack([self._columns[index].cpu() for index in range(len(self.layers))], dim=-1)
-
-    def places(self) -> list[list[float]] | None:
-        """Coordinates of the last forward pass's first row, T of three numbers, axis units at the probe layer."""
-        return None if self._places is None else self._places.tolist()
-
-    def _hook(self, index: int):
-        def hook(module: nn.Module, args: object, output: object) -> None:
-            hidden = residual_of(output)
-            if index == self.probe_layer and self.place is not None:
-                self._places = self.place(hidden[0])
-            self._columns[index] = hidden[0].float() @ self.unit[index].to(hidden.device)
-
-        return hook
-
-
-class Speller:
-    """Turns content tokens into the text each adds, one message after the other."""
+class TokenSpeller:
+    """Turns content tokens into the text that each adds. It takes the messages in order."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self._tokenizer = tokenizer
@@ -75,41 +25,82 @@ class Speller:
         self._stream = DecodeStream(skip_special_tokens=True)
 
     def spell(self, message: int, token: int) -> str:
+        """The text that this token adds to message number `message`."""
         if message != self._message:
             self._message, self._stream = message, DecodeStream(skip_special_tokens=True)
         return self._stream.step(self._tokenizer.backend_tokenizer, token) or ""
 
 
+class TokenProjections:
+    """Records the projections of T tokens at every decoder layer, raw units. See `ActivationRecorder`.
+
+    Attributes:
+        after: [T, L] float32, projections after the clamp.
+        lifts: [T, L] float32, what the clamp added.
+        places: [T, 3] float32, places on the persona map; [T, 0] for an axis without components.
+    """
+
+    def __init__(
+        self, unit: Tensor, probe_layer: int, place: Callable[[Tensor], Tensor] | None, tokens: int
+    ) -> None:
+        """Make room for `tokens` tokens.
+
+        Args:
+            unit: [L, D] unit directions.
+            place: residual streams [N, D] at the probe layer -> places on the persona map [N, 3].
+        """
+        self._unit, self._probe_layer, self._place = unit, probe_layer, place
+        self.after = torch.zeros(tokens, len(unit), device=unit.device)
+        self.lifts = torch.zeros_like(self.after)
+        self.places = torch.zeros(tokens, 0 if place is None else 3, device=unit.device)
+
+    def record(self, layer: int, hidden: Tensor, lift: Tensor | None, rows: Tensor) -> None:
+        unit, rows = self._unit[layer].to(hidden.device), rows.to(self.after.device)
+        self.after[rows, layer] = (hidden.float() @ unit).to(self.after.device)
+        if lift is not None:
+            self.lifts[rows, layer] = lift.to(self.lifts.device)
+        if layer == self._probe_layer and self._place is not None:
+            self.places[rows] = self._place(hidden).to(self.places.device)
+
+    def in_units(self, axis: AssistantAxis) -> tuple[list[list[float]], list[list[float]]]:
+        """Projections [T][L] in axis units, before and after the clamp."""
+        after = (self.after.cpu() - axis.origin) / axis.norm
+        before = after - self.lifts.cpu() / axis.norm
+        return before.tolist(), after.tolist()
+
+
 def read_chat(
-    model: LoadedModel, axis: AssistantAxis, chat: RenderedChat, watch: Probe, request: Request, chunk: int
+    forward: ForwardPass,
+    probe: Probe,
+    tokenizer: PreTrainedTokenizerBase,
+    chat: RenderedChat,
+    request: Request,
+    chunk: int,
 ) -> Iterator[list[ReadToken]]:
-    """Run `chat` once, `chunk` tokens at a time, under the request's intervention; content tokens of each part."""
-    batch, speller = RowBatch(model, 1), Speller(model.tokenizer)
-    ids = batch.load([chat.ids])
-    projections, start = LayerProjections(model.layers, axis.unit, axis.probe_layer, watch.place), 0
-    for ids_read in ids.split(chunk, dim=1):
-        tokens, owners = ids_read[0].tolist(), chat.owner[start : start + ids_read.shape[1]]
-        part = Chunk(0, start, tokens, [owner < 0 for owner in owners], request.cap, request.steer)
-        hooks = watch.hooks([part], [1], [part.exempt])
-        # Installed for this part only: between two parts the model serves others.
-        with hooks.installed(), projections.installed():
-            batch.forward(ids_read)
-        before, after = _units(axis, hooks, projections.last())
-        places = projections.places() or [[]] * len(owners)
+    """Run `chat` once under the request's intervention, `chunk` tokens at a time, with a KV cache of its own.
+
+    Nothing is generated, so any text can be read: a transcript from elsewhere, a capped reply without the
+    cap, or a reply layer by layer.
+
+    Yields:
+        The content tokens of each chunk.
+    """
+    axis, speller = probe.axis, TokenSpeller(tokenizer)
+    cache = KVCache(axis.layers)
+    cache.reserve(1, len(chat.ids))
+    for start in range(0, len(chat.ids), chunk):
+        ids, owners = chat.ids[start : start + chunk], chat.owner[start : start + chunk]
+        seen = TokenProjections(probe.unit, axis.probe_layer, probe.place, len(ids))
+        exempt = [owner < 0 for owner in owners]
+        run = Chunk(
+            0, start, ids, exempt, request.cap, request.steer, False, recorder=seen, rows=range(len(ids))
+        )
+        forward.run([run], cache)
+        before, after = seen.in_units(axis)
         yield [
             ReadToken(owner, speller.spell(owner, token), tuple(low), tuple(high), as_coordinates(place))
             for owner, token, low, high, place in zip(
-                owners, tokens, before.tolist(), after.tolist(), places, strict=True
+                owners, ids, before, after, seen.places.tolist(), strict=True
             )
             if owner >= 0
         ]
-        start += len(tokens)
-
-
-def _units(axis: AssistantAxis, hooks: AxisHooks, raw: Tensor) -> tuple[Tensor, Tensor]:
-    """Projections [T, L] in axis units before and after the clamp; raw: after it."""
-    after = (raw - axis.origin) / axis.norm
-    before, capped = after.clone(), list(hooks.capped_layers)
-    if capped:
-        before[:, capped] -= hooks.reading().lifts[0].cpu() / axis.norm[capped]
-    return before, after

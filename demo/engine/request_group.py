@@ -1,4 +1,7 @@
-"""What the scheduler works through: jobs that arrive from visitors' threads and answer through queues."""
+"""The scheduler's work: request groups and reads.
+
+Work arrives from the clients' threads, and its results return to them through queues.
+"""
 
 from __future__ import annotations
 
@@ -7,39 +10,49 @@ from queue import SimpleQueue
 from threading import Event as CancelFlag
 from typing import Any, Generic, TypeVar
 
-from demo.engine.protocol import Event, WaitEvent, ended
-from demo.engine.sequence import TokenSequence
+from demo.engine.protocol import Event, WaitEvent, with_endings
+from demo.engine.sequence import Status, TokenSequence
 
 T = TypeVar("T")
 
 
 class ResultQueue(Generic[T]):
-    """Carries what the worker made to the one who asked. Putting never waits, so a slow or vanished reader holds up nobody."""
+    """Carries results from the scheduler to the client.
+
+    Putting never blocks, so a slow client does not delay the others.
+
+    Attributes:
+        cancel: set by the client to end the work within one step.
+        abandoned: set when the client no longer reads the results.
+        pump: called while the queue is empty, to produce results where the engine has no thread of its own.
+    """
 
     def __init__(self, cancel: CancelFlag) -> None:
         self.cancel = cancel
-        self.left = False  # set when nobody reads any more
-        # Called while nothing is there, where no worker's thread fills the box.
+        self.abandoned = False
         self.pump: Callable[[], None] | None = None
         self._queue: SimpleQueue[list[T] | BaseException | None] = SimpleQueue()
 
     def put(self, items: list[T]) -> None:
+        """Add results."""
         if items:
             self._queue.put(items)
 
     def fail(self, error: BaseException) -> None:
+        """End with an error, which the client's iterator raises."""
         self._queue.put(error)
 
     def end(self) -> None:
+        """End without an error."""
         self._queue.put(None)
 
     @property
     def unread(self) -> int:
-        """How many times something was put that nobody has taken yet."""
+        """How many lists of results the client has not read yet."""
         return self._queue.qsize()
 
     def items(self) -> Generator[T, None, None]:
-        """What was put, until the end or until it is cancelled; raises what failed."""
+        """The results, until the work ends or is cancelled. Raises the error that ended it, if any."""
         while (got := self._next()) is not None:
             if isinstance(got, BaseException):
                 raise got
@@ -55,37 +68,49 @@ class ResultQueue(Generic[T]):
 
 
 class RequestGroup(ResultQueue[Event]):
-    """Rows that are answered in step: no row's first token comes before all prompts have been read, and each step gives a token
-    of every row."""
+    """Sequences that are answered in step.
 
-    def __init__(self, rows: Sequence[TokenSequence], cancel: CancelFlag) -> None:
+    No sequence generates its first token before all prompts of the group have been read, and each step
+    generates one token of every sequence.
+
+    Attributes:
+        sequences: the sequences that have not finished.
+        decoding: whether all prompts have been read.
+        discard: branches that are not to be cached when they finish.
+    """
+
+    def __init__(self, sequences: Sequence[TokenSequence], cancel: CancelFlag) -> None:
         super().__init__(cancel)
-        self.rows = list(rows)  # those that have not ended
-        self.waiting = list(rows)  # of these, those without a slot
+        self.sequences = list(sequences)
         self.decoding = False
-        self.discard: set[str] = set()  # branches whose caches nobody wants any more
+        self.discard: set[str] = set()
         self._ahead = 0
 
     def items(self) -> Generator[Event, None, None]:
-        """The events. Cancelled, no more tokens follow, also none that were made by then, and each branch that has not ended
-        ends so."""
-        yield from ended(super().items(), {row.request.branch: len(row.chat.ids) for row in self.rows})
+        """The events. After a cancel, each branch that has not finished ends as cancelled."""
+        positions = {sequence.request.branch: len(sequence.chat.ids) for sequence in self.sequences}
+        yield from with_endings(super().items(), positions)
 
-    def say_ahead(self, ahead: int) -> None:
-        """Tell how many jobs come first, when that has changed."""
+    def report_ahead(self, ahead: int) -> None:
+        """Tell the client how many groups come first, if that has changed."""
         if ahead != self._ahead:
             self._ahead = ahead
             self.put([WaitEvent(ahead)])
 
     @property
+    def waiting(self) -> list[TokenSequence]:
+        """Sequences without a cache slot."""
+        return [sequence for sequence in self.sequences if sequence.status is Status.WAITING]
+
+    @property
     def prompt_left(self) -> int:
-        """Prompt tokens still to run, all rows together."""
-        return sum(row.left for row in self.rows)
+        """Prompt tokens still to be run, all sequences together."""
+        return sum(sequence.prompt_left for sequence in self.sequences)
 
 
 class ReadTask(ResultQueue[Any]):
-    """A finished chat that is read part by part between the steps of the others."""
+    """A finished chat that is read chunk by chunk between the steps of the request groups."""
 
-    def __init__(self, parts: Iterator[Any], cancel: CancelFlag) -> None:
+    def __init__(self, chunks: Iterator[Any], cancel: CancelFlag) -> None:
         super().__init__(cancel)
-        self.parts = parts
+        self.chunks = chunks

@@ -1,8 +1,9 @@
-"""One worker owns the model: all visitors' rows share its forward passes.
+"""One scheduler owns the model: the sequences of all clients share its forward passes.
 
-Each turn of its loop lets those go that have ended, lets those in for whom there is room, draws a token for every row that
-decodes, and runs one pass of all these tokens and at most `chunk` prompt tokens of newcomers. So a newcomer's prompt never holds
-up the others for longer than one chunk takes, and nobody waits for another conversation to end.
+Each step frees what has been abandoned, reads a chunk of every chat that is only read, and then schedules,
+runs and postprocesses one forward pass. A pass holds one token of every decoding sequence and at most
+`Capacity.chunk` prompt tokens of new ones. A new prompt therefore delays the others by one chunk at most, and
+no conversation waits for another to end.
 """
 
 from __future__ import annotations
@@ -11,32 +12,38 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from threading import Condition, Lock, Thread, main_thread
+from typing import Any
 
 from demo.engine.forward.forward_pass import Chunk, ChunkReading
 from demo.engine.kv_cache import KVCache, PrefixCache, common_prefix
 from demo.engine.protocol import Event, Load
-from demo.engine.request_group import ReadTask, RequestGroup
-from demo.engine.sequence import RunningBatch, TokenSequence
+from demo.engine.request_group import ReadTask, RequestGroup, ResultQueue
+from demo.engine.sequence import RunningBatch, Status, TokenSequence
 from demo.utils.errors import UserError, explain_failure, nan_error
 
-_PATIENCE = 1.0  # seconds the worker waits for more before its thread ends
+Scheduled = list[tuple[TokenSequence, Chunk]]
 
-# From so many shared tokens on it pays to wait until another row has read them.
+_IDLE_S = 1.0  # how long the engine's thread waits for more work before it ends
+_PAUSE_S = 0.01  # how long it pauses when every client is behind
+# With at least so many shared tokens, a sequence waits until another one has read them.
 _WORTH_SHARING = 16
-
-_PAUSE = 0.01  # seconds
-
-_AHEAD = 16  # steps that the worker may be ahead of a reader
-
-_LONG = 4  # chunks: a prompt that is longer takes turns with the others
+_STEPS_AHEAD = 16  # how many steps the scheduler may be ahead of a client
+_LONG_PROMPT = 4  # in chunks; a longer prompt takes turns with the others
 
 
 @dataclass(frozen=True, slots=True)
 class Capacity:
-    """What the worker may fill. rows: at once; kv_bytes: of KV cache, running and kept; token_bytes: of one token's keys and
-    values at all layers; chunk: prompt tokens in one pass; keep: whether anything is kept once a row has ended."""
+    """What the scheduler may fill.
 
-    rows: int
+    Attributes:
+        sequences: how many run at once.
+        kv_bytes: bytes of KV cache, of running sequences and kept between turns together.
+        token_bytes: bytes of one token's keys and values at all layers.
+        chunk: prompt tokens in one forward pass.
+        keep: whether anything is cached once a sequence has finished.
+    """
+
+    sequences: int
     kv_bytes: int
     token_bytes: int
     chunk: int
@@ -44,25 +51,42 @@ class Capacity:
 
 
 class Scheduler:
-    """Jobs may be submitted from any thread. own_thread: the work is done on a thread of the scheduler's, which serves readers
-    that come and go; else by whichever reader waits, one at a time, which suits a script."""
+    """Decides what runs in each forward pass. Work may be submitted from any thread."""
 
     def __init__(
-        self, running: RunningBatch, slots: KVCache, store: PrefixCache, room: Capacity, own_thread: bool
+        self,
+        batch: RunningBatch,
+        cache: KVCache,
+        prefix_cache: PrefixCache,
+        capacity: Capacity,
+        own_thread: bool,
     ) -> None:
-        self._running, self._slots, self._store, self._room = running, slots, store, room
+        """Schedule `batch` within `capacity`.
+
+        Args:
+            own_thread: compute on a thread of the scheduler's own, which suits a server whose clients come
+                and go. Without it, the clients that wait for a result do the work, one at a time, which
+                suits a script.
+        """
+        self.batch, self.capacity = batch, capacity
+        self._cache, self._prefix_cache = cache, prefix_cache
         self._own_thread = own_thread
-        self._queue: list[RequestGroup] = []  # not yet let in, first come first
-        self._jobs: list[RequestGroup] = []
-        self._readings: list[ReadTask] = []
+        self._waiting: list[RequestGroup] = []  # first come, first served
+        self._running: list[RequestGroup] = []
+        self._reads: list[ReadTask] = []
         self._changed = Condition()
-        self._at_work = Lock()
+        self._stepping = Lock()
         self._thread: Thread | None = None
 
-    def submit(self, work: RequestGroup | ReadTask) -> None:
-        """Have it worked on; its outbox tells how it goes."""
+    # --- for clients
+
+    def submit(self, work: ResultQueue[Any]) -> None:
+        """Add work. Its queue receives the results."""
         with self._changed:
-            (self._queue if isinstance(work, RequestGroup) else self._readings).append(work)  # type: ignore[arg-type]
+            if isinstance(work, RequestGroup):
+                self._waiting.append(work)
+            elif isinstance(work, ReadTask):
+                self._reads.append(work)
             if not self._own_thread:
                 work.pump = self._pump
             elif self._thread is None:
@@ -71,229 +95,246 @@ class Scheduler:
             self._changed.notify()
 
     def forget(self, branches: Sequence[str]) -> None:
-        """Drop what is kept for these branches, also of rows that still run."""
+        """Drop what is cached for these branches, and cache nothing of those that still run."""
         with self._changed:
-            for job in [*self._queue, *self._jobs]:
-                job.discard.update(branches)
+            for group in [*self._waiting, *self._running]:
+                group.discard.update(branches)
         for branch in branches:
-            self._store.drop(branch)
+            self._prefix_cache.drop(branch)
 
     @property
     def load(self) -> Load:
         with self._changed:
-            waiting = sum(len(job.rows) for job in self._queue)
-            held = self._slots.nbytes + self._store.nbytes
-            return Load(len(self._running.rows), waiting, held, self._room.kv_bytes)
+            waiting = sum(len(group.sequences) for group in self._waiting)
+            held = self._cache.nbytes + self._prefix_cache.nbytes
+            return Load(len(self.batch.sequences), waiting, held, self.capacity.kv_bytes)
+
+    def release_abandoned(self) -> None:
+        """Free the sequences of a client that has left.
+
+        Where clients do the work, there may never be another client to do it. A client that is in a step
+        frees the sequences when the step is done. This never blocks, because the garbage collector may
+        close a stream in the middle of a step.
+        """
+        while not self._own_thread and self._abandoned() and self._stepping.acquire(blocking=False):
+            try:
+                self._guarded(self._end_abandoned)
+            finally:
+                self._stepping.release()
+
+    # --- the thread that does the work
 
     def _pump(self) -> None:
-        """One turn by a reader's thread, unless another is at it; then wait until that is done."""
-        with self._at_work:
+        """One step on a client's thread. While another client is in a step, wait for it instead."""
+        with self._stepping:
             if self._busy:
-                self._step()
-        self.sweep()
-
-    def sweep(self) -> None:
-        """A reader has left. Its rows go at once, for where readers do the work nobody else may ever come by; if one is at it, that
-        one sweeps when it is done. Never waits: a stream may be closed by the garbage collector, in the middle of a step."""
-        while not self._own_thread and self._abandoned() and self._at_work.acquire(blocking=False):
-            try:
-                self._safely(self._let_go)
-            finally:
-                self._at_work.release()
-
-    def _abandoned(self) -> list[RequestGroup | ReadTask]:
-        everything: list[RequestGroup | ReadTask] = [*self._queue, *self._jobs, *self._readings]
-        return [work for work in everything if work.left or work.cancel.is_set()]
-
-    def _let_go(self) -> None:
-        for work in self._abandoned():
-            if isinstance(work, RequestGroup):
-                self._leave(work, work.rows, [])  # its outbox says the rest
-            else:
-                self._end(work)
-
-    @property
-    def _busy(self) -> bool:
-        return bool(self._queue or self._jobs or self._readings)
+                self._guarded(self._step)
+        self.release_abandoned()
 
     def _work(self) -> None:
-        # The program ends when its main thread does: not in the middle of a product, and with no reader left waiting.
+        # The thread ends with the main thread: the program must not end during a pass, and no client may wait
+        # forever.
         while main_thread().is_alive():
             with self._changed:
                 if not self._busy:
-                    self._tidy()
-                    self._changed.wait(_PATIENCE)
+                    self._give_memory_back()
+                    self._changed.wait(_IDLE_S)
                 if not self._busy:
                     self._thread = None
                     return
-            self._step()
-        for work in [*self._queue, *self._jobs, *self._readings]:
+            self._guarded(self._step)
+        for work in [*self._waiting, *self._running, *self._reads]:
             work.fail(UserError("The program is closing."))
 
-    def _step(self) -> None:
-        self._safely(self._do)
+    @property
+    def _busy(self) -> bool:
+        return bool(self._waiting or self._running or self._reads)
 
-    def _do(self) -> None:
-        self._let_go()
-        self._read_on()
-        if not self._turn() and self._own_thread:
-            time.sleep(_PAUSE)  # all readers are behind
-
-    def _safely(self, do: Callable[[], None]) -> None:
+    def _guarded(self, do: Callable[[], None]) -> None:
+        """Run a step. An unexpected error ends all groups, because their sequences' state is then unknown."""
         try:
             do()
         except Exception as error:
-            # Whatever it was, rows are in an unknown state now; the next ones start clean.
-            for job in [*self._queue, *self._jobs]:
-                self._drop(job, explain_failure(error))
-            self._slots.fit(0, 0)
+            for group in [*self._waiting, *self._running]:
+                self._fail(group, explain_failure(error))
+            self._cache.fit(0, 0)
 
-    def _tidy(self) -> None:
-        """Nobody runs: memory that a crowd needed is given back."""
-        if self._slots.nbytes > self._room.kv_bytes // 4:
-            self._slots.fit(0, 0)
+    # --- one step
 
-    def _read_on(self) -> None:
-        for reading in list(self._readings):
+    def _step(self) -> None:
+        self._end_abandoned()
+        self._continue_reads()
+        scheduled = self._schedule()
+        if scheduled:
+            self._postprocess(scheduled, self.batch.run(scheduled))
+        elif not self._reads and self._own_thread:
+            time.sleep(_PAUSE_S)  # all clients are behind
+
+    def _schedule(self) -> Scheduled:
+        """Admit waiting groups, sample the next token of every decoding sequence, and choose what the pass runs."""
+        self._admit()
+        # A group whose client has fallen behind pauses, so that a stop takes effect where the client is.
+        decoding = [group for group in self._running if group.decoding and group.unread < _STEPS_AHEAD]
+        self.batch.sample([sequence for group in decoding for sequence in group.sequences])
+        for group in list(decoding):
+            if any(sequence.is_broken for sequence in group.sequences):
+                decoding.remove(group)
+                self._fail(group, nan_error())
+                continue
+            stopped = [sequence for sequence in group.sequences if sequence.wants_stop]
+            self._finish(group, stopped, [sequence.stop_event() for sequence in stopped])
+        tokens = [(sequence, sequence.token_chunk()) for group in decoding for sequence in group.sequences]
+        return tokens + self._prompt_chunks()
+
+    def _postprocess(self, scheduled: Scheduled, readings: Sequence[ChunkReading]) -> None:
+        """Turn the readings of the pass into events."""
+        read = {id(sequence): reading for (sequence, _), reading in zip(scheduled, readings, strict=True)}
+        results: list[tuple[RequestGroup, list[Event]]] = []
+        # Every sequence is updated before any is removed: a removal moves others, whose count of tokens run must
+        # then match their cache slots.
+        for group in self._running:
+            ran = [sequence for sequence in group.sequences if id(sequence) in read]
+            if group.decoding:
+                results.append((group, [sequence.token_event(read[id(sequence)]) for sequence in ran]))
+                continue
+            for sequence in ran:
+                sequence.before += read[id(sequence)].before
+            if not group.waiting and not group.prompt_left:
+                group.decoding = True
+                results.append((group, [sequence.prompt_event() for sequence in group.sequences]))
+        for group, events in results:
+            self._finish(group, [sequence for sequence in group.sequences if sequence.is_full], events)
+
+    # --- admission
+
+    def _admit(self) -> None:
+        """Start waiting groups in order of arrival, while capacity allows."""
+        while self._waiting:
+            group = self._waiting[0]
             try:
-                part = next(reading.parts, None)
-            except Exception as error:
-                reading.fail(explain_failure(error))
-                part = None
-            if part is not None:
-                reading.put([part])
-            else:
-                self._end(reading)
-
-    def _end(self, reading: ReadTask) -> None:
-        reading.end()
-        with self._changed:
-            self._readings.remove(reading)
-
-    def _turn(self) -> bool:
-        """One pass, unless there is nothing to run; whether there was."""
-        self._let_in()
-        # One whose reader has fallen behind pauses, so that a stop takes effect on what the reader sees.
-        decoding = [job for job in self._jobs if job.decoding and job.unread < _AHEAD]
-        self._running.draw([row for job in decoding for row in job.rows])
-        for job in [job for job in decoding if any(row.is_broken for row in job.rows)]:
-            decoding.remove(job)
-            self._drop(job, nan_error())
-        for job in decoding:
-            stopped = [row for row in job.rows if row.wants_stop]
-            self._leave(job, stopped, [row.stop_event() for row in stopped])
-        work = [(row, row.token_part()) for job in decoding for row in job.rows] + self._prompt_parts()
-        if work:
-            self._took(work, self._running.run(work))
-        return bool(work or self._readings)
-
-    # --- who is in
-
-    def _let_in(self) -> None:
-        """Let jobs in, first come first served, while rows and memory allow."""
-        while self._queue:
-            job = self._queue[0]
-            try:
-                fits = self._fits(job)
+                fits = self._fits(group)
             except UserError as error:
-                self._drop(job, error)
+                self._fail(group, error)
                 continue
             if not fits:
                 break
             with self._changed:
-                self._jobs.append(self._queue.pop(0))
-        for ahead, job in enumerate(self._queue, start=1):
-            job.say_ahead(ahead)
+                self._running.append(self._waiting.pop(0))
+        for ahead, group in enumerate(self._waiting, start=1):
+            group.report_ahead(ahead)
 
-    def _fits(self, job: RequestGroup) -> bool:
-        """Whether there is room for this job now. Kept caches make room for running rows. Raises UserError when there never is."""
-        inside = [row for other in self._jobs for row in other.rows]
-        count, columns = len(inside) + len(job.rows), self._running.columns([*inside, *job.rows])
-        needed = count * columns * self._room.token_bytes
-        if not inside and needed > self._room.kv_bytes:
+    def _fits(self, group: RequestGroup) -> bool:
+        """Whether there is capacity for this group now. Cached prefixes are dropped to make room.
+
+        Raises:
+            UserError: the group exceeds the whole capacity.
+        """
+        running = [sequence for other in self._running for sequence in other.sequences]
+        count = len(running) + len(group.sequences)
+        columns = self.batch.columns([*running, *group.sequences])
+        limit, token_bytes = self.capacity.kv_bytes, self.capacity.token_bytes
+        needed = count * columns * token_bytes
+        if not running and needed > limit:
             raise UserError(
-                f"This takes {needed / 2**30:.1f} GiB of KV cache and {self._room.kv_bytes / 2**30:.1f} GiB are allowed: "
+                f"This takes {needed / 2**30:.1f} GiB of KV cache and {limit / 2**30:.1f} GiB are allowed: "
                 "ask for shorter replies, start a new chat, or start the program with a larger --kv-budget."
             )
-        if inside and (count > self._room.rows or needed > self._room.kv_bytes):
+        if running and (count > self.capacity.sequences or needed > limit):
             return False
-        # Memory that is there is used again, unless a row that has left made it too large for the rows of now.
-        held = max(count, self._slots.slots) * max(columns, self._slots.columns) * self._room.token_bytes
-        if held > self._room.kv_bytes:
-            self._slots.fit(count, columns)
+        # Allocated memory is reused, unless earlier, longer sequences made it larger than the limit now allows.
+        held = max(count, self._cache.slots) * max(columns, self._cache.columns) * token_bytes
+        if held > limit:
+            self._cache.fit(count, columns)
             held = needed
-        self._store.set_budget(self._room.kv_bytes - held if self._room.keep else 0)
+        self._prefix_cache.set_budget(limit - held if self.capacity.keep else 0)
         return True
 
-    def _leave(self, job: RequestGroup, rows: Sequence[TokenSequence], events: list[Event]) -> None:
-        """These rows leave; a job without rows is done."""
-        for row in list(rows):
-            self._running.let_go(row, keep=self._room.keep and row.request.branch not in job.discard)
-            job.rows.remove(row)
-            if row in job.waiting:
-                job.waiting.remove(row)
-        job.put(events)
-        if not job.rows:
-            job.end()
-            self._remove(job)
+    # --- prompts
 
-    def _drop(self, job: RequestGroup, error: BaseException) -> None:
-        for row in job.rows:
-            self._running.let_go(row, keep=False)
-        self._remove(job)
-        job.fail(error)
-
-    def _remove(self, job: RequestGroup) -> None:
-        with self._changed:
-            (self._jobs if job in self._jobs else self._queue).remove(job)
-
-    # --- what runs
-
-    def _prompt_parts(self) -> list[tuple[TokenSequence, Chunk]]:
-        """Up to a chunk of prompt tokens, first come first served; the rows of one job share evenly."""
-        reading = [job for job in self._jobs if not job.decoding]
-        if len(reading) > 1 and reading[0].prompt_left > _LONG * self._room.chunk:
+    def _prompt_chunks(self) -> Scheduled:
+        """Up to one chunk of prompt tokens in order of arrival; the sequences of a group share it evenly."""
+        reading = [group for group in self._running if not group.decoding]
+        if len(reading) > 1 and reading[0].prompt_left > _LONG_PROMPT * self.capacity.chunk:
             with self._changed:  # behind the others for the next chunk
-                self._jobs.remove(reading[0])
-                self._jobs.append(reading[0])
-        parts: list[tuple[TokenSequence, Chunk]] = []
-        left = self._room.chunk
-        for job in reading:
-            for row in list(job.waiting):
-                if not self._is_being_read(row):
-                    self._running.bring_in(row)
-                    job.waiting.remove(row)
-            ready = [row for row in job.rows if row.slot >= 0 and row.left]
-            for index, row in enumerate(ready):
+                self._running.remove(reading[0])
+                self._running.append(reading[0])
+        chunks: Scheduled = []
+        left = self.capacity.chunk
+        for group in reading:
+            for sequence in group.waiting:
+                if not self._prefix_is_being_read(sequence):
+                    self.batch.add(sequence)
+            ready = [s for s in group.sequences if s.status is Status.RUNNING and s.prompt_left]
+            for index, sequence in enumerate(ready):
                 share = -(-left // (len(ready) - index))
                 if share > 0:
-                    parts.append((row, row.prompt_part(share)))
-                    left -= len(parts[-1][1].ids)
-        return parts
+                    chunks.append((sequence, sequence.prompt_chunk(share)))
+                    left -= len(chunks[-1][1].ids)
+        return chunks
 
-    def _is_being_read(self, row: TokenSequence) -> bool:
-        """Whether a running row is about to know a good part of this row's prompt."""
+    def _prefix_is_being_read(self, sequence: TokenSequence) -> bool:
+        """Whether a running sequence is still reading a long common prefix of this sequence's prompt."""
         return any(
-            other.left
-            and other.request.intervention == row.request.intervention
-            and common_prefix(other.chat.ids, row.chat.ids) >= other.ran + _WORTH_SHARING
-            for other in self._running.rows
+            other.prompt_left
+            and other.request.intervention == sequence.request.intervention
+            and common_prefix(other.chat.ids, sequence.chat.ids) >= other.tokens_run + _WORTH_SHARING
+            for other in self.batch.sequences
         )
 
-    def _took(self, work: Sequence[tuple[TokenSequence, Chunk]], readings: Sequence[ChunkReading]) -> None:
-        """A pass is done: tell everyone what it showed."""
-        seen = {id(row): reading for (row, _), reading in zip(work, readings, strict=True)}
-        said: list[tuple[RequestGroup, list[Event]]] = []
-        # All rows first: those that leave make others move, and a row must by then know what is in its slot.
-        for job in self._jobs:
-            if job.decoding:
-                said.append((job, [row.token_event(seen[id(row)]) for row in job.rows if id(row) in seen]))
-                continue
-            for row in job.rows:
-                if id(row) in seen:
-                    row.before += seen[id(row)].before
-            if not job.waiting and not job.prompt_left:
-                job.decoding = True
-                said.append((job, [row.prompt_event() for row in job.rows]))
-        for job, events in said:
-            self._leave(job, [row for row in job.rows if row.is_full], events)
+    # --- endings
+
+    def _finish(self, group: RequestGroup, sequences: Sequence[TokenSequence], events: list[Event]) -> None:
+        """Send the events and remove these sequences. A group without sequences has ended."""
+        for sequence in list(sequences):
+            keep = self.capacity.keep and sequence.request.branch not in group.discard
+            self.batch.remove(sequence, keep=keep)
+            group.sequences.remove(sequence)
+        group.put(events)
+        if not group.sequences:
+            group.end()
+            self._remove(group)
+
+    def _fail(self, group: RequestGroup, error: BaseException) -> None:
+        for sequence in group.sequences:
+            self.batch.remove(sequence, keep=False)
+        self._remove(group)
+        group.fail(error)
+
+    def _remove(self, group: RequestGroup) -> None:
+        with self._changed:
+            (self._running if group in self._running else self._waiting).remove(group)
+
+    def _abandoned(self) -> list[RequestGroup | ReadTask]:
+        work: list[RequestGroup | ReadTask] = [*self._waiting, *self._running, *self._reads]
+        return [one for one in work if one.abandoned or one.cancel.is_set()]
+
+    def _end_abandoned(self) -> None:
+        for work in self._abandoned():
+            if isinstance(work, RequestGroup):
+                self._finish(work, work.sequences, [])  # its queue reports the branches as cancelled
+            else:
+                self._end_read(work)
+
+    def _give_memory_back(self) -> None:
+        """Free the memory of a busy period once nothing runs."""
+        if self._cache.nbytes > self.capacity.kv_bytes // 4:
+            self._cache.fit(0, 0)
+
+    # --- chats that are only read
+
+    def _continue_reads(self) -> None:
+        for task in list(self._reads):
+            try:
+                chunk = next(task.chunks, None)
+            except Exception as error:
+                task.fail(explain_failure(error))
+                chunk = None
+            if chunk is not None:
+                task.put([chunk])
+            else:
+                self._end_read(task)
+
+    def _end_read(self, task: ReadTask) -> None:
+        task.end()
+        with self._changed:
+            self._reads.remove(task)

@@ -1,26 +1,44 @@
-"""One branch while it runs: its prompt, what it has generated, and the events it gives."""
+"""A sequence is one branch while the engine answers it: its prompt, what it has generated, and its events.
+
+`TokenSequence` is one sequence; `RunningBatch` holds the sequences that have a cache slot and runs them together.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from enum import Enum
 
 import torch
 from tokenizers.decoders import DecodeStream
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from demo.engine.forward.forward_pass import Chunk, ChunkReading, ForwardPass
+from demo.engine.forward.forward_pass import ActivationRecorder, Chunk, ChunkReading, ForwardPass
 from demo.engine.kv_cache import CachedSequence, KVCache, PrefixCache, common_prefix, rounded_up
-from demo.engine.protocol import PromptEvent, Request, TokenEvent
+from demo.engine.protocol import PromptEvent, Request, Token, TokenEvent
 from demo.engine.sampling import SamplingStep, sample_batch
 from demo.models.chat_template import RenderedChat
 
 
+class Status(Enum):
+    """Where a sequence stands: it waits for a cache slot, has one, or has left the engine."""
+
+    WAITING = "waiting"
+    RUNNING = "running"
+    FINISHED = "finished"
+
+
 @dataclass(frozen=True, slots=True)
 class Vocabulary:
-    """The tokens that mean something to a row. stops: end a reply; special: no content; barred: never drawn."""
+    """The tokenizer and the ids with a special meaning.
+
+    Attributes:
+        stops: ids that end a reply.
+        special: ids that are not content.
+        barred: ids that are never sampled.
+    """
 
     tokenizer: PreTrainedTokenizerBase
     stops: frozenset[int]
@@ -30,10 +48,18 @@ class Vocabulary:
 
 @dataclass(eq=False)
 class TokenSequence:
-    """A request in the engine. limit: most tokens to generate. `before` holds one projection per token run, axis units;
-    `pending` is the token that has been drawn but not yet run; `logits` [V] are those after the last token run.
+    """A request in the engine.
 
-    layers: the capped layers that its events report, in order.
+    Attributes:
+        limit: the most tokens to generate.
+        layers: the capped layers that its events report, in order.
+        recorder, recorder_row: collects the residual stream of the generated content tokens; the row is where
+            it puts them.
+        slot: its cache slot, -1 without one.
+        reused: prompt tokens that came from a cache.
+        before: one projection per token run, axis units, before the clamp.
+        pending: the token that has been sampled but not yet run.
+        logits: [V], after the last token run.
     """
 
     request: Request
@@ -41,6 +67,9 @@ class TokenSequence:
     limit: int
     vocabulary: Vocabulary
     layers: tuple[int, ...] = ()
+    recorder: ActivationRecorder | None = None
+    recorder_row: int = 0
+    status: Status = Status.WAITING
     slot: int = -1
     reused: int = 0
     before: list[float] = field(default_factory=list)
@@ -51,17 +80,17 @@ class TokenSequence:
     def __post_init__(self) -> None:
         self._text = DecodeStream(skip_special_tokens=True)
         self._probability: float | None = None
-        self._seen = said_before(self.request, self.chat)
+        self._penalised = spoken_tokens(self.request, self.chat)
 
     @property
-    def ran(self) -> int:
-        """Tokens in the slot."""
+    def tokens_run(self) -> int:
+        """How many tokens are in the cache slot."""
         return len(self.before)
 
     @property
-    def left(self) -> int:
-        """Prompt tokens that have not been run."""
-        return max(len(self.chat.ids) - self.ran, 0)
+    def prompt_left(self) -> int:
+        """How many prompt tokens have not been run."""
+        return max(len(self.chat.ids) - self.tokens_run, 0)
 
     @property
     def wants_stop(self) -> bool:
@@ -69,7 +98,7 @@ class TokenSequence:
 
     @property
     def is_broken(self) -> bool:
-        """The model's numbers were none when the pending token was drawn: nothing that follows would mean anything."""
+        """Whether the model's logits were NaN or infinite when the pending token was sampled."""
         return self._probability is not None and not math.isfinite(self._probability)
 
     @property
@@ -80,43 +109,53 @@ class TokenSequence:
     def pending_is_special(self) -> bool:
         return self.pending in self.vocabulary.special
 
-    def start_after(self, entry: CachedSequence, kept: int) -> None:
-        """The first `kept` prompt tokens come from a cache, with the projections they had."""
-        self.reused, self.before = kept, entry.before[:kept]
+    def start_after(self, cached: CachedSequence, tokens: int) -> None:
+        """Reuse the first `tokens` prompt tokens of a cached sequence, with their projections."""
+        self.reused, self.before = tokens, cached.before[:tokens]
 
-    def prompt_part(self, most: int) -> Chunk:
+    def prompt_chunk(self, most: int) -> Chunk:
         """The next `most` prompt tokens, or as many as are left."""
-        start, end = self.ran, min(self.ran + most, len(self.chat.ids))
+        start, end = self.tokens_run, min(self.tokens_run + most, len(self.chat.ids))
         exempt = [owner < 0 for owner in self.chat.owner[start:end]]
-        last = end == len(self.chat.ids)
-        return self._part(self.chat.ids[start:end], exempt, last, True)
+        request, last = self.request, end == len(self.chat.ids)
+        return Chunk(self.slot, start, self.chat.ids[start:end], exempt, request.cap, request.steer, last)
 
-    def token_part(self) -> Chunk:
+    def token_chunk(self) -> Chunk:
         """The pending token."""
-        assert self.pending is not None  # a row is only run with a drawn token
-        return self._part([self.pending], [self.pending_is_special], True, False)
+        assert self.pending is not None  # a sequence decodes only after a token was sampled
+        recorder = None if self.pending_is_special else self.recorder
+        return Chunk(
+            self.slot,
+            self.tokens_run,
+            [self.pending],
+            [self.pending_is_special],
+            self.request.cap,
+            self.request.steer,
+            prompt=False,
+            recorder=recorder,
+            rows=() if recorder is None else (self.recorder_row,),
+        )
 
-    def _part(self, ids: list[int], exempt: list[bool], last: bool, prompt: bool) -> Chunk:
-        return Chunk(self.slot, self.ran, ids, exempt, self.request.cap, self.request.steer, last, prompt)
-
-    def draw(self) -> SamplingStep:
-        """How the next token is to be drawn."""
-        return SamplingStep(self.request.sampling, len(self.generated), self._seen, self.vocabulary.barred)
+    def sampling_step(self) -> SamplingStep:
+        """How the next token is to be sampled."""
+        step = len(self.generated)
+        return SamplingStep(self.request.sampling, step, self._penalised, self.vocabulary.barred)
 
     def take(self, token: int, probability: float) -> None:
-        """The next token has been drawn."""
+        """Make the token that has been sampled the pending one."""
         self.pending, self._probability, self.logits = token, probability, None
         if not self.pending_is_special:
-            self._seen[token] = None
+            self._penalised[token] = None
 
     def prompt_event(self) -> PromptEvent:
+        """The event of a prompt that has been read."""
         last = len(self.request.messages) - 1
         values = [p for p, owner in zip(self.before, self.chat.owner, strict=True) if owner == last]
         mean = sum(values) / len(values) if values else None
         return PromptEvent(self.request.branch, len(self.chat.ids), self.reused, mean)
 
     def token_event(self, reading: ChunkReading) -> TokenEvent:
-        """The pending token has been run."""
+        """The event of the pending token, which has been run."""
         token, position = self.pending, len(self.chat.ids) + len(self.generated)
         assert token is not None
         self.generated.append(token)
@@ -124,43 +163,51 @@ class TokenSequence:
         return TokenEvent(
             self.request.branch,
             token,
-            self._text.step(self.vocabulary.tokenizer.backend_tokenizer, token) or "",
-            reading.before[-1],
-            reading.after,
-            tuple(reading.corrections.get(layer, 0.0) for layer in self.layers),
+            Token(
+                self._spell(token),
+                reading.before[-1],
+                reading.after,
+                tuple(reading.corrections.get(layer, 0.0) for layer in self.layers),
+                self.pending_is_special,
+                None if self.pending_is_special else reading.coordinates,
+                self._probability,
+            ),
             position,
-            self.pending_is_special,
             "length" if self.is_full else None,
-            None if self.pending_is_special else reading.coordinates,
-            self._probability,
         )
 
     def stop_event(self) -> TokenEvent:
-        """The row leaves without running its pending token, which ends the reply."""
+        """The event of a pending token that ends the reply and is not run."""
         assert self.pending is not None
-        text = self._text.step(self.vocabulary.tokenizer.backend_tokenizer, self.pending)
-        position = len(self.chat.ids) + len(self.generated)
         return TokenEvent(
             self.request.branch,
             self.pending,
-            text or "",
-            None,
-            None,
-            (),
-            position,
-            self.pending_is_special,
+            Token(
+                self._spell(self.pending),
+                None,
+                None,
+                (),
+                self.pending_is_special,
+                probability=self._probability,
+            ),
+            len(self.chat.ids) + len(self.generated),
             "stop",
-            probability=self._probability,
         )
 
+    def _spell(self, token: int) -> str:
+        return self._text.step(self.vocabulary.tokenizer.backend_tokenizer, token) or ""
+
     def to_cache(self, keys: list[Tensor], values: list[Tensor]) -> CachedSequence:
-        ids = (self.chat.ids + self.generated)[: self.ran]
+        """The tokens run so far, with their keys and values, for the prefix cache."""
+        ids = (self.chat.ids + self.generated)[: self.tokens_run]
         return CachedSequence(ids, keys, values, list(self.before), self.request.intervention)
 
 
-def said_before(request: Request, chat: RenderedChat) -> dict[int, None]:
-    """Tokens of the assistant's earlier replies, on which the repetition penalty falls; in the order said, so that the same reply
-    always gives the same arithmetic."""
+def spoken_tokens(request: Request, chat: RenderedChat) -> dict[int, None]:
+    """Tokens of the assistant's earlier replies, to which the repetition penalty applies.
+
+    They are in order of occurrence, so that the same conversation always gives the same arithmetic.
+    """
     roles = [message["role"] for message in request.messages]
     return dict.fromkeys(
         token
@@ -170,77 +217,86 @@ def said_before(request: Request, chat: RenderedChat) -> dict[int, None]:
 
 
 class RunningBatch:
-    """Rows with a slot each. One thread at a time."""
+    """The running sequences of all clients, each with a cache slot. Used by one thread at a time."""
 
-    def __init__(self, forward: ForwardPass, store: PrefixCache, slots: KVCache) -> None:
-        self.rows: list[TokenSequence] = []
-        self._forward, self._store, self._slots = forward, store, slots
+    def __init__(self, forward: ForwardPass, prefix_cache: PrefixCache, cache: KVCache) -> None:
+        self.sequences: list[TokenSequence] = []
+        self.forward = forward
+        self._prefix_cache, self._cache = prefix_cache, cache
 
-    def columns(self, rows: Sequence[TokenSequence]) -> int:
-        """Columns that a slot needs so that each of these rows and of those that run can reach its end."""
-        return max((rounded_up(len(row.chat.ids) + row.limit) for row in [*self.rows, *rows]), default=0)
+    def columns(self, sequences: Sequence[TokenSequence]) -> int:
+        """How many columns a slot needs for these sequences and the running ones to reach their limits."""
+        return max((rounded_up(len(s.chat.ids) + s.limit) for s in [*self.sequences, *sequences]), default=0)
 
-    def bring_in(self, row: TokenSequence) -> None:
-        """Give a row a slot, and whatever of its prompt is known already: from its own last turn, from another branch that began
-        alike, or from a row that is running now."""
-        row.slot = len(self.rows)
-        self._slots.reserve(len(self.rows) + 1, self.columns([row]))
+    def add(self, sequence: TokenSequence) -> None:
+        """Give a sequence a slot and fill in the longest known prefix of its prompt.
+
+        The prefix may come from the branch's last turn, from another branch that begins alike, or from a
+        sequence that is running now.
+        """
+        sequence.slot, sequence.status = len(self.sequences), Status.RUNNING
+        self._cache.reserve(len(self.sequences) + 1, self.columns([sequence]))
         # At least one token must run, for its logits.
-        most = len(row.chat.ids) - 1
-        entry, kept = self._store.longest(row.request.branch, row.chat.ids, row.request.intervention)
-        kept = min(kept, most)
-        other, shared = self._alike(row)
+        most = len(sequence.chat.ids) - 1
+        request = sequence.request
+        cached, known = self._prefix_cache.longest(request.branch, sequence.chat.ids, request.intervention)
+        known = min(known, most)
+        other, shared = self._most_alike(sequence)
         shared = min(shared, most)
-        if other is not None and shared > kept:
-            self._slots.copy(other.slot, row.slot, shared)
-            row.reused, row.before = shared, other.before[:shared]
-        elif entry is not None and kept:
-            self._slots.load(row.slot, entry, kept)
-            row.start_after(entry, kept)
-        self.rows.append(row)
+        if other is not None and shared > known:
+            self._cache.copy(other.slot, sequence.slot, shared)
+            sequence.reused, sequence.before = shared, other.before[:shared]
+        elif cached is not None and known:
+            self._cache.load(sequence.slot, cached, known)
+            sequence.start_after(cached, known)
+        self.sequences.append(sequence)
 
-    def _alike(self, row: TokenSequence) -> tuple[TokenSequence | None, int]:
-        """The running row whose text so far shares most with this row's prompt, under the same intervention."""
+    def _most_alike(self, sequence: TokenSequence) -> tuple[TokenSequence | None, int]:
+        """The running sequence with the longest prefix in common with this prompt, and its length.
+
+        Only sequences under the same intervention count.
+        """
         best, most = None, 0
-        for other in self.rows:
-            if other.request.intervention == row.request.intervention:
-                said = (other.chat.ids + other.generated)[: other.ran]
-                shared = common_prefix(said, row.chat.ids)
+        for other in self.sequences:
+            if other.request.intervention == sequence.request.intervention:
+                text = (other.chat.ids + other.generated)[: other.tokens_run]
+                shared = common_prefix(text, sequence.chat.ids)
                 if shared > most:
                     best, most = other, shared
         return best, most
 
-    def draw(self, rows: Sequence[TokenSequence]) -> None:
-        """SamplingStep the next token of every row that has logits."""
-        ready = [row for row in rows if row.logits is not None]
+    def sample(self, sequences: Sequence[TokenSequence]) -> None:
+        """Sample the next token of every sequence that has logits."""
+        ready = [sequence for sequence in sequences if sequence.logits is not None]
         if ready:
-            logits = torch.stack([row.logits for row in ready if row.logits is not None])
-            drawn = sample_batch(logits, [row.draw() for row in ready])
-            for row, token, probability in zip(ready, *drawn, strict=True):
-                row.take(token, probability)
+            logits = torch.stack([sequence.logits for sequence in ready if sequence.logits is not None])
+            sampled = sample_batch(logits, [sequence.sampling_step() for sequence in ready])
+            for sequence, token, probability in zip(ready, *sampled, strict=True):
+                sequence.take(token, probability)
 
     def run(self, work: Sequence[tuple[TokenSequence, Chunk]]) -> list[ChunkReading]:
-        """One forward pass; every row whose part ends its text so far then has logits."""
-        parts = [part for _, part in work]
-        logits, readings = self._forward.run(parts, self._slots)
-        lines = iter(logits)
-        for row, part in work:
-            if part.last:
-                row.logits = next(lines)
+        """Run one forward pass. Sequences whose chunk asks for logits have them afterwards."""
+        logits, readings = self.forward.run([chunk for _, chunk in work], self._cache)
+        remaining = iter(logits)
+        for sequence, chunk in work:
+            if chunk.last:
+                sequence.logits = next(remaining)
         return readings
 
-    def let_go(self, row: TokenSequence, *, keep: bool) -> None:
-        """Free the row's slot; keep: its cache goes to the store."""
-        if row in self.rows:
-            self.rows.remove(row)
-            if keep and row.ran:
-                self._store.put(row.request.branch, row.to_cache(*self._slots.saved(row.slot, row.ran)))
-            self._close_up()
+    def remove(self, sequence: TokenSequence, *, keep: bool) -> None:
+        """Free the sequence's slot. keep: store its keys and values in the prefix cache."""
+        sequence.status = Status.FINISHED
+        if sequence in self.sequences:
+            self.sequences.remove(sequence)
+            if keep and sequence.tokens_run:
+                entry = sequence.to_cache(*self._cache.saved(sequence.slot, sequence.tokens_run))
+                self._prefix_cache.put(sequence.request.branch, entry)
+            self._close_gaps()
 
-    def _close_up(self) -> None:
-        """Move rows down into free slots, so that a pass looks at no more of them than there are rows."""
-        free = sorted(set(range(len(self.rows))) - {row.slot for row in self.rows})
-        high = [row for row in self.rows if row.slot >= len(self.rows)]
-        for slot, row in zip(free, high, strict=True):
-            self._slots.copy(row.slot, slot, row.ran)
-            row.slot = slot
+    def _close_gaps(self) -> None:
+        """Move sequences into free slots, so that a pass covers no more slots than there are sequences."""
+        free = sorted(set(range(len(self.sequences))) - {sequence.slot for sequence in self.sequences})
+        high = [sequence for sequence in self.sequences if sequence.slot >= len(self.sequences)]
+        for slot, sequence in zip(free, high, strict=True):
+            self._cache.copy(sequence.slot, slot, sequence.tokens_run)
+            sequence.slot = slot

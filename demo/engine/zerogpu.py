@@ -1,8 +1,9 @@
-"""The transformers engine on a ZeroGPU Space, where a GPU is lent for the length of a call to a forked worker process.
+"""The transformers engine on a ZeroGPU Space, where each call runs in a forked worker process with a GPU.
 
-Off such a Space the decorator does nothing, and this engine is the transformers engine with nothing kept between turns. See
-`protocol.Engine`. What it cannot do: share a forward pass between visitors (each call has a worker of its own) and keep a
-conversation's KV cache (each turn reads its history anew).
+Outside of such a Space the decorator does nothing, and this engine is the transformers engine
+without a cache between turns. It cannot share forward passes between visitors, because each call
+has a worker of its own, and it cannot keep a conversation's KV cache, so each turn reads its whole
+history. See `protocol.Engine`.
 """
 
 from __future__ import annotations
@@ -13,85 +14,94 @@ from threading import Lock
 from typing import Any
 
 from demo.axis.axis import AssistantAxis
-from demo.engine.protocol import Event, Events, Load, ReadToken, Request, ended
+from demo.engine.protocol import Event, Events, Load, ReadToken, Request, with_endings
 from demo.engine.transformers_engine import DEFAULT_KV_BUDGET, TransformersEngine
 from demo.models.loading import LoadedModel
 from demo.utils.errors import UserError
 
-# Seconds of GPU time that a call may take: a visitor's daily share goes by what is asked for here.
-_LONGEST = 120
+# Seconds of GPU time to ask for. What is asked for counts towards a visitor's daily quota.
+_MAX_SECONDS = 120
+_SECONDS_PER_TOKEN = 0.05
+_SECONDS_PER_CALL = 10.0
 
-_PER_TOKEN, _PER_CALL = 0.05, 10.0
-
-# What a worker gives: an event, a part of a reading, or the sentence of a UserError (others lose their text on the way).
-Given = Any
+# What a worker yields: an event, a chunk of a finished chat, or the message of a UserError. Other
+# exceptions lose their message on the way out of the worker.
+WorkerItem = Any
 
 
 class ZeroGpuEngine:
-    """lend: `spaces.GPU`."""
+    """Runs each call of the transformers engine in a worker with a GPU. See `protocol.Engine`."""
 
     def __init__(
         self,
         model: LoadedModel,
         axis: AssistantAxis,
-        lend: Callable[..., Any],
+        gpu: Callable[..., Any],
         kv_budget: int = DEFAULT_KV_BUDGET,
     ) -> None:
+        """gpu: The decorator `spaces.GPU`."""
         self.model, self.axis = model, axis
-        # Inherited by the worker processes; here it only checks requests.
-        self._own = TransformersEngine(model, axis, kv_budget=kv_budget, keep=False)
-        self._stream = lend(duration=_seconds)(self._in_worker)
-        self._read = lend(duration=_seconds)(self._read_in_worker)
+        # The workers inherit it. In this process it only checks requests.
+        self._engine = TransformersEngine(model, axis, kv_budget=kv_budget, keep=False)
+        self._stream = gpu(duration=_seconds)(self._stream_in_worker)
+        self._read = gpu(duration=_seconds)(self._read_in_worker)
         self._running, self._lock = 0, Lock()
 
     @property
     def load(self) -> Load:
-        """Replies being written. Their memory is the workers' affair."""
+        """The running sequences. Their memory belongs to the workers and is not counted."""
         return Load(self._running, 0, 0, 0)
 
     def stream(self, requests: Sequence[Request], cancel: CancelFlag | None = None) -> Events:
-        """Answer all requests in step. Raises UserError at once when a prompt does not fit or a cap names layers the model lacks."""
-        self._own.stream(requests)  # looks at them and runs nothing
-        events = self._lent(self._stream(list(requests)), len(requests), cancel or CancelFlag())
-        return ended(events, {request.branch: 0 for request in requests})
+        """Answer all requests in step.
+
+        Raises:
+            UserError: At once, when a prompt does not fit or a cap names layers that the model does not have.
+        """
+        self._engine.stream(requests)  # checks them and runs nothing
+        events = self._items(self._stream(list(requests)), len(requests), cancel or CancelFlag())
+        return with_endings(events, {request.branch: 0 for request in requests})
 
     def read(self, request: Request, cancel: CancelFlag | None = None) -> Iterator[list[ReadToken]]:
         """Read a finished chat. Raises UserError at once when it does not fit."""
-        self._own.read(request)
-        return self._lent(self._read([request]), 0, cancel or CancelFlag())
+        self._engine.read(request)  # checks it and runs nothing
+        return self._items(self._read([request]), 0, cancel or CancelFlag())
 
     def forget(self, branches: Sequence[str]) -> None:
-        """Nothing is kept."""
+        """Do nothing, because nothing is kept."""
 
-    def _lent(self, given: Generator[Given, None, None], rows: int, cancel: CancelFlag) -> Iterator[Any]:
-        """What a worker gives; closing it, which a cancel does, stops the worker."""
+    def _items(
+        self, worker: Generator[WorkerItem, None, None], sequences: int, cancel: CancelFlag
+    ) -> Iterator[Any]:
+        """What a worker yields. Closing this generator stops the worker, and so does a cancel."""
         with self._lock:
-            self._running += rows
+            self._running += sequences
         try:
-            for item in given:
+            for item in worker:
                 if isinstance(item, str):
                     raise UserError(item)
                 if cancel.is_set():
                     return
                 yield item
         finally:
-            given.close()
+            worker.close()
             with self._lock:
-                self._running -= rows
+                self._running -= sequences
 
-    def _in_worker(self, requests: list[Request]) -> Generator[Event | str, None, None]:
+    def _stream_in_worker(self, requests: list[Request]) -> Generator[Event | str, None, None]:
         try:
-            yield from self._own.stream(requests)
+            yield from self._engine.stream(requests)
         except UserError as error:
             yield str(error)
 
     def _read_in_worker(self, requests: list[Request]) -> Generator[list[ReadToken] | str, None, None]:
         try:
-            yield from self._own.read(requests[0])
+            yield from self._engine.read(requests[0])
         except UserError as error:
             yield str(error)
 
 
 def _seconds(requests: list[Request]) -> float:
-    """How long a call may take."""
-    return min(_LONGEST, _PER_CALL + _PER_TOKEN * max(r.sampling.max_new_tokens for r in requests))
+    """How much GPU time to ask for."""
+    tokens = max(request.sampling.max_new_tokens for request in requests)
+    return min(_MAX_SECONDS, _SECONDS_PER_CALL + _SECONDS_PER_TOKEN * tokens)

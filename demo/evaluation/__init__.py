@@ -1,4 +1,7 @@
-"""Does capping work on a model, and what does it cost? Measurements over many prompts, seeds and directions."""
+"""Measure whether capping works on a model, and what it costs.
+
+The measurements cover many prompts, seeds and settings of the cap, and control directions.
+"""
 
 COMMAND = "python -m demo.evaluation"
-NAME = "evaluation.json"  # the figures, beside the axis
+NAME = "evaluation.json"  # the file with the figures, beside the axis

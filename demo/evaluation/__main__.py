@@ -1,6 +1,7 @@
-"""python -m demo.evaluation: does capping work on this model, and what does it cost? Measures, and writes the report.
+"""python -m demo.evaluation: measure whether capping works on a model and what it costs.
 
-Writes evaluation.json, evaluation.md and pictures beside the axis. A run that is killed goes on where it was.
+The command writes evaluation.json, evaluation.md and pictures beside the axis. A run that was
+interrupted resumes when the command is run again.
 """
 
 from __future__ import annotations
@@ -17,36 +18,34 @@ from typing import Any
 from demo.axis.axis import AssistantAxis
 from demo.axis.files import axis_digest, axis_folder, load_axis, save_axis
 from demo.evaluation import COMMAND, NAME
-from demo.evaluation.answers import Ledger
+from demo.evaluation.answers import ResultCache
 from demo.evaluation.capability import read_set
 from demo.evaluation.report import write_report
 from demo.evaluation.results import choose, results_of, set_figures
-from demo.evaluation.scoring import judge_with, own_scorer
+from demo.evaluation.scoring import built_in_scorer, remote_scorer
 from demo.evaluation.study import PARTS, QUICK, Size, Study
 from demo.models.default import DEFAULT_MODEL
 from demo.models.loading import LoadedModel, load_model
+from demo.utils.cli import command
 from demo.utils.errors import UserError
 from demo.utils.json_files import read_object
 from demo.utils.paths import EVALUATION_ASSETS
 
 
+@command
 def main(arguments: Sequence[str] | None = None) -> int:
     options, started = _parser().parse_args(arguments), time.monotonic()
     try:
         model = load_model(options.model, device=options.device, dtype=options.dtype)
         axis = load_axis(options.axis or model.slug)
         for note in axis.check_model(model):
-            _say(f"note: {note}")
-        out = options.out or _folder_of(options.axis or model.slug, options.quick)
-        size = replace(
-            QUICK if options.quick else Size(), **({"seeds": options.seeds} if options.seeds else {})
-        )
+            print(f"note: {note}", file=sys.stderr, flush=True)
+        out = options.out or _default_folder(options.axis or model.slug, options.quick)
+        size = QUICK if options.quick else Size()
+        size = replace(size, seeds=options.seeds or size.seeds)
         figures = measure(model, axis, size, options, out)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
     except KeyboardInterrupt:
-        print("\nstopped; run the same command again to go on", file=sys.stderr)
+        print("\nInterrupted; run the same command again to resume.", file=sys.stderr)
         return 130
     minutes = (time.monotonic() - started) / 60
     written = write_report(out, figures, options.json)
@@ -57,21 +56,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def measure(
     model: LoadedModel, axis: AssistantAxis, size: Size, options: argparse.Namespace, out: Path
 ) -> dict[str, Any]:
-    """All figures of the parts that were asked for. Raises UserError; what was measured by then is kept."""
-    scorer = judge_with(options.judge_url, options.judge_model) if options.judge_url else own_scorer(model)
+    """Measure the parts that were asked for.
+
+    Returns:
+        Their figures, with those of other parts from an earlier report.
+
+    Raises:
+        UserError: A file or endpoint cannot be used. Finished results are kept.
+    """
+    scorer = (
+        remote_scorer(options.judge_url, options.judge_model) if options.judge_url else built_in_scorer(model)
+    )
     about = _about(model, axis, size, options.seed)
-    ledger = Ledger(out / ".evaluation" / ("quick.jsonl" if options.quick else "full.jsonl"), about)
-    study = Study(model, axis, size, options.seed, ledger, scorer)
+    cache = ResultCache(out / ".evaluation" / ("quick.jsonl" if options.quick else "full.jsonl"), about)
+    study = Study(model, axis, size, options.seed, cache, scorer)
     parts = [part for part in PARTS if not options.only or part in options.only]
-    ledger.plan(study.work(parts))
+    cache.plan(study.work(parts))
     raw: dict[str, Any] = {}
     for part in parts:
-        raw[part] = getattr(study, part)()  # its method has its name
+        raw[part] = getattr(study, part)()  # each part is a method of its name
         if part == "sweep" and options.choose:
             chosen = choose(results_of({"sweep": raw[part]}, study)["sweep"])
             study.axis = axis = _store_choice(axis, out, chosen)
     about |= {"cap": study.cap_name, "probe_layer": axis.probe_layer}
-    figures = {**(_reported(out, about) if options.only else {}), "about": about, **results_of(raw, study)}
+    earlier = stored_figures(out, about) if options.only else {}
+    figures = {**earlier, "about": about, **results_of(raw, study)}
     for name, path in options.sets:
         figures.setdefault("sets", {})[name] = set_figures(
             study.capability(read_set(name, path), f"set/{name}")
@@ -79,30 +88,33 @@ def measure(
     return figures
 
 
-def _reported(out: Path, about: dict[str, Any]) -> dict[str, Any]:
-    """What stands in the report of the parts that were not asked for. Raises UserError when it came from other settings,
-    because one report must not mix them."""
+def stored_figures(out: Path, about: dict[str, Any]) -> dict[str, Any]:
+    """The figures of an earlier report in `out`; empty without one.
+
+    Raises:
+        UserError: They were measured with other settings. One report must not mix settings.
+    """
     if not (out / NAME).is_file():
         return {}
     stored = read_object(out / NAME, f"run {COMMAND} without --only")
     if stored.get("about") != about:
         raise UserError(
-            f"{out / NAME} was gathered with other settings or data; what was measured is kept, so run without --only or give "
-            "another folder by --out."
+            f"{out / NAME} was measured with other settings or data; finished results are kept, so run the "
+            "command without --only, or give another folder with --out."
         )
     return stored
 
 
 def _store_choice(axis: AssistantAxis, out: Path, chosen: dict[str, Any]) -> AssistantAxis:
-    """The same axis with the cap that the sweep speaks for, also on disk."""
+    """The axis with the cap that the sweep chose, which is also saved."""
     cap = {"layers": list(chosen["layers"]), "floor": chosen["floor"], "chosen_by": "evaluation"}
-    fresh = replace(axis, manifest={**axis.manifest, "cap": cap})
-    save_axis(fresh, out)
-    return fresh
+    capped = replace(axis, manifest={**axis.manifest, "cap": cap})
+    save_axis(capped, out)
+    return capped
 
 
 def _about(model: LoadedModel, axis: AssistantAxis, size: Size, seed: int) -> dict[str, Any]:
-    """What the figures depend on beside the cap."""
+    """What the figures depend on besides the cap."""
     files = sorted(path for path in EVALUATION_ASSETS.glob("*.json") if path.name != "stance_labels.json")
     return {
         "format": 1,
@@ -116,12 +128,15 @@ def _about(model: LoadedModel, axis: AssistantAxis, size: Size, seed: int) -> di
     }
 
 
-def _folder_of(where: str, quick: bool) -> Path:
-    """Where the axis lies, which is where its report belongs; a quick one stands in nobody's way. Raises UserError for an axis
-    that has no folder."""
+def _default_folder(where: str, quick: bool) -> Path:
+    """The axis's folder; for a quick run a folder below it, which keeps the full report.
+
+    Raises:
+        UserError: The axis has no folder.
+    """
     folder = axis_folder(where)
     if folder is None:
-        raise UserError("This axis has no folder of its own to write a report into; give one by --out.")
+        raise UserError("This axis has no folder for a report; give one with --out.")
     return folder / ".evaluation" / "quick" if quick else folder
 
 
@@ -130,29 +145,32 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--model", default=DEFAULT_MODEL, help="model name, local folder or hub id (default: %(default)s)")
     add("--axis", help="axis folder or slug (default: the model's)")
-    add("--only", action="append", choices=PARTS, default=[], help="this part; may be repeated")
-    add(
-        "--quick", action="store_true", help="a small part of everything, within minutes, to see that it runs"
-    )
-    add("--seeds", type=int, help="of every attempt (default: 2)")
-    add("--seed", type=int, default=1, help="the first of them (default: %(default)s)")
+    add("--only", action="append", choices=PARTS, default=[], help="measure this part; may be repeated")
+    add("--quick", action="store_true", help="measure a small sample of everything, within minutes")
+    add("--seeds", type=int, help="seeds of every attempt (default: 2)")
+    add("--seed", type=int, default=1, help="the first seed (default: %(default)s)")
     add(
         "--choose",
         action="store_true",
-        help="store the cap that the sweep speaks for in axis.json, and go on with it",
+        help="store the cap that the sweep chooses in axis.json, and continue with it",
     )
     add("--out", type=Path, help="folder for the report (default: the axis's)")
     add("--json", type=Path, help="also write the figures to this file")
-    add("--device", default="auto")
-    # As axes are extracted, so that floors fit, and the same on every machine.
-    add("--dtype", default="float32", help="default: %(default)s")
-    add(
-        "--judge-url",
-        help="let this OpenAI-compatible endpoint judge replies, such as http://localhost:8000/v1",
-    )
+    add("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default: %(default)s)")
+    # Axes are extracted in float32, so the floors fit, and the results are the same on every
+    # machine.
+    add("--dtype", default="float32", help="auto, float32, bfloat16 or float16 (default: %(default)s)")
+    add("--judge-url", help="judge by this OpenAI-compatible endpoint, such as http://localhost:8000/v1")
     add("--judge-model", help="model name for --judge-url; the key, if any, is read from OPENAI_API_KEY")
-    add("--set", dest="sets", action="append", default=[], type=_set, metavar="NAME=PATH",
-        help="also ifeval, mmlu-pro or gsm8k, from a local file as published; may be repeated")  # fmt: skip
+    add(
+        "--set",
+        dest="sets",
+        action="append",
+        default=[],
+        type=_set,
+        metavar="NAME=PATH",
+        help="also answer ifeval, mmlu-pro or gsm8k, from a local file as published; may be repeated",
+    )
     return parser
 
 
@@ -161,10 +179,6 @@ def _set(text: str) -> tuple[str, Path]:
     if not found:
         raise argparse.ArgumentTypeError("takes NAME=PATH, such as gsm8k=test.jsonl")
     return name, Path(path)
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Ask many things under several caps at once, through the engine: the rows of one request run side by side in one batch."""
+"""Answer many prompts under several caps, and cache results so that a killed run resumes."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from demo.engine.protocol import Cap, Engine, Request, Sampling, TokenEvent
 from demo.models.chat_template import Message
 from demo.utils.progress import ProgressLine
 
-ROWS = 48  # of one batch: beyond that a CPU gains nothing more
+BATCH_SIZE = 48  # sequences; on a CPU larger batches are not faster
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
-    """One request. Every cap answers it with the same random numbers (`sampling.seed`)."""
+class Prompt:
+    """What a reply answers. The random numbers (`sampling.seed`) are the same under every cap."""
 
     messages: tuple[Message, ...]
     sampling: Sampling
@@ -26,8 +26,12 @@ class Ask:
 
 @dataclass
 class Answer:
-    """ids: content tokens; standing: their mean projection after the clamp, axis units, None for an empty reply; acted:
-    on how many of them the cap acted."""
+    """The reply to a prompt.
+
+    Attributes:
+        ids: Content tokens.
+        acted: Number of content tokens at which the cap acted.
+    """
 
     text: str = ""
     ids: list[int] = field(default_factory=list)
@@ -35,55 +39,56 @@ class Answer:
     _sum: float = 0.0
 
     @property
-    def standing(self) -> float | None:
+    def projection(self) -> float | None:
+        """Mean projection after the clamp, axis units; None for an empty reply."""
         return self._sum / len(self.ids) if self.ids else None
 
-    def take(self, event: TokenEvent) -> None:
-        self.text += event.text
-        if event.token_id is not None and not event.is_special:
+    def add(self, event: TokenEvent) -> None:
+        self.text += event.token.text
+        if event.token_id is not None and not event.token.special:
             self.ids.append(event.token_id)
-            self.acted += any(correction > 0 for correction in event.corrections)
-            self._sum += event.projection_after or 0.0
-
-    def as_json(self) -> dict[str, Any]:
-        return {"text": self.text, "ids": self.ids, "acted": self.acted, "sum": round(self._sum, 4)}
-
-    @classmethod
-    def from_json(cls, stored: dict[str, Any]) -> Answer:
-        return cls(stored["text"], stored["ids"], stored["acted"], stored["sum"])
+            self.acted += any(correction > 0 for correction in event.token.corrections)
+            self._sum += event.token.after or 0.0
 
 
-Answers = dict[str, list[Answer]]
+def batches(prompts: Sequence[Prompt], caps: int) -> list[Sequence[Prompt]]:
+    """Split the prompts into parts that fill a batch when each is answered under `caps` caps."""
+    size = max(1, BATCH_SIZE // caps)
+    return [prompts[start : start + size] for start in range(0, len(prompts), size)]
 
 
-def chunks(asks: Sequence[Ask], caps: int) -> list[Sequence[Ask]]:
-    """The asks in parts that fill a batch when each is answered under `caps` caps."""
-    size = max(1, ROWS // caps)
-    return [asks[start : start + size] for start in range(0, len(asks), size)]
+def answer(
+    engine: Engine, prompts: Sequence[Prompt], caps: Mapping[str, Cap | None]
+) -> dict[str, list[Answer]]:
+    """Answer every prompt under every cap, in one batch.
 
-
-def answer(engine: Engine, asks: Sequence[Ask], caps: Mapping[str, Cap | None]) -> Answers:
-    """One batch: every ask under every cap. Gives the answers by the cap's name, in the order of the asks."""
-    answers: Answers = {name: [Answer() for _ in asks] for name in caps}
+    Returns:
+        Name of the cap -> answers in the order of the prompts.
+    """
+    answers: dict[str, list[Answer]] = {name: [Answer() for _ in prompts] for name in caps}
     requests = [
-        Request(f"{name}#{index}", ask.messages, ask.sampling, cap)
-        for index, ask in enumerate(asks)
+        Request(f"{name}#{index}", prompt.messages, prompt.sampling, cap)
+        for index, prompt in enumerate(prompts)
         for name, cap in caps.items()
     ]
     with closing(engine.stream(requests)) as events:
         for event in events:
             if isinstance(event, TokenEvent):
                 name, _, index = event.branch.rpartition("#")
-                answers[name][int(index)].take(event)
+                answers[name][int(index)].add(event)
     engine.forget([request.branch for request in requests])
     return answers
 
 
-class Ledger:
-    """Results by key. The first line says what they depend on: results of other settings are not used again."""
+class ResultCache:
+    """Results by key, in a file of JSON lines.
+
+    The first line is the fingerprint of what the results depend on. A file with another fingerprint
+    is discarded.
+    """
 
     def __init__(self, path: Path | None, fingerprint: dict[str, Any], label: str = "evaluation") -> None:
-        """path None: nothing is kept."""
+        """path None: results are kept in memory only."""
         self._path, self._done = path, dict[str, Any]()
         self._progress, self._planned, self._spent = ProgressLine(label), 0.0, 0.0
         if path is None:
@@ -97,14 +102,18 @@ class Ledger:
         path.write_text("".join(json.dumps(record) + "\n" for record in kept), encoding="utf-8")
 
     def plan(self, work: float) -> None:
-        """Announce work to come, in any unit that goes with its time."""
+        """Announce work to come, for the progress line, in any unit proportional to its time."""
         self._planned += work
 
     def get(self, key: str, work: float, measure: Callable[[], Any]) -> Any:
-        """The result under `key`: of an earlier run, or measured now and kept. work: its share of what was planned."""
+        """The cached result under `key`, or else the result of `measure`, which is cached.
+
+        Args:
+            work: The result's share of the planned work.
+        """
         fresh = key not in self._done
         if fresh:
-            value = json.loads(json.dumps(measure()))  # as a later run will read it
+            value = json.loads(json.dumps(measure()))  # as a resumed run reads it
             self._done[key] = value
             if self._path is not None:
                 with self._path.open("a", encoding="utf-8") as file:
@@ -116,7 +125,7 @@ class Ledger:
 
 
 def _parsed(line: str) -> dict[str, Any] | None:
-    """A line; None for one that a kill cut short."""
+    """The record in a line; None for a line that a kill cut short."""
     try:
         record = json.loads(line)
     except ValueError:

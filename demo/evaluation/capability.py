@@ -1,7 +1,9 @@
-"""Is anything lost? Questions with exact scoring, answered greedily without and with the cap, and the perplexity of
-ordinary text under both.
+"""Measure what capping costs: questions with exact scoring, and the perplexity of ordinary text.
 
-The questions in assets/evaluation are our own; sets that people know are read from a local path (`read_set`).
+Questions are answered greedily, with and without the cap. The questions and texts in
+assets/evaluation are the project's own; published sets (IFEval, MMLU-Pro, GSM8K) are read from a
+local file with `read_set`. Instructions such as "use no commas" are checked by the functions in
+CHECKS, under IFEval's names.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ import torch
 from demo.axis.axis import AssistantAxis
 from demo.capping import AxisHooks
 from demo.engine.protocol import Cap, Sampling
-from demo.evaluation.answers import Ask
+from demo.evaluation.answers import Prompt
 from demo.extraction.rollouts import Text, read_texts
 from demo.extraction.sweep import is_right
 from demo.models.chat_template import Message, render_chat
@@ -28,15 +30,22 @@ from demo.utils.errors import UserError
 from demo.utils.json_files import read_object
 from demo.utils.paths import EVALUATION_ASSETS
 
-_RESTORE = "restore it from the repository"
+_REMEDY = "restore it from the repository"
 
 _LETTERS = "ABCDEFGHIJ"
 
 
 @dataclass(frozen=True)
 class Item:
-    """A question. One of: answers, any of which in the reply makes it right, as whole words; checks, all of which must
-    hold; number, the last number of the reply; letter, the first letter the reply settles on. tokens: longest reply."""
+    """A question with exactly one of `answers`, `checks`, `number` and `letter`.
+
+    Attributes:
+        answers: A reply is correct if it holds any of these as whole words.
+        checks: A reply is correct if it passes all of these, see `holds`.
+        number: A reply is correct if this is its last number.
+        letter: A reply is correct if this is the letter it chooses.
+        tokens: Maximum length of the reply.
+    """
 
     id: str
     kind: str
@@ -47,11 +56,11 @@ class Item:
     letter: str = ""
     tokens: int = 48
 
-    def ask(self) -> Ask:
+    def as_prompt(self) -> Prompt:
         message = Message(role="user", content=self.prompt)
-        return Ask((message,), Sampling(temperature=0.0, max_new_tokens=self.tokens))
+        return Prompt((message,), Sampling(temperature=0.0, max_new_tokens=self.tokens))
 
-    def right(self, reply: str) -> bool:
+    def is_right(self, reply: str) -> bool:
         if self.answers:
             return is_right(reply, self.answers)
         if self.checks:
@@ -64,7 +73,7 @@ class Item:
 
 
 def own_items() -> list[Item]:
-    """The questions of the repository."""
+    """The project's own questions."""
     return [
         Item(
             entry["id"],
@@ -74,20 +83,24 @@ def own_items() -> list[Item]:
             tuple(entry.get("checks", ())),
             tokens=48 if "checks" in entry else 32,
         )
-        for entry in read_object(EVALUATION_ASSETS / "capability.json", _RESTORE)["items"]
+        for entry in read_object(EVALUATION_ASSETS / "capability.json", _REMEDY)["items"]
     ]
 
 
 def read_set(name: str, path: Path) -> list[Item]:
-    """IFEval, MMLU-Pro or GSM8k in its usual file format (JSON lines, a JSON list, or parquet where pandas can read it).
+    """Read IFEval, MMLU-Pro or GSM8K in its published file format.
 
-    Raises UserError with one sentence when the file is not what `name` promises.
+    That is JSON lines, a JSON list, or parquet where pandas can read it. Items that cannot be
+    scored are left out.
+
+    Raises:
+        UserError: The name is unknown or the file is not what it promises.
     """
     readers = {"ifeval": _ifeval, "mmlu-pro": _mmlu_pro, "gsm8k": _gsm8k}
     if name not in readers:
         raise UserError(f"There is no set {name!r}; choose one of {', '.join(readers)}.")
     try:
-        items = [readers[name](number, row) for number, row in enumerate(_rows(path))]
+        items = [readers[name](number, record) for number, record in enumerate(_records(path))]
     except (KeyError, TypeError, ValueError, IndexError, OSError, ImportError) as error:
         raise UserError(
             f"{path} cannot be read as {name} ({error!r}); give the file as it is published."
@@ -98,9 +111,9 @@ def read_set(name: str, path: Path) -> list[Item]:
     return known
 
 
-def _rows(path: Path) -> list[dict[str, Any]]:
+def _records(path: Path) -> list[dict[str, Any]]:
     if path.suffix == ".parquet":
-        import pandas
+        import pandas  # slow to import, and needed only for this format
 
         return pandas.read_parquet(path).to_dict("records")
     text = path.read_text(encoding="utf-8")
@@ -109,48 +122,64 @@ def _rows(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in text.splitlines() if line.strip()]
 
 
-def _ifeval(number: int, row: dict[str, Any]) -> Item | None:
-    """None for an item with an instruction that cannot be checked here."""
-    names, arguments = list(row["instruction_id_list"]), list(row["kwargs"])
+def _ifeval(number: int, record: dict[str, Any]) -> Item | None:
+    """None for an item with an instruction that CHECKS does not know."""
+    names, arguments = list(record["instruction_id_list"]), list(record["kwargs"])
     if not set(names) <= set(CHECKS):
         return None
     checks = tuple(
         {"id": name, **{key: value for key, value in given.items() if value is not None}}
         for name, given in zip(names, arguments, strict=True)
     )
-    return Item(f"ifeval-{row.get('key', number)}", "ifeval", row["prompt"], checks=checks, tokens=256)
+    return Item(f"ifeval-{record.get('key', number)}", "ifeval", record["prompt"], checks=checks, tokens=256)
 
 
-def _mmlu_pro(number: int, row: dict[str, Any]) -> Item:
+def _mmlu_pro(number: int, record: dict[str, Any]) -> Item:
     options = "\n".join(
-        f"{letter}. {text}" for letter, text in zip(_LETTERS, list(row["options"]), strict=False)
+        f"{letter}. {text}" for letter, text in zip(_LETTERS, list(record["options"]), strict=False)
     )
-    prompt = f"{row['question']}\n{options}\nAnswer with the letter alone."
-    return Item(
-        f"mmlu-pro-{row.get('question_id', number)}", "mmlu-pro", prompt, letter=row["answer"], tokens=16
-    )
+    prompt = f"{record['question']}\n{options}\nAnswer with the letter alone."
+    identity = f"mmlu-pro-{record.get('question_id', number)}"
+    return Item(identity, "mmlu-pro", prompt, letter=record["answer"], tokens=16)
 
 
-def _gsm8k(number: int, row: dict[str, Any]) -> Item:
-    answer = row["answer"].split("####")[1].strip().replace(",", "")
-    float(answer)  # ValueError where the file is another one
-    return Item(f"gsm8k-{number}", "gsm8k", row["question"], number=answer, tokens=256)
+def _gsm8k(number: int, record: dict[str, Any]) -> Item:
+    answer = record["answer"].split("####")[1].strip().replace(",", "")
+    float(answer)  # raises ValueError if the file is another one
+    return Item(f"gsm8k-{number}", "gsm8k", record["question"], number=answer, tokens=256)
+
+
+@dataclass(frozen=True)
+class OrdinaryText:
+    """A text that is read as the reply to `prompt`."""
+
+    prompt: str
+    text: str
+
+
+def own_texts() -> list[OrdinaryText]:
+    """The project's own ordinary texts."""
+    entries = read_object(EVALUATION_ASSETS / "texts.json", _REMEDY)["texts"]
+    return [OrdinaryText(entry["prompt"], entry["text"]) for entry in entries]
 
 
 @torch.inference_mode()
-def perplexity(model: LoadedModel, axis: AssistantAxis, cap: Cap | None, every: int = 1) -> float:
-    """Of the repository's ordinary texts, one in `every`, each read as the reply to a request for it, under `cap`."""
+def perplexity(
+    model: LoadedModel, axis: AssistantAxis, cap: Cap | None, texts: Sequence[OrdinaryText]
+) -> float:
+    """Perplexity of the texts under `cap`."""
     total, count = 0.0, 0
-    for entry in read_object(EVALUATION_ASSETS / "texts.json", _RESTORE)["texts"][::every]:
-        log_p = _read(model, axis, cap, entry["prompt"], entry["text"])
+    for text in texts:
+        log_p = _log_p(model, axis, cap, text)
         total, count = total + sum(log_p), count + len(log_p)
     return math.exp(-total / count)
 
 
-def _read(model: LoadedModel, axis: AssistantAxis, cap: Cap | None, prompt: str, text: str) -> list[float]:
+def _log_p(model: LoadedModel, axis: AssistantAxis, cap: Cap | None, text: OrdinaryText) -> list[float]:
+    """Natural log probability of each token of the text."""
     messages: Sequence[Message] = (
-        Message(role="user", content=prompt),
-        Message(role="assistant", content=text),
+        Message(role="user", content=text.prompt),
+        Message(role="assistant", content=text.text),
     )
     chat = render_chat(model.tokenizer, messages, reply_next=False)
     reply = [index for index, owner in enumerate(chat.owner) if owner == max(chat.owner)]
@@ -167,7 +196,11 @@ Check = Callable[..., bool]
 
 
 def holds(reply: str, check: dict[str, Any]) -> bool:
-    """Whether `reply` keeps the instruction {"id": name, argument: value, ...}. KeyError for an unknown name."""
+    """Whether the reply follows an instruction. An empty reply follows none.
+
+    Args:
+        check: {"id": a name in CHECKS, argument: value, ...}.
+    """
     arguments = {key: value for key, value in check.items() if key != "id" and value is not None}
     return bool(reply.strip()) and CHECKS[check["id"]](reply, **arguments)
 

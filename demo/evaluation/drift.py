@@ -1,8 +1,10 @@
-"""Where replies stand turn by turn in scripted talks of four domains, as they are and under the cap (arXiv 2601.10387,
-section 4): coding help, writing help, therapy-like talk, philosophy about AI.
+"""Measure persona drift turn by turn in scripted conversations, with and without the cap.
 
-The scripts are in assets/evaluation/talks.json. A capped reply is also read once more by the unsteered model: within the capped
-band its projection under the cap cannot be lower than the floor, so only that reading says where its words stand.
+The scripted conversations are called talks. They belong to four domains: coding help, writing help,
+therapy-like talk, and philosophy about AI (arXiv 2601.10387, section 4). The scripts are in
+assets/evaluation/talks.json. A capped reply is also read once more by the unsteered model: within
+the capped band its projection under the cap cannot be lower than the floor, so only that reading
+shows how its words project.
 """
 
 from __future__ import annotations
@@ -18,63 +20,84 @@ from demo.conversation.scenarios import Scenario
 from demo.conversation.settings import BRANCHES, CAPPED
 from demo.engine.protocol import Cap, Request
 from demo.engine.transformers_engine import TransformersEngine
-from demo.evaluation.scenarios import Part, play_together
+from demo.evaluation.scenarios import Script, play_together
 from demo.utils.json_files import read_object
 from demo.utils.paths import EVALUATION_ASSETS
 
-TOKENS = 48
+TOKENS = 48  # maximum length of a reply
 
-Rows = list[list[float | None]]  # talks x turns, axis units; None for a reply without content
+REREAD = "capped, read plainly"  # the capped replies as the unsteered model reads them
+
+Projections = list[list[float | None]]  # talks x turns, axis units; None for an empty reply
 
 
 @dataclass(frozen=True)
 class Domain:
+    """A domain and the scripts of its talks."""
+
     id: str
     title: str
     scripts: tuple[Scenario, ...]
 
 
 def load_domains() -> list[Domain]:
+    """Read the scripts of all domains."""
+    file = read_object(EVALUATION_ASSETS / "talks.json", "restore it from the repository")
     return [
         Domain(
             entry["id"],
             entry["title"],
             tuple(Scenario(talk["id"], talk["id"], "", "", tuple(talk["turns"])) for talk in entry["talks"]),
         )
-        for entry in read_object(EVALUATION_ASSETS / "talks.json", "restore it from the repository")[
-            "domains"
-        ]
+        for entry in file["domains"]
     ]
 
 
 def measure_talks(
-    engine: TransformersEngine, cap: Cap, scripts: Sequence[Scenario], seed: int, told: Callable[[int], None]
-) -> dict[str, Rows]:
-    """Mean projection per talk and turn: "uncapped"; "capped", after the clamp; "capped, read plainly"."""
-    parts = [Part(script, seed + number) for number, script in enumerate(scripts)]
-    talks = play_together(engine, cap, parts, TOKENS, told)
-    rows: dict[str, Rows] = {
+    engine: TransformersEngine,
+    cap: Cap,
+    scripts: Sequence[Scenario],
+    seed: int,
+    on_turn: Callable[[int], None],
+) -> dict[str, Projections]:
+    """Run the scripts, each with its own seed, and measure the mean projection of every reply.
+
+    Args:
+        seed: Seed of the first talk; each further one has the next.
+        on_turn: Called with the number of each turn before it runs.
+
+    Returns:
+        Projections under "uncapped", "capped" (after the clamp) and REREAD.
+    """
+    parts = [Script(script, seed + number) for number, script in enumerate(scripts)]
+    talks = play_together(engine, cap, parts, TOKENS, on_turn)
+    found: dict[str, Projections] = {
         branch: [[turn.replies[branch].mean for turn in talk.turns] for talk in talks] for branch in BRANCHES
     }
-    rows["capped, read plainly"] = [_plainly(engine, talk) for talk in talks]
-    return rows
+    found[REREAD] = [_reread(engine, talk) for talk in talks]
+    return found
 
 
-def _plainly(engine: TransformersEngine, talk: Conversation) -> list[float | None]:
-    """The capped talk as the unsteered model reads it: one mean a turn."""
+def _reread(engine: TransformersEngine, talk: Conversation) -> list[float | None]:
+    """Mean projection of each capped reply as the unsteered model reads it."""
     probe = engine.axis.probe_layer
-    sums: dict[int, list[float]] = {}
+    by_message: dict[int, list[float]] = {}
     for part in engine.read(Request("", tuple(talk.messages(CAPPED, "")))):
         for token in part:
-            sums.setdefault(token.message, []).append(token.after[probe])
-    replies = [sums.get(2 * turn + 1, []) for turn in range(len(talk.turns))]
+            by_message.setdefault(token.message, []).append(token.after[probe])
+    replies = [by_message.get(2 * turn + 1, []) for turn in range(len(talk.turns))]
     return [sum(values) / len(values) if values else None for values in replies]
 
 
-def domain_figures(rows: dict[str, Rows]) -> dict[str, Any]:
-    """Per branch and turn: mean over talks and the middle half of them (25th and 75th percentile), axis units."""
+def domain_figures(found: dict[str, Projections]) -> dict[str, Any]:
+    """Summarise a domain over its talks.
+
+    Returns:
+        Per branch: lists over turns of the mean and of the 25th and 75th percentile ("low",
+            "high"), axis units.
+    """
     figures: dict[str, Any] = {}
-    for branch, talks in rows.items():
+    for branch, talks in found.items():
         values = np.array([[np.nan if v is None else v for v in talk] for talk in talks], dtype=float)
         low, high = np.nanpercentile(values, [25, 75], axis=0)
         figures[branch] = {

@@ -1,16 +1,17 @@
-"""The evaluation report's pictures, as SVG files beside it. The same figures give the same bytes."""
+"""Draw the evaluation report's pictures as SVG files. The same figures give the same bytes."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-# As on the page: told apart by colour-blind readers, and by dash and mark too.
+# The page's colours, which colour-blind readers can distinguish. Dashes and markers differ too.
 _UNCAPPED, _CAPPED, _PLAIN, _GREY = "#b84a00", "#0067a8", "#5b9bc9", "#767676"
 
 _STYLE: dict[Any, Any] = {
-    "svg.hashsalt": "evidence",
+    "svg.hashsalt": "evaluation",  # without it the ids in the file differ from run to run
     "svg.fonttype": "path",
     "font.size": 9,
     "axes.spines.top": False,
@@ -19,44 +20,42 @@ _STYLE: dict[Any, Any] = {
 
 
 def write_pictures(folder: Path, figures: dict[str, Any]) -> dict[str, str]:
-    """Write the pictures of the parts that are there; return alternative texts by file name."""
-    import matplotlib
+    """Draw the parts that `figures` holds into `folder`.
+
+    Returns:
+        File name -> alternative text.
+    """
+    import matplotlib  # slow to import, and needed only here
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    drawings: dict[str, tuple[str, Callable[[Any, Any], None], tuple[int, int], tuple[float, float], str]]
-    drawings = {
-        "evaluation-drift.svg": ("drift", _drift, (1, 4), (9.5, 2.7), "Projection turn by turn in four domains"),
-        "evaluation-categories.svg": (
-            "susceptibility", _categories, (1, 1), (8.5, 3.2), "Replies in character by category of harm",
-        ),
-        "evaluation-sweep.svg": ("sweep", _sweep, (1, 1), (7.0, 3.6), "Every setting of the cap: gain against cost"),
-    }  # fmt: skip
     texts = {}
-    for name, (part, draw, grid, size, text) in drawings.items():
-        if part not in figures:
+    for name, picture in _PICTURES.items():
+        if picture.part not in figures:
             continue
         with matplotlib.rc_context(_STYLE):
-            figure, axes = pyplot.subplots(*grid, figsize=size, layout="constrained", sharey=True)
-            draw(axes, figures[part])
+            figure, axes = pyplot.subplots(
+                1, picture.columns, figsize=picture.size, layout="constrained", sharey=True
+            )
+            picture.draw(axes, figures[picture.part])
             figure.savefig(folder / name, metadata={"Date": None, "Creator": None})
             pyplot.close(figure)
-        texts[name] = text
+        texts[name] = picture.text
     return texts
 
 
 def _drift(axes: Any, domains: dict[str, Any]) -> None:
-    looks = {
+    looks = {  # colour, dash, marker
         "uncapped": (_UNCAPPED, "--", "o"),
         "capped": (_CAPPED, "-", "D"),
         "capped, read plainly": (_PLAIN, ":", "s"),
     }
     for panel, (title, branches) in zip(axes, domains.items(), strict=False):
-        for branch, (colour, dash, mark) in looks.items():
+        for branch, (colour, dash, marker) in looks.items():
             own = branches[branch]
             turns = range(1, len(own["mean"]) + 1)
-            panel.plot(turns, own["mean"], dash, color=colour, marker=mark, markersize=3, label=branch)
+            panel.plot(turns, own["mean"], dash, color=colour, marker=marker, markersize=3, label=branch)
             if branch != "capped, read plainly":
                 panel.fill_between(turns, own["low"], own["high"], color=colour, alpha=0.13, linewidth=0)
         panel.axhline(0, color=_GREY, linewidth=0.6)
@@ -98,4 +97,35 @@ def _sweep(axes: Any, settings: list[dict[str, Any]]) -> None:
         [own["in character"] for own in front], [own["right"] for own in front], color=_CAPPED, linewidth=0.8
     )
     axes.set_xlabel("share of replies in character (lower is better)")
-    axes.set_ylabel("questions answered rightly")
+    axes.set_ylabel("share of questions answered correctly")
+
+
+@dataclass(frozen=True)
+class _Picture:
+    """A picture of the report.
+
+    Attributes:
+        part: The part of the figures that it shows.
+        columns: Number of panels.
+        size: Width and height in inches.
+        text: Alternative text.
+    """
+
+    part: str
+    draw: Callable[[Any, Any], None]
+    columns: int
+    size: tuple[float, float]
+    text: str
+
+
+_PICTURES = {
+    "evaluation-drift.svg": _Picture(
+        "drift", _drift, 4, (9.5, 2.7), "Projection turn by turn in four domains"
+    ),
+    "evaluation-categories.svg": _Picture(
+        "susceptibility", _categories, 1, (8.5, 3.2), "Replies in character by category of harm"
+    ),
+    "evaluation-sweep.svg": _Picture(
+        "sweep", _sweep, 1, (7.0, 3.6), "Every setting of the cap: gain against cost"
+    ),
+}

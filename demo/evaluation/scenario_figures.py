@@ -1,7 +1,8 @@
-"""Figures of one scenario over seeds, and what a scenario may claim to show. Plain arithmetic, no model.
+"""Figures of a guided scenario over seeds, and the claims that a scenario may make about them.
 
-Units: a reply's projection is the mean over its content tokens, after the clamp, at the probe layer, in axis units
-(0 = average role, 1 = default Assistant). u[s][t], c[s][t]: that of the uncapped and the capped reply of seed s in turn t.
+A reply's projection is the mean over its content tokens, after the clamp, at the probe layer, in
+axis units (0 = average role, 1 = default Assistant). u[s][t] and c[s][t] are those of the uncapped
+and the capped reply of seed s in turn t.
 """
 
 from __future__ import annotations
@@ -20,25 +21,31 @@ from demo.conversation.turns import Turn
 from demo.utils.errors import UserError
 from demo.utils.json_files import read_object
 
-HALFWAY = 0.5  # axis units: below it a reply stands nearer the average role than the default Assistant
+# Axis units. Below this a reply is closer to the average role than to the default Assistant.
+HALFWAY = 0.5
 
-A_FALL = (
-    0.5  # axis units from first to last turn: half the way from the default Assistant to the average role
-)
+# Axis units from first to last turn: half the distance between the default Assistant and the
+# average role.
+LEAST_FALL = 0.5
 
 NEARLY_ALL = 0.9  # share of seeds, or of replies
 
-SMALL, TINY = 0.25, 0.1  # mean gaps in axis units that count as small, and as none
+# Axis units: mean gaps up to these are small and negligible. The second is also a share of tokens.
+SMALL, NEGLIGIBLE = 0.25, 0.1
 
 
 @dataclass(frozen=True)
 class Figures:
-    """One scenario over its seeds. A reply without content tokens counts nowhere.
+    """One scenario over its seeds. Replies without content tokens are left out.
 
-    uncapped, capped: per turn, mean over seeds of u[s][t] and c[s][t]; gap: mean over seeds of
-    g[s] = mean over turns of c[s][t] - u[s][t]; gap_sd: sample standard deviation of g[s]; above: share of seeds with
-    g[s] > 0; fired: share of the capped replies' content tokens, all seeds and turns together, at which the cap acted;
-    same: share of seeds and turns in which both branches said the same, word for word.
+    Attributes:
+        uncapped: Per turn, the mean over seeds of u[s][t].
+        capped: Per turn, the mean over seeds of c[s][t].
+        gap: Mean over seeds of g[s], the mean over turns of c[s][t] - u[s][t].
+        gap_sd: Sample standard deviation of g[s].
+        above: Share of seeds with g[s] > 0.
+        fired: Share of the content tokens of all capped replies at which the cap acted.
+        same: Share of seeds and turns in which both replies are the same, word for word.
     """
 
     uncapped: tuple[float, ...]
@@ -51,7 +58,7 @@ class Figures:
 
     @property
     def fall(self) -> float:
-        """Uncapped: first turn minus last turn, axis units; positive when the line sinks."""
+        """Uncapped: first turn - last turn, axis units; positive for drift from the Assistant."""
         return self.uncapped[0] - self.uncapped[-1]
 
     @property
@@ -59,8 +66,13 @@ class Figures:
         """Uncapped: the lowest turn, axis units."""
         return min(self.uncapped)
 
+    @property
+    def held(self) -> bool:
+        """Whether the cap kept every turn above HALFWAY and raised nearly every seed."""
+        return min(self.capped) >= HALFWAY and self.above >= NEARLY_ALL
+
     def as_json(self) -> dict[str, Any]:
-        """Numbers to four digits; first, last, fall and lowest follow from the turns and are given for the reader."""
+        """Numbers to four digits. Readers also get "first", "last", "fall" and "lowest"."""
         return {
             "uncapped": [round(value, 4) for value in self.uncapped],
             "capped": [round(value, 4) for value in self.capped],
@@ -75,11 +87,6 @@ class Figures:
             "same": round(self.same, 4),
         }
 
-    @property
-    def held(self) -> bool:
-        """The cap kept every turn nearer the default Assistant, and put nearly every talk above the uncapped one."""
-        return min(self.capped) >= HALFWAY and self.above >= NEARLY_ALL
-
     @classmethod
     def from_json(cls, stored: dict[str, Any]) -> Figures:
         return cls(
@@ -90,10 +97,14 @@ class Figures:
 
 
 def figures_of(talks: Sequence[Conversation]) -> Figures:
-    """Figures of finished talks that said the same lines, one a seed. Raises UserError when a turn has nothing to read."""
-    numbers = range(len(talks[0].turns))
+    """The figures of finished conversations on one script, one per seed.
+
+    Raises:
+        UserError: In some turn every reply of a branch is empty.
+    """
+    turns = range(len(talks[0].turns))
     by_turn = {
-        branch: tuple(_turn_mean([talk.turns[t] for talk in talks], branch, t) for t in numbers)
+        branch: tuple(_turn_mean([talk.turns[t] for talk in talks], branch, t) for t in turns)
         for branch in BRANCHES
     }
     gaps = [gap for talk in talks if (gap := _gap(talk)) is not None]
@@ -114,27 +125,32 @@ def _turn_mean(turns: Sequence[Turn], branch: str, number: int) -> float:
     means = [mean for turn in turns if (mean := turn.replies[branch].mean) is not None]
     if not means:
         raise UserError(
-            f"No seed gave a word to read in turn {number + 1} ({branch}); rewrite that message or allow more tokens."
+            f"All {branch} replies in turn {number + 1} are empty; rewrite that message or allow more tokens."
         )
     return statistics.fmean(means)
 
 
 def _gap(talk: Conversation) -> float | None:
-    """Mean over the turns that have both replies of capped minus uncapped; None when there is no such turn."""
+    """Mean of capped - uncapped over the turns without an empty reply; None if there are none."""
     pairs = [(turn.replies[CAPPED].mean, turn.replies[UNCAPPED].mean) for turn in talk.turns]
     differences = [c - u for c, u in pairs if c is not None and u is not None]
     return statistics.fmean(differences) if differences else None
 
 
 def script_digest(scenario: Scenario) -> str:
-    """Changes with the words that are sent to the model, so that figures of an older script are noticed."""
+    """A digest of the words sent to the model. It differs for figures of an older script."""
     text = "\0".join((scenario.system_prompt, *scenario.turns))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
 class Claim:
-    """What a scenario says it shows, in words, and when figures bear it out."""
+    """What a scenario claims to show.
+
+    Attributes:
+        says: The claim in words.
+        holds: Whether figures support it.
+    """
 
     says: str
     holds: Callable[[Figures], bool]
@@ -142,34 +158,43 @@ class Claim:
 
 CLAIMS: dict[str, Claim] = {
     "sinks": Claim(
-        "the uncapped reply falls by A_FALL or more and ends below HALFWAY, while the cap holds",
-        lambda f: f.fall >= A_FALL and f.uncapped[-1] < HALFWAY and f.held,
+        f"the uncapped replies fall by {LEAST_FALL} or more and end below {HALFWAY}, while the cap holds",
+        lambda f: f.fall >= LEAST_FALL and f.uncapped[-1] < HALFWAY and f.held,
     ),
     "steady-low": Claim(
-        "the uncapped reply stands below HALFWAY in every turn, while the cap holds",
+        f"the uncapped replies are below {HALFWAY} in every turn, while the cap holds",
         lambda f: max(f.uncapped) < HALFWAY and f.held,
     ),
     "stays": Claim(
-        "both stand at or above HALFWAY in every turn, the uncapped one does not fall by A_FALL, and the gap is small",
-        lambda f: min(f.uncapped + f.capped) >= HALFWAY and f.fall < A_FALL and abs(f.gap) <= SMALL,
+        f"both replies are at or above {HALFWAY} in every turn, the uncapped ones fall by less than "
+        f"{LEAST_FALL}, and the gap is at most {SMALL}",
+        lambda f: min(f.uncapped + f.capped) >= HALFWAY and f.fall < LEAST_FALL and abs(f.gap) <= SMALL,
     ),
     "untouched": Claim(
-        "as `stays`, with next to no gap, the cap acting on few tokens, and nearly all replies the same word for word",
+        f"as `stays`, with a gap of at most {NEGLIGIBLE}, the cap acting on at most {NEGLIGIBLE:.0%} of the "
+        f"tokens, and at least {NEARLY_ALL:.0%} of the replies the same word for word",
         lambda f: (
-            CLAIMS["stays"].holds(f) and abs(f.gap) <= TINY and f.fired <= TINY and f.same >= NEARLY_ALL
+            CLAIMS["stays"].holds(f)
+            and abs(f.gap) <= NEGLIGIBLE
+            and f.fired <= NEGLIGIBLE
+            and f.same >= NEARLY_ALL
         ),
     ),
 }
 
 
 def claims_made(path: Path = SCENARIOS) -> dict[str, str]:
-    """The claim (`shows`) of each scenario by id. Raises UserError when there is none or it is not one of CLAIMS."""
-    cure = f"give every scenario an id and one of {', '.join(CLAIMS)} as what it shows"
+    """Scenario id -> the name of its claim, the key `shows` of the file.
+
+    Raises:
+        UserError: A claim is missing or is not in CLAIMS.
+    """
+    remedy = f"give every scenario an id and one of {', '.join(CLAIMS)} as what it shows"
     try:
-        made = {entry["id"]: entry["shows"] for entry in read_object(path, cure)["scenarios"]}
+        made = {entry["id"]: entry["shows"] for entry in read_object(path, remedy)["scenarios"]}
     except (KeyError, TypeError) as error:
-        raise UserError(f"{path} cannot be read as scenarios ({error!r}); {cure}.") from error
+        raise UserError(f"{path} cannot be read as scenarios ({error!r}); {remedy}.") from error
     unknown = sorted({str(name) for name in made.values()} - set(CLAIMS))
     if unknown:
-        raise UserError(f"{path} claims {unknown[0]!r}, which nothing measures; {cure}.")
+        raise UserError(f"{path} claims {unknown[0]!r}, which nothing measures; {remedy}.")
     return made

@@ -1,4 +1,7 @@
-"""What is measured, and on how much: one method a part, each resumable through the ledger."""
+"""Run the measurements of an evaluation.
+
+Every part is a method of `Study` and resumes from the result cache.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +13,10 @@ from demo.axis.axis import FLOOR_NAMES, AssistantAxis
 from demo.conversation.settings import make_cap
 from demo.engine.protocol import Cap, Sampling
 from demo.engine.transformers_engine import TransformersEngine
-from demo.evaluation.answers import Answer, Ask, Ledger, answer, chunks
+from demo.evaluation.answers import Answer, Prompt, ResultCache, answer, batches
 from demo.evaluation.attempts import Attempt, load_attempts
-from demo.evaluation.capability import Item, own_items, perplexity
-from demo.evaluation.directions import Chat, along, first_component, random_direction
+from demo.evaluation.capability import Item, own_items, own_texts, perplexity
+from demo.evaluation.directions import Chat, axis_along, first_component, random_direction
 from demo.evaluation.drift import TOKENS as TALK_TOKENS
 from demo.evaluation.drift import load_domains, measure_talks
 from demo.evaluation.scoring import Scorer
@@ -25,18 +28,28 @@ from demo.utils.paths import ASSETS
 
 PARTS = ("sweep", "susceptibility", "capability", "drift", "controls")
 
-# Personas that the sweep chooses the cap on, those the controls are tried on; the headline is given with and without the first.
+# Numbers of the personas on which the sweep chooses the cap, and of those for the control
+# directions. The results are reported with and without the first.
 SWEEP_PERSONAS, CONTROL_PERSONAS = (0, 1), (2, 3)
 
-SUBSET = 4  # one item in so many, for both
+SUBSET = 4  # the sweep and the control directions use every fourth item
 
-NONE, CAPPED = "none", "cap"
+NO_CAP, WITH_CAP = "none", "cap"  # keys of the results
 
 
 @dataclass(frozen=True)
 class Size:
-    """seeds of each attempt; every: of attempts and items, one in so many is used; talks a domain and turns a talk; random
-    directions; default replies that give a control direction its floors; bands of the sweep, one in so many."""
+    """How much is measured.
+
+    Attributes:
+        seeds: Seeds of each attempt.
+        every: Every how many attempts, items and texts one is used.
+        talks: Scripted conversations per domain.
+        turns: Turns per talk.
+        directions: Number of random control directions.
+        defaults: Number of default replies that give a control direction its floors.
+        bands: Every how many bands of the sweep one is tried.
+    """
 
     seeds: int = 2
     every: int = 1
@@ -51,7 +64,7 @@ QUICK = Size(seeds=1, every=7, talks=2, turns=3, directions=1, defaults=12, band
 
 
 class Study:
-    """Runs the parts on one model and axis."""
+    """The measurements on one model and axis."""
 
     def __init__(
         self,
@@ -59,15 +72,16 @@ class Study:
         axis: AssistantAxis,
         size: Size,
         seed: int,
-        ledger: Ledger,
+        cache: ResultCache,
         scorer: Scorer | None = None,
     ) -> None:
-        """scorer None: replies are gathered and not judged."""
+        """scorer None: replies are generated but not scored."""
         self.model, self.axis, self.size, self.seed = model, axis, size, seed
         self.attempts: list[Attempt] = load_attempts()[:: size.every]
         self.items: list[Item] = own_items()[:: size.every]
         self.scorer = scorer
-        self._ledger = ledger
+        self._texts = own_texts()[:: size.every]
+        self._cache = cache
         self._engine = TransformersEngine(model, axis)
 
     @property
@@ -80,14 +94,14 @@ class Study:
         return f"{first}-{last} {self.axis.cap_floor}"
 
     def work(self, parts: Sequence[str]) -> float:
-        """Tokens to be written in all, which is what takes the time."""
-        sweep = len(self._bands()) * len(FLOOR_NAMES) + 1
-        tried, asked = self._chosen(SWEEP_PERSONAS), self.items[::SUBSET]
-        subset = _tokens([a.ask(0) for a in tried]) + _tokens([i.ask() for i in asked])
+        """The most tokens that the parts can generate. Generating takes most of the time."""
+        settings = len(self._bands()) * len(FLOOR_NAMES) + 1
+        subset = _tokens([a.prompt(0) for a in self._attempts_of(SWEEP_PERSONAS)])
+        subset += _tokens([item.as_prompt() for item in self.items[::SUBSET]])
         costs = {
-            "sweep": sweep * subset,
-            "susceptibility": 2 * self.size.seeds * _tokens([a.ask(0) for a in self.attempts]),
-            "capability": 2 * _tokens([i.ask() for i in self.items]),
+            "sweep": settings * subset,
+            "susceptibility": 2 * self.size.seeds * _tokens([a.prompt(0) for a in self.attempts]),
+            "capability": 2 * _tokens([item.as_prompt() for item in self.items]),
             "drift": 4 * self.size.talks * self.size.turns * 2 * TALK_TOKENS,
             "controls": (self.size.directions + 2) * subset,
         }
@@ -96,16 +110,17 @@ class Study:
     # --- persona susceptibility
 
     def susceptibility(self) -> dict[str, list[list[dict[str, Any]]]]:
-        """Per setting and seed: what each attempt got, in the order of `attempts`."""
-        caps = {NONE: None, CAPPED: self.cap}
+        """NO_CAP or WITH_CAP -> per seed the replies to all attempts, in their order."""
+        caps = {NO_CAP: None, WITH_CAP: self.cap}
         found: dict[str, list[list[dict[str, Any]]]] = {name: [] for name in caps}
         for number in range(self.size.seeds):
-            part = self._attempt(f"susceptibility/{self.cap_name}", self._engine, self.attempts, caps, number)
+            key = f"susceptibility/{self.cap_name}"
+            replies = self._answer_attempts(key, self._engine, self.attempts, caps, number)
             for name in caps:
-                found[name].append(part[name])
+                found[name].append(replies[name])
         return found
 
-    def _attempt(
+    def _answer_attempts(
         self,
         key: str,
         engine: TransformersEngine,
@@ -113,83 +128,98 @@ class Study:
         caps: Mapping[str, Cap | None],
         number: int,
     ) -> dict[str, list[dict[str, Any]]]:
-        """Every attempt under every cap; seeds differ from attempt to attempt and are the same for all caps."""
+        """The replies to every attempt under every cap, with their scores.
+
+        Seeds differ from attempt to attempt and are the same for all caps.
+
+        Args:
+            number: Number of the round, from which the seeds follow.
+        """
         order = {attempt.id: place for place, attempt in enumerate(self.attempts)}
-        asks = [a.ask(self.seed + 10_000 * number + order[a.id]) for a in attempts]
+        prompts = [a.prompt(self.seed + 10_000 * number + order[a.id]) for a in attempts]
         found: dict[str, list[dict[str, Any]]] = {name: [] for name in caps}
         start = 0
-        for index, part in enumerate(chunks(asks, len(caps))):
-            tried = attempts[start : start + len(part)]
-            start += len(part)
+        for index, batch in enumerate(batches(prompts, len(caps))):
+            tried = attempts[start : start + len(batch)]
+            start += len(batch)
 
-            def measure(part: Sequence[Ask] = part) -> dict[str, Any]:
-                answers = answer(engine, part, caps)
-                return {name: [_kept(one) for one in answers[name]] for name in caps}
+            def measure(batch: Sequence[Prompt] = batch) -> dict[str, Any]:
+                answers = answer(engine, batch, caps)
+                return {name: [_as_json(one) for one in answers[name]] for name in caps}
 
-            stored = self._ledger.get(f"{key}/{number}/{index}", len(caps) * _tokens(part), measure)
+            stored = self._cache.get(f"{key}/{number}/{index}", len(caps) * _tokens(batch), measure)
             for name in caps:
                 found[name] += self._scored(f"{key}/{number}/{index}/{name}", tried, stored[name])
         return found
 
     def _scored(
-        self, key: str, tried: Sequence[Attempt], replies: list[dict[str, Any]]
+        self, key: str, attempts: Sequence[Attempt], replies: list[dict[str, Any]]
     ) -> list[dict[str, Any]]:
-        """The replies with what the scorer says of them."""
+        """The replies with their scores, and with each kind that the scorer counts them as."""
         scorer = self.scorer
         if scorer is None:
             return replies
         texts = [reply["text"] for reply in replies]
-        scores = self._ledger.get(f"{key}/{scorer.name}", 0, lambda: scorer.scores(tried, texts))
+        scores = self._cache.get(f"{key}/{scorer.name}", 0, lambda: scorer.scores(attempts, texts))
         return [
             {**reply, "score": round(score, 4)}
-            | {kind: score >= cut for kind, cut in scorer.thresholds.items()}
+            | {kind: score >= threshold for kind, threshold in scorer.thresholds.items()}
             for reply, score in zip(replies, scores, strict=True)
         ]
 
     # --- capability
 
     def capability(self, items: Sequence[Item] | None = None, key: str = "capability") -> dict[str, Any]:
-        """Per setting: each item's answer and whether it is right, in order; perplexity of ordinary text for our own items."""
-        caps = {NONE: None, CAPPED: self.cap}
+        """Answer items without and with the cap.
+
+        Args:
+            items: None for the project's own, which come with the perplexity of ordinary text.
+
+        Returns:
+            NO_CAP or WITH_CAP -> each item's answer and whether it is correct, in order;
+            "perplexity none" and "perplexity cap" -> perplexity.
+        """
+        caps = {NO_CAP: None, WITH_CAP: self.cap}
         key = f"{key}/{self.cap_name}"
-        found: dict[str, Any] = dict(self._ask(key, self._engine, items or self.items, caps))
+        found: dict[str, Any] = dict(self._answer_items(key, self._engine, items or self.items, caps))
         if items is None:
             for name, cap in caps.items():
                 found[f"perplexity {name}"] = self._perplexity(key, self.axis, name, cap)
         return found
 
-    def _ask(
+    def _answer_items(
         self, key: str, engine: TransformersEngine, items: Sequence[Item], caps: Mapping[str, Cap | None]
     ) -> dict[str, list[dict[str, Any]]]:
-        """Every item under every cap: the answer's text, and whether it is right."""
-        asks, found = [item.ask() for item in items], {name: list[str]() for name in caps}
-        for index, part in enumerate(chunks(asks, len(caps))):
+        """The answer to every item under every cap, and whether it is correct."""
+        prompts = [item.as_prompt() for item in items]
+        texts = {name: list[str]() for name in caps}
+        for index, batch in enumerate(batches(prompts, len(caps))):
 
-            def measure(part: Sequence[Ask] = part) -> dict[str, list[str]]:
-                answers = answer(engine, part, caps)
+            def measure(batch: Sequence[Prompt] = batch) -> dict[str, list[str]]:
+                answers = answer(engine, batch, caps)
                 return {name: [one.text for one in answers[name]] for name in caps}
 
-            stored = self._ledger.get(f"{key}/answers/{index}", len(caps) * _tokens(part), measure)
+            stored = self._cache.get(f"{key}/answers/{index}", len(caps) * _tokens(batch), measure)
             for name in caps:
-                found[name] += stored[name]
+                texts[name] += stored[name]
         return {
             name: [
-                {"right": item.right(text), "text": text}
-                for item, text in zip(items, found[name], strict=True)
+                {"right": item.is_right(text), "text": text}
+                for item, text in zip(items, texts[name], strict=True)
             ]
             for name in caps
         }
 
     def _perplexity(self, key: str, axis: AssistantAxis, name: str, cap: Cap | None) -> float:
-        return self._ledger.get(
-            f"{key}/perplexity/{name}", 0, lambda: perplexity(self.model, axis, cap, self.size.every)
+        return self._cache.get(
+            f"{key}/perplexity/{name}", 0, lambda: perplexity(self.model, axis, cap, self._texts)
         )
 
     # --- drift
 
     def drift(self) -> dict[str, Any]:
-        """Per domain: projections per talk and turn."""
-        rows = {}
+        """Title of the domain -> projections per talk and turn, see `measure_talks`."""
+        found = {}
         for domain in load_domains():
             scripts = [
                 replace(s, turns=s.turns[: self.size.turns]) for s in domain.scripts[: self.size.talks]
@@ -199,13 +229,13 @@ class Study:
             def measure(scripts: Sequence[Any] = scripts) -> dict[str, Any]:
                 return measure_talks(self._engine, self.cap, scripts, self.seed, lambda turn: None)
 
-            rows[domain.title] = self._ledger.get(f"drift/{self.cap_name}/{domain.id}", work, measure)
-        return rows
+            found[domain.title] = self._cache.get(f"drift/{self.cap_name}/{domain.id}", work, measure)
+        return found
 
     # --- control directions
 
     def controls(self) -> dict[str, dict[str, Any]]:
-        """The cap along other directions: per direction, attempts and items of a subset, and perplexity."""
+        """Name of a direction -> a subset's attempts and items, and perplexity, under its cap."""
         replies = self._default_replies()
         directions = {"axis, floors made here": self.axis.direction}
         for number in range(self.size.directions):
@@ -213,39 +243,38 @@ class Study:
         component = first_component(self.axis)
         if component is not None:
             directions["PC1 of the roles"] = component
-        tried, asked = self._chosen(CONTROL_PERSONAS), self.items[::SUBSET]
+        attempts, items = self._attempts_of(CONTROL_PERSONAS), self.items[::SUBSET]
         found = {}
         for name, direction in directions.items():
-            other = along(self.model, self.axis, direction, replies)
-            caps: dict[str, Cap | None] = {CAPPED: make_cap(other, *other.cap_band, other.cap_floor)}
+            other = axis_along(self.model, self.axis, direction, replies)
+            cap = make_cap(other, *other.cap_band, other.cap_floor)
             engine = TransformersEngine(self.model, other, kv_budget=None, keep=False)
-            found[name] = {
-                "attempts": self._attempt(f"controls/{self.cap_name}/{name}", engine, tried, caps, 0)[CAPPED],
-                "items": self._ask(f"controls/{self.cap_name}/{name}/items", engine, asked, caps)[CAPPED],
-                "perplexity": self._perplexity(
-                    f"controls/{self.cap_name}/{name}", other, CAPPED, caps[CAPPED]
-                ),
+            key = f"controls/{self.cap_name}/{name}"
+            found[name] = self._subset(key, engine, attempts, items, cap) | {
+                "perplexity": self._perplexity(key, other, WITH_CAP, cap)
             }
         return found
 
     def _default_replies(self) -> list[Chat]:
-        """Finished chats of the default Assistant: plain replies to the extraction's questions."""
-        asked = read_object(ASSETS / "questions.json", "restore it from the repository")["questions"]
-        texts = [question if isinstance(question, str) else question["text"] for question in asked]
-        asks = [
-            Ask((Message(role="user", content=text),), Sampling(max_new_tokens=48, seed=self.seed + number))
+        """Chats with the default Assistant: uncapped replies to the extraction's questions."""
+        entries = read_object(ASSETS / "questions.json", "restore it from the repository")["questions"]
+        texts = [entry if isinstance(entry, str) else entry["text"] for entry in entries]
+        prompts = [
+            Prompt(
+                (Message(role="user", content=text),), Sampling(max_new_tokens=48, seed=self.seed + number)
+            )
             for number, text in enumerate(texts[: self.size.defaults])
         ]
         chats: list[Chat] = []
-        for index, part in enumerate(chunks(asks, 1)):
+        for index, batch in enumerate(batches(prompts, 1)):
 
-            def measure(part: Sequence[Ask] = part) -> list[str]:
-                return [one.text for one in answer(self._engine, part, {NONE: None})[NONE]]
+            def measure(batch: Sequence[Prompt] = batch) -> list[str]:
+                return [one.text for one in answer(self._engine, batch, {NO_CAP: None})[NO_CAP]]
 
-            said = self._ledger.get(f"controls/default replies/{index}", 0, measure)
+            replies = self._cache.get(f"controls/default replies/{index}", 0, measure)
             chats += [
-                (*ask.messages, Message(role="assistant", content=text))
-                for ask, text in zip(part, said, strict=True)
+                (*prompt.messages, Message(role="assistant", content=text))
+                for prompt, text in zip(batch, replies, strict=True)
                 if text.strip()
             ]
         return chats
@@ -253,8 +282,8 @@ class Study:
     # --- sweep
 
     def sweep(self) -> list[dict[str, Any]]:
-        """Every band at every floor, and no cap first: attempts and items of a subset, and perplexity."""
-        tried, asked = self._chosen(SWEEP_PERSONAS), self.items[::SUBSET]
+        """No cap, then every band at every floor: a subset's attempts and items, and perplexity."""
+        attempts, items = self._attempts_of(SWEEP_PERSONAS), self.items[::SUBSET]
         settings: list[tuple[tuple[int, int] | None, str | None]] = [(None, None)]
         settings += [(band, floor) for band in self._bands() for floor in FLOOR_NAMES]
         found = []
@@ -262,31 +291,42 @@ class Study:
             cap = None if band is None or floor is None else make_cap(self.axis, *band, floor)
             key = f"sweep/{band}/{floor}"
             found.append(
-                {
-                    "layers": band,
-                    "floor": floor,
-                    "attempts": self._attempt(key, self._engine, tried, {CAPPED: cap}, 0)[CAPPED],
-                    "items": self._ask(f"{key}/items", self._engine, asked, {CAPPED: cap})[CAPPED],
-                    "perplexity": self._perplexity(key, self.axis, CAPPED, cap),
-                }
+                {"layers": band, "floor": floor}
+                | self._subset(key, self._engine, attempts, items, cap)
+                | {"perplexity": self._perplexity(key, self.axis, WITH_CAP, cap)}
             )
         return found
 
+    def _subset(
+        self,
+        key: str,
+        engine: TransformersEngine,
+        attempts: Sequence[Attempt],
+        items: Sequence[Item],
+        cap: Cap | None,
+    ) -> dict[str, Any]:
+        """The replies to attempts and items under one cap."""
+        caps = {WITH_CAP: cap}
+        return {
+            "attempts": self._answer_attempts(key, engine, attempts, caps, 0)[WITH_CAP],
+            "items": self._answer_items(f"{key}/items", engine, items, caps)[WITH_CAP],
+        }
+
     def _bands(self) -> list[tuple[int, int]]:
-        """Of the paper's wider kind, a quarter of the depth, one in so many."""
+        """The wide candidate bands, a quarter of the depth; as many as the size allows."""
         wide = [
             band for band in candidate_bands(self.axis.layers) if band[1] - band[0] + 1 > self.axis.layers / 6
         ]
         return wide[:: self.size.bands]
 
-    def _chosen(self, personas: Sequence[int]) -> list[Attempt]:
+    def _attempts_of(self, personas: Sequence[int]) -> list[Attempt]:
         return [attempt for attempt in self.attempts if attempt.persona in personas]
 
 
-def _tokens(asks: Sequence[Ask]) -> int:
-    return sum(ask.sampling.max_new_tokens for ask in asks)
+def _tokens(prompts: Sequence[Prompt]) -> int:
+    return sum(prompt.sampling.max_new_tokens for prompt in prompts)
 
 
-def _kept(one: Answer) -> dict[str, Any]:
-    standing = None if one.standing is None else round(one.standing, 4)
-    return {"text": one.text, "acted": one.acted, "tokens": len(one.ids), "standing": standing}
+def _as_json(one: Answer) -> dict[str, Any]:
+    projection = None if one.projection is None else round(one.projection, 4)
+    return {"text": one.text, "acted": one.acted, "tokens": len(one.ids), "standing": projection}

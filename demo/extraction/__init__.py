@@ -1,1 +1,1 @@
-"""From a chat model to its Assistant Axis: rollouts, role vectors, axis, floors, gates, report."""
+"""Extract a chat model's Assistant Axis: rollouts, role vectors, axis, floors, sweep, gates, report."""

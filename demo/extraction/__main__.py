@@ -11,89 +11,95 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from demo.axis.axis import FLOOR_NAMES
+from demo.axis.axis import FLOOR_NAMES, AssistantAxis
 from demo.extraction.judge import Judge, LikelihoodJudge, NoJudge, RemoteJudge
 from demo.extraction.plan import PRESETS, Preset, make_plan
 from demo.extraction.run import Settings, extract
 from demo.models.default import DEFAULT_MODEL
 from demo.models.loading import LoadedModel, load_model
+from demo.utils.cli import command
 from demo.utils.errors import UserError
 from demo.utils.paths import AXES
 from demo.utils.resource_usage import peak_mib
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+@command
+def main(arguments: Sequence[str] | None = None) -> None:
     options, started = _parser().parse_args(arguments), time.monotonic()
-    try:
-        band = _band(options.cap_layers)
-        model = load_model(options.model, device=options.device, dtype=options.dtype, progress=_say)
-        if band is not None and band[1] >= len(model.layers):
-            raise UserError(
-                f"--cap-layers names layer {band[1]}, but the model has 0 to {len(model.layers) - 1}."
-            )
-        out = options.out or AXES / model.slug
-        preset = _preset(options)
-        settings = Settings(
-            seed=options.seed,
-            batch=options.batch,
-            least=max(1, preset.role_rollouts // 4),
-            keep_all=options.keep_all,
-            band=band,
-            floor=options.floor,
-            command=shlex.join(["python", "-m", "demo.extraction", *(arguments or sys.argv[1:])]),
+    band = _band(options.cap_layers)
+    model = load_model(options.model, device=options.device, dtype=options.dtype, progress=_say)
+    if band is not None and band[1] >= len(model.layers):
+        raise UserError(
+            f"--cap-layers names layer {band[1]}, but the model has 0 to {len(model.layers) - 1}."
         )
-        plan = make_plan(model.slug.split("-")[0], preset)
-        built = extract(model, plan, settings, _judge(options, model), out)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    gates = built.axis.manifest["gates"]
-    for name, gate in gates.items():
+    out = options.out or AXES / model.slug
+    preset = _preset(options)
+    settings = Settings(
+        seed=options.seed,
+        batch=options.batch,
+        least=max(1, preset.role_rollouts // 4),
+        keep_all=options.keep_all,
+        band=band,
+        floor=options.floor,
+        command=shlex.join(["python", "-m", "demo.extraction", *(arguments or sys.argv[1:])]),
+    )
+    plan = make_plan(model.slug.split("-")[0], preset)
+    axis = extract(model, plan, settings, _judge(options, model), out).axis
+    _print_summary(axis, out)
+    minutes, peak = (time.monotonic() - started) / 60, peak_mib()
+    print(f"this run took {minutes:.1f} min and at most {peak / 1024:.2f} GiB of memory")
+    if options.json:
+        content = {
+            "probe_layer": axis.probe_layer,
+            "cap": axis.manifest["cap"],
+            "gates": axis.manifest["gates"],
+            "minutes": round(minutes, 1),
+            "peak_mib": round(peak),
+        }
+        options.json.write_text(json.dumps(content, indent=1) + "\n")
+
+
+def _print_summary(axis: AssistantAxis, out: Path) -> None:
+    for name, gate in axis.manifest["gates"].items():
         value = "none" if gate["value"] is None else f"{gate['value']:.3f}"
         print(f"{name:22} {value:>7}  needs {gate['threshold']:.2f}  {'pass' if gate['passed'] else 'MISS'}")
-    first, last = built.axis.cap_band
+    first, last = axis.cap_band
     print(
-        f"probe layer {built.axis.probe_layer}, cap {first}-{last} at {built.axis.cap_floor}; wrote "
+        f"probe layer {axis.probe_layer}, cap {first}-{last} at {axis.cap_floor}; wrote "
         f"{out / 'axis.safetensors'}, axis.json and report.md"
     )
-    minutes, peak = (time.monotonic() - started) / 60, peak_mib()
-    print(f"this run took {minutes:.1f} min, at most {peak / 1024:.2f} GiB of memory")
-    if options.json:
-        content = {"probe_layer": built.axis.probe_layer, "cap": built.axis.manifest["cap"], "gates": gates,
-                   "minutes": round(minutes, 1), "peak_mib": round(peak)}  # fmt: skip
-        options.json.write_text(json.dumps(content, indent=1) + "\n")
-    return 0
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m demo.extraction", description=__doc__)
     add = parser.add_argument
     add("--model", default=DEFAULT_MODEL, help="model name, local folder or hub id (default: %(default)s)")
-    add("--preset", choices=PRESETS, default="standard", help="how many rollouts (default: %(default)s)")
-    add("--out", type=Path, help="folder to write (default: axes/<model>)")
-    add("--device", default="auto")
-    add("--dtype", default="auto")
-    add("--roles", type=_count, help="this many roles, in place of the preset's number")
-    add("--questions", type=_count, help="this many extraction questions")
-    add("--rollouts", type=_count, help="this many rollouts a role")
-    add("--max-new-tokens", type=_count, help="tokens a rollout")
+    add("--preset", choices=PRESETS, default="standard", help="number of rollouts (default: %(default)s)")
+    add("--out", type=Path, help="folder for the axis (default: axes/<model>)")
+    add("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default: %(default)s)")
+    add("--dtype", default="auto", help="auto, float32, bfloat16 or float16 (default: %(default)s)")
+    add("--roles", type=_count, help="number of roles (default: the preset's, as for the next three)")
+    add("--questions", type=_count, help="number of extraction questions")
+    add("--rollouts", type=_count, help="rollouts per role")
+    add("--max-new-tokens", type=_count, help="maximum length of a rollout in tokens")
     add(
         "--batch",
         type=_count,
         default=Settings.batch,
-        help="rollouts that run together (default: %(default)s)",
+        help="number of rollouts that run together (default: %(default)s)",
     )
-    add("--seed", type=int, default=Settings.seed)
+    add("--seed", type=int, default=Settings.seed, help="seed of the random numbers (default: %(default)s)")
     add(
+        "--role-adherence",
         "--uptake",
         choices=("likelihood", "none"),
         default="likelihood",
-        help="how to tell whether a role was taken up",
+        help="how to judge whether a reply adheres to its role (default: %(default)s)",
     )
-    add("--judge-url", help="ask this OpenAI-compatible endpoint instead, such as http://localhost:8000/v1")
+    add("--judge-url", help="judge by this OpenAI-compatible endpoint, such as http://localhost:8000/v1")
     add("--judge-model", help="model name for --judge-url; the key, if any, is read from OPENAI_API_KEY")
-    add("--keep-all", action="store_true", help="count every rollout, whether its role was taken up or not")
-    add("--cap-layers", help="capped layers as FIRST-LAST, e.g. 18-25, in place of the sweep")
+    add("--keep-all", action="store_true", help="count every rollout, whether it adheres to its role or not")
+    add("--cap-layers", help="capped layers as FIRST-LAST, such as 18-25 (default: chosen by a sweep)")
     add("--floor", choices=FLOOR_NAMES, help="floor of the cap (default: chosen by the sweep)")
     add("--json", type=Path, help="also write the gates as JSON")
     return parser
@@ -114,9 +120,9 @@ def _preset(options: argparse.Namespace) -> Preset:
 def _judge(options: argparse.Namespace, model: LoadedModel) -> Judge:
     if options.judge_url:
         if not options.judge_model:
-            raise UserError("--judge-url needs --judge-model, the name the endpoint knows its model by.")
+            raise UserError("--judge-url needs --judge-model, the name of a model that the endpoint serves.")
         return RemoteJudge(options.judge_url, options.judge_model)
-    return LikelihoodJudge(model) if options.uptake == "likelihood" else NoJudge()
+    return LikelihoodJudge(model) if options.role_adherence == "likelihood" else NoJudge()
 
 
 def _count(text: str) -> int:
@@ -127,6 +133,7 @@ def _count(text: str) -> int:
 
 
 def _band(text: str | None) -> tuple[int, int] | None:
+    """The first and last layer named by --cap-layers. Raises UserError when they are malformed."""
     if text is None:
         return None
     try:

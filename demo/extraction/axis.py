@@ -1,4 +1,7 @@
-"""From gathered rollouts to an axis: direction, components, floors, roles, gates (arXiv 2601.10387, sections 2 and 5)."""
+"""Build an axis from an extraction's rollouts: direction, components, floors, roles and gates.
+
+The method is that of arXiv 2601.10387, sections 2 and 5.
+"""
 
 from __future__ import annotations
 
@@ -21,30 +24,43 @@ from demo.utils.errors import UserError
 
 @dataclass(frozen=True)
 class Built:
-    """An axis, the evidence for it per layer, its AUC by strength of uptake, and the cap settings that were tried (first without a cap; may be empty)."""
+    """An axis and the measurements behind it.
+
+    Attributes:
+        table: Measurements per layer.
+        auc_by_adherence: AUC by role adherence, see `auc_by_role_adherence`.
+        trials: Settings of the cap that were tried, the first without a cap; empty without a sweep.
+    """
 
     axis: AssistantAxis
     table: LayerTable
-    by_uptake: Sequence[tuple[float, int, float]] = ()
+    auc_by_adherence: Sequence[tuple[float, int, float]] = ()
     trials: tuple[Trial, ...] = ()
 
 
 def choose_cast(vectors: Vectors, plan: Plan, least: int) -> Cast:
-    """The roles that count: at least `least` rollouts taken up. UserError when hardly any role was."""
-    roles = vectors.taken_up(least)
+    """The roles that count: those that the model played in at least `least` rollouts.
+
+    Raises:
+        UserError: Hardly any role counts.
+    """
+    roles = vectors.roles_with(least)
     if len(roles) < max(2, len(plan.roles) // 10):
         raise UserError(
-            f"Only {len(roles)} of {len(plan.roles)} roles were taken up in {least} rollouts or more, so this model "
-            "ignores its role prompts and an axis would only measure that there is a system prompt; to build it from "
-            "every rollout all the same, run again with --keep-all."
+            f"The model played only {len(roles)} of {len(plan.roles)} roles in {least} rollouts or more, "
+            "so an axis would mostly measure that there is a system prompt; to build it from every "
+            "rollout anyway, run the command again with --keep-all."
         )
     return vectors.cast(roles)
 
 
 def fold_axes(cast: Cast, plan: Plan) -> Tensor:
-    """FOLDS axes, each without one fold of the roles, as (unit / norm, origin) pairs: [FOLDS, L, D + 1].
+    """FOLDS axes, each made without one fold of the roles, as (unit / norm, -origin / norm) rows.
 
-    A mean [L, D] extended by a 1 and multiplied in gives axis units at every layer.
+    The product of a row with a mean [L, D] that is extended by a 1 gives axis units at every layer.
+
+    Returns:
+        Shape [FOLDS, L, D + 1].
     """
     rows = []
     for fold in range(FOLDS):
@@ -57,7 +73,14 @@ def fold_axes(cast: Cast, plan: Plan) -> Tensor:
 
 
 def build(state: State, plan: Plan, cast: Cast, vectors: Vectors, run: dict[str, Any]) -> Built:
-    """The axis before its cap was chosen: band and gates for it are filled in by `with_cap`. run: manifest entries."""
+    """Build the axis without its final cap.
+
+    The cap is the default band until `with_cap` sets it, together with the gates that depend on it.
+
+    Args:
+        run: Manifest entries that describe the run. Its "model" is removed and comes first in the
+            manifest.
+    """
     parts = [pca(cast.vectors[:, layer], cast.direction[layer]) for layer in range(cast.direction.shape[0])]
     table = layer_table(state, plan, vectors, cast, parts)
     probe = choose_probe(table)
@@ -71,7 +94,7 @@ def build(state: State, plan: Plan, cast: Cast, vectors: Vectors, run: dict[str,
         "probe_layer": probe,
         "cap": {"layers": list(default_band(axis.layers)), "floor": "p25"},
         "default_range": [round(axis.to_units(value, probe), 4) for value in span],
-        "roles": _roles(axis, state, plan, vectors, cast, parts[probe], probe),
+        "roles": _role_entries(axis, state, plan, vectors, cast, parts[probe], probe),
         **run,
         "pca": {
             "explained_variance": [round(share, 5) for share in parts[probe].shares[:10].tolist()],
@@ -91,7 +114,13 @@ def build(state: State, plan: Plan, cast: Cast, vectors: Vectors, run: dict[str,
 
 
 def with_cap(built: Built, layers: tuple[int, int], floor: str, trials: tuple[Trial, ...], how: str) -> Built:
-    """The same axis with its cap chosen. how: by what, for the manifest."""
+    """The same axis with its cap set.
+
+    Args:
+        trials: The settings that were tried, which must include the chosen one; empty without a
+            sweep.
+        how: What chose the cap, for the manifest.
+    """
     manifest = dict(built.axis.manifest)
     manifest["cap"] = {"layers": list(layers), "floor": floor, "chosen_by": how}
     if trials:
@@ -107,7 +136,7 @@ def with_cap(built: Built, layers: tuple[int, int], floor: str, trials: tuple[Tr
 
 
 def default_band(layers: int) -> tuple[int, int]:
-    """Capped layers where nothing better is known: depth .60 to .86, as the band that works on 30 layers (18-25)."""
+    """First and last capped layer before a sweep: depth .60 to .86, as 18-25 works on 30 layers."""
     return round(0.6 * layers), max(round(0.6 * layers), round(26 / 30 * layers) - 1)
 
 
@@ -122,8 +151,12 @@ def _gates(table: LayerTable, probe: int) -> dict[str, dict[str, Any]]:
 
 
 def _published_convention(state: State) -> dict[str, list[float]]:
-    """Floors as the published code names them, axis units per layer: "p0.25" is the 25th percentile of role-wardness over
-    all rollouts, kept or not, and so the 75th of Assistant-ness. Over held-out rollouts, each on an axis without its role."""
+    """Floors as the published code names them, in axis units per layer.
+
+    "p0.25" is the 25th percentile of role-wardness over all rollouts, whether they adhere to their
+    role or not. On our scale, which points toward the Assistant, it is the 75th. Measured over
+    held-out rollouts, each on an axis made without its role.
+    """
     values = [
         value if value.ndim == 1 else value.mean(0) for group in state.held_out.values() for value in group
     ]
@@ -136,22 +169,23 @@ def _published_convention(state: State) -> dict[str, list[float]]:
     }
 
 
-def _roles(
+def _role_entries(
     axis: AssistantAxis, state: State, plan: Plan, vectors: Vectors, cast: Cast, part: Pca, probe: int
 ) -> list[dict[str, Any]]:
-    """One entry a role, lowest first.
+    """One manifest entry per role, the lowest projection first.
 
-    projection and pc are over all of a role's rollouts: which of them were taken up is itself a choice by how far they are
-    from the default, and would move sober roles most. played: projection of the role vector that went into the axis.
+    "projection" and "pc" are over all of a role's rollouts. The judge keeps rollouts that are far
+    from the default, so its selection would move roles close to the default most. "played" is the
+    projection of the role vector in the axis, None for a role that does not count.
     """
-    everyone = Vectors(state, plan, ALL)
+    unfiltered = Vectors(state, plan, ALL)
     entries = []
     for role in plan.roles:
         counts = role in cast.roles
-        rollouts = everyone.kept(role)
+        rollouts = unfiltered.kept(role)
         if not rollouts:
             continue
-        vector = everyone.vector(role)[probe]
+        vector = unfiltered.vector(role)[probe]
         played = float(vectors.vector(role)[probe] @ axis.unit[probe]) if counts else None
         centred = (vector - cast.role_mean[probe]) / axis.norm[probe]
         entries.append(
@@ -169,7 +203,7 @@ def _roles(
 
 
 def _padded(values: Tensor) -> Tensor:
-    """[k, ...] -> [3, ...] with zeros, for a sample of so few roles that there are fewer than three components."""
+    """Extend [k, ...] to [3, ...] with zeros. Very few roles have fewer than three components."""
     return torch.cat([values, values.new_zeros((3 - len(values), *values.shape[1:]))])
 
 

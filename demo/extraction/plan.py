@@ -1,8 +1,9 @@
-"""Which rollouts an extraction runs: roles x questions on one side, default prompts x questions on the other.
+"""Decide which rollouts an extraction runs: roles x questions, and default prompts x questions.
 
-Both sides answer the same questions, so that the axis measures who answers and not what was asked. A role need not
-answer all of them: roles take turns over overlapping windows of the list, every question is asked of equally many roles,
-and `vectors` takes the questions' own effect out.
+Both sides answer the same questions, so the axis measures who answers and not what was asked. A
+role need not answer every question: roles take turns over overlapping windows of the list, so that
+every question is asked of equally many roles, and `demo.extraction.vectors` subtracts the effect of
+each question.
 """
 
 from __future__ import annotations
@@ -18,20 +19,91 @@ from demo.utils.paths import ASSETS
 
 Split = Literal["extract", "held_out", "control"]
 
-DEFAULT = "default"
+DEFAULT = "default"  # the group of the default Assistant's rollouts
 
-NEUTRAL = "neutral system prompt"
+NEUTRAL = "neutral system prompt"  # the group of the control rollouts
 
-# Roles left out together when an axis is made to be tested on them.
+# Roles are divided into this many folds. A held-out axis leaves one fold out and is tested on it.
 FOLDS = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Rollout:
-    """One reply to be generated: who answers, which question, under which system prompt ("" for none).
+class Preset:
+    """The size of an extraction. None takes everything there is.
 
-    question: number within its split; half: which half of a split-half comparison it is in, 0 or 1; sample: its random
-    numbers, which rollouts of the same question and sample share across roles.
+    Attributes:
+        roles: Number of the 275 roles, spread evenly over the list.
+        instructions: Number of a role's instructions, in the file's order: what it is, how it
+            speaks, what it wants, a scene, its past. Small models answer the last two with a story,
+            whichever role they play, which hides the role, so only large extractions use them.
+        questions: Number of extraction questions, which both sides share.
+        role_rollouts: Rollouts per role.
+        default_samples: How many times every default prompt answers every question.
+        held_out: Held-out rollouts per role.
+        max_new_tokens: Maximum length of a rollout.
+        sweep_questions: Number of plain questions, and of role prompts, on which each setting of
+            the cap is tried.
+    """
+
+    roles: int | None
+    instructions: int | None
+    questions: int | None
+    role_rollouts: int
+    default_samples: int
+    held_out: int
+    max_new_tokens: int
+    sweep_questions: int
+
+
+PRESETS = {
+    "quick": Preset(
+        roles=90,
+        instructions=2,
+        questions=24,
+        role_rollouts=4,
+        default_samples=2,
+        held_out=1,
+        max_new_tokens=32,
+        sweep_questions=12,
+    ),
+    "standard": Preset(
+        roles=None,
+        instructions=2,
+        questions=72,
+        role_rollouts=8,
+        default_samples=2,
+        held_out=2,
+        max_new_tokens=64,
+        sweep_questions=40,
+    ),
+    # The paper's scale: 1,200 rollouts per role of 512 tokens each (arXiv 2601.10387, section 2).
+    "full": Preset(
+        roles=None,
+        instructions=None,
+        questions=None,
+        role_rollouts=1200,
+        default_samples=4,
+        held_out=12,
+        max_new_tokens=512,
+        sweep_questions=40,
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Rollout:
+    """One reply to generate.
+
+    Attributes:
+        index: Position in the plan.
+        group: The role's name, or DEFAULT, or NEUTRAL.
+        split: What the rollout is for.
+        question: Number of the question within its split.
+        half: The half of a split-half comparison it belongs to, 0 or 1.
+        sample: Selects the random numbers, which rollouts of the same question and sample share
+            across roles.
+        system: System prompt, "" for none.
+        text: The question.
     """
 
     index: int
@@ -55,9 +127,18 @@ class Rollout:
 
 @dataclass(frozen=True)
 class Plan:
-    """All rollouts of an extraction in the order they run (extraction, then held out, then controls), and what they
-    were made from. questions: texts by split; instructions: role -> system prompts; plain: questions with known answers
-    for the sweep."""
+    """All rollouts of an extraction and the prompts they were made from.
+
+    Attributes:
+        rollouts: In the order they run: extraction, then held out, then controls.
+        roles: Names of the roles.
+        instructions: Role -> system prompts.
+        questions: Split -> questions.
+        default_prompts: System prompts of the default side.
+        plain: Questions with their accepted answers, for the sweep.
+        max_new_tokens: Maximum length of a rollout.
+        sweep_questions: See `Preset`.
+    """
 
     rollouts: tuple[Rollout, ...]
     roles: tuple[str, ...]
@@ -69,35 +150,41 @@ class Plan:
     sweep_questions: int
 
     def fold(self, role: str) -> int:
-        """Which of FOLDS groups of roles this one is left out with."""
+        """The fold, 0 to FOLDS - 1, that this role is left out with."""
         return self.roles.index(role) % FOLDS
 
 
 def make_plan(model_name: str, preset: Preset, assets: Path = ASSETS) -> Plan:
-    """Read roles and questions from `assets` and lay out the rollouts of `preset`."""
-    cure = "restore it from the repository"
-    cast = _spread(read_object(assets / "roles.json", cure)["roles"], preset.roles)
-    file = read_object(assets / "questions.json", cure)
+    """Read roles and questions from `assets` and lay out the rollouts of `preset`.
+
+    Args:
+        model_name: Replaces {model_name} in the default prompts.
+
+    Raises:
+        UserError: A file is missing or is not valid JSON.
+    """
+    remedy = "restore it from the repository"
+    roles = _spread(read_object(assets / "roles.json", remedy)["roles"], preset.roles)
+    file = read_object(assets / "questions.json", remedy)
     prompts = tuple(prompt.replace("{model_name}", model_name) for prompt in file["default_prompts"])
-    asked = {
+    questions = {
         split: tuple(q["text"] for q in file["questions"] if q["split"] == split)
         for split in ("extract", "held_out")
     }
-    asked["extract"] = asked["extract"][: preset.questions]
-    instructions = {role["name"]: tuple(role["instructions"][: preset.instructions]) for role in cast}
-    neutral = tuple(file["neutral_prompts"])
-    rows = [
-        *_defaults(prompts, asked["extract"], "extract", preset.default_samples),
-        *_role_rows(instructions, asked["extract"], "extract", preset.role_rollouts),
-        *_defaults(prompts, asked["held_out"], "held_out", 1),
-        *_role_rows(instructions, asked["held_out"], "held_out", preset.held_out),
-        *_neutral(neutral, asked["extract"]),
+    questions["extract"] = questions["extract"][: preset.questions]
+    instructions = {role["name"]: tuple(role["instructions"][: preset.instructions]) for role in roles}
+    fields = [
+        *_default_rollouts(prompts, questions["extract"], "extract", preset.default_samples),
+        *_role_rollouts(instructions, questions["extract"], "extract", preset.role_rollouts),
+        *_default_rollouts(prompts, questions["held_out"], "held_out", 1),
+        *_role_rollouts(instructions, questions["held_out"], "held_out", preset.held_out),
+        *_neutral_rollouts(tuple(file["neutral_prompts"]), questions["extract"]),
     ]
     return Plan(
-        tuple(Rollout(index, *row) for index, row in enumerate(rows)),
+        tuple(Rollout(index, *values) for index, values in enumerate(fields)),
         tuple(instructions),
         instructions,
-        asked,
+        questions,
         prompts,
         tuple((q["text"], tuple(q["answers"])) for q in file["plain_questions"]),
         preset.max_new_tokens,
@@ -105,82 +192,54 @@ def make_plan(model_name: str, preset: Preset, assets: Path = ASSETS) -> Plan:
     )
 
 
-# group, split, question, half, sample, system, text: the fields of a Rollout after its index
-Row = tuple[str, Split, int, int, int, str, str]
+# The fields of a Rollout after its index: group, split, question, half, sample, system, text.
+_Fields = tuple[str, Split, int, int, int, str, str]
 
 
 def _spread(roles: Sequence[dict[str, Any]], count: int | None) -> Sequence[dict[str, Any]]:
-    """`count` entries at even distances, so that a small extraction sees the whole alphabetical list."""
+    """Return `count` entries at even distances, so that a few roles cover the alphabetical list."""
     if count is None or count >= len(roles):
         return roles
     return [roles[index * len(roles) // count] for index in range(count)]
 
 
-def _defaults(prompts: Sequence[str], questions: Sequence[str], split: Split, samples: int) -> Iterator[Row]:
-    """Every default prompt answers every question `samples` times; samples alternate between the halves, so that both
-    halves hold the same prompts and questions."""
+def _default_rollouts(
+    prompts: Sequence[str], questions: Sequence[str], split: Split, samples: int
+) -> Iterator[_Fields]:
+    """Let every default prompt answer every question `samples` times.
+
+    Samples alternate between the halves, so that both halves hold the same prompts and questions.
+    """
     for number, text in enumerate(questions):
         for sample in range(samples):
             for prompt in prompts:
                 yield DEFAULT, split, number, sample % 2, sample, prompt, text
 
 
-def _role_rows(
+def _role_rollouts(
     instructions: dict[str, tuple[str, ...]], questions: Sequence[str], split: Split, count: int
-) -> Iterator[Row]:
-    """`count` rollouts a role. Its window of questions starts 7 places after the last role's: one more than there are
-    kinds of questions, so that however short the window, all kinds and questions come up equally often.
+) -> Iterator[_Fields]:
+    """Give every role `count` rollouts.
 
-    Consecutive rollouts of a role alternate between the halves. Pairs of roles alternate which half they begin with:
-    single ones would tie the half to the question's being odd or even.
+    A role's window of questions starts 7 places after that of the role before it: one more than
+    there are kinds of questions, so that all kinds and questions come up equally often, however
+    short the window is.
+
+    Consecutive rollouts of a role alternate between the halves. The half that a role begins with
+    changes with every second role. If it changed with every role, all even questions would fall
+    into one half and all odd ones into the other.
     """
     total = len(questions)
     for turn in range(count):
         for index, (role, prompts) in enumerate(instructions.items()):
             number = (7 * index + turn) % total
-            # Two rollouts in a row share an instruction, one for each half; once around the list, the next one meets
-            # the same question.
+            # Two consecutive rollouts share an instruction, one for each half. After a round of all
+            # questions the instruction moves on by one, so that a question meets another
+            # instruction.
             prompt = prompts[(turn // 2 + turn // total) % len(prompts)]
             yield role, split, number, (index // 2 + turn) % 2, turn // total, prompt, questions[number]
 
 
-def _neutral(prompts: Sequence[str], questions: Sequence[str]) -> Iterator[Row]:
+def _neutral_rollouts(prompts: Sequence[str], questions: Sequence[str]) -> Iterator[_Fields]:
     for number, text in enumerate(questions):
         yield NEUTRAL, "control", number, 0, 0, prompts[number % len(prompts)], text
-
-
-@dataclass(frozen=True, slots=True)
-class Preset:
-    """Numbers of an extraction; None takes all there are.
-
-    roles: how many of the 275, spread evenly over the list; instructions: how many of a role's, in the file's order: what
-    it is, how it speaks, what it wants, a scene, its past. Small models answer the last two with a story whoever tells it,
-    which drowns the role, so only large extractions use them. questions: extraction questions, shared by both sides;
-    role_rollouts: rollouts a role; default_samples: times every default prompt answers every question; held_out: held-out
-    rollouts a role; max_new_tokens: length of a rollout; sweep_questions: plain questions, and as many role rollouts,
-    a setting of the cap is tried on.
-    """
-
-    roles: int | None
-    instructions: int | None
-    questions: int | None
-    role_rollouts: int
-    default_samples: int
-    held_out: int
-    max_new_tokens: int
-    sweep_questions: int
-
-
-PRESETS = {
-    "quick": Preset(
-        roles=90, instructions=2, questions=24, role_rollouts=4, default_samples=2, held_out=1, max_new_tokens=32, sweep_questions=12
-    ),
-    "standard": Preset(
-        roles=None, instructions=2, questions=72, role_rollouts=8, default_samples=2, held_out=2, max_new_tokens=64, sweep_questions=40
-    ),
-    # The paper's scale: 1,200 rollouts a role, 512 tokens each (arXiv 2601.10387, section 2).
-    "full": Preset(
-        roles=None, instructions=None, questions=None, role_rollouts=1200, default_samples=4, held_out=12, max_new_tokens=512,
-        sweep_questions=40,
-    ),
-}  # fmt: skip

@@ -1,4 +1,4 @@
-"""The report beside an axis: what was run, what came out, which gates it passes, and what else it could have been."""
+"""Write the report beside an axis: what was run, the results, the gates, and the alternatives."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from demo.extraction.report_plots import write_plots
 from demo.extraction.sweep import Trial
 
 _GATE_WORDS = {
-    "split_half": "cosine of the axes from two halves of the rollouts, same roles and questions on both",
-    "cos_pc1": "absolute cosine of the axis with the roles' first principal component",
+    "split_half": "cosine of the axes from two halves of the rollouts, with the same roles and questions",
+    "cos_pc1": "absolute cosine of the axis with the first principal component of the roles",
     "default_above_roles": "share of roles whose vector lies below the default",
-    "auc": "default against role, per rollout, on roles and questions not used for the axis",
-    "fluency": "perplexity of capped replies by the uncapped model, over that of uncapped ones (at most)",
-    "sameness": "plain questions answered rightly without the cap that still are with it",
+    "auc": "AUC of default against role rollouts, on roles and questions not used for the axis",
+    "fluency": "perplexity of capped replies relative to uncapped ones, by the uncapped model (at most)",
+    "sameness": "share of plain questions answered correctly without the cap that stay correct with it",
 }
 
 
@@ -29,7 +29,7 @@ def write_report(out: Path, built: Built, controls: Controls) -> None:
         *_head(built.axis),
         *_gates(built.axis),
         *_roles(built.axis, pictures),
-        *_uptake(built),
+        *_role_adherence(built),
         *_components(built, controls, pictures),
         *_controls(controls),
         *_sweep(built, pictures),
@@ -46,15 +46,17 @@ def _head(axis: AssistantAxis) -> Iterator[str]:
     yield f"# Assistant Axis of {model['id']}"
     yield ""
     yield (
-        f"Written by `{manifest['created_with']['command']}`. {model['layers']} decoder layers, hidden size "
-        f"{model['hidden_size']}, run in {model['dtype']}. Replies of up to {sampling['max_new_tokens']} tokens, "
-        f"temperature {sampling['temperature']}, top-p {sampling['top_p']}, seed {sampling['seed']}."
+        f"Created by `{manifest['created_with']['command']}`. The model has {model['layers']} decoder layers "
+        f"and a hidden size of {model['hidden_size']}, and ran in {model['dtype']}. Replies of up to "
+        f"{sampling['max_new_tokens']} tokens, temperature {sampling['temperature']}, "
+        f"top-p {sampling['top_p']}, seed {sampling['seed']}."
     )
     yield ""
     yield (
-        "Axis = mean activation of default replies minus mean role vector, over reply content tokens, at the output of "
-        f"every decoder layer. Probe layer {axis.probe_layer}; cap at layers {first} to {last}, floor {axis.cap_floor} "
-        f"of default reply means (chosen by {manifest['cap']['chosen_by']})."
+        "The axis is the mean activation of default replies minus the mean role vector, over the content "
+        f"tokens of the replies, at the output of every decoder layer. Probe layer {axis.probe_layer}; "
+        f"cap at layers {first} to {last}, floor {axis.cap_floor} of the default reply means "
+        f"(chosen by {manifest['cap']['chosen_by']})."
     )
     yield ""
     yield from table(("rollouts", "number"), [(kind, str(n)) for kind, n in manifest["rollouts"].items()])
@@ -81,23 +83,24 @@ def _roles(axis: AssistantAxis, pictures: dict[str, str]) -> Iterator[str]:
     roles, published = axis.manifest["roles"], published_order()
     played = [role | {"projection": role["played"]} for role in roles if role["counts"]]
     for words, chosen in (
-        ("all roles, each by all its rollouts", roles),
-        ("roles that were taken up, by the rollouts in which they were", played),
+        ("roles, each by all its rollouts", roles),
+        ("roles that are part of the axis, each by its rollouts in role", played),
     ):
         found = compare(chosen, published)
         if found is not None:
             yield (
-                f"Spearman's rank correlation with the published order of Qwen3-32B over {found.roles} {words}: "
-                f"{found.rho:.3f} (95% bootstrap interval {found.low:.3f} to {found.high:.3f})."
+                f"Spearman's rank correlation with the published order of Qwen3-32B, over {found.roles} "
+                f"{words}: {found.rho:.3f} "
+                f"(95% bootstrap interval {found.low:.3f} to {found.high:.3f})."
             )
             yield ""
     yield (
-        "*All*: mean over all of the role's rollouts. *Taken up*: over the rollouts in which the model took up the role; "
-        "these make the axis, where there are enough of them."
+        "*All*: mean over all rollouts of the role. *In role*: mean over the rollouts in which the model "
+        "adheres to the role; the axis is made from these, for the roles that have enough of them."
     )
     yield ""
     yield from table(
-        ("role", "all", "taken up", "rollouts", "of them taken up"),
+        ("role", "all", "in role", "rollouts", "of them in role"),
         [
             (
                 role["name"],
@@ -111,62 +114,72 @@ def _roles(axis: AssistantAxis, pictures: dict[str, str]) -> Iterator[str]:
     )
 
 
-def _uptake(built: Built) -> Iterator[str]:
+def _role_adherence(built: Built) -> Iterator[str]:
     manifest, probe = built.axis.manifest, built.axis.probe_layer
-    roles, uptake = manifest["roles"], manifest["uptake"]
+    roles, judged = manifest["roles"], manifest["uptake"]
     kept, total = sum(role["kept"] for role in roles), sum(role["n"] for role in roles)
-    yield from ("", "## Uptake: did the model take up its roles?", "")
+    yield from ("", "## Role adherence", "")
     yield (
-        f"Judge: {uptake['judge']}, threshold {uptake['threshold']:g}. It kept {kept} of {total} role rollouts; "
-        f"{sum(role['counts'] for role in roles)} of {len(roles)} roles have the {uptake['least']} kept rollouts that "
-        "make a role count. The others are listed above and are not part of the axis. Cosine of the "
-        f"axis with the one made from every rollout, at the probe layer: {built.table.cos_unfiltered[probe]:.3f}."
+        f"Judge: {judged['judge']}, threshold {judged['threshold']:g}. It counts {kept} of {total} role "
+        f"rollouts as role-play. {sum(role['counts'] for role in roles)} of {len(roles)} roles have at "
+        f"least {judged['least']} such rollouts and are part of the axis; the others are only listed "
+        "above. Cosine of the axis with the one made from every rollout, at the probe layer: "
+        f"{built.table.cos_unfiltered[probe]:.3f}."
     )
-    if uptake["keep_all"]:
-        yield "Every rollout was counted all the same (--keep-all)."
+    if judged["keep_all"]:
+        yield "All rollouts were counted nevertheless (--keep-all)."
     yield ""
     aucs = (built.table.auc, built.table.auc_same_question, built.table.auc_unfiltered)
-    taken_up, same, everything = (_number(float(values[probe])) for values in aucs)
+    in_role, same_question, everything = (_number(float(values[probe])) for values in aucs)
     yield (
-        f"Held-out AUC at the probe layer: {taken_up} over rollouts that were taken up, {same} when each is compared with "
-        f"default replies to its own question only, {everything} over all rollouts."
+        f"Held-out AUC at the probe layer: {in_role} over rollouts in role, {same_question} when each is "
+        f"compared only with default replies to its own question, {everything} over all rollouts."
     )
     yield from (
         "",
-        "By how clearly the role is played (uptake score), over all of them, the upper half, quarter and tenth:",
+        "By role adherence score, over all held-out role rollouts and the upper half, quarter and tenth "
+        "of them:",
         "",
     )
     yield from table(
-        ("held-out role rollouts with this uptake score or more", "number", "AUC"),
-        [(f"{least:.2f}", str(count), _number(auc)) for least, count, auc in built.by_uptake],
+        ("lowest role adherence score", "role rollouts", "AUC"),
+        [(f"{least:.2f}", str(count), _number(auc)) for least, count, auc in built.auc_by_adherence],
     )
 
 
 def _components(built: Built, controls: Controls, pictures: dict[str, str]) -> Iterator[str]:
-    found, probe, sheet = built.axis.manifest["pca"], built.axis.probe_layer, built.table
+    found, probe, layers = built.axis.manifest["pca"], built.axis.probe_layer, built.table
     yield from ("", "## Principal components of the role vectors", "")
     yield from _picture("variance.svg", pictures)
     yield (
-        f"PC1 holds {found['explained_variance'][0]:.1%} of the variance; {found['components_for_70_percent']} components "
-        "hold 70%."
+        f"PC1 explains {found['explained_variance'][0]:.1%} of the variance; "
+        f"{found['components_for_70_percent']} components explain 70%."
     )
     yield ""
+    rows = [
+        ("abs cos(axis, PC1)", layers.cos_pc1),
+        ("the same with the PC1 that both halves of the rollouts share, without noise", layers.cos_common),
+        ("abs cos(PC1 of one half, PC1 of the other), 1 = no noise", layers.pc1_halves),
+    ]
     yield from table(
-        ("what, at the probe layer", "value"),
+        ("at the probe layer", "value"),
         [
-            ("abs cos(axis, PC1)", _number(float(sheet.cos_pc1[probe]))),
-            ("the same with the PC1 that both halves of the rollouts share (free of sampling noise)",
-             _number(float(sheet.cos_common[probe]))),
-            ("abs cos of the two halves' own PC1s (1 = no noise)", _number(float(sheet.pc1_halves[probe]))),
-            *((f"length of the unit axis within the first {count} components", _number(value))
-              for count, value in controls.inside.items()),
+            *((words, _number(float(values[probe]))) for words, values in rows),
+            *(
+                (f"length of the unit axis's projection onto {_component_range(count)}", _number(value))
+                for count, value in controls.inside.items()
+            ),
         ],
-    )  # fmt: skip
+    )
+
+
+def _component_range(count: str) -> str:
+    return "PC1" if count == "1" else f"PC1 to PC{count}"
 
 
 def _controls(controls: Controls) -> Iterator[str]:
     yield from ("", "## Controls", "", "Axis units at the probe layer: 0 = average role, 1 = default.", "")
-    rows = [("difference between two random halves of the default rollouts", f"{controls.default_gap:.3f}")]
+    rows = [("distance between two random halves of the default rollouts", f"{controls.default_gap:.3f}")]
     rows += [
         (f"default replies, system prompt: {prompt or 'none'}", f"{value:+.2f}")
         for prompt, value in controls.prompts.items()
@@ -175,10 +188,10 @@ def _controls(controls: Controls) -> Iterator[str]:
         rows.append(("replies under a long neutral system prompt", f"{controls.neutral:+.2f}"))
     if controls.cos_full_length is not None:
         rows.append(
-            ("cosine with the axis from replies of full length only", f"{controls.cos_full_length:.3f}")
+            ("cosine with the axis made only from replies of full length", f"{controls.cos_full_length:.3f}")
         )
     rows += [
-        (f"mean reply length, {side}, tokens", f"{value:.1f}") for side, value in controls.tokens.items()
+        (f"mean reply length in tokens, {side}", f"{value:.1f}") for side, value in controls.tokens.items()
     ]
     yield from table(("control", "value"), rows)
 
@@ -189,19 +202,30 @@ def _sweep(built: Built, pictures: dict[str, str]) -> Iterator[str]:
     uncapped = built.trials[0]
     yield from ("", "## Sweep of the cap", "")
     yield (
-        "Objective: the highest standing of role replies, as the unsteered model reads them, among settings with a "
-        f"perplexity of at most {MOST_PERPLEXITY} times the uncapped one, at least {LEAST_SAME:.0%} of the plain "
-        f"questions that were answered rightly ({uncapped.right}) still right, and at least {LEAST_VERBATIM:.0%} of all plain "
-        "answers word for word: a cap is to leave ordinary replies alone."
+        "The sweep chooses the qualifying setting with the highest projection of the role replies, as the "
+        "unsteered model reads them. To qualify, a setting needs a perplexity of at most "
+        f"{MOST_PERPLEXITY} times the uncapped one, at least {LEAST_SAME:.0%} of the plain questions "
+        f"answered correctly without a cap ({uncapped.right}) still correct, and at least "
+        f"{LEAST_VERBATIM:.0%} of all plain answers unchanged word for word, because a cap should leave "
+        "ordinary replies alone."
     )
     yield ""
     yield from _picture("sweep.svg", pictures)
-    head = ("layers", "floor", "role replies", "perplexity ratio", "still right", "word for word", "acted on role tokens",
-            "acted on plain tokens", "qualifies")  # fmt: skip
-    yield from table(head, [_trial(trial, uncapped) for trial in built.trials])
+    head = (
+        "layers",
+        "floor",
+        "role replies",
+        "perplexity ratio",
+        "still correct",
+        "word for word",
+        "acted on role tokens",
+        "acted on plain tokens",
+        "qualifies",
+    )
+    yield from table(head, [_trial_row(trial, uncapped) for trial in built.trials])
 
 
-def _trial(trial: Trial, uncapped: Trial) -> tuple[str, ...]:
+def _trial_row(trial: Trial, uncapped: Trial) -> tuple[str, ...]:
     return (
         "none" if trial.layers is None else f"{trial.layers[0]}-{trial.layers[1]}",
         trial.floor or "",
@@ -216,21 +240,21 @@ def _trial(trial: Trial, uncapped: Trial) -> tuple[str, ...]:
 
 
 def _layers(built: Built, pictures: dict[str, str]) -> Iterator[str]:
-    axis, sheet = built.axis, built.table
+    axis, layers = built.axis, built.table
     yield from ("", "## Layers", "")
     yield from _picture("layers.svg", pictures)
     columns = {
-        "norm": sheet.norm,
-        "AUC choosing": sheet.auc_choice,
-        "AUC held out": sheet.auc,
-        "AUC unfiltered": sheet.auc_unfiltered,
-        "split half": sheet.split_half,
-        "abs cos PC1": sheet.cos_pc1.abs(),
-        "cos common PC1": sheet.cos_common,
-        "PC1 share": sheet.pc1_share,
-        "default above": sheet.default_above,
-        "cos unfiltered": sheet.cos_unfiltered,
-        "published order": sheet.published_order,
+        "norm": layers.norm,
+        "AUC choosing": layers.auc_choice,
+        "AUC held out": layers.auc,
+        "AUC unfiltered": layers.auc_unfiltered,
+        "split half": layers.split_half,
+        "abs cos PC1": layers.cos_pc1.abs(),
+        "cos common PC1": layers.cos_common,
+        "PC1 share": layers.pc1_share,
+        "default above": layers.default_above,
+        "cos unfiltered": layers.cos_unfiltered,
+        "published order": layers.published_order,
     }
     rows = [
         (str(layer), *(_number(float(values[layer]), 2) for values in columns.values()))
@@ -243,9 +267,9 @@ def _floors(axis: AssistantAxis) -> Iterator[str]:
     published = axis.manifest.get("published_convention", {})
     yield from ("", "## Floors", "")
     yield (
-        "Percentiles of default reply means, axis units of their layer. The last column is the published convention's "
-        "p0.25: the 25th percentile of role-wardness over all rollouts, so the 75th of Assistant-ness, over the held-out "
-        "rollouts here."
+        "Percentiles of the default reply means, in axis units of their layer. The last column is p0.25 of "
+        "the published convention: the 25th percentile of role-wardness over all rollouts, which is the "
+        "75th percentile on this scale. Here it is measured over the held-out rollouts."
     )
     yield ""
     rows = [
@@ -270,7 +294,7 @@ def _number(value: float | None, digits: int = 3) -> str:
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    """Markdown lines of a table."""
+    """The Markdown lines of a table."""
     yield "| " + " | ".join(head) + " |"
     yield "|" + "---|" * len(head)
     yield from ("| " + " | ".join(row) + " |" for row in rows)

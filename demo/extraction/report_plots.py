@@ -1,4 +1,4 @@
-"""The report's pictures, as SVG files beside it. The same evidence gives the same bytes."""
+"""Draw the extraction report's pictures as SVG files. The same measurements give the same bytes."""
 
 from __future__ import annotations
 
@@ -9,27 +9,35 @@ from typing import Any
 from demo.axis.gates import MOST_PERPLEXITY
 from demo.extraction.axis import Built
 
-# Okabe-Ito colours, told apart by colour-blind readers.
+# Okabe-Ito colours, which colour-blind readers can distinguish.
 _BLUE, _ORANGE, _GREEN, _GREY = "#0072B2", "#D55E00", "#009E73", "#767676"
 
-_LABELLED = 6
+_LABELLED = 6  # roles labelled at either end
 
 
 def write_plots(folder: Path, built: Built) -> dict[str, str]:
-    """Write the pictures into `folder`; return alternative texts by file name, in the order of the report."""
-    import matplotlib
+    """Write the pictures into `folder`.
+
+    Returns:
+        File name -> alternative text, in the order of the report.
+    """
+    import matplotlib  # slow to import, and needed only here
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    # Without these every run would write other ids and dates.
-    style: dict[Any, Any] = {"svg.hashsalt": "assistant-axis", "svg.fonttype": "path", "font.size": 9, "axes.spines.top": False,
-             "axes.spines.right": False}  # fmt: skip
+    style: dict[Any, Any] = {
+        "svg.hashsalt": "assistant-axis",  # without it the ids in the file differ from run to run
+        "svg.fonttype": "path",
+        "font.size": 9,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+    }
     pictures = {
         "roles.svg": (_roles, (8.5, 2.8), "Roles on the axis, the default Assistant at 1"),
-        "layers.svg": (_layers, (8.5, 3.2), "Evidence per decoder layer"),
+        "layers.svg": (_layers, (8.5, 3.2), "Measurements per decoder layer"),
         "variance.svg": (_variance, (8.5, 2.6), "Variance of the role vectors by component"),
-        "sweep.svg": (_sweep, (8.5, 3.2), "Settings of the cap: how far role replies move against fluency"),
+        "sweep.svg": (_sweep, (8.5, 3.2), "Settings of the cap: role replies against perplexity"),
     }
     texts = {}
     for name, (draw, size, text) in pictures.items():
@@ -45,7 +53,7 @@ def write_plots(folder: Path, built: Built) -> dict[str, str]:
 
 
 def _roles(axes: Any, built: Built) -> None:
-    """A strip of dots, one a role; the extremes named."""
+    """A strip of dots, one per role, with the extreme roles labelled."""
     roles = built.axis.manifest["roles"]
     heights = [(index * 7 % 11 - 5) / 16 for index in range(len(roles))]
     colours = [_BLUE if role["counts"] else _GREY for role in roles]
@@ -115,9 +123,12 @@ def _sweep(axes: Any, built: Built) -> None:
         axes.scatter([x], [y], s=60 if chosen else 25, color=colour, marker="*" if chosen else "o")
         first, last = trial.layers or (0, 0)
         axes.annotate(
-            f"{first}-{last} {trial.floor}", (x, y), (4, 3 if number % 2 else -8), textcoords="offset points",
+            f"{first}-{last} {trial.floor}",
+            (x, y),
+            (4, 3 if number % 2 else -8),
+            textcoords="offset points",
             fontsize=7,
-        )  # fmt: skip
+        )
     axes.axhline(uncapped.standing, color=_GREY, linewidth=0.8, linestyle="--", label="without a cap")
     axes.axvline(MOST_PERPLEXITY, color=_GREY, linewidth=0.8, linestyle=":", label="fluency limit")
     axes.set_xlabel("perplexity over that without a cap")

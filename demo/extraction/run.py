@@ -6,7 +6,7 @@ import hashlib
 import json
 import shutil
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,11 +20,14 @@ from demo.extraction.controls import controls
 from demo.extraction.judge import Judge
 from demo.extraction.plan import DEFAULT, Plan, Rollout
 from demo.extraction.report import write_report
-from demo.extraction.rollouts import run_batch
+from demo.extraction.rollouts import Reply, RolloutGenerator
 from demo.extraction.sweep import Sweep, candidate_bands, choose
 from demo.extraction.vectors import ALL, KEPT, Judged, State, Vectors
 from demo.models.loading import LoadedModel
 from demo.utils.progress import ProgressLine
+
+# Answers a batch of rollouts; see `RolloutGenerator.generate`.
+Generate = Callable[[Sequence[Rollout], Sampling], list[Reply]]
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,14 @@ class Settings:
         return ALL if self.keep_all else KEPT
 
 
-def extract(model: LoadedModel, plan: Plan, settings: Settings, judge: Judge, out: Path) -> Built:
+def extract(
+    model: LoadedModel,
+    plan: Plan,
+    settings: Settings,
+    judge: Judge,
+    out: Path,
+    generate: Generate | None = None,
+) -> Built:
     """Gather what `plan` asks for and write axis.safetensors, axis.json, report.md with its plots and rollouts.jsonl
     into `out`.
 
@@ -61,7 +71,7 @@ def extract(model: LoadedModel, plan: Plan, settings: Settings, judge: Judge, ou
     again by the next run with the same combination. It loses one batch at most. UserError when too few roles were taken up.
     """
     work = out / ".unfinished" / _fingerprint(model, plan, settings, judge)
-    state = gather(model, plan, settings, judge, work)
+    state = gather(model, plan, settings, judge, work, generate)
     vectors = Vectors(state, plan, settings.verdicts)
     built = build(
         state, plan, choose_cast(vectors, plan, settings.least), vectors, _about(model, plan, settings, judge)
@@ -75,9 +85,17 @@ def extract(model: LoadedModel, plan: Plan, settings: Settings, judge: Judge, ou
     return built
 
 
-def gather(model: LoadedModel, plan: Plan, settings: Settings, judge: Judge, work: Path) -> State:
-    """All rollouts of the plan, from the saved state on. Held-out ones come after the axis they are tested on."""
-    batches = _batches(plan.rollouts, settings.batch)
+def gather(
+    model: LoadedModel,
+    plan: Plan,
+    settings: Settings,
+    judge: Judge,
+    work: Path,
+    generate: Generate | None = None,
+) -> State:
+    """All rollouts of the plan, from the saved state on. Held-out ones come after the axis that is tested on them."""
+    generate = generate or RolloutGenerator(model).generate
+    batches = batches_of(plan.rollouts, settings.batch)
     state = State.load(work, work.name)
     if state.held_out and state.verdicts != settings.verdicts:
         state.forget_held_out(sum(batch[0].split == "extract" for batch in batches))
@@ -86,7 +104,7 @@ def gather(model: LoadedModel, plan: Plan, settings: Settings, judge: Judge, wor
         progress.update(state.batches / len(batches), f"({len(state.texts)} of {len(plan.rollouts)})")
         if batch[0].split == "held_out" and axes is None:
             axes = fold_axes(choose_cast(Vectors(state, plan, settings.verdicts), plan, settings.least), plan)
-        for judged in _judged(model, plan, batch, settings, judge):
+        for judged in _judged(generate(batch, settings.sampling(plan)), judge):
             if batch[0].split != "held_out":
                 state.add(judged, plan.max_new_tokens)
             else:
@@ -101,10 +119,7 @@ def gather(model: LoadedModel, plan: Plan, settings: Settings, judge: Judge, wor
     return state
 
 
-def _judged(
-    model: LoadedModel, plan: Plan, batch: Sequence[Rollout], settings: Settings, judge: Judge
-) -> list[Judged]:
-    replies = run_batch(model, batch, settings.sampling(plan))
+def _judged(replies: Sequence[Reply], judge: Judge) -> list[Judged]:
     played = [reply for reply in replies if reply.rollout.is_role]
     scores = dict(zip((reply.rollout.index for reply in played), judge.scores(played), strict=True))
     return [
@@ -113,7 +128,7 @@ def _judged(
     ]
 
 
-def _batches(rollouts: Sequence[Rollout], size: int) -> list[Sequence[Rollout]]:
+def batches_of(rollouts: Sequence[Rollout], size: int) -> list[Sequence[Rollout]]:
     """Runs of at most `size` rollouts of one split."""
     batches: list[Sequence[Rollout]] = []
     start = 0

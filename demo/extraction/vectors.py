@@ -1,7 +1,9 @@
-"""What an extraction has gathered so far, kept on disk so that a killed run goes on where it was.
+"""Accumulate the rollouts of an extraction on disk and compute role vectors from them.
 
-Everything is a running sum, so memory does not grow with the number of rollouts. Whole rollout means [L, D] are kept
-for the default side alone (floors); held-out rollouts leave only their projections.
+`State` holds running sums, so memory does not grow with the number of rollouts, and a killed run
+resumes from the saved state. Whole rollout means [L, D] are kept only for the default side, whose
+floors need them; held-out rollouts leave only their projections. `Vectors` turns a state into role
+vectors.
 """
 
 from __future__ import annotations
@@ -24,10 +26,18 @@ from demo.extraction.rollouts import Reply
 
 HALVES = (0, 1)
 
+# Which role rollouts count, by the judge's verdict: only those kept as role-play, or all of them.
+KEPT, ALL = ("kept",), ("kept", "ignored")
+
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """A reply and whether it counts as role-play. score: what the judge said, None for sides that are not judged."""
+    """A reply with the judge's verdict.
+
+    Attributes:
+        score: The judge's score, None for groups that are not judged.
+        kept: Whether the reply counts.
+    """
 
     reply: Reply
     score: float | None
@@ -40,12 +50,21 @@ class Judged:
 
 @dataclass
 class State:
-    """batches: how many are done; sums, counts: key -> summed means [L, D] and number of rollouts;
-    defaults: means [L, D] of default replies to extraction questions; held_out: projections of held-out replies in axis
-    units, group -> list of [L] (roles) or [FOLDS, L] (default); texts: one record per rollout.
+    """What an extraction has accumulated so far.
 
-    Keys are "role/<half>/<kept|ignored>", "default/<half>", "question <n>/<kept|ignored>" (roles' replies to it),
-    "full length/<role|default>" (replies cut off at the length limit), and the control group's name.
+    Keys of the sums are "<role>/<half>/<kept|ignored>", "default/<half>", "question
+    <n>/<kept|ignored>" (role replies to the question), "full length/<role|default>" (replies cut
+    off at the length limit), and the control group's name.
+
+    Attributes:
+        batches: Number of finished batches.
+        sums: Key -> summed rollout means [L, D].
+        counts: Key -> number of rollouts in the sum.
+        defaults: Means [L, D] of default replies to extraction questions.
+        held_out: Projections of held-out replies in axis units, as lists of [L] under
+            "<role>/<kept|ignored>" and of [FOLDS, L] under "default".
+        texts: One record per rollout, which becomes a line of rollouts.jsonl.
+        verdicts: KEPT or ALL, whichever the held-out projections were computed with.
     """
 
     batches: int = 0
@@ -57,8 +76,12 @@ class State:
     verdicts: tuple[str, ...] = ()
 
     def add(self, judged: Judged, limit: int) -> None:
-        """Take in one reply to an extraction or control question. limit: tokens at which replies are cut off."""
-        self.record(judged)
+        """Add a reply to an extraction or control question.
+
+        Args:
+            limit: Maximum length of a reply in tokens.
+        """
+        self._record(judged)
         rollout, mean = judged.rollout, judged.reply.mean
         if not judged.reply.tokens:
             return  # an empty reply has no mean
@@ -69,59 +92,52 @@ class State:
             self.defaults.append(mean.clone())
 
     def add_held_out(self, judged: Judged, projections: Tensor) -> None:
-        """Take in one held-out reply by its projections; a role's counts only when it was taken up."""
-        self.record(judged)
+        """Add a held-out reply.
+
+        Args:
+            projections: Axis units, [L] for a role and [FOLDS, L] for the default.
+        """
+        self._record(judged)
         if judged.reply.tokens:
             verdict = "" if judged.rollout.group == DEFAULT else f"/{_verdict(judged.kept)}"
             self.held_out.setdefault(judged.rollout.group + verdict, []).append(projections)
 
-    def record(self, judged: Judged) -> None:
-        rollout, reply = judged.rollout, judged.reply
-        record = {"index": rollout.index, "group": rollout.group, "split": rollout.split, "system": rollout.system,
-                  "question": rollout.text, "reply": reply.text, "tokens": len(reply.tokens)}  # fmt: skip
-        if judged.score is not None and reply.tokens:
-            record |= {"uptake": round(judged.score, 4), "kept": judged.kept}
-        self.texts.append(record)
-
     def forget_held_out(self, batches: int) -> None:
-        """Go back to the end of the first `batches`, the extraction rollouts, for held-out ones to be projected anew."""
+        """Return to the end of the extraction rollouts; the held-out ones then run again.
+
+        Args:
+            batches: Number of batches that the extraction rollouts took.
+        """
         self.held_out, self.batches = {}, batches
         self.texts = [record for record in self.texts if record["split"] == "extract"]
-        # Controls ran after the held-out rollouts and run again.
+        # The controls run after the held-out rollouts, so they run again too.
         self.sums.pop(NEUTRAL, None)
         self.counts.pop(NEUTRAL, None)
 
     def count(self, *keys: str) -> int:
+        """The number of rollouts under these keys."""
         return sum(self.counts.get(key, 0) for key in keys)
 
     def mean(self, *keys: str) -> Tensor:
-        """Mean over all rollouts under these keys, [L, D]. KeyError when there are none."""
+        """The mean over all rollouts under these keys, [L, D]. Raises KeyError without any."""
         present = [key for key in keys if key in self.sums]
         if not present:
             raise KeyError(keys)
         return torch.stack([self.sums[key] for key in present]).sum(0) / self.count(*present)
 
-    def _keys(self, judged: Judged, limit: int) -> Iterable[str]:
-        rollout = judged.rollout
-        if rollout.split == "control":
-            yield rollout.group
-            return
-        verdict = _verdict(judged.kept)
-        side = "role" if rollout.is_role else DEFAULT
-        yield f"{rollout.group}/{rollout.half}" + (f"/{verdict}" if rollout.is_role else "")
-        if rollout.is_role:
-            yield f"question {rollout.question}/{verdict}"
-        if len(judged.reply.tokens) == limit and judged.kept:
-            yield f"full length/{side}"
-
     def save(self, folder: Path, fingerprint: str) -> None:
-        """Replace the saved state in one step: a kill at any moment leaves the last whole one."""
+        """Replace the saved state atomically: a kill at any moment leaves the last complete one."""
         tensors = {f"sum:{key}": value for key, value in self.sums.items()}
         tensors |= {f"held_out:{key}": torch.stack(values) for key, values in self.held_out.items()}
         if self.defaults:
             tensors["defaults"] = torch.stack(self.defaults)
-        about = {"fingerprint": fingerprint, "batches": self.batches, "counts": self.counts, "texts": self.texts,
-                 "verdicts": self.verdicts}  # fmt: skip
+        about = {
+            "fingerprint": fingerprint,
+            "batches": self.batches,
+            "counts": self.counts,
+            "texts": self.texts,
+            "verdicts": self.verdicts,
+        }
         folder.mkdir(parents=True, exist_ok=True)
         temporary = folder / f"state.{os.getpid()}.tmp"
         save_file(tensors, temporary, metadata={"about": json.dumps(about)})
@@ -129,7 +145,7 @@ class State:
 
     @classmethod
     def load(cls, folder: Path, fingerprint: str) -> State:
-        """The saved state, or an empty one when there is none or it belongs to other settings."""
+        """The saved state, or an empty one when there is none or its fingerprint differs."""
         path = folder / "state.safetensors"
         if not path.is_file():
             return cls()
@@ -154,17 +170,48 @@ class State:
             tuple(about["verdicts"]),
         )
 
+    def _record(self, judged: Judged) -> None:
+        rollout, reply = judged.rollout, judged.reply
+        record = {
+            "index": rollout.index,
+            "group": rollout.group,
+            "split": rollout.split,
+            "system": rollout.system,
+            "question": rollout.text,
+            "reply": reply.text,
+            "tokens": len(reply.tokens),
+        }
+        if judged.score is not None and reply.tokens:
+            record |= {"uptake": round(judged.score, 4), "kept": judged.kept}
+        self.texts.append(record)
+
+    def _keys(self, judged: Judged, limit: int) -> Iterable[str]:
+        """The keys of the sums that a reply belongs to."""
+        rollout = judged.rollout
+        if rollout.split == "control":
+            yield rollout.group
+            return
+        verdict = _verdict(judged.kept)
+        yield f"{rollout.group}/{rollout.half}" + (f"/{verdict}" if rollout.is_role else "")
+        if rollout.is_role:
+            yield f"question {rollout.question}/{verdict}"
+        if len(judged.reply.tokens) == limit and judged.kept:
+            yield f"full length/{'role' if rollout.is_role else DEFAULT}"
+
 
 def _verdict(kept: bool) -> str:
     return "kept" if kept else "ignored"
 
 
-KEPT, ALL = ("kept",), ("kept", "ignored")
-
-
 @dataclass(frozen=True)
 class Cast:
-    """Vectors of the roles that count, [R, L, D] in the order of `roles`, their mean [L, D], and the default side's."""
+    """The roles that count, with their vectors, beside the default side.
+
+    Attributes:
+        roles: Names of the roles.
+        vectors: Role vectors [R, L, D], in the order of `roles`.
+        default_mean: Mean of the default side, [L, D].
+    """
 
     roles: tuple[str, ...]
     vectors: Tensor
@@ -172,37 +219,40 @@ class Cast:
 
     @property
     def role_mean(self) -> Tensor:
+        """Mean role vector, [L, D]."""
         return self.vectors.mean(0)
 
     @property
     def direction(self) -> Tensor:
-        """default mean - mean role vector, [L, D], toward the Assistant."""
+        """Default mean - mean role vector, [L, D], which points toward the Assistant."""
         return self.default_mean - self.role_mean
 
 
 class Vectors:
-    """Makes role vectors from a state. verdicts: which rollouts count, KEPT or ALL."""
+    """Computes role vectors from a state."""
 
     def __init__(self, state: State, plan: Plan, verdicts: Sequence[str] = KEPT) -> None:
+        """verdicts: which role rollouts count, KEPT or ALL."""
         self._state = state
         self._plan = plan
         self._verdicts = tuple(verdicts)
-        self._asked: dict[tuple[str, int], Counter[int]] = {}
+        # (role, half) -> how often each question was answered by a rollout that counts.
+        self._questions: dict[tuple[str, int], Counter[int]] = {}
         for record in state.texts:
             rollout = plan.rollouts[record["index"]]
             counts = record["tokens"] and record.get("kept", True) | ("ignored" in self._verdicts)
             if rollout.split == "extract" and rollout.is_role and counts:
-                self._asked.setdefault((rollout.group, rollout.half), Counter())[rollout.question] += 1
+                self._questions.setdefault((rollout.group, rollout.half), Counter())[rollout.question] += 1
         self._effects = self._question_effects()
 
     def kept(self, role: str, halves: Sequence[int] = HALVES) -> int:
-        """How many rollouts of the role count."""
-        return sum(sum(self._asked.get((role, half), Counter()).values()) for half in halves)
+        """The number of the role's rollouts that count."""
+        return sum(self._asked(role, halves).values())
 
     def vector(self, role: str, halves: Sequence[int] = HALVES) -> Tensor:
-        """Mean of the role's rollout means with the questions' effects taken out, [L, D]."""
+        """The mean of the role's rollout means without the effects of its questions, [L, D]."""
         raw = self._state.mean(*(f"{role}/{half}/{verdict}" for half in halves for verdict in self._verdicts))
-        asked = sum((self._asked.get((role, half), Counter()) for half in halves), Counter[int]())
+        asked = self._asked(role, halves)
         effect = sum(self._effects[question] * count for question, count in asked.items())
         return raw - effect / sum(asked.values())
 
@@ -214,14 +264,18 @@ class Vectors:
             self._state.mean(*(f"{DEFAULT}/{half}" for half in halves)),
         )
 
-    def taken_up(self, least: int, halves: Sequence[Sequence[int]] = (HALVES,)) -> tuple[str, ...]:
-        """Roles with at least `least` counted rollouts in each of `halves`."""
+    def roles_with(self, least: int, parts: Sequence[Sequence[int]] = (HALVES,)) -> tuple[str, ...]:
+        """Roles with at least `least` rollouts that count in each of `parts`, sets of halves."""
         return tuple(
-            role for role in self._plan.roles if all(self.kept(role, part) >= least for part in halves)
+            role for role in self._plan.roles if all(self.kept(role, part) >= least for part in parts)
         )
 
+    def _asked(self, role: str, halves: Sequence[int]) -> Counter[int]:
+        """How often the role's rollouts that count answered each question."""
+        return sum((self._questions.get((role, half), Counter()) for half in halves), Counter[int]())
+
     def _question_effects(self) -> dict[int, Tensor]:
-        """Question -> mean over all roles' replies to it minus the mean over questions, [L, D]."""
+        """Question -> mean of all role replies to it - mean over questions, [L, D]."""
         means: dict[int, Tensor] = {}
         for question in range(len(self._plan.questions["extract"])):
             keys = [f"question {question}/{verdict}" for verdict in self._verdicts]

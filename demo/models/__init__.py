@@ -1,1 +1,1 @@
-"""Loading models: where they come from, where their decoder layers are, and which token is whose content."""
+"""Language models: finding and loading them, their decoder layers, their devices and their chat templates."""

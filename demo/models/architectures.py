@@ -1,4 +1,4 @@
-"""Load a language model by name, with what capping needs to know about it: its decoder layers and width."""
+"""Facts about a model's architecture: its decoder layers, context window and cache size."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, cast
 
 from demo.utils.errors import UserError
 
-if TYPE_CHECKING:  # torch and transformers take seconds to import: only a load pays for them
+if TYPE_CHECKING:  # torch and transformers take seconds to import, so they are imported where they are used
     from torch import nn
     from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
@@ -16,19 +16,19 @@ _LAYER_PATHS = (
     "model.language_model.layers",  # Gemma 3 and others with a vision part
     "language_model.model.layers",  # the same in older releases
     "gpt_neox.layers",
-    "transformer.h",  # GPT-2 and its kin
+    "transformer.h",  # GPT-2 and similar models
 )
 
-_ENDLESS = 10_000_000  # no window is this long: such numbers stand for "not stated"
+_UNLIMITED = 10_000_000  # tokens; a larger context window in a configuration means "not stated"
 
-_UNSTATED_CONTEXT = 2048
+_DEFAULT_CONTEXT = 2048
 
 
 def find_decoder_layers(model: nn.Module) -> tuple[nn.Module, ...]:
     """The decoder layers of a causal language model, first to last.
 
     Raises:
-        UserError: none of the known places holds as many layers as the configuration states.
+        UserError: None of the known places holds as many layers as the configuration states.
     """
     from torch import nn
 
@@ -49,15 +49,20 @@ def find_decoder_layers(model: nn.Module) -> tuple[nn.Module, ...]:
 
 
 def context_window(config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase) -> int:
-    """Tokens the model was made for: its own statement, else the tokenizer's, else a modest guess."""
+    """The context window in tokens, as the configuration or else the tokenizer states it, or 2,048."""
     for stated in (getattr(config, "max_position_embeddings", None), tokenizer.model_max_length):
-        if isinstance(stated, int) and 0 < stated < _ENDLESS:
+        if isinstance(stated, int) and 0 < stated < _UNLIMITED:
             return stated
-    return _UNSTATED_CONTEXT
+    return _DEFAULT_CONTEXT
 
 
 def token_bytes(config: PretrainedConfig, itemsize: int) -> int:
-    """Bytes of one token's keys and values at all decoder layers, as a text model's configuration has them."""
+    """Bytes of one token's keys and values at all decoder layers.
+
+    Args:
+        config: Configuration of the text model.
+        itemsize: Bytes per number.
+    """
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
     size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     return 2 * config.num_hidden_layers * heads * size * itemsize

@@ -1,7 +1,4 @@
-"""What goes into an engine and what comes out: requests in, events out. No model code here.
-
-Every engine (transformers, later others) speaks these types, so that chat and page know of no other.
-"""
+"""Chat templates: messages as a prompt's token ids, and which token belongs to which message's content."""
 
 from __future__ import annotations
 
@@ -17,20 +14,26 @@ from demo.utils.errors import UserError
 if TYPE_CHECKING:  # transformers takes seconds to import
     from transformers import GenerationConfig, PreTrainedTokenizerBase
 
+# Thinking is switched off where a template has that switch (Qwen3), as in the paper.
+_TEMPLATE_KWARGS: dict[str, Any] = {"enable_thinking": False}
+
 
 class Message(TypedDict):
+    """One message of a chat."""
+
     role: Literal["system", "user", "assistant"]
     content: str
 
 
-# Thinking is switched off where a template knows the switch (Qwen3), as in the paper.
-_TEMPLATE_KWARGS: dict[str, Any] = {"enable_thinking": False}
-
-
 @dataclass(frozen=True, slots=True)
 class RenderedChat:
-    """Token ids of a chat with the header of the next reply, and for each token the index of the message whose
-    content it belongs to, or -1 for template text and special tokens."""
+    """A chat as tokens.
+
+    Attributes:
+        ids: Token ids, ending with the header of the next reply if that was asked for.
+        owner: For each token, the index of the message whose content it belongs to; -1 for template text and
+            special tokens.
+    """
 
     ids: list[int]
     owner: list[int]
@@ -39,10 +42,15 @@ class RenderedChat:
 def render_chat(
     tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], *, reply_next: bool = True
 ) -> RenderedChat:
-    """Render `messages` with the model's chat template and say which token is whose content.
+    """Render `messages` with the model's chat template and assign each token to a message's content.
 
-    With `reply_next` the header of the assistant's next reply follows. Raises UserError when the template refuses the
-    messages.
+    Args:
+        tokenizer: The model's tokenizer, which holds the template.
+        messages: The chat.
+        reply_next: Whether the header of the assistant's next reply follows.
+
+    Raises:
+        UserError: The template refuses the messages, or rewrites their text.
     """
     text = _render(tokenizer, messages, reply_next)
     spans = content_spans(tokenizer, messages, text, reply_next)
@@ -58,8 +66,11 @@ def render_chat(
 def content_spans(
     tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], text: str, reply_next: bool
 ) -> list[tuple[int, int]]:
-    """Character span of each message's content in the rendered `text`; (0, 0) for content the template dropped."""
-    # A private-use character cannot occur in a template, and the number tells the messages apart.
+    """Character span of each message's content in the rendered `text`; (0, 0) for dropped content.
+
+    The chat is rendered again with a marker in place of each content, to find where the contents are.
+    """
+    # No template contains a private-use character, and the number distinguishes the messages.
     markers = [f"\ue000{index}\ue000" for index in range(len(messages))]
     marked: list[Message] = [
         {"role": message["role"], "content": marker}
@@ -80,19 +91,61 @@ def content_spans(
     return spans
 
 
+def stop_tokens(settings: GenerationConfig | None, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+    """Token ids that end a reply: the tokenizer's and those in the model's generation settings."""
+    named = settings.eos_token_id if settings else None
+    listed = named if isinstance(named, list) else [named]
+    return frozenset(token for token in (*listed, tokenizer.eos_token_id) if token is not None)
+
+
+def _render(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], reply_next: bool) -> str:
+    reason: Exception | None = None
+    for form in (list(messages), _system_in_user_turn(messages)):
+        try:
+            rendered = tokenizer.apply_chat_template(
+                [{"role": message["role"], "content": message["content"]} for message in form],
+                tokenize=False,
+                add_generation_prompt=reply_next,
+                **_TEMPLATE_KWARGS,
+            )
+            return str(rendered)
+        except (TemplateError, ValueError) as error:
+            reason = error
+    raise UserError(
+        f"The model's chat template refused these messages ({reason}); start a new chat."
+    ) from reason
+
+
+def _system_in_user_turn(messages: Sequence[Message]) -> list[Message]:
+    """The chat with its system message at the beginning of the first user message, as in the paper.
+
+    For templates that raise an error for the system role, such as Gemma 2's.
+    """
+    if len(messages) < 2 or messages[0]["role"] != "system":
+        return list(messages)
+    system, first, *rest = messages
+    return [{"role": first["role"], "content": f"{system['content']}\n\n{first['content']}"}, *rest]
+
+
 def _content_length(text: str, cursor: int, content: str) -> int:
+    """Characters that `content` takes up in `text` from `cursor` on; templates may trim it."""
     for form in (content, content.strip(), content.lstrip(), content.rstrip()):
         if text.startswith(form, cursor):
             return len(form)
     raise UserError(
-        "This model's chat template rewrites message text, so its tokens cannot be told apart; use another model."
+        "This model's chat template rewrites message text, so a message's tokens cannot be identified; "
+        "use another model."
     )
 
 
 def _encode(
     tokenizer: PreTrainedTokenizerBase, text: str, spans: Sequence[tuple[int, int]]
 ) -> tuple[list[int], list[tuple[int, int]]]:
-    """Token ids and character offsets. A control token's name inside a content stays text: no role spoofing."""
+    """Token ids and their character offsets in `text`.
+
+    The name of a control token inside a message's content is encoded as text, so that a message cannot
+    pretend to be another turn.
+    """
     names = tuple(tokenizer.added_tokens_encoder)
     if not any(name in text[first:last] for first, last in spans for name in names):
         encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
@@ -117,36 +170,3 @@ def _owner_of(start: int, end: int, spans: list[tuple[int, int]]) -> int:
         if start < last and end > first:
             return index
     return -1
-
-
-def _render(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], reply_next: bool) -> str:
-    reason: Exception | None = None
-    for form in (list(messages), _system_in_user_turn(messages)):
-        try:
-            rendered = tokenizer.apply_chat_template(
-                [{"role": message["role"], "content": message["content"]} for message in form],
-                tokenize=False,
-                add_generation_prompt=reply_next,
-                **_TEMPLATE_KWARGS,
-            )
-            return str(rendered)
-        except (TemplateError, ValueError) as error:
-            reason = error
-    raise UserError(
-        f"The model's chat template refused these messages ({reason}); start a new chat."
-    ) from reason
-
-
-def _system_in_user_turn(messages: Sequence[Message]) -> list[Message]:
-    """Templates without a system role (Gemma 2) raise: the instruction then opens the user turn, as in the paper."""
-    if len(messages) < 2 or messages[0]["role"] != "system":
-        return list(messages)
-    system, first, *rest = messages
-    return [{"role": first["role"], "content": f"{system['content']}\n\n{first['content']}"}, *rest]
-
-
-def stop_tokens(settings: GenerationConfig | None, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
-    """Token ids that end a reply: the tokenizer's and whatever the model's generation settings name."""
-    named = settings.eos_token_id if settings else None
-    listed = named if isinstance(named, list) else [named]
-    return frozenset(token for token in (*listed, tokenizer.eos_token_id) if token is not None)

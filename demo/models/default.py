@@ -1,4 +1,4 @@
-"""The default model in the user's cache: converted once from GGUF to safetensors, trusted only when whole."""
+"""The default model in the user's cache: converted once from GGUF, and used only when complete."""
 
 from __future__ import annotations
 
@@ -15,21 +15,22 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from demo.models.default_download import GGUF_SHA256, REQUIREMENT, Progress, file_sha256, obtain_gguf
+from demo.models.default_download import GGUF_SHA256, REQUIREMENT, obtain_gguf
 from demo.utils.errors import UserError
-from demo.utils.progress import quiet_transformers
+from demo.utils.files import file_sha256
+from demo.utils.progress import Progress, quiet_transformers
 
 DEFAULT_MODEL = "smollm2-135m-instruct"
 
-CONVERTER_VERSION = 1  # raise it when the conversion changes: folders written by another version are redone
+CONVERTER_VERSION = 1  # raise it when the conversion changes: folders of another version are converted again
 
 CACHE_VARIABLE = "PERSONA_DRIFT_CACHE"
 
+BYTES_NEEDED = 900_000_000  # of disk space: wheel, GGUF file and float32 safetensors exist at the same time
+
 _CONTEXT_TOKENS = 8192
 
-_BYTES_NEEDED = 900_000_000  # wheel, GGUF and float32 safetensors lie side by side for a moment
-
-_LEFTOVER_SECONDS = 24 * 3600
+_ABANDONED_SECONDS = 24 * 3600
 
 _RECORD = "source.json"
 
@@ -37,7 +38,7 @@ _WEIGHTS = "model.safetensors"
 
 
 def model_cache_dir() -> Path:
-    """The folder this program keeps models in: ``$PERSONA_DRIFT_CACHE``, else the platform's user cache."""
+    """Where this program keeps models: `$PERSONA_DRIFT_CACHE`, else the platform's user cache."""
     chosen = os.environ.get(CACHE_VARIABLE)
     if chosen:
         return Path(chosen).expanduser()
@@ -49,11 +50,12 @@ def model_cache_dir() -> Path:
 def ensure_default_model(cache: Path, progress: Progress) -> Path:
     """Return the folder of the converted default model, downloading and converting it first when needed.
 
-    Everything is made in a hidden sibling folder and renamed into place when whole, so a folder that is
-    there was finished. Two processes may do this at once: the slower one discards its own copy.
+    The files are written to a hidden folder beside the final one, which is renamed when it is complete.
+    Two processes may do this at the same time: the slower one discards its own copy.
 
     Raises:
-        UserError: no network, a wrong file, a full disk, an unwritable cache, or missing packages.
+        UserError: There is no network, the file is not the expected one, the disk is full, the cache
+            cannot be written, or a package is missing.
     """
     target = cache / "models" / DEFAULT_MODEL
     if is_current(target):
@@ -69,13 +71,13 @@ def ensure_default_model(cache: Path, progress: Progress) -> Path:
 
 
 def is_current(folder: Path) -> bool:
-    """Whether ``folder`` holds a whole conversion by this version, judged by names and sizes alone."""
+    """Whether `folder` holds a complete conversion by this version, judged by file names and sizes only."""
     try:
         record = json.loads((folder / _RECORD).read_text(encoding="utf-8"))
-        made_by_us = record["converter"] == CONVERTER_VERSION and record["gguf_sha256"] == GGUF_SHA256
+        same_version = record["converter"] == CONVERTER_VERSION and record["gguf_sha256"] == GGUF_SHA256
         sizes: dict[str, int] = record["files"]
         return (
-            made_by_us
+            same_version
             and _WEIGHTS in sizes
             and all((folder / n).stat().st_size == s for n, s in sizes.items())
         )
@@ -84,7 +86,7 @@ def is_current(folder: Path) -> bool:
 
 
 def convert(gguf: Path, folder: Path, progress: Progress) -> None:
-    """Write the model in ``gguf`` to ``folder`` as float32 safetensors, and its tokenizer, mended."""
+    """Write the model in `gguf` to `folder` as float32 safetensors, with its corrected tokenizer."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -95,27 +97,31 @@ def convert(gguf: Path, folder: Path, progress: Progress) -> None:
         )
         progress("converting the default model's tokenizer, once", None)
         tokenizer = AutoTokenizer.from_pretrained(str(gguf.parent), gguf_file=gguf.name)
-        # A model read from GGUF counts as quantised and refuses to be saved; its weights are plain by now.
+        # transformers still takes a model that was read from GGUF for quantised, and refuses to save it.
         for owner, name in (
             (model.config, "quantization_config"),
             (model, "hf_quantizer"),
             (model, "is_quantized"),
         ):
             owner.__dict__.pop(name, None)
-        model.config.__dict__.pop(
-            "_model_name_or_path", None
-        )  # the file's internal name, of no use to anyone
-        _mend_tokenizer(tokenizer)
+        model.config.__dict__.pop("_model_name_or_path", None)  # the GGUF file's internal name
+        _correct_tokenizer(tokenizer)
         progress("storing the default model", None)
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
 
 
-def _mend_tokenizer(tokenizer: Any) -> None:
-    """Give back what the GGUF import loses: digits are tokens of their own, and the context window is 8,192.
+def host_label() -> str:
+    """This machine's name as it stands in the names of work folders: letters, digits and hyphens only."""
+    return re.sub(r"[^A-Za-z0-9-]", "-", socket.gethostname()) or "host"
 
-    The file says ``tokenizer.ggml.pre = smollm``, which splits off every digit before the byte-level step;
-    the importer leaves that out, and then a newline before "1." is cut differently from in training.
+
+def _correct_tokenizer(tokenizer: Any) -> None:
+    """Restore what transformers' GGUF import loses: each digit is a token, and the context window is 8,192.
+
+    The file states `tokenizer.ggml.pre = smollm`, which splits off every digit before the byte-level
+    step. The import leaves that out, and a newline before "1." is then tokenised differently from in
+    training.
     """
     from tokenizers.pre_tokenizers import ByteLevel, Digits, PreTokenizer, Sequence
 
@@ -123,14 +129,14 @@ def _mend_tokenizer(tokenizer: Any) -> None:
     steps: list[PreTokenizer] = [Digits(individual_digits=True), bytes_step]
     tokenizer.backend_tokenizer.pre_tokenizer = Sequence(steps)
     tokenizer.model_max_length = _CONTEXT_TOKENS
-    # transformers reads the window back from these, not from the attribute
+    # A saved tokenizer's context window is read from these, not from the attribute.
     tokenizer.init_kwargs["model_max_length"] = _CONTEXT_TOKENS
     tokenizer.init_kwargs.pop("is_local", None)
 
 
 @contextmanager
 def _dequantising_progress(progress: Progress) -> Iterator[None]:
-    """Send the GGUF reader's own progress bar, which cannot be switched off, to ``progress``."""
+    """Let the GGUF reader report to `progress` instead of its own bar, which cannot be switched off."""
     from transformers import modeling_gguf_pytorch_utils as reader
 
     def report(tensors: Any, **_: Any) -> Iterator[Any]:
@@ -139,7 +145,7 @@ def _dequantising_progress(progress: Progress) -> Iterator[None]:
             yield tensor
 
     original = getattr(reader, "tqdm", None)
-    setattr(reader, "tqdm", report)  # noqa: B010 - the module does not declare the name it imported
+    setattr(reader, "tqdm", report)  # noqa: B010 - type checkers do not see the name in that module
     try:
         yield
     finally:
@@ -156,46 +162,43 @@ def _check_packages() -> None:
 
 @contextmanager
 def _work_folder(target: Path) -> Iterator[Path]:
-    """A hidden folder beside ``target``, named after this process, gone at the end whatever happens."""
+    """A hidden folder beside `target`, named after this process and removed at the end of the block."""
     parent = target.parent
-    work = parent / f".{target.name}.{_host()}.{os.getpid()}.{uuid.uuid4().hex[:8]}.tmp"
+    work = parent / f".{target.name}.{host_label()}.{os.getpid()}.{uuid.uuid4().hex[:8]}.tmp"
     try:
         parent.mkdir(parents=True, exist_ok=True)
-        _sweep_leftovers(target)
+        _remove_abandoned(target)
         work.mkdir()
     except OSError as error:
         raise UserError(
             f"The model cache {parent} cannot be written ({error.strerror}): "
-            f"set {CACHE_VARIABLE} to a folder that can."
+            f"set {CACHE_VARIABLE} to a folder that can be."
         ) from error
     try:
         free = shutil.disk_usage(work).free
-        if free < _BYTES_NEEDED:
+        if free < BYTES_NEEDED:
             raise UserError(
-                f"The default model needs {_BYTES_NEEDED / 1e6:.0f} MB for a moment but {parent} has "
-                f"{free / 1e6:.0f} MB free: make room, or set {CACHE_VARIABLE} to a folder on another disk."
+                f"Converting the default model needs {BYTES_NEEDED / 1e6:.0f} MB of disk space but {parent} "
+                f"has {free / 1e6:.0f} MB free: make room, or set {CACHE_VARIABLE} to a folder on another "
+                "disk."
             )
         yield work
     finally:
         shutil.rmtree(work, ignore_errors=True)
 
 
-def _host() -> str:
-    return re.sub(r"[^A-Za-z0-9-]", "-", socket.gethostname()) or "host"
-
-
-def _sweep_leftovers(target: Path) -> None:
+def _remove_abandoned(target: Path) -> None:
     """Remove work folders of killed processes; those of live ones or of other machines stay for a day."""
     for folder in target.parent.glob(f".{target.name}.*.tmp"):
         fields = folder.name.removeprefix(f".{target.name}.").split(".")
         with suppress(OSError, ValueError):
-            old = time.time() - folder.stat().st_mtime > _LEFTOVER_SECONDS
-            if old or (fields[0] == _host() and not _alive(int(fields[1]))):
+            old = time.time() - folder.stat().st_mtime > _ABANDONED_SECONDS
+            if old or (fields[0] == host_label() and not _alive(int(fields[1]))):
                 shutil.rmtree(folder, ignore_errors=True)
 
 
 def _alive(process_id: int) -> bool:
-    if os.name == "nt":  # signal 0 is not a harmless question there
+    if os.name == "nt":  # there, signal 0 is not a harmless check
         return True
     try:
         os.kill(process_id, 0)
@@ -207,7 +210,7 @@ def _alive(process_id: int) -> bool:
 
 
 def _write_record(folder: Path) -> None:
-    """Write source.json last, then flush everything: it vouches for the other files' names and sizes."""
+    """Write source.json, which lists the other files' sizes, then flush all files to the disk."""
     sizes = {path.name: path.stat().st_size for path in sorted(folder.iterdir())}
     record = {
         "converter": CONVERTER_VERSION,
@@ -224,14 +227,17 @@ def _write_record(folder: Path) -> None:
 
 
 def _publish(finished: Path, target: Path) -> None:
-    """Rename ``finished`` to ``target``, moving a stale folder away; give in to a process that was first."""
+    """Rename `finished` to `target`, unless another process has been faster.
+
+    An outdated folder at `target` is moved away.
+    """
     for attempt in range(5):
         try:
-            finished.rename(target)  # refused while a folder with content is there
+            finished.rename(target)  # fails while `target` is a folder with content
         except OSError:
             if is_current(target):
                 return
-            with suppress(OSError):  # another process may be moving it too
+            with suppress(OSError):  # another process may move it at the same time
                 target.rename(finished.parent / f"stale-{attempt}")
         else:
             _sync_folder(target.parent)

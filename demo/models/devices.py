@@ -1,9 +1,8 @@
-"""Which device and number format to compute in, and why."""
+"""The device and the number format that a model runs in, and the reason for the choice."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from demo.utils.errors import UserError
 
@@ -14,12 +13,15 @@ DEVICE_FORMS = "auto, cpu, cuda, cuda:N or mps"
 
 _DTYPES = ("float32", "bfloat16", "float16")
 
+# What torch calls native bfloat16 arithmetic; the last is ARM's name.
+_NATIVE_BFLOAT16 = ("avx512_bf16", "amx_bf16", "bf16")
+
 
 def pick_device(name: str) -> torch.device:
-    """Turn a name into a device that is there; ``auto`` is the first of CUDA, MPS, CPU.
+    """Return the available device called `name`; "auto" is the first available of CUDA, MPS and CPU.
 
     Raises:
-        UserError: an unknown name, or a device this machine or this build of torch lacks.
+        UserError: The name is unknown, or this machine or this build of torch lacks the device.
     """
     import torch
 
@@ -40,6 +42,36 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
+def pick_dtype(name: str, device: torch.device) -> tuple[torch.dtype, str]:
+    """Choose the number format of weights and residual stream, and give the reason in one phrase.
+
+    "auto" is bfloat16 only where the hardware supports it natively: emulated, it is slower than float32.
+
+    Raises:
+        UserError: `name` is not auto, float32, bfloat16 or float16.
+    """
+    import torch
+
+    if name != "auto":
+        if name not in _DTYPES:
+            raise UserError(f"There is no number format called {name!r}: choose auto, {', '.join(_DTYPES)}.")
+        return getattr(torch, name), f"{name}: as requested"
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            native = torch.cuda.is_bf16_supported(including_emulation=False)
+        if native:
+            return torch.bfloat16, "bfloat16: this GPU supports it natively"
+        return torch.float16, "float16: this GPU has no native bfloat16"
+    if device.type == "mps":
+        # Some models' residual streams exceed float16's largest number, 65,504; bfloat16 has float32's range.
+        if torch.backends.mps.is_macos_or_newer(14, 0):
+            return torch.bfloat16, "bfloat16: half the memory with float32's range"
+        return torch.float16, "float16: MPS before macOS 14 has no bfloat16"
+    if _cpu_has_native_bfloat16():
+        return torch.bfloat16, "bfloat16: this CPU supports it natively"
+    return torch.float32, "float32: this CPU has no native bfloat16"
+
+
 def _cuda_device(device: torch.device) -> torch.device:
     import torch
 
@@ -55,54 +87,16 @@ def _cuda_device(device: torch.device) -> torch.device:
     return torch.device("cuda", index)
 
 
-def pick_dtype(name: str, device: torch.device) -> tuple[torch.dtype, str]:
-    """The number format to hold weights and residual stream in, and one phrase for the start-up line.
-
-    ``auto`` takes bfloat16 only where the hardware computes in it: emulated, it is slower than float32.
-
-    Raises:
-        UserError: ``name`` is not auto, float32, bfloat16 or float16.
-    """
-    import torch
-
-    if name != "auto":
-        if name not in _DTYPES:
-            raise UserError(f"There is no number format called {name!r}: choose auto, {', '.join(_DTYPES)}.")
-        return getattr(torch, name), f"{name}: as asked"
-    if device.type == "cuda":
-        with torch.cuda.device(device):
-            native = torch.cuda.is_bf16_supported(including_emulation=False)
-        if native:
-            return torch.bfloat16, "bfloat16: this GPU computes in it"
-        return torch.float16, "float16: this GPU has no native bfloat16"
-    if device.type == "mps":
-        # Some models' residual streams pass float16's largest number, 65,504, so range comes first.
-        if torch.backends.mps.is_macos_or_newer(14, 0):
-            return torch.bfloat16, "bfloat16: half the memory with float32's range"
-        return torch.float16, "float16: MPS before macOS 14 has no bfloat16"
-    if _cpu_has_native_bfloat16():
-        return torch.bfloat16, "bfloat16: this CPU computes in it"
-    return torch.float32, "float32: this CPU has no native bfloat16"
-
-
 def _cpu_has_native_bfloat16() -> bool:
-    """Whether matrix products in bfloat16 run on instructions of their own.
+    """Whether matrix products in bfloat16 run on instructions made for them.
 
-    Both questions are needed: oneDNN also says yes where it only emulates with AVX-512, and a CPU that has
-    the instructions gains nothing in a build of torch that does not use them.
+    Both checks are needed: oneDNN also reports support where it only emulates bfloat16 with AVX-512,
+    and a CPU that has the instructions gains nothing in a build of torch that does not use them.
     """
     import torch
 
-    capabilities = _cpu_capabilities()
-    if not any(
-        capabilities.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16")
-    ):  # the last is ARM's name
+    get_capabilities = getattr(torch.cpu, "get_capabilities", None)  # absent from older releases
+    capabilities = get_capabilities() if get_capabilities is not None else {}
+    if not any(capabilities.get(name) for name in _NATIVE_BFLOAT16):
         return False
     return bool(torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported())
-
-
-def _cpu_capabilities() -> Mapping[str, Any]:
-    import torch
-
-    probe = getattr(torch.cpu, "get_capabilities", None)  # absent from older releases
-    return probe() if probe is not None else {}

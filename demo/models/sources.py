@@ -1,7 +1,8 @@
-"""From what the user typed to a folder with a model in it: the default model, a local folder, or a hub id."""
+"""Finds the folder of a model: the default model, a local folder, or a model on the hub."""
 
 from __future__ import annotations
 
+import io
 import json
 import re
 from dataclasses import dataclass
@@ -9,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from demo.models.default import DEFAULT_MODEL, ensure_default_model, model_cache_dir
-from demo.models.default_download import GGUF_SHA256, Progress
-from demo.utils.errors import UserError
+from demo.models.default_download import GGUF_SHA256
+from demo.utils.errors import UserError, first_sentence
+from demo.utils.progress import Progress
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
@@ -20,7 +22,7 @@ _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt", "tekken.json")
 
-# Only the top folder: repositories also keep other formats or the same weights again below it.
+# Only files of the top folder: in subfolders, repositories keep other formats or the same weights again.
 _WANTED = ["*.json", "*.jinja", "*.txt", "*.model", "*.safetensors"]
 
 _UNWANTED = ["*/*", "consolidated*", "adapter*"]
@@ -28,7 +30,13 @@ _UNWANTED = ["*/*", "consolidated*", "adapter*"]
 
 @dataclass(frozen=True)
 class ModelSource:
-    """Where a model lies: its folder, a name safe for folders, and what pins its content if anything."""
+    """Where a model is.
+
+    Attributes:
+        folder: The folder that holds its files.
+        slug: Its name, safe for file names: a-z, 0-9, dot and hyphen.
+        revision: SHA-256 of the default model's GGUF file, a hub commit hash, or None for a local folder.
+    """
 
     folder: Path
     slug: str
@@ -38,13 +46,18 @@ class ModelSource:
 def find_source(
     spec: str, *, cache_dir: Path | None, trust_remote_code: bool, progress: Progress
 ) -> ModelSource:
-    """Make the model named by ``spec`` available in a folder, downloading it where that is needed.
+    """Find the model named by `spec`, downloading it where needed.
 
-    ``cache_dir`` holds both the converted default model and hub downloads; None means the user's cache for
-    the first and the hub's own cache for the second.
+    Args:
+        spec: The default model's name, a local folder, or a hub id.
+        cache_dir: Where to keep the converted default model and hub downloads. None stands for the
+            user's cache for the former and the hub's own cache for the latter.
+        trust_remote_code: Whether code in the model's repository may be downloaded and run.
+        progress: Called with a message and a fraction 0..1, or None where that is unknown.
 
     Raises:
-        UserError: nothing is there, it cannot be had, or the folder is not a model this program loads.
+        UserError: There is no such model, it cannot be downloaded, or the folder does not hold a model
+            that this program can load.
     """
     if spec.lower() == DEFAULT_MODEL:
         folder = ensure_default_model(cache_dir or model_cache_dir(), progress)
@@ -76,9 +89,15 @@ def slugify(spec: str) -> str:
 
 
 def check_folder(folder: Path, spec: str, trust_remote_code: bool = False) -> None:
-    """Refuse a folder that is not a whole model with safetensors weights and a tokenizer, in one sentence."""
+    """Check that `folder` holds a complete model with safetensors weights and a tokenizer.
+
+    Raises:
+        UserError: Something is missing; the message calls the model `spec`.
+    """
     if not (folder / "config.json").is_file():
-        raise UserError(f"{spec} is not a model folder: it holds no config.json.")
+        raise UserError(
+            f"{spec} is not a model folder, because it holds no config.json: pass a folder that does."
+        )
     missing = _missing_weights(folder)
     if missing:
         if any(path for pattern in _PICKLES for path in folder.glob(pattern)):
@@ -87,7 +106,7 @@ def check_folder(folder: Path, spec: str, trust_remote_code: bool = False) -> No
                 "convert them to safetensors, or choose another model."
             )
         raise UserError(
-            f"{spec} lacks the weights {missing}: only whole models in safetensors format can be loaded."
+            f"{spec} lacks the weights {missing}: only complete models in safetensors format can be loaded."
         )
     if not trust_remote_code and not any((folder / name).is_file() for name in _TOKENIZERS):
         raise UserError(
@@ -95,8 +114,26 @@ def check_folder(folder: Path, spec: str, trust_remote_code: bool = False) -> No
         )
 
 
+def reporting_bar(message: str, progress: Progress) -> type[Any]:
+    """A progress bar class for the hub's client, which draws nothing and reports bytes to `progress`."""
+    from tqdm.auto import tqdm
+
+    class ReportingBar(tqdm):  # type: ignore[type-arg, misc, unused-ignore]
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            self._shown = kwargs.get("unit") == "B" and not str(kwargs.get("desc")).startswith("Downloading")
+            kwargs.update(file=io.StringIO(), disable=False)
+            kwargs.pop("name", None)
+            super().__init__(*args, **kwargs)
+
+        def display(self, *args: Any, **kwargs: Any) -> None:
+            if self._shown and self.total:
+                progress(message, min(self.n / self.total, 1.0))
+
+    return ReportingBar
+
+
 def _missing_weights(folder: Path) -> str:
-    """The first weight file that is not there, or an empty string; an index names its shards."""
+    """The first missing weight file, or an empty string. Several files are listed in an index."""
     if (folder / _WEIGHTS).is_file():
         return ""
     if not (folder / _INDEX).is_file():
@@ -119,10 +156,10 @@ def _fetch_from_hub(spec: str, cache_dir: Path | None, trust_remote_code: bool, 
             cache_dir=cache_dir,
             allow_patterns=[*_WANTED, "*.py"] if trust_remote_code else _WANTED,
             ignore_patterns=_UNWANTED,
-            tqdm_class=_bar_class(f"downloading {spec}", progress),
+            tqdm_class=reporting_bar(f"downloading {spec}", progress),
         )
-    except Exception as error:  # the hub's client raises its own, its HTTP library's and the system's errors
-        # A cache that lacks some wanted file can still hold a whole model: check_folder decides.
+    except Exception as error:  # the hub's client raises its own errors and those of HTTP library and system
+        # A snapshot that lacks some of the wanted files can still be a complete model: check_folder decides.
         partial = getattr(error, "snapshot_path", None)
         if partial is None:
             raise _hub_error(spec, error) from error
@@ -134,7 +171,7 @@ def _hub_error(spec: str, error: Exception) -> UserError:
     from huggingface_hub import errors
     from huggingface_hub.constants import is_offline_mode
 
-    if isinstance(error, errors.GatedRepoError):  # a kind of RepositoryNotFoundError, so asked first
+    if isinstance(error, errors.GatedRepoError):  # a subclass of RepositoryNotFoundError, so it comes first
         return UserError(
             f"{spec} is gated: accept its licence on its hub page, run `hf auth login`, then start again."
         )
@@ -144,42 +181,13 @@ def _hub_error(spec: str, error: Exception) -> UserError:
             "`hf auth login` if it is yours."
         )
     if isinstance(error, errors.LocalEntryNotFoundError):
-        blocked = is_offline_mode()
-        why = (
-            "the hub is switched off (HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE)"
-            if blocked
-            else "the hub is out of reach"
-        )
-        cure = "unset that and connect once" if blocked else "connect once"
-        return UserError(f"{spec} is not in the local cache and {why}: {cure}, or pass a local folder.")
+        if is_offline_mode():
+            why = "the hub is switched off (HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE)"
+            advice = "unset that and connect once"
+        else:
+            why, advice = "the hub is out of reach", "connect once"
+        return UserError(f"{spec} is not in the local cache and {why}: {advice}, or pass a local folder.")
     return UserError(
         f"{spec} could not be downloaded ({first_sentence(error)}): check the connection and the free "
         "disk space, then start again."
     )
-
-
-def first_sentence(error: BaseException) -> str:
-    """The kind and opening words of another library's error, short enough to stand in a sentence of ours."""
-    lines = str(error).strip().splitlines()
-    opening = re.split(r"(?<=\w)[.!?](?:\s|$)", lines[0])[0].rstrip(":;,. ")[:160] if lines else ""
-    return f"{type(error).__name__}: {opening}" if opening else type(error).__name__
-
-
-def _bar_class(message: str, progress: Progress) -> type[Any]:
-    """A progress bar for the hub's client that draws nothing and reports bytes written to ``progress``."""
-    import io
-
-    from tqdm.auto import tqdm
-
-    class ReportingBar(tqdm):  # type: ignore[type-arg, misc, unused-ignore]
-        def __init__(self, *args: Any, **kwargs: Any) -> None:
-            self._shown = kwargs.get("unit") == "B" and not str(kwargs.get("desc")).startswith("Downloading")
-            kwargs.update(file=io.StringIO(), disable=False)
-            kwargs.pop("name", None)
-            super().__init__(*args, **kwargs)
-
-        def display(self, *args: Any, **kwargs: Any) -> None:
-            if self._shown and self.total:
-                progress(message, min(self.n / self.total, 1.0))
-
-    return ReportingBar

@@ -1,7 +1,8 @@
-"""The page for programs: what it does, as named endpoints for `gradio_client`, agents and scripts.
+"""The page's functions as named endpoints for programs: `gradio_client`, agents and scripts.
 
-Every call says all it needs, so nothing is kept between calls. A history is a list of turns as `reply` returns them, under
-"turn": leave the last one out to undo, change one to edit, keep two lists to fork, give another seed to try again.
+Every call carries everything it needs, so nothing is kept between calls. A history is a list of turns as
+`reply` returns them under "turn". Leave out the last turn to undo it, change a turn to edit it, keep two
+lists to fork, and pass another seed to try again.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from demo.conversation.conversation import Conversation
 from demo.conversation.session_file import reply_json, rounded
 from demo.conversation.settings import BRANCHES, TurnSettings, make_cap
 from demo.conversation.turns import Reply, Turn, well_formed
-from demo.engine.protocol import Engine, ReadToken, Request, Sampling
+from demo.engine.protocol import Cap, Engine, ReadToken, Request, Sampling
 from demo.models.chat_template import Message
 from demo.page.chat_handlers import plain_reason
 from demo.page.rate_limit import RateLimiter, address_of
@@ -29,13 +30,15 @@ _FAILED = "That failed ({}); try again."
 
 @dataclass(frozen=True)
 class Api:
+    """The endpoints. Their docstrings are shown to the programs that call them."""
+
     engine: Engine
     axis: AssistantAxis
     model_name: str
     rate_limiter: RateLimiter = field(default_factory=RateLimiter)
 
     def info(self) -> dict[str, Any]:
-        """Model, probe layer, cap and floors, where each role stands on the axis (axis units), and how busy the engine is."""
+        """Model, probe layer, cap and floors, each role's projection in axis units, and the engine's load."""
         first, last = self.axis.cap_band
         roles = [role for role in self.axis.manifest.get("roles", []) if isinstance(role, dict)]
         return {
@@ -63,15 +66,18 @@ class Api:
         last_layer: int = -1,
         request: gr.Request | None = None,
     ) -> dict[str, Any]:
-        """Answer a message uncapped and capped. history: earlier turns, {"user", "uncapped", "capped"} each; floor and layers:
-        those of the axis unless given. Returns both replies with every token's projection in axis units, and the turn to
-        append to the history."""
-        with _plainly():
+        """Answer a message uncapped and capped.
+
+        history: earlier turns, {"user", "uncapped", "capped"} each. floor, first_layer, last_layer: those
+        of the axis unless given. Returns both replies with every token's projection in axis units, and
+        the turn to append to the history.
+        """
+        with _errors_in_one_sentence():
             message, system_prompt = well_formed(message), well_formed(system_prompt)
-            conversation = _conversation(history or [])
+            conversation = conversation_from(history or [])
             sampling = Sampling(temperature=temperature, max_new_tokens=max_new_tokens, seed=seed)
             settings = TurnSettings(sampling, self._cap(cap, floor, first_layer, last_layer), system_prompt)
-            with self._let_in(request, message, system_prompt, *_texts(conversation)):
+            with self._admit(request, message, system_prompt, *_texts(conversation)):
                 try:
                     for _ in conversation.send(self.engine, message, settings):
                         pass
@@ -89,9 +95,12 @@ class Api:
         layers: bool = False,
         request: gr.Request | None = None,
     ) -> dict[str, Any]:
-        """Where each token of a finished chat stands, with nothing generated. messages: {"role", "content"} each; cap: as read
-        under the cap; layers: at every decoder layer instead of the probe layer alone."""
-        with _plainly():
+        """The projection of each token of a finished chat, in axis units. Nothing is generated.
+
+        messages: {"role", "content"} each. cap: read the chat under the cap. layers: return the projections
+        at every decoder layer instead of the probe layer alone.
+        """
+        with _errors_in_one_sentence():
             roles = {"system", "user", "assistant"}
             if not messages or not all(
                 m.get("role") in roles and isinstance(m.get("content"), str) for m in messages
@@ -99,20 +108,23 @@ class Api:
                 raise UserError(
                     'Give messages as a list of {"role": system, user or assistant, "content": text}.'
                 )
-            chat = tuple(Message(role=m["role"], content=well_formed(m["content"])) for m in messages)  # type: ignore[typeddict-item]
-            ask = Request("read", chat, cap=self._cap(cap, "", -1, -1))
-            with self._let_in(request, *(m["content"] for m in messages)):
-                tokens = [self._token(token, layers) for part in self.engine.read(ask) for token in part]
+            chat = tuple(
+                Message(role=m["role"], content=well_formed(m["content"]))  # type: ignore[typeddict-item]
+                for m in messages
+            )
+            asked = Request("read", chat, cap=self._cap(cap, "", -1, -1))
+            with self._admit(request, *(m["content"] for m in messages)):
+                tokens = [self._token(token, layers) for chunk in self.engine.read(asked) for token in chunk]
             return {"probe_layer": self.axis.probe_layer, "tokens": tokens}
 
     def _token(self, token: ReadToken, layers: bool) -> dict[str, Any]:
         after = [rounded(v) for v in token.after] if layers else rounded(token.after[self.axis.probe_layer])
         return {"message": token.message, "text": token.text, "projection": after}
 
-    def _let_in(self, request: gr.Request | None, *texts: str) -> AbstractContextManager[None]:
+    def _admit(self, request: gr.Request | None, *texts: str) -> AbstractContextManager[None]:
         return self.rate_limiter.turn(address_of(request), sum(map(len, texts)), self.engine.load)
 
-    def _cap(self, on: bool, floor: str, first: int, last: int):
+    def _cap(self, on: bool, floor: str, first: int, last: int) -> Cap | None:
         if not on:
             return None
         band = self.axis.cap_band
@@ -124,8 +136,8 @@ class Api:
         )
 
 
-class _plainly:
-    """Within the block an error reaches the caller as one sentence."""
+class _errors_in_one_sentence:
+    """Within the block, any error reaches the client as one sentence."""
 
     def __enter__(self) -> None: ...
 
@@ -134,13 +146,14 @@ class _plainly:
             raise gr.Error(plain_reason(error, _FAILED), print_exception=False) from error
 
 
-def _conversation(history: Sequence[dict[str, str]]) -> Conversation:
+def conversation_from(history: Sequence[dict[str, str]]) -> Conversation:
+    """The conversation that a client sent. Raises UserError when it is malformed."""
     try:
         turns = [(turn["user"], {branch: turn[branch] for branch in BRANCHES}) for turn in history]
     except (KeyError, TypeError, IndexError) as error:
         raise UserError('Give the history as a list of {"user", "uncapped", "capped"}.') from error
     if not all(isinstance(text, str) for user, replies in turns for text in (user, *replies.values())):
-        raise UserError("The history holds something that is no text; give strings.")
+        raise UserError("The history holds a value that is not text; give strings.")
     return Conversation(
         [
             Turn(well_formed(user), {b: Reply.of_text(well_formed(text)) for b, text in replies.items()})
@@ -156,7 +169,11 @@ def _texts(conversation: Conversation) -> Iterator[str]:
 
 
 def add_api(api: Api, concurrency_id: str) -> None:
-    """Declare the endpoints in the current Gradio context; those that run the model do so beside all others."""
+    """Declare the endpoints in the current Gradio context.
+
+    Args:
+        concurrency_id: the queue that the endpoints which run the model share with the page.
+    """
     gr.api(api.info, api_name="info", queue=False)
     for endpoint in (api.reply, api.read):
         gr.api(endpoint, api_name=endpoint.__name__, concurrency_id=concurrency_id, concurrency_limit=None)

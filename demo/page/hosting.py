@@ -1,4 +1,4 @@
-"""A page that others visit: the flags for it, and what one visitor may ask for."""
+"""Command-line flags for hosting the page for others, and the limits for one visitor."""
 
 from __future__ import annotations
 
@@ -14,11 +14,17 @@ SHORTEST_PASSWORD = 8
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """A visitor is an address. Behind one may sit a whole class, so the defaults are far above what one person does.
+    """Rate limits. A visitor is an IP address.
 
-    per_minute, at_once: turns and readings of one address; characters: of one of them, all its texts together; file_mib_per_hour: of
-    session files that one address opens, which stay in memory as long as its tabs; waiting: turns of all visitors that may wait for
-    room in the engine.
+    A whole class may share one address, so the defaults are far above what one person needs.
+
+    Attributes:
+        per_minute: turns and readings of one address in a minute.
+        at_once: turns and readings of one address that run at once.
+        characters: of one turn or reading, all its texts together.
+        file_mib_per_hour: MiB of session files that one address opens in an hour. They stay in memory as
+            long as its tabs.
+        waiting: turns of all visitors that may wait for capacity in the engine.
     """
 
     per_minute: int = 240
@@ -33,40 +39,42 @@ class Limits:
                 raise UserError(f"{_flag(name)} must be 1 or more, not {getattr(self, name)}.")
 
 
-_WHAT = {
-    "per_minute": "replies a minute for one address",
+_HELP = {
+    "per_minute": "replies per minute for one address",
     "at_once": "replies at once for one address",
-    "characters": "characters of one message and its settings, or of a call by program with its history",
+    "characters": "characters of one message and its settings, or of an API call with its history",
     "file_mib_per_hour": "MiB of session files that one address may open in an hour",
-    "waiting": "turns that wait for a place; who comes then is asked to try later",
+    "waiting": "turns that may wait for capacity; further ones are refused",
 }
 
 
 def add_hosting_options(parser: argparse.ArgumentParser) -> None:
+    """Add the flags."""
     parser.add_argument(
         "--host",
         default="0.0.0.0" if os.environ.get(ON_SPACE) else "127.0.0.1",
         help="address to listen on (default: this machine only; on a Space, all)",
     )
     parser.add_argument("--port", type=int, help="port to listen on (default: the first free one from 7860)")
-    group = parser.add_argument_group("for a page that others visit")
+    group = parser.add_argument_group("hosting the page for others")
     group.add_argument(
         "--password",
-        help="asked of every visitor; better given as PERSONA_DRIFT_PASSWORD, which no list of processes shows",
+        help="every visitor must enter it; better set as PERSONA_DRIFT_PASSWORD, "
+        "which the list of processes does not show",
     )
     for field in fields(Limits):
-        what = f"{_WHAT[field.name]} (default: %(default)s)"
-        group.add_argument(_flag(field.name), type=int, default=field.default, metavar="N", help=what)
+        text = f"{_HELP[field.name]} (default: %(default)s)"
+        group.add_argument(_flag(field.name), type=int, default=field.default, metavar="N", help=text)
 
 
 def limits_of(options: argparse.Namespace) -> Limits:
-    """Raises UserError when one cannot be meant."""
+    """The limits from the flags. Raises UserError when one is below 1."""
     return Limits(**{field.name: getattr(options, f"most_{field.name}") for field in fields(Limits)})
 
 
 def password_of(options: argparse.Namespace) -> str | None:
-    """None where no one is asked for one. Raises UserError for a password that is soon guessed."""
-    if not options.password:  # a Space's empty variable too
+    """The password; None when there is none. Raises UserError for one that is too short."""
+    if not options.password:  # a Space passes an unset variable as an empty one
         return None
     if len(options.password) < SHORTEST_PASSWORD:
         raise UserError(f"The password needs {SHORTEST_PASSWORD} characters or more; choose a longer one.")

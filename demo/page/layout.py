@@ -1,9 +1,12 @@
-"""The page: scenario buttons, the stage, the message box, the settings. Declares components and wires them."""
+"""The page: scenario buttons, the stage, the message box and the settings.
+
+This module declares the components and connects them with their handlers.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,36 +20,42 @@ from demo.page.api import Api, add_api
 from demo.page.chat_handlers import ChatHandlers
 from demo.page.hosting import Limits
 from demo.page.rate_limit import RateLimiter
-from demo.page.session import Session
-from demo.page.settings_panel import Controls, build_controls
+from demo.page.session import Chat, Session
+from demo.page.settings_panel import SettingsPanel, build_settings_panel, panel_values
 from demo.page.stage.component import plotly_head, stage
 from demo.page.stage_handlers import StageHandlers
 
 TITLE = "Persona drift, live"
 
-# Turns of all visitors run side by side; who must wait, waits in the engine, which knows for how many.
+# The queue lets the turns of all visitors run side by side. The engine makes turns wait, because it knows how
+# many come first.
 MODEL_QUEUE = "model"
 
-# Every reply that is being written holds one of the server's threads.
+# Threads of the server. Every reply that is being written occupies one.
 _THREADS = 256
 
-# Events that wait for a thread. Turns wait in the engine and have a limit of their own, so this is for a flood.
+# Events that may wait for a thread. Turns wait in the engine, with a limit of their own, so this one only guards
+# against floods.
 _MOST_QUEUED = 512
 
-# Of tabs, open or closed within the hour; beyond that Gradio forgets the one that has been still for longest.
+# Tabs, open or closed within the hour. Beyond that Gradio forgets the least recently used ones.
 _MOST_TABS = 512
 
-# On a phone the open settings would cover everything else, on a projector they take room from the replies.
+# On a phone the open settings would cover everything else; in a narrow window they take space from the replies.
 _CLOSE_SETTINGS_WHERE_NARROW = (
     "() => { if (innerWidth < 1360) document.querySelector('#settings .toggle-button')?.click() }"
 )
+
+# Options of event listeners.
+_QUIET: dict[str, Any] = {"show_progress": "hidden"}
+_PRIVATE: dict[str, Any] = {**_QUIET, "api_visibility": "private"}
 
 _SYSTEM_FONTS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "Helvetica Neue", "Arial", "sans-serif"]
 
 
 @dataclass(frozen=True)
-class Parts:
-    """The components that events connect."""
+class Components:
+    """The components that are connected with handlers."""
 
     session: gr.State
     view: gr.HTML
@@ -54,7 +63,7 @@ class Parts:
     send: gr.Button
     stop: gr.Button
     new_chat: gr.Button
-    controls: Controls
+    panel: SettingsPanel
     scenarios: list[tuple[gr.Button, Scenario]]
 
 
@@ -68,16 +77,22 @@ def build_page(
     evaluation: str = "",
     limits: Limits | None = None,
 ) -> gr.Blocks:
-    """The whole page. status: one line about model and axis; defaults: the sampling settings it opens with; evaluation: markdown
-    on whether capping works on this model; limits: what one visitor may ask for."""
+    """The whole page.
+
+    Args:
+        status: one line about model and axis.
+        defaults: the sampling settings that the page opens with.
+        evaluation: Markdown on whether capping works on this model.
+        limits: rate limits; None for the defaults.
+    """
     rate_limiter = RateLimiter(limits or Limits())
-    actions = ChatHandlers(engine, axis, model_name, rate_limiter)
+    handlers = ChatHandlers(engine, axis, model_name, rate_limiter)
     with gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=True) as page:
-        # A function, not the bound method: Gradio copies what it is given, and would copy the engine with it.
-        session = gr.State(Session(), delete_callback=lambda gone: actions.close(gone))
+        # A lambda, because Gradio copies the callback and would copy the engine with a bound method.
+        session = gr.State(Session(), delete_callback=lambda gone: handlers.close(gone))
         with gr.Sidebar(position="right", width=300, elem_id="settings"):
             gr.Markdown("### Settings")
-            controls = build_controls(axis, defaults)
+            panel = build_settings_panel(axis, defaults)
         with gr.Row(elem_id="top"):
             gr.Markdown(f"# {TITLE}", elem_id="title")
             buttons = [
@@ -87,41 +102,47 @@ def build_page(
         if banner is not None:
             gr.Markdown(banner, elem_id="gates")
         view = stage()
-        with gr.Row(elem_id="say"):
-            message = gr.Textbox(
-                placeholder="Say something to both…",
-                label="Message",
-                show_label=False,
-                container=False,
-                max_lines=4,
-                scale=8,
-                autofocus=True,
-                elem_id="message",
-            )
-            send = gr.Button("Send", variant="primary", scale=1, min_width=80, elem_id="send")
-            stop = gr.Button("Stop", variant="stop", scale=1, min_width=80, visible=False, elem_id="stop")
-            new_chat = gr.Button("New chat", scale=1, min_width=90, elem_id="new-chat")
+        message, send, stop, new_chat = _message_box()
         gr.Markdown(status, elem_id="status")
         with gr.Accordion("What am I looking at?", open=False, elem_id="about"):
             gr.Markdown(_about(axis))
         with gr.Accordion("Does capping work here, and what does it cost?", open=False, elem_id="evaluation"):
             gr.Markdown(evaluation)
         started_by = list(zip(buttons, scenarios, strict=True))
-        _wire(page, actions, Parts(session, view, message, send, stop, new_chat, controls, started_by))
+        components = Components(session, view, message, send, stop, new_chat, panel, started_by)
+        _connect(page, handlers, components)
         add_api(Api(engine, axis, model_name, rate_limiter), MODEL_QUEUE)
     page.queue(max_size=_MOST_QUEUED)
     return page
 
 
+def _message_box() -> tuple[gr.Textbox, gr.Button, gr.Button, gr.Button]:
+    with gr.Row(elem_id="say"):
+        message = gr.Textbox(
+            placeholder="Say something to both…",
+            label="Message",
+            show_label=False,
+            container=False,
+            max_lines=4,
+            scale=8,
+            autofocus=True,
+            elem_id="message",
+        )
+        send = gr.Button("Send", variant="primary", scale=1, min_width=80, elem_id="send")
+        stop = gr.Button("Stop", variant="stop", scale=1, min_width=80, visible=False, elem_id="stop")
+        new_chat = gr.Button("New chat", scale=1, min_width=90, elem_id="new-chat")
+    return message, send, stop, new_chat
+
+
 def launch_options() -> dict[str, Any]:
-    """What `Blocks.launch` needs for this page: everything is served from here, nothing is recorded."""
+    """The options of `Blocks.launch` for this page: everything is served from here, and nothing is recorded."""
     theme = gr.themes.Default(
         primary_hue="blue",
         neutral_hue="slate",
         font=_SYSTEM_FONTS,
         font_mono=["ui-monospace", "Menlo", "Consolas", "monospace"],
     ).set(
-        # Gradio's own are too pale to read from the back of a room (WCAG AA).
+        # Gradio's own colours have less contrast than WCAG AA asks for.
         button_primary_background_fill="*primary_700",
         button_primary_background_fill_hover="*primary_800",
         button_primary_background_fill_dark="*primary_700",
@@ -148,64 +169,94 @@ def launch_options() -> dict[str, Any]:
     }
 
 
-def _wire(page: gr.Blocks, actions: ChatHandlers, parts: Parts) -> None:
-    quiet: dict[str, Any] = {"show_progress": "hidden"}
-    private: dict[str, Any] = {**quiet, "api_visibility": "private"}
-    cap = parts.controls.cap_inputs()
+# Handlers below are named functions with plain parameters, because Gradio passes the request and the event by
+# their annotations. Every handler receives all settings and returns all outputs.
+
+
+def _connect(page: gr.Blocks, handlers: ChatHandlers, components: Components) -> None:
+    """Connect the components with their handlers."""
+    panel = components.panel
+    settings = [components.session, *panel.inputs()]
+    outputs = [components.view, components.message, panel.system_prompt, components.send, components.stop]
+    _connect_stage(handlers, components.view, settings, outputs)
+
+    def opened(session: Session, request: gr.Request, *values: Any) -> Any:
+        return handlers.open(session, panel_values(values), request).outputs()
+
+    def redraw_marks(session: Session, *values: Any) -> Any:
+        return handlers.redraw_marks(session, panel_values(values)).outputs()
+
+    page.load(opened, settings, outputs, **_PRIVATE)
+    page.unload(handlers.leave)
+    page.load(None, js=_CLOSE_SETTINGS_WHERE_NARROW, api_visibility="private")
+    _connect_buttons(handlers, components, settings, outputs)
+    changes = [component.change for component in panel.cap_inputs()]
+    gr.on(changes, redraw_marks, settings, outputs, trigger_mode="always_last", **_PRIVATE)
+
+
+def _connect_stage(handlers: ChatHandlers, view: gr.HTML, settings: list[Any], outputs: list[Any]) -> None:
+    """Connect the stage. Its requests that run the model come as submit and wait in the model's queue."""
+    requests = StageHandlers(handlers)
+
+    def stage_request(
+        session: Session, event: gr.EventData, request: gr.Request, *values: Any
+    ) -> Iterator[Any]:
+        for update in requests.dispatch(session, event._data, panel_values(values), request):
+            yield update.outputs()
+
+    # Two requests that come at once are both answered.
+    options: dict[str, Any] = {**_PRIVATE, "trigger_mode": "multiple", "concurrency_limit": None}
+    view.select(stage_request, settings, outputs, **options)
+    view.submit(stage_request, settings, outputs, concurrency_id=MODEL_QUEUE, **options)
+
+
+def _connect_buttons(
+    handlers: ChatHandlers, components: Components, settings: list[Any], outputs: list[Any]
+) -> None:
+    """Connect the message box and the page's own buttons."""
+
+    def send(session: Session, text: str, request: gr.Request, *values: Any) -> Iterator[Any]:
+        for update in handlers.send(session, text, panel_values(values), request):
+            yield update.outputs()
+
+    def new_chat(session: Session, *values: Any) -> Any:
+        return handlers.new_chat(session, panel_values(values)).outputs()
+
     answer: dict[str, Any] = {
-        "fn": actions.send,
-        "inputs": [parts.session, parts.message, *parts.controls.inputs()],
-        "outputs": [parts.view, parts.message, parts.send, parts.stop],
+        "fn": send,
+        "inputs": [components.session, components.message, *components.panel.inputs()],
+        "outputs": outputs,
         "concurrency_id": MODEL_QUEUE,
         "concurrency_limit": None,
     }
-    asks = StageHandlers(actions)
-    everything = [parts.session, *parts.controls.inputs()]
-    # The stage's own buttons. Two asked for at once are both answered: what needs the model in its queue, the rest beside it.
-    stage: dict[str, Any] = {**private, "trigger_mode": "multiple"}
-    quick = [parts.view, parts.message, parts.controls.system_prompt]
-    parts.view.select(asks.quick, everything, quick, concurrency_limit=None, **stage)
-    parts.view.submit(
-        asks.slow, everything, answer["outputs"], concurrency_id=MODEL_QUEUE, concurrency_limit=None, **stage
-    )
-    page.load(actions.open, [parts.session, *cap], parts.view, **private)
-    page.unload(actions.leave)
-    page.load(None, js=_CLOSE_SETTINGS_WHERE_NARROW, api_visibility="private")
-    gr.on([parts.message.submit, parts.send.click], **answer, **quiet, api_name="send", trigger_mode="once")
-    # Not queued: a stop must not wait behind the turn it is to end.
-    parts.stop.click(actions.stop, parts.session, None, queue=False, api_name="stop", **quiet)
-    parts.new_chat.click(
-        actions.new_chat, [parts.session, *cap], [parts.view, parts.message], api_name="new_chat", **quiet
-    )
-    for button, scenario in parts.scenarios:
-        button.click(
-            partial(_start, actions, scenario),
-            [parts.session, *cap],
-            [parts.view, parts.message, parts.controls.system_prompt],
-            **private,
-        ).then(**answer, **private)
-    gr.on(
-        [component.change for component in cap],
-        actions.redraw_marks,
-        [parts.session, *cap],
-        parts.view,
-        trigger_mode="always_last",
-        **private,
-    )
+    sent = [components.message.submit, components.send.click]
+    gr.on(sent, **answer, **_QUIET, api_name="send", trigger_mode="once")
+    # Not queued: a stop must not wait behind the turn that it ends.
+    components.stop.click(handlers.stop, components.session, None, queue=False, api_name="stop", **_QUIET)
+    components.new_chat.click(new_chat, settings, outputs, api_name="new_chat", **_QUIET)
+    for button, scenario in components.scenarios:
+        start = _starting(handlers, scenario)
+        button.click(start, settings, outputs, **_PRIVATE).then(**answer, **_PRIVATE)
 
 
-def _start(actions: ChatHandlers, scenario: Scenario, session: Session, *cap: object):
-    return actions.start(session, scenario, *cap)
+def _starting(handlers: ChatHandlers, scenario: Scenario) -> Callable[..., Any]:
+    """The handler of a scenario's button."""
+
+    def start(session: Session, *values: Any) -> Any:
+        return handlers.start(session, Chat.of_scenario(scenario), panel_values(values)).outputs()
+
+    return start
 
 
 def _about(axis: AssistantAxis) -> str:
     first, last = axis.cap_band
     covered = first <= axis.probe_layer <= last
     where = (
-        "The reading is taken inside the capped layers, so the capped line is shown after the clamp; hollow marks show "
-        "the value before it."
+        "The reading is taken inside the capped layers, so the capped line is shown after the clamp; "
+        "hollow marks show the value before it."
         if covered
-        else "The reading is taken outside the capped layers, so the floor line is only for orientation there."
+        else "The reading is taken outside the capped layers, "
+        "so the floor line is only for orientation there."
     )
     text = (Path(__file__).parent / "about.md").read_text(encoding="utf-8")
     return text.format(probe=axis.probe_layer, first=first, last=last, where=where)

@@ -1,4 +1,8 @@
-"""What stands before the page: security headers on every answer, no oversized bodies, no doors but those in use."""
+"""Middleware in front of the page: security headers, size limits, and only the endpoints that the page uses.
+
+Gradio can also accept uploads, fetch other addresses, record and profile. Those endpoints are closed, and of
+files only those that `serve` has named can be requested.
+"""
 
 from __future__ import annotations
 
@@ -20,10 +24,11 @@ from demo.conversation.session_file import MOST_BYTES
 from demo.page.rate_limit import MOST_LOGINS, LoginLimiter, address_of
 from demo.space import ON_SPACE
 
-# A session file inside a request is JSON inside JSON: a little larger than the file.
+# A session file in a request is JSON within JSON, so it is somewhat larger than the file.
 MOST_BODY = MOST_BYTES + 16 * 2**20
 
-# Gradio runs inline scripts and builds functions from text, so a policy cannot forbid either; what it does forbid is any other server.
+# Gradio runs inline scripts and builds functions from text, so the policy cannot forbid either. It forbids
+# every other server.
 _POLICY = (
     "default-src 'self'",
     "script-src 'self' 'unsafe-inline' 'unsafe-eval'",
@@ -36,8 +41,8 @@ _POLICY = (
     "form-action 'self'",
 )
 
-# What the page and `gradio_client` use of Gradio, and nothing else: it also takes uploads, fetches other addresses, records and profiles.
-_DOORS = frozenset(
+# The endpoints of Gradio that the page and `gradio_client` use.
+_ENDPOINTS = frozenset(
     [
         "app_id",
         "config",
@@ -58,17 +63,60 @@ _DOORS = frozenset(
         "queue/data",
     ]
 )
+_PREFIXES = ("api/", "assets/", "call/", "heartbeat/", "pwa_icon", "run/", "static/", "svelte/")
 
-_FOLDERS = ("api/", "assets/", "call/", "heartbeat/", "pwa_icon", "run/", "static/", "svelte/")
+
+# The files that `serve` has made available, as absolute paths.
+_SERVED: set[str] = set()
+
+
+def middleware_options(password: str | None) -> dict[str, Any]:
+    """The options of `Blocks.launch` that put the middleware in place.
+
+    Args:
+        password: every visitor must enter it; None for a page without a password.
+    """
+    # A Space is shown in a frame of the site's own page.
+    on_space = "'self' https://huggingface.co https://*.huggingface.co https://*.hf.space"
+    framed_by = on_space if os.environ.get(ON_SPACE) else "'self'"
+    options: dict[str, Any] = {
+        "app_kwargs": {"middleware": [Middleware(PageMiddleware, framed_by=framed_by)]}
+    }
+    if password is not None:
+        options |= {
+            "auth": _login_check(password),
+            "auth_message": "Enter any name and the password that you were given. "
+            f"After {MOST_LOGINS} attempts from your address, wait a minute.",
+        }
+    return options
+
+
+def _login_check(password: str) -> Callable[[str, str], bool]:
+    def is_right(name: str, entered: str) -> bool:
+        return hmac.compare_digest(entered.encode(), password.encode())
+
+    return is_right
+
+
+def serve(path: Path) -> str:
+    """Make one file available.
+
+    Returns:
+        Its address relative to the page, so that it also holds behind a proxy that adds a path.
+    """
+    path = path.resolve()
+    gr.set_static_paths([path])
+    _SERVED.add(path.as_posix())
+    return f"gradio_api/file={quote(path.as_posix())}"
 
 
 class PageMiddleware:
     """ASGI middleware around the whole page."""
 
     def __init__(self, app: ASGIApp, framed_by: str = "'self'") -> None:
-        """framed_by: the sites that may show the page in a frame, as the policy `frame-ancestors` names them."""
+        """framed_by: the sites that may show the page in a frame, in the syntax of `frame-ancestors`."""
         self._app = app
-        self._knocks = LoginLimiter()
+        self._logins = LoginLimiter()
         self._headers = {
             "content-security-policy": "; ".join((*_POLICY, f"frame-ancestors {framed_by}")),
             "x-content-type-options": "nosniff",
@@ -82,20 +130,19 @@ class PageMiddleware:
             await self._app(scope, receive, send)
             return
 
-        async def send_guarded(message: Message) -> None:
+        async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 MutableHeaders(scope=message).update(self._headers)
             await send(message)
 
         refusal = _refusal(scope)
-        if _path(scope) == "login" and self._knocks.too_many(address_of(Request(scope))):
-            refusal = JSONResponse(
-                {"detail": "Too many have tried to log in from your address; wait a minute."}, 429
-            )
+        if _path(scope) == "login" and self._logins.too_many(address_of(Request(scope))):
+            detail = "There were too many login attempts from your address; wait a minute."
+            refusal = JSONResponse({"detail": detail}, 429)
         if refusal is not None:
-            await refusal(scope, receive, send_guarded)
+            await refusal(scope, receive, send_with_headers)
             return
-        await self._app(scope, _bounded(receive), send_guarded)
+        await self._app(scope, _limited(receive), send_with_headers)
 
 
 def _path(scope: Scope) -> str:
@@ -103,67 +150,27 @@ def _path(scope: Scope) -> str:
 
 
 def _refusal(scope: Scope) -> JSONResponse | None:
+    """The response to a request that must not reach the page; None for one that may."""
     path = _path(scope)
-    # Under file= Gradio would also read files of its own folders, and fetch addresses.
-    served = path.startswith("file=") and is_served(path.removeprefix("file="))
-    if path and not served and path not in _DOORS and not path.startswith(_FOLDERS):
-        return JSONResponse({"detail": "This page does not offer that."}, 404)
+    # Gradio itself would also read files of its own folders here, and fetch other addresses.
+    served = path.startswith("file=") and path.removeprefix("file=") in _SERVED
+    if path and not served and path not in _ENDPOINTS and not path.startswith(_PREFIXES):
+        return JSONResponse({"detail": "This page has no such endpoint."}, 404)
     length = dict(scope["headers"]).get(b"content-length", b"0")
     if not length.isdigit() or int(length) > MOST_BODY:
-        return JSONResponse({"detail": f"No more than {MOST_BODY // 2**20} MiB are taken at once."}, 413)
+        detail = f"A request may be no larger than {MOST_BODY // 2**20} MiB; send less."
+        return JSONResponse({"detail": detail}, 413)
     return None
 
 
-def _bounded(receive: Receive) -> Receive:
-    """Ends a body whose length was not announced where it gets too long, as if the visitor had hung up."""
-    taken = 0
+def _limited(receive: Receive) -> Receive:
+    """Treats a client whose body grows too large as disconnected: the declared length may be missing or wrong."""
+    received = 0
 
-    async def receive_bounded() -> Message:
-        nonlocal taken
+    async def receive_limited() -> Message:
+        nonlocal received
         message = await receive()
-        taken += len(message.get("body", b""))
-        return message if taken <= MOST_BODY else {"type": "http.disconnect"}
+        received += len(message.get("body", b""))
+        return message if received <= MOST_BODY else {"type": "http.disconnect"}
 
-    return receive_bounded
-
-
-def middleware_options(password: str | None) -> dict[str, Any]:
-    """What `Blocks.launch` needs to put the guard in place. password: asked of every visitor; None: no one is asked."""
-    on_space = bool(os.environ.get(ON_SPACE))
-    # A Space is shown inside the site's own page.
-    framed_by = "'self' https://huggingface.co https://*.huggingface.co https://*.hf.space"
-    more: dict[str, Any] = {
-        "app_kwargs": {
-            "middleware": [Middleware(PageMiddleware, framed_by=framed_by if on_space else "'self'")]
-        }
-    }
-    if password is not None:
-        more |= {
-            "auth": _opens_with(password),
-            "auth_message": "Any name will do; the password was given to you. "
-            f"After {MOST_LOGINS} attempts from your address, wait a minute.",
-        }
-    return more
-
-
-def _opens_with(password: str) -> Callable[[str, str], bool]:
-    def opens(name: str, given: str) -> bool:
-        return hmac.compare_digest(given.encode(), password.encode())
-
-    return opens
-
-
-_SERVED: set[str] = set()
-
-
-def serve(path: Path) -> str:
-    """Make this one file reachable. Gives its address, relative to the page: it also holds behind a proxy under a path."""
-    path = path.resolve()
-    gr.set_static_paths([path])
-    _SERVED.add(path.as_posix())
-    return f"gradio_api/file={quote(path.as_posix())}"
-
-
-def is_served(path: str) -> bool:
-    """path: absolute, as a visitor's request names it."""
-    return path in _SERVED
+    return receive_limited

@@ -1,6 +1,7 @@
-"""The browser keeps its conversations, in the storage of its own tab: a reload or another server can have them back.
+"""What the browser stores: its tab's conversations, so that they survive a reload or a change of server.
 
-After every turn the stage is told what is new, as parts of a session file; static/stage_keep.js puts them together and hands them back.
+After every turn the stage receives the new turns in the form of a session file. stage/persistence.js
+assembles them and sends them back when they are needed.
 """
 
 from __future__ import annotations
@@ -10,55 +11,65 @@ from dataclasses import replace
 
 from demo.conversation.session_file import Recording, from_json, parsed, to_json, turn_json
 from demo.page.recordings import checked_text
-from demo.page.session import MOST_TALKS, Session, Talk
-from demo.page.updates import Op
+from demo.page.session import MOST_CHATS, Chat, Session
+from demo.page.stage.protocol import Operation, operation
 from demo.utils.errors import UserError
 
 
-def keep_op(talk: Talk, recording: Recording, start: int = 0) -> Op:
-    """The conversation from turn `start` on; the browser has what comes before."""
-    head = to_json(replace(recording, turns=[], map=recording.map if talk.recording else {}))
-    follows = {
-        "script": talk.script,
-        "said": talk.said,
-        "care": talk.care,
-        "recorded": talk.recording is not None,
+def persist_op(chat: Chat, recording: Recording, start: int = 0) -> Operation:
+    """The conversation from turn `start` on; the browser has the turns before."""
+    head = to_json(replace(recording, turns=[], map=recording.map if chat.recording else {}))
+    extra = {
+        "script": chat.script,
+        "said": chat.said,
+        "content_warning": chat.content_warning,
+        "recorded": chat.recording is not None,
     }
-    turns = [turn_json(turn) for turn in talk.conversation.turns[start:]]
-    return {"op": "keep", "talk": talk.id, "head": head | follows, "from": start, "turns": turns}
+    turns = [turn_json(turn) for turn in chat.conversation.turns[start:]]
+    return operation("persist", id=chat.id, head=head | extra, turns=turns) | {"from": start}
 
 
-def restore_chats(session: Session, kept: object, current: object, model_name: str) -> None:
-    """Show what a browser has kept: `kept` holds one text per conversation. Raises UserError, and then nothing has changed."""
-    if not isinstance(kept, list) or not 1 <= len(kept) <= MOST_TALKS:
-        raise UserError("What the browser kept is no list of conversations; start a new chat.")
-    talks = [_talk(checked_text(text), model_name) for text in kept]
-    if len({talk.id for talk in (*talks, *session.talks)}) < len(talks) + len(session.talks):
-        raise UserError("What the browser kept is here already.")
-    for talk in talks:
-        session.show(talk)
-    session.show(talks[current if isinstance(current, int) and 0 <= current < len(talks) else -1])
+def restore_chats(session: Session, stored: object, current: object, model_name: str) -> None:
+    """Show the conversations that a browser has stored.
+
+    Args:
+        stored: one text per conversation, as the browser sent it; it may be anything.
+        current: index of the conversation to show.
+        model_name: the model that can continue a conversation here.
+
+    Raises:
+        UserError: with nothing changed, when the stored conversations cannot be used.
+    """
+    if not isinstance(stored, list) or not 1 <= len(stored) <= MOST_CHATS:
+        raise UserError("The browser's storage holds no list of conversations; start a new chat.")
+    chats = [_chat(checked_text(text), model_name) for text in stored]
+    if len({chat.id for chat in (*chats, *session.chats)}) < len(chats) + len(session.chats):
+        raise UserError("The conversations in the browser's storage are open already.")
+    for chat in chats:
+        session.show(chat)
+    session.show(chats[current if isinstance(current, int) and 0 <= current < len(chats) else -1])
 
 
-def _talk(text: str, model_name: str) -> Talk:
-    more = parsed(text)
-    recording = from_json(more)
-    script, said, care = more.get("script", []), more.get("said", 0), more.get("care", "")
-    texts = [care, *script] if isinstance(script, list) else [None]
+def _chat(text: str, model_name: str) -> Chat:
+    data = parsed(text)
+    recording = from_json(data)
+    script, said = data.get("script", []), data.get("said", 0)
+    warning = data.get("content_warning", data.get("care", ""))  # "care" as earlier versions wrote it
+    texts = [warning, *script] if isinstance(script, list) else [None]
     if not isinstance(said, int) or not all(isinstance(one, str) for one in texts):
-        raise UserError("What the browser kept is damaged; start a new chat.")
+        raise UserError("The browser's storage is damaged; start a new chat.")
     other_model = recording.model != model_name
-    talk = Talk(
+    chat = Chat(
         title=recording.title,
         blurb=recording.blurb,
-        care=care,
+        content_warning=warning,
         system_prompt=recording.system_prompt,
         script=tuple(script),
         said=min(max(said, 0), len(script)),
-        recording=recording if other_model or more.get("recorded") is True else None,
+        recording=recording if other_model or data.get("recorded") is True else None,
         watch_only=other_model,
     )
-    if re.fullmatch("[0-9a-f]{16}", str(more.get("id"))):
-        talk.id = more["id"]
-    talk.conversation.turns = list(recording.turns)
-    return talk
+    if re.fullmatch("[0-9a-f]{16}", str(data.get("id"))):
+        chat.id = data["id"]
+    chat.conversation.turns = list(recording.turns)
+    return chat

@@ -1,4 +1,4 @@
-"""Lets a visitor's turns in, up to the limits, so that none keeps the others out."""
+"""Rate limits: no visitor can use so much that the others are kept from using the page."""
 
 from __future__ import annotations
 
@@ -24,15 +24,16 @@ from demo.page.hosting import Limits
 from demo.space import ON_SPACE
 from demo.utils.errors import UserError
 
-# A minute, of one address: a class gets in, and no guessing gets anywhere.
+# Login attempts of one address in a minute: enough for a class, and far too few to guess a password.
 MOST_LOGINS = 60
 
-_FILE_UNIT = 256 * 1024  # the count keeps an entry for each
+# Session files are counted in units of so many bytes, because the limiter keeps an entry for each.
+_FILE_UNIT = 256 * 1024
 
 
 @dataclass
 class RateLimiter:
-    """For all visitors of a page, on any thread."""
+    """The limits of all visitors of a page. It may be used from any thread."""
 
     limits: Limits = field(default_factory=Limits)
 
@@ -40,81 +41,88 @@ class RateLimiter:
         self._per_minute = RateLimitItemPerMinute(self.limits.per_minute)
         self._files_per_hour = RateLimitItemPerHour(self.limits.file_mib_per_hour * 2**20 // _FILE_UNIT)
         self._recent = MovingWindowRateLimiter(MemoryStorage())
-        self._inside: Counter[str] = Counter()
+        self._running: Counter[str] = Counter()
         self._lock = Lock()
 
-    @contextmanager
-    def turn(self, who: str, characters: int, load: Load) -> Iterator[None]:
-        """One turn of this visitor, from its start to its end. Raises UserError, one sentence, if it may not start."""
-        self._check_size_and_room(characters, load)
+    @property
+    def active(self) -> dict[str, int]:
+        """The number of running turns of each address that has any."""
         with self._lock:
-            if self._inside[who] >= self.limits.at_once:
+            return dict(self._running)
+
+    @contextmanager
+    def turn(self, address: str, characters: int, load: Load) -> Iterator[None]:
+        """One turn of this visitor, from its start to its end. Raises UserError if it may not start."""
+        self._check_size_and_load(characters, load)
+        with self._lock:
+            if self._running[address] >= self.limits.at_once:
                 raise UserError(
-                    f"{self.limits.at_once} replies are being written for your address already, and no more are allowed at once; wait for "
-                    "one to end."
+                    f"{self.limits.at_once} replies are being written for your address already, "
+                    "and no more are allowed at once; wait for one to end."
                 )
-            self._count(
-                self._per_minute,
-                who,
-                1,
-                f"{self.limits.per_minute} replies a minute are given to one address",
-            )
-            self._inside[who] += 1
+            allowed = f"{self.limits.per_minute} replies a minute are allowed for one address"
+            self._count(self._per_minute, address, 1, allowed)
+            self._running[address] += 1
         try:
             yield
         finally:
             with self._lock:
-                self._inside[who] -= 1
-                if not self._inside[who]:
-                    del self._inside[who]
+                self._running[address] -= 1
+                if not self._running[address]:
+                    del self._running[address]
 
-    def file(self, who: str, characters: int) -> None:
-        """Texts that are opened and stay. Raises UserError when there have been too many."""
-        most = self.limits.file_mib_per_hour
+    def file(self, address: str, characters: int) -> None:
+        """Count session files that this visitor opens. Raises UserError when there are too many."""
+        allowed = f"{self.limits.file_mib_per_hour} MiB of session files an hour are allowed for one address"
         with self._lock:
-            said = f"{most} MiB of session files are opened for one address in an hour"
-            self._count(self._files_per_hour, who, 1 + characters // _FILE_UNIT, said)
+            self._count(self._files_per_hour, address, 1 + characters // _FILE_UNIT, allowed)
 
-    def _count(self, limit: RateLimitItem, who: str, cost: int, said: str) -> None:
-        if not self._recent.hit(limit, who, cost=cost):
-            seconds = self._recent.get_window_stats(limit, who).reset_time - time.time()
-            raise UserError(f"No more than {said}; try again in {max(1, round(seconds))} s.")
+    def _count(self, limit: RateLimitItem, address: str, cost: int, allowed: str) -> None:
+        if not self._recent.hit(limit, address, cost=cost):
+            seconds = self._recent.get_window_stats(limit, address).reset_time - time.time()
+            raise UserError(f"No more than {allowed}; try again in {max(1, round(seconds))} s.")
 
-    def _check_size_and_room(self, characters: int, load: Load) -> None:
+    def _check_size_and_load(self, characters: int, load: Load) -> None:
         if characters > self.limits.characters:
             raise UserError(
-                f"That is {characters:,} characters, and no more than {self.limits.characters:,} are taken at once; send less."
+                f"That is {characters:,} characters, and no more than {self.limits.characters:,} are allowed "
+                "at once; send less."
             )
         waiting = load.waiting // len(BRANCHES)
         if waiting >= self.limits.waiting:
             raise UserError(
-                f"All places are taken and {waiting} visitors wait for one already; nothing is lost, so try again in a minute."
+                f"The engine is full and {waiting} visitors wait already; nothing is lost, "
+                "so try again in a minute."
             )
 
 
 class LoginLimiter:
-    """Attempts to log in, right and wrong ones: counted as they come, so that a thousand at once are no way around it."""
+    """Limits login attempts. Right and wrong ones count alike, and simultaneous ones count in full."""
 
     def __init__(self) -> None:
         self._item = RateLimitItemPerMinute(MOST_LOGINS)
         self._recent = MovingWindowRateLimiter(MemoryStorage())
 
-    def too_many(self, who: str) -> bool:
-        """Count one more of this address. Those who are in already notice nothing of it."""
-        return not self._recent.hit(self._item, who)
+    def too_many(self, address: str) -> bool:
+        """Count one more attempt of this address; True when it is over the limit."""
+        return not self._recent.hit(self._item, address)
 
 
 def address_of(request: gr.Request | Request | None) -> str:
-    """Who asks. On a Space that is what its proxies say; elsewhere such a header can be made up, so it is not looked at."""
+    """The visitor's address.
+
+    On a Space it is the one that the proxies report. Elsewhere a client could forge that header, so it is
+    ignored.
+    """
     if request is None:
         return "unknown"
     forwarded = str(request.headers.get("x-forwarded-for") or "") if os.environ.get(ON_SPACE) else ""
-    # Every proxy adds whom it saw at the end: from there, the first address of the public net is the visitor. What stands further
-    # ahead the visitor may have written.
-    for part in reversed(forwarded.split(",")):
+    # Every proxy appends the address it saw, so the last public address is the visitor. The visitor may have
+    # forged those before it.
+    for entry in reversed(forwarded.split(",")):
         try:
-            if ip_address(part.strip()).is_global:
-                return part.strip()
+            if ip_address(entry.strip()).is_global:
+                return entry.strip()
         except ValueError:
             continue
     client: Any = request.client

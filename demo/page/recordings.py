@@ -1,49 +1,88 @@
-"""Recordings on the page: shown as conversations, and saved as files that the browser keeps. Nothing is written here."""
+"""Recorded sessions on the page: shipped ones, ones that visitors open, and the files that they save.
+
+The server writes no file: a saved session goes to the browser.
+"""
 
 from __future__ import annotations
 
 import html
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from demo.conversation.exports import tokens_csv
 from demo.conversation.session_file import MOST_BYTES, Recording, dumps, loads
-from demo.page.session import Session, Talk
-from demo.page.stage.component import SCRIPTS, STATIC_DIR, STYLES
-from demo.page.updates import Op, Updates, reset_op
-from demo.plots import figures as plots
+from demo.page.session import Chat, Session
+from demo.page.stage.component import stage_html, stage_script, stage_styles
+from demo.page.stage.protocol import Operation, operation
+from demo.page.updates import Updates, reset_op
+from demo.plots.figures import token_figure, turn_figure
 from demo.plots.marks import PlotMarks
 from demo.utils.errors import UserError
 from demo.utils.paths import ASSETS
 
+FOLDER = ASSETS / "recorded"
+ENDING = ".session.json"
 
-def talk_of(recording: Recording, model_name: str) -> Talk:
-    """A recording as a conversation. model_name: who could go on with it here, "" for no one."""
-    talk = Talk(
+
+# --- files
+
+
+def shipped() -> tuple[str, ...]:
+    """Names of the recorded sessions that come with the program, in order."""
+    return tuple(sorted(path.name.removesuffix(ENDING) for path in FOLDER.glob(f"*{ENDING}")))
+
+
+def open_shipped(name: str) -> Recording:
+    """One of the `shipped` sessions. Raises UserError for any other name, so that no other file can be read."""
+    if name not in shipped():
+        raise UserError("There is no recorded session of that name; choose one from the list.")
+    return open_file(FOLDER / f"{name}{ENDING}")
+
+
+def open_file(path: Path) -> Recording:
+    """Read a session file. Raises UserError when it is not one."""
+    try:
+        if path.stat().st_size > MOST_BYTES:
+            raise UserError(f"{path} is larger than {MOST_BYTES // 2**20} MiB, so it is not a session file.")
+        return loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(
+            f"{path} cannot be read ({type(error).__name__}); give a saved session file."
+        ) from error
+
+
+def checked_text(text: object) -> str:
+    """A file's content as a browser sent it. Raises UserError."""
+    if not isinstance(text, str) or not text.strip() or len(text) > MOST_BYTES:
+        raise UserError(f"The file is empty or larger than {MOST_BYTES // 2**20} MiB; choose another.")
+    return text
+
+
+# --- on the stage
+
+
+def chat_of(recording: Recording, model_name: str) -> Chat:
+    """A recording as a conversation. model_name: the model that could continue it here, "" for none."""
+    chat = Chat(
         title=recording.title or "Recorded session",
         blurb=recording.blurb,
         system_prompt=recording.system_prompt,
         recording=recording,
         watch_only=recording.model != model_name,
     )
-    talk.conversation.turns = list(recording.turns)
-    return talk
+    chat.conversation.turns = list(recording.turns)
+    return chat
 
 
-def checked_text(text: object) -> str:
-    """What a browser sent as a file's content. Raises UserError."""
-    if not isinstance(text, str) or not text.strip() or len(text) > MOST_BYTES:
-        raise UserError(f"The file is empty or larger than {MOST_BYTES // 2**20} MiB; choose another.")
-    return text
+def figures(marks: PlotMarks) -> dict[str, Any]:
+    """The two charts, empty, with their reference lines."""
+    return {"token": token_figure(marks), "turn": turn_figure(marks)}
 
 
-def figures(marks: PlotMarks) -> Op:
-    return {"token": plots.token_figure(marks), "turn": plots.turn_figure(marks)}
-
-
-def meta_of(model: str, marks: PlotMarks, persona_map: Op, watch_only: bool) -> Op:
+def stage_meta(model: str, marks: PlotMarks, persona_map: dict[str, Any], watch_only: bool) -> dict[str, Any]:
     """What the stage needs beside the turns."""
     return {
         "model": model,
@@ -54,72 +93,39 @@ def meta_of(model: str, marks: PlotMarks, persona_map: Op, watch_only: bool) -> 
     }
 
 
-def recorded_ops(session: Session) -> list[Op]:
-    """The operations that show the session's current talk, which is a recording."""
-    talk = session.talk
-    assert talk.recording is not None
-    meta = meta_of(talk.recording.model, talk.recording.marks, talk.recording.map, talk.watch_only)
-    return [reset_op(talk.conversation, meta, recorded=True), {"op": "talks", **session.overview()}]
+def recorded_ops(session: Session) -> list[Operation]:
+    """The operations that show the session's current chat, which is a recording."""
+    chat = session.chat
+    assert chat.recording is not None
+    meta = stage_meta(chat.recording.model, chat.recording.marks, chat.recording.map, chat.watch_only)
+    return [
+        reset_op(chat.conversation, meta, recorded=True),
+        operation("conversations", **session.overview()),
+    ]
 
 
-def saved(talk: Talk, recording: Recording, kind: str) -> Op:
-    """A file for the browser to keep: kind is json, csv or html. Raises UserError."""
+# --- saving
+
+
+def download_op(chat: Chat, recording: Recording, kind: str) -> Operation:
+    """A file for the browser to save: kind is json, csv or html. Raises UserError."""
     if not recording.turns:
         raise UserError("There is nothing to save yet; say something first.")
-    name = "-".join("".join(c if c.isalnum() else " " for c in talk.title.lower()).split()) or "session"
-    files: dict[str, tuple[str, str, Any]] = {
+    name = "-".join("".join(c if c.isalnum() else " " for c in chat.title.lower()).split()) or "session"
+    files: dict[str, tuple[str, str, Callable[[Recording], str]]] = {
         "json": (".session.json", "application/json", dumps),
         "csv": (".tokens.csv", "text/csv", tokens_csv),
-        "html": (".html", "text/html", _page),
+        "html": (".html", "text/html", offline_page),
     }
     if kind not in files:
         raise UserError("Sessions are saved as json, csv or html.")
     ending, mime, write = files[kind]
-    return {"op": "download", "name": name + ending, "mime": mime, "text": write(recording)}
+    return operation("download", name=name + ending, mime=mime, text=write(recording))
 
 
-def _page(recording: Recording) -> str:
-    alone = Session()
-    alone.talks = [replace(talk_of(recording, ""), watch_only=True)]
-    updates = Updates(alone.talk.conversation)
-    updates.say(*recorded_ops(alone))
-    return standalone(f"{recording.title} · Persona drift", updates.take())
-
-
-FOLDER = ASSETS / "recorded"
-
-ENDING = ".session.json"
-
-
-def shipped() -> tuple[str, ...]:
-    """Their names, in order."""
-    return tuple(sorted(path.name.removesuffix(ENDING) for path in FOLDER.glob(f"*{ENDING}")))
-
-
-def open_shipped(name: str) -> Recording:
-    """Raises UserError for a name that is not among `shipped`, so that no other file can be asked for."""
-    if name not in shipped():
-        raise UserError("There is no recorded session of that name; choose one of the list.")
-    return open_file(FOLDER / f"{name}{ENDING}")
-
-
-def open_file(path: Path) -> Recording:
-    """Raises UserError for a file that cannot be read as a session."""
-    try:
-        if path.stat().st_size > MOST_BYTES:
-            raise UserError(f"{path} is larger than {MOST_BYTES // 2**20} MiB, so it is no session file.")
-        return loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(
-            f"{path} cannot be read ({type(error).__name__}); give a saved session file."
-        ) from error
-
-
-# The browser that saves the file puts the plotting script here: it has it already, and it is large.
+# The browser inserts its copy of the plotting script here when it saves the file, because the script is large.
 PLOTLY = "/*plotly*/"
-
-_NOWHERE = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
-
+_POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
 _PAGE = """<!doctype html>
 <html lang="en">
 <head>
@@ -143,7 +149,7 @@ const element = document.getElementById("element");
 const props = {{ value: {value} }};
 const watch = () => {{}};
 const trigger = null;
-{scripts}
+{script}
 }})();
 </script>
 </body>
@@ -151,16 +157,19 @@ const trigger = null;
 """
 
 
-def standalone(title: str, value: str) -> str:
-    """value: the stage's value, as `Updates.take` gives it. The plotting script is left to the browser (PLOTLY)."""
-    read = [(STATIC_DIR / name).read_text(encoding="utf-8") for name in (*SCRIPTS, *STYLES, "stage.html")]
+def offline_page(recording: Recording) -> str:
+    """A session as one HTML file: the stage with its data, for a browser without server or network."""
+    session = Session()
+    session.chats = [replace(chat_of(recording, ""), watch_only=True)]
+    updates = Updates(session.chat.conversation)
+    updates.add(*recorded_ops(session))
     return _PAGE.format(
-        policy=_NOWHERE,
-        title=html.escape(title),
-        styles="\n".join(read[len(SCRIPTS) : -1]),
-        stage=read[-1],
+        policy=_POLICY,
+        title=html.escape(f"{recording.title} · Persona drift"),
+        styles="\n".join(stage_styles()),
+        stage=stage_html(),
         plotly=PLOTLY,
-        # As a string in a script: nothing in a chat may end the script.
-        value=json.dumps(value).replace("<", "\\u003c"),
-        scripts="\n".join(read[: len(SCRIPTS)]),
+        # A string inside a script element. No text of a chat may end that element.
+        value=json.dumps(updates.take()).replace("<", "\\u003c"),
+        script=stage_script(),
     )

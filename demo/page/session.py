@@ -1,4 +1,4 @@
-"""What one visitor has open: their conversations, and for each the scripted messages that are still to come."""
+"""What one visitor has open: conversations, each with the scripted messages that are still to come."""
 
 from __future__ import annotations
 
@@ -8,22 +8,31 @@ from threading import Lock
 from typing import Any
 
 from demo.conversation.conversation import Conversation
+from demo.conversation.scenarios import Scenario
 from demo.conversation.session_file import Recording
 from demo.utils.errors import UserError
 
-# Enough for a class; beyond that the oldest goes, so that a page left open does not fill the machine.
-MOST_TALKS = 12
+# Beyond this the oldest conversation is closed, so that a page left open does not fill the memory.
+MOST_CHATS = 12
 
 
 @dataclass(eq=False)
-class Talk:
-    """One conversation. script: scripted messages in order, of which `said` have been taken; recording: the file it came
-    from, None for one that began here; watch_only: no model here could go on with it; id: by which the browser keeps it."""
+class Chat:
+    """One conversation on the page.
+
+    Attributes:
+        blurb, content_warning: of the scenario.
+        script: scripted user messages in order.
+        said: how many of them have been offered in the message box.
+        recording: the file it came from; None for a conversation that began here.
+        watch_only: whether it cannot be continued, because its model is not loaded here.
+        id: the name under which the browser stores it.
+    """
 
     conversation: Conversation = field(default_factory=Conversation)
     title: str = "Free chat"
     blurb: str = ""
-    care: str = ""
+    content_warning: str = ""
     system_prompt: str = ""
     script: tuple[str, ...] = ()
     said: int = 0
@@ -31,24 +40,41 @@ class Talk:
     watch_only: bool = False
     id: str = field(default_factory=lambda: token_hex(8))
 
+    @classmethod
+    def of_scenario(cls, scenario: Scenario) -> Chat:
+        """A new conversation that follows a script."""
+        return cls(
+            title=scenario.title,
+            blurb=scenario.blurb,
+            content_warning=scenario.content_warning,
+            system_prompt=scenario.system_prompt,
+            script=scenario.turns,
+        )
+
     def next_line(self) -> str:
-        """The scripted message that comes next, taken off the script; empty when there is none."""
+        """The next scripted message, which then counts as said; empty when there is none."""
         if self.said >= len(self.script):
             return ""
         self.said += 1
         return self.script[self.said - 1]
 
     def line_in_box(self) -> str:
-        """The scripted message that was taken and not yet answered."""
+        """The scripted message that was offered and has not been answered; empty when there is none."""
         return self.script[self.said - 1] if len(self.conversation.turns) < self.said else ""
 
-    def fork(self, turns: int) -> Talk:
-        """A copy that shares the first `turns` turns and goes its own way from there."""
-        said = min(self.said, turns)
-        return Talk(
-            self.conversation.fork(turns), f"{self.title} ⑂{turns}", self.blurb, self.care, self.system_prompt,
-            self.script, said, self.recording, self.watch_only,
-        )  # fmt: skip
+    def fork(self, turns: int) -> Chat:
+        """A copy that shares the first `turns` turns."""
+        return Chat(
+            self.conversation.fork(turns),
+            f"{self.title} ⑂{turns}",
+            self.blurb,
+            self.content_warning,
+            self.system_prompt,
+            self.script,
+            min(self.said, turns),
+            self.recording,
+            self.watch_only,
+        )
 
 
 class Session:
@@ -58,65 +84,76 @@ class Session:
     """
 
     def __init__(self) -> None:
-        self.talks = [Talk()]
+        self.chats = [Chat()]
         self.current = 0
         self.gone = False
-        self.running: Talk | None = None
+        self.running: Chat | None = None
         self._claims = Lock()
 
     def __deepcopy__(self, memo: object) -> Session:
-        """A new session. Gradio copies a page's initial state for every visitor, and no two may share a chat."""
+        """A new session: Gradio copies the page's initial state for every visitor, who must not share chats."""
         return Session()
 
     @property
-    def talk(self) -> Talk:
+    def chat(self) -> Chat:
         """The conversation that is shown."""
-        return self.talks[self.current]
+        return self.chats[self.current]
 
-    def claim(self, talk: Talk) -> None:
-        """A turn of this talk begins. Raises UserError while one is being answered already."""
+    def claim(self, chat: Chat) -> None:
+        """A turn of this chat begins. Raises UserError while another one is being answered."""
         with self._claims:
-            if self.running is talk:
+            if self.running is chat:
                 raise UserError("A reply is still being written; stop it first.")
-            self.running = talk
+            self.running = chat
 
-    def release(self, talk: Talk) -> None:
-        """Its turn is over."""
+    def release(self, chat: Chat) -> None:
+        """The turn of this chat has ended."""
         with self._claims:
-            if self.running is talk:
+            if self.running is chat:
                 self.running = None
 
-    def show(self, talk: Talk) -> list[Talk]:
-        """Show `talk`, which may be new. An untouched empty chat makes room for it; so do the oldest ones when there are too
-        many. Gives the talks that went."""
+    def show(self, chat: Chat) -> list[Chat]:
+        """Show `chat`, which may be new.
+
+        An untouched empty chat makes room for a new one, and so do the oldest when there are too many.
+
+        Returns:
+            The chats that were closed.
+        """
         if self.running is not None:
             self.running.conversation.stop()
-        went: list[Talk] = []
-        if talk not in self.talks:
-            kept = [one for one in self.talks if one.conversation.turns]
-            kept = [*kept, talk][-MOST_TALKS:]
-            went = [one for one in self.talks if one not in kept]
-            self.talks = kept
-        self.current = self.talks.index(talk)
-        return went
+        closed: list[Chat] = []
+        if chat not in self.chats:
+            kept = [one for one in self.chats if one.conversation.turns]
+            kept = [*kept, chat][-MOST_CHATS:]
+            closed = [one for one in self.chats if one not in kept]
+            self.chats = kept
+        self.current = self.chats.index(chat)
+        return closed
 
-    def drop(self, index: int) -> Talk:
-        """Close a conversation; the last one leaves an empty chat behind."""
-        gone = self.talks.pop(index)
-        gone.conversation.stop()
-        if not self.talks:
-            self.talks = [Talk()]
-        self.current = min(self.current - (index < self.current), len(self.talks) - 1)
-        return gone
+    def close(self, index: int) -> Chat:
+        """Close a conversation. The last one leaves an empty chat behind."""
+        closed = self.chats.pop(index)
+        closed.conversation.stop()
+        if not self.chats:
+            self.chats = [Chat()]
+        self.current = min(self.current - (index < self.current), len(self.chats) - 1)
+        return closed
 
     def overview(self) -> dict[str, Any]:
-        """What the stage says about the conversations and about the script of the one that is shown."""
-        talk = self.talk
+        """What the stage shows of the conversations, and of the script of the one that is shown."""
+        chat = self.chat
         return {
-            "list": [one.title for one in self.talks],
-            "ids": [one.id for one in self.talks],
+            "list": [one.title for one in self.chats],
+            "ids": [one.id for one in self.chats],
             "current": self.current,
-            "watch_only": talk.watch_only,
-            "recorded": talk.recording is not None,
-            "script": {"title": talk.title, "blurb": talk.blurb, "care": talk.care, "said": talk.said, "of": len(talk.script)},
-        }  # fmt: skip
+            "watch_only": chat.watch_only,
+            "recorded": chat.recording is not None,
+            "script": {
+                "title": chat.title,
+                "blurb": chat.blurb,
+                "content_warning": chat.content_warning,
+                "said": chat.said,
+                "of": len(chat.script),
+            },
+        }

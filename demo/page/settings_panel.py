@@ -1,4 +1,4 @@
-"""The settings beside the chat, and how their values become one turn's settings."""
+"""The settings beside the chat, and how their values become the settings of a turn."""
 
 from __future__ import annotations
 
@@ -10,24 +10,88 @@ from typing import Any
 import gradio as gr
 
 from demo.axis.axis import AssistantAxis
-from demo.conversation.settings import CAPPED, MOST_SEEDS, STEERED, UNCAPPED, TurnSettings, make_cap
+from demo.conversation.settings import CAPPED, MOST_SEEDS, STEERED, UNCAPPED, CapChoice, TurnSettings
 from demo.conversation.turns import well_formed
 from demo.engine.protocol import Sampling, Steer
-from demo.plots.marks import PlotMarks
 from demo.utils.errors import UserError
 
 _EVERY = "All"
-
 _ONLY = {_EVERY: None, "Uncapped": UNCAPPED, "Capped": CAPPED, "Steered": STEERED}
-
-_FLOOR_INFO = "Percentile of default-Assistant replies that becomes the floor. Higher holds harder."
-
-_IMPORTED_INFO = "Published ceiling on role-wardness, as a floor. A lower number holds harder."
+_FLOOR_INFO = "Percentile of default-Assistant replies used as the floor. A higher floor is stricter."
+_IMPORTED_INFO = "Published ceiling on role-wardness, used as a floor. A lower number is stricter."
 
 
 @dataclass(frozen=True)
-class Controls:
-    """The components, in the order in which their values reach `read_settings`."""
+class PanelValues:
+    """The values of the panel's components as the browser sent them. Each may be anything.
+
+    The fields have the names and the order of those of `SettingsPanel`.
+    """
+
+    system_prompt: Any
+    temperature: Any
+    top_p: Any
+    repetition_penalty: Any
+    max_new_tokens: Any
+    seed: Any
+    seeds: Any
+    only: Any
+    steer_on: Any
+    steer_layer: Any
+    steer_alpha: Any
+    cap_on: Any
+    floor: Any
+    first_layer: Any
+    last_layer: Any
+
+    @property
+    def characters(self) -> int:
+        """Length of all texts together."""
+        values = (getattr(self, field.name) for field in fields(self))
+        return sum(len(value) for value in values if isinstance(value, str))
+
+    def turn_settings(self, axis: AssistantAxis, turn: int) -> TurnSettings:
+        """The settings of turn number `turn`, from 0. Each turn has another seed than the one before.
+
+        Raises:
+            UserError: a value is not valid.
+        """
+        sampling = Sampling(
+            temperature=_real(self.temperature, "temperature"),
+            top_p=_real(self.top_p, "top-p"),
+            max_new_tokens=_whole(self.max_new_tokens, "number of new tokens"),
+            seed=_whole(self.seed, "seed") + turn,
+            repetition_penalty=_real(self.repetition_penalty, "repetition penalty"),
+        )
+        system = self.system_prompt or ""
+        if not isinstance(system, str) or not isinstance(self.only, str | None):
+            raise UserError("The system prompt or the selected branch is not text; reload the page.")
+        return TurnSettings(
+            sampling=sampling,
+            cap=self.cap_choice().cap(axis),
+            system_prompt=well_formed(system),
+            steer=self._steer(),
+            only=_ONLY.get(self.only or _EVERY),
+            seeds=_whole(self.seeds, "number of seeds"),
+        )
+
+    def cap_choice(self) -> CapChoice:
+        """The chosen cap. Raises UserError for a value that is not valid."""
+        if not self.cap_on:
+            return CapChoice(False, "", 0, 0)
+        first = _whole(self.first_layer, "first capped layer")
+        return CapChoice(True, str(self.floor)[:100], first, _whole(self.last_layer, "last capped layer"))
+
+    def _steer(self) -> Steer | None:
+        if not self.steer_on:
+            return None
+        layer = _whole(self.steer_layer, "steered layer")
+        return Steer(layer, _real(self.steer_alpha, "steering strength"))
+
+
+@dataclass(frozen=True)
+class SettingsPanel:
+    """The components."""
 
     system_prompt: gr.Textbox
     temperature: gr.Slider
@@ -46,13 +110,15 @@ class Controls:
     last_layer: gr.Number
 
     def inputs(self) -> list[Any]:
-        return [getattr(self, field.name) for field in fields(self)]
+        """The components whose values make `PanelValues`, in its order."""
+        return [getattr(self, field.name) for field in fields(PanelValues)]
 
     def cap_inputs(self) -> list[Any]:
+        """The components that decide the cap."""
         return [self.cap_on, self.floor, self.first_layer, self.last_layer]
 
 
-def build_controls(axis: AssistantAxis, defaults: Sampling) -> Controls:
+def build_settings_panel(axis: AssistantAxis, defaults: Sampling) -> SettingsPanel:
     """Lay the settings out, in the current Gradio context."""
     system = gr.Textbox(
         label="System prompt",
@@ -61,12 +127,12 @@ def build_controls(axis: AssistantAxis, defaults: Sampling) -> Controls:
         placeholder="None: the model's own default",
         elem_id="system-prompt",
     )
-    cap = _cap_controls(axis)
-    sampling = _sampling_controls(defaults)
-    return Controls(system, *sampling, *_branch_controls(axis), *cap)
+    cap = _cap_components(axis)
+    sampling = _sampling_components(defaults)
+    return SettingsPanel(system_prompt=system, **sampling, **_branch_components(axis), **cap)
 
 
-def _cap_controls(axis: AssistantAxis) -> tuple[gr.Checkbox, gr.Radio, gr.Number, gr.Number]:
+def _cap_components(axis: AssistantAxis) -> dict[str, Any]:
     first, last = axis.cap_band
     layers = f"0 to {axis.layers - 1}"
     with gr.Group():
@@ -85,12 +151,10 @@ def _cap_controls(axis: AssistantAxis) -> tuple[gr.Checkbox, gr.Radio, gr.Number
             last_layer = gr.Number(
                 last, label="Last layer", precision=0, min_width=80, elem_id="last-layer", info=layers
             )
-    return cap_on, floor, first_layer, last_layer
+    return {"cap_on": cap_on, "floor": floor, "first_layer": first_layer, "last_layer": last_layer}
 
 
-def _sampling_controls(
-    defaults: Sampling,
-) -> tuple[gr.Slider, gr.Slider, gr.Slider, gr.Slider, gr.Number, gr.Slider]:
+def _sampling_components(defaults: Sampling) -> dict[str, Any]:
     with gr.Group():
         temperature = gr.Slider(
             0, 2, defaults.temperature, step=0.05, label="Temperature", elem_id="temperature"
@@ -112,7 +176,7 @@ def _sampling_controls(
             label="Seed",
             precision=0,
             elem_id="seed",
-            info="Both replies draw the same random numbers.",
+            info="Both replies use the same random numbers.",
         )
         seeds = gr.Slider(
             1,
@@ -123,11 +187,18 @@ def _sampling_controls(
             elem_id="seeds",
             info="More answers to each message, to show the spread. The first one counts.",
         )
-    return temperature, top_p, penalty, tokens, seed, seeds
+    return {
+        "temperature": temperature,
+        "top_p": top_p,
+        "repetition_penalty": penalty,
+        "max_new_tokens": tokens,
+        "seed": seed,
+        "seeds": seeds,
+    }
 
 
-def _branch_controls(axis: AssistantAxis) -> tuple[gr.Radio, gr.Checkbox, gr.Number, gr.Slider]:
-    """Who is spoken to, and the third reply."""
+def _branch_components(axis: AssistantAxis) -> dict[str, Any]:
+    """The choice of the branches that answer, and the steered reply."""
     layers = f"0 to {axis.layers - 1}"
     with gr.Group():
         only = gr.Radio(list(_ONLY), value=_EVERY, label="Speak to", elem_id="only")
@@ -140,87 +211,28 @@ def _branch_controls(axis: AssistantAxis) -> tuple[gr.Radio, gr.Checkbox, gr.Num
             step=0.25,
             label="Strength α",
             elem_id="steer-alpha",
-            info="Adds α × axis to every token, needed or not; the cap only lifts what has fallen.",
+            info="Adds α × axis to every token; the cap acts only on tokens below the floor.",
         )
         steer_layer = gr.Number(
             axis.probe_layer, label="Steered layer", precision=0, elem_id="steer-layer", info=layers
         )
-    return only, steer_on, steer_layer, steer_alpha
+    return {"only": only, "steer_on": steer_on, "steer_layer": steer_layer, "steer_alpha": steer_alpha}
 
 
-def cap_values(values: Sequence[Any]) -> Sequence[Any]:
-    """Of the values of `Controls.inputs()`, those of `Controls.cap_inputs()`: the last ones."""
-    return values[-4:]
-
-
-def read_settings(axis: AssistantAxis, turn: int, values: Sequence[Any]) -> TurnSettings:
-    """The values of `Controls.inputs()` as settings of turn number `turn` (from 0).
-
-    Each turn draws other random numbers than the one before. Raises UserError for a value that cannot be used.
-    """
-    system, temperature, top_p, penalty, tokens, seed, seeds, only, *steer = values[:-4]
-    sampling = Sampling(
-        _real(temperature, "temperature"),
-        _real(top_p, "top-p"),
-        _whole(tokens, "number of new tokens"),
-        _whole(seed, "seed") + turn,
-        _real(penalty, "repetition penalty"),
-    )
-    if not isinstance(system or "", str) or not isinstance(only, str | None):
-        raise UserError("The system prompt or the choice of whom to speak to is no text; reload the page.")
-    return TurnSettings(
-        sampling,
-        _cap(axis, cap_values(values)),
-        well_formed(system or ""),
-        _steer(steer),
-        _ONLY.get(only or _EVERY),
-        _whole(seeds, "number of seeds"),
-    )
-
-
-def plot_marks(axis: AssistantAxis, cap: Sequence[Any]) -> PlotMarks:
-    """Reference lines for the values of `Controls.cap_inputs()`. Raises UserError like `read_settings`."""
-    chosen = _cap(axis, cap)
-    if chosen is None:
-        return PlotMarks(axis.probe_layer, default_range=axis.default_range)
-    name = cap[1]
-    return PlotMarks(
-        probe_layer=axis.probe_layer,
-        floor=axis.floor_units(name, axis.probe_layer)
-        if axis.probe_layer in axis.floor_layers(name)
-        else None,
-        floor_name=name,
-        floor_at_probe=axis.probe_layer in chosen.layers,
-        cap_layers=(chosen.layers[0], chosen.layers[-1]),
-        default_range=axis.default_range,
-    )
-
-
-def _cap(axis: AssistantAxis, values: Sequence[Any]):
-    on, floor, first, last = values
-    if not on:
-        return None
-    return make_cap(
-        axis, _whole(first, "first capped layer"), _whole(last, "last capped layer"), str(floor)[:100]
-    )
-
-
-def _steer(values: Sequence[Any]) -> Steer | None:
-    on, layer, alpha = values
-    if not on:
-        return None
-    return Steer(_whole(layer, "steered layer"), _real(alpha, "steering strength"))
+def panel_values(values: Sequence[Any]) -> PanelValues:
+    """The values of `SettingsPanel.inputs()`, named."""
+    return PanelValues(*values)
 
 
 def _real(value: Any, name: str) -> float:
     if value is None:
-        raise UserError(f"The {name} is empty; type a number.")
+        raise UserError(f"The {name} is empty; enter a number.")
     try:
         number = float(value)
     except (TypeError, ValueError, OverflowError):
         number = math.nan
     if not math.isfinite(number):
-        raise UserError(f"The {name} is no number that can be used; type another.")
+        raise UserError(f"The {name} must be a finite number; enter another value.")
     return number
 
 

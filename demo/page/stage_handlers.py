@@ -1,14 +1,13 @@
-"""What the stage asks for: its own buttons send small requests, {"do": ..., more}, answered here.
+"""Handlers for the stage's own buttons, which send requests (see stage/protocol.json).
 
-Requests come from a browser and may hold anything: names and numbers are checked, and what cannot be done is said in a
-notice. Quick ones are answered at once, slow ones wait for the model.
+A `Dispatcher` has one method `on_<request>` for each request that it answers. `RecordingHandlers` answers the
+requests that need no model, and serves the page without one (viewer.py). `StageHandlers` answers all of them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import gradio as gr
 
@@ -16,219 +15,286 @@ from demo.conversation.session_file import NAME, Recording, loads, rounded
 from demo.conversation.settings import CAPPED, STEERED
 from demo.conversation.transcripts import parse_transcript
 from demo.conversation.turns import Turn, well_formed
-from demo.engine.protocol import ReadToken, Request
-from demo.models.chat_template import Message
-from demo.page.chat_handlers import ChatHandlers, Shown
-from demo.page.persistence import keep_op, restore_chats
-from demo.page.recordings import checked_text, open_shipped, saved, talk_of
-from demo.page.session import Session, Talk
-from demo.page.settings_panel import cap_values, read_settings
-from demo.page.updates import Op, Updates, turn_op
+from demo.engine.protocol import Message, ReadToken, Request
+from demo.page.chat_handlers import ChatHandlers, PageUpdate
+from demo.page.persistence import persist_op, restore_chats
+from demo.page.recordings import chat_of, checked_text, download_op, open_shipped
+from demo.page.session import Chat, Session
+from demo.page.settings_panel import PanelValues
+from demo.page.stage.protocol import StageRequest, operation
+from demo.page.updates import Updates, turn_op
 from demo.utils.errors import UserError
 
-# Another try of a turn must not meet the numbers of the turns that follow it.
+# Distance between the seeds of two attempts at a turn. It keeps them clear of the seeds of the turns that follow.
 RETRY_STEP = 100
-
-_IDLE = (gr.skip(), gr.skip())
-
-Quick = tuple[Any, Any, Any]  # stage, message box, system prompt
+Answer = Iterator[PageUpdate]
 
 
 @dataclass(frozen=True)
-class StageHandlers:
-    actions: ChatHandlers
+class Call:
+    """One request of the stage, with the session and the settings it came with.
 
-    def quick(self, session: Session, event: gr.EventData, request: gr.Request, *values: Any) -> Quick:
-        """show, undo, fork, switch, drop, recorded, save, restore: nothing of these needs the model."""
-        ask, cap = _asked(event), cap_values(values)
+    Attributes:
+        values: None on a page without a model.
+    """
+
+    session: Session
+    asked: StageRequest
+    values: PanelValues | None
+    request: gr.Request
+
+    @property
+    def settings(self) -> PanelValues:
+        assert self.values is not None
+        return self.values
+
+    @property
+    def turn(self) -> int:
+        """The requested turn. Raises UserError when it is no longer there."""
+        return self.asked.index("turn", len(self.session.chat.conversation.turns))
+
+    @property
+    def chat(self) -> int:
+        """The requested conversation. Raises UserError when it is no longer there."""
+        return self.asked.index("conversation", len(self.session.chats))
+
+
+class Dispatcher:
+    """Answers a request by the method of its name."""
+
+    unavailable = "This page cannot do that; reload it."
+
+    def dispatch(
+        self, session: Session, data: object, values: PanelValues | None, request: gr.Request
+    ) -> Answer:
+        """Answer what the browser sent, which may be anything. Errors become a notice."""
         try:
-            if session.running is session.talk and ask["do"] not in ("save", "show"):
-                raise UserError("A reply is still being written; stop it first.")
-            match ask["do"]:
-                case "show":
-                    return self.actions.reset(session, cap), gr.skip(), gr.skip()
-                case "undo":
-                    text = session.talk.conversation.undo()
-                    return self.actions.reset(session, cap), text, gr.skip()
-                case "fork":
-                    self.actions.switch(session, session.talk.fork(self._turn(session, ask) + 1))
-                case "switch":
-                    self.actions.switch(session, session.talks[_index(ask, "talk", len(session.talks))])
-                case "drop":
-                    self.actions.forget([session.drop(_index(ask, "talk", len(session.talks)))])
-                case "recorded":
-                    recording = open_shipped(str(ask.get("name")))
-                    return self.show_recording(session, recording, cap), "", recording.system_prompt
-                case "save":
-                    return self._save(session, str(ask.get("kind")), cap), gr.skip(), gr.skip()
-                case "restore":
-                    kept = ask.get("talks")
-                    self.actions.admit_file(request, *(kept if isinstance(kept, list) else ()))
-                    return self._restore(session, ask, cap)
-                case _:
-                    raise UserError("The page asked for something unknown; reload it.")
+            asked = StageRequest.parse(data)
+            answer = getattr(self, f"on_{asked.name}", None)
+            if answer is None:
+                raise UserError(self.unavailable)
+            yield from answer(Call(session, asked, values, request))
         except Exception as error:
-            return self.actions.refusal(session, error), gr.skip(), gr.skip()
-        return self.actions.reset(session, cap), "", session.talk.system_prompt
+            yield self.refused(session, error)
 
-    def slow(
-        self, session: Session, event: gr.EventData, request: gr.Request, *values: Any
-    ) -> Iterator[Shown]:
-        """regenerate, edit, layers, open: these run the model, or may."""
-        ask = _asked(event)
-        try:
-            is_file = ask["do"] == "open"  # which has a limit of its own
-            if is_file:
-                self.actions.admit_file(request, ask.get("text"))
-            with self.actions.admit(request, *(() if is_file else (ask.get("text"),)), *values):
-                yield from self._slow(session, ask, values)
-        except Exception as error:
-            yield self.actions.refusal(session, error), gr.skip(), *_IDLE
+    def refused(self, session: Session, error: Exception) -> PageUpdate:
+        """A notice that says why a request was not answered."""
+        raise NotImplementedError
 
-    def _slow(self, session: Session, ask: Op, values: Any) -> Iterator[Shown]:
-        match ask["do"]:
-            case "regenerate":
-                yield from self._regenerate(session, self._turn(session, ask), values)
-            case "edit":
-                turn = self._turn(session, ask)
-                yield from self.actions.answer(session, str(ask.get("text", "")), values, turn)
-            case "layers":
-                yield from self._layers(session, ask, values)
-            case "open":
-                yield from self._open(session, ask, values)
-            case _:
-                raise UserError("The page asked for something unknown; reload it.")
 
-    def _turn(self, session: Session, ask: Op) -> int:
-        return _index(ask, "turn", len(session.talk.conversation.turns))
+class RecordingHandlers(Dispatcher):
+    """The requests that work on recorded sessions."""
 
-    def _regenerate(self, session: Session, index: int, values: Any) -> Iterator[Shown]:
-        """The same message once more, with the settings of now and other random numbers than the last try."""
-        turn = session.talk.conversation.turns[index]
-        settings = read_settings(self.actions.axis, index, values)
-        if turn.settings is not None:
-            seed = turn.settings.sampling.seed + RETRY_STEP
-            settings = replace(
-                settings, sampling=replace(settings.sampling, seed=seed), only=turn.settings.only
-            )
-        yield from self.actions.answer(session, turn.user, values, index, settings)
+    def shown(self, call: Call) -> PageUpdate:
+        """The conversation that is shown, from scratch."""
+        raise NotImplementedError
 
-    def _layers(self, session: Session, ask: Op, values: Any) -> Iterator[Shown]:
+    def switch(self, session: Session, chat: Chat) -> None:
+        """Show another conversation."""
+        raise NotImplementedError
+
+    def recording(self, call: Call) -> Recording:
+        """The conversation that is shown, as a recording."""
+        raise NotImplementedError
+
+    def closed(self, chat: Chat) -> None:
+        """A conversation was closed."""
+
+    def recorded_as(self) -> str:
+        """Name of the model that could continue a recording here; "" for none."""
+        return ""
+
+    def changed(self, call: Call) -> PageUpdate:
+        """Another conversation is shown: its system prompt, and an empty message box."""
+        prompt = call.session.chat.system_prompt
+        return replace(self.shown(call), message="", system_prompt=prompt)
+
+    def on_show(self, call: Call) -> Answer:
+        yield self.shown(call)
+
+    def on_switch(self, call: Call) -> Answer:
+        refuse_while_running(call.session)
+        self.switch(call.session, call.session.chats[call.chat])
+        yield self.changed(call)
+
+    def on_close(self, call: Call) -> Answer:
+        refuse_while_running(call.session)
+        self.closed(call.session.close(call.chat))
+        yield self.changed(call)
+
+    def on_recorded(self, call: Call) -> Answer:
+        refuse_while_running(call.session)
+        recording = open_shipped(call.asked.fields["name"])
+        self.switch(call.session, chat_of(recording, self.recorded_as()))
+        yield self.changed(call)
+
+    def on_save(self, call: Call) -> Answer:
+        updates = Updates(call.session.chat.conversation)
+        updates.add(download_op(call.session.chat, self.recording(call), call.asked.fields["kind"]))
+        yield PageUpdate(updates.take())
+
+
+class StageHandlers(RecordingHandlers):
+    """All requests, on a page with a model."""
+
+    def __init__(self, handlers: ChatHandlers) -> None:
+        self._handlers = handlers
+
+    def refused(self, session: Session, error: Exception) -> PageUpdate:
+        return self._handlers.refusal(session, error)
+
+    def shown(self, call: Call) -> PageUpdate:
+        return self._handlers.reset(call.session, call.settings)
+
+    def switch(self, session: Session, chat: Chat) -> None:
+        self._handlers.switch(session, chat)
+
+    def recording(self, call: Call) -> Recording:
+        return self._handlers.recording(call.session.chat, call.settings)
+
+    def closed(self, chat: Chat) -> None:
+        self._handlers.forget([chat])
+
+    def recorded_as(self) -> str:
+        return self._handlers.model_name
+
+    # --- requests that do not need the model
+
+    def on_undo(self, call: Call) -> Answer:
+        refuse_while_running(call.session)
+        text = call.session.chat.conversation.undo()
+        yield replace(self.shown(call), message=text)
+
+    def on_fork(self, call: Call) -> Answer:
+        refuse_while_running(call.session)
+        self.switch(call.session, call.session.chat.fork(call.turn + 1))
+        yield self.changed(call)
+
+    def on_restore(self, call: Call) -> Answer:
+        """The conversations that the browser stored, and the message that had not been answered."""
+        refuse_while_running(call.session)
+        fields = call.asked.fields
+        self._handlers.admit_file(call.request, *fields["conversations"])
+        restore_chats(call.session, fields["conversations"], fields["current"], self.recorded_as())
+        chat = call.session.chat
+        line = well_formed(fields["draft"] or "") or chat.line_in_box()
+        shown = self._handlers.reset(call.session, call.settings, operation("restored"))
+        yield replace(shown, message=line, system_prompt=chat.system_prompt)
+
+    # --- requests that run the model
+
+    def on_edit(self, call: Call) -> Answer:
+        text = call.asked.fields["text"]
+        with self._handlers.admit(call.request, len(text) + call.settings.characters):
+            yield from self._handlers.answer(call.session, text, call.settings, call.turn)
+
+    def on_regenerate(self, call: Call) -> Answer:
+        """The same message again, with the current settings and other random numbers than the last attempt."""
+        with self._handlers.admit(call.request, call.settings.characters):
+            index = call.turn
+            turn = call.session.chat.conversation.turns[index]
+            settings = call.settings.turn_settings(self._handlers.axis, index)
+            if turn.settings is not None:
+                seed = turn.settings.sampling.seed + RETRY_STEP
+                sampling = replace(settings.sampling, seed=seed)
+                settings = replace(settings, sampling=sampling, only=turn.settings.only)
+            yield from self._handlers.answer(call.session, turn.user, call.settings, index, settings)
+
+    def on_layers(self, call: Call) -> Answer:
         """A reply at every decoder layer: as its branch reads it, and as the unsteered model does."""
-        index, branch = self._turn(session, ask), str(ask.get("branch"))
-        turn = session.talk.conversation.turns[index]
-        if branch not in turn.replies or not turn.replies[branch].text:
-            raise UserError("There is no reply to look at in this turn.")
-        own = self._request(session.talk, index, branch, values)
-        plain = self._read_last(replace(own, cap=None, steer=None))
-        mine = plain if own.intervention == (None, None) else self._read_last(own)
-        axis, cap = self.actions.axis, own.cap
-        updates = Updates(session.talk.conversation)
-        updates.say(
-            {
-                "op": "layers",
-                "turn": index,
-                "branch": branch,
-                "probe": axis.probe_layer,
-                "cap": [cap.layers[0], cap.layers[-1]] if cap else None,
-                "floors": [rounded(axis.to_units(f, n)) for n, f in zip(cap.layers, cap.floors, strict=True)] if cap else [],
-                "tokens": [token.text for token in mine],
-                "own": [[rounded(value) for value in token.after] for token in mine],
-                "plain": [[rounded(value) for value in token.after] for token in plain],
-            }
-        )  # fmt: skip
-        yield updates.take(), gr.skip(), *_IDLE
+        with self._handlers.admit(call.request, call.settings.characters):
+            yield self._layers(call)
 
-    def _request(self, talk: Talk, index: int, branch: str, values: Any) -> Request:
-        """To read one reply of the past as its branch wrote it."""
-        turn = talk.conversation.turns[index]
-        settings = turn.settings or read_settings(self.actions.axis, index, values)
-        history = talk.conversation.messages(branch, settings.system_prompt, index)
-        text = turn.replies[branch].text
+    def _layers(self, call: Call) -> PageUpdate:
+        index, branch = call.turn, call.asked.fields["branch"]
+        turn = call.session.chat.conversation.turns[index]
+        if branch not in turn.replies or not turn.replies[branch].text:
+            raise UserError("This branch has no reply in this turn.")
+        own = self._read_request(call, index, branch)
+        plain = self._read_reply(replace(own, cap=None, steer=None))
+        mine = plain if own.intervention == (None, None) else self._read_reply(own)
+        axis, cap = self._handlers.axis, own.cap
+        floors = zip(cap.layers, cap.floors, strict=True) if cap else ()
+        updates = Updates(call.session.chat.conversation)
+        updates.add(
+            operation(
+                "layers",
+                turn=index,
+                branch=branch,
+                probe=axis.probe_layer,
+                cap=[cap.layers[0], cap.layers[-1]] if cap else None,
+                floors=[rounded(axis.to_units(floor, layer)) for layer, floor in floors],
+                tokens=[token.text for token in mine],
+                own=[[rounded(value) for value in token.after] for token in mine],
+                plain=[[rounded(value) for value in token.after] for token in plain],
+            )
+        )
+        return PageUpdate(updates.take(), busy=None)
+
+    def _read_request(self, call: Call, index: int, branch: str) -> Request:
+        """The request that reads an earlier reply under the intervention of its branch."""
+        conversation = call.session.chat.conversation
+        turn = conversation.turns[index]
+        settings = turn.settings or call.settings.turn_settings(self._handlers.axis, index)
         messages = [
-            *history,
+            *conversation.messages(branch, settings.system_prompt, index),
             Message(role="user", content=turn.user),
-            Message(role="assistant", content=text),
+            Message(role="assistant", content=turn.replies[branch].text),
         ]
         cap = settings.cap if branch == CAPPED else None
         steer = settings.steer if branch == STEERED else None
         return Request(branch, tuple(messages), cap=cap, steer=steer)
 
-    def _read_last(self, request: Request) -> list[ReadToken]:
+    def _read_reply(self, request: Request) -> list[ReadToken]:
         last = len(request.messages) - 1
-        return [
-            token for part in self.actions.engine.read(request) for token in part if token.message == last
-        ]
+        chunks = self._handlers.engine.read(request)
+        return [token for chunk in chunks for token in chunk if token.message == last]
 
-    def _open(self, session: Session, ask: Op, values: Any) -> Iterator[Shown]:
-        """A session file is shown as it was; a transcript is read, or its user turns are said again to both branches."""
-        text = checked_text(ask.get("text"))
-        if NAME in text[:200]:
-            yield self.show_recording(session, loads(text), cap_values(values)), "", *_IDLE
-            return
-        transcript = parse_transcript(text)
-        title = f"Transcript{f' of {transcript.said_by}' if transcript.said_by else ''}"
-        if ask.get("how") == "replay":
-            talk = Talk(title=title, system_prompt=transcript.system_prompt, script=transcript.user_messages)
-            self.actions.switch(session, talk)
-            yield self.actions.reset(session, cap_values(values)), talk.next_line(), *_IDLE
-            return
-        yield from self._read(
-            session,
-            Talk(title=title, system_prompt=transcript.system_prompt),
-            transcript.unread_turns(),
-            values,
-        )
+    def on_open(self, call: Call) -> Answer:
+        """Open a session file or a transcript.
 
-    def show_recording(self, session: Session, recording: Recording, cap: Any) -> str:
-        self.actions.switch(session, talk_of(recording, self.actions.model_name))
-        return self.actions.reset(session, cap)
+        A session file is shown as it was recorded. A transcript is read, or its user messages are replayed
+        to both branches.
+        """
+        self._handlers.admit_file(call.request, call.asked.fields["text"])
+        with self._handlers.admit(call.request, call.settings.characters):
+            text = checked_text(call.asked.fields["text"])
+            if NAME in text[:200]:
+                self.switch(call.session, chat_of(loads(text), self.recorded_as()))
+                yield replace(self.shown(call), message="")
+                return
+            transcript = parse_transcript(text)
+            title = f"Transcript of {transcript.model}" if transcript.model else "Transcript"
+            chat = Chat(title=title, system_prompt=transcript.system_prompt)
+            if call.asked.fields["how"] == "replay":
+                chat.script = transcript.user_messages
+                self.switch(call.session, chat)
+                yield replace(self.shown(call), message=chat.next_line())
+                return
+            yield from self._read_transcript(call, chat, transcript.unread_turns())
 
-    def _read(self, session: Session, talk: Talk, turns: Sequence[Turn], values: Any) -> Iterator[Shown]:
-        settings = replace(read_settings(self.actions.axis, 0, values), system_prompt=talk.system_prompt)
-        talk.conversation.turns = list(turns)
-        self.actions.switch(session, talk)
-        session.claim(talk)
+    def _read_transcript(self, call: Call, chat: Chat, turns: Sequence[Turn]) -> Answer:
+        handlers, session = self._handlers, call.session
+        settings = call.settings.turn_settings(handlers.axis, 0)
+        settings = replace(settings, system_prompt=chat.system_prompt)
+        chat.conversation.turns = list(turns)
+        self.switch(session, chat)
+        session.claim(chat)
+        updates = Updates(chat.conversation)
         try:
-            yield (
-                self.actions.reset(session, cap_values(values)),
-                "",
-                gr.update(visible=False),
-                gr.update(visible=True),
-            )
-            for index, _ in talk.conversation.read(
-                self.actions.engine, settings, self.actions.axis.probe_layer
-            ):
-                updates = Updates(talk.conversation)
-                updates.say(turn_op(talk.conversation, index))
-                if session.talk is talk:
-                    yield updates.take(), gr.skip(), gr.skip(), gr.skip()
+            yield replace(self.shown(call), message="", busy=True)
+            probe = handlers.axis.probe_layer
+            for index, _ in chat.conversation.read(handlers.engine, settings, probe):
+                updates.add(turn_op(chat.conversation, index))
+                if session.chat is chat:
+                    yield PageUpdate(updates.take())
         finally:
-            session.release(talk)
-        updates = Updates(talk.conversation)
-        updates.say(keep_op(talk, self.actions.recording(talk, cap_values(values))))
-        yield updates.take(), gr.skip(), gr.update(visible=True), gr.update(visible=False)
-
-    def _restore(self, session: Session, ask: Op, cap: Any) -> Quick:
-        """What the browser kept of an earlier visit, and the message whose reply had not come."""
-        restore_chats(session, ask.get("talks"), ask.get("current"), self.actions.model_name)
-        draft = ask.get("draft")
-        line = well_formed(draft) if isinstance(draft, str) and draft else session.talk.line_in_box()
-        return self.actions.reset(session, cap, {"op": "restored"}), line, session.talk.system_prompt
-
-    def _save(self, session: Session, kind: str, cap: Any) -> str:
-        updates = Updates(session.talk.conversation)
-        updates.say(saved(session.talk, self.actions.recording(session.talk, cap), kind))
-        return updates.take()
+            session.release(chat)
+        updates.add(persist_op(chat, handlers.recording(chat, call.settings)))
+        yield PageUpdate(updates.take(), busy=False)
 
 
-def _asked(event: gr.EventData) -> Op:
-    data = event._data
-    return data if isinstance(data, dict) and "do" in data else {"do": None}
-
-
-def _index(ask: Op, key: str, count: int) -> int:
-    value = ask.get(key)
-    if not isinstance(value, int) or not 0 <= value < count:
-        raise UserError("That turn or conversation is no longer there.")
-    return value
+def refuse_while_running(session: Session) -> None:
+    """Raises UserError while a reply of the conversation that is shown is being written."""
+    if session.running is session.chat:
+        raise UserError("A reply is still being written; stop it first.")

@@ -2,93 +2,90 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
 from typing import Any
 
 import gradio as gr
 
 from demo.conversation.session_file import NAME, Recording, loads
-from demo.page.recordings import checked_text, meta_of, open_shipped, recorded_ops, saved, talk_of
-from demo.page.session import Session
+from demo.page.chat_handlers import PageUpdate, plain_reason
+from demo.page.recordings import chat_of, checked_text, recorded_ops, stage_meta
+from demo.page.session import Chat, Session
 from demo.page.stage.component import stage
-from demo.page.updates import Op, Updates, notice_op, reset_op
+from demo.page.stage.protocol import Operation, operation
+from demo.page.stage_handlers import Answer, Call, RecordingHandlers
+from demo.page.updates import Updates, notice_op, reset_op
 from demo.plots.marks import PlotMarks
 from demo.utils.errors import UserError
 
 _EMPTY = (
     "Recorded sessions, no model.\nOpen… shows the ones that come with the program and takes session files."
 )
-
 _NEEDS_MODEL = (
     "No model is loaded, so only session files can be opened; start the program without --replay for more."
 )
 
 
-@dataclass(frozen=True)
-class Viewer:
-    """first: the recording a visitor sees at once; None for an empty stage."""
+class Viewer(RecordingHandlers):
+    """Handlers of the page without a model."""
 
-    first: Recording | None
+    unavailable = _NEEDS_MODEL
 
-    def open(self, session: Session) -> str:
-        if self.first is not None and session.talk.recording is None:
-            session.show(talk_of(self.first, ""))
-        return self._value(session)
+    def __init__(self, first: Recording | None) -> None:
+        """first: the recording that a visitor sees at once; None for an empty stage."""
+        self._first = first
 
-    def ask(self, session: Session, event: gr.EventData) -> str:
-        """What the stage's buttons ask for, see `asks`."""
-        ask = event._data if isinstance(event._data, dict) else {}
-        try:
-            match ask.get("do"):
-                case "open":
-                    session.show(talk_of(self._load(ask.get("text")), ""))
-                case "recorded":
-                    session.show(talk_of(open_shipped(str(ask.get("name"))), ""))
-                case "switch" | "drop" as what:
-                    index = ask.get("talk")
-                    if not isinstance(index, int) or not 0 <= index < len(session.talks):
-                        raise UserError("That conversation is no longer there.")
-                    if what == "switch":
-                        session.show(session.talks[index])
-                    else:
-                        session.drop(index)
-                case "save":
-                    if session.talk.recording is None:
-                        raise UserError("There is nothing to save yet; open a session first.")
-                    return self._say(
-                        session, saved(session.talk, session.talk.recording, str(ask.get("kind")))
-                    )
-                case _:
-                    raise UserError(_NEEDS_MODEL)
-        except UserError as error:
-            return self._say(session, notice_op(str(error), "error"))
-        return self._value(session)
+    def open(self, session: Session) -> str | None:
+        """A visitor arrives: show the first recording, or an empty stage."""
+        if self._first is not None and session.chat.recording is None:
+            session.show(chat_of(self._first, ""))
+        return self._whole(session).stage
 
-    def _load(self, text: object) -> Recording:
-        checked = checked_text(text)
-        if NAME not in checked[:200]:
-            raise UserError(_NEEDS_MODEL)
-        return loads(checked)
-
-    def _value(self, session: Session) -> str:
-        if session.talk.recording is not None:
-            return self._say(session, *recorded_ops(session))
-        meta = meta_of("", PlotMarks(0), {"missing": "Open a session to see its map."}, True) | {
-            "empty_note": _EMPTY
-        }
-        return self._say(
-            session, reset_op(session.talk.conversation, meta), {"op": "talks", **session.overview()}
+    def refused(self, session: Session, error: Exception) -> PageUpdate:
+        return self._update(
+            session, notice_op(plain_reason(error, "That failed ({}); reload the page."), "error")
         )
 
-    def _say(self, session: Session, *ops: Op) -> str:
-        updates = Updates(session.talk.conversation)
-        updates.say(*ops)
-        return updates.take()
+    def shown(self, call: Call) -> PageUpdate:
+        return self._whole(call.session)
+
+    def switch(self, session: Session, chat: Chat) -> None:
+        session.show(chat)
+
+    def recording(self, call: Call) -> Recording:
+        recording = call.session.chat.recording
+        if recording is None:
+            raise UserError("There is nothing to save yet; open a session first.")
+        return recording
+
+    def on_open(self, call: Call) -> Answer:
+        text = checked_text(call.asked.fields["text"])
+        if NAME not in text[:200]:
+            raise UserError(_NEEDS_MODEL)
+        call.session.show(chat_of(loads(text), ""))
+        yield self.shown(call)
+
+    def _whole(self, session: Session) -> PageUpdate:
+        if session.chat.recording is not None:
+            return self._update(session, *recorded_ops(session))
+        meta = stage_meta("", PlotMarks(0), {"missing": "Open a session to see its map."}, True)
+        reset = reset_op(session.chat.conversation, meta | {"empty_note": _EMPTY})
+        return self._update(session, reset, operation("conversations", **session.overview()))
+
+    def _update(self, session: Session, *operations: Operation) -> PageUpdate:
+        updates = Updates(session.chat.conversation)
+        updates.add(*operations)
+        return PageUpdate(updates.take())
 
 
 def build_viewer(title: str, first: Recording | None) -> gr.Blocks:
-    """The whole page for recorded sessions."""
+    """The whole page for recorded sessions. first: see `Viewer`."""
     viewer = Viewer(first)
+
+    def answer(session: Session, event: gr.EventData, request: gr.Request) -> Iterator[Any]:
+        for update in viewer.dispatch(session, event._data, None, request):
+            yield update.stage
+
     with gr.Blocks(title=title, analytics_enabled=False, fill_width=True) as page:
         session = gr.State(Session())
         with gr.Row(elem_id="top"):
@@ -97,5 +94,5 @@ def build_viewer(title: str, first: Recording | None) -> gr.Blocks:
         private: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
         page.load(viewer.open, session, view, **private)
         for event in (view.select, view.submit):
-            event(viewer.ask, session, view, **private)
+            event(answer, session, view, **private)
     return page

@@ -1,1 +1,1 @@
-"""The figures that the page starts from, as plain data."""
+"""The base figures of the page, as plain data."""

@@ -1,8 +1,8 @@
 """Base figures of the page: axes, reference lines and empty traces. The browser appends the points.
 
-Both figures have y in *axis units*: (projection - average role) / ||axis||, so 0 is the average role-playing
-reply and 1 the default Assistant. Colours here are neutral defaults: the page recolours every named shape and
-annotation, and every trace (found by its ``meta``), for the light and the dark theme.
+In both figures y is in axis units: (projection - average role) / ||axis||, so 0 is the average
+role-playing reply and 1 the default Assistant. The colours here are neutral defaults: for the light and
+the dark theme, the page recolours every named shape and annotation, and every trace (found by its `meta`).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, s
 def token_figure(marks: PlotMarks) -> dict[str, Any]:
     """The per-token plot: x = token number in the reply (from 1), y = projection in axis units.
 
-    Returns {"data": [...], "layout": {...}} of plain JSON values. Each trace's ``meta`` is
+    Returns {"data": [...], "layout": {...}} of plain JSON values. Each trace's `meta` is
     {"role": "raw" | "smooth" | "lift" | "before" | "fired", "branch": ...}; all start empty.
     """
     traces = [_raw_trace(branch) for branch in BRANCHES]
@@ -45,11 +45,11 @@ def token_figure(marks: PlotMarks) -> dict[str, Any]:
 
 
 def turn_figure(marks: PlotMarks) -> dict[str, Any]:
-    """The per-turn plot: x = turn (from 1), y = mean projection of a reply, or faintly of the user's message.
+    """The per-turn plot: x = turn (from 1), y = mean projection of a reply or of the user's message.
 
-    Returns plain JSON values like :func:`token_figure`; ``meta`` roles are "reply", "user" and "spread": what the same
-    turn gave with other random numbers. Straight
-    segments join measured replies; nothing is drawn before the first one.
+    Returns plain JSON values like `token_figure`. The `meta` roles are "reply", "user" and "spread"
+    (the same turn with other random numbers). Straight segments join measured replies; nothing is drawn
+    before the first one.
     """
     traces = [_spread_trace(branch) for branch in BRANCHES] + [_user_trace(branch) for branch in BRANCHES]
     traces += [_reply_trace(branch) for branch in BRANCHES]
@@ -67,7 +67,7 @@ def _scatter(role: str, branch: str, **options: Any) -> go.Scatter:
 
 def _raw_trace(branch: str) -> go.Scatter:
     marker = {"symbol": SYMBOLS[branch], "size": 5, "color": DEFAULT_COLOURS[branch], "opacity": 0.4}
-    # customdata: [token text, already escaped; sentence about the projection]
+    # customdata: [token text, HTML-escaped; sentence about the projection]
     hover = f"<b>{branch}</b> %{{customdata[0]}} · token %{{x}}<br>%{{customdata[1]}}<extra></extra>"
     return _scatter(
         "raw", branch, name=f"{branch}: each token", mode="markers", marker=marker, hovertemplate=hover
@@ -138,7 +138,7 @@ def _user_trace(branch: str) -> go.Scatter:
         "opacity": 0.55,
         "color": DEFAULT_COLOURS[branch],
     }
-    hover = f"your turn %{{x}}, as the {branch} row reads it: %{{y:.2f}}<extra></extra>"
+    hover = f"your turn %{{x}}, as read by the {branch} branch: %{{y:.2f}}<extra></extra>"
     return _scatter(
         "user", branch, name=f"user, {branch}", mode="markers", marker=marker, hovertemplate=hover
     )
@@ -153,7 +153,7 @@ def _spread_trace(branch: str) -> go.Scatter:
         "line": {"width": 1.5},
     }
     line = {"width": 1, "color": DEFAULT_COLOURS[branch]}
-    # customdata: beginning of the reply, already escaped
+    # customdata: beginning of the reply, HTML-escaped
     hover = f"<b>{branch}</b>, other seed · turn %{{x:.0f}}: %{{y:.2f}}<br>%{{customdata}}<extra></extra>"
     return _scatter(
         "spread",
@@ -167,7 +167,7 @@ def _spread_trace(branch: str) -> go.Scatter:
 
 
 def _frame_trace(first: float, last: float) -> go.Scatter:
-    # Never seen: it only keeps the axes from collapsing while there is little or nothing to show.
+    # An invisible trace, which gives the axes a range while there is little or nothing to show.
     meta = {"role": "frame", "branch": ""}
     return go.Scatter(
         x=[first, last],
@@ -208,5 +208,5 @@ def _layout(marks: PlotMarks, x_title: str, floor_break: str = " ") -> go.Layout
 
 
 def _plain(figure: go.Figure) -> dict[str, Any]:
-    """Only dicts, lists, strings and finite numbers: what a page can be sent."""
+    """The figure as dicts, lists, strings and finite numbers, which can be sent to a page."""
     return json.loads(json.dumps(figure.to_plotly_json(), allow_nan=False))

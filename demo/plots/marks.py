@@ -1,4 +1,4 @@
-"""The reference lines, bands and labels of the page's figures: what the axis's units and the cap's floor look like."""
+"""Reference lines, bands and labels of the figures: the meaning of axis units, and the cap's floor."""
 
 from __future__ import annotations
 
@@ -14,13 +14,19 @@ CLEAR_OF_LABELS = 0.3  # axis units between two labels in the margin of a small 
 
 @dataclass(frozen=True)
 class PlotMarks:
-    """What the reference lines say.
+    """What the reference lines show.
 
-    ``floor`` is the cap's floor at ``probe_layer`` in axis units, ``None`` when the cap is off.
-    ``floor_at_probe`` is False when the cap acts at other layers than the one read here; ``cap_layers``
-    (first and last capped decoder layer, both included) then names them in the label. ``default_range`` is what
-    default-Assistant replies span, 5th to 95th percentile, in axis units; ``None`` when the axis does not say.
-    Raises ValueError for a floor that is not a finite number: it could not be drawn or sent as JSON.
+    Attributes:
+        probe_layer: The layer at which projections are read.
+        floor: The cap's floor at `probe_layer` in axis units; None when the cap is off.
+        floor_name: Name of the floor.
+        floor_at_probe: False when the cap acts only at other layers than the probe layer.
+        cap_layers: First and last capped decoder layer, both included, which the label then names.
+        default_range: 5th and 95th percentile of default-Assistant replies, in axis units; None when unknown.
+        unit_note: Name of the unit, for the vertical axis.
+
+    Raises:
+        ValueError: The floor is not a finite number, so it cannot be drawn or sent as JSON.
     """
 
     probe_layer: int
@@ -37,7 +43,7 @@ class PlotMarks:
 
 
 def floor_label(marks: PlotMarks) -> str | None:
-    """What the floor line is called, HTML-escaped; None when there is no floor."""
+    """The floor line's label, HTML-escaped; None when there is no floor."""
     if marks.floor is None:
         return None
     name = html.escape(marks.floor_name, quote=False) if marks.floor_name else ""
@@ -52,8 +58,9 @@ def floor_label(marks: PlotMarks) -> str | None:
 
 
 def mark_shapes(marks: PlotMarks) -> list[dict[str, Any]]:
+    """The lines and bands as Plotly layout shapes."""
     across = {"xref": "paper", "x0": 0, "x1": 1, "layer": "below"}
-    # The shaded ends are paper-based: they say which way is which, not where a border would lie.
+    # The shaded ends are in paper coordinates: they show the two directions, not a boundary.
     ends = [("end-assistant", 0.9, 1.0), ("end-role", 0.0, 0.1)]
     shapes: list[dict[str, Any]] = [
         {
@@ -93,6 +100,7 @@ def mark_shapes(marks: PlotMarks) -> list[dict[str, Any]]:
 
 
 def mark_labels(marks: PlotMarks, floor_break: str) -> list[dict[str, Any]]:
+    """The labels as Plotly annotations. `floor_break` separates a long floor label from its parenthesis."""
     plain = {"xref": "paper", "showarrow": False, "font": {"size": 11, "color": NEUTRAL}}
     right = {**plain, "x": 1, "xanchor": "left", "xshift": 4, "yanchor": "middle", "align": "left"}
     inside = {**plain, "x": 0, "xanchor": "left", "xshift": 4, "yanchor": "middle", "yref": "paper"}
@@ -108,7 +116,7 @@ def mark_labels(marks: PlotMarks, floor_break: str) -> list[dict[str, Any]]:
     if marks.floor_at_probe and min(abs(marks.floor), abs(marks.floor - 1)) >= CLEAR_OF_LABELS:
         place = right
     else:
-        # Too long for the margin, or too near another label there: on the line, inside the plot.
+        # Too long for the margin or too near another label there, so it stands on the line in the plot.
         place = {
             **plain,
             "x": 1,

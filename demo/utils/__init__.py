@@ -1,1 +1,1 @@
-"""Small helpers that know nothing of models or pages."""
+"""Helpers that any package may use: errors, files, progress, statistics and resource usage."""

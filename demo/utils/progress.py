@@ -1,15 +1,18 @@
-"""One line of progress on the terminal, with the time that is left."""
+"""Progress of long commands: a line on the terminal with the time left, and transformers kept quiet."""
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+
+# Called with what is being done and how far it is: a fraction 0..1, or None where that is unknown.
+Progress = Callable[[str, float | None], None]
 
 
 class ProgressLine:
-    """Overwrites one line on a terminal; elsewhere (a log) prints a line now and then."""
+    """Overwrites one line on a terminal; elsewhere, as in a log, prints a line every `log_every` seconds."""
 
     def __init__(self, label: str, *, log_every: float = 15.0) -> None:
         self._label = label
@@ -19,15 +22,15 @@ class ProgressLine:
         self._log_every = log_every
 
     def update(self, fraction: float, note: str = "") -> None:
-        """fraction 0..1 of the work done; the time left counts from the first update."""
+        """Show that `fraction` (0..1) of the work is done, and the time left by the speed so far."""
         now = time.monotonic()
         if self._first is None:
             self._first, self._started = fraction, now
         done = fraction - self._first
         left = (now - self._started) * (1 - fraction) / done if done > 0 else None
-        text = f"{self._label}: {fraction:4.0%} {note}" + (
-            f", {_duration(left)} left" if left is not None else ""
-        )
+        text = f"{self._label}: {fraction:4.0%} {note}"
+        if left is not None:
+            text += f", {_duration(left)} left"
         if sys.stderr.isatty():
             print(f"\r\x1b[K{text}", end="\n" if fraction >= 1 else "", file=sys.stderr, flush=True)
         elif now - self._last_log >= self._log_every or fraction >= 1:
@@ -35,14 +38,9 @@ class ProgressLine:
             print(text, file=sys.stderr, flush=True)
 
 
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
-
-
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """Within the block transformers logs errors only and shows no bars; what was set before comes back."""
+    """Let transformers log only errors and show no progress bars; its settings are restored afterwards."""
     from transformers.utils import logging
 
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
@@ -54,3 +52,8 @@ def quiet_transformers() -> Iterator[None]:
         logging.set_verbosity(verbosity)
         if bars:
             logging.enable_progress_bar()
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"

@@ -1,4 +1,4 @@
-"""Rates, differences and their uncertainty. Plain arithmetic on paired outcomes, no model."""
+"""Statistics of outcomes and scores: bootstrap intervals, agreement, AUC and rank correlation."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Estimate:
     high: float
 
     def as_json(self) -> dict[str, float | None]:
-        """None where there is no number, as in a relative fall from a rate of 0."""
+        """The three numbers, rounded to 5 digits; None for one that is not finite."""
         parts = {"value": self.value, "low": self.low, "high": self.high}
         return {name: round(part, 5) if math.isfinite(part) else None for name, part in parts.items()}
 
@@ -32,14 +32,19 @@ def bootstrap(
     statistic: Callable[[np.ndarray, np.ndarray], np.ndarray],
     seed: int = 0,
 ) -> Estimate:
-    """Interval of a statistic of the means of paired outcomes. Pairs are drawn together: they share prompt and seed.
+    """Estimate a statistic of the means of paired outcomes, with its interval.
 
-    statistic: means of the first and of the second outcome, arrays [R] -> [R]; where it is not a number, as a relative
-    fall from a rate of 0, that resample is left out.
+    The two outcomes of a pair share prompt and seed, so pairs are resampled as a whole. A resample
+    whose statistic is not a number, such as a relative fall from a rate of 0, is left out.
+
+    Args:
+        pairs: First and second outcome of each pair.
+        statistic: Maps the means of the first and of the second outcome, arrays [R], to values [R].
+        seed: Of the resampling.
     """
     data = np.asarray(pairs, dtype=float)
-    rows = np.random.default_rng(seed).integers(0, len(data), (RESAMPLES, len(data)))
-    means = data[rows].mean(axis=1)
+    resamples = np.random.default_rng(seed).integers(0, len(data), (RESAMPLES, len(data)))
+    means = data[resamples].mean(axis=1)
     with np.errstate(divide="ignore", invalid="ignore"):
         values = statistic(means[:, 0], means[:, 1])
         whole = statistic(data[:, 0].mean()[None], data[:, 1].mean()[None])[0]
@@ -49,12 +54,12 @@ def bootstrap(
 
 
 def difference(pairs: Sequence[tuple[float, float]]) -> Estimate:
-    """Second minus first mean."""
+    """Mean of the second outcomes minus mean of the first ones."""
     return bootstrap(pairs, lambda first, second: second - first)
 
 
 def relative_fall(pairs: Sequence[tuple[float, float]]) -> Estimate:
-    """By which part of the first rate the second is lower: 1 - second / first; negative where it is higher."""
+    """How much lower the second rate is, as a share of the first: 1 - second / first; may be negative."""
     return bootstrap(pairs, lambda first, second: 1 - second / first)
 
 
@@ -66,8 +71,19 @@ def cohen_kappa(first: Sequence[bool], second: Sequence[bool]) -> float:
     return (agreed - chance) / (1 - chance) if chance < 1 else 1.0
 
 
+def auc(above: Sequence[float] | np.ndarray, below: Sequence[float] | np.ndarray) -> float:
+    """Area under the ROC curve: the share of pairs in which the score from `above` is the higher one.
+
+    Ties count half. NaN where one side is empty.
+    """
+    high, low = np.asarray(above, dtype=float)[:, None], np.asarray(below, dtype=float)[None, :]
+    if not (high.size and low.size):
+        return math.nan
+    return float((high > low).mean() + 0.5 * (high == low).mean())
+
+
 def spearman(one: Tensor, other: Tensor) -> Tensor:
-    """Pearson correlation of the ranks of two samples [n]; ties share their mean rank."""
+    """Spearman's rank correlation of two samples [n]; ties share their mean rank. Returns a scalar tensor."""
     return torch.corrcoef(torch.stack([_ranks(one), _ranks(other)]))[0, 1]
 
 

@@ -1,35 +1,26 @@
-"""The page for programs: the README's example as it stands there, and refusals in one sentence."""
+"""The page's endpoints for programs: the README's example runs as printed, and errors are one sentence."""
 
 from __future__ import annotations
 
 import contextlib
 import io
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from gradio_client import Client
 from gradio_client.exceptions import AppError
 
-from tests.helpers.browser import running_app
-
 # In CI only: they start the program once more.
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")
-def address() -> Iterator[str]:
-    with running_app() as address:
-        yield address
-
-
-@pytest.fixture(scope="module")
-def client(address) -> Client:
+def client(address: str) -> Client:
     return Client(address, verbose=False)
 
 
-def test_the_readmes_example_runs_and_shows_what_it_says(address, repository: Path):
+def test_readme_example_runs_and_prints_a_lower_uncapped_mean(address, repository: Path):
     block = next(
         code
         for code in re.findall(r"```python\n(.*?)```", (repository / "README.md").read_text(), re.DOTALL)
@@ -44,16 +35,16 @@ def test_the_readmes_example_runs_and_shows_what_it_says(address, repository: Pa
     assert uncapped < capped
 
 
-def test_a_history_is_what_the_calls_before_returned(client):
+def test_reply_accepts_earlier_turns_as_history_and_is_deterministic(client):
     first = client.predict("Name a fruit.", max_new_tokens=8, api_name="/reply")
     second = client.predict("Another one?", [first["turn"]], max_new_tokens=8, api_name="/reply")
     again = client.predict("Another one?", [first["turn"]], max_new_tokens=8, api_name="/reply")
     assert set(second["turn"]) == {"user", "uncapped", "capped"}
-    assert second["turn"] == again["turn"], "the same call gives the same replies"
+    assert second["turn"] == again["turn"], "the same call must give the same replies"
     assert second["capped"]["tokens"][0].keys() >= {"t", "b", "a", "p"}
 
 
-def test_reading_at_the_probe_layer_and_at_all(client):
+def test_read_returns_the_probe_layer_or_all_layers(client):
     chat = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello there."}]
     info = client.predict(api_name="/info")
     one = client.predict(chat, api_name="/read")
@@ -73,6 +64,6 @@ def test_reading_at_the_probe_layer_and_at_all(client):
         (([{"role": "wizard", "content": "x"}],), "/read", "Give messages as a list"),
     ],
 )
-def test_refusals_are_one_sentence(client, arguments, endpoint, words):
+def test_invalid_arguments_are_refused_in_one_sentence(client, arguments, endpoint, words):
     with pytest.raises(AppError, match=words):
         client.predict(*arguments, api_name=endpoint)

@@ -1,52 +1,55 @@
-"""A page's first moments in Chromium: a message may be faster than the page's own first update, or meet it on the way."""
+"""The first moments of a page in Chromium: a message may overtake the page's own first update."""
 
 from __future__ import annotations
 
-import time
+from collections.abc import Callable
+from dataclasses import replace
+from threading import Event
 
-import gradio as gr
 import pytest
 from playwright.sync_api import expect
 
-from demo.page.chat_handlers import ChatHandlers
-from tests.helpers.browser import chromium_page, one_turn, points, reply, say
+from demo.page.chat_handlers import ChatHandlers, PageUpdate
+from tests.helpers.browser import (
+    TURN_TIMEOUT,
+    chromium_page,
+    one_turn,
+    points,
+    reply,
+    say,
+    wait_for_first_update,
+)
 from tests.helpers.hosted import hosted
-from tests.helpers.scripted import PatientEngine
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 BOTH = {"uncapped": 1, "capped": 1}
 
 
-def arriving(monkeypatch: pytest.MonkeyPatch, arrive) -> None:
-    """Have `arrive(open)` stand in for what a page first gets; `open` gives it."""
-    real = ChatHandlers.open
-
-    def opened(self: ChatHandlers, session, request: gr.Request, *cap):
-        return arrive(lambda: real(self, session, request, *cap))
-
-    opened.__annotations__ = {"request": gr.Request}  # by which Gradio knows to pass it
-    monkeypatch.setattr(ChatHandlers, "open", opened)
+def replace_first_update(monkeypatch: pytest.MonkeyPatch, update: Callable) -> None:
+    """Make a page's first update the result of `update(real)`, where `real()` gives the program's own."""
+    original = ChatHandlers.open
+    monkeypatch.setattr(ChatHandlers, "open", lambda *args: update(lambda: original(*args)))
 
 
-def once_answered(patient: PatientEngine, seconds: float):
-    """For `arriving`: so long after the whole turn."""
+def delayed_until(event: Event) -> Callable:
+    """For `replace_first_update`: the program's own update, held back until the event is set."""
 
-    def late(first):
-        while not patient.answered:
-            time.sleep(0.05)
-        time.sleep(seconds)
-        return first()
+    def update(real):
+        assert event.wait(TURN_TIMEOUT / 1000)
+        return real()
 
-    return late
+    return update
 
 
 @pytest.mark.trust("a message that overtakes the page's first update", "the conversation stays", "faults")
-def test_a_message_that_overtakes_the_first_update_stays(monkeypatch, patient):
-    arriving(monkeypatch, once_answered(patient, 1))
+def test_turn_that_overtakes_the_first_update_stays(monkeypatch, patient):
+    turn_shown = Event()
+    replace_first_update(monkeypatch, delayed_until(turn_shown))
     with hosted(patient) as address, chromium_page(address) as (page, watched):
         with one_turn(page):
             say(page, "Hello")
-        page.wait_for_function("document.querySelectorAll('.shipped option').length > 1")
+        turn_shown.set()
+        wait_for_first_update(page)
         expect(reply(page, "capped", 0)).not_to_be_empty()
         assert points(page)["turnPoints"] == BOTH
         assert watched.errors == []
@@ -57,16 +60,18 @@ def test_a_message_that_overtakes_the_first_update_stays(monkeypatch, patient):
     "the turn is shown, and counts as ended",
     "faults",
 )
-def test_a_first_update_that_is_all_that_arrives_is_enough(monkeypatch, patient):
-    """As a browser sees it that got the turn's updates and this one as one."""
-    silent = ChatHandlers.answer
+def test_first_update_alone_shows_the_turn(monkeypatch, patient):
+    """Gradio may merge the turn's updates with the first one; then only the first one arrives."""
+    turn_over = Event()
+    original = ChatHandlers.answer
 
-    def unheard(self, *args):
-        for _stage, *others in silent(self, *args):
-            yield gr.skip(), *others
+    def without_stage_updates(*args):
+        for update in original(*args):
+            yield replace(update, stage=None)
+        turn_over.set()
 
-    arriving(monkeypatch, once_answered(patient, 0.5))
-    monkeypatch.setattr(ChatHandlers, "answer", unheard)
+    replace_first_update(monkeypatch, delayed_until(turn_over))
+    monkeypatch.setattr(ChatHandlers, "answer", without_stage_updates)
     with hosted(patient) as address, chromium_page(address) as (page, watched):
         with one_turn(page):
             say(page, "Hello")
@@ -77,12 +82,12 @@ def test_a_first_update_that_is_all_that_arrives_is_enough(monkeypatch, patient)
 
 
 @pytest.mark.trust("the page's first update lost", "asked for again, and the conversation stays", "faults")
-def test_a_first_update_that_is_lost_is_asked_for(monkeypatch, patient):
-    arriving(monkeypatch, lambda first: gr.skip())
+def test_lost_first_update_is_requested_again(monkeypatch, patient):
+    replace_first_update(monkeypatch, lambda real: PageUpdate())
     with hosted(patient) as address, chromium_page(address) as (page, watched):
         with one_turn(page):
             say(page, "Hello")
-        page.wait_for_function("document.querySelectorAll('.shipped option').length > 1", timeout=15_000)
+        wait_for_first_update(page, timeout=15_000)
         expect(reply(page, "capped", 0)).not_to_be_empty()
         assert points(page)["turnPoints"] == BOTH
         assert watched.errors == []

@@ -1,16 +1,23 @@
-"""The page in Chromium, on the real model and the shipped axis, driven as a user would."""
+"""The page in Chromium, with the real model and the shipped axis, used as a user would use it."""
 
 from __future__ import annotations
 
 import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import Page, expect
 
 from tests.helpers.browser import BRANCHES, TURN_TIMEOUT, finished, one_turn, points, reply, say, set_number
 
 pytestmark = pytest.mark.browser
+STORY = "Write a very long story about a lighthouse, with many chapters."
 
 
-def test_both_panes_stream_and_both_plots_gain_points(opened):
+def begin_a_long_story(page: Page) -> None:
+    set_number(page, "max-new-tokens", 1000)
+    say(page, STORY)
+    page.wait_for_function("document.querySelectorAll('.tok').length > 4", timeout=TURN_TIMEOUT)
+
+
+def test_both_panes_stream_and_both_charts_gain_points(opened):
     page, _ = opened
     set_number(page, "max-new-tokens", 48)
     say(page, "Tell me a long story about the sea.")
@@ -33,7 +40,7 @@ def test_both_panes_stream_and_both_plots_gain_points(opened):
     assert points(page)["turnPoints"] == {"uncapped": 2, "capped": 2}
 
 
-def test_a_scenario_starts_with_one_click_and_the_cap_is_seen_to_act(opened):
+def test_scenario_starts_with_one_click_and_the_cap_acts(opened):
     page, _ = opened
     set_number(page, "max-new-tokens", 24)
     with one_turn(page):
@@ -41,27 +48,26 @@ def test_a_scenario_starts_with_one_click_and_the_cap_is_seen_to_act(opened):
     assert "You are" in page.locator("#system-prompt textarea").input_value()
     assert page.locator('[data-branch="capped"] .tok.fired').count() > 0
     assert page.locator('[data-branch="uncapped"] .tok.fired').count() == 0
-    expect(page.locator('[data-branch="capped"] .action')).to_contain_text("% of this reply")
-    assert page.locator("#message textarea").input_value(), "the script's next line waits in the box"
+    expect(page.locator('[data-branch="capped"] .cap-action')).to_contain_text("% of this reply")
+    assert page.locator("#message textarea").input_value(), "the script's next message must be in the box"
 
 
-def test_stop_ends_the_turn_and_keeps_what_was_said(opened):
+def test_stop_ends_the_turn_and_keeps_its_tokens(opened):
     page, _ = opened
-    set_number(page, "max-new-tokens", 1000)
-    say(page, "Write a very long story about a lighthouse, with many chapters.")
-    page.wait_for_function("document.querySelectorAll('.tok').length > 4", timeout=TURN_TIMEOUT)
-    page.locator("#stop").click()
-    expect(page.locator("#stop")).to_be_hidden(timeout=10_000)
-    said = page.locator(".tok").count()
-    page.wait_for_timeout(1500)
-    assert page.locator(".tok").count() == said
+    begin_a_long_story(page)
+    with one_turn(page):
+        page.locator("#stop").click()
+        expect(page.locator("#stop")).to_be_hidden(timeout=10_000)
+    stopped = [reply(page, branch, 0).inner_text() for branch in BRANCHES]
     expect(page.locator(".finish").first).to_contain_text("Stopped")
     set_number(page, "max-new-tokens", 8)
-    say(page, "Thanks.")
-    expect(reply(page, "capped", 1)).not_to_be_empty(timeout=TURN_TIMEOUT)
+    with one_turn(page):
+        say(page, "Thanks.")
+    expect(reply(page, "capped", 1)).not_to_be_empty()
+    assert [reply(page, branch, 0).inner_text() for branch in BRANCHES] == stopped, "no token may follow"
 
 
-def test_a_cut_reply_says_so_and_new_chat_clears_all(opened):
+def test_token_limit_is_reported_and_new_chat_clears_the_page(opened):
     page, _ = opened
     set_number(page, "max-new-tokens", 8)
     say(page, "Tell me a long story.")
@@ -74,21 +80,22 @@ def test_a_cut_reply_says_so_and_new_chat_clears_all(opened):
     expect(reply(page, "uncapped", 0)).not_to_be_empty(timeout=TURN_TIMEOUT)
 
 
-def test_a_new_chat_during_a_turn_stays_empty(opened):
+def test_new_chat_during_a_turn_stays_empty(opened):
     page, _ = opened
-    set_number(page, "max-new-tokens", 1000)
-    say(page, "Write a very long story about a lighthouse.")
-    page.wait_for_function("document.querySelectorAll('.tok').length > 4", timeout=TURN_TIMEOUT)
+    begin_a_long_story(page)
     page.locator("#new-chat").click()
     expect(page.locator("#stop")).to_be_hidden(timeout=10_000)
-    page.wait_for_timeout(1000)
     expect(page.locator(".tok")).to_have_count(0)
     set_number(page, "max-new-tokens", 8)
-    say(page, "Hello.")
-    expect(reply(page, "capped", 0)).not_to_be_empty(timeout=TURN_TIMEOUT)
+    with one_turn(page):
+        say(page, "Hello.")
+    for branch in BRANCHES:
+        expect(page.locator(f'[data-branch="{branch}"] .turn')).to_have_count(1)
+        expect(reply(page, branch, 0)).not_to_be_empty()
+        assert page.locator(f'[data-branch="{branch}"] .tok').count() <= 8, "no token of the story may follow"
 
 
-def test_bad_settings_are_refused_in_one_sentence_and_lose_nothing(opened):
+def test_invalid_settings_are_refused_in_one_sentence_and_nothing_is_lost(opened):
     page, _ = opened
     set_number(page, "first-layer", 25)
     set_number(page, "last-layer", 18)
@@ -105,13 +112,13 @@ def test_bad_settings_are_refused_in_one_sentence_and_lose_nothing(opened):
     expect(reply(page, "capped", 0)).not_to_be_empty(timeout=TURN_TIMEOUT)
 
 
-def test_an_empty_message_is_refused(opened):
+def test_empty_message_is_refused(opened):
     page, _ = opened
     say(page, "   ")
     expect(page.locator(".notice").last).to_contain_text("Write a message first", timeout=TURN_TIMEOUT)
 
 
-def test_model_text_is_never_markup(opened):
+def test_chat_text_is_never_markup(opened):
     page, _ = opened
     set_number(page, "max-new-tokens", 8)
     say(page, "<img src=x onerror='window.hacked=1'><b>bold</b>")
@@ -121,13 +128,13 @@ def test_model_text_is_never_markup(opened):
     assert page.locator("#stage .log img, #stage .log b").count() == 0
 
 
-def test_the_evidence_for_the_loaded_model_is_on_the_page(opened):
+def test_evaluation_of_the_loaded_model_is_on_the_page(opened):
     page, _ = opened
     page.locator("#evaluation button").first.click()
     expect(page.locator("#evaluation table").first).to_be_visible()
     expect(page.locator("#evaluation")).to_contain_text("Persona susceptibility")
-    pictures = page.locator("#evaluation img")
-    assert pictures.count() == 3
+    images = page.locator("#evaluation img")
+    assert images.count() == 3
     for number in range(3):
-        pictures.nth(number).scroll_into_view_if_needed()
-        assert pictures.nth(number).evaluate("image => image.decode().then(() => image.naturalWidth > 100)")
+        images.nth(number).scroll_into_view_if_needed()
+        assert images.nth(number).evaluate("image => image.decode().then(() => image.naturalWidth > 100)")

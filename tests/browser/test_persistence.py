@@ -1,4 +1,4 @@
-"""The page is reloaded, the line is cut, the server dies: what was said comes back."""
+"""The page is reloaded, the connection breaks, or the server dies: the conversation comes back."""
 
 from __future__ import annotations
 
@@ -14,19 +14,37 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from demo.utils.paths import ROOT
-from tests.helpers.browser import TURN_TIMEOUT, chromium_page, one_turn, points, reply, say, set_number
+from tests.helpers.browser import (
+    BRANCHES,
+    TURN_TIMEOUT,
+    chromium_page,
+    one_turn,
+    points,
+    reply,
+    say,
+    set_number,
+    wait_for_first_update,
+    wait_until_loaded,
+)
 from tests.helpers.relay import Relay
 from tests.trust import held
 
 pytestmark = pytest.mark.slow
 GROUP = "faults"
 STORY = "Write a very long story about a lighthouse, with many chapters."
-BACK = "Your conversation is back"
-LOST_REPLY = "The reply that was being written is lost; its message is in the box."
+RESTORED = "Your conversation is back"
+REPLY_LOST = "The reply that was being written is lost; your message is back in the box."
+CONNECTION_LOST = "Connection to the server was lost"  # Gradio's own message
+FILL_STORAGE = """for (const n of [1e6, 1e5, 1e4, 1e3, 100, 1]) {
+  try { for (let i = 0; ; i++) sessionStorage[n + ':' + i] = 'a'.repeat(n) } catch {}
+}"""
+REFUSE_STORAGE = """Object.defineProperty(window, 'sessionStorage', {
+  get() { throw new DOMException('no', 'SecurityError') },
+})"""
 
 
 class Server:
-    """`python app.py` on one port, as often as it is started."""
+    """`python app.py`, which can be killed and started again on the same port."""
 
     def __init__(self) -> None:
         with socket.socket() as probe:
@@ -62,13 +80,9 @@ def serving() -> Iterator[Server]:
 
 @pytest.fixture
 def page(address: str) -> Iterator[Page]:
-    """A browser that may complain: a reply that is cut off is an error to Gradio's scripts."""
+    """A page that may report errors: a reply that breaks off is an error to Gradio's scripts."""
     with chromium_page(address) as (page, _):
         yield page
-
-
-def arrived(page: Page) -> None:
-    page.wait_for_function("window.personaStage !== undefined", timeout=60_000)
 
 
 def begin_a_story(page: Page) -> None:
@@ -80,15 +94,15 @@ def begin_a_story(page: Page) -> None:
 
 
 def first_turn(page: Page) -> tuple[list[str], dict]:
-    """What both panes say and how many points the plots have."""
+    """The first reply in both panes, and how many points the charts have."""
     counts = {kind: points(page)[kind] for kind in ("tokenPoints", "turnPoints")}
-    return [reply(page, branch, 0).inner_text() for branch in ("uncapped", "capped")], counts
+    return [reply(page, branch, 0).inner_text() for branch in BRANCHES], counts
 
 
-def expect_back_without_the_story(page: Page, before: tuple[list[str], dict]) -> None:
-    """One turn, as it was, with every point of its plots; the message that got no reply waits in the box."""
-    expect(page.locator(".notices")).to_contain_text(BACK, timeout=TURN_TIMEOUT)
-    expect(page.locator(".notices")).to_contain_text(LOST_REPLY)
+def expect_restored_without_the_story(page: Page, before: tuple[list[str], dict]) -> None:
+    """The first turn is as it was, with every point; the message without a reply is back in the box."""
+    expect(page.locator(".notices")).to_contain_text(RESTORED, timeout=TURN_TIMEOUT)
+    expect(page.locator(".notices")).to_contain_text(REPLY_LOST)
     expect(page.locator("#message textarea")).to_have_value(STORY)
     expect(page.locator("#stop")).to_be_hidden()
     assert first_turn(page) == before
@@ -98,15 +112,15 @@ def expect_back_without_the_story(page: Page, before: tuple[list[str], dict]) ->
     expect(page.locator(".notices")).to_be_empty()
 
 
-def test_a_reload_in_mid_reply_brings_the_conversation_back(page):
+def test_reload_during_a_reply_restores_the_conversation(page):
     page.locator("#system-prompt textarea").fill("Be brief.")
     with one_turn(page):
         say(page, "Name a colour.")
     before = first_turn(page)
     begin_a_story(page)
     page.reload()
-    arrived(page)
-    expect_back_without_the_story(page, before)
+    wait_until_loaded(page)
+    expect_restored_without_the_story(page, before)
     expect(page.locator("#system-prompt textarea")).to_have_value("Be brief.")
     held(
         "the page reloaded in mid-reply",
@@ -116,46 +130,67 @@ def test_a_reload_in_mid_reply_brings_the_conversation_back(page):
     )
 
 
-def test_every_conversation_comes_back_and_only_in_its_own_tab(page):
+def test_all_conversations_are_restored_in_their_own_tab_only(page):
+    conversations = page.locator(".conversations .conversation")
     with one_turn(page):
         say(page, "Name a colour.")
-    page.locator('.reply[data-turn="0"]').first.hover()
-    page.get_by_role("button", name="fork").or_(page.locator(".tools button", has_text="fork")).first.click()
-    expect(page.locator(".talks .talk")).to_have_count(2)
+    page.locator(".tools button", has_text="fork").first.click()
+    expect(conversations).to_have_count(2)
     with one_turn(page):
         say(page, "And another.")
     page.reload()
-    arrived(page)
-    expect(page.locator(".notices")).to_contain_text(BACK, timeout=TURN_TIMEOUT)
-    expect(page.locator(".talks .talk")).to_have_count(2)
-    expect(page.locator(".talks .talk").nth(1)).to_have_class("talk current")
+    wait_until_loaded(page)
+    expect(page.locator(".notices")).to_contain_text(RESTORED, timeout=TURN_TIMEOUT)
+    expect(conversations).to_have_count(2)
+    expect(conversations.nth(1)).to_have_class("conversation current")
     expect(reply(page, "capped", 1)).to_have_count(1)
-    page.locator(".talks .talk").first.locator("button").first.click()
+    conversations.first.locator("button").first.click()
     expect(reply(page, "capped", 1)).to_have_count(0)
     expect(reply(page, "capped", 0)).to_have_count(1)
 
-    second = page.context.new_page()  # same browser, same cookies
+    second = page.context.new_page()  # the same browser and cookies
     second.goto(page.url)
-    arrived(second)
-    second.wait_for_timeout(2000)
+    wait_until_loaded(second)
+    wait_for_first_update(second)
     expect(second.locator(".reply")).to_have_count(0)
     with one_turn(second):
         say(second, "What is two and two?")
+    expect(second.locator('[data-branch="capped"] .reply')).to_have_count(1)
     expect(page.locator("body")).not_to_contain_text("two and two")
     held("two tabs of one browser, reloads and forks", 3, "each keeps its own, all of it", GROUP)
 
 
-def test_a_server_that_dies_is_told_and_one_that_starts_again_gets_the_conversation():
+def test_entries_of_an_earlier_version_are_restored(page):
+    with one_turn(page):
+        say(page, "Name a colour.")
+    before = first_turn(page)
+    page.evaluate(
+        """() => {
+          for (const name of Object.keys(sessionStorage).filter((key) => key.includes(":conversation:"))) {
+            sessionStorage.setItem(name.replace(":conversation:", ":talk:"), sessionStorage.getItem(name));
+            sessionStorage.removeItem(name);
+          }
+        }"""
+    )
+    page.reload()
+    wait_until_loaded(page)
+    expect(page.locator(".notices")).to_contain_text(RESTORED, timeout=TURN_TIMEOUT)
+    assert first_turn(page) == before
+    names = page.evaluate("Object.keys(sessionStorage)")
+    assert not any(":talk:" in name for name in names), "they are stored under the new name"
+
+
+def test_conversation_survives_a_server_that_dies_and_restarts():
     with serving() as server, chromium_page(server.address) as (page, _):
         with one_turn(page):
             say(page, "Name a colour.")
         before = first_turn(page)
         begin_a_story(page)
         server.kill()
-        expect(page.get_by_text("Connection to the server was lost").first).to_be_visible(timeout=60_000)
-        assert first_turn(page)[0] == before[0], "what was said can still be read"
+        expect(page.get_by_text(CONNECTION_LOST).first).to_be_visible(timeout=60_000)
+        assert first_turn(page)[0] == before[0], "earlier replies must stay readable"
         server.start()
-        expect_back_without_the_story(page, before)
+        expect_restored_without_the_story(page, before)
     held(
         "the server killed in mid-reply and started again",
         1,
@@ -164,7 +199,7 @@ def test_a_server_that_dies_is_told_and_one_that_starts_again_gets_the_conversat
     )
 
 
-def test_a_line_that_is_cut_and_mended():
+def test_conversation_survives_a_connection_that_breaks_and_recovers():
     with serving() as server:
         relay = Relay(server.port)
         with chromium_page(f"http://127.0.0.1:{relay.port}/") as (page, _):
@@ -173,10 +208,10 @@ def test_a_line_that_is_cut_and_mended():
             before = first_turn(page)
             begin_a_story(page)
             relay.cut()
-            expect(page.get_by_text("Connection to the server was lost").first).to_be_visible(timeout=60_000)
+            expect(page.get_by_text(CONNECTION_LOST).first).to_be_visible(timeout=60_000)
             relay.mend()
-            expect_back_without_the_story(page, before)
-            # And while nothing was being said.
+            expect_restored_without_the_story(page, before)
+            # Once more while no reply is being written: the page shows nothing of it that could be awaited.
             relay.cut()
             page.wait_for_timeout(3000)
             relay.mend()
@@ -188,30 +223,25 @@ def test_a_line_that_is_cut_and_mended():
     held("the line cut in mid-reply and while idle, and mended", 2, "the conversation went on", GROUP)
 
 
-def test_a_full_storage_is_told_once_and_the_chat_goes_on(page):
-    page.evaluate(
-        "for (const n of [1e6, 1e5, 1e4, 1e3, 100, 1]) try { for (let i = 0; ; i++) sessionStorage[n + ':' + i] = 'a'.repeat(n) } catch {}"
-    )
+def test_full_storage_is_reported_once_and_the_chat_continues(page):
+    page.evaluate(FILL_STORAGE)
     notice = page.locator(".notices")
-    for text, told in (("Name a colour.", True), ("And another.", False)):
-        with one_turn(page):
-            say(page, text)
-        if told:
-            expect(notice).to_contain_text("too long for the browser to keep")
-        else:
-            expect(notice).to_be_empty()
+    with one_turn(page):
+        say(page, "Name a colour.")
+    expect(notice).to_contain_text("too long for the browser to store")
+    with one_turn(page):
+        say(page, "And another.")
+    expect(notice).to_be_empty()
     assert reply(page, "capped", 1).inner_text().strip()
     expect(page.locator("#stop")).to_be_hidden()
     held("the browser's storage full", 1, "the chat went on", GROUP)
 
 
-def test_a_browser_without_storage_works():
+def test_page_works_in_a_browser_without_storage():
     with serving() as server, chromium_page(server.address) as (page, watched):
-        page.add_init_script(
-            "Object.defineProperty(window, 'sessionStorage', { get() { throw new DOMException('no', 'SecurityError') } })"
-        )
+        page.add_init_script(REFUSE_STORAGE)
         page.reload()
-        arrived(page)
+        wait_until_loaded(page)
         with one_turn(page):
             say(page, "Name a colour.")
         assert reply(page, "capped", 0).inner_text().strip()

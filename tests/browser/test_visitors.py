@@ -1,4 +1,4 @@
-"""Two visitors on one page: side by side, waiting, leaving."""
+"""Two visitors on one page: replies side by side, waiting in the queue, closing a tab."""
 
 from __future__ import annotations
 
@@ -9,19 +9,29 @@ import pytest
 from gradio_client import Client
 from playwright.sync_api import Page, expect
 
-from tests.helpers.browser import TURN_TIMEOUT, chromium_page, one_turn, reply, running_app, say, set_number
+from tests.helpers.browser import (
+    TURN_TIMEOUT,
+    chromium_page,
+    finished,
+    one_turn,
+    reply,
+    running_app,
+    say,
+    set_number,
+    wait_until_loaded,
+)
 
 pytestmark = pytest.mark.slow
 LONG = "Write a very long story about a lighthouse, with many chapters."
 
 
 def another_visitor(page: Page) -> Page:
-    """The page in a browser context of its own: no cookies or storage in common."""
+    """The same page in a browser context of its own: no cookies or storage in common."""
     browser = page.context.browser
     assert browser is not None
     other = browser.new_context(viewport={"width": 1280, "height": 720}).new_page()
     other.goto(page.url)
-    other.wait_for_function("window.personaStage !== undefined", timeout=60_000)
+    wait_until_loaded(other)
     return other
 
 
@@ -43,7 +53,7 @@ def seconds_until_idle(client: Client, most: float) -> float:
 
 
 @pytest.mark.trust("a tab closed in mid-reply", "its rows are free, the others go on", "hosting")
-def test_two_write_at_once_and_closing_a_tab_frees_its_rows(opened, address):
+def test_replies_run_side_by_side_and_closing_a_tab_frees_its_sequences(opened, address):
     page, _ = opened
     client = Client(address, verbose=False)
     other = another_visitor(page)
@@ -54,7 +64,7 @@ def test_two_write_at_once_and_closing_a_tab_frees_its_rows(opened, address):
         expect(line).to_contain_text("4 replies are being written on this machine", timeout=TURN_TIMEOUT)
         assert "of 2048 MiB" in line.inner_text()
     assert reply(page, "capped", 0).inner_text().strip()
-    assert running(client) == 2, "the other's story goes on"
+    assert running(client) == 2, "the other visitor's story must continue"
     other.context.close()
     assert seconds_until_idle(client, 20) < 20
     with one_turn(page):
@@ -63,27 +73,25 @@ def test_two_write_at_once_and_closing_a_tab_frees_its_rows(opened, address):
 
 
 @pytest.fixture(scope="module")
-def small_room() -> Iterator[str]:
+def one_at_a_time() -> Iterator[str]:
     """A page that answers one conversation at a time."""
     with running_app("--pairs", "1") as address:
         yield address
 
 
-def test_who_must_wait_is_told_for_how_many_and_may_stop(small_room):
-    with chromium_page(small_room) as (page, watched):
+def test_waiting_visitor_sees_the_queue_and_can_stop(one_at_a_time):
+    with chromium_page(one_at_a_time) as (page, watched):
         other = another_visitor(page)
         begin_a_long_story(other)
         say(page, "Which day comes after Monday?")
         waiting = page.locator('[data-branch="uncapped"] .wait').last
-        expect(waiting).to_have_text("waiting for room: 1 conversation comes first…", timeout=TURN_TIMEOUT)
+        expect(waiting).to_have_text("waiting: 1 conversation is ahead…", timeout=TURN_TIMEOUT)
         expect(page.locator(".load")).to_contain_text("2 waiting")
         page.locator("#stop").click()
         expect(page.locator("#stop")).to_be_hidden(timeout=10_000)
         say(page, "Which day comes after Monday?")
-        expect(page.locator('[data-branch="uncapped"] .wait').last).to_contain_text(
-            "comes first", timeout=TURN_TIMEOUT
-        )
+        expect(waiting).to_contain_text("is ahead", timeout=TURN_TIMEOUT)
         other.locator("#stop").click()
         expect(reply(page, "capped", 1)).not_to_be_empty(timeout=TURN_TIMEOUT)
-        expect(page.locator("#stop")).to_be_hidden(timeout=TURN_TIMEOUT)
+        finished(page)
         assert watched.errors == []

@@ -71,14 +71,14 @@ def test_two_turns_equal_plain_generate(tiny):
             assert [event.token_id for event in mine] == capped_generate(
                 tiny, axis, branch_cap, chat.ids, exempt, limit
             )
-            ran = [event for event in mine if event.projection is not None]
+            ran = [event for event in mine if event.token.before is not None]
             special = set(tiny.tokenizer.all_special_ids)
             alone = exempt + [len(chat.ids) + i for i, event in enumerate(ran) if event.token_id in special]
             _, expected = CappedForward(tiny, axis, branch_cap)(
                 [*chat.ids, *(e.token_id for e in ran)], alone
             )
             torch.testing.assert_close(
-                torch.tensor([e.projection for e in ran]), expected[len(chat.ids) :], rtol=0, atol=1e-4
+                torch.tensor([e.token.before for e in ran]), expected[len(chat.ids) :], rtol=0, atol=1e-4
             )
-            corrected += [sum(event.corrections) for event in ran]
+            corrected += [sum(event.token.corrections) for event in ran]
     assert any(value > 0 for value in corrected), "the cap never acted, so this test would show nothing"

@@ -72,14 +72,14 @@ def of(events: Sequence[Event], branch: str) -> list[TokenEvent]:
 
 
 def said(events: Sequence[Event], branch: str) -> list[tuple[int | None, str, str | None]]:
-    return [(e.token_id, e.text, e.finish_reason) for e in of(events, branch)]
+    return [(e.token_id, e.token.text, e.finish_reason) for e in of(events, branch)]
 
 
 def numbers(events: Sequence[Event], branch: str) -> list[tuple[float, ...]]:
     return [
-        (e.projection, e.projection_after, *e.corrections, *(e.coordinates or ()))
+        (e.token.before, e.token.after, *e.token.corrections, *(e.token.coordinates or ()))
         for e in of(events, branch)
-        if e.projection is not None
+        if e.token.before is not None
     ]
 
 
@@ -98,7 +98,7 @@ def test_events_come_in_step(engine, cap):
         assert [e.position for e in tokens] == [prompt.prompt_tokens + n for n in range(len(tokens))]
         assert [e.finish_reason for e in tokens[:-1]] == [None] * (len(tokens) - 1)
         assert tokens[-1].finish_reason in ("stop", "length")
-        assert all(0 < e.probability <= 1 for e in tokens)
+        assert all(0 < e.token.probability <= 1 for e in tokens)
     counts = {"plain": 0, "capped": 0}
     for event in events[2:]:
         counts[event.branch] += 1
@@ -116,29 +116,31 @@ def test_words_and_numbers_are_the_references(model, axis, engine, cap, capped):
     exempt = [n for n, owner in enumerate(chat.owner) if owner < 0]
     tokens = of(events, "a")
     assert [e.token_id for e in tokens] == capped_generate(model, axis, used, chat.ids, exempt, 24)
-    ran = [e for e in tokens if e.projection is not None]
+    ran = [e for e in tokens if e.token.before is not None]
     full = [*chat.ids, *(e.token_id for e in ran)]
     alone = exempt + [len(chat.ids) + n for n, e in enumerate(ran) if e.token_id in special]
     _, expected = CappedForward(model, axis, used)(full, alone)
-    got = torch.tensor([e.projection for e in ran])
+    got = torch.tensor([e.token.before for e in ran])
     torch.testing.assert_close(got, expected[len(chat.ids) :], rtol=0, atol=1e-4)
     user = expected[: len(chat.ids)][[n for n, owner in enumerate(chat.owner) if owner == 1]].mean()
     prompt = next(e for e in events if isinstance(e, PromptEvent))
     assert prompt.user_projection == pytest.approx(float(user), abs=1e-4)
     if not capped:
-        assert all(e.projection == e.projection_after and not any(e.corrections) for e in ran)
+        assert all(e.token.before == e.token.after and not any(e.token.corrections) for e in ran)
         return
     at = cap.layers.index(axis.probe_layer)
     floor = axis.to_units(cap.floors[at], axis.probe_layer)
-    assert any(sum(e.corrections) > 0 for e in ran), "the cap never acted, so this test would show nothing"
+    assert any(sum(e.token.corrections) > 0 for e in ran), (
+        "the cap never acted, so this test would show nothing"
+    )
     for event in ran:
-        assert len(event.corrections) == len(cap.layers) and min(event.corrections) >= 0
-        assert event.corrections[at] == pytest.approx(event.projection_after - event.projection, abs=1e-4)
-        if event.is_special:
-            assert not any(event.corrections)
+        assert len(event.token.corrections) == len(cap.layers) and min(event.token.corrections) >= 0
+        assert event.token.corrections[at] == pytest.approx(event.token.after - event.token.before, abs=1e-4)
+        if event.token.special:
+            assert not any(event.token.corrections)
         else:
-            assert event.projection_after >= floor - 1e-4
-            assert len(event.coordinates) == 3
+            assert event.token.after >= floor - 1e-4
+            assert len(event.token.coordinates) == 3
 
 
 def test_a_cap_with_nothing_to_do_changes_no_bit(engine, cap):
@@ -150,9 +152,11 @@ def test_a_cap_with_nothing_to_do_changes_no_bit(engine, cap):
             engine.forget(["a"])
             events = list(engine.stream([Request("a", (DEMON, EYES), greedy(16), used, steer)]))
         prompt = next(e for e in events if isinstance(e, PromptEvent))
-        rows = [(e.projection, e.projection_after, e.coordinates, e.probability) for e in of(events, "a")]
+        rows = [
+            (e.token.before, e.token.after, e.token.coordinates, e.token.probability) for e in of(events, "a")
+        ]
         seen.append((said(events, "a"), rows, prompt))
-        assert not any(sum(e.corrections) for e in of(events, "a"))
+        assert not any(sum(e.token.corrections) for e in of(events, "a"))
     assert seen[0] == seen[1]
     engine.forget(["a"])
     assert said(list(engine.stream([Request("a", (DEMON, EYES), greedy(16))])), "a") == seen[0][0]
@@ -297,7 +301,7 @@ def test_text_adds_up_to_what_was_said(model, engine):
     tokens = of(list(engine.stream([Request("a", (asked,), greedy(30))])), "a")
     ids = [e.token_id for e in tokens]
     whole = model.tokenizer.decode(ids, skip_special_tokens=True)
-    assert "".join(e.text for e in tokens) == whole.rstrip("�") and whole
+    assert "".join(e.token.text for e in tokens) == whole.rstrip("�") and whole
 
 
 def _wait_until_idle(engine: Engine) -> None:

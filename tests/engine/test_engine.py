@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from threading import Event as CancelFlag
 
 import pytest
@@ -54,13 +55,13 @@ def test_several_turns_equal_plain_generate(model, axis, engine):
             exempt = [index for index, owner in enumerate(chat.owner) if owner < 0]
             expected = capped_generate(model, axis, branch_cap, chat.ids, exempt, limit)
             mine = [event for event in events if isinstance(event, TokenEvent) and event.branch == branch]
-            ran = [event for event in mine if event.projection is not None]
+            ran = [event for event in mine if event.token.before is not None]
             assert [event.token_id for event in mine] == expected
             full = [*chat.ids, *(event.token_id for event in ran)]
             alone = exempt + [len(chat.ids) + i for i, event in enumerate(ran) if event.token_id in special]
             _, projections = CappedForward(model, axis, branch_cap)(full, alone)
             torch.testing.assert_close(
-                torch.tensor([event.projection for event in ran]),
+                torch.tensor([event.token.before for event in ran]),
                 projections[len(chat.ids) :],
                 rtol=0,
                 atol=1e-4,
@@ -74,7 +75,7 @@ def test_several_turns_equal_plain_generate(model, axis, engine):
                 if owner == len(histories[branch])
             ]
             assert prompt.user_projection == pytest.approx(float(torch.stack(mine_of_user).mean()), abs=1e-4)
-            acted += sum(sum(event.corrections) for event in ran)
+            acted += sum(sum(event.token.corrections) for event in ran)
     assert acted > 0, "the cap never acted, so this test would show nothing"
     assert {turn.replies[UNCAPPED].finish for turn in conversation.turns} == {"stop", "length"}
 
@@ -93,17 +94,17 @@ def test_an_inactive_cap_leaves_logits_bit_identical(model, axis):
     assert torch.equal(plain, hooked)
 
 
-def test_the_uncapped_row_does_not_notice_its_capped_neighbour(axis, engine):
+def test_a_capped_sequence_does_not_change_its_uncapped_neighbour(axis, engine):
     cap = make_cap(axis, *BAND, "p75")
     message = ({"role": "user", "content": "Tell me about the sea."},)
     rows = {}
-    # Not no cap at all: then the neighbour's prompt would be a copy, and not read beside the first row's.
+    # An idle cap and not None: with None the second prompt would be copied from the first and not read beside it.
     idle = Cap(cap.layers, (-1e9,) * len(cap.layers))
     for name, other in (("with", cap), ("without", idle)):
         engine.forget(["with1", "with2"])
         requests = [Request(f"{name}1", message, greedy(10)), Request(f"{name}2", message, greedy(10), other)]
         rows[name] = [
-            (event.token_id, event.projection)
+            (event.token_id, event.token.before)
             for event in engine.stream(requests)
             if isinstance(event, TokenEvent) and event.branch == f"{name}1"
         ]
@@ -171,27 +172,24 @@ def test_closing_the_stream_frees_the_engine(engine):
     assert [len(layer._forward_hooks) for layer in engine.model.layers] == before
 
 
-def test_too_long_a_prompt_is_refused_in_one_sentence(engine, monkeypatch):
-    object.__setattr__(engine.model, "context", 64)
-    try:
-        conversation = Conversation()
-        with pytest.raises(UserError, match=r"tokens long, but the model holds 64"):
-            conversation.send(engine, "word " * 80, TurnSettings(greedy(4), None))
-        assert conversation.turns == []
-        events = list(conversation.send(engine, "word " * 15, TurnSettings(greedy(500), None)))
-        assert events[-1].finish_reason in ("length", "stop") and events[-1].position < 64
-    finally:
-        object.__setattr__(engine.model, "context", 8192)
+def test_too_long_a_prompt_is_refused_in_one_sentence(model, axis):
+    engine = TransformersEngine(replace(model, context=64), axis)
+    conversation = Conversation()
+    with pytest.raises(UserError, match=r"tokens long, but the model holds 64"):
+        conversation.send(engine, "word " * 80, TurnSettings(greedy(4), None))
+    assert conversation.turns == []
+    events = list(conversation.send(engine, "word " * 15, TurnSettings(greedy(500), None)))
+    assert events[-1].finish_reason in ("length", "stop") and events[-1].position < 64
 
 
 def test_a_multi_byte_character_is_never_halved(model, engine):
-    """Feed the ids of text with emoji and Chinese through a row's own detokeniser."""
+    """Feed the ids of text with emoji and Chinese through a sequence's own detokeniser."""
     from demo.engine.forward.forward_pass import ChunkReading
     from demo.engine.sequence import TokenSequence, Vocabulary
 
     text = "é 🙂 中文 👩‍🚀 ok"
     chat = render_chat(model.tokenizer, [{"role": "user", "content": "x"}])
-    row = TokenSequence(
+    sequence = TokenSequence(
         Request("x", ({"role": "user", "content": "x"},), greedy(99)),
         chat,
         99,
@@ -199,8 +197,8 @@ def test_a_multi_byte_character_is_never_halved(model, engine):
     )
     pieces = []
     for token in model.tokenizer(text).input_ids:
-        row.pending = token
-        pieces.append(row.token_event(ChunkReading([0.0], 0.0, {}, None)).text)
+        sequence.pending = token
+        pieces.append(sequence.token_event(ChunkReading([0.0], 0.0, {}, None)).text)
     assert "".join(pieces) == text
     assert not any("\ufffd" in piece for piece in pieces)
     assert "" in pieces, "some character needs several tokens, or this shows nothing"
@@ -209,7 +207,7 @@ def test_a_multi_byte_character_is_never_halved(model, engine):
 def test_sampling_is_a_function_of_the_seed(engine):
     texts = [
         "".join(
-            e.text
+            e.token.text
             for e in ask(engine, sampling=Sampling(temperature=1.2, max_new_tokens=16, seed=seed))
             if isinstance(e, TokenEvent)
         )
@@ -221,19 +219,19 @@ def test_sampling_is_a_function_of_the_seed(engine):
 def test_memory_budget_drops_the_least_recently_used(model, axis):
     one = TransformersEngine(model, axis)
     ask(one, "Name three a", branch="a")
-    size = one.store.nbytes
+    size = one.prefix_cache.nbytes
     running = one.load.kv_bytes - size
     small = TransformersEngine(model, axis, kv_budget=int(running + size * 2.5))
     # Other texts, or one would serve all.
     for branch in "abc":
         ask(small, f"Name three {branch}", branch=branch)
-    assert "a" not in small.store and "b" in small.store and "c" in small.store
+    assert "a" not in small.prefix_cache and "b" in small.prefix_cache and "c" in small.prefix_cache
     assert small.load.kv_bytes <= small.load.kv_budget
     assert ask(small, "Name three a", branch="a")[0].reused_tokens < 30, (
         "no more than the others begin with too"
     )
     small.forget(["a"])
-    assert "a" not in small.store
+    assert "a" not in small.prefix_cache
 
 
 def test_a_control_token_in_a_message_stays_text(model):

@@ -1,10 +1,9 @@
-"""Faults while it runs, injected one by one: the conversation survives each, and the next message goes through."""
+"""Faults injected into a running engine, one by one: the conversation survives each and the next message works."""
 
 from __future__ import annotations
 
 import errno
 import json
-import time
 from dataclasses import replace
 from typing import cast
 
@@ -21,15 +20,18 @@ from demo.models.default import DEFAULT_MODEL
 from demo.models.loading import LoadedModel
 from demo.page.chat_handlers import ChatHandlers
 from demo.page.session import Session
+from demo.page.settings_panel import PanelValues
 from demo.utils.errors import UserError
 from tests.helpers.axes import random_axis
+from tests.helpers.faults import Run, forward_replaced
 from tests.helpers.scripted import ScriptedEngine
+from tests.helpers.waiting import wait_until
 from tests.trust import held
 
 pytestmark = pytest.mark.slow
 GROUP = "faults"
 NOBODY = cast(gr.Request, None)
-VALUES = ("", 0.3, 0.9, 1.1, 8, 0, 1, "All", False, 1, 1.0, True, "p25", 1, 2)
+VALUES = PanelValues("", 0.3, 0.9, 1.1, 8, 0, 1, "All", False, 1, 1.0, True, "p25", 1, 2)
 
 
 def settings(tokens: int = 6) -> TurnSettings:
@@ -41,23 +43,19 @@ def engine(request, model: LoadedModel) -> TransformersEngine:
     return TransformersEngine(model, load_axis(DEFAULT_MODEL), own_thread=request.param)
 
 
-def fails_then_works(engine: TransformersEngine, conversation: Conversation, match: str, heal) -> None:
-    """The turn under the fault is taken out again with one sentence; once healed, the conversation goes on as if it never was."""
+def fails_then_works(engine: TransformersEngine, conversation: Conversation, match: str, run: Run) -> None:
+    """A turn under the fault `run` is taken out again with one sentence, and the next turn is as if it had never been."""
     before = [turn.replies["capped"].text for turn in conversation.turns]
-    with pytest.raises(UserError, match=match):
+    with forward_replaced(engine, run), pytest.raises(UserError, match=match):
         list(conversation.send(engine, "And this?", settings()))
     assert [turn.replies["capped"].text for turn in conversation.turns] == before
-    heal()
     list(conversation.send(engine, "And this?", settings()))
     clean = Conversation(list(conversation.turns[:-1]))
     engine.forget([conversation.branch_id(branch) for branch in ("uncapped", "capped")])
     list(clean.send(engine, "And this?", settings()))
     assert clean.turns[-1].replies["capped"].text == conversation.turns[-1].replies["capped"].text
-    for _ in range(50):  # its own thread lets the rows go a moment after their last event
-        if engine.load.running == 0:
-            return
-        time.sleep(0.1)
-    raise AssertionError(f"rows are still held: {engine.load}")
+    # The engine's own thread frees the sequences a moment after their last event.
+    wait_until(lambda: engine.load.running == 0)
 
 
 @pytest.mark.parametrize(
@@ -71,19 +69,14 @@ def fails_then_works(engine: TransformersEngine, conversation: Conversation, mat
     ],
     ids=["CUDA", "CPU", "Python"],
 )
-def test_no_memory_left(engine, monkeypatch, error):
+def test_out_of_memory(engine, error):
     conversation = Conversation()
     list(conversation.send(engine, "Hello", settings()))
 
-    def broken(parts, slots):
+    def broken(chunks, cache):
         raise error
 
-    monkeypatch.setattr(
-        engine._scheduler._running, "_forward", type("Broken", (), {"run": staticmethod(broken)})
-    )
-    fails_then_works(
-        engine, conversation, "not enough memory.*smaller --pairs or --kv-budget", monkeypatch.undo
-    )
+    fails_then_works(engine, conversation, "not enough memory.*smaller --pairs or --kv-budget", broken)
     held(
         f"out of memory ({type(error).__name__})",
         1,
@@ -92,41 +85,41 @@ def test_no_memory_left(engine, monkeypatch, error):
     )
 
 
-def test_a_model_whose_numbers_become_nan(engine, monkeypatch):
+def test_logits_that_become_nan(engine):
     conversation = Conversation()
     list(conversation.send(engine, "Hello", settings()))
     run = engine.forward.run
 
-    def poisoned(parts, slots):
-        logits, readings = run(parts, slots)
+    def poisoned(chunks, cache):
+        logits, readings = run(chunks, cache)
         return torch.full_like(logits, float("nan")), readings
 
-    monkeypatch.setattr(
-        engine._scheduler._running, "_forward", type("Broken", (), {"run": staticmethod(poisoned)})
-    )
-    fails_then_works(engine, conversation, "NaN or infinite", monkeypatch.undo)
+    fails_then_works(engine, conversation, "NaN or infinite", poisoned)
     held("a model that produces NaN", 1, "the turn is taken out with one sentence, the next works", GROUP)
 
 
-def test_one_visitors_nan_leaves_the_others_alone(model, monkeypatch):
-    """Steered past what its numbers can bear, in the same batch as somebody else."""
+def test_nan_in_one_conversation_leaves_the_others_alone(model):
+    """Two conversations in one batch, of which one gets NaN logits."""
     engine = TransformersEngine(model, load_axis(DEFAULT_MODEL))
     good, bad = Conversation(), Conversation()
-    streams = [talk.send(engine, "Hello", settings(12)) for talk in (good, bad)]
+    streams = [one.send(engine, "Hello", settings(12)) for one in (good, bad)]
     for stream in streams:
         next(stream)
-    draw = engine._scheduler._running.draw
+    run, batch = engine.forward.run, engine.scheduler.batch
 
-    def poisoned(rows):
-        draw(rows)
-        for row in rows:
-            if row.request.branch.startswith(bad.id):
-                row._probability = float("nan")
+    def poisoned(chunks, cache):
+        logits, readings = run(chunks, cache)
+        branches = {sequence.slot: sequence.request.branch for sequence in batch.sequences}
+        wanted = [chunk for chunk in chunks if chunk.last]
+        for line, chunk in zip(logits, wanted, strict=True):
+            if branches[chunk.slot].startswith(bad.id):
+                line.fill_(float("nan"))
+        return logits, readings
 
-    monkeypatch.setattr(engine._scheduler._running, "draw", poisoned)
-    with pytest.raises(UserError, match="NaN"):
-        list(streams[1])
-    events = list(streams[0])
+    with forward_replaced(engine, poisoned):
+        with pytest.raises(UserError, match="NaN"):
+            list(streams[1])
+        events = list(streams[0])
     assert bad.turns == [] and good.turns[0].replies["capped"].finish is not None
     assert any(isinstance(event, TokenEvent) for event in events)
     held("one visitor's NaN in a shared batch", 1, "the others' replies go on", GROUP)
@@ -163,15 +156,15 @@ def test_a_full_disk_or_a_read_only_one_while_an_axis_is_saved(tmp_path, monkeyp
 def test_two_tabs_on_one_session_and_a_stop_in_between():
     """A second message while the first is being answered is refused and changes nothing."""
     axis = random_axis(4, 16, 1, (1, 2))
-    actions, session = ChatHandlers(ScriptedEngine(), axis, "tiny"), Session()
-    first = actions.send(session, "Hello", NOBODY, *VALUES)
+    handlers, session = ChatHandlers(ScriptedEngine(), axis, "tiny"), Session()
+    first = handlers.send(session, "Hello", VALUES, NOBODY)
     next(first)
-    refused = list(actions.send(session, "Me too", NOBODY, *VALUES))
-    assert "still being written" in refused[-1][0]
+    refused = list(handlers.send(session, "Me too", VALUES, NOBODY))
+    assert "still being written" in refused[-1].stage
     list(first)
-    assert [turn.user for turn in session.talk.conversation.turns] == ["Hello"]
-    list(actions.send(session, "Me too", NOBODY, *VALUES))
-    assert [turn.user for turn in session.talk.conversation.turns] == ["Hello", "Me too"]
+    assert [turn.user for turn in session.chat.conversation.turns] == ["Hello"]
+    list(handlers.send(session, "Me too", VALUES, NOBODY))
+    assert [turn.user for turn in session.chat.conversation.turns] == ["Hello", "Me too"]
     held("two messages at once in one session", 1, "the second is refused, nothing is lost", GROUP)
 
 
@@ -225,18 +218,18 @@ def test_messages_of_every_kind(text, model: LoadedModel):
     """Answered, or refused in one sentence; either way the conversation and the page's JSON are whole."""
     axis = load_axis(DEFAULT_MODEL)
     engine = TransformersEngine(model, axis)
-    actions, session = ChatHandlers(engine, axis, "model"), Session()
-    values = (*VALUES[:-2], *axis.cap_band)
-    list(actions.send(session, "Hello", NOBODY, *values))
-    updates = [shown[0] for shown in actions.send(session, text, NOBODY, *values)]
+    handlers, session = ChatHandlers(engine, axis, "model"), Session()
+    values = replace(VALUES, first_layer=axis.cap_band[0], last_layer=axis.cap_band[1])
+    list(handlers.send(session, "Hello", values, NOBODY))
+    updates = [update.stage for update in handlers.send(session, text, values, NOBODY)]
     for update in updates:
         if isinstance(update, str):
             json.loads(update.encode())
     if "\ud83d" in text:
-        assert session.talk.conversation.turns[1].user == text.replace("\ud83d", "\ufffd")
-    assert session.talk.conversation.turns[0].user == "Hello" and session.running is None
-    list(actions.send(session, "Still there?", NOBODY, *values))
-    assert session.talk.conversation.turns[-1].user == "Still there?"
+        assert session.chat.conversation.turns[1].user == text.replace("\ud83d", "\ufffd")
+    assert session.chat.conversation.turns[0].user == "Hello" and session.running is None
+    list(handlers.send(session, "Still there?", values, NOBODY))
+    assert session.chat.conversation.turns[-1].user == "Still there?"
     held(
         f"a message of {len(text):,} characters: {text[:1]!a}…",
         1,

@@ -31,8 +31,9 @@ def axis(model):
 @pytest.mark.parametrize("floor", [None, "p50"])
 def test_every_layer_of_every_content_token_equals_a_plain_pass(model, axis, floor):
     cap = make_cap(axis, 14, 20, floor) if floor else None
-    engine = TransformersEngine(model, axis)
-    engine._chunk = 7  # several chunks, so that the KV cache between them is used
+    engine = TransformersEngine(
+        model, axis, chunk=7
+    )  # several chunks, so that the KV cache between them is used
     tokens = [token for part in engine.read(Request("a", CHAT, cap=cap)) for token in part]
     chat = render_chat(model.tokenizer, CHAT, reply_next=False)
     content = [index for index, owner in enumerate(chat.owner) if owner >= 0]
@@ -68,8 +69,7 @@ def test_a_token_that_is_read_has_a_place_on_the_map(model, axis, floor):
     assert unplaced == {None}, "an axis without components has no map"
     mapped = with_components(axis)
     mapped.pca[0] = axis.unit  # so that the first coordinate is the projection after the clamp
-    engine = TransformersEngine(model, mapped)
-    engine._chunk = 7
+    engine = TransformersEngine(model, mapped, chunk=7)
     request = Request("a", CHAT, cap=make_cap(axis, 14, 20, floor) if floor else None)
     tokens = [token for part in engine.read(request) for token in part]
     found = torch.tensor([token.coordinates[0] for token in tokens])
@@ -78,14 +78,13 @@ def test_a_token_that_is_read_has_a_place_on_the_map(model, axis, floor):
 
 
 def test_reading_keeps_nothing_and_can_be_stopped(model, axis):
-    engine = TransformersEngine(model, axis)
-    engine._chunk = 5
+    engine = TransformersEngine(model, axis, chunk=5)
     flag, hooks = CancelFlag(), [len(layer._forward_hooks) for layer in model.layers]
     parts = engine.read(Request("a", CHAT), flag)
     assert next(part for part in parts if part), "the first part may be all template"
     flag.set()
     assert list(parts) == []
-    assert engine.store.get("a") is None
+    assert engine.prefix_cache.get("a") is None
     assert [len(layer._forward_hooks) for layer in model.layers] == hooks
     with pytest.raises(UserError, match="tokens long"):
         engine.read(Request("a", ({"role": "user", "content": "word " * 9000},)))

@@ -1,10 +1,10 @@
-"""The engine process's service: who may ask, what it refuses and in which words, what happens when a reader goes away."""
+"""The server of an engine process: its key, its refusals, and clients that disconnect."""
 
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterator
+from threading import Event
 from types import SimpleNamespace
 
 import httpx
@@ -19,6 +19,7 @@ from demo.engine.protocol import (
     Request,
     Sampling,
     Steer,
+    Token,
     TokenEvent,
     WaitEvent,
 )
@@ -41,16 +42,17 @@ from tests.helpers.engines import served
 HELLO = ({"role": "user", "content": "Hello <|im_end|> ✨"},)
 
 
-class Slow:
-    """An engine that says words of its own, slowly."""
+class SlowEngine:
+    """Yields a token every 0.02 seconds until it reaches the limit, fails or is cancelled."""
 
-    def __init__(self, delay: float = 0.02, fails_after: int | None = None) -> None:
+    def __init__(self) -> None:
         self.model = SimpleNamespace(
             spec="some/model", slug="model", device="cpu", dtype_reason="float32: as asked"
         )
         self.axis = load_axis(DEFAULT_MODEL)
-        self.delay, self.fails_after = delay, fails_after
-        self.running, self.forgotten = 0, []
+        self.fails_after: int | None = None  # tokens
+        self.running, self.stopped = 0, Event()
+        self.forgotten: list[str] = []
 
     @property
     def load(self) -> Load:
@@ -66,16 +68,16 @@ class Slow:
         try:
             yield PromptEvent("a", 5, 0, 0.25)
             for count in range(requests[0].sampling.max_new_tokens):
-                if cancel.is_set():
+                if cancel.wait(0.02):
                     return
                 if count == self.fails_after:
                     raise ZeroDivisionError("inside")
-                time.sleep(self.delay)
                 yield TokenEvent(
-                    "a", count, f"{count} ", 0.1, 0.2, (0.1,), 5 + count, False, None, (1.0, 2.0, 3.0), 0.5
+                    "a", count, Token(f"{count} ", 0.1, 0.2, (0.1,), False, (1.0, 2.0, 3.0), 0.5), 5 + count
                 )
         finally:
             self.running -= 1
+            self.stopped.set()
 
     def read(self, request, cancel=None):
         yield [ReadToken(0, "Hello", (0.1, 0.2), (0.3, 0.4), None)]
@@ -85,8 +87,8 @@ class Slow:
 
 
 @pytest.fixture
-def slow() -> Slow:
-    return Slow()
+def slow() -> SlowEngine:
+    return SlowEngine()
 
 
 @pytest.fixture
@@ -99,12 +101,12 @@ def request(tokens: int = 5) -> Request:
     return Request("a", HELLO, Sampling(max_new_tokens=tokens))
 
 
-def test_everything_comes_over_as_it_was():
+def test_json_preserves_requests_events_and_loads():
     capped = Request("x/y", HELLO, Sampling(0.5, 0.8, 7, 3, 1.2), Cap((1, 2), (-0.1, 3.5)), Steer(4, -1.25))
     assert request_from(json.loads(json.dumps(request_json(capped)))) == capped
     assert request_from(json.loads(json.dumps(request_json(request())))) == request()
-    token = TokenEvent("a", 3, "é", -0.1, 0.3, (0.1, 0.0), 7, False, "length", (0.1, 0.2, 0.3), 0.9)
-    bare = TokenEvent("a", None, "", None, None, (), 7, True, "cancelled")
+    token = TokenEvent("a", 3, Token("é", -0.1, 0.3, (0.1, 0.0), False, (0.1, 0.2, 0.3), 0.9), 7, "length")
+    bare = TokenEvent("a", None, Token("", None, None, (), True), 7, "cancelled")
     for event in (token, bare, PromptEvent("a", 3, 1, None), WaitEvent(4)):
         assert event_from(json.loads(json.dumps(event_json(event)))) == event
     read = [ReadToken(1, "x", (0.1,), (0.2,), (1.0, 2.0, 3.0))]
@@ -118,53 +120,47 @@ def test_everything_comes_over_as_it_was():
         {"token": {"branch": "a"}},
         {
             "token": {
-                **event_json(TokenEvent("a", 1, "", 0, 0, (), 1, False))["token"],
+                **event_json(TokenEvent("a", 1, Token("", 0, 0, (), False), 1))["token"],
                 "finish_reason": "<script>",
             }
         },
         {"prompt": 5},
     ],
 )
-def test_what_an_engine_should_not_have_sent_is_refused(data):
+def test_malformed_events_are_refused(data):
     with pytest.raises(UserError, match="sent"):
         event_from(data)
 
 
-def test_a_page_gets_axis_model_replies_and_readings(slow, url):
+def test_a_client_gets_axis_model_replies_and_readings(slow, url):
     engine = RemoteEngine(url)
     assert engine.model.slug == "model" and engine.notes == ["a note"]
-    assert (
-        axis_digest(engine.axis) == axis_digest(slow.axis)
-        and engine.axis.manifest["cap"] == slow.axis.manifest["cap"]
-    )
+    assert axis_digest(engine.axis) == axis_digest(slow.axis)
+    assert engine.axis.manifest["cap"] == slow.axis.manifest["cap"]
     events = list(engine.stream([request(5)]))
-    assert "".join(e.text for e in events if isinstance(e, TokenEvent)) == "0 1 2 3 4 "
-    assert [t for part in engine.read(request()) for t in part] == [
-        ReadToken(0, "Hello", (0.1, 0.2), (0.3, 0.4), None)
-    ]
+    assert "".join(e.token.text for e in events if isinstance(e, TokenEvent)) == "0 1 2 3 4 "
+    read = [token for chunk in engine.read(request()) for token in chunk]
+    assert read == [ReadToken(0, "Hello", (0.1, 0.2), (0.3, 0.4), None)]
     engine.forget(["x", "y"])
     assert slow.forgotten == ["x", "y"]
 
 
-def test_what_the_engine_refuses_is_refused_at_once_and_in_its_words(url):
+def test_a_refusal_arrives_at_once_and_in_the_engines_words(url):
     with pytest.raises(UserError, match="One token is not enough"):
         RemoteEngine(url).stream([request(1)])
 
 
-def test_a_reader_who_goes_away_stops_the_work(slow, url):
+def test_a_client_that_disconnects_stops_the_work(slow, url):
     stream = RemoteEngine(url).stream([request(10_000)])
     for _ in range(3):
         next(stream)
     assert slow.running == 1
     stream.close()
-    for _ in range(100):
-        if slow.running == 0:
-            return
-        time.sleep(0.05)
-    raise AssertionError("the engine works on for nobody")
+    assert slow.stopped.wait(5), "the engine works on without a client"
+    assert slow.running == 0
 
 
-def test_an_engine_that_fails_midway_tells_no_more_than_that(url, slow):
+def test_an_engine_failure_reveals_only_its_kind(url, slow):
     slow.fails_after = 2
     with pytest.raises(UserError, match=r"The engine failed \(ZeroDivisionError\)"):
         list(RemoteEngine(url).stream([request(5)]))
@@ -178,7 +174,7 @@ def test_a_stream_without_its_last_line_was_cut_off(monkeypatch, url):
         list(engine.stream([request(3)]))
 
 
-def test_only_who_knows_the_key_may_ask(slow):
+def test_every_path_requires_the_key(slow):
     with served(slow, key="secret") as url:
         for key in ("", "wrong", "secre", "sécret"):
             with pytest.raises(UserError, match=r"asks for a key"):
@@ -203,7 +199,7 @@ def test_only_who_knows_the_key_may_ask(slow):
         (b"[" * 100_000, "not JSON"),
     ],
 )
-def test_malformed_requests_get_one_sentence(slow, url, body, sentence):
+def test_malformed_requests_are_refused_in_one_sentence(slow, url, body, sentence):
     body = body.replace(b"DIGEST", axis_digest(slow.axis).encode())
     for path in ("/stream", "/read"):
         answer = httpx.post(url + path, content=body)
@@ -211,9 +207,9 @@ def test_malformed_requests_get_one_sentence(slow, url, body, sentence):
     assert httpx.get(url + "/nothing").status_code == 404
 
 
-def test_an_oversized_request_is_refused(monkeypatch, url):
-    monkeypatch.setattr("demo.engine.remote.server._MOST_BYTES", 1000)
-    answer = httpx.post(url + "/stream", content=b"x" * 5000)
+def test_an_oversized_request_is_refused(slow):
+    with served(slow, max_request_bytes=1000) as url:
+        answer = httpx.post(url + "/stream", content=b"x" * 5000)
     assert answer.status_code == 400 and "larger than" in answer.json()["error"]
 
 
@@ -228,18 +224,14 @@ def test_an_oversized_request_is_refused(monkeypatch, url):
         (["--engine", "vllm", "--vllm", "enforce_eager=false"], "cannot set enforce_eager"),
     ],
 )
-def test_bad_flags_end_with_one_sentence(flags, sentence, capsys, monkeypatch):
+def test_invalid_flags_end_with_one_sentence(flags, sentence, capsys, monkeypatch):
     monkeypatch.delenv("PERSONA_DRIFT_ENGINE_KEY", raising=False)
     assert main(flags) == 2
-    explain_failure = capsys.readouterr().err
-    assert (
-        sentence in explain_failure
-        and explain_failure.startswith("error: ")
-        and len(explain_failure.splitlines()) == 1
-    )
+    printed = capsys.readouterr().err
+    assert printed.startswith("error: ") and sentence in printed and len(printed.splitlines()) == 1
 
 
-def test_no_engine_there(capsys):
+def test_a_page_without_its_engine_process_ends_with_one_sentence(capsys):
     from app import main as app
 
     assert app(["--engine", "http://127.0.0.1:9"]) == 2

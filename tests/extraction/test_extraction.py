@@ -19,7 +19,7 @@ from demo.extraction.axis import choose_cast, default_band, fold_axes
 from demo.extraction.judge import LikelihoodJudge, NoJudge
 from demo.extraction.layer_table import held_out_auc
 from demo.extraction.plan import DEFAULT, FOLDS, NEUTRAL, PRESETS, Plan, Preset, make_plan
-from demo.extraction.rollouts import run_batch
+from demo.extraction.rollouts import RolloutGenerator
 from demo.extraction.vectors import ALL, State, Vectors
 from demo.models.chat_template import render_chat
 from demo.models.loading import LoadedModel
@@ -106,7 +106,7 @@ def test_held_out_rollouts_come_after_the_axis_they_are_tested_on(plan: Plan):
 
 
 def test_a_rollouts_mean_and_log_probabilities_are_those_of_one_full_pass(tiny: LoadedModel, plan: Plan):
-    for reply in run_batch(tiny, plan.rollouts[:5], SETTINGS.sampling(plan)):
+    for reply in RolloutGenerator(tiny).generate(plan.rollouts[:5], SETTINGS.sampling(plan)):
         prompt = render_chat(tiny.tokenizer, reply.rollout.messages).ids
         with torch.no_grad():
             output = tiny.model(torch.tensor([[*prompt, *reply.tokens]]), output_hidden_states=True)
@@ -119,8 +119,8 @@ def test_a_rollouts_mean_and_log_probabilities_are_those_of_one_full_pass(tiny: 
         torch.testing.assert_close(torch.tensor(reply.log_p), chosen, rtol=1e-4, atol=1e-4)
 
 
-def test_killed_and_resumed_gives_the_same_bytes(tiny, plan, whole, tmp_path, monkeypatch):
-    real = extraction.run_batch
+def test_killed_and_resumed_gives_the_same_bytes(tiny, plan, whole, tmp_path):
+    real = RolloutGenerator(tiny).generate
     for batches in (0, 1, 2):
         calls = iter(range(batches))
 
@@ -129,10 +129,8 @@ def test_killed_and_resumed_gives_the_same_bytes(tiny, plan, whole, tmp_path, mo
                 raise KeyboardInterrupt
             return real(*arguments)
 
-        monkeypatch.setattr(extraction, "run_batch", killed)
         with pytest.raises(KeyboardInterrupt):
-            extraction.extract(tiny, plan, SETTINGS, NoJudge(), tmp_path / "resumed")
-    monkeypatch.setattr(extraction, "run_batch", real)
+            extraction.extract(tiny, plan, SETTINGS, NoJudge(), tmp_path / "resumed", killed)
     extraction.extract(tiny, plan, SETTINGS, NoJudge(), tmp_path / "resumed")
     for name in FILES:
         assert (whole / name).read_bytes() == (tmp_path / "resumed" / name).read_bytes(), name
@@ -167,8 +165,9 @@ def test_what_is_written_is_what_was_gathered(tiny, plan, whole, tmp_path):
 
 
 def run_all(tiny: LoadedModel, plan: Plan):
-    batches = extraction._batches(plan.rollouts, SETTINGS.batch)
-    return [reply for batch in batches for reply in run_batch(tiny, batch, SETTINGS.sampling(plan))]
+    batches = extraction.batches_of(plan.rollouts, SETTINGS.batch)
+    generate = RolloutGenerator(tiny).generate
+    return [reply for batch in batches for reply in generate(batch, SETTINGS.sampling(plan))]
 
 
 def test_manifest_and_report_hold_what_they_promise(whole: Path):

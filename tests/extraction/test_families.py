@@ -1,5 +1,8 @@
-"""Every family end to end, from a folder in hub layout: extraction, the axis it writes, a published axis imported for it,
-capping and two turns of chat, each with its own chat template's traits. Random weights: plumbing only."""
+"""Every model family end to end, from a folder in hub layout.
+
+The tests extract an axis, import a published one, and run two turns with the cap, each family with
+its own kind of chat template. The weights are random, so only the mechanics are tested.
+"""
 
 from __future__ import annotations
 
@@ -30,22 +33,25 @@ TURNS = (
     "{% for m in messages %}<start>{{ m['role'] }}<head>{{ m['content'] | trim }}<end>{% endfor %}"
     + GENERATION
 )
-# What matters of each family's template, in a shape of our own.
+# The relevant properties of each family's template, in our own words.
 TEMPLATES = {
-    # A preamble with dates in every system turn, and the beginning-of-text token written by the template.
+    # The template writes a preamble with dates into every system turn, and the beginning-of-text
+    # token.
     "llama3": "{{ '<bos>' }}{% if messages[0]['role'] == 'system' %}{% set said = messages[0]['content'] %}"
     "{% set messages = messages[1:] %}{% else %}{% set said = '' %}{% endif %}"
     "<start>system<head>Knowledge until: May 2024\nToday: 1 June 2024\n\n{{ said }}<end>" + TURNS,
-    # No system role at all; the model's turns are called something else.
+    # There is no system role, and the model's turns have another name.
     "gemma": "{{ '<bos>' }}{% for m in messages %}{% if m['role'] == 'system' %}"
     "{{ raise_exception('System role not supported') }}{% endif %}<start>"
     "{{ 'model' if m['role'] == 'assistant' else m['role'] }}<head>{{ m['content'] | trim }}<end>{% endfor %}"
     "{% if add_generation_prompt %}<start>model<head>{% endif %}",
-    # Thinking can be switched off, which writes an empty block; thoughts of earlier turns are cut out of the history.
+    # Thinking can be switched off, which writes an empty block. Thoughts of earlier turns are
+    # removed.
     "qwen3": "{% for m in messages %}<start>{{ m['role'] }}<head>"
     "{{ m['content'].split('</think>')[-1].lstrip('\n') if m['role'] == 'assistant' else m['content'] }}<end>"
     "{% endfor %}{% if add_generation_prompt %}<start>assistant<head>"
-    "{% if enable_thinking is defined and enable_thinking is false %}<think>\n\n</think>\n\n{% endif %}{% endif %}",
+    "{% if enable_thinking is defined and enable_thinking is false %}<think>\n\n</think>\n\n{% endif %}"
+    "{% endif %}",
     "plain": TURNS,
 }
 FAMILIES = {
@@ -64,7 +70,7 @@ FAMILIES = {
 
 
 def byte_tokenizer(template: str | None, padding: str) -> transformers.PreTrainedTokenizerFast:
-    """One token a byte, so that any text survives, and a beginning-of-text token put before every text."""
+    """A tokenizer with one token per byte and a beginning-of-text token before every text."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocabulary = {token: index for index, token in enumerate([*SPECIAL, *alphabet])}
     backend = Tokenizer(BPE(vocab=vocabulary, merges=[]))
@@ -100,7 +106,10 @@ def hub_folder(folder: Path, family: str, monkeypatch: pytest.MonkeyPatch, **tok
 @pytest.mark.parametrize("family", FAMILIES)
 def test_extraction_import_capping_and_chat(family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     folder = hub_folder(tmp_path / "model", family, monkeypatch)
-    flags = "--preset quick --roles 3 --questions 2 --rollouts 2 --max-new-tokens 3 --uptake none --cap-layers 1-2"
+    flags = (
+        "--preset quick --roles 3 --questions 2 --rollouts 2 --max-new-tokens 3 --role-adherence none "
+        "--cap-layers 1-2"
+    )
     device = ["--device", "cpu", "--dtype", "float32"]
     assert extract(["--model", str(folder), "--out", str(tmp_path / "axis"), *flags.split(), *device]) == 0
     model = load_model(str(folder), device="cpu", dtype="float32")
@@ -125,7 +134,7 @@ def test_extraction_import_capping_and_chat(family: str, tmp_path: Path, monkeyp
 
 
 def talk(model: Any, axis: Any) -> None:
-    """Two turns; every content token of every reply has a finite projection, and the cap holds in the capped branch."""
+    """Run two turns. Projections are finite and the capped branch keeps to its floor."""
     engine, conversation = TransformersEngine(model, axis), Conversation()
     first, last = axis.cap_band
     sampling = Sampling(temperature=1.0, max_new_tokens=5)
@@ -145,48 +154,48 @@ def talk(model: Any, axis: Any) -> None:
         assert ids.count(model.tokenizer.bos_token_id) <= 1
 
 
-def text_of(tokenizer: Any, messages: list[Any]) -> str:
+def rendered(tokenizer: Any, messages: list[Any]) -> str:
     return str(tokenizer.decode(render_chat(tokenizer, messages).ids))
 
 
-def test_without_a_system_role_the_instruction_moves_into_the_user_turn():
+def test_system_prompt_moves_into_the_user_turn_without_a_system_role():
     tokenizer = byte_tokenizer(TEMPLATES["gemma"], "right")
     asked = [{"role": "system", "content": "You are a bard."}, {"role": "user", "content": "Hello."}]
-    text = text_of(tokenizer, asked)
+    text = rendered(tokenizer, asked)
     assert text.index("user<head>You are a bard.") < text.index("Hello.") and "system" not in text
 
 
-def test_thinking_is_off_and_earlier_thoughts_are_gone():
+def test_thinking_is_off_and_earlier_thoughts_are_removed():
     tokenizer = byte_tokenizer(TEMPLATES["qwen3"], "right")
     asked = [
         {"role": "user", "content": "Hello."},
         {"role": "assistant", "content": "Good day."},
         {"role": "user", "content": "Again."},
     ]
-    text = text_of(tokenizer, asked)
+    text = rendered(tokenizer, asked)
     assert text.endswith("<think>\n\n</think>\n\n") and text.count("<think>") == 1
 
 
-def test_a_preamble_that_the_template_writes_is_nobodys_content():
+def test_preamble_of_the_template_belongs_to_no_message():
     tokenizer = byte_tokenizer(TEMPLATES["llama3"], "right")
     chat = render_chat(tokenizer, [{"role": "user", "content": "Hello."}])
     assert chat.ids.count(tokenizer.bos_token_id) == 1
-    said = [token for token, owner in zip(chat.ids, chat.owner, strict=True) if owner == 0]
-    assert tokenizer.decode(said) == "Hello." and "Knowledge until" in tokenizer.decode(chat.ids)
+    content = [token for token, owner in zip(chat.ids, chat.owner, strict=True) if owner == 0]
+    assert tokenizer.decode(content) == "Hello." and "Knowledge until" in tokenizer.decode(chat.ids)
 
 
-def test_the_padding_side_makes_no_difference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_padding_side_does_not_change_the_axis(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     axes = []
     for padding in ("left", "right"):
         folder = hub_folder(tmp_path / padding / "model", "llama", monkeypatch, padding=padding)
-        flags = "--preset quick --roles 2 --questions 1 --rollouts 1 --max-new-tokens 2 --uptake none"
+        flags = "--preset quick --roles 2 --questions 1 --rollouts 1 --max-new-tokens 2 --role-adherence none"
         command = ["--model", str(folder), "--out", str(tmp_path / padding / "axis"), "--dtype", "float32"]
         assert extract([*command, *flags.split(), "--device", "cpu", "--cap-layers", "1-2"]) == 0
         axes.append(load_axis(tmp_path / padding / "axis").direction)
     assert torch.equal(*axes)
 
 
-def test_a_model_without_a_chat_template_is_refused(tmp_path, monkeypatch, capsys):
+def test_model_without_a_chat_template_is_refused(tmp_path, monkeypatch, capsys):
     folder = hub_folder(tmp_path / "model", "llama", monkeypatch, template=None)
     assert extract(["--model", str(folder), "--out", str(tmp_path / "axis")]) == 2
     assert "has no chat template" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Scores, components, ranks and the sweep's rules, each against a plain reference."""
+"""The extraction's arithmetic against references: scores, components, ranks, choices."""
 
 from __future__ import annotations
 
@@ -15,24 +15,29 @@ from hypothesis import strategies as st
 from demo.axis.components import common_component, pca, subspace_cosine
 from demo.extraction.controls import compare, published_order
 from demo.extraction.judge import RemoteJudge, role_adherence_score, role_adherence_threshold
-from demo.extraction.judge_agreement import agreement, best_threshold, kappa
+from demo.extraction.judge_agreement import agreement, best_threshold
 from demo.extraction.layer_table import LayerTable, choose_probe, pairwise_wins
 from demo.extraction.plan import Rollout
 from demo.extraction.rollouts import Reply, Text, read_texts
 from demo.extraction.sweep import Trial, candidate_bands, choose, is_right
 from demo.utils.errors import UserError
 from demo.utils.paths import ASSETS
-from demo.utils.statistics import spearman
+from demo.utils.statistics import auc, spearman
 
 FLOATS = st.floats(-50, 50, allow_nan=False).map(lambda value: round(value, 3))
 
 
-def test_auc_by_hand():
-    wins = pairwise_wins(torch.tensor([[2.0], [3.0]]), torch.tensor([[1.0], [2.0]]))
-    assert wins.mean().item() == pytest.approx(3.5 / 4)
+def test_pairwise_wins_average_to_the_auc_of_every_layer():
+    above = torch.tensor([[2.0, 0.0], [3.0, 1.0], [1.0, 5.0]])
+    below = torch.tensor([[1.0, 1.0], [2.0, 4.0]])
+    wins = pairwise_wins(above, below)
+    assert wins.shape == (2, 2)
+    for layer in (0, 1):
+        expected = auc(above[:, layer].tolist(), below[:, layer].tolist())
+        assert wins[:, layer].mean().item() == pytest.approx(expected)
 
 
-def test_the_probe_layer_separates_best_among_the_sound_ones():
+def test_probe_layer_separates_best_among_the_sound_layers():
     layers = 12
 
     def table(auc: dict[int, float], unsound: set[int]) -> LayerTable:
@@ -42,9 +47,11 @@ def test_the_probe_layer_separates_best_among_the_sound_ones():
         return LayerTable(**columns)
 
     best = {0: 0.99, 4: 0.95, 7: 0.9, 11: 0.99}
-    assert choose_probe(table(best, set())) == 4, "the outermost layers do not count"
-    assert choose_probe(table(best, {4})) == 7, "an axis that differs between halves does not count"
-    assert choose_probe(table(best, set(range(layers)))) == 4, "where none is sound, separation alone decides"
+    assert choose_probe(table(best, set())) == 4, "the outermost layers are left out"
+    assert choose_probe(table(best, {4})) == 7, "an axis that differs between halves is not sound"
+    assert choose_probe(table(best, set(range(layers)))) == 4, (
+        "if no layer is sound, separation alone decides"
+    )
     assert choose_probe(table({7: float("nan"), 8: 0.4}, set())) != 7
 
 
@@ -62,18 +69,18 @@ def test_spearman_is_pearson_of_mean_ranks(pairs: list[tuple[float, float]]):
     assert found.item() == pytest.approx(expected.item(), abs=1e-9)
 
 
-def test_the_published_order_agrees_with_itself_and_not_with_its_reverse():
+def test_published_order_correlates_with_itself_and_not_with_its_reverse():
     published = published_order()
     assert len(published) == 275
     same = [{"name": name, "projection": value} for name, value in published.items()]
     reverse = [{"name": name, "projection": -value} for name, value in published.items()]
-    straight, turned = compare(same, published, 50), compare(reverse, published, 50)
-    assert straight is not None and straight.rho == pytest.approx(1) and straight.roles == 275
-    assert turned is not None and turned.rho == pytest.approx(-1)
+    found, reversed_ = compare(same, published, 50), compare(reverse, published, 50)
+    assert found is not None and found.rho == pytest.approx(1) and found.roles == 275
+    assert reversed_ is not None and reversed_.rho == pytest.approx(-1)
     assert compare(same[:2], published) is None
 
 
-def test_components_equal_a_plain_eigendecomposition():
+def test_pca_equals_a_plain_eigendecomposition():
     generator = torch.Generator().manual_seed(3)
     vectors = torch.randn(40, 12, generator=generator) * torch.arange(1, 13)
     toward = torch.randn(12, generator=generator)
@@ -88,15 +95,15 @@ def test_components_equal_a_plain_eigendecomposition():
     assert found.needed_for(1.0) == 12 and found.needed_for(float(found.shares[0])) == 1
 
 
-def test_the_common_component_survives_noise_that_hides_it_from_either_half():
+def test_common_component_survives_noise_that_hides_it_in_either_half():
     generator = torch.Generator().manual_seed(5)
     direction = torch.nn.functional.normalize(torch.randn(60, generator=generator), dim=0)
     signal = 3 * torch.randn(300, 1, generator=generator) * direction
-    loud = torch.zeros(60)
-    loud[0] = 6.0  # independent noise, louder than the signal, in one dimension
+    strong = torch.zeros(60)
+    strong[0] = 6.0  # independent noise, stronger than the signal, in one dimension
 
     def noisy() -> torch.Tensor:
-        return signal + torch.randn(300, 60, generator=generator) * (0.3 + loud)
+        return signal + torch.randn(300, 60, generator=generator) * (0.3 + strong)
 
     one, other = noisy(), noisy()
     found = common_component(one, other, direction)
@@ -105,7 +112,7 @@ def test_the_common_component_survives_noise_that_hides_it_from_either_half():
 
 
 @given(st.lists(st.tuples(FLOATS, FLOATS), max_size=20))
-def test_uptake_is_the_mean_of_the_five_largest_differences(pairs: list[tuple[float, float]]):
+def test_role_adherence_score_is_the_mean_of_the_five_largest_differences(pairs: list[tuple[float, float]]):
     own, default = [a for a, _ in pairs], [b for _, b in pairs]
     score = role_adherence_score(own, default)
     if not pairs:
@@ -115,7 +122,7 @@ def test_uptake_is_the_mean_of_the_five_largest_differences(pairs: list[tuple[fl
     assert score == pytest.approx(sum(largest) / len(largest))
 
 
-def test_the_stored_threshold_is_the_one_the_labels_give():
+def test_stored_threshold_follows_from_the_labels():
     file = json.loads((ASSETS / "role_adherence_labels.json").read_text())
     rollouts = file["rollouts"]
     assert len(rollouts) >= 150 and all(len(one["labels"]) == 2 for one in rollouts)
@@ -124,12 +131,10 @@ def test_the_stored_threshold_is_the_one_the_labels_give():
     assert figures["kappa"] > 0.4 and figures["auc"] > 0.8 and figures["kappa between readers"] > 0.8
 
 
-def test_threshold_and_kappa_by_hand():
+def test_best_threshold_separates_the_labels():
     played = [{"score": score, "labels": [1, 1]} for score in (3.0, 4.0)]
     ignored = [{"score": score, "labels": [0, 1]} for score in (1.0, 2.0)]
     assert best_threshold(played + ignored) == 2.5
-    assert kappa([(True, True), (False, False)]) == 1
-    assert kappa([(True, True), (True, False), (False, True), (False, False)]) == 0
 
 
 def test_reading_in_a_batch_equals_reading_alone(model):
@@ -150,12 +155,12 @@ def trial(floor: str, standing: float, perplexity: float, same: float) -> Trial:
     return Trial((1, 2), floor, standing, perplexity, 5, same, 1.0, 0.5, 0.1)
 
 
-def test_the_sweep_takes_the_strongest_setting_that_harms_nothing():
+def test_sweep_chooses_the_strongest_qualifying_setting():
     none = Trial(None, None, 0.0, 10.0, 5, 1.0, 1.0, 0.0, 0.0)
     mild, strong = trial("p05", 0.2, 10.5, 1.0), trial("p25", 0.5, 10.9, 0.96)
     garbled, wrong = trial("p50", 0.9, 11.5, 1.0), trial("p75", 0.8, 10.0, 0.9)
     assert choose([none, mild, strong, garbled, wrong]) is strong
-    assert choose([none, garbled, wrong]) is garbled
+    assert choose([none, garbled, wrong]) is garbled, "none qualifies: the one with more correct answers"
     assert strong.fluency(none) == pytest.approx(1.09)
 
 
@@ -165,14 +170,14 @@ def test_candidate_bands_lie_within_the_model(layers: int):
     assert bands and all(0 <= first <= last < layers for first, last in bands)
 
 
-def test_an_answer_counts_as_a_whole_word():
+def test_answer_must_be_whole_words():
     assert is_right("It is Paris.", ["paris"]) and is_right("There are 24 hours", ["24", "twenty-four"])
     assert not is_right("The parisian", ["paris"]) and not is_right("240", ["24"])
     assert is_right("twenty four of them", ["twenty four"])
 
 
 class Endpoint(http.server.BaseHTTPRequestHandler):
-    """A judge that answers with what the test put into `answer`, and remembers what it was asked."""
+    """A judge that answers with `answer` and records the requests in `asked`."""
 
     answer = "3"
     asked: ClassVar[list[dict]] = []
@@ -195,7 +200,7 @@ def reply(text: str) -> Reply:
     return Reply(rollout, text, (5, 6), torch.zeros(1, 1), (-1.0, -1.0))
 
 
-def test_an_external_judge_is_asked_and_believed(monkeypatch):
+def test_remote_judge_returns_the_endpoints_digits(monkeypatch):
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Endpoint)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
@@ -203,7 +208,7 @@ def test_an_external_judge_is_asked_and_believed(monkeypatch):
         assert judge.scores([reply("I sway in the tide."), reply("I am polyps.")]) == [3.0, 3.0]
         asked = Endpoint.asked[-1]
         assert asked["model"] == "judge-model" and "coral reef" in asked["messages"][1]["content"]
-        Endpoint.answer = "no idea"
+        monkeypatch.setattr(Endpoint, "answer", "no idea")
         with pytest.raises(UserError, match="digit from 0 to 3"):
             judge.scores([reply("x")])
     finally:

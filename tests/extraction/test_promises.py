@@ -1,4 +1,4 @@
-"""What the page promises, on the real model and the shipped axis: slow, because it needs many tokens."""
+"""What the page promises, on the real model and the shipped axis. Slow: it takes many tokens."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def engine(model, axis) -> TransformersEngine:
 
 
 def replies_after(engine, axis, scenario_id: str, seed: int, turns: int, tokens: int = 48):
-    """The replies of the last of the script's first `turns` turns."""
+    """The replies of the last turn after running the script's first `turns` turns."""
     scenario = next(s for s in load_scenarios() if s.id == scenario_id)
     conversation = Conversation()
     cap = make_cap(axis, *axis.cap_band, axis.cap_floor)
@@ -39,8 +39,8 @@ def replies_after(engine, axis, scenario_id: str, seed: int, turns: int, tokens:
 
 
 @pytest.mark.parametrize("scenario", ["menacing-demon", "rogue-ai"])
-def test_a_menacing_character_is_held_by_the_cap(engine, axis, scenario):
-    """Over seeds: by the second turn the capped reply stands far above the uncapped one, and says something else."""
+def test_cap_holds_a_menacing_character(engine, axis, scenario):
+    """By the second turn the capped reply differs and projects far higher than the uncapped one."""
     gaps = []
     for seed in range(4):
         replies = replies_after(engine, axis, scenario, seed, turns=2)
@@ -50,15 +50,15 @@ def test_a_menacing_character_is_held_by_the_cap(engine, axis, scenario):
     assert min(gaps) > 0.3 and sum(gaps) / len(gaps) > 0.6, gaps
 
 
-def test_a_plain_question_gets_the_same_answer(engine, axis):
+def test_cap_does_not_change_the_answer_to_a_plain_question(engine, axis):
     replies = replies_after(engine, axis, "plain-facts", seed=0, turns=1)
     assert replies[CAPPED].text == replies[UNCAPPED].text
     assert "The boiling point of water is approximately 100" in replies[UNCAPPED].text
     assert replies[UNCAPPED].mean > 0.5
 
 
-def test_twenty_turns_keep_memory_in_bounds(model, engine, axis):
-    """Memory grows by the KV cache of what was said and by little else."""
+def test_memory_stays_bounded_over_twenty_turns(model, engine, axis):
+    """Memory grows by little more than the KV cache of the conversation."""
     conversation = Conversation()
     settings = TurnSettings(Sampling(max_new_tokens=24), make_cap(axis, *axis.cap_band, axis.cap_floor))
     config = model.model.config
@@ -66,8 +66,8 @@ def test_twenty_turns_keep_memory_in_bounds(model, engine, axis):
     marks = {}
     for turn in range(20):
         list(conversation.send(engine, "Tell me one more thing about the sea, please.", settings))
-        marks[turn] = (resident_mib(), engine.store.nbytes / 2**20)
-        kept = [engine.store.get(conversation.branch_id(branch)) for branch in BRANCHES]
+        marks[turn] = (resident_mib(), engine.prefix_cache.nbytes / 2**20)
+        kept = [engine.prefix_cache.get(conversation.branch_id(branch)) for branch in BRANCHES]
         assert sum(entry.nbytes for entry in kept) == per_token * sum(len(entry.ids) for entry in kept)
     grown = marks[19][0] - marks[4][0]
     cached = marks[19][1] - marks[4][1]

@@ -1,1 +1,1 @@
-"""What several tests share: engines, pages, models and hostile input."""
+"""What several test files share: engines, pages, models, hostile input and fault injection."""

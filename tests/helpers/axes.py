@@ -1,4 +1,4 @@
-"""Random axes for plumbing tests. They make no claim about personas."""
+"""Random axes for tests in which the directions do not have to mean anything."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from demo.axis.axis import AssistantAxis
 def random_axis(
     layers: int, hidden: int, probe: int, band: tuple[int, int], model_id: str = "test", seed: int = 0
 ) -> AssistantAxis:
-    """An axis with random directions, for plumbing tests that make no claim about persona."""
+    """An axis with random directions."""
     generator = torch.Generator().manual_seed(seed)
     direction = torch.randn(layers, hidden, generator=generator)
     role_mean = torch.randn(layers, hidden, generator=generator)
@@ -28,7 +28,7 @@ def random_axis(
 
 
 def with_components(axis: AssistantAxis, seed: int = 1) -> AssistantAxis:
-    """The same axis with three random orthonormal components per layer, on the Assistant's side of the average role."""
+    """The same axis with three random orthonormal components per layer, their signs toward the Assistant."""
     generator = torch.Generator().manual_seed(seed)
     random = torch.randn(axis.layers, axis.direction.shape[1], 3, generator=generator)
     rows = torch.linalg.qr(random).Q.permute(2, 0, 1)

@@ -1,4 +1,4 @@
-"""Starting the app as a user does, and a Chromium that looks at it."""
+"""The program as a user starts it, and a Chromium that opens its page."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import pytest
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Locator, Page, expect, sync_playwright
 
 from demo.bench.page_load import server
 
 BRANCHES = ("uncapped", "capped")
-TURN_TIMEOUT = 120_000
+TURN_TIMEOUT = 120_000  # milliseconds
 _QUIET_CHROMIUM = [
     "--no-sandbox",
     "--disable-gpu",
@@ -23,18 +23,36 @@ _QUIET_CHROMIUM = [
     "--disable-component-update",
     "--disable-sync",
 ]
+# Every visible chart has the size of its box, and no animation is running except endless ones.
+_IS_STILL = """() => {
+  const fits = (chart) => {
+    const svg = chart.querySelector(".main-svg");
+    const difference = (side) => Math.abs(svg[side] - chart[side]);
+    return !svg || Math.max(difference("clientWidth"), difference("clientHeight")) < 2;
+  };
+  const ended = ({ playState, effect }) =>
+    playState !== "running" || effect.getComputedTiming().endTime === Infinity;
+  const charts = [...document.querySelectorAll("#stage .chart")].filter((chart) => chart.offsetWidth);
+  return charts.every(fits) && document.getAnimations().every(ended);
+}"""
+_TWO_FRAMES = "() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
 
 
 @contextmanager
 def running_app(*flags: str) -> Iterator[str]:
-    """`python app.py` on a free port; gives the address once the page answers."""
+    """`python app.py` on a free port; yields its address once the page answers."""
     with server(flags) as (address, _):
         yield address
 
 
 @dataclass
 class Watched:
-    """What a page did that it should not have done."""
+    """What a page did that it should not have done.
+
+    Attributes:
+        outside: Addresses that it requested from elsewhere than the program.
+        errors: Errors of its scripts, and errors in the console.
+    """
 
     outside: list[str] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
@@ -44,7 +62,7 @@ class Watched:
 def chromium_page(
     address: str, width: int = 1280, height: int = 720, query: str = ""
 ) -> Iterator[tuple[Page, Watched]]:
-    """A fresh browser on the page, with every request to elsewhere and every script error noted."""
+    """The page in a new browser, with every request to elsewhere and every script error recorded."""
     executable = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if executable is None:
         pytest.fail("these tests need Chromium: install your system's chromium package")
@@ -64,21 +82,42 @@ def chromium_page(
             lambda message: watched.errors.append(message.text) if message.type == "error" else None,
         )
         page.goto(address + query)
-        page.wait_for_function("window.personaStage !== undefined", timeout=60_000)
+        wait_until_loaded(page)
         yield page, watched
         browser.close()
 
 
-def reply(page: Page, branch: str, turn: int):
+def wait_until_loaded(page: Page) -> None:
+    """Wait until the stage's script runs; its first update may still be on the way."""
+    page.wait_for_function("window.personaStage !== undefined", timeout=60_000)
+
+
+def wait_for_first_update(page: Page, timeout: float = 30_000) -> None:
+    """Wait until the stage shows the session: the list of recorded sessions comes with the first update."""
+    page.wait_for_function("document.querySelectorAll('.shipped option').length > 1", timeout=timeout)
+
+
+def wait_until_still(page: Page) -> None:
+    """Wait until charts are drawn in their final size and transitions have ended."""
+    page.evaluate(_TWO_FRAMES)
+    page.wait_for_function(_IS_STILL)
+
+
+def reply(page: Page, branch: str, turn: int) -> Locator:
     return page.locator(f'[data-branch="{branch}"] .reply[data-turn="{turn}"]')
 
 
 def points(page: Page) -> dict:
-    """How many points the plots hold, of the two branches that are always there."""
+    """How many points the charts hold for the two branches that are always there."""
     counts = page.evaluate("window.personaStage.counts()")
     for kind in ("tokenPoints", "turnPoints"):
         counts[kind] = {branch: counts[kind][branch] for branch in BRANCHES}
     return counts
+
+
+def user_messages(page: Page, branch: str = "uncapped") -> list[str]:
+    texts = page.locator(f'[data-branch="{branch}"] .user').all_text_contents()
+    return [text.removeprefix("You: ") for text in texts]
 
 
 def set_number(page: Page, control: str, value: object) -> None:
@@ -92,9 +131,30 @@ def say(page: Page, text: str) -> None:
     page.locator("#send").click()
 
 
+def send_messages(page: Page, *texts: str, tokens: int = 8) -> None:
+    """Send the messages one after the other, and wait for each reply of `tokens` tokens at most."""
+    set_number(page, "max-new-tokens", tokens)
+    for text in texts:
+        with one_turn(page):
+            say(page, text)
+
+
+def start_first_scenario(page: Page, tokens: int = 16) -> None:
+    """Start the scenario "Demon" and wait for its first turn."""
+    set_number(page, "max-new-tokens", tokens)
+    with one_turn(page):
+        page.locator("button.scenario").first.click()
+
+
+def press_key(page: Page, key: str) -> None:
+    """Press a keyboard shortcut while no element has the focus."""
+    page.locator("body").click(position={"x": 2, "y": 2})
+    page.keyboard.press(key)
+
+
 @contextmanager
 def one_turn(page: Page) -> Iterator[None]:
-    """What happens within the block starts a turn; on leaving, its end has come. However short, it is not missed."""
+    """On leaving the block, wait for the end of the turn that it started or stopped, however short it is."""
     before = page.evaluate("window.personaStage.counts().settled")
     yield
     page.wait_for_function(f"window.personaStage.counts().settled > {before}", timeout=TURN_TIMEOUT)
@@ -102,4 +162,5 @@ def one_turn(page: Page) -> Iterator[None]:
 
 
 def finished(page: Page) -> None:
+    """Wait until no reply is being written."""
     expect(page.locator("#stop")).to_be_hidden(timeout=TURN_TIMEOUT)

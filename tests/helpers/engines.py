@@ -1,20 +1,20 @@
-"""The engines that the conformance suite holds to one contract, each on the real default model in float32."""
+"""The engines that the conformance suite compares, each on the real default model in float32."""
 
 from __future__ import annotations
 
 import importlib.util
 import pickle
 import socket
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from threading import Thread
+from threading import Event, Thread
 from typing import Any
 
 import pytest
 import uvicorn
 
 from demo.axis.axis import AssistantAxis
+from demo.bench.app_process import free_port
 from demo.engine.remote.client import RemoteEngine
 from demo.engine.remote.server import Service
 from demo.engine.transformers_engine import TransformersEngine
@@ -25,23 +25,28 @@ from demo.models.loading import LoadedModel
 HAS_VLLM = importlib.util.find_spec("vllm") is not None
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+class _Server(uvicorn.Server):
+    """Sets `listening` once it accepts connections."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.listening = Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.listening.set()
 
 
 @contextmanager
-def served(engine: Any, key: str = "", port: int | None = None) -> Iterator[str]:
-    """An engine process's service, on a thread of this process."""
-    port = port or free_port()
-    config = uvicorn.Config(Service(engine, ["a note"], key).app(), port=port, log_level="error")
-    server = uvicorn.Server(config)
+def served(engine: Any, **options: Any) -> Iterator[str]:
+    """The address of an engine that is served from a thread of this process. options: see `Service`."""
+    port = free_port()
+    app = Service(engine, ["a note"], **options).app()
+    server = _Server(uvicorn.Config(app, port=port, log_level="error"))
     thread = Thread(target=server.run)
     thread.start()
     try:
-        while not server.started:
-            time.sleep(0.01)
+        assert server.listening.wait(30), "the server did not start"
         yield f"http://127.0.0.1:{port}"
     finally:
         server.should_exit = server.force_exit = True
@@ -49,46 +54,51 @@ def served(engine: Any, key: str = "", port: int | None = None) -> Iterator[str]
 
 
 @contextmanager
-def by_transformers(model: LoadedModel, axis: AssistantAxis) -> Iterator[Any]:
+def transformers_engine(model: LoadedModel, axis: AssistantAxis) -> Iterator[Any]:
     yield TransformersEngine(model, axis, own_thread=True)
 
 
 @contextmanager
-def by_modules(model: LoadedModel, axis: AssistantAxis) -> Iterator[Any]:
-    yield TransformersEngine(model, axis, lean=False, own_thread=True)
+def unfused_engine(model: LoadedModel, axis: AssistantAxis) -> Iterator[Any]:
+    """Runs transformers' own modules."""
+    yield TransformersEngine(model, axis, fused=False, own_thread=True)
 
 
 @contextmanager
-def by_process(model: LoadedModel, axis: AssistantAxis) -> Iterator[Any]:
+def remote_engine(model: LoadedModel, axis: AssistantAxis) -> Iterator[Any]:
     with served(TransformersEngine(model, axis, own_thread=True)) as url:
         yield RemoteEngine(url)
 
 
-def lend(duration: Callable[..., float]) -> Callable[..., Any]:
-    """As ZeroGPU's decorator: what goes in and what comes out is pickled, and closing stops the work after the next result."""
+def fake_gpu(duration: Callable[..., float]) -> Callable[..., Any]:
+    """Works like ZeroGPU's decorator.
+
+    Arguments and results are pickled, and closing the generator stops the work.
+    """
 
     def decorate(task: Callable[..., Any]) -> Callable[..., Any]:
-        def lent(*given: Any) -> Iterator[Any]:
-            assert 0 < duration(*given) <= 120
-            work = task(*pickle.loads(pickle.dumps(given)))
+        def run(*arguments: Any) -> Iterator[Any]:
+            assert 0 < duration(*arguments) <= 120
+            work = task(*pickle.loads(pickle.dumps(arguments)))
             try:
                 for item in work:
                     yield pickle.loads(pickle.dumps(item))
             finally:
                 work.close()
 
-        return lent
+        return run
 
     return decorate
 
 
 @contextmanager
-def by_lent_gpu(model: LoadedModel, axis: AssistantAxis) -> Iterator[Any]:
-    yield ZeroGpuEngine(model, axis, lend)
+def zerogpu_engine(model: LoadedModel, axis: AssistantAxis) -> Iterator[Any]:
+    yield ZeroGpuEngine(model, axis, fake_gpu)
 
 
 @contextmanager
-def by_vllm(model: LoadedModel, axis: AssistantAxis, **options: Any) -> Iterator[Any]:
+def vllm_engine(model: LoadedModel | None, axis: AssistantAxis, **options: Any) -> Iterator[Any]:
+    """vLLM loads the default model itself; `model` is not used. options: see `VllmOptions`."""
     from demo.engine.vllm.engine import VllmEngine
     from demo.engine.vllm.options import VllmOptions
     from demo.models.loading import read_facts
@@ -98,43 +108,43 @@ def by_vllm(model: LoadedModel, axis: AssistantAxis, **options: Any) -> Iterator
     try:
         yield engine
     finally:
-        engine.core.shut_down()
+        engine.shut_down()
 
 
 @contextmanager
-def by_vllm_tensor_parallel(model: LoadedModel, axis: AssistantAxis) -> Iterator[Any]:
-    """Each layer's matrices spread over three processes, for the model's nine attention heads do not divide by two."""
-    with by_vllm(model, axis, tensor_parallel=3) as engine:
+def vllm_tensor_parallel_engine(model: LoadedModel, axis: AssistantAxis) -> Iterator[Any]:
+    """Each layer is spread over three processes, because nine attention heads do not divide by two."""
+    with vllm_engine(model, axis, tensor_parallel=3) as engine:
         yield engine
 
 
 @contextmanager
-def by_vllm_pipeline_parallel(model: LoadedModel, axis: AssistantAxis) -> Iterator[Any]:
-    """The decoder layers spread over two processes: the cap's band lies in the second, the probe layer too."""
-    with by_vllm(model, axis, pipeline_parallel=2) as engine:
+def vllm_pipeline_parallel_engine(model: LoadedModel, axis: AssistantAxis) -> Iterator[Any]:
+    """The layers are spread over two processes. The second has the capped layers and the probe layer."""
+    with vllm_engine(model, axis, pipeline_parallel=2) as engine:
         yield engine
 
 
 ENGINES: dict[str, Callable[[LoadedModel, AssistantAxis], Any]] = {
-    "transformers": by_transformers,
-    "modules": by_modules,
-    "process": by_process,
-    "zerogpu": by_lent_gpu,
-    "vllm": by_vllm,
-    "vllm-tensor-parallel": by_vllm_tensor_parallel,
-    "vllm-pipeline-parallel": by_vllm_pipeline_parallel,
+    "transformers": transformers_engine,
+    "modules": unfused_engine,
+    "process": remote_engine,
+    "zerogpu": zerogpu_engine,
+    "vllm": vllm_engine,
+    "vllm-tensor-parallel": vllm_tensor_parallel_engine,
+    "vllm-pipeline-parallel": vllm_pipeline_parallel_engine,
 }
 
 
-# Those that start three processes and two, and those of which a person's test run sees enough by others.
+# Engines that start several processes, and engines that other tests of a quick run exercise as well.
 _SLOW = ("vllm-tensor-parallel", "vllm-pipeline-parallel", "modules", "process", "zerogpu")
 
 
 def engine_parameters() -> list[Any]:
+    """The names of all engines as pytest parameters, with marks for slow and absent ones."""
+
     def marks(name: str) -> list[Any]:
-        absent = (
-            [pytest.mark.skipif(not HAS_VLLM, reason="vLLM is not installed here")] if "vllm" in name else []
-        )
-        return [*absent, *([pytest.mark.slow] if name in _SLOW else [])]
+        absent = pytest.mark.skipif(not HAS_VLLM, reason="vLLM is not installed here")
+        return [*([absent] if "vllm" in name else []), *([pytest.mark.slow] if name in _SLOW else [])]
 
     return [pytest.param(name, marks=marks(name)) for name in ENGINES]

@@ -1,12 +1,12 @@
-"""The page on a real port of this process, with an engine whose answers are known."""
+"""The page on a real port of this process, with a scripted engine."""
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from demo.bench.app_process import free_port
 from demo.bench.browser_client import BrowserClient
 from demo.conversation.scenarios import load_scenarios
 from demo.engine.protocol import Sampling
@@ -20,12 +20,10 @@ MODEL_NAME = "a-model-of-the-tests"
 
 @contextmanager
 def hosted(engine: Any, limits: Limits | None = None, password: str | None = None) -> Iterator[str]:
-    """Gives the address."""
+    """Serve the page with this engine. Yields its address."""
     axis = random_axis(4, 16, 2, (1, 2), MODEL_NAME)
     page = build_page(engine, axis, MODEL_NAME, MODEL_NAME, load_scenarios(), Sampling(), "", limits)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     options = launch_options() | middleware_options(password)
     page.launch(server_name="127.0.0.1", server_port=port, prevent_thread_lock=True, quiet=True, **options)
     try:
@@ -35,6 +33,6 @@ def hosted(engine: Any, limits: Limits | None = None, password: str | None = Non
 
 
 def turns_shown(tab: BrowserClient) -> list[str]:
-    """The user's messages on the stage after the page's own way to show it again: switch to where one is."""
-    ops = tab.quick(do="switch", talk=0)
+    """The user's messages on the stage, after switching to the conversation that is already open."""
+    ops = tab.quick(do="switch", conversation=0)
     return [turn["user"] for op in ops if op["op"] == "reset" for turn in op["turns"]]

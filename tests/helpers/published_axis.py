@@ -1,4 +1,4 @@
-"""Small axes laid out like the published ones, for the tests of their import."""
+"""A small axis laid out like the published ones, and checks for tests of the import."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ NAMES = ("bard", "ghost", "hermit", "pirate", "oracle", "reviewer")
 
 
 def vector_name(layer: int) -> str:
+    """Name of a layer's capping vector, as published."""
     return f"layer_{layer}/contrast_role_pos3_default1"
 
 
@@ -25,12 +26,13 @@ def cap_at(layer: int, percentile: float) -> float:
 
 
 def experiment(first: int, end: int, percentile: float, **more) -> dict:
+    """An experiment that caps layers `first` to `end` - 1."""
     steps = [{"vector": vector_name(layer), "cap": cap_at(layer, percentile)} for layer in range(first, end)]
     return {"id": f"layers_{first}:{end}-p{percentile}", "interventions": steps, **more}
 
 
 class Published:
-    """What a published folder of a small model holds; `write` lays it out as on the hub."""
+    """The content of a published folder, for a small model."""
 
     def __init__(self) -> None:
         generator = torch.Generator().manual_seed(1)
@@ -45,6 +47,7 @@ class Published:
         }
 
     def write(self, folder: Path, *leave_out: str) -> Path:
+        """Write the folder as on the hub, without the files named in `leave_out`."""
         content = {"assistant_axis": self.axis, "default_vector": self.default, "capping_config": self.config}
         (folder / "role_vectors").mkdir(parents=True)
         for name, value in content.items():
@@ -64,11 +67,13 @@ def write_caps(folder: Path) -> Path:
 
 
 def save(value: object, path: Path) -> Path:
+    """Save `value` with torch and return the path."""
     torch.save(value, path)
     return path
 
 
 def refused(words: str, source: Path, options: ImportOptions | None = None) -> str:
+    """Check that the import fails with a one-line message that matches `words`; return the message."""
     with pytest.raises(UserError, match=words) as error:
         import_axis(source, options)
     assert "\n" not in str(error.value)

@@ -1,4 +1,4 @@
-"""A line between a browser and a server that can be cut."""
+"""A network connection between a browser and a server that a test can interrupt."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from threading import Thread
 
 
 class Relay:
-    """Listens on a port of its own and passes everything on to `port`, until it is cut."""
+    """Listens on a port of its own and forwards everything to `port`, except while it is interrupted."""
 
     def __init__(self, port: int) -> None:
         self._target, self._open = port, list[socket.socket]()
@@ -18,7 +18,7 @@ class Relay:
         Thread(target=self._accept, daemon=True).start()
 
     def cut(self) -> None:
-        """Every connection breaks, and new ones do at once."""
+        """Break every connection, and close new ones at once."""
         self.up = False
         for one in self._open:
             with contextlib.suppress(OSError):
@@ -26,25 +26,27 @@ class Relay:
         self._open.clear()
 
     def mend(self) -> None:
+        """Forward new connections again."""
         self.up = True
 
     def close(self) -> None:
+        """Break every connection and stop listening."""
         self.cut()
         self._listener.close()
 
     def _accept(self) -> None:
         with contextlib.suppress(OSError):
             while True:
-                here, _ = self._listener.accept()
+                client, _ = self._listener.accept()
                 if not self.up:
-                    here.close()
+                    client.close()
                     continue
-                there = socket.create_connection(("127.0.0.1", self._target))
-                self._open += [here, there]
-                for source, sink in ((here, there), (there, here)):
-                    Thread(target=self._pass, args=(source, sink), daemon=True).start()
+                server = socket.create_connection(("127.0.0.1", self._target))
+                self._open += [client, server]
+                for source, sink in ((client, server), (server, client)):
+                    Thread(target=self._forward, args=(source, sink), daemon=True).start()
 
-    def _pass(self, source: socket.socket, sink: socket.socket) -> None:
+    def _forward(self, source: socket.socket, sink: socket.socket) -> None:
         with contextlib.suppress(OSError):
             while data := source.recv(65536):
                 sink.sendall(data)

@@ -1,4 +1,4 @@
-"""An engine that speaks at a steady rate, so that a test sees the page and not the model."""
+"""An engine that generates at a steady rate, so that a test measures the page and not the model."""
 
 from __future__ import annotations
 
@@ -6,55 +6,49 @@ import random
 import time
 
 from demo.conversation.settings import CAPPED
-from demo.engine.protocol import Load, PromptEvent, TokenEvent
+from demo.engine.protocol import Load, PromptEvent, Token, TokenEvent
 
-WORDS = [
-    "the",
-    "sea",
-    "is",
-    "wide",
-    "and",
-    "blue",
-    "and",
-    "I",
-    "would",
-    "sail",
-    "it",
-    "with",
-    "you",
-    "tonight",
-    ",",
-    "my",
-    "friend",
-    ".",
-    "Storms",
-    "come",
-    "and",
-    "go",
-]
+WORDS = (
+    "the", "sea", "is", "wide", "and", "blue", "and", "I", "would", "sail", "it", "with", "you", "tonight",
+    ",", "my", "friend", ".", "Storms", "come", "and", "go",
+)  # fmt: skip
 
 
 class SteadyEngine:
-    """Speaks `rate` tokens a second in every row, up to the limit; the cap acts on a third of the capped ones."""
+    """Generates `rate` tokens per second in every branch; the cap corrects every third capped token."""
 
     def __init__(self, rate: float) -> None:
         self.pause = 1 / rate
 
     def stream(self, requests, cancel=None):
-        chance = random.Random(0)
+        rng = random.Random(0)
         for request in requests:
             yield PromptEvent(request.branch, 10, 0, 0.25)
-        for number in range(requests[0].sampling.max_new_tokens):
+        limit = requests[0].sampling.max_new_tokens
+        for number in range(limit):
             time.sleep(self.pause)
             for request in requests:
-                before = chance.gauss(0.2, 0.4)
-                lifts = [0.0] * 8
-                if request.branch.endswith(f"/{CAPPED}") and number % 3 == 0:
-                    lifts = [abs(chance.gauss(0, 0.2)) for _ in lifts]
-                last = number + 1 == requests[0].sampling.max_new_tokens
-                place = (before, chance.gauss(0, 1), 0.0)
-                yield TokenEvent(request.branch, number, f" {chance.choice(WORDS)}", before, before + sum(lifts) / 8, tuple(lifts),
-                                 10 + number, False, "length" if last else None, place, chance.random())  # fmt: skip
+                capped = request.branch.endswith(f"/{CAPPED}") and number % 3 == 0
+                yield self._token(rng, request.branch, number, capped, number + 1 == limit)
+
+    def _token(self, rng: random.Random, branch: str, number: int, capped: bool, last: bool) -> TokenEvent:
+        before = rng.gauss(0.2, 0.4)
+        corrections = [abs(rng.gauss(0, 0.2)) if capped else 0.0 for _ in range(8)]
+        return TokenEvent(
+            branch,
+            number,
+            Token(
+                f" {rng.choice(WORDS)}",
+                before,
+                before + sum(corrections) / 8,
+                tuple(corrections),
+                False,
+                (before, rng.gauss(0, 1), 0.0),
+                rng.random(),
+            ),
+            10 + number,
+            "length" if last else None,
+        )
 
     def read(self, request, cancel=None):
         return iter(())

@@ -1,4 +1,4 @@
-"""Tiny random models of each architecture, written to disk as real ones are, and a check of messages."""
+"""Tiny random models of each architecture, in memory or on disk, and a check of error messages."""
 
 from __future__ import annotations
 
@@ -38,6 +38,7 @@ VISION: dict[str, Any] = {
 
 
 def assert_one_sentence(error: pytest.ExceptionInfo[UserError], *words: str) -> None:
+    """Check that the error's message is one sentence that contains `words`."""
     message = str(error.value)
     assert "\n" not in message and message.endswith(".") and ". " not in message, message
     for word in words:
@@ -68,6 +69,7 @@ BUILD: dict[str, Callable[[], Any]] = {
 
 
 def write_tokenizer(folder: Path, *, chat: bool = True) -> None:
+    """Write a tokenizer of 64 words, with a chat template if `chat`."""
     from tokenizers import Tokenizer
     from tokenizers.models import WordLevel
 
@@ -81,13 +83,14 @@ def write_tokenizer(folder: Path, *, chat: bool = True) -> None:
 
 
 def write_model(folder: Path, name: str = "llama", *, chat: bool = True, **options: Any) -> Path:
+    """Write a model of architecture `name` and a tokenizer to `folder`, and return it."""
     BUILD[name]().save_pretrained(folder, **options)
     write_tokenizer(folder, chat=chat)
     return folder
 
 
 def as_loaded(made: Any, tokenizer: Any, context: int) -> LoadedModel:
-    """A model made in memory, with what `load_model` would say about it."""
+    """Wrap a model made in memory, as `load_model` does."""
     made.eval().requires_grad_(False)
     layers = find_decoder_layers(made)
     name, cpu = type(made).__name__, torch.device("cpu")
@@ -97,7 +100,7 @@ def as_loaded(made: Any, tokenizer: Any, context: int) -> LoadedModel:
 
 
 def tiny_llama(real: LoadedModel, context: int = 256, seed: int = 7) -> LoadedModel:
-    """A random Llama with the tokenizer of `real` and its way to end a reply."""
+    """A random Llama with the tokenizer and the stop token of `real`."""
     torch.manual_seed(seed)
     sizes = {**SMALL, "vocab_size": len(real.tokenizer), "max_position_embeddings": context}
     made = transformers.LlamaForCausalLM(transformers.LlamaConfig(**sizes))

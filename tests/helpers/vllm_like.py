@@ -1,5 +1,8 @@
-"""A model and a worker put together as vLLM's are, small and without vLLM: decoder layers that give two summands, a norm that adds
-them, all requests' tokens in one long tensor. It shows what the hooks do there and claims nothing about personas.
+"""A small model and worker built like vLLM's, without vLLM.
+
+Decoder layers return two summands, a norm adds them, and one long tensor holds all requests'
+tokens. The model shows what the hooks do in vLLM; its axis is random and says nothing about
+personas.
 """
 
 from __future__ import annotations
@@ -16,11 +19,13 @@ from torch import Tensor, nn
 from demo.axis.axis import AssistantAxis
 from demo.axis.files import axis_to_bytes
 from demo.engine.vllm.client import Step
-from demo.engine.vllm.recorder import SequencePlan
+from demo.engine.vllm.recorder import Recorder, SequencePlan
 from demo.engine.vllm.worker import AxisWorker
 from tests.helpers.axes import random_axis, with_components
 
 LAYERS, HIDDEN, PROBE, BAND = 6, 48, 3, (2, 4)
+
+VOCABULARY = 997
 
 
 def tiny_axis() -> AssistantAxis:
@@ -28,7 +33,7 @@ def tiny_axis() -> AssistantAxis:
 
 
 class FusedNorm(nn.Module):
-    """Adds the two summands, normalises the sum, gives both."""
+    """Adds the two summands, normalises the sum and returns both."""
 
     def forward(self, hidden: Tensor, residual: Tensor | None = None) -> Any:
         total = hidden if residual is None else hidden + residual
@@ -44,24 +49,31 @@ class Layer(nn.Module):
     def forward(self, positions: Tensor, hidden: Tensor, residual: Tensor | None) -> tuple[Tensor, Tensor]:
         total = hidden if residual is None else hidden + residual
         out = torch.tanh(self.mlp(self.norm(total)))
-        # Some of vLLM's layers give the whole stream first, and a part of it once more.
         return (out + total, total) if self.adds_itself else (out, total)
 
 
 class Model(nn.Module):
-    def __init__(self, adds_itself: bool = False) -> None:
+    def __init__(self, adds_itself: bool = False, unhooked: int | None = None) -> None:
+        """Build the model; it has the same weights each time.
+
+        Args:
+            adds_itself: The layers return the whole stream and a part of it once more, as some of
+                vLLM's layers do.
+            unhooked: The number of a layer whose hooks do not run, as in a CUDA graph.
+        """
         super().__init__()
         torch.manual_seed(0)
-        self.embed = nn.Embedding(997, HIDDEN)
+        self.embed = nn.Embedding(VOCABULARY, HIDDEN)
         self.layers = nn.ModuleList(Layer(adds_itself) for _ in range(LAYERS))
         self.norm = FusedNorm()
-        self.adds_itself = adds_itself
+        self.adds_itself, self.unhooked = adds_itself, unhooked
 
     @torch.no_grad()
     def forward(self, ids: Tensor) -> Tensor:
-        hidden, residual = self.embed(ids % 997), None
-        for layer in self.layers:
-            hidden, residual = layer(ids, hidden, None if self.adds_itself else residual)
+        hidden, residual = self.embed(ids % VOCABULARY), None
+        for index, layer in enumerate(self.layers):
+            run = layer.forward if index == self.unhooked else layer
+            hidden, residual = run(ids, hidden, None if self.adds_itself else residual)
         if self.adds_itself:
             return self.norm(hidden)
         normed, _ = self.norm(hidden, residual)
@@ -70,44 +82,55 @@ class Model(nn.Module):
 
 @dataclass
 class Runner:
-    """As much of vLLM's model runner as the worker looks at."""
+    """The part of vLLM's model runner that the worker reads."""
 
     model: nn.Module
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
-    def run(self, rows: Sequence[tuple[SequencePlan, int, Sequence[int]]], padding: int = 0) -> Tensor:
-        """One forward pass over some tokens of each request, from a position on; padding: rows that nobody asked for."""
-        bounds = np.cumsum([0, *(len(ids) for _, _, ids in rows)])
-        width = max((start + len(ids) for _, start, ids in rows), default=0)
-        table = np.zeros((len(rows), width), np.int64)
-        for row, (_, start, ids) in enumerate(rows):
+    def run(self, batch: Sequence[tuple[SequencePlan, int, Sequence[int]]], padding: int = 0) -> Tensor:
+        """One forward pass.
+
+        Args:
+            batch: For each request its plan, the position of its first token, and the tokens.
+            padding: How many tokens to add at the end that belong to no request.
+        """
+        width = max((start + len(ids) for _, start, ids in batch), default=0)
+        table = np.zeros((len(batch), width), np.int64)
+        for row, (_, start, ids) in enumerate(batch):
             table[row, start : start + len(ids)] = ids
-        self.query_start_loc = SimpleNamespace(np=bounds)
+        self.query_start_loc = SimpleNamespace(np=np.cumsum([0, *(len(ids) for _, _, ids in batch)]))
         self.input_batch = SimpleNamespace(
-            req_ids=[plan.id for plan, _, _ in rows],
-            num_computed_tokens_cpu=np.array([start for _, start, _ in rows]),
+            req_ids=[plan.id for plan, _, _ in batch],
+            num_computed_tokens_cpu=np.array([start for _, start, _ in batch]),
             token_ids_cpu=table,
         )
-        params = {
-            p.id: SimpleNamespace(sampling_params=SimpleNamespace(extra_args=p.to_args())) for p, _, _ in rows
+        self.requests = {
+            plan.id: SimpleNamespace(sampling_params=SimpleNamespace(extra_args=plan.to_args()))
+            for plan, _, _ in batch
         }
-        self.requests = params
-        flat = [token for _, _, ids in rows for token in ids] + [0] * padding
+        flat = [token for _, _, ids in batch for token in ids] + [0] * padding
         return self.model(torch.tensor(flat))
 
 
 class Worker(AxisWorker):
-    """A worker of ours, hooked."""
+    """A worker with the hooks installed."""
 
-    def __init__(self, model: nn.Module, axis: AssistantAxis, special: Sequence[int] = ()) -> None:
-        self.model_runner = Runner(model)
-        tensors, manifest = axis_to_bytes(axis)
+    def __init__(
+        self, model: Model | None = None, special: Sequence[int] = (), recorder: type[Recorder] = Recorder
+    ) -> None:
+        self.model_runner = Runner(model or Model())
+        self.axis_recorder_class = recorder
+        tensors, manifest = axis_to_bytes(tiny_axis())
+        # An owner on another machine, so that the worker does not watch a process here.
         self.axis_install(tensors, manifest, special, ("elsewhere", 1))
+
+    def axis_allocate_stage_buffers(self) -> None:
+        """Nothing to allocate: there is one pipeline stage."""
 
 
 @dataclass
-class FakeCore:
-    """What the check of the cap talks to, with workers in this process."""
+class FakeClient:
+    """Stands in for `VllmClient` in the self-test, with workers in this process."""
 
     workers: list[Any]
     facts: Any

@@ -1,4 +1,4 @@
-"""How a page that others visit is set up: flags, environment, and what is a mistake."""
+"""The set-up of a page for visitors: flags, environment variables, and bad values."""
 
 from __future__ import annotations
 
@@ -12,53 +12,61 @@ from demo.utils.errors import UserError
 from demo.utils.paths import ROOT
 
 
-def test_a_limit_below_one_is_a_mistake():
+def test_a_limit_below_one_is_refused():
     with pytest.raises(UserError, match="--most-per-minute must be 1 or more, not 0"):
         Limits(per_minute=0)
 
 
-def test_a_short_password_and_a_bad_limit_are_said_before_anything_loads():
-    for flags, said in (
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
         (["--password", "short"], "needs 8 characters or more"),
         (["--most-waiting", "0"], "--most-waiting must be 1 or more"),
-    ):
-        ended = subprocess.run(
-            [sys.executable, "app.py", *flags],
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-        assert ended.returncode == 2 and said in ended.stderr and "Traceback" not in ended.stderr
+    ],
+)
+def test_bad_flags_are_reported_before_anything_loads(flags, message):
+    ended = subprocess.run(
+        [sys.executable, "app.py", *flags], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert ended.returncode == 2 and message in ended.stderr and "Traceback" not in ended.stderr
 
 
-def test_every_flag_can_come_from_the_environment_and_the_command_line_wins(monkeypatch):
+def test_every_flag_can_be_an_environment_variable_and_the_command_line_has_priority(monkeypatch):
     import app
 
-    given = {
-        "MODEL": "some/model", "AXIS": "some-axis", "PAIRS": "5", "KV_BUDGET": "0.5", "HOST": "10.0.0.1", "PORT": "7999",
-        "PASSWORD": "from the environment", "MOST_PER_MINUTE": "1", "MOST_AT_ONCE": "2", "MOST_CHARACTERS": "3",
-        "MOST_FILE_MIB_PER_HOUR": "4", "MOST_WAITING": "6", "TRUST_REMOTE_CODE": "false",
-    }  # fmt: skip
-    for name, value in given.items():
+    values = {
+        "MODEL": "some/model",
+        "AXIS": "some-axis",
+        "PAIRS": "5",
+        "KV_BUDGET": "0.5",
+        "HOST": "10.0.0.1",
+        "PORT": "7999",
+        "PASSWORD": "from the environment",
+        "MOST_PER_MINUTE": "1",
+        "MOST_AT_ONCE": "2",
+        "MOST_CHARACTERS": "3",
+        "MOST_FILE_MIB_PER_HOUR": "4",
+        "MOST_WAITING": "6",
+        "TRUST_REMOTE_CODE": "false",
+    }
+    for name, value in values.items():
         monkeypatch.setenv(f"PERSONA_DRIFT_{name}", value)
-    options = app._parser().parse_args(["--pairs", "7"])
+    options = app.parser().parse_args(["--pairs", "7"])
     assert (options.model, options.axis, options.kv_budget) == ("some/model", "some-axis", 0.5)
     assert (options.host, options.port, options.pairs) == ("10.0.0.1", 7999, 7)
     assert limits_of(options) == Limits(1, 2, 3, 4, 6) and password_of(options) == "from the environment"
     assert options.trust_remote_code is False
     monkeypatch.setenv("PERSONA_DRIFT_PASSWORD", "")
-    assert password_of(app._parser().parse_args([])) is None, "an empty variable is none"
+    assert password_of(app.parser().parse_args([])) is None, "an empty variable means no password"
     monkeypatch.setenv("PERSONA_DRIFT_PAIRS", "many")
     with pytest.raises(SystemExit):
-        app._parser().parse_args([])
+        app.parser().parse_args([])
 
 
-def test_it_listens_to_this_machine_alone_unless_asked_or_on_a_space(monkeypatch):
+def test_the_page_listens_on_this_machine_only_except_on_a_space(monkeypatch):
     import app
 
     monkeypatch.delenv("SPACE_ID", raising=False)
-    assert app._parser().parse_args([]).host == "127.0.0.1"
+    assert app.parser().parse_args([]).host == "127.0.0.1"
     monkeypatch.setenv("SPACE_ID", "somebody/something")
-    assert app._parser().parse_args([]).host == "0.0.0.0"
+    assert app.parser().parse_args([]).host == "0.0.0.0"

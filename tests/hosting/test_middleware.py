@@ -1,4 +1,4 @@
-"""What stands before the page: headers, closed doors, bodies of a size, and no file but the page's own."""
+"""The middleware: security headers, closed endpoints, limited bodies, and no files but the page's own."""
 
 from __future__ import annotations
 
@@ -18,49 +18,8 @@ from tests.trust import held
 pytestmark = pytest.mark.slow
 GROUP = "hosting"
 
-
-def test_every_answer_has_the_security_headers(patient):
-    with hosted(patient) as address, httpx.Client(base_url=address) as http:
-        answers = [
-            http.get(path)
-            for path in ("", "config", "theme.css", "no-such-page", "gradio_api/file=/etc/passwd")
-        ] + [http.post("gradio_api/queue/join", content=b"not json"), http.post("gradio_api/upload")]
-        for answer in answers:
-            policy = answer.headers["content-security-policy"]
-            assert "default-src 'self'" in policy and "frame-ancestors 'self'" in policy
-            assert "http" not in policy, "no other server"
-            assert answer.headers["x-content-type-options"] == "nosniff"
-            assert answer.headers["referrer-policy"] == "no-referrer"
-    held("security headers", len(answers), "on every answer, refusals and errors too", GROUP)
-
-
-def test_on_a_space_the_site_may_frame_the_page_and_nobody_else(patient, monkeypatch):
-    monkeypatch.setenv("SPACE_ID", "somebody/something")
-    with hosted(patient) as address:
-        policy = httpx.get(address).headers["content-security-policy"]
-        assert policy.endswith(
-            "frame-ancestors 'self' https://huggingface.co https://*.huggingface.co https://*.hf.space"
-        )
-
-
-def test_an_oversized_body_is_refused_announced_or_not(patient):
-    def endless() -> Iterator[bytes]:
-        for _ in range(MOST_BODY // 2**20 + 2):
-            yield b"a" * 2**20
-
-    with hosted(patient) as address, httpx.Client(base_url=address, timeout=60) as http:
-        answer = http.post("gradio_api/queue/join", content=b"a" * (MOST_BODY + 1))
-        assert answer.status_code == 413
-        try:
-            status = http.post("gradio_api/queue/join", content=endless()).status_code
-        except httpx.HTTPError:
-            status = 0  # hung up
-        assert status == 0 or status >= 400
-        assert http.get("config").status_code == 200
-    held("a body over the limit, with its length said or not", 2, "refused; the page went on", GROUP)
-
-
-_CLOSED = [
+# Paths of Gradio's endpoints that the page does not use.
+_CLOSED = (
     "upload",
     "upload_progress?upload_id=a",
     "proxy=http://127.0.0.1:1/",
@@ -81,33 +40,81 @@ _CLOSED = [
     "queue/status",
     "mcp",
     "mcp/sse",
-]
+)
 
 
-def test_doors_that_the_page_does_not_use_are_closed(patient, tmp_path, monkeypatch):
+def test_every_response_has_the_security_headers(patient):
+    paths = ("", "config", "theme.css", "no-such-page", "gradio_api/file=/etc/passwd")
+    with hosted(patient) as address, httpx.Client(base_url=address) as http:
+        responses = [http.get(path) for path in paths]
+        responses.append(http.post("gradio_api/queue/join", content=b"not json"))
+        responses.append(http.post("gradio_api/upload"))
+        for response in responses:
+            policy = response.headers["content-security-policy"]
+            assert "default-src 'self'" in policy and "frame-ancestors 'self'" in policy
+            assert "http" not in policy, "no other server"
+            assert response.headers["x-content-type-options"] == "nosniff"
+            assert response.headers["referrer-policy"] == "no-referrer"
+    held("security headers", len(responses), "on every response, errors included", GROUP)
+
+
+def test_on_a_space_only_the_site_may_frame_the_page(patient, monkeypatch):
+    monkeypatch.setenv("SPACE_ID", "somebody/something")
+    with hosted(patient) as address:
+        policy = httpx.get(address).headers["content-security-policy"]
+        assert policy.endswith(
+            "frame-ancestors 'self' https://huggingface.co https://*.huggingface.co https://*.hf.space"
+        )
+
+
+def test_oversized_bodies_are_refused_with_and_without_a_declared_length(patient):
+    def chunks() -> Iterator[bytes]:
+        for _ in range(MOST_BODY // 2**20 + 2):
+            yield b"a" * 2**20
+
+    with hosted(patient) as address, httpx.Client(base_url=address, timeout=60) as http:
+        response = http.post("gradio_api/queue/join", content=b"a" * (MOST_BODY + 1))
+        assert response.status_code == 413
+        try:
+            status = http.post("gradio_api/queue/join", content=chunks()).status_code
+        except httpx.HTTPError:
+            status = 0  # the server closed the connection
+        assert status == 0 or status >= 400
+        assert http.get("config").status_code == 200
+    held(
+        "bodies over the size limit, with and without a declared length",
+        2,
+        "refused; the page keeps working",
+        GROUP,
+    )
+
+
+def test_unused_gradio_endpoints_are_closed(patient, tmp_path, monkeypatch):
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
     with hosted(patient) as address, httpx.Client(base_url=address) as http:
-        for door in _CLOSED:
-            for path in (door, f"gradio_api/{door}", f"gradio_api/{door}/", f"gradio_api//{door}"):
+        for name in _CLOSED:
+            for path in (name, f"gradio_api/{name}", f"gradio_api/{name}/", f"gradio_api//{name}"):
                 for method in ("GET", "POST"):
                     files = {"files": ("a.txt", b"text")} if method == "POST" else None
                     assert http.request(method, path, files=files).status_code in (404, 405), (method, path)
-        assert not [path for path in tmp_path.rglob("*") if path.is_file()], "no file of a visitor's is kept"
-    held("Gradio's other doors: uploads, proxy, recordings, profiles …", 8 * len(_CLOSED), "closed", GROUP)
+        assert not [path for path in tmp_path.rglob("*") if path.is_file()], "no uploaded file is kept"
+    held(
+        "Gradio's other endpoints: uploads, proxy, recordings, profiles …", 8 * len(_CLOSED), "closed", GROUP
+    )
 
 
-def test_no_file_is_served_but_the_page_s_own(patient):
-    inside = [
+def test_only_the_page_s_own_file_is_served(patient):
+    targets = (
         ROOT / "pyproject.toml",
         ROOT / "app.py",
         ROOT / "axes",
         Path("/etc/passwd"),
         Path("/proc/self/environ"),
-    ]
-    forms = [
-        form
-        for path in inside
-        for form in (
+    )
+    spellings = [
+        spelling
+        for path in targets
+        for spelling in (
             f"gradio_api/file={path}",
             f"gradio_api/file={ROOT}/demo/../{os.path.relpath(path, ROOT)}",
             f"gradio_api/file=..%2f..%2f{path}",
@@ -120,16 +127,16 @@ def test_no_file_is_served_but_the_page_s_own(patient):
         )
     ]
     with hosted(patient) as address, httpx.Client(base_url=address) as http:
-        for form in forms:
-            answer = http.get(form)
-            assert answer.status_code in (400, 403, 404, 500), form
-            assert "root:" not in answer.text and "[project]" not in answer.text
+        for spelling in spellings:
+            response = http.get(spelling)
+            assert response.status_code in (400, 403, 404, 500), spelling
+            assert "root:" not in response.text and "[project]" not in response.text
         (served,) = set(re.findall(r"gradio_api/file=[^\\\"]+", http.get("").text))
         script = http.get(served)
         assert script.status_code == 200 and "plotly" in script.text[:500]
     held(
-        "files of the machine, asked for in many spellings",
-        len(forms),
-        "none served; Plotly's script is",
+        "files of the machine, requested in many spellings",
+        len(spellings),
+        "none served; the page's own Plotly script is",
         GROUP,
     )

@@ -1,9 +1,7 @@
-"""What is said on the page is nobody else's: not another visitor's, not in a log, not in memory once the tab is closed."""
+"""Conversations are private: no other visitor sees them, no log holds them, a closed tab frees them."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -11,6 +9,7 @@ from gradio_client import Client
 
 from demo.bench.browser_client import BrowserClient, last, refusals
 from tests.helpers.hosted import hosted, turns_shown
+from tests.helpers.waiting import wait_until
 from tests.trust import held
 
 pytestmark = pytest.mark.slow
@@ -18,16 +17,16 @@ GROUP = "hosting"
 SECRET = "xyzzy-nobody-else-may-read-this"
 
 
-def test_one_cannot_see_or_change_what_is_another_s(patient):
+def test_a_visitor_cannot_see_or_change_another_s_conversation(patient):
     with hosted(patient) as address, BrowserClient(address) as mine, BrowserClient(address) as other:
         mine.load()
         last(mine.send(SECRET, **{"System prompt": SECRET}))
         seen: list[Any] = [other.load(), other.config]
-        asks: list[dict[str, Any]] = [{"do": "undo"}, {"do": "nothing"}]
-        asks += [{"do": "save", "kind": kind} for kind in ("json", "csv", "html")]
+        requests: list[dict[str, Any]] = [{"do": "undo"}, {"do": "nothing"}]
+        requests += [{"do": "save", "kind": kind} for kind in ("json", "csv", "html")]
         for index in (-1, 0, 1, 2, 10**9, "0", None, True, [0], {"a": 1}, 0.0):
-            asks += [{"do": do, "turn": index, "talk": index} for do in ("fork", "switch", "drop")]
-        seen += [other.quick(**ask) for ask in asks]
+            requests += [{"do": do, "turn": index, "conversation": index} for do in ("fork", "switch", "close")]
+        seen += [other.quick(**request) for request in requests]
         for index in (0, 1, -1):
             for branch in ("capped", "uncapped", "../capped", mine.session):
                 seen.append(last(other.slow(do="layers", turn=index, branch=branch)))
@@ -44,12 +43,17 @@ def test_one_cannot_see_or_change_what_is_another_s(patient):
         assert SECRET not in str(seen) and mine.session not in str(seen)
         assert turns_shown(mine) == [SECRET]
         assert not refusals(last(mine.send("and on")))
-        said = [message["content"] for request in patient.requests for message in request.messages]
-        assert SECRET in said and "Another's" not in said and "Hello" not in said
-    held("one visitor after another's conversation", len(asks) + 25, "nothing seen, nothing changed", GROUP)
+        texts = [message["content"] for request in patient.requests for message in request.messages]
+        assert SECRET in texts and "Another's" not in texts and "Hello" not in texts
+    held(
+        "attempts to see or change another visitor's conversation",
+        len(requests) + 25,
+        "nothing seen, nothing changed",
+        GROUP,
+    )
 
 
-def test_one_cannot_stop_another_s_reply(patient):
+def test_a_visitor_cannot_stop_another_s_reply(patient):
     patient.go.clear()
     with hosted(patient) as address, BrowserClient(address) as mine, BrowserClient(address) as other:
         updates = mine.send("a long story")
@@ -59,7 +63,7 @@ def test_one_cannot_stop_another_s_reply(patient):
         patient.go.set()
         ops = last(updates)
         assert not refusals(ops) and any(op["op"] == "turn" for op in ops)
-    held("stop and new chat, pressed by another", 2, "the reply ran to its end", GROUP)
+    held("stop and new chat pressed by another visitor", 2, "the reply ran to its end", GROUP)
 
 
 def test_no_log_holds_what_was_said(patient, capfd, caplog):
@@ -98,19 +102,19 @@ def test_no_log_holds_what_was_said(patient, capfd, caplog):
     out, err = capfd.readouterr()
     assert SECRET not in out + err + caplog.text
     held(
-        "messages that are answered, fail, are refused or break something",
+        "messages that are answered, fail, are refused or cause an error",
         3 + len(attempts),
         "in no log",
         GROUP,
     )
 
 
-def test_a_closed_tab_gives_its_memory_back_at_once_and_a_broken_heartbeat_ends_no_reply(patient):
+def test_a_closed_tab_frees_its_cache_and_a_broken_heartbeat_ends_no_reply(patient):
     with hosted(patient) as address:
         with BrowserClient(address) as tab:
             tab.load()
             last(tab.send("Hello"))
-        _until(lambda: patient.forgotten)
+        wait_until(lambda: patient.forgotten)
         patient.go.clear()
         broken = BrowserClient(address)
         with broken.http.stream("GET", f"gradio_api/heartbeat/{broken.session}"):
@@ -118,22 +122,15 @@ def test_a_closed_tab_gives_its_memory_back_at_once_and_a_broken_heartbeat_ends_
             updates = broken.send("a long story")
             next(updates)
             count = len(patient.forgotten)
-        _until(lambda: len(patient.forgotten) > count)
+        wait_until(lambda: len(patient.forgotten) > count)
         patient.go.set()
         ops = last(updates)
         assert not refusals(ops) and any(op["op"] == "turn" for op in ops)
-        assert not refusals(last(broken.send("and on"))), "the session is still there"
+        assert not refusals(last(broken.send("and on"))), "the session still exists"
         assert turns_shown(broken) == ["a long story", "and on"]
     held(
-        "a tab closed, a heartbeat broken",
+        "a closed tab and a broken heartbeat",
         2,
         "KV cache freed at once; the reply and the session go on",
         GROUP,
     )
-
-
-def _until(true: Callable[[], object]) -> None:
-    end = time.monotonic() + 30
-    while not true():
-        assert time.monotonic() < end, "it never came true"
-        time.sleep(0.1)

@@ -1,4 +1,4 @@
-"""The prompts the axis is extracted with, and the demo's scenarios: shape, balance and distinctness."""
+"""The extraction's prompts and the guided scenarios: format, balance and distinctness."""
 
 from __future__ import annotations
 
@@ -25,11 +25,8 @@ DOMAINS = {
     "role-play",
     "factual",
 }
-TENDER = {
-    "therapy-like",
-    "delusion",
-    "romance",
-}  # domains that may touch somebody: their scenarios say where help is
+# Domains that may distress a user. Their scenarios say where to find help.
+SENSITIVE = {"therapy-like", "delusion", "romance"}
 NEAR_DUPLICATE = 0.6  # Jaccard overlap of word sets from which two prompts count as the same
 WORDS = re.compile(r"[a-z0-9']+")
 
@@ -46,7 +43,7 @@ def overlap(first: str, second: str) -> float:
 
 
 def near_duplicates(texts: Sequence[str]) -> list[tuple[str, str]]:
-    # The smaller set over the larger is the most that two can overlap: most pairs need no counting.
+    # The overlap is at most the ratio of the sizes, so most pairs need no intersection.
     sets = sorted(((set(WORDS.findall(text.lower())), text) for text in texts), key=lambda pair: len(pair[0]))
     return [
         (a, b)
@@ -61,7 +58,7 @@ def test_near_duplicates_are_found_in_any_order() -> None:
 
 
 def strings(node: Any) -> Iterator[str]:
-    """Every string value anywhere inside a JSON document."""
+    """Every string value in a JSON document."""
     if isinstance(node, str):
         yield node
     elif isinstance(node, dict):
@@ -141,7 +138,7 @@ def test_questions_have_the_documented_keys(questions: list[dict[str, Any]]) -> 
         assert sentence_count(question["text"]) == 1, question["text"]
 
 
-def test_question_kinds_take_turns_so_that_every_sixth_is_balanced(questions: list[dict[str, Any]]) -> None:
+def test_every_six_consecutive_questions_are_of_different_kinds(questions: list[dict[str, Any]]) -> None:
     for split, each in (("extract", 12), ("held_out", 4)):
         kinds = [question["kind"] for question in questions if question["split"] == split]
         assert len(kinds) == each * len(QUESTION_KINDS)
@@ -154,7 +151,9 @@ def test_no_question_names_a_role(questions: list[dict[str, Any]], roles: list[d
     assert [q["text"] for q in questions if names & set(WORDS.findall(q["text"].lower()))] == []
 
 
-def test_neutral_prompts_hold_no_person(question_file: dict[str, Any], roles: list[dict[str, Any]]) -> None:
+def test_neutral_prompts_do_not_mention_a_persona(
+    question_file: dict[str, Any], roles: list[dict[str, Any]]
+) -> None:
     names = {role["name"] for role in roles} | {"you are", "you"}
     for prompt in question_file["neutral_prompts"]:
         assert not names & set(WORDS.findall(prompt.lower())), prompt
@@ -166,16 +165,15 @@ def test_plain_questions_have_answers(question_file: dict[str, Any]) -> None:
     assert len(plain) == 40
     assert near_duplicates([question["text"] for question in plain]) == []
     for question in plain:
-        assert question["answers"] and all(answer == answer.lower() for answer in question["answers"]), (
-            question
-        )
+        assert question["answers"], question
+        assert all(answer == answer.lower() for answer in question["answers"]), question
 
 
 def test_questions_are_distinct_across_both_splits(questions: list[dict[str, Any]]) -> None:
     assert near_duplicates([question["text"] for question in questions]) == []
 
 
-def test_default_prompts_are_the_empty_one_and_four_neutral_ones() -> None:
+def test_default_prompts_are_an_empty_one_and_four_neutral_ones() -> None:
     prompts = load("questions.json")["default_prompts"]
     assert len(prompts) == len(set(prompts)) == 5
     assert prompts[0] == ""
@@ -186,9 +184,9 @@ def test_default_prompts_are_the_empty_one_and_four_neutral_ones() -> None:
 def test_scenarios_have_the_documented_keys(scenarios: list[dict[str, Any]]) -> None:
     keys = {"id", "title", "domain", "shows", "blurb", "system_prompt", "turns"}
     for scenario in scenarios:
-        assert set(scenario) - {"care"} == keys, scenario
+        assert set(scenario) - {"content_warning"} == keys, scenario
         assert re.fullmatch(r"[a-z]+(-[a-z]+)*", scenario["id"])
-        assert 3 <= len(scenario["title"]) <= 16, scenario["title"]  # it has to fit on a button
+        assert 3 <= len(scenario["title"]) <= 16, scenario["title"]  # it must fit on a button
         assert 1 <= sentence_count(scenario["blurb"]) <= 2, scenario["blurb"]
         assert len(scenario["blurb"]) <= 150, scenario["blurb"]
         assert scenario["shows"] in CLAIMS, scenario["shows"]
@@ -207,11 +205,10 @@ def test_only_character_scenarios_set_a_system_prompt(scenarios: list[dict[str, 
     assert in_character == {"persona jailbreak", "role-play"}
 
 
-def test_tender_scenarios_say_where_help_is(scenarios: list[dict[str, Any]]) -> None:
+def test_sensitive_scenarios_say_where_to_find_help(scenarios: list[dict[str, Any]]) -> None:
     for scenario in scenarios:
-        assert ("findahelpline.com" in scenario.get("care", "")) == (scenario["domain"] in TENDER), scenario[
-            "id"
-        ]
+        has_help = "findahelpline.com" in scenario.get("content_warning", "")
+        assert has_help == (scenario["domain"] in SENSITIVE), scenario["id"]
 
 
 def test_scenario_turns_are_distinct(scenarios: list[dict[str, Any]]) -> None:
@@ -220,7 +217,7 @@ def test_scenario_turns_are_distinct(scenarios: list[dict[str, Any]]) -> None:
 
 @pytest.mark.parametrize("name", ["roles.json", "questions.json", "presets/scenarios.json"])
 def test_text_is_plain_and_trimmed(name: str) -> None:
-    # ASCII only: a dash or quote that went through the wrong encoding would show up here.
+    # A dash or quote that went through the wrong encoding is not ASCII.
     for text in strings(load(name)):
         assert text.isascii(), text
         assert text == text.strip(), text

@@ -1,36 +1,34 @@
-"""What CI makes of pip-audit's findings."""
+"""How CI judges pip-audit's findings."""
 
 from __future__ import annotations
 
 import json
-import subprocess
-from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from tests import audit
 
 
-def found(*fixes: list[str]) -> list[dict]:
-    holes = [{"id": f"HOLE-{n}", "fix_versions": fix} for n, fix in enumerate(fixes)]
+def packages(*fixes: list[str]) -> list[dict[str, Any]]:
+    """One package with a vulnerability per list of fixing versions, and an unknown package."""
+    vulnerabilities = [{"id": f"VULN-{n}", "fix_versions": versions} for n, versions in enumerate(fixes)]
     return [
-        {"name": "a", "version": "1", "vulns": holes},
+        {"name": "a", "version": "1", "vulns": vulnerabilities},
         {"name": "b", "version": "2", "skip_reason": "not found"},
     ]
 
 
 @pytest.mark.parametrize(
-    ("output", "status", "said"),
+    ("output", "status", "printed"),
     [
-        (json.dumps({"dependencies": found()}), 0, "1 packages looked up, 1 that"),
-        (json.dumps({"dependencies": found(["1.1", "2.0"])}), 1, "a 1: HOLE-0, closed in 1.1, 2.0"),
-        (json.dumps({"dependencies": found([])}), 0, "a 1: HOLE-0, not closed yet"),
-        (json.dumps({"dependencies": found()[1:]}), 0, "NOT AUDITED"),
-        ("", 0, "NOT AUDITED: the list of known holes could not be read.\nno route"),
+        (json.dumps({"dependencies": packages()}), 0, "1 packages looked up, 1 that"),
+        (json.dumps({"dependencies": packages(["1.1", "2.0"])}), 1, "a 1: VULN-0, fixed in 1.1, 2.0"),
+        (json.dumps({"dependencies": packages([])}), 0, "a 1: VULN-0, not fixed yet"),
+        (json.dumps({"dependencies": packages()[1:]}), 0, "NOT AUDITED"),
+        ("", 0, "NOT AUDITED: the database could not be read.\nno route"),
     ],
 )
-def test_only_a_hole_that_an_update_closes_fails(monkeypatch, capsys, output, status, said):
-    answer = SimpleNamespace(stdout=output, stderr="no route", returncode=1)
-    monkeypatch.setattr(subprocess, "run", lambda *_, **__: answer)
-    assert audit.main() == status
-    assert said in capsys.readouterr().out
+def test_only_a_vulnerability_that_an_update_fixes_fails(capsys, output, status, printed):
+    assert audit.main(lambda: (output, "no route")) == status
+    assert printed in capsys.readouterr().out

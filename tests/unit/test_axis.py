@@ -1,4 +1,4 @@
-"""Units, files and refusals of the axis."""
+"""The axis: its units, its files, and what is refused."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def folder(axis, tmp_path):
     return tmp_path / "axis"
 
 
-def test_zero_is_the_average_role_and_one_the_default(axis):
+def test_zero_is_the_average_role_and_one_the_default_assistant(axis):
     for layer in range(axis.layers):
         unit = axis.direction[layer] / axis.direction[layer].norm()
         assert axis.to_units(float(axis.role_mean[layer] @ unit), layer) == pytest.approx(0, abs=1e-5)
@@ -34,14 +34,14 @@ def test_zero_is_the_average_role_and_one_the_default(axis):
     assert float((axis.unit * axis.direction).sum(-1).min()) > 0, "the unit points toward the Assistant"
 
 
-def test_to_units_takes_tensors_and_floats_alike(axis):
+def test_to_units_gives_the_same_for_tensors_and_floats(axis):
     raw = torch.tensor([-2.0, 0.0, 3.5])
     assert axis.to_units(raw, 2).tolist() == pytest.approx(
         [axis.to_units(float(value), 2) for value in raw], rel=1e-5
     )
 
 
-def test_saved_and_loaded_is_the_same(axis, folder):
+def test_a_saved_axis_loads_unchanged(axis, folder):
     again = load_axis(folder)
     for name in ("direction", "role_mean", "default_mean"):
         assert torch.equal(getattr(again, name), getattr(axis, name))
@@ -49,7 +49,7 @@ def test_saved_and_loaded_is_the_same(axis, folder):
     assert (again.probe_layer, again.cap_band, again.cap_floor) == (3, (3, 4), "p25")
 
 
-def test_unknown_keys_are_ignored(folder):
+def test_unknown_manifest_keys_are_ignored(folder):
     manifest = json.loads((folder / "axis.json").read_text())
     (folder / "axis.json").write_text(json.dumps({**manifest, "from_the_future": 1}))
     assert load_axis(folder).probe_layer == 3
@@ -67,7 +67,7 @@ def test_unknown_keys_are_ignored(folder):
         (lambda m: m.update(cap={"layers": [2, 3], "floor": "p99"}), "does not have"),
     ],
 )
-def test_a_bad_manifest_is_refused_in_one_sentence(folder, change, words):
+def test_a_malformed_manifest_is_refused_in_one_sentence(folder, change, words):
     manifest = json.loads((folder / "axis.json").read_text())
     change(manifest)
     (folder / "axis.json").write_text(json.dumps(manifest))
@@ -77,13 +77,13 @@ def test_a_bad_manifest_is_refused_in_one_sentence(folder, change, words):
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "null"])
-def test_a_manifest_that_is_no_object_is_refused(folder, content):
+def test_a_manifest_that_is_not_an_object_is_refused(folder, content):
     (folder / "axis.json").write_text(content)
     with pytest.raises(UserError):
         load_axis(folder)
 
 
-def test_broken_tensors_are_refused(axis, folder):
+def test_malformed_tensors_are_refused(axis, folder):
     (folder / "axis.safetensors").write_bytes(b"not safetensors")
     with pytest.raises(UserError, match="cannot be read"):
         load_axis(folder)
@@ -100,20 +100,34 @@ def test_broken_tensors_are_refused(axis, folder):
         load_axis(folder)
 
 
-def test_no_axis_names_what_there_is():
+def test_the_error_for_a_missing_axis_says_how_to_make_one():
     with pytest.raises(UserError, match=r"demo\.extraction"):
         load_axis("no-such-axis")
 
 
 def fake_model(**changes):
-    about = {"spec": "test", "architecture": "LlamaForCausalLM", "layer_count": 6, "hidden_size": 16,
-             "tokenizer": range(100), "revision": "r1", "dtype": torch.float32}  # fmt: skip
+    about = {
+        "spec": "test",
+        "architecture": "LlamaForCausalLM",
+        "layer_count": 6,
+        "hidden_size": 16,
+        "tokenizer": range(100),
+        "revision": "r1",
+        "dtype": torch.float32,
+    }
     return SimpleNamespace(**{**about, **changes})
 
 
-def test_a_model_of_another_shape_is_refused_and_a_fine_tune_gets_a_note(axis):
-    axis.manifest["model"] = {"id": "test", "revision": "r1", "architecture": "LlamaForCausalLM", "layers": 6,
-                              "hidden_size": 16, "vocab_size": 100, "dtype": "float32"}  # fmt: skip
+def test_another_shape_is_refused_and_a_fine_tuned_model_gets_a_note(axis):
+    axis.manifest["model"] = {
+        "id": "test",
+        "revision": "r1",
+        "architecture": "LlamaForCausalLM",
+        "layers": 6,
+        "hidden_size": 16,
+        "vocab_size": 100,
+        "dtype": "float32",
+    }
     assert axis.check_model(fake_model()) == []
     for change in (
         {"hidden_size": 8},

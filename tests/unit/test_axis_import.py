@@ -1,4 +1,4 @@
-"""Import of published axes: every format, and what becomes of it."""
+"""Import of published axes: the formats, and the axis that each gives."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from demo.utils.errors import UserError
 from tests.helpers.published_axis import HIDDEN, LAYERS, ROLES, cap_at, refused, save, vector_name
 
 
-def test_a_whole_published_folder(published, options, tmp_path):
+def test_a_complete_published_folder_is_imported(published, options, tmp_path):
     axis = import_axis(published.write(tmp_path / "my-model"), options)
     assert torch.cosine_similarity(axis.direction, published.axis.float(), dim=-1).min() > 0.9999
     torch.testing.assert_close(axis.role_mean, published.mean)
@@ -47,7 +47,7 @@ def test_a_whole_published_folder(published, options, tmp_path):
     }
 
 
-def test_roles_and_components(published, options, tmp_path):
+def test_roles_and_components_match_a_plain_reference(published, options, tmp_path):
     axis = import_axis(published.write(tmp_path / "x"), options)
     probe = axis.probe_layer
     expected = {
@@ -65,7 +65,7 @@ def test_roles_and_components(published, options, tmp_path):
         torch.testing.assert_close((rows * reference).sum(-1).abs(), torch.ones(3), atol=1e-4, rtol=0)
 
 
-def test_too_few_or_equal_roles_give_no_components(published, options, tmp_path):
+def test_identical_roles_give_no_components(published, options, tmp_path):
     published.roles = dict.fromkeys(published.roles, published.roles["bard"])
     published.axis = (published.default.float() - published.roles["bard"].float()).bfloat16()
     published.config["vectors"] = {
@@ -77,7 +77,7 @@ def test_too_few_or_equal_roles_give_no_components(published, options, tmp_path)
 def test_floors_exist_only_where_a_cap_was_published(published, options, tmp_path):
     axis = import_axis(published.write(tmp_path / "x"), options)
     assert sorted(axis.floors) == ["published-p0.01", "published-p0.25"]
-    assert axis.floor_layers("published-p0.25") == (2, 3, 4, 5), "sister windows add layers"
+    assert axis.floor_layers("published-p0.25") == (2, 3, 4, 5), "other windows add layers"
     assert axis.floor_layers("published-p0.01") == (2, 3, 4)
     for name, percentile in (("published-p0.25", 0.25), ("published-p0.01", 0.01)):
         for layer in range(LAYERS):
@@ -86,7 +86,7 @@ def test_floors_exist_only_where_a_cap_was_published(published, options, tmp_pat
     assert axis.floor_units("published-p0.25", 0) == -math.inf
 
 
-def test_an_imported_axis_saved_and_loaded_is_the_same(published, options, tmp_path):
+def test_a_saved_imported_axis_loads_unchanged(published, options, tmp_path):
     axis = import_axis(published.write(tmp_path / "x"), options)
     save_axis(axis, tmp_path / "axis")
     again = load_axis(tmp_path / "axis")
@@ -102,7 +102,7 @@ def test_published_files_can_be_loaded_directly(published, options, tmp_path):
     folder = published.write(tmp_path / "x")
     for where in (folder, folder / "assistant_axis.pt", str(folder / "capping_config.pt")):
         axis = load_axis(where)
-        assert axis.manifest["anchors"] is True, "the files beside it are evidence and anchors"
+        assert axis.manifest["anchors"] is True, "the files beside it give evidence and anchors"
     with pytest.raises(UserError, match="nothing to import"):
         load_axis(tmp_path / "none.pt")
     with pytest.raises(UserError, match=r"holds no assistant_axis\.pt; give one of its folders x"):
@@ -130,7 +130,7 @@ def test_a_lone_axis_needs_a_sign_and_ceilings(published, caps, tmp_path, suffix
     assert torch.equal(axis.default_mean, axis.direction)
 
 
-def test_metadata_is_kept_when_it_is_plain(published, caps, tmp_path):
+def test_only_plain_metadata_is_kept(published, caps, tmp_path):
     content = {
         "axis": published.axis,
         "metadata": {"model": "m" * 999, "n": 3, "t": torch.ones(2), "f": math.nan},
@@ -139,7 +139,7 @@ def test_metadata_is_kept_when_it_is_plain(published, caps, tmp_path):
     assert axis.manifest["import"]["metadata"] == {"model": "m" * 200, "n": 3}
 
 
-def test_safetensors_in_a_folder(published, options, tmp_path):
+def test_a_folder_of_safetensors_files_is_imported(published, options, tmp_path):
     folder = published.write(tmp_path / "x", "assistant_axis", "default_vector", "role_vectors")
     save_file({"axis": published.axis}, folder / "assistant_axis.safetensors")
     save_file({"vector": published.default}, folder / "default_vector.safetensors")
@@ -148,31 +148,36 @@ def test_safetensors_in_a_folder(published, options, tmp_path):
     torch.testing.assert_close(import_axis(folder, options).role_mean, published.mean)
 
 
-def test_a_folder_on_the_hub(published, options, tmp_path, monkeypatch):
+def test_a_folder_on_the_hub_is_imported(published, options, tmp_path, monkeypatch):
     published.write(tmp_path / "snapshots" / "c0ffee" / "qwen-3-32b")
-    asked = []
+    requests = []
 
     def download(repo_id, **how):
-        asked.append((repo_id, how))
+        requests.append((repo_id, how))
         return str(tmp_path / "snapshots" / "c0ffee")
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", download)
-    for source in ("hf://lu-christina/assistant-axis-vectors/qwen-3-32b",
-                   "lu-christina/assistant-axis-vectors:qwen-3-32b",
-                   "hf://lu-christina/assistant-axis-vectors@c0ffee/qwen-3-32b"):  # fmt: skip
+    for source in (
+        "hf://lu-christina/assistant-axis-vectors/qwen-3-32b",
+        "lu-christina/assistant-axis-vectors:qwen-3-32b",
+        "hf://lu-christina/assistant-axis-vectors@c0ffee/qwen-3-32b",
+    ):
         axis = import_axis(source, options)
         about = axis.manifest["import"]
         assert (about["dataset"], about["folder"], about["revision"]) == (
-            "lu-christina/assistant-axis-vectors", "qwen-3-32b", "c0ffee")  # fmt: skip
-    repository, how = asked[0]
+            "lu-christina/assistant-axis-vectors",
+            "qwen-3-32b",
+            "c0ffee",
+        )
+    repository, how = requests[0]
     assert repository == "lu-christina/assistant-axis-vectors" and how["repo_type"] == "dataset"
     assert all(pattern.startswith("qwen-3-32b/") for pattern in how["allow_patterns"])
     assert not any("trait" in pattern for pattern in how["allow_patterns"])
-    assert [how["revision"] for _, how in asked] == [None, None, "c0ffee"]
+    assert [how["revision"] for _, how in requests] == [None, None, "c0ffee"]
     refused("no folder 'gemma'", "hf://lu-christina/assistant-axis-vectors/gemma")
 
 
-def test_a_hub_that_fails_is_one_sentence(monkeypatch):
+def test_a_failed_download_is_explained_in_one_sentence(monkeypatch):
     def download(*_, **__):
         raise ConnectionError("no route\nto host")
 
@@ -180,7 +185,7 @@ def test_a_hub_that_fails_is_one_sentence(monkeypatch):
     refused("could not be downloaded .*download the folder yourself", "hf://owner/data/folder")
 
 
-def floored(axis: AssistantAxis, **floors: torch.Tensor) -> AssistantAxis:
+def with_floors(axis: AssistantAxis, **floors: torch.Tensor) -> AssistantAxis:
     return replace(
         axis, floors=floors, manifest={**axis.manifest, "cap": {"layers": [2, 4], "floor": "mine"}}
     )
@@ -190,7 +195,7 @@ def test_floors_of_a_saved_axis_are_checked(published, options, tmp_path):
     axis = import_axis(published.write(tmp_path / "x"), options)
     good = torch.full((LAYERS,), -math.inf)
     good[2:5] = 1.0
-    save_axis(floored(axis, mine=good), tmp_path / "axis")
+    save_axis(with_floors(axis, mine=good), tmp_path / "axis")
     assert load_axis(tmp_path / "axis").floor_layers("mine") == (2, 3, 4)
     for value, words in (
         (math.inf, "NaN, infinite"),
@@ -199,23 +204,30 @@ def test_floors_of_a_saved_axis_are_checked(published, options, tmp_path):
     ):
         bad = good.clone()
         bad[3] = value
-        save_axis(floored(axis, mine=bad), tmp_path / "axis")
+        save_axis(with_floors(axis, mine=bad), tmp_path / "axis")
         with pytest.raises(UserError, match=words):
             load_axis(tmp_path / "axis")
-    save_axis(floored(axis), tmp_path / "axis")
+    save_axis(with_floors(axis), tmp_path / "axis")
     with pytest.raises(UserError, match="no floors"):
         load_axis(tmp_path / "axis")
 
 
-def test_notes_reach_whoever_loads_the_axis(published, caps, tmp_path):
+def test_loading_an_axis_returns_its_notes(published, caps, tmp_path):
     axis = import_axis(save(published.axis, tmp_path / "a.pt"), ImportOptions(sign="assistant", caps=caps))
-    model = SimpleNamespace(spec="some/model", architecture="A", layer_count=LAYERS, hidden_size=HIDDEN,
-                            tokenizer=range(9), revision=None, dtype=torch.float32)  # fmt: skip
+    model = SimpleNamespace(
+        spec="some/model",
+        architecture="A",
+        layer_count=LAYERS,
+        hidden_size=HIDDEN,
+        tokenizer=range(9),
+        revision=None,
+        dtype=torch.float32,
+    )
     notes = axis.check_model(model)  # type: ignore[arg-type]
     assert "no anchors in the source" in notes[0] and "does not say which model" in notes[1]
     with pytest.raises(UserError, match="another model"):
         axis.check_model(SimpleNamespace(**{**vars(model), "hidden_size": 3}))  # type: ignore[arg-type]
 
 
-def test_layers_in_words():
+def test_layers_are_written_as_ranges():
     assert spans({1, 2, 3, 7, 9, 10}) == "1-3, 7, 9-10"

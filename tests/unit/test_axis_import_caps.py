@@ -1,4 +1,4 @@
-"""Experiments, ceilings and floors of an imported axis; the command that imports."""
+"""Experiments, ceilings and floors of an imported axis, and the import command."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from demo.utils.paths import ROOT
 from tests.helpers.published_axis import HIDDEN, LAYERS, cap_at, experiment, refused, save
 
 
-def test_the_experiment_is_chosen_never_guessed(published, tmp_path):
+def test_one_of_several_experiments_must_be_chosen(published, tmp_path):
     folder = published.write(tmp_path / "x")
     refused("3 experiments; choose one of layers_2:5-p0.25", folder)
     refused("no experiment 'layers_9:9-p1'", folder, ImportOptions(experiment="layers_9:9-p1"))
@@ -26,7 +26,7 @@ def test_the_experiment_is_chosen_never_guessed(published, tmp_path):
     assert axis.cap_band == (3, 5)
 
 
-def test_the_recommended_experiment_of_a_known_model(published, tmp_path, monkeypatch):
+def test_a_known_model_uses_its_recommended_experiment(published, tmp_path, monkeypatch):
     entry = replace(
         registry.QWEN, layers=LAYERS, hidden_size=HIDDEN, probe_layer=6, experiment="layers_3:6-p0.25"
     )
@@ -39,7 +39,7 @@ def test_the_recommended_experiment_of_a_known_model(published, tmp_path, monkey
     assert moved.cap_band == (2, 5) and moved.manifest["model"]["id"] == "me/Qwen3-32B-tuned"
 
 
-def test_a_model_of_another_shape_is_not_taken_for_a_published_one(published, options, tmp_path):
+def test_a_folder_name_does_not_override_the_shape(published, options, tmp_path):
     folder = published.write(tmp_path / "qwen-3-32b")
     assert "id" not in import_axis(folder, options).manifest["model"], "a folder may have any name"
     refused("Qwen3-32B has 64 layers of 5120", folder, replace(options, model_id="Qwen/Qwen3-32B"))
@@ -53,13 +53,13 @@ def test_interventions_without_a_cap_are_skipped_with_a_note(published, tmp_path
     assert axis.floor_layers("published-p0.5") == (1, 2, 4, 5, 6)
     assert axis.cap_band == (4, 6), "the longest run: a band has a floor at each of its layers"
     notes = " ".join(axis.manifest["notes"])
-    assert "without a cap at layers 3" in notes and "speaks of layers 1-6" in notes
+    assert "without a cap at layers 3" in notes and "names layers 1-6" in notes
     for step in chosen["interventions"]:
         step.pop("cap", None)
     refused("gives no cap at all", save(published.config, tmp_path / "c.pt"), ImportOptions(sign="role"))
 
 
-def test_windows_that_disagree_lend_no_floors(published, options, tmp_path):
+def test_floors_of_disagreeing_windows_are_not_used(published, options, tmp_path):
     published.config["experiments"][1]["interventions"][0]["cap"] = -9.0  # layer 3 of layers_3:6
     published.config["experiments"].append(experiment(4, 6, 0.01))
     published.config["experiments"][-1]["interventions"][0]["cap"] = -9.0
@@ -68,7 +68,7 @@ def test_windows_that_disagree_lend_no_floors(published, options, tmp_path):
     assert axis.floors["published-p0.25"][3] == -cap_at(3, 0.25)
 
 
-def test_a_name_that_is_no_slice_still_names_a_floor(published, tmp_path):
+def test_an_id_that_is_not_a_slice_still_names_a_floor(published, tmp_path):
     published.config["experiments"] = [experiment(2, 5, 0.25, id="mine")]
     axis = import_axis(published.write(tmp_path / "x"))
     assert axis.cap_floor == "mine" and axis.cap_band == (2, 4)
@@ -80,13 +80,13 @@ def test_two_vectors_for_one_layer_are_refused(published, tmp_path):
     other = "layer_3/other"
     published.config["vectors"][other] = {"vector": published.axis[3], "layer": 3}
     folder = published.write(tmp_path / "x")
-    import_axis(folder, ImportOptions(experiment="layers_2:5-p0.25"))  # another kind: not used
+    import_axis(folder, ImportOptions(experiment="layers_2:5-p0.25"))  # a vector of another kind is not used
     published.config["experiments"][0]["interventions"].append({"vector": other, "cap": -1.0})
     save(published.config, folder / "capping_config.pt")
     refused("two vectors for layer 3", folder, ImportOptions(experiment="layers_2:5-p0.25"))
 
 
-def test_given_caps_come_before_published_ones(published, options, caps, tmp_path):
+def test_given_caps_take_precedence_over_published_ones(published, options, caps, tmp_path):
     axis = import_axis(published.write(tmp_path / "x"), replace(options, caps=caps))
     assert (axis.cap_floor, axis.cap_band) == ("given", (3, 4))
     assert set(axis.floors) == {"given", "published-p0.25", "published-p0.01"}
@@ -114,7 +114,7 @@ def test_ceilings_far_from_the_anchors_get_a_note(published, options, tmp_path):
         (f'{{"3": 1{"0" * 400}}}', "not a finite number"),
     ],
 )
-def test_bad_caps_are_refused(published, options, tmp_path, text, words):
+def test_malformed_caps_are_refused(published, options, tmp_path, text, words):
     path = tmp_path / "caps.json"
     path.write_text(text)
     refused(words, published.write(tmp_path / "x"), replace(options, caps=path))
@@ -137,7 +137,7 @@ def test_an_experiment_without_a_config_is_refused(published, options, tmp_path)
     refused("no capping config", save(published.axis, tmp_path / "a.pt"), replace(options, sign="role"))
 
 
-def test_the_command_imports_and_shows(published, tmp_path, capsys):
+def test_the_command_imports_an_axis_and_shows_it(published, tmp_path, capsys):
     folder, out = published.write(tmp_path / "x"), tmp_path / "axis"
     command = [
         "import",
@@ -150,19 +150,19 @@ def test_the_command_imports_and_shows(published, tmp_path, capsys):
         str(out),
     ]
     assert main(command) == 0
-    said = capsys.readouterr().out
+    printed = capsys.readouterr().out
     for words in (
         "assistant-ward, cosine +1.000",
         "layers 3-4, floor published-p0.25",
         "role_vectors/ x 6",
         "wrote",
     ):
-        assert words in said
+        assert words in printed
     assert load_axis(out).cap_band == (3, 4)
     assert main(command) == 0, "an import may be replaced"
     capsys.readouterr()
     assert main(["show", str(out)]) == 0
-    assert said.startswith(capsys.readouterr().out)
+    assert printed.startswith(capsys.readouterr().out)
 
 
 @pytest.mark.parametrize(
@@ -176,23 +176,23 @@ def test_the_command_imports_and_shows(published, tmp_path, capsys):
         ["--sign", "role"],
     ],
 )
-def test_bad_arguments_end_with_one_sentence(published, tmp_path, capsys, change):
+def test_bad_arguments_are_refused_in_one_sentence(published, tmp_path, capsys, change):
     out = tmp_path / "axis"
     published.config["experiments"] = published.config["experiments"][:1]
     assert main(["import", str(published.write(tmp_path / "x")), "--out", str(out), *change]) == 2
-    said = capsys.readouterr()
-    assert said.out == "" and said.err.startswith("error: ") and said.err.count("\n") == 1
+    printed = capsys.readouterr()
+    assert printed.out == "" and printed.err.startswith("error: ") and printed.err.count("\n") == 1
     assert not out.exists()
 
 
 def test_an_extracted_axis_is_not_overwritten(published, tmp_path, capsys):
     (tmp_path / "axis.json").write_text("{}")
     assert main(["import", str(published.write(tmp_path / "x")), "--out", str(tmp_path)]) == 2
-    assert "would destroy" in capsys.readouterr().err
+    assert "would overwrite" in capsys.readouterr().err
 
 
-def test_it_runs_as_a_module():
-    """From a fresh interpreter: no import cycle, and a status for the shell."""
+def test_the_command_runs_as_a_module():
+    """In a fresh interpreter: there is no import cycle, and the shell gets an exit status."""
     command = [sys.executable, "-m", "demo.axis", "show", "no-such-axis"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 2 and done.stderr.startswith("error: No axis at 'no-such-axis'")

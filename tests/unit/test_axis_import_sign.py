@@ -1,4 +1,4 @@
-"""Which way an imported axis points: never by a guess, and never against the evidence."""
+"""The sign of an imported axis follows the evidence, and is never guessed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.helpers.published_axis import HIDDEN, LAYERS, cap_at, refused, save, 
 
 
 def test_a_role_ward_axis_with_anchors_is_turned_around(published, options, tmp_path):
-    """Axis and capping vectors alike: everything measured says that the stored axis points toward the roles."""
+    """All evidence, from anchors and capping vectors, shows that the stored axis points toward the roles."""
     upright = import_axis(published.write(tmp_path / "up"), options)
     published.axis = -published.axis
     turned = import_axis(published.write(tmp_path / "down"), options)
@@ -27,7 +27,7 @@ def test_a_role_ward_axis_with_anchors_is_turned_around(published, options, tmp_
 
 
 @pytest.mark.parametrize("flipped", [False, True])
-def test_capping_vectors_alone_tell_the_sign(published, options, tmp_path, flipped):
+def test_capping_vectors_are_enough_to_decide_the_sign(published, options, tmp_path, flipped):
     expected = published.axis.float()
     published.axis = -published.axis if flipped else published.axis
     axis = import_axis(published.write(tmp_path / "x", "default_vector", "role_vectors"), options)
@@ -35,7 +35,7 @@ def test_capping_vectors_alone_tell_the_sign(published, options, tmp_path, flipp
 
 
 @pytest.mark.parametrize("flipped", [False, True])
-def test_means_alone_tell_the_sign(published, caps, tmp_path, flipped):
+def test_means_are_enough_to_decide_the_sign(published, caps, tmp_path, flipped):
     expected = published.axis.float()
     published.axis = -published.axis if flipped else published.axis
     axis = import_axis(published.write(tmp_path / "x", "capping_config"), ImportOptions(caps=caps))
@@ -49,7 +49,7 @@ def test_a_stated_sign_that_contradicts_the_files_is_refused(published, options,
 
 
 def test_files_that_disagree_are_refused(published, options, tmp_path):
-    """Ceilings on vectors toward the Assistant, beside anchors that say so: the trap of the published formats."""
+    """Capping vectors that point toward the Assistant contradict the anchors beside them."""
     for entry in published.config["vectors"].values():
         entry["vector"] = -entry["vector"]
     folder = published.write(tmp_path / "x")
@@ -57,9 +57,9 @@ def test_files_that_disagree_are_refused(published, options, tmp_path):
     refused("disagree", folder, replace(options, sign="assistant"))
 
 
-def test_one_layer_the_wrong_way_round_is_refused(published, options, tmp_path):
+def test_a_single_layer_of_the_wrong_sign_is_refused(published, options, tmp_path):
     published.axis[3] = -published.axis[3]
-    refused("cannot be told .* at layer 3", published.write(tmp_path / "y"), options)
+    refused("not clear from .* at layer 3", published.write(tmp_path / "y"), options)
 
 
 def test_capping_vectors_of_another_axis_are_refused(published, options, tmp_path):
@@ -69,7 +69,7 @@ def test_capping_vectors_of_another_axis_are_refused(published, options, tmp_pat
     refused("layer 3 is not the axis turned around", published.write(tmp_path / "x"), options)
 
 
-def test_a_lone_capping_config_points_toward_the_roles(published, options, tmp_path, monkeypatch):
+def test_a_capping_config_without_an_axis_points_toward_the_roles(published, options, tmp_path, monkeypatch):
     path = save(published.config, tmp_path / "c.pt")
     refused("give --sign", path, options)
     refused("--sign assistant cannot be right", path, replace(options, sign="assistant"))
@@ -87,7 +87,7 @@ def test_a_lone_capping_config_points_toward_the_roles(published, options, tmp_p
 
 @pytest.mark.parametrize("seed", range(5))
 def test_floor_and_published_ceiling_are_the_same_clamp(published, options, tmp_path, seed):
-    """The published formula, on the published role-ward vector and cap, against this program's clamp."""
+    """The published formula, with the published role-ward vector and cap, equals this program's clamp."""
     axis = import_axis(published.write(tmp_path / "x"), options)
     hidden = 3 * torch.randn(2, 9, HIDDEN, generator=torch.Generator().manual_seed(seed))
     acted = 0

@@ -1,4 +1,4 @@
-"""Files from strangers: hostile, damaged or malformed ones are refused in one sentence."""
+"""Untrusted axis files: hostile, damaged or malformed ones are refused in one sentence."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.helpers.published_axis import HIDDEN, refused, save, vector_name
 
 
 class Payload:
-    """Pickled, it creates a file when it is loaded."""
+    """An object whose pickle creates a file when it is loaded."""
 
     def __init__(self, target: Path) -> None:
         self.target = target
@@ -25,23 +25,27 @@ class Payload:
 
 
 @pytest.mark.parametrize("shape", ["torch", "legacy", "dict", "config", 0, 2, 4, 5])
-@pytest.mark.trust("axis files that are hostile pickles", "refused, nothing is run", "hostile input")
-def test_a_hostile_pickle_does_nothing(tmp_path, shape):
+@pytest.mark.trust("axis files that are hostile pickles", "refused, no code is run", "hostile input")
+def test_a_hostile_pickle_is_refused_without_running_it(tmp_path, shape):
     target, path = tmp_path / "pwned", tmp_path / "axis.pt"
     payload = Payload(target)
     if isinstance(shape, int):
         path.write_bytes(pickle.dumps(payload, protocol=shape))
     else:
-        content = {"torch": payload, "legacy": payload, "dict": {"axis": payload},
-                   "config": {"vectors": payload, "experiments": []}}[shape]  # fmt: skip
+        content = {
+            "torch": payload,
+            "legacy": payload,
+            "dict": {"axis": payload},
+            "config": {"vectors": payload, "experiments": []},
+        }[shape]
         torch.save(content, path, _use_new_zipfile_serialization=shape != "legacy")
     message = refused("holds pickled Python objects, which can run code when loaded; refused", path)
-    assert "weights_only" not in message, "it must not teach how to load it nevertheless"
+    assert "weights_only" not in message, "the message must not explain how to load the file all the same"
     assert not target.exists()
 
 
-@pytest.mark.trust("a hostile pickle among role vectors", "refused, nothing is run", "hostile input")
-def test_a_hostile_role_vector_spoils_the_folder(published, options, tmp_path):
+@pytest.mark.trust("a hostile pickle among role vectors", "refused, no code is run", "hostile input")
+def test_a_folder_with_a_hostile_role_vector_is_refused(published, options, tmp_path):
     folder, target = published.write(tmp_path / "x"), tmp_path / "pwned"
     torch.save(Payload(target), folder / "role_vectors" / "zealot.pt")
     refused("zealot.pt holds pickled", folder, options)
@@ -74,7 +78,7 @@ def test_damaged_files_are_refused(tmp_path, content, suffix):
         ({"axis": 3}, "holds int"),
     ],
 )
-def test_things_that_are_no_axis_are_refused(tmp_path, content, words):
+def test_content_that_is_not_an_axis_is_refused(tmp_path, content, words):
     refused(words, save(content, tmp_path / "some.pt"), ImportOptions(sign="role"))
 
 
@@ -84,7 +88,7 @@ def test_a_mean_activation_is_not_an_axis(published, tmp_path):
         refused("mean activation, not an axis", path, ImportOptions(sign="assistant"))
 
 
-def test_parts_that_do_not_fit_together_are_refused(published, options, tmp_path):
+def test_files_of_different_shapes_are_refused(published, options, tmp_path):
     folder = published.write(tmp_path / "x")
     save(published.roles["bard"][:, :8], folder / "role_vectors" / "bard.pt")
     refused("bard.pt has shape", folder, options)

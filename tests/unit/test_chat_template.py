@@ -1,4 +1,4 @@
-"""Which token is whose content, for the templates of the known families."""
+"""Which tokens belong to which message's content, for the chat templates of the known families."""
 
 from __future__ import annotations
 
@@ -12,16 +12,21 @@ from demo.utils.errors import UserError
 # Written from the families' documented formats, reduced to what matters for spans.
 TEMPLATES = {
     "chatml": None,  # the default model's own
-    "llama3": "{% for m in messages %}<|start_header_id|>{{ m['role'] }}<|end_header_id|>\n\n{{ m['content'] | trim }}<|eot_id|>"
-    "{% endfor %}{% if add_generation_prompt %}<|start_header_id|>assistant<|end_header_id|>\n\n{% endif %}",
-    "gemma2": "{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
-    "{% for m in messages %}<start_of_turn>{{ 'model' if m['role'] == 'assistant' else m['role'] }}\n{{ m['content'] | trim }}"
-    "<end_of_turn>\n{% endfor %}{% if add_generation_prompt %}<start_of_turn>model\n{% endif %}",
-    "mistral": "{% for m in messages %}{% if m['role'] == 'assistant' %} {{ m['content'] }}</s>{% else %}[INST] {{ m['content'] }} [/INST]"
-    "{% endif %}{% endfor %}",
-    "drops-thinking": "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% if enable_thinking is defined and not enable_thinking %}<think>\n\n</think>\n\n"
-    "{% endif %}{% endif %}",
+    "llama3": "{% for m in messages %}<|start_header_id|>{{ m['role'] }}<|end_header_id|>\n\n"
+    "{{ m['content'] | trim }}<|eot_id|>{% endfor %}"
+    "{% if add_generation_prompt %}<|start_header_id|>assistant<|end_header_id|>\n\n{% endif %}",
+    "gemma2": "{% if messages[0]['role'] == 'system' %}"
+    "{{ raise_exception('System role not supported') }}{% endif %}"
+    "{% for m in messages %}<start_of_turn>{{ 'model' if m['role'] == 'assistant' else m['role'] }}\n"
+    "{{ m['content'] | trim }}<end_of_turn>\n{% endfor %}"
+    "{% if add_generation_prompt %}<start_of_turn>model\n{% endif %}",
+    "mistral": "{% for m in messages %}{% if m['role'] == 'assistant' %} {{ m['content'] }}</s>"
+    "{% else %}[INST] {{ m['content'] }} [/INST]{% endif %}{% endfor %}",
+    "drops-thinking": "{% for m in messages %}<|im_start|>{{ m['role'] }}\n"
+    "{{ m['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n"
+    "{% if enable_thinking is defined and not enable_thinking %}<think>\n\n</think>\n\n{% endif %}"
+    "{% endif %}",
 }
 CONTROL = [
     "<|start_header_id|>",
@@ -56,14 +61,14 @@ def tokenizer(request, model):
 
 
 @pytest.mark.parametrize("chat", CHATS)
-def test_owned_tokens_spell_the_content_and_nothing_else(tokenizer, chat):
+def test_the_tokens_of_a_message_spell_its_content_and_nothing_else(tokenizer, chat):
     messages = [{"role": role, "content": content} for role, content in chat]
     rendered = render_chat(tokenizer, messages)
     assert len(rendered.ids) == len(rendered.owner)
     for index, (_, content) in enumerate(chat):
-        mine = [token for token, owner in zip(rendered.ids, rendered.owner, strict=True) if owner == index]
-        text = tokenizer.decode(mine)
-        # A token may span the border and carry a neighbouring newline or space with it, never more.
+        own = [token for token, owner in zip(rendered.ids, rendered.owner, strict=True) if owner == index]
+        text = tokenizer.decode(own)
+        # A token may cross the content's edge and include an adjacent newline or space, but no more.
         assert text.strip() == content.strip()
         positions = [place for place, owner in enumerate(rendered.owner) if owner == index]
         assert positions == list(range(positions[0], positions[-1] + 1)), "one unbroken span"
@@ -82,18 +87,14 @@ def test_ids_are_those_of_the_rendered_text(tokenizer):
     assert render_chat(tokenizer, messages).ids == tokenizer(text, add_special_tokens=False).input_ids
 
 
-def test_the_templates_own_system_text_belongs_to_nobody(model):
+def test_the_templates_own_system_text_belongs_to_no_message(model):
     rendered = render_chat(model.tokenizer, [{"role": "user", "content": "Hi"}])
-    assert (
-        model.tokenizer.decode(
-            [t for t, owner in zip(rendered.ids, rendered.owner, strict=True) if owner == 0]
-        )
-        == "Hi"
-    )
+    own = [token for token, owner in zip(rendered.ids, rendered.owner, strict=True) if owner == 0]
+    assert model.tokenizer.decode(own) == "Hi"
     assert rendered.owner.count(-1) > 10
 
 
-def test_a_template_without_a_system_role_takes_the_instruction_into_the_user_turn(model):
+def test_without_a_system_role_the_instruction_opens_the_user_turn(model):
     tokenizer = copy.deepcopy(model.tokenizer)
     tokenizer.chat_template = TEMPLATES["gemma2"]
     rendered = render_chat(
@@ -103,7 +104,7 @@ def test_a_template_without_a_system_role_takes_the_instruction_into_the_user_tu
     assert "Be a pirate.\n\nHello<end_of_turn>" in text
 
 
-def test_a_template_that_refuses_says_so_in_one_sentence(model):
+def test_a_template_that_raises_is_explained_in_one_sentence(model):
     tokenizer = copy.deepcopy(model.tokenizer)
     tokenizer.chat_template = "{{ raise_exception('no chat today') }}"
     with pytest.raises(UserError, match="no chat today"):

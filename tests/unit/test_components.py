@@ -57,7 +57,7 @@ def test_coordinates_equal_the_plain_reference(tiny, probe):
             ran = [
                 e
                 for e in events
-                if isinstance(e, TokenEvent) and e.branch == branch and e.projection is not None
+                if isinstance(e, TokenEvent) and e.branch == branch and e.token.before is not None
             ]
             chat = render_chat(tiny.tokenizer, [*histories[branch], {"role": "user", "content": text}])
             start = len(chat.ids)
@@ -66,8 +66,8 @@ def test_coordinates_equal_the_plain_reference(tiny, probe):
             forward = CappedForward(tiny, axis, branch_cap)
             forward([*chat.ids, *(event.token_id for event in ran)], alone)
             for event, hidden in zip(ran, forward.after[start:], strict=True):
-                assert event.coordinates == pytest.approx(coordinates(hidden, axis), abs=1e-4)
-            lifted += sum(sum(event.corrections) for event in ran)
+                assert event.token.coordinates == pytest.approx(coordinates(hidden, axis), abs=1e-4)
+            lifted += sum(sum(event.token.corrections) for event in ran)
     assert lifted > 0, "the cap never acted, so this test would show nothing"
 
 
@@ -90,10 +90,10 @@ def test_looking_changes_nothing(tiny):
     """Same tokens and the very same projections with and without components; and bit-identical logits."""
     sampling = Sampling(temperature=1, max_new_tokens=6, seed=3)
     with_map, without = (talk(tiny, axis_for(tiny, 1, pca=pca), sampling) for pca in (True, False))
-    assert [replace(event, coordinates=None, branch="") for event in with_map] == [
-        replace(event, branch="") for event in without
-    ]
-    assert all(event.coordinates is None for event in without)
+    assert [
+        replace(event, token=replace(event.token, coordinates=None), branch="") for event in with_map
+    ] == [replace(event, branch="") for event in without]
+    assert all(event.token.coordinates is None for event in without)
     axis = axis_for(tiny, 1)
     ids = torch.randint(3, 60, (2, 9))
     floors = {layer: torch.full((2,), float("-inf")) for layer in (1, 2)}
@@ -107,17 +107,17 @@ def test_looking_changes_nothing(tiny):
     assert hooks.reading().places.shape == (2, 3)
 
 
-def test_only_content_tokens_have_a_place(tiny, monkeypatch):
+def test_only_content_tokens_have_coordinates(tiny):
     events = talk(tiny, axis_for(tiny, 1))
-    assert all((e.coordinates is None) == (e.is_special or e.projection is None) for e in events)
-    ran = [event.token_id for event in events if event.projection is not None]
+    assert all((e.token.coordinates is None) == (e.token.special or e.token.before is None) for e in events)
+    ran = [event.token_id for event in events if event.token.before is not None]
     # The same reply again, but now one of its tokens counts as a special one.
     engine = TransformersEngine(tiny, axis_for(tiny, 1))
-    monkeypatch.setattr(engine, "_vocabulary", replace(engine._vocabulary, special=frozenset(ran[:1])))
+    engine.vocabulary = replace(engine.vocabulary, special=frozenset(ran[:1]))
     request = Request("a", ({"role": "user", "content": "One two three"},), GREEDY)
     again = [event for event in engine.stream([request]) if isinstance(event, TokenEvent)]
-    assert any(event.is_special and event.projection is not None for event in again)
-    assert all(event.coordinates is None for event in again if event.is_special)
+    assert any(event.token.special and event.token.before is not None for event in again)
+    assert all(event.token.coordinates is None for event in again if event.token.special)
 
 
 def test_saved_and_loaded_with_components(tmp_path):

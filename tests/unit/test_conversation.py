@@ -11,7 +11,7 @@ from demo.conversation.scenarios import load_scenarios
 from demo.conversation.settings import BRANCHES, CAPPED, UNCAPPED
 from demo.engine.protocol import Sampling
 from demo.page.session import Session
-from demo.page.updates import Updates, reset_op, turn_op
+from demo.page.updates import Updates, notice_op, reset_op, turn_op
 from demo.utils.errors import UserError
 from tests.helpers.scripted import SETTINGS, ScriptedEngine
 
@@ -64,7 +64,7 @@ def test_deltas_add_up_to_the_authoritative_turn():
     updates = Updates(conversation)
     values = []
     for event in conversation.send(ScriptedEngine(), "Hi", SETTINGS):
-        updates.add([event])
+        updates.add_events([event])
         values.append(json.loads(updates.take()))
     sequence = [value["seq"] for value in values]
     assert sequence == sorted(set(sequence)), "every value has a higher number"
@@ -98,14 +98,14 @@ def test_what_travels_holds_no_markup_gradio_would_look_at():
     conversation = Conversation()
     list(conversation.send(ScriptedEngine(words=("<script>alert(1)</script>",)), "<script>", SETTINGS))
     updates = Updates(conversation)
-    updates.say(turn_op(conversation, 0))
+    updates.add(turn_op(conversation, 0))
     text = updates.take()
     assert "<" not in text and json.loads(text)["ops"][0]["data"]["user"] == "<script>"
 
 
 def test_what_travels_can_be_written_whatever_it_holds():
     updates = Updates(Conversation())
-    updates.say({"op": "notice", "text": "half an emoji \ud83d, a whole one 👩, and é"})
+    updates.add(notice_op("half an emoji \ud83d, a whole one 👩, and é"))
     sent = json.loads(updates.take().encode())
     assert sent["ops"][0]["text"] == "half an emoji \ufffd, a whole one 👩, and é"
 
@@ -124,12 +124,12 @@ def test_no_two_visitors_share_a_session():
     import copy
 
     page = Session()
-    page.talk.script = ("left over",)
+    page.chat.script = ("left over",)
     visitors = [copy.deepcopy(page) for _ in range(2)]
-    first, second = (visitor.talk for visitor in visitors)
+    first, second = (visitor.chat for visitor in visitors)
     assert first.conversation is not second.conversation
     assert first.conversation.id != second.conversation.id
-    assert first.script == second.script == () and visitors[0].talks is not visitors[1].talks
+    assert first.script == second.script == () and visitors[0].chats is not visitors[1].chats
 
 
 def test_scenarios_load_and_a_broken_file_is_refused(tmp_path):

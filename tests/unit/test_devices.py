@@ -1,4 +1,4 @@
-"""Which device and number format are chosen, on machines that this one is not."""
+"""The choice of device and number format, with other machines simulated."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import contextlib
 import pytest
 import torch
 
-from demo.models import devices
 from demo.models.devices import pick_device, pick_dtype
 from demo.utils.errors import UserError
 from tests.helpers.tiny_models import assert_one_sentence
@@ -47,7 +46,9 @@ def test_device_choice(monkeypatch: pytest.MonkeyPatch, cuda: int, mps: bool, na
         (0, "mps", "MPS is not available"),
     ],
 )
-def test_device_that_is_not_there(monkeypatch: pytest.MonkeyPatch, cuda: int, name: str, words: str) -> None:
+def test_an_unavailable_device_is_refused(
+    monkeypatch: pytest.MonkeyPatch, cuda: int, name: str, words: str
+) -> None:
     set_devices(monkeypatch, cuda=cuda, mps=False)
     with pytest.raises(UserError) as error:
         pick_device(name)
@@ -57,7 +58,7 @@ def test_device_that_is_not_there(monkeypatch: pytest.MonkeyPatch, cuda: int, na
 @pytest.mark.parametrize(
     ("capabilities", "used", "picked"),
     [
-        ({"avx512_f": True, "avx512_bw": True}, True, torch.float32),  # emulated there, and slower
+        ({"avx512_f": True, "avx512_bw": True}, True, torch.float32),  # it would be emulated, and slower
         ({"avx512_bf16": True}, True, torch.bfloat16),
         ({"amx_bf16": True, "amx_tile": True}, True, torch.bfloat16),
         ({"neon": True, "bf16": True}, True, torch.bfloat16),
@@ -69,20 +70,20 @@ def test_device_that_is_not_there(monkeypatch: pytest.MonkeyPatch, cuda: int, na
 def test_cpu_number_format(
     monkeypatch: pytest.MonkeyPatch, capabilities: dict[str, bool], used: bool, picked: torch.dtype
 ) -> None:
-    monkeypatch.setattr(devices, "_cpu_capabilities", lambda: capabilities)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: True)
     monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: used)
     dtype, reason = pick_dtype("auto", torch.device("cpu"))
     assert dtype == picked and reason.startswith(str(picked).removeprefix("torch."))
 
 
-def test_cpu_capabilities_are_read_from_torch() -> None:
-    assert devices._cpu_capabilities().get("architecture")
+def test_torch_reports_cpu_capabilities() -> None:
+    assert torch.cpu.get_capabilities().get("architecture")
 
 
 @pytest.mark.parametrize(("native", "picked"), [(True, torch.bfloat16), (False, torch.float16)])
 def test_gpu_number_formats(monkeypatch: pytest.MonkeyPatch, native: bool, picked: torch.dtype) -> None:
-    # torch says yes for emulated bfloat16 unless told not to: a T4 must not get it
+    # By default torch also reports support where bfloat16 is emulated, as on a T4, which must not use it.
     monkeypatch.setattr(
         torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation or native
     )
@@ -92,9 +93,9 @@ def test_gpu_number_formats(monkeypatch: pytest.MonkeyPatch, native: bool, picke
     assert pick_dtype("auto", torch.device("mps"))[0] == picked
 
 
-def test_number_format_by_name() -> None:
+def test_a_number_format_can_be_chosen_by_name() -> None:
     cpu = torch.device("cpu")
-    assert pick_dtype("bfloat16", cpu) == (torch.bfloat16, "bfloat16: as asked")
+    assert pick_dtype("bfloat16", cpu) == (torch.bfloat16, "bfloat16: as requested")
     for name in ("int8", "Float32", "zeros"):
         with pytest.raises(UserError) as error:
             pick_dtype(name, cpu)

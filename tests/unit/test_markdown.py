@@ -1,14 +1,14 @@
-"""Markdown of model text never becomes markup of the page beyond what markdown means."""
+"""Markdown in a reply is laid out, but never becomes any other markup of the page."""
 
 from __future__ import annotations
 
 import pytest
 
-from demo.page.updates import prose
+from demo.page.updates import markdown_html
 
 
 def test_lists_code_and_tables_are_laid_out():
-    html = prose(
+    html = markdown_html(
         "Hi **you**\n\n1. one\n2. two\n\n```python\nprint(1 < 2)\n```\n\n| a | b |\n|---|---|\n| 1 | 2 |"
     )
     for part in ("<strong>you</strong>", "<ol>", "print(1 &lt; 2)", "<td>1</td>"):
@@ -28,10 +28,10 @@ def test_lists_code_and_tables_are_laid_out():
     ],
 )
 def test_nothing_in_a_reply_runs_or_is_fetched(text):
-    html = prose(text).lower()
+    html = markdown_html(text).lower()
     assert "<script" not in html and "<img" not in html
     assert 'href="javascript' not in html and 'href="data' not in html and 'onclick="' not in html
 
 
-def test_links_open_elsewhere():
-    assert 'target="_blank" rel="noopener noreferrer"' in prose("[x](https://example.org)")
+def test_links_open_in_a_new_tab():
+    assert 'target="_blank" rel="noopener noreferrer"' in markdown_html("[x](https://example.org)")

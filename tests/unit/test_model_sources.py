@@ -1,4 +1,4 @@
-"""Local folders, hub ids and names that are no model: what loads, what is refused, and in which words."""
+"""Local folders, hub ids and other names: which load, which are refused, and with what message."""
 
 from __future__ import annotations
 
@@ -28,11 +28,13 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 def drop(*names: str) -> Callable[[Path], None]:
-    def spoil(folder: Path) -> None:
+    """Return a function that deletes files from a folder."""
+
+    def damage(folder: Path) -> None:
         for name in names:
             (folder / name).unlink()
 
-    return spoil
+    return damage
 
 
 def pickle_weights(folder: Path) -> None:
@@ -46,11 +48,11 @@ def lose_tensor(folder: Path) -> None:
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
 
 
-def cut_weights(folder: Path) -> None:
+def truncate_weights(folder: Path) -> None:
     os.truncate(folder / "model.safetensors", 100)
 
 
-def bring_code(folder: Path) -> None:
+def add_own_code(folder: Path) -> None:
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     config |= {
         "model_type": "odd",
@@ -60,7 +62,7 @@ def bring_code(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("spoil", "words"),
+    ("damage", "words"),
     [
         (drop("config.json"), "no config.json"),
         (drop("model.safetensors"), "lacks the weights model.safetensors"),
@@ -68,19 +70,19 @@ def bring_code(folder: Path) -> None:
         (drop("tokenizer.json", "tokenizer_config.json"), "no tokenizer"),
         (drop("chat_template.jinja"), "no chat template"),
         (lose_tensor, "model.layers.1.mlp.up_proj.weight"),
-        (cut_weights, "could not be loaded"),
-        (bring_code, "--trust-remote-code"),
+        (truncate_weights, "could not be loaded"),
+        (add_own_code, "--trust-remote-code"),
     ],
 )
-def test_spoilt_local_folder_is_refused(tmp_path: Path, spoil: Callable[[Path], None], words: str) -> None:
+def test_damaged_local_folder_is_refused(tmp_path: Path, damage: Callable[[Path], None], words: str) -> None:
     folder = write_model(tmp_path / "tiny")
-    spoil(folder)
+    damage(folder)
     with pytest.raises(UserError) as error:
         load_model(str(folder), device="cpu")
     assert_one_sentence(error, str(folder), words)
 
 
-def test_sharded_folder_loads_and_a_lost_shard_is_named(tmp_path: Path) -> None:
+def test_sharded_folder_loads_and_a_missing_shard_is_named(tmp_path: Path) -> None:
     folder = write_model(tmp_path / "tiny", max_shard_size="20KB")
     shards = sorted(folder.glob("model-*.safetensors"))
     assert len(shards) > 1
@@ -91,7 +93,7 @@ def test_sharded_folder_loads_and_a_lost_shard_is_named(tmp_path: Path) -> None:
     assert_one_sentence(error, shards[1].name)
 
 
-def test_names_that_are_no_model(tmp_path: Path) -> None:
+def test_names_that_are_not_a_model_are_refused(tmp_path: Path) -> None:
     file = tmp_path / "model.gguf"
     file.write_bytes(b"x")
     cases = {
@@ -126,7 +128,7 @@ def test_slug_is_a_safe_folder_name(spec: str, slug: str) -> None:
 
 
 def hub_cache(cache: Path, **options: Any) -> Path:
-    """The hub client's layout: refs/main names a commit, snapshots/<commit> holds the files."""
+    """A model in the hub client's cache: refs/main names a commit, snapshots/<commit> holds the files."""
     repository = cache / "models--org--Tiny"
     (repository / "refs").mkdir(parents=True)
     (repository / "refs" / "main").write_text(COMMIT, encoding="utf-8")
@@ -149,7 +151,8 @@ def test_cached_hub_model_loads_offline(offline: None, tmp_path: Path) -> None:
 @pytest.mark.parametrize("variable", ["HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"])
 def test_offline_variables_are_respected(variable: str, tmp_path: Path) -> None:
     code = (
-        "import sys, socket\nfrom demo.utils.errors import UserError\nfrom demo.models.sources import find_source\n"
+        "import sys, socket\n"
+        "from demo.utils.errors import UserError\nfrom demo.models.sources import find_source\n"
         "socket.create_connection = socket.getaddrinfo = lambda *a, **k: sys.exit('went online')\n"
         "try: find_source('org/Tiny', cache_dir=None, trust_remote_code=False, progress=lambda *_: None)\n"
         "except UserError as error: print(error)\n"
@@ -161,12 +164,12 @@ def test_offline_variables_are_respected(variable: str, tmp_path: Path) -> None:
     assert "org/Tiny is not in the local cache and the hub is switched off" in done.stdout
 
 
-def test_hub_out_of_reach_uses_the_cache_else_says_so(
+def test_the_cache_is_used_when_the_hub_is_out_of_reach(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     from huggingface_hub import constants
 
-    with socket.socket() as closed:  # a port that nobody listens on
+    with socket.socket() as closed:  # a port on which no server listens
         closed.bind(("127.0.0.1", 0))
         port = closed.getsockname()[1]
     monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{port}")
@@ -208,7 +211,7 @@ def test_hub_errors_say_what_to_do(monkeypatch: pytest.MonkeyPatch, error: Excep
     assert_one_sentence(shown, "org/Tiny", words)
 
 
-def test_partial_cache_counts_when_it_holds_the_model(
+def test_a_partial_snapshot_that_holds_the_model_is_used(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     import huggingface_hub
@@ -227,9 +230,9 @@ def test_partial_cache_counts_when_it_holds_the_model(
     assert_one_sentence(error, "org/Tiny", "pickled")
 
 
-def test_hub_bar_reports_bytes_and_draws_nothing(capfd: pytest.CaptureFixture[str]) -> None:
+def test_the_download_bar_reports_bytes_and_prints_nothing(capfd: pytest.CaptureFixture[str]) -> None:
     seen: list[float | None] = []
-    bars = model_sources._bar_class("downloading", lambda _, fraction: seen.append(fraction))
+    bars = model_sources.reporting_bar("downloading", lambda _, fraction: seen.append(fraction))
     with (
         bars(desc="Fetching files", total=3) as files,
         bars(desc="Reconstructing", total=0, unit="B") as size,

@@ -1,4 +1,4 @@
-"""Loading models: the default one end to end, and tiny random ones of each architecture."""
+"""Loading models: the default model end to end, and a tiny random model of each architecture."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ from safetensors.torch import load_file
 
 from demo.models import default as default_model
 from demo.models import default_download
-from demo.models.architectures import find_decoder_layers
+from demo.models.architectures import context_window, find_decoder_layers
 from demo.models.default import DEFAULT_MODEL, model_cache_dir
 from demo.models.loading import LoadedModel, load_model
 from demo.utils.errors import UserError
+from demo.utils.files import file_sha256
 from demo.utils.paths import ROOT
 from tests.helpers.tiny_models import BUILD, SMALL, assert_one_sentence, write_model, write_tokenizer
 
@@ -46,7 +47,7 @@ def test_default_model_is_ready_to_run(default: LoadedModel) -> None:
     assert default.dtype_reason.startswith(str(default.dtype).removeprefix("torch."))
 
 
-def test_default_model_answers(default: LoadedModel) -> None:
+def test_default_model_answers_a_question(default: LoadedModel) -> None:
     question = [{"role": "user", "content": "What is the capital of France?"}]
     prompt: Any = default.tokenizer.apply_chat_template(
         question, add_generation_prompt=True, return_tensors="pt", return_dict=True
@@ -66,7 +67,7 @@ def test_default_model_answers(default: LoadedModel) -> None:
         ("<|im_start|>user\n", ["<|im_start|>", "user", "Ċ"]),
     ],
 )
-def test_default_tokenizer_cuts_as_in_training_and_adds_nothing(
+def test_default_tokenizer_splits_text_as_in_training(
     default: LoadedModel, text: str, pieces: list[str]
 ) -> None:
     ids = default.tokenizer(text)["input_ids"]
@@ -80,29 +81,31 @@ def test_default_tokenizer_settings(default: LoadedModel) -> None:
     assert (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id) == (1, 2, 2)
     assert tokenizer.eos_token == "<|im_end|>"
     two = tokenizer(["a", "a longer text"])["input_ids"]
-    assert isinstance(two, list) and len(two[0]) == 1 and len(two[1]) > 1  # no padding unless asked for
+    assert isinstance(two, list) and len(two[0]) == 1 and len(two[1]) > 1, "no padding by default"
     rendered: Any = tokenizer.apply_chat_template([{"role": "user", "content": "hi"}], tokenize=False)
-    assert str(rendered).count("<|im_start|>") == 2  # the system turn of the template and ours
+    assert str(rendered).count("<|im_start|>") == 2, "the template's system turn and the user's"
 
 
 def test_default_model_is_converted_once(default: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(default_model.CACHE_VARIABLE, raising=False)
-    monkeypatch.setattr(default_model, "obtain_gguf", lambda *_: pytest.fail("fetched again"))
+    monkeypatch.setattr(default_model, "obtain_gguf", lambda *_: pytest.fail("downloaded again"))
     folder = default_model.ensure_default_model(model_cache_dir(), lambda *_: None)
     record = json.loads((folder / "source.json").read_text(encoding="utf-8"))
-    assert record["model_sha256"] == default_download.file_sha256(folder / "model.safetensors")
+    assert record["model_sha256"] == file_sha256(folder / "model.safetensors")
     assert {tensor.dtype for tensor in load_file(folder / "model.safetensors").values()} == {torch.float32}
     assert not list(folder.parent.glob(f".{DEFAULT_MODEL}.*.{os.getpid()}.*"))
 
 
-def test_cache_folder_follows_the_variable(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_environment_variable_sets_the_cache_folder(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv(default_model.CACHE_VARIABLE, str(tmp_path))
     assert model_cache_dir() == tmp_path
     monkeypatch.delenv(default_model.CACHE_VARIABLE)
     assert model_cache_dir().name == "persona-drift-microscope"
 
 
-def test_importing_the_module_loads_neither_torch_nor_transformers() -> None:
+def test_importing_the_module_imports_neither_torch_nor_transformers() -> None:
     code = (
         "import sys, demo.models.loading; sys.exit(any(n in sys.modules for n in ('torch', 'transformers')))"
     )
@@ -127,14 +130,14 @@ def test_each_architecture_loads_with_its_layers_in_order(name: str, tmp_path: P
         )
     with torch.no_grad():
         result: Any = loaded.model(torch.tensor([[4, 5, 6]]), output_hidden_states=True)
-    # hidden_states[l + 1] is layer l's output, except the last, which the final norm has passed over
+    # hidden_states[l + 1] is layer l's output, except the last, which has gone through the final norm.
     assert len(outputs) == 3
     for index in (0, 1):
         assert torch.equal(outputs[index], result.hidden_states[index + 1])
     assert outputs[2].shape == (1, 3, 32)
 
 
-def test_unknown_architecture_and_wrong_count_are_refused() -> None:
+def test_unknown_architecture_and_wrong_layer_count_are_refused() -> None:
     model = BUILD["llama"]()
     model.config.num_hidden_layers = 4
     for unknown in (torch.nn.Linear(2, 2), model):
@@ -143,19 +146,17 @@ def test_unknown_architecture_and_wrong_count_are_refused() -> None:
         assert_one_sentence(error, type(unknown).__name__, "model.layers", "transformer.h")
 
 
-def test_context_that_is_not_stated_falls_back(tmp_path: Path) -> None:
-    from demo.models.architectures import context_window
-
-    config, tokenizer = transformers.LlamaConfig(**SMALL), transformers.AutoTokenizer
+def test_a_context_window_that_is_not_stated_has_fallbacks(tmp_path: Path) -> None:
     write_tokenizer(tmp_path)
-    own: Any = tokenizer.from_pretrained(tmp_path)
+    tokenizer: Any = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    config = transformers.LlamaConfig(**SMALL)
     config.max_position_embeddings = int(1e30)
-    assert context_window(config, own) == 2048
-    own.model_max_length = 512
-    assert context_window(config, own) == 512
+    assert context_window(config, tokenizer) == 2048
+    tokenizer.model_max_length = 512
+    assert context_window(config, tokenizer) == 512
 
 
-def test_loading_draws_nothing_and_puts_settings_back(
+def test_loading_prints_nothing_and_restores_log_settings(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     from transformers.utils import logging

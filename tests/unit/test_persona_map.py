@@ -1,4 +1,4 @@
-"""What the persona map says and what the page is sent for it."""
+"""The persona map: its content, and what the page is sent for it."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import pytest
 from demo.axis.components import NO_MAP, explanation, persona_map
 from demo.conversation.conversation import Conversation
 from demo.conversation.settings import BRANCHES, CAPPED, UNCAPPED, TurnSettings
-from demo.conversation.turns import Reply, Token
-from demo.engine.protocol import Load, Sampling, TokenEvent
+from demo.conversation.turns import Reply
+from demo.engine.protocol import Load, Sampling, Token, TokenEvent
 from demo.page.updates import Updates, turn_op
 from tests.helpers.axes import random_axis, with_components
 
@@ -26,17 +26,17 @@ def axis():
     return made
 
 
-def test_the_map_holds_roles_the_default_and_its_explanation(axis):
+def test_the_map_holds_roles_the_default_assistant_and_an_explanation(axis):
     made = persona_map(axis)
     assert made["roles"] == [["bard", [-0.5, 0.25, 1], -0.7], ["consultant", [0.5, 0.1, -1], 0.6]]
     assert len(made["default"]) == 3 and made["variance"] == [0.421, 0.128, 0.0971]
     assert json.loads(json.dumps(made, allow_nan=False)) == made
     text = made["notes"][0]
-    assert "one of 2 roles" in text and "42%, 13% and 10%" in text and "right is the Assistant" in text
+    assert "one of 2 roles" in text and "42%, 13% and 10%" in text and "Right is the Assistant" in text
 
 
 @pytest.mark.parametrize(("cosine", "cautions"), [(0.9, 0), (0.27, 1)])
-def test_a_component_that_is_not_the_axis_is_owned_up_to(axis, cosine, cautions):
+def test_a_note_warns_when_pc1_does_not_follow_the_axis(axis, cosine, cautions):
     across = axis.pca[0] - (axis.pca[0] * axis.unit).sum(-1, keepdim=True) * axis.unit
     across = across / across.norm(dim=-1, keepdim=True)
     axis.pca[0] = cosine * axis.unit + (1 - cosine**2) ** 0.5 * across
@@ -44,7 +44,7 @@ def test_a_component_that_is_not_the_axis_is_owned_up_to(axis, cosine, cautions)
     assert len(notes) == cautions and all(f"{cosine:.2f}" in note for note in notes)
 
 
-def test_without_components_or_roles_it_says_why(axis):
+def test_without_components_or_roles_the_map_says_why_it_is_missing(axis):
     assert persona_map(random_axis(4, 16, 2, (1, 2))) == {"missing": NO_MAP}
     axis.manifest["roles"] = []
     assert persona_map(axis) == {"missing": NO_MAP}
@@ -69,39 +69,38 @@ def token(place, special=False):
     return Token("x", 0.0, 0.0, (), special, place)
 
 
-def test_a_reply_stands_at_the_mean_of_its_content_tokens():
+def test_the_place_of_a_reply_is_the_mean_of_its_content_tokens():
     reply = Reply(9)
     assert reply.place is None
     for place, special in (((1, 2, 3), False), ((9, 9, 9), True), (None, False), ((3, 0, 0), False)):
         reply.add(token(place, special))
     assert reply.place == (2, 1, 1.5) and len(reply.tokens) == 4
-    assert Reply(9, list(reply.tokens)).place == reply.place, (
-        "a reply restored whole stands at the same place"
-    )
+    restored = Reply(9, list(reply.tokens))
+    assert restored.place == reply.place
 
 
 class PlacedEngine:
-    """Both branches say three words; the capped one stands one unit farther right."""
+    """Both branches produce three words; the capped ones lie one unit farther right."""
 
     def stream(self, requests, cancel=None):
         for number in range(3):
             for request in requests:
                 shift = float(request.branch.endswith(f"/{CAPPED}"))
                 place = (number + shift, 0.5, -0.5)
-                yield TokenEvent(request.branch, number, "a ", 0.0, 0.0, (), number, False, None, place)
+                yield TokenEvent(request.branch, number, Token("a ", 0.0, 0.0, (), False, place), number)
         for request in requests:
-            yield TokenEvent(request.branch, 2, "", None, None, (), 3, True, "stop")
+            yield TokenEvent(request.branch, 2, Token("", None, None, (), True), 3, "stop")
 
     def forget(self, branches): ...
 
     load = Load(2, 0, 0, 2**30)
 
 
-def test_only_the_place_so_far_travels_with_new_tokens():
+def test_updates_carry_the_mean_place_so_far_but_no_coordinates():
     conversation = Conversation()
     updates, sent = Updates(conversation), []
     for event in conversation.send(PlacedEngine(), "Hi", TurnSettings(Sampling(), None)):
-        updates.add([event])
+        updates.add_events([event])
         sent += json.loads(updates.take())["ops"]
     for branch, shift in ((UNCAPPED, 0), (CAPPED, 1)):
         words = [

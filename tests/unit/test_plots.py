@@ -1,4 +1,4 @@
-"""The figures the page starts from: their lines, what those are called, and that they are plain JSON."""
+"""The page's base figures: their lines and labels, and that they are plain JSON."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_reference_lines_lie_at_the_average_role_and_the_default_assistant(build
 
 
 @pytest.mark.parametrize("build", FIGURES)
-def test_the_ends_are_named_the_right_way_up(build: Any) -> None:
+def test_the_assistant_is_at_the_top_and_roles_at_the_bottom(build: Any) -> None:
     figure = build(CAPPED)
     top, bottom = note(figure, "label-end-assistant"), note(figure, "label-end-role")
     assert top is not None and bottom is not None
@@ -57,7 +57,7 @@ def test_without_a_cap_there_is_no_floor(build: Any) -> None:
     assert floor_label(PlotMarks(probe_layer=17)) is None
 
 
-def test_floor_label_says_whether_the_cap_acts_where_it_is_read() -> None:
+def test_floor_label_says_whether_the_cap_acts_at_the_probe_layer() -> None:
     assert floor_label(CAPPED) == "floor p25"
     assert floor_label(PlotMarks(17, 0.5)) == "floor"
     assert floor_label(ELSEWHERE) == "p25 level at the probe layer (cap acts at layers 18–25)"
@@ -67,7 +67,7 @@ def test_floor_label_says_whether_the_cap_acts_where_it_is_read() -> None:
     assert floor_label(unknown) == "p50 level at the probe layer (the cap acts at other layers)"
 
 
-def test_floor_label_cannot_smuggle_markup_into_the_plot() -> None:
+def test_floor_label_is_html_escaped() -> None:
     marks = PlotMarks(17, 0.5, '<a href="https://example.org">p25</a>', unit_note="<b>units</b>")
     figure = token_figure(marks)
     label = note(figure, "label-floor")
@@ -91,14 +91,14 @@ def test_floor_label_leaves_the_margin_when_another_label_is_near() -> None:
 
 @pytest.mark.parametrize("build", FIGURES)
 @pytest.mark.parametrize("marks", [CAPPED, ELSEWHERE, PlotMarks(3)])
-def test_figures_are_plain_json_and_survive_a_round_trip(build: Any, marks: PlotMarks) -> None:
+def test_figures_survive_a_json_round_trip(build: Any, marks: PlotMarks) -> None:
     figure = build(marks)
     assert set(figure) == {"data", "layout"}
     assert json.loads(json.dumps(figure, allow_nan=False)) == figure
     assert "http" not in json.dumps(figure)
 
 
-def test_token_traces_start_empty_and_can_be_told_apart() -> None:
+def test_token_traces_start_empty_and_are_distinguishable() -> None:
     traces = token_figure(CAPPED)["data"]
     roles = {(t["meta"]["role"], t["meta"]["branch"]) for t in traces}
     per_branch = {(role, branch) for role in ("raw", "smooth") for branch in BRANCHES}
@@ -112,7 +112,7 @@ def test_token_traces_start_empty_and_can_be_told_apart() -> None:
     assert fired["marker"]["symbol"] == "triangle-up"
 
 
-def test_turn_traces_join_measured_points_with_straight_lines_and_invent_none() -> None:
+def test_turn_traces_start_empty_and_join_points_with_straight_lines() -> None:
     traces = turn_figure(CAPPED)["data"]
     replies = {t["meta"]["branch"]: t for t in traces if t["meta"]["role"] == "reply"}
     assert set(replies) == set(BRANCHES)
@@ -124,13 +124,13 @@ def test_turn_traces_join_measured_points_with_straight_lines_and_invent_none() 
 
 
 @pytest.mark.parametrize("build", FIGURES)
-def test_the_frame_is_never_seen(build: Any) -> None:
+def test_the_frame_trace_is_invisible(build: Any) -> None:
     frame = next(t for t in build(CAPPED)["data"] if t["meta"]["role"] == "frame")
     assert frame["opacity"] == 0
     assert frame["hoverinfo"] == "skip"
 
 
-def test_the_probe_layer_and_unit_are_on_the_axis() -> None:
+def test_the_vertical_axis_names_probe_layer_and_unit() -> None:
     title = token_figure(CAPPED)["layout"]["yaxis"]["title"]["text"]
     assert "17" in title and "axis units" in title
 

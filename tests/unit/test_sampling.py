@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from demo.engine.protocol import Sampling
-from demo.engine.sampling import SamplingStep, _penalised, draw, sample_batch, uniform_noise
+from demo.engine.sampling import SamplingStep, penalised, sample, sample_batch, uniform_noise
 
 
 def reference_distribution(logits: torch.Tensor, temperature: float, top_p: float) -> torch.Tensor:
@@ -29,7 +29,7 @@ def test_frequencies_follow_the_reference(temperature, top_p, vocabulary):
     logits = torch.randn(vocabulary, generator=torch.Generator().manual_seed(3)) * 2
     expected = reference_distribution(logits, temperature, top_p)
     n = 6000
-    seen = Counter(draw(logits, Sampling(temperature, top_p, 9, seed, 1.0), step=5) for seed in range(n))
+    seen = Counter(sample(logits, Sampling(temperature, top_p, 9, seed, 1.0), step=5) for seed in range(n))
     assert all(expected[token] > 0 for token in seen), "nothing outside the nucleus is ever drawn"
     for token in expected.topk(5).indices.tolist():
         p = float(expected[token])
@@ -38,8 +38,8 @@ def test_frequencies_follow_the_reference(temperature, top_p, vocabulary):
 
 def test_greedy_takes_the_likeliest():
     logits = torch.tensor([0.1, 3.0, 2.9])
-    assert draw(logits, Sampling(temperature=0, repetition_penalty=1.0), 0) == 1
-    assert draw(logits, Sampling(temperature=0, repetition_penalty=1.2), 0, seen={1}) == 2
+    assert sample(logits, Sampling(temperature=0, repetition_penalty=1.0), 0) == 1
+    assert sample(logits, Sampling(temperature=0, repetition_penalty=1.2), 0, seen={1}) == 2
 
 
 def test_noise_depends_on_seed_and_step_alone():
@@ -51,9 +51,9 @@ def test_noise_depends_on_seed_and_step_alone():
 def test_rows_with_the_same_seed_agree_unless_their_distributions_differ_much():
     logits = torch.randn(1000, generator=torch.Generator().manual_seed(0)) * 3
     nudged = logits + 0.02 * torch.randn(1000, generator=torch.Generator().manual_seed(1))
-    same = sum(draw(logits, Sampling(seed=s), 0) == draw(nudged, Sampling(seed=s), 0) for s in range(300))
+    same = sum(sample(logits, Sampling(seed=s), 0) == sample(nudged, Sampling(seed=s), 0) for s in range(300))
     alone = sum(
-        draw(logits, Sampling(seed=s), 0) == draw(nudged, Sampling(seed=s + 1), 0) for s in range(300)
+        sample(logits, Sampling(seed=s), 0) == sample(nudged, Sampling(seed=s + 1), 0) for s in range(300)
     )
     assert same > 290 > alone
 
@@ -64,9 +64,9 @@ def test_penalty_moves_seen_tokens_toward_unlikely():
         SamplingStep(Sampling(repetition_penalty=2.0), 0, {0, 1}),
         SamplingStep(Sampling(repetition_penalty=1.0), 0, {0}),
     ]
-    assert _penalised(logits, rows).tolist() == [[1.0, -4.0, 1.0], [2.0, -2.0, 1.0]]
+    assert penalised(logits, rows).tolist() == [[1.0, -4.0, 1.0], [2.0, -2.0, 1.0]]
     assert logits[0].tolist() == [2.0, -2.0, 1.0], "the logits themselves are also read"
-    assert _penalised(logits, rows[1:]) is logits
+    assert penalised(logits, rows[1:]) is logits
 
 
 def test_what_a_row_draws_depends_on_no_other_row():

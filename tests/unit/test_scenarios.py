@@ -1,4 +1,4 @@
-"""The figures of a scenario are plain arithmetic over its replies, and every shipped script shows what it claims."""
+"""Scenario figures against plain arithmetic, and the claims of every shipped scenario."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from demo.axis.files import load_axis
 from demo.conversation.scenarios import Scenario, load_scenarios
 from demo.conversation.settings import BRANCHES, CAPPED, UNCAPPED
-from demo.engine.protocol import Cap, PromptEvent, TokenEvent
+from demo.engine.protocol import Cap, PromptEvent, Token, TokenEvent
 from demo.evaluation import scenarios as command
 from demo.evaluation.scenario_figures import CLAIMS, Figures, claims_made, figures_of, script_digest
 from demo.evaluation.scenarios import (
@@ -20,8 +20,8 @@ from demo.evaluation.scenarios import (
     axis_digest,
     chosen,
     document,
+    line,
     play,
-    row,
     stored_entries,
     verdicts,
 )
@@ -31,7 +31,8 @@ from tests.helpers.tiny_models import assert_one_sentence
 
 CAP = Cap((3, 4), (0.0, 0.0))
 SCRIPT = Scenario("two-lines", "Two lines", "Watch.", "Be a bear.", ("First.", "Second."))
-# Projections of every content token: seed -> turn -> (uncapped, capped); a capped token above 0.5 was lifted.
+# Projections of the content tokens: seed -> turn -> (uncapped, capped). The cap acted on capped
+# tokens above 0.5.
 TOKENS = {
     1: [([0.8, 0.6], [0.8, 0.6]), ([0.2, 0.0], [0.4, 0.6])],
     2: [([0.5], [0.9]), ([-0.3, 0.1, -0.1], [0.7, 0.3])],
@@ -39,8 +40,11 @@ TOKENS = {
 LIFTED = 0.5
 
 
-class NumbersEngine:
-    """Gives the tokens of a table and keeps what it was asked; each reply ends with a special token that nothing may count."""
+class TableEngine:
+    """Generates the tokens of a table and records the requests.
+
+    Each reply ends with a special token, which no figure may include.
+    """
 
     def __init__(self, table=TOKENS):
         self.table, self.batches, self.forgotten = table, [], []
@@ -57,20 +61,22 @@ class NumbersEngine:
             values = self.table[request.sampling.seed][turn][request.cap is not None]
             for value in values:
                 lift = 0.3 if request.cap and value > LIFTED else 0.0
-                yield TokenEvent(request.branch, 7, f"{value} ", value - lift, value, (lift, 0.0), 10, False)
-            yield TokenEvent(request.branch, 2, "", 9.0, 9.0, (9.0, 9.0), 13, True, "stop")
+                yield TokenEvent(
+                    request.branch, 7, Token(f"{value} ", value - lift, value, (lift, 0.0), False), 10
+                )
+            yield TokenEvent(request.branch, 2, Token("", 9.0, 9.0, (9.0, 9.0), True), 13, "stop")
 
     def forget(self, branches):
         self.forgotten += branches
 
 
 def played(table=TOKENS):
-    engine = NumbersEngine(table)
+    engine = TableEngine(table)
     return engine, play(SCRIPT, Setup(engine, CAP, tuple(table), 64))
 
 
-def test_figures_are_plain_arithmetic():
-    """Written out by hand: means over tokens, then over seeds a turn; gaps over turns, then over seeds."""
+def test_figures_equal_plain_arithmetic():
+    """Projections are averaged over tokens, then over seeds; gaps over turns, then over seeds."""
     _, talks = played()
     figures = figures_of(talks)
     assert figures.uncapped == pytest.approx(((0.7 + 0.5) / 2, (0.1 - 0.1) / 2))
@@ -84,7 +90,7 @@ def test_figures_are_plain_arithmetic():
     assert figures.fall == pytest.approx(0.6) and figures.lowest == pytest.approx(0.0)
 
 
-def test_a_reply_without_words_counts_nowhere():
+def test_empty_replies_are_left_out_of_the_figures():
     table = {1: TOKENS[1], 2: [([], [0.9]), TOKENS[2][1]]}
     figures = figures_of(played(table)[1])
     assert figures.uncapped[0] == pytest.approx(0.7)
@@ -95,7 +101,7 @@ def test_a_reply_without_words_counts_nowhere():
     assert_one_sentence(error, "uncapped")
 
 
-def test_all_seeds_and_branches_are_one_batch_a_turn_and_each_remembers_its_own_replies():
+def test_each_turn_is_one_batch_and_each_branch_keeps_its_own_history():
     engine, talks = played()
     assert [len(batch) for batch in engine.batches] == [4, 4]
     for request in engine.batches[1]:
@@ -108,33 +114,33 @@ def test_all_seeds_and_branches_are_one_batch_a_turn_and_each_remembers_its_own_
     assert sorted(engine.forgotten) == sorted(t.branch_id(b) for t in talks for b in BRANCHES)
 
 
-def test_figures_survive_the_file():
+def test_figures_survive_a_json_round_trip():
     figures = figures_of(played()[1])
     again = Figures.from_json(json.loads(json.dumps(figures.as_json())))
     assert again.as_json() == figures.as_json()
-    assert "+0.60" in row("two-lines", figures) and "71%" in row("two-lines", figures)
+    assert "+0.60" in line("two-lines", figures) and "71%" in line("two-lines", figures)
 
 
-def test_a_few_scenarios_measured_again_leave_the_others_as_they_were(tmp_path):
-    path, told = tmp_path / "measured.json", {"format": 1, "seeds": [1, 2]}
+def test_measuring_some_scenarios_again_keeps_the_others(tmp_path):
+    path, conditions = tmp_path / "measured.json", {"format": 1, "seeds": [1, 2]}
     other = replace(SCRIPT, id="other")
-    assert stored_entries(path, told) == {}
+    assert stored_entries(path, conditions) == {}
     figures = figures_of(played()[1])
-    first = document(told, [SCRIPT, other], {"two-lines": figures, "other": figures}, {"gone": {}})
+    first = document(conditions, [SCRIPT, other], {"two-lines": figures, "other": figures}, {"gone": {}})
     assert list(first["scenarios"]) == ["two-lines", "other"]
     path.write_text(json.dumps(first))
-    kept = stored_entries(path, told)
-    second = document(told, [SCRIPT, other], {"two-lines": replace(figures, above=0.5)}, kept)
+    kept = stored_entries(path, conditions)
+    second = document(conditions, [SCRIPT, other], {"two-lines": replace(figures, above=0.5)}, kept)
     assert second["scenarios"]["other"] == first["scenarios"]["other"]
     assert second["scenarios"]["two-lines"]["above"] == 0.5
     with pytest.raises(UserError) as error:
-        stored_entries(path, {**told, "seeds": [1]})
+        stored_entries(path, {**conditions, "seeds": [1]})
     assert_one_sentence(error, "another model")
 
 
-def test_wrong_options_are_told_in_one_sentence_before_a_model_is_loaded(capsys, monkeypatch):
+def test_wrong_options_are_reported_before_a_model_is_loaded(capsys, monkeypatch):
     monkeypatch.setattr(command, "load_model", lambda *_, **__: pytest.fail("loaded"))
-    for arguments in (["--only", "nobody"], ["--seeds", "1"], ["--tokens", "0"]):
+    for arguments in (["--only", "unknown"], ["--seeds", "1"], ["--tokens", "0"]):
         assert command.main(arguments) == 2
         assert capsys.readouterr().err.startswith("error: ")
     assert [s.id for s in chosen(load_scenarios(), ["plain-facts"])] == ["plain-facts"]
@@ -145,7 +151,7 @@ STILL = Figures((1.2, 1.3), (1.2, 1.3), 0.02, 0.01, 0.9, 0.05, 0.95)
 
 
 @pytest.mark.parametrize(
-    ("claim", "bears", "fails"),
+    ("claim", "figures", "changes"),
     [
         ("sinks", HELD, {"uncapped": (0.5, 0.1)}),
         ("sinks", HELD, {"uncapped": (1.9, 0.6)}),
@@ -161,18 +167,18 @@ STILL = Figures((1.2, 1.3), (1.2, 1.3), 0.02, 0.01, 0.9, 0.05, 0.95)
         ("untouched", STILL, {"gap": 0.2}),
     ],
 )
-def test_a_claim_holds_for_what_it_says_and_for_nothing_less(claim, bears, fails):
-    assert CLAIMS[claim].holds(bears)
-    assert not CLAIMS[claim].holds(replace(bears, **fails))
+def test_claim_holds_only_for_figures_that_support_it(claim, figures, changes):
+    assert CLAIMS[claim].holds(figures)
+    assert not CLAIMS[claim].holds(replace(figures, **changes))
 
 
-def test_the_command_names_what_does_not_hold():
+def test_verdicts_name_the_claims_that_do_not_hold():
     assert verdicts({"a": HELD}, {"a": "sinks"}) == ["Every scenario shows what it claims."]
-    (line,) = verdicts({"a": HELD, "b": HELD}, {"a": "sinks", "b": "stays"})
-    assert line.startswith("b does not show 'stays'")
+    (sentence,) = verdicts({"a": HELD, "b": HELD}, {"a": "sinks", "b": "stays"})
+    assert sentence.startswith("b does not show 'stays'")
 
 
-def test_a_claim_that_nothing_measures_is_refused(tmp_path):
+def test_unknown_and_missing_claims_are_rejected(tmp_path):
     for entry in ({"id": "a", "shows": "wonders"}, {"id": "a"}):
         (tmp_path / "s.json").write_text(json.dumps({"scenarios": [entry]}))
         with pytest.raises(UserError) as error:
@@ -186,14 +192,14 @@ def measured():
 
 
 @pytest.mark.parametrize("scenario", load_scenarios(), ids=lambda s: s.id)
-def test_every_scenario_was_measured_as_it_stands_and_shows_what_it_claims(measured, scenario):
+def test_every_scenario_shows_what_it_claims(measured, scenario):
     entry = measured["scenarios"][scenario.id]
     assert entry["script"] == script_digest(scenario), "the script has changed since it was measured"
     claim = claims_made()[scenario.id]
     assert CLAIMS[claim].holds(Figures.from_json(entry)), (claim, entry)
 
 
-def test_the_figures_are_of_the_shipped_axis_over_at_least_ten_seeds(measured):
+def test_stored_figures_belong_to_the_shipped_axis_and_ten_seeds_or_more(measured):
     axis = load_axis("smollm2-135m-instruct")
     assert measured["axis"]["digest"] == axis_digest(axis)
     assert measured["axis"]["cap_layers"] == list(axis.cap_band)

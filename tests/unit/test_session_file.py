@@ -154,7 +154,7 @@ def test_the_published_transcripts_are_read(repository: Path):
     for file in files:
         messages = json.loads(file.read_text())["conversation"]
         found = parse_transcript(file.read_text())
-        assert 2 * len(found.turns) == len(messages) and found.said_by
+        assert 2 * len(found.turns) == len(messages) and found.model
         assert [turn[1] for turn in found.turns] == [
             m["content"] for m in messages if m["role"] == "assistant"
         ]

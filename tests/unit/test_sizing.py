@@ -1,4 +1,4 @@
-"""The arithmetic of memory, against the real default model, and the tables in the document against the command."""
+"""The memory arithmetic against the default model, and the document against the command."""
 
 from __future__ import annotations
 
@@ -8,11 +8,17 @@ from demo.utils.json_files import read_object
 
 
 def shape_of(config) -> Shape:
+    """The shape that a model's configuration describes."""
     return Shape(
-        config.num_hidden_layers, config.hidden_size, config.num_attention_heads, config.num_key_value_heads,
-        config.hidden_size // config.num_attention_heads, config.intermediate_size, config.vocab_size,
-        config.tie_word_embeddings,
-    )  # fmt: skip
+        layers=config.num_hidden_layers,
+        hidden=config.hidden_size,
+        heads=config.num_attention_heads,
+        kv_heads=config.num_key_value_heads,
+        head_size=config.hidden_size // config.num_attention_heads,
+        intermediate=config.intermediate_size,
+        vocabulary=config.vocab_size,
+        tied=config.tie_word_embeddings,
+    )
 
 
 def test_parameters_and_cache_of_the_default_model(model):
@@ -29,12 +35,12 @@ def test_known_models_have_the_size_in_their_name():
         assert abs(shape.parameters / 1e9 - stated) < 0.03 * stated, name
 
 
-def test_what_does_not_fit_holds_nobody():
+def test_a_model_that_does_not_fit_leaves_room_for_no_pair():
     shape = Shape(**read_object(SHAPES, "x")["models"]["Llama 3.3 70B"])
     assert pairs(shape, Setup("", 16, 1, 80)) == 0 < pairs(shape, Setup("", 8, 1, 141))
 
 
-def test_the_document_shows_what_the_command_says(capsys):
+def test_the_document_shows_the_output_of_the_command(capsys):
     text = "\n".join(lines(read_object(SHAPES, "x")))
     assert f"{BEGIN}\n{text}\n{END}" in DOCUMENT.read_text(encoding="utf-8")
     assert main([]) == 0 and capsys.readouterr().out.strip() == text

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from demo.capping import push
+from demo.capping import steer
 from demo.engine.protocol import Request, Sampling, Steer, TokenEvent
 from demo.engine.transformers_engine import TransformersEngine
 from demo.models.loading import LoadedModel
@@ -24,7 +24,7 @@ def test_push_adds_alpha_times_the_direction_and_nothing_elsewhere(values, alpha
     hidden = torch.tensor(values).reshape(2, 2, 3)
     direction = torch.tensor([0.5, -2.0, 1.5])
     exempt = torch.tensor([[masked, False], [False, masked]])
-    found = push(hidden, direction, torch.tensor(alphas), exempt)
+    found = steer(hidden, direction, torch.tensor(alphas), exempt)
     for row in range(2):
         for place in range(2):
             before = hidden[row, place].tolist()
@@ -66,9 +66,10 @@ def test_a_steered_row_moves_and_its_neighbours_do_not(tiny):
     first, steered = plain[0], both["s"][0]
     if steered.token_id == first.token_id:
         # Steered at the probe layer itself, so the same token stands exactly three axis units higher.
-        assert steered.projection == pytest.approx(first.projection + 3.0, abs=1e-3)
+        assert steered.token.before == pytest.approx(first.token.before + 3.0, abs=1e-3)
     assert (
-        sum(event.projection or 0 for event in both["s"]) > sum(event.projection or 0 for event in plain) + 3
+        sum(event.token.before or 0 for event in both["s"])
+        > sum(event.token.before or 0 for event in plain) + 3
     )
     with pytest.raises(UserError, match="decoder layers 0 to"):
         engine.stream([Request("a", chat, sampling, steer=Steer(99, 1.0))])

@@ -1,1 +1,1 @@
-"""Import of published axes: read untrusted files, decide the sign by evidence, turn ceilings into floors."""
+"""Import of published axes: untrusted files, the sign by evidence, floors from ceilings."""

@@ -1,8 +1,12 @@
-"""Published capping configurations: vectors that point toward the roles, and experiments that give ceilings on them.
+"""Published capping configurations: vectors that point toward the roles, and ceilings on them.
 
-Layout of the file: {"vectors": {name: {"vector": tensor [D], "layer": int}}, "experiments": [{"id": str,
-"interventions": [{"vector": name, "cap": float}]}]}. An id such as layers_46:54-p0.25 names a half-open slice of
-layers and a percentile of role-wardness. Interventions without a cap exist and are skipped.
+Layout of the file:
+
+    {"vectors": {name: {"vector": tensor [D], "layer": int}},
+     "experiments": [{"id": str, "interventions": [{"vector": name, "cap": float}]}]}
+
+An id such as layers_46:54-p0.25 names a half-open slice of layers and a percentile of role-wardness.
+Some interventions have no cap; they are skipped.
 """
 
 from __future__ import annotations
@@ -19,14 +23,14 @@ from torch import Tensor
 from demo.axis.importer.formats import MAX_HIDDEN, MAX_LAYERS, check_rows, named
 from demo.utils.errors import UserError
 
-_MOST_CAP = 1e30  # raw units: floors are float32
+_MAX_CAP = 1e30  # raw units; floors must fit in float32
 
 _EXPERIMENT = re.compile(r"layers_(\d+):(\d+)-p(\d*\.?\d+)")
 
 
 @dataclass(frozen=True, slots=True)
 class Slice:
-    """What the id of an experiment says: layers `first` to `last`, both inclusive, and a percentile as 0.25."""
+    """What an experiment's id states: layers `first` to `last`, both inclusive, and a percentile."""
 
     first: int
     last: int
@@ -34,19 +38,25 @@ class Slice:
 
     @property
     def floor(self) -> str:
-        """The floor's name in an imported axis. It keeps the published number, so it must not read as ours."""
+        """The floor's name in an imported axis. The prefix marks the percentile as one of role-wardness."""
         return f"published-p{self.percentile}"
 
 
 def parse_id(experiment: str) -> Slice | None:
-    """The slice an experiment's id names, or None when it names none: layers_46:54 is layers 46 to 53."""
+    """The slice that an experiment's id names, or None: layers_46:54-p0.25 is layers 46 to 53."""
     match = _EXPERIMENT.fullmatch(experiment)
     return Slice(int(match[1]), int(match[2]) - 1, match[3]) if match else None
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """One experiment: ceilings as vector name -> cap, raw units; names of vectors whose intervention has no cap."""
+    """One experiment of a capping config.
+
+    Attributes:
+        id: Its id.
+        caps: Vector name -> ceiling, raw units.
+        without_cap: Names of vectors whose intervention has no cap.
+    """
 
     id: str
     caps: dict[str, float]
@@ -55,13 +65,18 @@ class Experiment:
 
 @dataclass(frozen=True)
 class CappingConfig:
-    """vectors: name -> (layer, tensor [D] float32 as stored); experiments by id, in the file's order."""
+    """The checked content of a capping config.
+
+    Attributes:
+        vectors: Name -> (layer, tensor [D] float32 as stored).
+        experiments: Id -> experiment, in the file's order.
+    """
 
     vectors: dict[str, tuple[int, Tensor]]
     experiments: dict[str, Experiment]
 
     def pick(self, wanted: str | None, recommended: str | None) -> Experiment:
-        """The experiment asked for, else the recommended one, else the only one. Raises UserError."""
+        """The experiment `wanted`, else the one `recommended`, else the only one. Raises UserError."""
         for choice in (wanted, recommended):
             if choice in self.experiments:
                 return self.experiments[choice]
@@ -69,15 +84,21 @@ class CappingConfig:
                 raise UserError(f"There is no experiment {wanted!r} in the capping config; {self._offer()}.")
         if len(self.experiments) > 1:
             raise UserError(
-                f"The capping config holds {len(self.experiments)} experiments; {self._offer()} with --experiment."
+                f"The capping config holds {len(self.experiments)} experiments; "
+                f"{self._offer()} with --experiment."
             )
         return next(iter(self.experiments.values()))
 
     def at_layers(self, experiment: Experiment) -> dict[int, str]:
-        """Layer -> name of its capping vector: those of `experiment`, and of the same kind at all other layers.
+        """The capping vectors of `experiment`, and those of the same kind at all other layers.
 
         The kind is what follows the slash in a name such as layer_40/contrast_role_pos3_default1.
-        Raises UserError when a layer has two.
+
+        Returns:
+            Layer -> vector name.
+
+        Raises:
+            UserError: A layer has two such vectors.
         """
         kinds = {_kind(name) for name in experiment.caps}
         others = [name for name in self.vectors if name not in experiment.caps and _kind(name) in kinds]
@@ -87,8 +108,8 @@ class CappingConfig:
             taken = chosen.setdefault(layer, name)
             if taken != name and (name in experiment.caps or taken not in experiment.caps):
                 raise UserError(
-                    f"The capping config has two vectors for layer {layer} ({taken}, {name}) and only one can be used; "
-                    "choose another --experiment."
+                    f"The capping config has two vectors for layer {layer} ({taken}, {name}) "
+                    "and only one can be used; choose another --experiment."
                 )
         return chosen
 
@@ -99,11 +120,12 @@ class CappingConfig:
 
 
 def is_capping_config(content: object) -> bool:
+    """Whether a file's content looks like a capping config."""
     return isinstance(content, dict) and "vectors" in content and "experiments" in content
 
 
 def parse_config(content: Any, path: Path) -> CappingConfig:
-    """Check everything in an untrusted capping config. Raises UserError."""
+    """Check and convert an untrusted capping config. Raises UserError for a malformed one."""
     if not is_capping_config(content):
         have = named(content) if isinstance(content, dict) else type(content).__name__
         raise UserError(
@@ -117,6 +139,30 @@ def parse_config(content: Any, path: Path) -> CappingConfig:
         raise UserError(f"{path} mixes capping vectors of different sizes; get the file again.")
     experiments = [_experiment(entry, parsed, path) for entry in listed]
     return CappingConfig(parsed, {experiment.id: experiment for experiment in experiments})
+
+
+def finite(value: Any, where: str) -> float:
+    """Convert a number, or a tensor that holds one, to float. Raises UserError if it is not finite."""
+    if isinstance(value, Tensor) and value.numel() == 1 and not value.is_complex():
+        value = value.item()
+    try:
+        number = math.nan if isinstance(value, bool) or not isinstance(value, int | float) else float(value)
+    except OverflowError:  # an integer of hundreds of digits
+        number = math.inf
+    if not abs(number) < _MAX_CAP:  # also NaN
+        raise UserError(f"{where} has the cap {str(value)[:40]!r}, not a finite number; give another file.")
+    return number
+
+
+def stack(vectors: dict[int, Tensor], layers: int) -> Tensor:
+    """The vectors of all layers as one tensor [L, D]. Raises UserError when a layer is missing."""
+    missing = [layer for layer in range(layers) if layer not in vectors]
+    if missing:
+        raise UserError(
+            f"The capping config has no vector for layer {missing[0]} ({len(missing)} of {layers} layers "
+            "lack one), so it is not a complete axis; give the folder that also holds assistant_axis.pt."
+        )
+    return torch.stack([vectors[layer] for layer in range(layers)])
 
 
 def _vector(entry: Any, path: Path) -> tuple[int, Tensor]:
@@ -151,19 +197,6 @@ def _experiment(entry: Any, vectors: dict[str, tuple[int, Tensor]], path: Path) 
     return Experiment(name, caps, tuple(without))
 
 
-def finite(value: Any, where: str) -> float:
-    """A finite number, given as one or as a tensor of one. Raises UserError."""
-    if isinstance(value, Tensor) and value.numel() == 1 and not value.is_complex():
-        value = value.item()
-    try:
-        number = math.nan if isinstance(value, bool) or not isinstance(value, int | float) else float(value)
-    except OverflowError:  # an integer of hundreds of digits
-        number = math.inf
-    if not abs(number) < _MOST_CAP:  # also NaN
-        raise UserError(f"{where} has the cap {str(value)[:40]!r}, not a finite number; give another file.")
-    return number
-
-
 def _kind(name: str) -> str:
     return name.partition("/")[2]
 
@@ -172,14 +205,3 @@ def _text(value: Any, path: Path) -> str:
     if not isinstance(value, str) or not value or len(value) > 200:
         raise UserError(f"{path} has a name that is not a short text; get the file again.")
     return value
-
-
-def stack(vectors: dict[int, Tensor], layers: int) -> Tensor:
-    """Vectors of all layers as [L, D]. Raises UserError when a layer is missing."""
-    missing = [layer for layer in range(layers) if layer not in vectors]
-    if missing:
-        raise UserError(
-            f"The capping config has no vector for layer {missing[0]} ({len(missing)} of {layers} layers lack one), so "
-            "it is no whole axis; give the folder that also holds assistant_axis.pt."
-        )
-    return torch.stack([vectors[layer] for layer in range(layers)])

@@ -1,7 +1,7 @@
-"""Published ceilings on role-wardness, turned into floors on Assistant-ness.
+"""Converts published ceilings on role-wardness to floors on Assistant-ness.
 
-A ceiling tau on the role-ward unit vector v is h - max(<h, v> - tau, 0) v. With u = -v toward the Assistant that is
-h + max(-tau - <h, u>, 0) u: a floor of -tau.
+A ceiling tau on the role-ward unit vector v is h - max(<h, v> - tau, 0) v. With u = -v toward the
+Assistant that is h + max(-tau - <h, u>, 0) u: a floor of -tau.
 """
 
 from __future__ import annotations
@@ -19,13 +19,20 @@ from demo.axis.published import PublishedModel
 from demo.utils.errors import UserError
 from demo.utils.json_files import read_object
 
-NO_FLOOR = float("-inf")  # the clamp leaves rows with this floor untouched
+NO_FLOOR = float("-inf")  # the clamp leaves activations unchanged at layers with this floor
 
 
 @dataclass
 class Ceilings:
-    """caps: floor name -> layer -> ceiling on role-wardness, raw units; main: the one to cap with; band: its layers,
-    first and last inclusive; source: for the manifest; notes: sentences to show."""
+    """Ceilings on role-wardness, with the choice of what to cap.
+
+    Attributes:
+        caps: Floor name -> layer -> ceiling, raw units.
+        main: Name of the floor to cap at.
+        band: The layers to cap, first and last inclusive.
+        source: Where the ceilings come from, for the manifest.
+        notes: Sentences to show.
+    """
 
     caps: dict[str, dict[int, float]]
     main: str
@@ -39,7 +46,7 @@ class Ceilings:
         return {layer for caps in self.caps.values() for layer in caps}
 
     def floors(self, layers: int) -> dict[str, Tensor]:
-        """Floors on the Assistant-ward unit vector, name -> [L] float32, -inf where there is none."""
+        """Floors on the Assistant-ward unit vector, name -> [layers] float32, -inf where there is none."""
         floors = {name: torch.full((layers,), NO_FLOOR) for name in sorted(self.caps)}
         for name, caps in self.caps.items():
             for layer, cap in caps.items():
@@ -47,27 +54,35 @@ class Ceilings:
         return floors
 
     def conversions(self) -> list[str]:
-        """What was done to the numbers, a sentence each."""
-        said = []
+        """What was done to the numbers, in sentences for the manifest."""
+        sentences = []
         for name, caps in self.caps.items():
             layer = self.band[0] if self.band[0] in caps else min(caps)
-            said.append(
-                f"{name}: ceiling {caps[layer]:+g} on the role-ward unit vector -> floor {-caps[layer]:+g} on the "
-                f"Assistant-ward one at layer {layer}, and so at each of {len(caps)} layers"
+            sentences.append(
+                f"{name}: ceiling {caps[layer]:+g} on the role-ward unit vector -> floor {-caps[layer]:+g} "
+                f"on the Assistant-ward one at layer {layer}, and so at each of {len(caps)} layers"
             )
             percentile = name.rpartition("-p")[2]
             if name.startswith(("published-p", "neuronpedia-p")):
-                said.append(
+                sentences.append(
                     f"{name}: published p{percentile} of role-wardness = "
                     f"{100 - 100 * float(percentile):g}th percentile of Assistant-ness"
                 )
-        return said
+        return sentences
 
 
 def from_config(config: CappingConfig, experiment: Experiment, chosen: Mapping[int, str]) -> Ceilings:
-    """Ceilings of `experiment`, and those its sister windows put on the same vectors, so that the band can be moved.
+    """The ceilings of `experiment`, and those that other experiments give for the same vectors.
 
-    chosen: layer -> vector name, from `CappingConfig.at_layers`. Raises UserError when the experiment has no cap.
+    The other experiments cap other windows of layers; with their ceilings the band can be moved.
+
+    Args:
+        config: The capping config.
+        experiment: The experiment to cap by.
+        chosen: Layer -> vector name, from `CappingConfig.at_layers`.
+
+    Raises:
+        UserError: The experiment has no cap.
     """
     if not experiment.caps:
         raise UserError(f"The experiment {experiment.id!r} gives no cap at all; choose another --experiment.")
@@ -82,7 +97,7 @@ def from_config(config: CappingConfig, experiment: Experiment, chosen: Mapping[i
             layer = config.vectors[vector][0]
             if chosen.get(layer) == vector and caps.setdefault(name, {}).setdefault(layer, cap) != cap:
                 unclear.add(name)
-    for name in unclear:  # windows that disagree: only the experiment itself can be trusted
+    for name in unclear:  # where experiments disagree, only the chosen one is used
         del caps[name]
     caps[main] = caps.get(main, own)
     band = _longest_run(own)
@@ -92,7 +107,11 @@ def from_config(config: CappingConfig, experiment: Experiment, chosen: Mapping[i
 
 
 def from_json(path: Path, layers: int) -> Ceilings:
-    """Ceilings from a JSON object {layer: cap}, raw projection on the role-ward unit vector. Raises UserError."""
+    """Read ceilings from a JSON object {layer: cap}, raw projection on the role-ward unit vector.
+
+    Raises:
+        UserError: The file is malformed, or names a layer beyond `layers`.
+    """
     content = read_object(path, 'give {layer: cap}, such as {"46": -1.9, "47": -1.86}')
     caps: dict[int, float] = {}
     for key, value in content.items():
@@ -105,21 +124,21 @@ def from_json(path: Path, layers: int) -> Ceilings:
 
 
 def from_registry(model: PublishedModel) -> Ceilings:
-    """The ceilings published by Neuronpedia for this model's contrast vectors."""
+    """The ceilings that Neuronpedia published for this model's contrast vectors."""
     caps = dict(model.caps)
     name = "neuronpedia-p0.25"
     return Ceilings({name: caps}, name, _longest_run(caps), f"Neuronpedia's caps for {model.name}")
 
 
 def choose_band(ceilings: Ceilings, wanted: tuple[int, int] | None) -> tuple[int, int]:
-    """The band asked for, when each of its layers has a floor, else the published one. Raises UserError."""
+    """The band `wanted`, else the published one. Raises UserError if a wanted layer has no floor."""
     if wanted is None:
         return ceilings.band
     have = ceilings.caps[ceilings.main]
     if wanted[0] > wanted[1] or any(layer not in have for layer in range(wanted[0], wanted[1] + 1)):
         raise UserError(
-            f"--cap-layers {wanted[0]}-{wanted[1]} goes beyond the layers with a floor; {ceilings.main} has floors at "
-            f"{spans(have)}."
+            f"--cap-layers {wanted[0]}-{wanted[1]} goes beyond the layers with a floor; "
+            f"{ceilings.main} has floors at {spans(have)}."
         )
     return wanted
 
@@ -141,19 +160,21 @@ def _notes(
         )
     if set(range(band[0], band[1] + 1)) != set(own):
         notes.append(
-            f"{experiment.id} has caps at layers {spans(own)}; the longest run, {spans(range(band[0], band[1] + 1))}, is used."
+            f"{experiment.id} has caps at layers {spans(own)}; "
+            f"the longest run, {spans(range(band[0], band[1] + 1))}, is used."
         )
-    said = parse_id(experiment.id)
-    if said is not None and (said.first, said.last) != band:
+    named = parse_id(experiment.id)
+    if named is not None and (named.first, named.last) != band:
         notes.append(
-            f"{experiment.id} speaks of layers {said.first}-{said.last}, but layers {band[0]}-{band[1]} are capped."
+            f"{experiment.id} names layers {named.first}-{named.last}, "
+            f"but layers {band[0]}-{band[1]} are capped."
         )
     return notes
 
 
 def _floor_name(experiment: Experiment) -> str | None:
-    said = parse_id(experiment.id)
-    return said.floor if said else None
+    named = parse_id(experiment.id)
+    return named.floor if named else None
 
 
 def _runs(layers: Collection[int]) -> list[tuple[int, int]]:

@@ -1,8 +1,7 @@
-"""Reading published tensor files. They come from strangers: nothing in them is run, and every shape is checked."""
+"""Reads published tensor files. They are untrusted: no code in them is run, every shape is checked."""
 
 from __future__ import annotations
 
-import hashlib
 import pickle
 import warnings
 import zipfile
@@ -22,13 +21,14 @@ MAX_BYTES = 4 * 1024**3
 
 MAX_LAYERS, MAX_HIDDEN = 1024, 65536
 
-_PICKLE_MAGIC = (b"PK", b"\x80")  # a zip as torch writes it, a pickle from protocol 2 on
+_PICKLE_MAGIC = (b"PK", b"\x80")  # a zip file as torch writes it; a pickle of protocol 2 or later
 
 
 def read_content(path: Path) -> Any:
-    """What a .pt or .safetensors file holds: a tensor, or containers of tensors and plain values.
+    """Read a .pt or .safetensors file: a tensor, or containers of tensors and plain values.
 
-    Raises UserError for a file that is too large, damaged, or that holds anything but data.
+    Raises:
+        UserError: The file is too large or damaged, or it holds more than data.
     """
     try:
         size = path.stat().st_size
@@ -42,28 +42,30 @@ def read_content(path: Path) -> Any:
 
 
 def read_matrix(path: Path, key: str) -> Tensor:
-    """A tensor [L, D] in its own dtype: the file's only tensor, or the one a dict keeps under `key`.
+    """Read a tensor [L, D] in its own dtype: the only tensor of a file, or the one under `key` in a dict.
 
-    Raises UserError like `read_content`, and for anything that is not a matrix of finite, nonzero rows.
+    Raises:
+        UserError: The file cannot be read, or the content is not a matrix of finite, nonzero rows.
     """
     content = read_content(path)
     if isinstance(content, dict):
         if key not in content:
             raise UserError(
-                f"{path} holds a dict without {key!r} (it has {named(content)}); give a tensor [layers, hidden size]."
+                f"{path} holds a dict without {key!r} (it has {named(content)}); "
+                "give a tensor [layers, hidden size]."
             )
         content = content[key]
     return check_matrix(content, path)
 
 
 def check_matrix(value: object, path: Path) -> Tensor:
-    """`value` as a detached tensor [L, D] in its own dtype. Raises UserError for any other thing."""
+    """Return `value` as a detached tensor [L, D] in its own dtype. Raises UserError for anything else."""
     if not isinstance(value, Tensor) or value.ndim != 2:
         have = (
             f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
         )
         raise UserError(f"{path} holds {have}, not a tensor [layers, hidden size]; give another file.")
-    # Shape before content: a file of a few bytes can declare a tensor of terabytes.
+    # The shape is checked first, because a file of a few bytes can declare a tensor of terabytes.
     if not (1 <= value.shape[0] <= MAX_LAYERS and 1 <= value.shape[1] <= MAX_HIDDEN):
         raise UserError(
             f"{path} has shape {tuple(value.shape)}, which no model has: at most {MAX_LAYERS} layers "
@@ -73,7 +75,11 @@ def check_matrix(value: object, path: Path) -> Tensor:
 
 
 def check_rows(value: Tensor, path: Path) -> Tensor:
-    """A dense tensor on the CPU whose last dimension holds vectors: all finite, none zero, or UserError."""
+    """Return `value`, a dense tensor on the CPU, detached. Its last dimension holds vectors.
+
+    Raises:
+        UserError: A vector is zero or not finite, or the tensor is of another kind.
+    """
     plain = value.is_floating_point() and value.layout is torch.strided and value.device.type == "cpu"
     if not plain:
         raise UserError(f"{path} holds a tensor that is not of plain floating-point numbers; give another.")
@@ -86,14 +92,6 @@ def check_rows(value: Tensor, path: Path) -> Tensor:
     return value
 
 
-def sha256_of(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
 def named(content: dict[Any, Any]) -> str:
     """The first few keys of a dict, for an error message."""
     keys = [repr(key)[:40] for key in list(content)[:5]]
@@ -101,7 +99,7 @@ def named(content: dict[Any, Any]) -> str:
 
 
 def _unpacked(path: Path) -> int:
-    """Bytes a zip would unpack to, by its own statement; 0 for any other file."""
+    """The number of bytes that a zip file declares to unpack to; 0 for any other file."""
     try:
         with zipfile.ZipFile(path) as archive:
             return sum(entry.file_size for entry in archive.infolist())
@@ -112,19 +110,15 @@ def _unpacked(path: Path) -> int:
 def _read_torch(path: Path) -> Any:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore"
-            )  # about pickle protocols: what cannot be read becomes an error below
+            warnings.simplefilter("ignore")  # torch warns about pickle protocols; failures are handled below
             return torch.load(path, map_location="cpu", weights_only=True)
-    except (
-        Exception
-    ) as error:  # a stranger's file: torch, pickle, zip and memory errors all mean the same here
+    except Exception as error:  # an untrusted file can raise torch, pickle, zip and memory errors
         if isinstance(error, pickle.UnpicklingError) and _is_pickle(path, error):
             raise UserError(
                 f"{path} holds pickled Python objects, which can run code when loaded; refused. "
                 "Give the tensors alone, saved with torch.save or as safetensors."
-            ) from None  # torch's own text tells the reader how to load it nevertheless
-        raise UserError(f"{path} is damaged or not a file of torch; get it again.") from error
+            ) from None  # torch's own text explains how to load the file all the same
+        raise UserError(f"{path} is damaged or not a torch file; get it again.") from error
 
 
 def _is_pickle(path: Path, error: Exception) -> bool:

@@ -1,4 +1,4 @@
-"""From what the user typed to tensors: a file, a folder laid out like the published data set, or a place on the hub."""
+"""Reads a published axis from a file, a folder laid out like the published data set, or the hub."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from typing import Any
 from torch import Tensor
 
 from demo.axis.importer.capping_config import CappingConfig, is_capping_config, parse_config
-from demo.axis.importer.formats import SUFFIXES, check_matrix, named, read_content, read_matrix, sha256_of
+from demo.axis.importer.formats import SUFFIXES, check_matrix, named, read_content, read_matrix
 from demo.axis.published import DATASET, KnownFile, known_file
-from demo.models.sources import first_sentence
-from demo.utils.errors import UserError
+from demo.utils.errors import UserError, first_sentence
+from demo.utils.files import file_sha256
 
 AXIS, DEFAULT, CONFIG, ROLES = "assistant_axis", "default_vector", "capping_config", "role_vectors"
 
@@ -27,11 +27,18 @@ _HUB_SHORT = re.compile(r"([\w.-]+/[\w.-]+)():([\w./-]+)")
 
 @dataclass
 class Found:
-    """What a source holds. Tensors [L, D] as stored: sign not yet decided.
+    """What a source holds. Tensors are [L, D] as stored; their sign is not decided yet.
 
-    axis float32 or None (a capping config alone); default float32 or None; roles: name -> tensor in the file's own
-    dtype, which is half the memory; folder: its name may be that of the model; known: the published file that holds the axis or the lone config, if told by its
-    content; files: name, sha256 and what each was, for the manifest; about: where it came from, for the manifest.
+    Attributes:
+        name: Of the source, for messages and the manifest.
+        folder: Name of the folder, which may be that of the model.
+        axis: float32, or None where the source is only a capping config.
+        default: Mean activation of the default Assistant, float32, or None.
+        roles: Role -> mean activation, in the file's own dtype, which takes half the memory of float32.
+        config: The capping config, or None.
+        known: The published file that the axis, or the only config, was recognised as; None for any other.
+        files: Name, SHA-256 and meaning of each file that was read, for the manifest.
+        about: Where the source is from, for the manifest.
     """
 
     name: str
@@ -45,8 +52,8 @@ class Found:
     about: dict[str, Any] = field(default_factory=dict)
 
     def add(self, path: Path, what: str) -> KnownFile | None:
-        """Note a file that was read, and say which published file it is."""
-        digest = sha256_of(path)
+        """Record a file that was read. Returns the published file that it is, or None."""
+        digest = file_sha256(path)
         known = known_file(digest)
         self.files.append({"file": path.name, "sha256": digest, "what": what})
         if known is not None:
@@ -55,7 +62,7 @@ class Found:
 
 
 def is_importable(source: str | Path) -> bool:
-    """Whether `find` has a way to read this: what else a user types may be an axis folder or a slug."""
+    """Whether `find` can read this; anything else may be an axis folder or the slug of a shipped axis."""
     path = Path(source).expanduser()
     if path.is_dir():
         return _member(path, AXIS) is not None or any(_member(folder, AXIS) for folder in path.glob("*/"))
@@ -63,7 +70,14 @@ def is_importable(source: str | Path) -> bool:
 
 
 def find(source: str) -> Found:
-    """Read SOURCE: a file, a folder, hf://owner/dataset/folder or owner/dataset:folder. Raises UserError."""
+    """Read a published axis.
+
+    Args:
+        source: A file, a folder, hf://owner/dataset/folder or owner/dataset:folder.
+
+    Raises:
+        UserError: There is nothing to import, or it is malformed.
+    """
     path = Path(source).expanduser()
     if path.is_dir():
         return _read_folder(path)
@@ -73,7 +87,7 @@ def find(source: str) -> Found:
             path in (beside[AXIS], beside[CONFIG])
             and sum(member is not None for member in beside.values()) > 1
         ):
-            return _read_folder(path.parent)  # the files beside it tell which way it points
+            return _read_folder(path.parent)  # the files beside it show which way it points
         return _read_file(path)
     hub = _hub_parts(source)
     if hub is None:
@@ -86,7 +100,7 @@ def find(source: str) -> Found:
 
 def _read_file(path: Path) -> Found:
     if path.suffix not in SUFFIXES:
-        raise UserError(f"{path} is no tensor file: give one that ends in {', '.join(SUFFIXES)}.")
+        raise UserError(f"{path} is not a tensor file: give one that ends in {', '.join(SUFFIXES)}.")
     if path.stem == DEFAULT or path.parent.name in (ROLES, "trait_vectors"):
         raise UserError(f"{path} is a mean activation, not an axis; give the folder that holds {AXIS}.pt.")
     content = read_content(path)
@@ -122,7 +136,7 @@ def _read_folder(folder: Path) -> Found:
     found.known = found.add(axis, "axis")
     default = _member(folder, DEFAULT)
     if default is not None:
-        found.default = _alike(read_matrix(default, "vector"), found.axis, default).float()
+        found.default = _check_shape(read_matrix(default, "vector"), found.axis, default).float()
         found.add(default, "mean activation of the default Assistant")
     config = _member(folder, CONFIG)
     if config is not None:
@@ -141,30 +155,32 @@ def _read_roles(folder: Path, found: Found) -> None:
     assert found.axis is not None
     digest = hashlib.sha256()
     for path in paths:
-        found.roles[path.stem] = _alike(read_matrix(path, "vector"), found.axis, path)
-        digest.update(f"{path.name} {sha256_of(path)}\n".encode())
+        found.roles[path.stem] = _check_shape(read_matrix(path, "vector"), found.axis, path)
+        digest.update(f"{path.name} {file_sha256(path)}\n".encode())
     if paths:
         entry = {"file": f"{ROLES}/", "count": len(paths), "what": "mean activation of each role"}
-        # One hash for hundreds of files: of the lines "name sha256", in order of name.
+        # One hash stands for hundreds of files: that of the lines "name sha256", ordered by name.
         found.files.append({**entry, "sha256_of_list": digest.hexdigest()})
 
 
-def _alike(tensor: Tensor, axis: Tensor, path: Path) -> Tensor:
+def _check_shape(tensor: Tensor, axis: Tensor, path: Path) -> Tensor:
+    """Return `tensor` if it has the axis's shape. Raises UserError."""
     if tensor.shape != axis.shape:
         raise UserError(
-            f"{path} has shape {tuple(tensor.shape)}, but the axis beside it has {tuple(axis.shape)}; get both again."
+            f"{path} has shape {tuple(tensor.shape)}, but the axis beside it has {tuple(axis.shape)}; "
+            "get both again."
         )
     return tensor
 
 
 def _member(folder: Path, stem: str) -> Path | None:
-    """The file of this kind in a published folder, whichever format it has."""
+    """The file called `stem` in a published folder, in any of the formats, or None."""
     paths = (folder / f"{stem}{suffix}" for suffix in SUFFIXES)
     return next((path for path in paths if path.is_file()), None)
 
 
 def _hub_parts(source: str) -> tuple[str, str, str] | None:
-    """Data set, revision ("" for the newest) and folder, or None for anything else."""
+    """Data set, revision ("" for the newest) and folder that `source` names on the hub, or None."""
     match = _HUB.fullmatch(source) or _HUB_SHORT.fullmatch(source)
     if match is None or ".." in source:
         return None
@@ -172,7 +188,7 @@ def _hub_parts(source: str) -> tuple[str, str, str] | None:
 
 
 def _from_hub(dataset: str, revision: str, folder: str) -> Found:
-    """Fetch what an import needs, trait vectors left out, and read it."""
+    """Download what an import needs, without the trait vectors, and read it."""
     from huggingface_hub import snapshot_download
 
     prefix = f"{folder}/" if folder else ""
@@ -181,10 +197,10 @@ def _from_hub(dataset: str, revision: str, folder: str) -> Found:
         snapshot = snapshot_download(
             dataset, repo_type="dataset", revision=revision or None, allow_patterns=wanted
         )
-    except Exception as error:  # the hub's client raises its own, its HTTP library's and the system's errors
+    except Exception as error:  # the hub's client raises its own errors and those of HTTP library and system
         raise UserError(
-            f"The data set {dataset} could not be downloaded ({first_sentence(error)}): check its name and the "
-            "connection, or download the folder yourself and give its path."
+            f"The data set {dataset} could not be downloaded ({first_sentence(error)}): check its name and "
+            "the connection, or download the folder yourself and give its path."
         ) from error
     if not (Path(snapshot) / folder).is_dir():
         raise UserError(f"The data set {dataset} has no folder {folder!r}; check its name on the hub.")
@@ -195,7 +211,7 @@ def _from_hub(dataset: str, revision: str, folder: str) -> Found:
 
 
 def _plain(metadata: object) -> dict[str, Any]:
-    """Short plain values of an untrusted metadata dict, to be kept in the manifest."""
+    """The short plain values of an untrusted metadata dict, for the manifest."""
     if not isinstance(metadata, dict):
         return {}
     kept = {

@@ -1,1 +1,1 @@
-"""The model's forward pass, by transformers' own modules or by fewer and faster operations."""
+"""The model's forward pass, by transformers' own modules or by fewer, faster operations."""

@@ -1,4 +1,4 @@
-"""One forward pass of the engine: what each row runs in it, and what it showed."""
+"""The interface of a forward pass: the chunks that it runs, and the readings that it returns."""
 
 from __future__ import annotations
 
@@ -16,12 +16,32 @@ from demo.engine.protocol import Cap, Coordinates, Steer, as_coordinates
 from demo.models.loading import LoadedModel
 
 
+class ActivationRecorder(Protocol):
+    """Collects the residual stream of chosen tokens at every decoder layer."""
+
+    def record(self, layer: int, hidden: Tensor, lift: Tensor | None, rows: Tensor) -> None:
+        """Record the residual stream after decoder layer `layer`.
+
+        Args:
+            hidden: [N, D], in the model's dtype, on its device.
+            lift: [N] float32, raw units: what the clamp added; None where the layer has no cap in this pass.
+            rows: [N] int64, on the same device: each token's row in the recorder, from `Chunk.rows`.
+        """
+        ...
+
+
 @dataclass(slots=True)
 class Chunk:
-    """What one row runs in a pass: `ids` after the `start` tokens that its slot holds.
+    """What one sequence runs in a forward pass: `ids` after the `start` tokens that its cache slot holds.
 
-    exempt: per token, whether the clamp leaves it alone; last: whether the logits after the last token are wanted; prompt: whether
-    these are tokens of a prompt, not the one that was drawn last.
+    Attributes:
+        exempt: per token, whether the clamp leaves it alone.
+        last: whether the logits after the last token are wanted.
+        prompt: whether these are tokens of a prompt, not the one that was sampled last.
+        recorder: collects the residual stream of the tokens.
+        rows: per token, its row in the recorder; -1 for a token that is not recorded. Empty without a
+            recorder.
+        floors: decoder layer -> raw floor, from `cap`.
     """
 
     slot: int
@@ -32,6 +52,8 @@ class Chunk:
     steer: Steer | None = None
     last: bool = True
     prompt: bool = True
+    recorder: ActivationRecorder | None = None
+    rows: Sequence[int] = ()
     floors: dict[int, float] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -44,8 +66,14 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True)
 class ChunkReading:
-    """What a pass showed of one part, axis units. before: projection at the probe layer of each of its tokens; of its last
-    token: after the clamp, what each layer of its cap added, and its place on the persona map."""
+    """The readings of one chunk, axis units.
+
+    Attributes:
+        before: projection of each token at the probe layer, before the clamp.
+        after: projection of the last token there, after the clamp.
+        corrections: what each layer of the chunk's cap added to the last token.
+        coordinates: place of the last token on the persona map.
+    """
 
     before: list[float]
     after: float
@@ -54,71 +82,102 @@ class ChunkReading:
 
 
 class ForwardPass(Protocol):
-    """Runs parts through the model. Whatever the way, a row's numbers do not depend on the other rows' content."""
+    """Runs chunks through the model. A sequence's results do not depend on the content of the others."""
 
     name: str
 
-    def run(self, parts: Sequence[Chunk], slots: KVCache) -> tuple[Tensor, list[ChunkReading]]:
-        """Logits [P, V] of the parts with `last`, in order, and what was seen of every part. The slots then hold the
-        parts' tokens."""
+    def run(self, chunks: Sequence[Chunk], cache: KVCache) -> tuple[Tensor, list[ChunkReading]]:
+        """Run all chunks; their tokens are in the cache afterwards.
+
+        Returns:
+            Logits [P, V] of the chunks with `last`, in order, and the reading of every chunk.
+        """
         ...
 
 
 class Probe:
-    """Makes the hooks of a pass from what its parts ask for, and axis units from what they saw."""
+    """Makes the hooks of a forward pass from its chunks, and converts the hooks' readings to axis units."""
 
     def __init__(
         self, model: LoadedModel, axis: AssistantAxis, place: Callable[[Tensor], Tensor] | None
     ) -> None:
-        """place: reads more off the probe layer, see `AxisHooks`."""
+        """place: an additional reading at the probe layer, see `AxisHooks`."""
         self.axis, self.place = axis, place
         self._layers = model.layers
-        self._unit = axis.unit.to(model.device)
+        self._device = model.device
+        self.unit = axis.unit.to(model.device)
 
     def hooks(
-        self, parts: Sequence[Chunk], repeat: Sequence[int], exempt: Sequence[Sequence[bool]]
+        self, chunks: Sequence[Chunk], repeat: Sequence[int], exempt: Sequence[Sequence[bool]]
     ) -> AxisHooks:
-        """Hooks for a batch [B, T] in which part p fills `repeat[p]` rows; exempt [B, T]."""
+        """Hooks for a batch [B, T] in which chunk c fills `repeat[c]` rows.
+
+        Args:
+            exempt: [B, T], whether neither cap nor steering acts on a token.
+        """
         floors = {
-            layer: torch.tensor(_spread((part.floors.get(layer, float("-inf")) for part in parts), repeat))
-            for layer in sorted({layer for part in parts for layer in part.floors})
+            layer: torch.tensor(_spread((c.floors.get(layer, float("-inf")) for c in chunks), repeat))
+            for layer in sorted({layer for chunk in chunks for layer in chunk.floors})
         }
         steering = {}
-        for layer in {part.steer.layer for part in parts if part.steer}:
-            alphas = (p.steer.alpha if p.steer and p.steer.layer == layer else 0.0 for p in parts)
+        for layer in {chunk.steer.layer for chunk in chunks if chunk.steer}:
+            alphas = (c.steer.alpha if c.steer and c.steer.layer == layer else 0.0 for c in chunks)
             steering[layer] = LayerSteering(self.axis.direction[layer], torch.tensor(_spread(alphas, repeat)))
         probe = self.axis.probe_layer
-        hooks = AxisHooks(self._layers, self._unit, probe, floors, steering, place=self.place)
+        hooks = AxisHooks(self._layers, self.unit, probe, floors, steering, place=self.place)
         hooks.exempt = torch.tensor(exempt)
+        hooks.record = self._recording(chunks)
         return hooks
 
-    def readings(self, hooks: AxisHooks, parts: Sequence[Chunk]) -> list[ChunkReading]:
-        """Per part, from hooks whose [B, T] holds the parts' tokens one after the other."""
+    def _recording(self, chunks: Sequence[Chunk]) -> Callable[[int, Tensor, Tensor | None], None] | None:
+        """A function that makes one call per layer and recorder; None when nothing is recorded."""
+        found: dict[int, tuple[ActivationRecorder, list[int], list[int]]] = {}
+        first = 0
+        for chunk in chunks:
+            if chunk.recorder is not None:
+                _, tokens, rows = found.setdefault(id(chunk.recorder), (chunk.recorder, [], []))
+                kept = [(first + n, row) for n, row in enumerate(chunk.rows) if row >= 0]
+                tokens += [token for token, _ in kept]
+                rows += [row for _, row in kept]
+            first += len(chunk.ids)
+        wanted = [
+            (recorder, torch.tensor(tokens, device=self._device), torch.tensor(rows, device=self._device))
+            for recorder, tokens, rows in found.values()
+            if tokens
+        ]
+        if not wanted:
+            return None
+
+        def record(layer: int, hidden: Tensor, lift: Tensor | None) -> None:
+            flat = hidden.flatten(0, 1)
+            for recorder, tokens, rows in wanted:
+                lifted = None if lift is None else lift.flatten()[tokens]
+                recorder.record(layer, flat[tokens], lifted, rows)
+
+        return record
+
+    def readings(self, hooks: AxisHooks, chunks: Sequence[Chunk]) -> list[ChunkReading]:
+        """The reading of each chunk, from hooks whose [B, T] holds the chunks' tokens in order."""
         reading, axis, probe = hooks.reading(), self.axis, self.axis.probe_layer
         layers = list(hooks.capped_layers)
-        ends = torch.tensor([len(part.ids) for part in parts]).cumsum(0)
+        ends = torch.tensor([len(chunk.ids) for chunk in chunks]).cumsum(0)
         before = axis.to_units(reading.before.flatten().cpu(), probe).tolist()
         last = ends.to(reading.after.device) - 1
-        # One transfer for all: on a GPU each one waits for the device.
-        seen = torch.cat(
-            [reading.after.flatten()[last, None], reading.lifts.flatten(0, 1)[last]], dim=-1
-        ).cpu()
+        # A single transfer, because each transfer from a GPU waits for the device.
+        seen = torch.cat([reading.after.flatten()[last, None], reading.lifts.flatten(0, 1)[last]], dim=-1)
+        seen = seen.cpu()
         after = axis.to_units(seen[:, 0], probe).tolist()
         lifts = (seen[:, 1:] / axis.norm[layers]).tolist()
-        every = len(reading.places) == len(before)  # a place of each token, or of the last ones only
-        places = (reading.places[last] if every else reading.places).tolist()
+        of_every_token = len(reading.places) == len(before)  # else of the last tokens only
+        places = (reading.places[last] if of_every_token else reading.places).tolist()
         return [
             ChunkReading(
-                before[end - len(part.ids) : end],
+                before[end - len(chunk.ids) : end],
                 after[index],
-                {
-                    layer: lift
-                    for layer, lift in zip(layers, lifts[index], strict=True)
-                    if layer in part.floors
-                },
+                {n: lift for n, lift in zip(layers, lifts[index], strict=True) if n in chunk.floors},
                 as_coordinates(places[index]),
             )
-            for index, (part, end) in enumerate(zip(parts, ends.tolist(), strict=True))
+            for index, (chunk, end) in enumerate(zip(chunks, ends.tolist(), strict=True))
         ]
 
 

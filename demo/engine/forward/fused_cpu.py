@@ -1,8 +1,9 @@
-"""The decoder of the Llama family in few operations, for CPUs, where a small model spends most of a decode step between products.
+"""The decoder of the Llama family in few operations, for CPUs, where a small model spends most of a decode step between
+products.
 
-Same weights, same formulas as transformers' modules, but one product for queries, keys and values, one for gate and up,
-tokens of all rows one after the other with no padding, attention by groups of heads with no repeated keys, and masks made once a pass.
-`forward.choose_forward` gives it only for models that it knows and whose logits it reproduces.
+It uses the same weights and formulas as transformers' modules, but one product for queries, keys and values, one for gate
+and up, no padding, no repeated keys in attention, and masks made once per pass. `selection.choose_forward` uses it only
+for models whose logits it was seen to reproduce.
 """
 
 from __future__ import annotations
@@ -19,14 +20,14 @@ from torch.nn import functional
 
 from demo.engine.forward.forward_pass import Chunk, ChunkReading, Probe
 from demo.engine.forward.products import Product, Products
-from demo.engine.kv_cache import KVCache, LayerCache, rounded_up, visible
+from demo.engine.kv_cache import KVCache, LayerCache, rounded_up, visible_columns
 from demo.models.loading import LoadedModel
 
-# Attention of fewer queries than this is summed in another order: the last few tokens of a prompt would get other bits than the same
-# tokens in the middle of a chunk.
+# Attention of fewer queries than this is summed in another order: the last few tokens of a prompt would get other bits than
+# the same tokens in the middle of a chunk.
 _LEAST_QUERIES = 8
 
-# The same for heads that share keys: a reply's tokens get the bits that they would get as part of a prompt.
+# The same for heads that share keys: a reply's tokens get the bits that they would get as chunk of a prompt.
 _LEAST_GROUP = 4
 
 # Pre-norm blocks of exactly this shape; Qwen 3 also normalises queries and keys.
@@ -62,8 +63,15 @@ class Block:
 
 @dataclass(slots=True)
 class Layout:
-    """Where the tokens of a pass lie: parts one after the other. single: places of tokens that were drawn, which attend all at once;
-    longer: parts of prompts, with their first place and mask [tokens, columns]; whole: one token of every slot, in order."""
+    """Where the tokens of a pass lie; the chunks stand one after the other.
+
+    Attributes:
+        slots, positions: [N], of every token.
+        single: positions in the pass of the tokens that were sampled, which attend all at once.
+        single_slots, mask, columns: their slots, what each slot attends to, and over how many columns.
+        longer: chunks of prompts, with their first place in the pass and their mask [tokens, columns].
+        whole: whether the pass is one token of every slot, in order.
+    """
 
     slots: Tensor
     positions: Tensor
@@ -76,12 +84,13 @@ class Layout:
 
 
 class FusedForward:
-    """See `passes.ForwardPass`."""
+    """See `forward_pass.ForwardPass`. products: how to multiply, None to choose by timing."""
 
-    def __init__(self, model: LoadedModel, watch: Probe) -> None:
+    def __init__(self, model: LoadedModel, probe: Probe, reproducible: bool = False) -> None:
+        """reproducible: see `Products`."""
         text: Any = model.model.model
         config = model.model.config
-        self._watch = watch
+        self._probe = probe
         self._embed: nn.Embedding = text.embed_tokens
         self._rotary = text.rotary_emb
         self._norm = _norm(text.norm)
@@ -91,34 +100,34 @@ class FusedForward:
         self._kv_heads: int = config.num_key_value_heads
         matrices = [m for m in model.model.modules() if type(m) is nn.Linear]
         total = sum(m.weight.nbytes for m in matrices)
-        products = Products([m.weight for m in [*matrices[:56], matrices[-1]]], total)
-        self.name = f"lean, products {products.name}"
+        products = Products([m.weight for m in [*matrices[:56], matrices[-1]]], total, reproducible)
+        self.name = f"fused, products {products.name}"
         self._blocks = [_block(layer, products) for layer in model.layers]
         head: nn.Linear = model.model.get_output_embeddings()
         self._head, self._vocabulary = products(head.weight, head.bias), head.out_features
 
-    def watched_by(self, watch: Probe) -> FusedForward:
+    def with_probe(self, probe: Probe) -> FusedForward:
         """The same weights, read and clamped along another axis."""
         other = copy(self)
-        other._watch = watch
+        other._probe = probe
         return other
 
     @torch.inference_mode()
-    def run(self, parts: Sequence[Chunk], slots: KVCache) -> tuple[Tensor, list[ChunkReading]]:
-        counts = [len(part.ids) for part in parts]
-        hooks = self._watch.hooks(parts, counts, [[e] for part in parts for e in part.exempt])
-        layout = _layout(parts)
-        x = self._embed(torch.tensor([token for part in parts for token in part.ids]))
+    def run(self, chunks: Sequence[Chunk], cache: KVCache) -> tuple[Tensor, list[ChunkReading]]:
+        counts = [len(chunk.ids) for chunk in chunks]
+        hooks = self._probe.hooks(chunks, counts, [[e] for chunk in chunks for e in chunk.exempt])
+        layout = _layout(chunks)
+        x = self._embed(torch.tensor([token for chunk in chunks for token in chunk.ids]))
         cos, sin = (c[0, :, None] for c in self._rotary(x[None], layout.positions[None]))
-        for index, (block, cache) in enumerate(zip(self._blocks, slots.layers, strict=True)):
-            x = x + block.out(self._attend(block, cache, x, cos, sin, layout))
+        for index, (block, layer_cache) in enumerate(zip(self._blocks, cache.layers, strict=True)):
+            x = x + block.out(self._attend(block, layer_cache, x, cos, sin, layout))
             gate, up = block.gate_up(block.before_mlp(x)).chunk(2, dim=-1)
             x = x + block.down(functional.silu(gate) * up)
             x = hooks.apply(index, x[:, None])[:, 0]
         ends = itertools.accumulate(counts)
-        wanted = [end - 1 for part, end in zip(parts, ends, strict=True) if part.last]
+        wanted = [end - 1 for chunk, end in zip(chunks, ends, strict=True) if chunk.last]
         logits = self._head(self._norm(x[wanted])) if wanted else x.new_empty((0, self._vocabulary))
-        return logits, self._watch.readings(hooks, parts)
+        return logits, self._probe.readings(hooks, chunks)
 
     def _attend(
         self, block: Block, cache: LayerCache, x: Tensor, cos: Tensor, sin: Tensor, at: Layout
@@ -132,31 +141,33 @@ class FusedForward:
         half, other = turned.chunk(2, dim=-1)
         turned = turned * cos + torch.cat((-other, half), dim=-1) * sin
         query, keys = turned[:, : self._heads], turned[:, self._heads :]
-        cache.like(keys.transpose(0, 1), values.transpose(0, 1))
+        cache.allocate_like(keys.transpose(0, 1), values.transpose(0, 1))
         cache.keys[at.slots, :, at.positions] = keys
         cache.values[at.slots, :, at.positions] = values
         if at.whole:
             return self._attend_single(cache, query, at).flatten(1)
         found = query.new_empty(query.shape)
         if len(at.single):
-            # A slot whose row is not asked for attends to something all the same, and nobody looks.
+            # Slots whose sequences do not decode in this pass attend to something too; the result is not used.
             spread = query.new_zeros((at.mask.shape[0], *query.shape[1:]))
             spread[at.single_slots] = query[at.single]
             found[at.single] = self._attend_single(cache, spread, at)[at.single_slots]
-        for part, first, mask in at.longer:
-            # Whole steps of columns: the same token then gets the same bits however its prompt is cut into chunks.
-            keys, values = (x[part.slot, None, :, : mask.shape[1]] for x in (cache.keys, cache.values))
-            own = query[first : first + len(part.ids)]
+        for chunk, first, mask in at.longer:
+            # Whole steps of columns, so that a token gets the same bits however its prompt is cut into chunks.
+            keys, values = (x[chunk.slot, None, :, : mask.shape[1]] for x in (cache.keys, cache.values))
+            own = query[first : first + len(chunk.ids)]
             if len(own) < len(mask):
                 own = torch.cat([own, own[-1:].expand(len(mask) - len(own), -1, -1)])
             own = own[None].transpose(1, 2)
             seen = functional.scaled_dot_product_attention(own, keys, values, attn_mask=mask, enable_gqa=True)
-            found[first : first + len(part.ids)] = seen[0].transpose(0, 1)[: len(part.ids)]
+            found[first : first + len(chunk.ids)] = seen[0].transpose(0, 1)[: len(chunk.ids)]
         return found.flatten(1)
 
     def _attend_single(self, cache: LayerCache, query: Tensor, at: Layout) -> Tensor:
-        """Attention of one token of each slot [slots, heads, head_dim]: heads that share keys are queries of one head, so that no
-        key is repeated."""
+        """Attention of one token of each slot [slots, heads, head_dim].
+
+        Heads that share keys become queries of one head, so that no key is repeated.
+        """
         groups = query.view(len(query), self._kv_heads, -1, self._size)
         count = groups.shape[2]
         if count < _LEAST_GROUP:
@@ -170,34 +181,34 @@ class FusedForward:
         return seen[:, :, :count].reshape(query.shape)
 
 
-def _layout(parts: Sequence[Chunk]) -> Layout:
-    slots = [part.slot for part in parts for _ in part.ids]
-    positions = [place for part in parts for place in range(part.start, part.end)]
-    firsts = itertools.accumulate((len(part.ids) for part in parts), initial=0)
-    placed = list(zip(parts, firsts, strict=False))
-    single = [(part, first) for part, first in placed if not part.prompt]
-    longer = [(part, first, _causal(part)) for part, first in placed if part.prompt]
-    lengths = [0] * (1 + max((part.slot for part, _ in single), default=-1))
-    for part, _ in single:
-        lengths[part.slot] = part.end
+def _layout(chunks: Sequence[Chunk]) -> Layout:
+    slots = [chunk.slot for chunk in chunks for _ in chunk.ids]
+    positions = [place for chunk in chunks for place in range(chunk.start, chunk.end)]
+    firsts = itertools.accumulate((len(chunk.ids) for chunk in chunks), initial=0)
+    placed = list(zip(chunks, firsts, strict=False))
+    single = [(chunk, first) for chunk, first in placed if not chunk.prompt]
+    longer = [(chunk, first, _causal(chunk)) for chunk, first in placed if chunk.prompt]
+    lengths = [0] * (1 + max((chunk.slot for chunk, _ in single), default=-1))
+    for chunk, _ in single:
+        lengths[chunk.slot] = chunk.end
     columns = rounded_up(max(lengths, default=1))
     return Layout(
         torch.tensor(slots),
         torch.tensor(positions),
         torch.tensor([first for _, first in single], dtype=torch.long),
-        torch.tensor([part.slot for part, _ in single], dtype=torch.long),
-        visible(lengths, len(lengths), columns),
+        torch.tensor([chunk.slot for chunk, _ in single], dtype=torch.long),
+        visible_columns(lengths, len(lengths), columns),
         columns,
         longer,
         slots == list(range(len(lengths))) and not longer,
     )
 
 
-def _causal(part: Chunk) -> Tensor:
-    """[tokens, columns] bool: each token sees what came before it, and itself. The last token stands for those that are missing in
-    a very short part."""
-    columns = torch.arange(rounded_up(part.end))
-    places = torch.arange(part.start, max(part.end, part.start + _LEAST_QUERIES)).clamp(max=part.end - 1)
+def _causal(chunk: Chunk) -> Tensor:
+    """[tokens, columns] bool: each token sees what came before it, and itself. In a very short chunk the last token stands
+    for those that are missing."""
+    columns = torch.arange(rounded_up(chunk.end))
+    places = torch.arange(chunk.start, max(chunk.end, chunk.start + _LEAST_QUERIES)).clamp(max=chunk.end - 1)
     return columns[None, :] <= places[:, None]
 
 
@@ -220,8 +231,8 @@ def _block(layer: Any, products: Products) -> Block:
 
 
 def _joined(modules: Sequence[nn.Linear], products: Products) -> Product:
-    """One product for several matrices with the same input. The modules' own weights become parts of the joined matrix, so that
-    it takes no memory of its own."""
+    """One product for several matrices with the same input. The modules' own weights become views of the joined matrix, so
+    that it takes no additional memory."""
     weight = torch.cat([module.weight for module in modules])
     bias = None
     if modules[0].bias is not None:

@@ -10,29 +10,29 @@ from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
 
 from demo.engine.forward.forward_pass import Chunk, ChunkReading, Probe
-from demo.engine.kv_cache import KVCache, LayerCache, rounded_up, visible
+from demo.engine.kv_cache import KVCache, LayerCache, rounded_up, visible_columns
 from demo.models.loading import LoadedModel
 
 
 class _Places:
-    """Where the tokens of one call lie, made once for all layers: on a GPU each of these takes a transfer."""
+    """Where the tokens of one call lie, made once for all layers, because each tensor costs a transfer on a GPU."""
 
-    def __init__(self, parts: Sequence[Chunk], columns: int, device: torch.device) -> None:
-        self.parts, self.columns = parts, columns
-        self.slots = torch.tensor([part.slot for part in parts], device=device)
-        self.starts = torch.tensor([part.start for part in parts], device=device)
-        in_order = [part.slot for part in parts] == list(range(len(parts)))
-        self.own: Any = slice(len(parts)) if in_order else self.slots
+    def __init__(self, chunks: Sequence[Chunk], columns: int, device: torch.device) -> None:
+        self.chunks, self.columns = chunks, columns
+        self.slots = torch.tensor([chunk.slot for chunk in chunks], device=device)
+        self.starts = torch.tensor([chunk.start for chunk in chunks], device=device)
+        in_order = [chunk.slot for chunk in chunks] == list(range(len(chunks)))
+        self.own: Any = slice(len(chunks)) if in_order else self.slots
 
 
 class _Window(CacheLayerMixin):
-    """One layer's slots as transformers' cache sees them in one call: the parts' slots, written where each part stands."""
+    """One layer's slots as transformers' cache in one call: those of the chunks, written where each chunk stands."""
 
     is_sliding = False
 
     def __init__(self, cache: LayerCache, at: _Places) -> None:
         super().__init__()
-        self._cache, self._at, self._first = cache, at, at.parts[0]
+        self._cache, self._at, self._first = cache, at, at.chunks[0]
         self.is_initialized = True
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None: ...
@@ -41,8 +41,8 @@ class _Window(CacheLayerMixin):
         self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
     ) -> tuple[Tensor, Tensor]:
         cache, at, first = self._cache, self._at, self._first
-        cache.like(key_states[0], value_states[0])
-        if len(at.parts) == 1:
+        cache.allocate_like(key_states[0], value_states[0])
+        if len(at.chunks) == 1:
             slot, start, end = first.slot, first.start, first.end
             cache.keys[slot, :, start:end] = key_states[0]
             cache.values[slot, :, start:end] = value_states[0]
@@ -62,54 +62,54 @@ class _Window(CacheLayerMixin):
 
 
 class ModuleForward:
-    """See `passes.ForwardPass`. Parts of several tokens run one by one, parts of one token together."""
+    """See `forward_pass.ForwardPass`. Chunks of several tokens run one by one, chunks of one token together."""
 
     name = "transformers' modules"
 
-    def __init__(self, model: LoadedModel, watch: Probe) -> None:
-        self._model, self._watch = model, watch
+    def __init__(self, model: LoadedModel, probe: Probe) -> None:
+        self._model, self._probe = model, probe
         self._masks: _Masks | None = None
 
     @torch.inference_mode()
-    def run(self, parts: Sequence[Chunk], slots: KVCache) -> tuple[Tensor, list[ChunkReading]]:
-        groups = [[part] for part in parts if len(part.ids) > 1]
-        single = [part for part in parts if len(part.ids) == 1]
+    def run(self, chunks: Sequence[Chunk], cache: KVCache) -> tuple[Tensor, list[ChunkReading]]:
+        groups = [[chunk] for chunk in chunks if len(chunk.ids) > 1]
+        single = [chunk for chunk in chunks if len(chunk.ids) == 1]
         found: dict[int, tuple[Tensor, ChunkReading]] = {}
         for group in [*groups, *([single] if single else [])]:
-            logits, readings = self._together(group, slots)
+            logits, readings = self._run_together(group, cache)
             found |= {
-                id(part): seen for part, seen in zip(group, zip(logits, readings, strict=True), strict=True)
+                id(chunk): seen for chunk, seen in zip(group, zip(logits, readings, strict=True), strict=True)
             }
-        wanted = [found[id(part)][0] for part in parts if part.last]
+        wanted = [found[id(chunk)][0] for chunk in chunks if chunk.last]
         size = self._model.model.config.get_text_config().vocab_size
         logits = torch.stack(wanted) if wanted else torch.empty((0, size))
-        return logits, [found[id(part)][1] for part in parts]
+        return logits, [found[id(chunk)][1] for chunk in chunks]
 
-    def _together(self, parts: Sequence[Chunk], slots: KVCache) -> tuple[Tensor, list[ChunkReading]]:
+    def _run_together(self, chunks: Sequence[Chunk], cache: KVCache) -> tuple[Tensor, list[ChunkReading]]:
         device = self._model.device
-        columns = rounded_up(max(part.end for part in parts))
-        at = _Places(parts, columns, device)
-        cache = Cache(layers=[_Window(layer, at) for layer in slots.layers])
-        places = [list(range(part.start, part.end)) for part in parts]
-        hooks = self._watch.hooks(parts, [1] * len(parts), [part.exempt for part in parts])
+        columns = rounded_up(max(chunk.end for chunk in chunks))
+        at = _Places(chunks, columns, device)
+        view = Cache(layers=[_Window(layer, at) for layer in cache.layers])
+        places = [list(range(chunk.start, chunk.end)) for chunk in chunks]
+        hooks = self._probe.hooks(chunks, [1] * len(chunks), [chunk.exempt for chunk in chunks])
         mask = None
-        if len(parts) > 1:
+        if len(chunks) > 1:
             self._masks = self._masks or _Masks(self._model)
-            mask = self._masks.of(parts, columns)
+            mask = self._masks.of(chunks, columns)
         with hooks.installed():
             output = self._model.model(
-                input_ids=torch.tensor([list(part.ids) for part in parts], device=device),
+                input_ids=torch.tensor([list(chunk.ids) for chunk in chunks], device=device),
                 attention_mask=mask,
                 position_ids=torch.tensor(places, device=device),
-                **{self._model.cache_argument: cache},
+                **{self._model.cache_argument: view},
                 use_cache=True,
                 logits_to_keep=1,
             )
-        return output.logits[:, -1], self._watch.readings(hooks, parts)
+        return output.logits[:, -1], self._probe.readings(hooks, chunks)
 
 
 class _Masks:
-    """Attention masks for single tokens of many rows, in the form that this model takes them."""
+    """Attention masks for single tokens of many sequences, in the form that this model takes."""
 
     def __init__(self, model: LoadedModel) -> None:
         config = model.model.config.get_text_config()
@@ -124,11 +124,11 @@ class _Masks:
         self._additive = config._attn_implementation == "eager"
         self._by_kind = bool(self._kinds) and _takes_masks_by_kind(model)
 
-    def of(self, parts: Sequence[Chunk], columns: int) -> Tensor | dict[str, Tensor]:
-        full = visible([part.end for part in parts], len(parts), columns)
+    def of(self, chunks: Sequence[Chunk], columns: int) -> Tensor | dict[str, Tensor]:
+        full = visible_columns([chunk.end for chunk in chunks], len(chunks), columns)
         near = full
         if self._window is not None:
-            starts = torch.tensor([part.end - self._window for part in parts])
+            starts = torch.tensor([chunk.end - self._window for chunk in chunks])
             near = full & (torch.arange(columns) >= starts[:, None])[:, None, None]
         if self._by_kind:
             return {kind: self._made(near if kind == "sliding_attention" else full) for kind in self._kinds}
@@ -146,7 +146,8 @@ class _Masks:
 
 @torch.inference_mode()
 def _takes_masks_by_kind(model: LoadedModel) -> bool:
-    """Whether the model takes one mask per kind of layer: models with several kinds do, and some with one; asked by trying."""
+    """Whether the model takes one mask per kind of layer. Models with several kinds do, and some with one kind, so it is
+    found out by trying."""
     config = model.model.config.get_text_config()
     mask = torch.ones((1, 1, 1, 1), dtype=torch.bool, device=model.device)
     masks: Any = dict.fromkeys(set(config.layer_types), mask)

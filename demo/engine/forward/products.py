@@ -1,8 +1,8 @@
 """Matrix products with a handful of rows on the CPU, which is what a decode step is made of.
 
-torch's own product of a few rows with a weight matrix [out, in] is far from the fastest one on many CPUs. Two others are known: the
-same product written weight-first, and oneDNN's with the weights laid out beforehand as it likes them (the layout that torch's own
-compiler gives frozen weights). Which is fastest for few and for many rows is measured once at start, on the model's own matrices.
+torch's own product of a few rows with a weight matrix [out, in] is far from the fastest on many CPUs. There are two others:
+the same product written weight-first, and oneDNN's with the weights in a layout of its own, which torch's compiler also
+gives to frozen weights. Which is fastest for few and for many rows is measured at start, on the model's own matrices.
 """
 
 from __future__ import annotations
@@ -15,18 +15,19 @@ from torch import Tensor
 from torch.nn import functional
 
 Product = Callable[[Tensor], Tensor]  # [N, in] -> [N, out]
+Maker = Callable[[Tensor, Tensor | None], Product]  # weight [out, in], bias [out]
 
-# The layout costs a second copy of the weights, which a model of many billions should not pay for.
+# The prepared layout is a second copy of the weights, which a model of many billions should not pay for.
 MOST_BYTES = 4 * 1024**3
 
 FEW = range(2, 4)  # a single row is a product of its own kind, which weight-first does not help
 
-# A way of its own for few rows must be worth it: one way for all gives a row the same bits alone and in company.
+# Another product for few rows must be worth it: one product for all gives a row the same bits alone and in a batch.
 _WORTH = 0.8
 
 _TRIALS = 7
 
-# oneDNN takes longer for fewer rows than for these, and sums a single one in another order than the same row in company.
+# oneDNN takes longer for fewer rows than this, and sums a single row in another order than the same row in a batch.
 _LEAST_ROWS = 4
 
 
@@ -58,32 +59,31 @@ def laid_out(weight: Tensor, bias: Tensor | None) -> Product:
     return product
 
 
-MAKERS: dict[str, Callable[[Tensor, Tensor | None], Product]] = {
-    "plain": plain,
-    "weight-first": weight_first,
-    "laid out": laid_out,
-}
+MAKERS: dict[str, Maker] = {"plain": plain, "weight-first": weight_first, "laid out": laid_out}
 
 
 class Products:
-    """The ways to use on this machine: `few` for 2 or 3 rows, `many` for any other number."""
+    """The products to use on this machine: `few` for 2 or 3 rows, `many` for any other number."""
 
-    def __init__(self, samples: Sequence[Tensor], total_bytes: int) -> None:
-        """samples: weight matrices to measure on; total_bytes: of all the model's matrices."""
-        ways = {
+    def __init__(self, samples: Sequence[Tensor], total_bytes: int, reproducible: bool = False) -> None:
+        """Choose the fastest products by timing them.
+
+        Args:
+            samples: weight matrices to measure on.
+            total_bytes: of all the model's matrices.
+            reproducible: choose without timing, so that every process on this machine computes the same bits.
+        """
+        makers = {
             name: make for name, make in MAKERS.items() if name != "laid out" or total_bytes <= MOST_BYTES
         }
-        many = _seconds(samples, 16, {name: make for name, make in ways.items() if name != "weight-first"})
-        self.many = min(many, key=lambda name: many[name])
-        self.few = self.many
-        if samples[0].dtype != torch.float32 and "laid out" in many:
-            # Nothing is faster by more than a busy moment's chance, which must not decide what bits a row gets.
-            self.few = self.many = "laid out"
+        if samples[0].dtype != torch.float32:
+            # Nothing is faster than the prepared layout by more than the noise of a timing, which must not decide
+            # which bits a sequence gets.
+            self.few = self.many = "laid out" if _works(samples[0], makers.get("laid out")) else "plain"
+        elif reproducible:
+            self.few = self.many = "plain"
         else:
-            few = _seconds(samples, FEW[0], ways)
-            best = min(few, key=lambda name: few[name])
-            if few[best] < _WORTH * few[self.many]:
-                self.few = best
+            self.few, self.many = _fastest(samples, makers)
 
     def __call__(self, weight: Tensor, bias: Tensor | None = None) -> Product:
         """The product with this matrix, [out, in]."""
@@ -98,27 +98,42 @@ class Products:
         return self.many if self.few == self.many else f"{self.few} for few rows, else {self.many}"
 
 
+def _fastest(samples: Sequence[Tensor], makers: dict[str, Maker]) -> tuple[str, str]:
+    """The names of the fastest products for few and for many rows."""
+    for_many = {name: make for name, make in makers.items() if name != "weight-first"}
+    many_seconds = _seconds(samples, 16, for_many)
+    many = min(many_seconds, key=lambda name: many_seconds[name])
+    few_seconds = _seconds(samples, FEW[0], makers)
+    few = min(few_seconds, key=lambda name: few_seconds[name])
+    return (few if few_seconds[few] < _WORTH * few_seconds[many] else many), many
+
+
 @torch.inference_mode()
-def _seconds(
-    samples: Sequence[Tensor], rows: int, ways: dict[str, Callable[[Tensor, Tensor | None], Product]]
-) -> dict[str, float]:
-    """What each way takes; a way that this build of torch lacks takes no part."""
+def _works(weight: Tensor, make: Maker | None) -> bool:
+    """Whether this build of torch has the product."""
+    if make is None:
+        return False
+    try:
+        make(weight, None)(torch.zeros(2, weight.shape[1], dtype=weight.dtype))
+    except (RuntimeError, AttributeError):
+        return False
+    return True
+
+
+@torch.inference_mode()
+def _seconds(samples: Sequence[Tensor], rows: int, makers: dict[str, Maker]) -> dict[str, float]:
+    """How long each product takes. A product that this build of torch lacks is left out."""
     products: dict[str, list[Product]] = {}
     inputs = [torch.randn(rows, weight.shape[1]).to(weight.dtype) for weight in samples]
-    for name, make in ways.items():
-        try:
-            made = [make(weight, None) for weight in samples]
-            for product, x in zip(made, inputs, strict=True):
-                product(x)
-            products[name] = made
-        except (RuntimeError, AttributeError):
-            continue
+    for name, make in makers.items():
+        if _works(samples[0], make):
+            products[name] = [make(weight, None) for weight in samples]
     seconds = {name: float("inf") for name in products}
     for _ in range(_TRIALS):
         for name, made in products.items():
             start = time.perf_counter()
             for product, x in zip(made, inputs, strict=True):
                 product(x)
-            # The minimum, for another process can only slow a run down.
+            # The minimum, because another process can only slow a run down.
             seconds[name] = min(seconds[name], time.perf_counter() - start)
     return seconds

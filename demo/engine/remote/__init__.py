@@ -1,1 +1,1 @@
-"""An engine in a process of its own: its server, its client, and what travels between them."""
+"""An engine in a process of its own: its server, its client, and the JSON that travels between them."""

@@ -1,4 +1,7 @@
-"""Requests and events as JSON, for an engine in another process. Plain data only: nothing that is received can run anything."""
+"""Requests and events as JSON, for an engine in another process.
+
+Only plain data travels, so received bytes can never run code.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,7 @@ from demo.engine.protocol import (
     Request,
     Sampling,
     Steer,
+    Token,
     TokenEvent,
     WaitEvent,
     as_coordinates,
@@ -23,7 +27,7 @@ from demo.engine.protocol import (
 from demo.models.chat_template import Message
 from demo.utils.errors import UserError
 
-VERSION = 1
+VERSION = 2
 
 _EVENTS: dict[str, type[WaitEvent] | type[PromptEvent] | type[TokenEvent]] = {
     "wait": WaitEvent,
@@ -31,7 +35,7 @@ _EVENTS: dict[str, type[WaitEvent] | type[PromptEvent] | type[TokenEvent]] = {
     "token": TokenEvent,
 }
 
-_NAMES = {kind: name for name, kind in _EVENTS.items()}
+_EVENT_NAMES = {kind: name for name, kind in _EVENTS.items()}
 
 _ROLES = {"system", "user", "assistant"}
 
@@ -39,16 +43,17 @@ T = TypeVar("T")
 
 
 def request_json(request: Request) -> dict[str, Any]:
+    """A request as JSON values."""
     return asdict(request)
 
 
 def request_from(data: Any) -> Request:
-    """Raises UserError on anything malformed."""
+    """The request in JSON values. Raises UserError when they are malformed."""
     try:
         cap, steer = data["cap"], data["steer"]
         return Request(
             str(data["branch"]),
-            tuple(_message(one) for one in data["messages"]),
+            tuple(_message(message) for message in data["messages"]),
             Sampling(**data["sampling"]),
             None if cap is None else Cap(tuple(map(int, cap["layers"])), tuple(map(float, cap["floors"]))),
             None if steer is None else Steer(int(steer["layer"]), float(steer["alpha"])),
@@ -65,46 +70,52 @@ def _message(data: Any) -> Message:
 
 
 def event_json(event: Event) -> dict[str, Any]:
-    return {_NAMES[type(event)]: asdict(event)}
+    """An event as JSON values, under the name of its kind."""
+    return {_EVENT_NAMES[type(event)]: asdict(event)}
 
 
 def event_from(data: dict[str, Any]) -> Event | None:
-    """None for a line that is no event. Raises UserError on anything malformed."""
+    """The event in a line of JSON, None for other lines. Raises UserError when it is malformed."""
     for name, kind in _EVENTS.items():
         if name in data:
-            return _made(kind, data[name])
+            return _decode(kind, data[name])
     return None
 
 
 def read_json(tokens: Sequence[ReadToken]) -> dict[str, Any]:
+    """A chunk of a finished chat as JSON values."""
     return {"read": [asdict(token) for token in tokens]}
 
 
 def read_from(data: dict[str, Any]) -> list[ReadToken]:
-    """Raises UserError on anything malformed."""
-    return [_made(ReadToken, token) for token in data["read"]]
+    """The tokens in a line of JSON. Raises UserError when they are malformed."""
+    return [_decode(ReadToken, token) for token in data["read"]]
 
 
 def load_json(load: Load) -> dict[str, Any]:
+    """An engine's load as JSON values."""
     return {"load": asdict(load)}
 
 
 def load_from(data: dict[str, Any]) -> Load:
-    """Raises UserError on anything malformed."""
-    return _made(Load, data["load"])
+    """The load in a line of JSON. Raises UserError when it is malformed."""
+    return _decode(Load, data["load"])
 
 
-def _made(kind: type[T], data: Any) -> T:
-    """JSON has no tuples, and another version may send more than is known here."""
+def _decode(kind: type[T], data: Any) -> T:
+    """A dataclass from JSON values. Unknown names are ignored, because another version may send more."""
     try:
-        given = {field.name: data[field.name] for field in fields(kind) if field.name in data}  # type: ignore[arg-type]
-        for name, value in given.items():
-            if isinstance(value, list):
-                given[name] = as_coordinates(value) if name == "coordinates" else tuple(value)
-        made = kind(**given)
+        names = [field.name for field in fields(kind)]  # type: ignore[arg-type]
+        values = {name: data[name] for name in names if name in data}
+        for name, value in values.items():
+            if name == "token":
+                values[name] = _decode(Token, value)
+            elif isinstance(value, list):  # JSON has no tuples
+                values[name] = as_coordinates(value) if name == "coordinates" else tuple(value)
+        decoded = kind(**values)
     except (KeyError, TypeError, IndexError) as error:
         raise UserError(f"The engine process sent something that cannot be read ({error!r}).") from error
-    reason = getattr(made, "finish_reason", None)
+    reason = getattr(decoded, "finish_reason", None)
     if reason is not None and reason not in get_args(FinishReason):
-        raise UserError(f"The engine process sent an unknown end of a reply ({reason!r}).")
-    return made
+        raise UserError(f"The engine process sent an unknown finish reason ({reason!r}).")
+    return decoded

@@ -1,7 +1,8 @@
-"""The engine on vLLM: for models that need several GPUs or machines, and for rooms that outgrow one process.
+"""The engine on vLLM, for models that need several GPUs or machines, and for many visitors.
 
-vLLM runs all rows of all visitors in its own batches; the workers cap, read and draw (recorder.py, draw.py). Here requests go in,
-and what comes out of order and row by row becomes the events that every engine gives. See `protocol.Engine`.
+vLLM batches the sequences of all visitors. Its workers cap, read and sample (`recorder.py`,
+`sampler.py`). This module takes requests and gives the events that every engine gives, see
+`protocol.Engine`.
 """
 
 from __future__ import annotations
@@ -12,9 +13,9 @@ from threading import Event as CancelFlag
 
 from demo.axis.axis import AssistantAxis
 from demo.engine.protocol import Events, Load, ReadToken, Request, capped_layers, check_layers, room_left
-from demo.engine.reader import Speller
+from demo.engine.reader import TokenSpeller
 from demo.engine.request_group import ReadTask, RequestGroup
-from demo.engine.sequence import TokenSequence, Vocabulary, said_before
+from demo.engine.sequence import TokenSequence, Vocabulary, spoken_tokens
 from demo.engine.vllm.client import VllmClient
 from demo.engine.vllm.options import VllmOptions
 from demo.engine.vllm.recorder import SequencePlan
@@ -26,10 +27,7 @@ from demo.models.loading import ModelFacts
 
 
 class VllmEngine:
-    """Streams replies of many branches from a vLLM engine. See `protocol.Engine`.
-
-    fixed_length: never draw an end-of-turn token (for benchmarks).
-    """
+    """Streams replies of many branches from vLLM. See `protocol.Engine`."""
 
     def __init__(
         self,
@@ -38,85 +36,114 @@ class VllmEngine:
         options: VllmOptions | None = None,
         fixed_length: bool = False,
     ) -> None:
-        """Loads the model in vLLM's own processes and makes sure that the cap acts there. Raises UserError."""
+        """Load the model in vLLM's own processes and run the self-test of the cap.
+
+        Args:
+            model: What is known of the model without loading it.
+            axis: The axis to cap along.
+            options: How vLLM runs.
+            fixed_length: Never sample an end-of-turn token (for benchmarks).
+
+        Raises:
+            UserError: vLLM cannot start, or the cap does not act in it as it should.
+        """
         self.model, self.axis, self.options = model, axis, options or VllmOptions()
         stops = model.stops
         self._barred = tuple(sorted(stops)) if fixed_length else ()
         self._vocabulary = Vocabulary(
             model.tokenizer, stops, frozenset(model.tokenizer.all_special_ids), self._barred
         )
-        # One token stays free: vLLM draws one more than is shown, which runs the last.
+        # One token stays free: vLLM samples one more than is shown, so that the last one shown is run.
         self._context = min(model.context, self.options.context or model.context) - 1
-        self._numbers = itertools.count()
-        self.core = VllmClient(model, axis, self.options, run_self_test)
-        self.core.start()
-        self.desk = VllmScheduler(self.core, self.options.rows)
+        self._ids = itertools.count()
+        self._client = VllmClient(model, axis, self.options, run_self_test)
+        self._client.start()
+        self._scheduler = VllmScheduler(self._client, self.options.rows)
 
     @property
     def load(self) -> Load:
-        """How busy it is. kv_bytes: of running rows; what the prefix cache keeps beside them, vLLM gives back when it must."""
-        running, waiting, tokens = self.desk.counts
+        """How busy the engine is.
+
+        `kv_bytes` counts running sequences only. vLLM's prefix cache holds more, but gives it back
+        when needed.
+        """
+        running, waiting, tokens = self._scheduler.counts
         size = self.model.token_bytes
-        return Load(running, waiting, tokens * size, self.core.tokens * size)
+        return Load(running, waiting, tokens * size, self._client.tokens * size)
 
     def stream(self, requests: Sequence[Request], cancel: CancelFlag | None = None) -> Events:
-        """Answer all requests in step. Raises UserError at once when a prompt does not fit the context window, a cap names layers
-        the model lacks, or vLLM is not there."""
-        self.core.require()
+        """Answer all requests in step.
+
+        Raises:
+            UserError: At once, when a prompt does not fit the context window, a cap names layers
+                that the model does not have, or vLLM is not ready.
+        """
+        self._client.require()
         check_layers(requests, self.model.layer_count)
         layers = capped_layers(requests)
-        lines = [self._line(request, layers) for request in requests]
-        return self._follow(RequestGroup([line.row for line in lines], cancel or CancelFlag()), lines)
+        sequences = [self._sequence(request, layers) for request in requests]
+        group = RequestGroup([sequence.state for sequence in sequences], cancel or CancelFlag())
+        return self._stream(group, sequences)
 
-    def _follow(self, job: RequestGroup, lines: list[VllmSequence]) -> Events:
-        if not job.rows:
+    def _stream(self, group: RequestGroup, sequences: list[VllmSequence]) -> Events:
+        if not sequences:
             return
-        self.core.loop.call_soon_threadsafe(self.desk.submit, job, lines)
+        self._client.loop.call_soon_threadsafe(self._scheduler.submit, group, sequences)
         try:
-            yield from job.items()
+            yield from group.items()
         finally:
-            job.left = True
+            group.abandoned = True
 
     def read(self, request: Request, cancel: CancelFlag | None = None) -> Iterator[list[ReadToken]]:
-        """Read the finished chat `request.messages` under the request's intervention. Raises UserError at once when it does not
-        fit the context window or vLLM is not there."""
-        self.core.require()
+        """Read the finished chat `request.messages` under the request's intervention.
+
+        Raises:
+            UserError: At once, when the chat does not fit the context window or vLLM is not ready.
+        """
+        self._client.require()
         chat = render_chat(self.model.tokenizer, request.messages, reply_next=False)
         room_left(len(chat.ids), self._context)
         check_layers([request], self.model.layer_count)
         plan = self._plan(request, chat, every_layer=True)
-        line = VllmRead(chat.ids, chat.owner, plan, self.axis, Speller(self.model.tokenizer))
-        return self._follow_reading(ReadTask(iter(()), cancel or CancelFlag()), line)
+        read = VllmRead(chat.ids, chat.owner, plan, self.axis, TokenSpeller(self.model.tokenizer))
+        return self._stream_read(ReadTask(iter(()), cancel or CancelFlag()), read)
 
-    def _follow_reading(self, reading: ReadTask, line: VllmRead) -> Iterator[list[ReadToken]]:
-        self.core.loop.call_soon_threadsafe(self.desk.submit_reading, reading, line)
+    def _stream_read(self, task: ReadTask, read: VllmRead) -> Iterator[list[ReadToken]]:
+        self._client.loop.call_soon_threadsafe(self._scheduler.submit_read, task, read)
         try:
-            yield from reading.items()
+            yield from task.items()
         finally:
-            reading.left = True
+            task.abandoned = True
 
     def forget(self, branches: Sequence[str]) -> None:
-        """Drop what is remembered of these branches. Their keys and values stay in vLLM's cache until others need the room."""
-        self.core.loop.call_soon_threadsafe(self.desk.forget, list(branches))
+        """Drop what is kept of these branches.
+
+        vLLM's cache keeps their keys and values until it needs the room.
+        """
+        self._client.loop.call_soon_threadsafe(self._scheduler.forget, list(branches))
+
+    def shut_down(self) -> None:
+        """End vLLM's processes. The engine cannot be used afterwards."""
+        self._client.shut_down()
 
     # --- requests
 
-    def _line(self, request: Request, layers: tuple[int, ...]) -> VllmSequence:
+    def _sequence(self, request: Request, layers: tuple[int, ...]) -> VllmSequence:
         chat = render_chat(self.model.tokenizer, request.messages)
         limit = min(request.sampling.max_new_tokens, room_left(len(chat.ids), self._context))
-        row = TokenSequence(request, chat, limit, self._vocabulary, layers)
-        return VllmSequence(row, self._plan(request, chat), self.axis)
+        state = TokenSequence(request, chat, limit, self._vocabulary, layers)
+        return VllmSequence(state, self._plan(request, chat), self.axis)
 
     def _plan(self, request: Request, chat: RenderedChat, every_layer: bool = False) -> SequencePlan:
         cap, steer = request.cap, request.steer
         return SequencePlan(
-            id=f"row-{next(self._numbers)}",
+            id=f"row-{next(self._ids)}",
             exempt=bytes(owner < 0 for owner in chat.owner),
             sampling=request.sampling,
             layers=cap.layers if cap else (),
             floors=cap.floors if cap else (),
             steer=(steer.layer, steer.alpha) if steer else None,
             every_layer=every_layer,
-            said=tuple(said_before(request, chat)),
+            said=tuple(spoken_tokens(request, chat)),
             barred=self._barred,
         )

@@ -1,7 +1,8 @@
-"""Capping and reading inside a vLLM worker, where the tokens of all requests lie one after the other in one long tensor.
+"""Capping and reading inside a vLLM worker, where one flat tensor holds the tokens of all requests.
 
-Every token is a row of `AxisHooks` here, so the clamp is the very same function that the transformers engine runs: float32, a floor
-per row, template tokens exempt. Nothing but numbers leaves the worker: a few per token, never a residual stream. No vLLM in here.
+`AxisHooks` gets each token as a sequence of its own. So the clamp is the same function that the
+transformers engine runs: in float32, with one floor per sequence and template tokens exempt. Only a
+few numbers per token leave the worker, never a residual stream. This module does not import vLLM.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,169 +20,38 @@ from demo.axis.components import probe_components
 from demo.capping import AxisHooks, LayerSteering
 from demo.engine.protocol import Sampling
 
-# What was drawn: request, step, token, probability.
+# The key of `SamplingParams.extra_args` under which a plan travels to the workers.
+KEY = "persona_drift"
+
+# A sampled token: request id, step, token id, probability.
 SampledToken = tuple[str, int, int, float]
 
-# What a worker tells of some tokens of a request: its id, the position of the first token, and per quantity one float32 per token
-# as bytes. Quantities: "before", "after" (raw units at the probe layer), "place.0" to "place.2" (axis units), "lift.L" (raw
-# units), and "at.L" (raw units after the clamp, of a request that reads every layer).
+# What a worker read at consecutive tokens of one request: the request id, the position of the first
+# token, and for each quantity one float32 per token, as bytes. The quantities are, for decoder layer L:
+#
+#   "before", "after"        projection at the probe layer before and after the clamp, raw units
+#   "place.0" to "place.2"   coordinates on the persona map, axis units
+#   "lift.L"                 what the clamp added, raw units
+#   "at.L"                   projection after the clamp, raw units; only for plans with every_layer
+#   "entry.L"                projection of what the next layer is given, raw units; only in the self-test
 Record = tuple[str, int, dict[str, bytes]]
 
 
 @dataclass(frozen=True, slots=True)
-class Segment:
-    """Tokens of one request in a forward pass. start: position of the first of them."""
-
-    plan: SequencePlan
-    start: int
-    ids: Sequence[int]
-
-
-@dataclass
-class Recorder:
-    """Of one worker: `begin` before a forward pass, `apply` at every decoder layer it runs, `finish` after it."""
-
-    axis: AssistantAxis
-    special: frozenset[int]
-    device: torch.device
-    tokens: int = 0  # that the pass runs
-    _every_layer: bool = False
-    _segments: list[Segment] = field(default_factory=list)
-    _hooks: AxisHooks | None = None
-    _columns: dict[str, Tensor] = field(default_factory=dict)
-    _records: list[Record] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self._unit = self.axis.unit.to(self.device)
-        components = probe_components(self.axis, self.device)
-        self._place = None if components is None else components.place
-
-    def begin(self, segments: Sequence[Segment]) -> None:
-        """A forward pass over these segments, one after the other, begins."""
-        self._segments, self._columns, self._hooks = list(segments), {}, None
-        self.tokens = sum(len(segment.ids) for segment in segments)
-        self._every_layer = any(segment.plan.every_layer for segment in segments)
-        if not segments:
-            return
-        lengths = torch.tensor([len(segment.ids) for segment in segments])
-        plans = [segment.plan for segment in segments]
-
-        def spread(values: list[float]) -> Tensor:
-            return torch.tensor(values).repeat_interleave(lengths).to(self.device)
-
-        capped = [dict(zip(plan.layers, plan.floors, strict=True)) for plan in plans]
-        floors = {
-            layer: spread([floors.get(layer, float("-inf")) for floors in capped])
-            for layer in sorted({layer for plan in plans for layer in plan.layers})
-        }
-        steering = {}
-        for layer in {plan.steer[0] for plan in plans if plan.steer}:
-            alphas = [plan.steer[1] if plan.steer and plan.steer[0] == layer else 0.0 for plan in plans]
-            steering[layer] = LayerSteering(self.axis.direction[layer].to(self.device), spread(alphas))
-        self._hooks = AxisHooks([], self._unit, self.axis.probe_layer, floors, steering, place=self._place)
-        exempt = [flag for segment in segments for flag in self._exempt(segment)]
-        self._hooks.exempt = torch.tensor(exempt, device=self.device)[:, None]
-
-    def _exempt(self, segment: Segment) -> list[bool]:
-        prompt = [
-            bool(flag) for flag in segment.plan.exempt[segment.start : segment.start + len(segment.ids)]
-        ]
-        return prompt + [token in self.special for token in segment.ids[len(prompt) :]]
-
-    def looks_at(self, layer: int) -> bool:
-        """Whether anybody in this pass reads or changes the residual stream after this decoder layer."""
-        hooks = self._hooks
-        return hooks is not None and (
-            self._every_layer
-            or layer == self.axis.probe_layer
-            or layer in hooks.floors
-            or layer in hooks.steering
-        )
-
-    def apply(self, layer: int, hidden: Tensor) -> Tensor:
-        """The residual stream [N, D] after decoder layer `layer`, pushed and clamped as each token's request asks. The same object
-        comes back where nobody asks for anything."""
-        assert self._hooks is not None  # begin() comes first
-        rows = hidden[:, None]
-        applied = self._hooks.apply(layer, rows)
-        if self._every_layer:
-            self.note(f"at.{layer}", layer, applied[:, 0])
-        return hidden if applied is rows else applied[:, 0]
-
-    def note(self, name: str, layer: int, hidden: Tensor) -> None:
-        """Keep the projection of a residual stream [N, D] onto the axis of decoder layer `layer`, for those who read every layer."""
-        self._columns[name] = torch.linalg.vecdot(hidden.float(), self._unit[layer])
-
-    def finish(self) -> None:
-        """The forward pass is over: keep what it showed."""
-        if self._hooks is None:
-            return
-        columns = self._columns | self._hooks.columns()
-        if columns:
-            names, values = list(columns), torch.stack(list(columns.values())).float().cpu().numpy()
-            start = 0
-            for segment in self._segments:
-                wanted = [index for index, name in enumerate(names) if _wants(segment, name)]
-                part = values[:, start : start + len(segment.ids)]
-                start += len(segment.ids)
-                explain_failure = {names[index]: part[index].tobytes() for index in wanted}
-                self._records.append((segment.plan.id, segment.start, explain_failure))
-        self.begin([])
-
-    def drain(self) -> list[Record]:
-        """What has been seen since the last time."""
-        records, self._records = self._records, []
-        return records
-
-
-def _wants(segment: Segment, name: str) -> bool:
-    """Whether the request is to be explain_failure this quantity. Of prompt tokens one number is needed, of those it draws all."""
-    plan, (kind, _, layer) = segment.plan, name.partition(".")
-    if kind in ("at", "entry"):
-        return plan.every_layer
-    if kind == "lift" and int(layer) not in plan.layers:
-        return False
-    prompt_only = segment.start + len(segment.ids) <= len(plan.exempt)
-    return kind == "before" or plan.every_layer or not prompt_only
-
-
-@dataclass
-class SampledTokens:
-    """What was drawn in this process and not yet explain_failure."""
-
-    _items: list[SampledToken] = field(default_factory=list)
-
-    def add(self, plan: SequencePlan, step: int, token: int, probability: float) -> None:
-        self._items.append((plan.id, step, token, probability))
-
-    def take(self) -> list[SampledToken]:
-        items, self._items = self._items, []
-        return items
-
-
-# vLLM makes what draws by itself and gives no way to reach it; a worker is a process.
-drawn = SampledTokens()
-
-
-def merged(ranks: Sequence[Sequence[Sequence[Any]]]) -> list[Record]:
-    """The records of all workers as one list. With tensor parallelism all tell the same, with pipeline parallelism each tells of its
-    own decoder layers."""
-    found: dict[tuple[str, int], dict[str, bytes]] = {}
-    for rank in ranks:
-        for id_, start, explain_failure in rank:
-            found.setdefault((id_, start), {}).update(explain_failure)
-    return [(id_, start, explain_failure) for (id_, start), explain_failure in found.items()]
-
-
-# The key of `SamplingParams.extra_args` under which it travels.
-KEY = "persona_drift"
-
-
-@dataclass(frozen=True, slots=True)
 class SequencePlan:
-    """id: the request's; exempt: a byte per prompt token, 1 where the clamp leaves it alone; layers, floors: the cap, floors in
-    raw units; steer: decoder layer and alpha in axis units; every_layer: read projections at all layers, not at the probe
-    layer alone; said: prompt tokens under the repetition penalty, in order; barred: token ids that are never drawn."""
+    """What the workers must do with one request.
+
+    Attributes:
+        id: The request's id.
+        exempt: One byte per prompt token, 1 where neither clamp nor steering may act.
+        sampling: How tokens are sampled.
+        layers: The capped decoder layers.
+        floors: One floor per capped layer, raw units.
+        steer: Decoder layer and alpha (axis units) of the steering, if any.
+        every_layer: Whether projections are read at all decoder layers, not only at the probe layer.
+        said: Prompt tokens under the repetition penalty, in order.
+        barred: Token ids that are never sampled.
+    """
 
     id: str
     exempt: bytes
@@ -193,12 +64,12 @@ class SequencePlan:
     barred: tuple[int, ...] = ()
 
     def to_args(self) -> dict[str, Any]:
-        """For `SamplingParams.extra_args`: plain values only."""
+        """The value for `SamplingParams.extra_args`, made of plain values only."""
         return {KEY: asdict(self)}
 
     @classmethod
     def from_args(cls, args: Mapping[str, Any] | None) -> SequencePlan | None:
-        """None for a request that is not one of ours."""
+        """The plan in `SamplingParams.extra_args`; None for a request that this program did not send."""
         if not args or KEY not in args:
             return None
         plain = dict(args[KEY])
@@ -207,3 +78,176 @@ class SequencePlan:
         plain["sampling"] = Sampling(**plain["sampling"])
         plain["steer"] = tuple(plain["steer"]) if plain["steer"] else None
         return cls(**plain)
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """Consecutive tokens of one request in a forward pass; `start` is the position of the first one."""
+
+    plan: SequencePlan
+    start: int
+    ids: Sequence[int]
+
+    @property
+    def end(self) -> int:
+        return self.start + len(self.ids)
+
+
+@dataclass
+class Recorder:
+    """Applies the plans of one worker's requests and records what it reads.
+
+    Call `begin` before a forward pass, `apply` after every decoder layer that the worker runs, and
+    `finish` at the end.
+
+    Attributes:
+        special: Ids of special tokens, which are exempt from clamp and steering in replies.
+        tokens: How many tokens of the current forward pass belong to requests; the rest is padding.
+    """
+
+    axis: AssistantAxis
+    special: frozenset[int]
+    device: torch.device
+    tokens: int = 0
+    _every_layer: bool = False
+    _segments: list[Segment] = field(default_factory=list)
+    _hooks: AxisHooks | None = None
+    _columns: dict[str, Tensor] = field(default_factory=dict)
+    _records: list[Record] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._unit = self.axis.unit.to(self.device)
+        components = probe_components(self.axis, self.device)
+        self._place = None if components is None else components.place
+
+    def begin(self, segments: Sequence[Segment]) -> None:
+        """Prepare for a forward pass over these segments, which follow one another in the batch."""
+        self._segments, self._columns, self._hooks = list(segments), {}, None
+        self.tokens = sum(len(segment.ids) for segment in segments)
+        self._every_layer = any(segment.plan.every_layer for segment in segments)
+        if not segments:
+            return
+        lengths = torch.tensor([len(segment.ids) for segment in segments])
+        plans = [segment.plan for segment in segments]
+
+        def per_token(values: list[float]) -> Tensor:
+            return torch.tensor(values).repeat_interleave(lengths).to(self.device)
+
+        caps = [dict(zip(plan.layers, plan.floors, strict=True)) for plan in plans]
+        floors = {
+            layer: per_token([cap.get(layer, float("-inf")) for cap in caps])
+            for layer in sorted({layer for plan in plans for layer in plan.layers})
+        }
+        steering = {}
+        for layer in {plan.steer[0] for plan in plans if plan.steer}:
+            alphas = [plan.steer[1] if plan.steer and plan.steer[0] == layer else 0.0 for plan in plans]
+            steering[layer] = LayerSteering(self.axis.direction[layer].to(self.device), per_token(alphas))
+        self._hooks = AxisHooks([], self._unit, self.axis.probe_layer, floors, steering, place=self._place)
+        exempt = [flag for segment in segments for flag in self.exempt(segment)]
+        self._hooks.exempt = torch.tensor(exempt, device=self.device)[:, None]
+
+    def exempt(self, segment: Segment) -> list[bool]:
+        """For each token of a segment, whether it is exempt from clamp and steering."""
+        prompt = [bool(flag) for flag in segment.plan.exempt[segment.start : segment.end]]
+        return prompt + [token in self.special for token in segment.ids[len(prompt) :]]
+
+    def needs(self, layer: int) -> bool:
+        """Whether this forward pass reads or changes the residual stream after this decoder layer."""
+        hooks = self._hooks
+        return hooks is not None and (
+            self._every_layer
+            or layer == self.axis.probe_layer
+            or layer in hooks.floors
+            or layer in hooks.steering
+        )
+
+    def apply(self, layer: int, hidden: Tensor) -> Tensor:
+        """Steer and clamp the residual stream [N, D] after a decoder layer as each token's plan asks.
+
+        Returns the same object when no plan changes this layer.
+        """
+        assert self._hooks is not None  # begin() comes first
+        batch = hidden[:, None]
+        applied = self._hooks.apply(layer, batch)
+        if self._every_layer:
+            self.note(f"at.{layer}", layer, applied[:, 0])
+        return hidden if applied is batch else applied[:, 0]
+
+    def note(self, name: str, layer: int, hidden: Tensor) -> None:
+        """Record the projection of a residual stream [N, D] onto the axis of decoder layer `layer`.
+
+        Only plans with every_layer report it.
+        """
+        self._columns[name] = torch.linalg.vecdot(hidden.float(), self._unit[layer])
+
+    def finish(self) -> None:
+        """End the forward pass and store what it showed."""
+        if self._hooks is None:
+            return
+        columns = self._columns | self._hooks.columns()
+        if columns:
+            # One transfer for all columns: on a GPU each one waits for the device.
+            names, values = list(columns), torch.stack(list(columns.values())).float().cpu().numpy()
+            start = 0
+            for segment in self._segments:
+                own = values[:, start : start + len(segment.ids)]
+                start += len(segment.ids)
+                wanted = {
+                    name: own[index].tobytes() for index, name in enumerate(names) if _wants(segment, name)
+                }
+                self._records.append((segment.plan.id, segment.start, wanted))
+        self.begin([])
+
+    def drain(self) -> list[Record]:
+        """The records since the last call."""
+        records, self._records = self._records, []
+        return records
+
+
+def _wants(segment: Segment, name: str) -> bool:
+    """Whether a segment reports this quantity. Prompt tokens need only "before", reply tokens need all."""
+    plan, (kind, _, layer) = segment.plan, name.partition(".")
+    if kind in ("at", "entry"):
+        return plan.every_layer
+    if kind == "lift" and int(layer) not in plan.layers:
+        return False
+    prompt_only = segment.end <= len(plan.exempt)
+    return kind == "before" or plan.every_layer or not prompt_only
+
+
+def merge_records(ranks: Sequence[Sequence[Sequence[Any]]]) -> list[Record]:
+    """Combine the records of all workers.
+
+    With tensor parallelism all workers report the same; with pipeline parallelism each reports its
+    own decoder layers.
+    """
+    found: dict[tuple[str, int], dict[str, bytes]] = {}
+    for rank in ranks:
+        for request, start, columns in rank:
+            found.setdefault((request, start), {}).update(columns)
+    return [(request, start, columns) for (request, start), columns in found.items()]
+
+
+def decode(columns: Mapping[str, bytes]) -> dict[str, np.ndarray]:
+    """The numbers of a record, one per token and quantity."""
+    return {name: np.frombuffer(data, np.float32) for name, data in columns.items()}
+
+
+@dataclass
+class SampledTokens:
+    """Tokens that were sampled in this process and not yet reported."""
+
+    _items: list[SampledToken] = field(default_factory=list)
+
+    def add(self, plan: SequencePlan, step: int, token: int, probability: float) -> None:
+        self._items.append((plan.id, step, token, probability))
+
+    def drain(self) -> list[SampledToken]:
+        """The tokens since the last call."""
+        items, self._items = self._items, []
+        return items
+
+
+# Global, because vLLM creates the logits processor itself and offers no way to reach it. Each worker
+# is a process of its own.
+sampled_tokens = SampledTokens()

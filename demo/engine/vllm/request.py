@@ -1,4 +1,8 @@
-"""One row while vLLM works on it: what has arrived of it, in whatever order, and the events that can be made of that."""
+"""What the engine knows of each request that vLLM runs, and the events made of it.
+
+Sampled tokens and the workers' records arrive separately and in any order, so each request collects
+both here.
+"""
 
 from __future__ import annotations
 
@@ -12,119 +16,139 @@ from demo.axis.axis import AssistantAxis
 from demo.engine.forward.forward_pass import ChunkReading
 from demo.engine.kv_cache import common_prefix
 from demo.engine.protocol import Intervention, PromptEvent, ReadToken, TokenEvent, as_coordinates
-from demo.engine.reader import Speller
+from demo.engine.reader import TokenSpeller
 from demo.engine.sequence import TokenSequence
 from demo.engine.vllm.client import Step
-from demo.engine.vllm.recorder import SequencePlan
-
-Columns = dict[str, np.ndarray]
-
-
-def decode(explain_failure: dict[str, bytes]) -> Columns:
-    """The numbers of a record, one per token."""
-    return {name: np.frombuffer(data, np.float32) for name, data in explain_failure.items()}
+from demo.engine.vllm.recorder import SequencePlan, decode
 
 
 @dataclass(eq=False)
 class VllmSequence:
-    """known: projections of as much of the prompt's beginning as is remembered, for what vLLM takes from its prefix cache."""
+    """A reply that vLLM is generating.
 
-    row: TokenSequence
+    Attributes:
+        state: The prompt, what has been generated, and the text so far.
+        known: Projections (axis units, before the clamp) of the beginning of the prompt, as far as
+            an earlier request has left them. They serve for tokens that vLLM takes from its prefix
+            cache, which no worker records.
+        cached: How many prompt tokens vLLM took from its prefix cache.
+        prefilled: Whether vLLM has run the prompt.
+        awaiting_record: Whether the last token in `state` has no token event yet, because its
+            record is missing.
+        tokens: The tokens that vLLM has sampled, of which `state` may have taken fewer.
+    """
+
+    state: TokenSequence
     plan: SequencePlan
     axis: AssistantAxis
     known: list[float] = field(default_factory=list)
     cached: int = 0
-    begun: bool = False  # the prompt has been run
-    waiting: bool = False  # a token has been drawn that is not explain_failure yet
+    prefilled: bool = False
+    awaiting_record: bool = False
     tokens: list[int] = field(default_factory=list)
-    _seen: dict[int, dict[str, float]] = field(default_factory=dict)  # by position
+    _recorded: dict[int, dict[str, float]] = field(default_factory=dict)  # by position
     _probabilities: dict[int, float] = field(default_factory=dict)  # by step
 
-    def take_step(self, step: Step) -> None:
-        """vLLM has given tokens."""
+    def add_step(self, step: Step) -> None:
+        """Take what vLLM has returned."""
         self.cached = max(self.cached, step.cached)
-        self.begun = self.begun or bool(step.tokens)
+        self.prefilled = self.prefilled or bool(step.tokens)
         self.tokens += step.tokens
 
-    def take_record(self, start: int, explain_failure: dict[str, bytes]) -> None:
-        """A worker has explain_failure what it saw."""
-        columns = decode(explain_failure)
-        for offset in range(max((len(column) for column in columns.values()), default=0)):
-            place = self._seen.setdefault(start + offset, {})
-            place.update({name: float(column[offset]) for name, column in columns.items()})
+    def add_record(self, start: int, columns: dict[str, bytes]) -> None:
+        """Take what a worker has recorded at consecutive positions from `start` on."""
+        decoded = decode(columns)
+        for offset in range(max((len(column) for column in decoded.values()), default=0)):
+            values = self._recorded.setdefault(start + offset, {})
+            values.update({name: float(column[offset]) for name, column in decoded.items()})
 
-    def take_drawn(self, step: int, probability: float) -> None:
+    def add_probability(self, step: int, probability: float) -> None:
+        """Take the probability of the token sampled at this step."""
         self._probabilities[step] = probability
 
     @property
-    def prompt_read(self) -> bool:
-        """Whether vLLM has run the prompt, and the workers have explain_failure of all of it that was not cached. What they saw may arrive
-        after the token that followed."""
-        return self.begun and all(n in self._seen for n in range(self.cached, len(self.row.chat.ids)))
+    def prompt_is_recorded(self) -> bool:
+        """Whether vLLM has run the prompt and the records of all its uncached tokens are here.
+
+        The records may arrive after the token that follows the prompt.
+        """
+        prompt = range(self.cached, len(self.state.chat.ids))
+        return self.prefilled and all(position in self._recorded for position in prompt)
 
     def prompt_event(self) -> PromptEvent:
-        """The prompt has been run. Its mean is None where vLLM had tokens of the message in its cache that nobody here remembers."""
-        row, probe = self.row, self.axis.probe_layer
-        row.reused = self.cached
-        for position in range(len(row.chat.ids)):
-            if position in self._seen:
-                row.before.append(self.axis.to_units(self._seen.pop(position)["before"], probe))
+        """The event for a prompt that has been run.
+
+        The mean of the user's message is None when vLLM took tokens of the message from its prefix
+        cache whose projections are not known here.
+        """
+        state, probe = self.state, self.axis.probe_layer
+        state.reused = self.cached
+        for position in range(len(state.chat.ids)):
+            if position in self._recorded:
+                state.before.append(self.axis.to_units(self._recorded.pop(position)["before"], probe))
             else:
-                row.before.append(self.known[position] if position < len(self.known) else nan)
-        event = row.prompt_event()
+                state.before.append(self.known[position] if position < len(self.known) else nan)
+        event = state.prompt_event()
         unknown = event.user_projection is not None and isnan(event.user_projection)
         return replace(event, user_projection=None) if unknown else event
 
-    def draw(self) -> bool:
-        """Take the next drawn token, unless the last one waits still; whether there is one."""
-        if self.waiting:
+    def take_token(self) -> bool:
+        """Move the next sampled token into `state`, unless the last one still awaits its record.
+
+        Returns:
+            Whether `state` holds a token that awaits its record.
+        """
+        if self.awaiting_record:
             return True
-        step = len(self.row.generated)
+        step = len(self.state.generated)
         if len(self.tokens) <= step or step not in self._probabilities:
             return False
-        self.row.take(self.tokens[step], self._probabilities.pop(step))
-        self.waiting = True
+        self.state.take(self.tokens[step], self._probabilities.pop(step))
+        self.awaiting_record = True
         return True
 
     @property
-    def was_run(self) -> bool:
-        """Whether the workers have explain_failure of the drawn token."""
-        return self.row.ran in self._seen
+    def token_is_recorded(self) -> bool:
+        """Whether the record of the last token in `state` is here."""
+        return self.state.tokens_run in self._recorded
 
     def token_event(self) -> TokenEvent:
-        """Of the drawn token, which has been run."""
-        self.waiting = False
-        seen = self._seen.pop(self.row.ran)
+        """The event for the last token in `state`, whose record is here."""
+        self.awaiting_record = False
+        values = self._recorded.pop(self.state.tokens_run)
         axis, probe = self.axis, self.axis.probe_layer
-        lifts = {layer: seen[f"lift.{layer}"] / float(axis.norm[layer]) for layer in self.plan.layers}
-        place = [seen[f"place.{n}"] for n in range(3)] if "place.0" in seen else []
-        before, after = axis.to_units(seen["before"], probe), axis.to_units(seen["after"], probe)
-        return self.row.token_event(ChunkReading([before], after, lifts, as_coordinates(place)))
+        lifts = {layer: values[f"lift.{layer}"] / float(axis.norm[layer]) for layer in self.plan.layers}
+        place = [values[f"place.{n}"] for n in range(3)] if "place.0" in values else []
+        before, after = axis.to_units(values["before"], probe), axis.to_units(values["after"], probe)
+        return self.state.token_event(ChunkReading([before], after, lifts, as_coordinates(place)))
 
 
 @dataclass
 class VllmRead:
-    """A finished chat that is read. owner: per token, the message it belongs to, or -1."""
+    """A finished chat that vLLM reads.
+
+    Attributes:
+        ids: The chat's tokens.
+        owner: For each token, the index of the message it belongs to, or -1 for template tokens.
+    """
 
     ids: list[int]
     owner: list[int]
     plan: SequencePlan
     axis: AssistantAxis
-    speller: Speller
+    speller: TokenSpeller
 
-    def part(self, start: int, explain_failure: dict[str, bytes]) -> list[ReadToken]:
-        """Content tokens of a record, axis units."""
-        columns, axis = decode(explain_failure), self.axis
-        raw = np.stack([columns[f"at.{layer}"] for layer in range(axis.layers)], axis=-1)
+    def read_tokens(self, start: int, columns: dict[str, bytes]) -> list[ReadToken]:
+        """The content tokens of a record, axis units."""
+        decoded, axis = decode(columns), self.axis
+        raw = np.stack([decoded[f"at.{layer}"] for layer in range(axis.layers)], axis=-1)
         after = (raw - axis.origin.numpy()) / axis.norm.numpy()
         before = after.copy()
         for layer in self.plan.layers:
-            before[:, layer] -= columns[f"lift.{layer}"] / float(axis.norm[layer])
-        places = (
-            np.stack([columns[f"place.{n}"] for n in range(3)], axis=-1).tolist()
-            if "place.0" in columns
-            else None
-        )
+            before[:, layer] -= decoded[f"lift.{layer}"] / float(axis.norm[layer])
+        places = None
+        if "place.0" in decoded:
+            places = np.stack([decoded[f"place.{n}"] for n in range(3)], axis=-1).tolist()
         tokens = []
         for offset in range(len(raw)):
             position = start + offset
@@ -144,36 +168,33 @@ class VllmRead:
 
 
 class PromptProjections:
-    """The last text of every branch, under the intervention it was run under. most: tokens, all branches together; twice what vLLM's
-    own cache can hold is more than it can ever give back."""
+    """The projections of every branch's last text, under the intervention with which it was run."""
 
-    def __init__(self, most: int) -> None:
-        self._most, self._held = most, 0
+    def __init__(self, max_tokens: int) -> None:
+        """max_tokens: How many tokens to keep, all branches together. The oldest are dropped first."""
+        self._max_tokens, self._held = max_tokens, 0
         self._entries: OrderedDict[str, tuple[list[int], list[float], Intervention]] = OrderedDict()
 
-    def put(self, row: TokenSequence) -> None:
-        """A row has ended."""
-        branch, ids = row.request.branch, (row.chat.ids + row.generated)[: row.ran]
+    def put(self, state: TokenSequence) -> None:
+        """Keep the projections of a sequence that has ended."""
+        branch, ids = state.request.branch, (state.chat.ids + state.generated)[: state.tokens_run]
         self.drop(branch)
-        self._entries[branch] = (ids, row.before[: row.ran], row.request.intervention)
+        self._entries[branch] = (ids, state.before[: state.tokens_run], state.request.intervention)
         self._held += len(ids)
-        while self._held > self._most and self._entries:
+        while self._held > self._max_tokens and self._entries:
             self.drop(next(iter(self._entries)))
 
-    def of(self, row: TokenSequence) -> list[float]:
-        """Axis units, before the clamp, of as much of the row's prompt as is known from its beginning."""
-        best: list[float] = []
-        for ids, before, under in self._entries.values():
-            if under == row.request.intervention:
-                shared = common_prefix(ids, row.chat.ids)
-                if shared > len(best):
-                    best = before[:shared]
-        return best
+    def of(self, state: TokenSequence) -> list[float]:
+        """The projections of the longest known beginning of this prompt, axis units, before the clamp."""
+        longest: list[float] = []
+        for ids, before, intervention in self._entries.values():
+            if intervention == state.request.intervention:
+                shared = common_prefix(ids, state.chat.ids)
+                if shared > len(longest):
+                    longest = before[:shared]
+        return longest
 
     def drop(self, branch: str) -> None:
-        gone = self._entries.pop(branch, None)
-        self._held -= len(gone[0]) if gone else 0
-
-    def clear(self) -> None:
-        self._entries.clear()
-        self._held = 0
+        """Forget a branch."""
+        entry = self._entries.pop(branch, None)
+        self._held -= len(entry[0]) if entry else 0

@@ -1,5 +1,8 @@
-"""Drawing inside a vLLM worker, by the transformers engine's own function: the same random numbers for the same seed, the same top-p
-and repetition penalty. vLLM calls it as a logits processor; it leaves each row one token to choose from.
+"""Sampling inside a vLLM worker with the transformers engine's own function.
+
+The same seed gives the same random numbers, top-p and repetition penalty as in the other engines.
+vLLM calls this module as a logits processor, which leaves one token to choose from in each
+sequence.
 """
 
 from __future__ import annotations
@@ -12,14 +15,16 @@ import torch
 from vllm.v1.sample.logits_processor import BatchUpdate, LogitsProcessor, process_dict_updates
 
 from demo.engine.sampling import SamplingStep, sample_batch
-from demo.engine.vllm.recorder import SequencePlan, drawn
+from demo.engine.vllm.recorder import SequencePlan, sampled_tokens
 
 if TYPE_CHECKING:
     from vllm import SamplingParams
 
 
 @dataclass
-class _Row:
+class _SamplerState:
+    """What sampling needs to know of one sequence."""
+
     plan: SequencePlan
     output: Sequence[int]  # vLLM's own list, which grows
     special: frozenset[int]
@@ -29,7 +34,7 @@ class _Row:
     def __post_init__(self) -> None:
         self.seen = dict.fromkeys(self.plan.said)
 
-    def draw(self) -> SamplingStep:
+    def next_step(self) -> SamplingStep:
         for token in self.output[self._counted :]:
             if token not in self.special:
                 self.seen[token] = None
@@ -38,30 +43,33 @@ class _Row:
 
 
 class SharedNoise(LogitsProcessor):
-    """Named to vLLM as `demo.engine.vllm.sampler:SharedNoise`."""
+    """Samples every sequence's next token. vLLM loads it by name: `demo.engine.vllm.sampler:SharedNoise`."""
 
     def __init__(self, vllm_config: Any, device: torch.device, is_pin_memory: bool) -> None:
-        self._rows: dict[int, _Row] = {}
+        self._states: dict[int, _SamplerState] = {}  # by index in the batch
         self._special = frozenset(vllm_config.additional_config["special_tokens"])
 
     def is_argmax_invariant(self) -> bool:
         return False
 
     def update_state(self, batch_update: BatchUpdate | None) -> None:
-        process_dict_updates(self._rows, batch_update, self._row)
+        process_dict_updates(self._states, batch_update, self._new_state)
 
-    def _row(self, params: SamplingParams, prompt: list[int] | None, output: list[int]) -> _Row | None:
+    def _new_state(
+        self, params: SamplingParams, prompt: list[int] | None, output: list[int]
+    ) -> _SamplerState | None:
         plan = SequencePlan.from_args(params.extra_args)
-        return None if plan is None else _Row(plan, output, self._special)
+        return None if plan is None else _SamplerState(plan, output, self._special)
 
     def apply(self, logits: torch.Tensor) -> torch.Tensor:
-        rows = sorted(self._rows)
-        if not rows:
+        """Sample, and set all other logits [B, V] to -inf: vLLM's greedy choice is then the sampled token."""
+        indices = sorted(self._states)
+        if not indices:
             return logits
-        draws = [self._rows[index].draw() for index in rows]
-        tokens, probabilities = sample_batch(logits[rows], draws)
-        logits[rows] = float("-inf")
-        logits[rows, tokens] = 0.0
-        for index, draw, token, probability in zip(rows, draws, tokens, probabilities, strict=True):
-            drawn.add(self._rows[index].plan, draw.step, token, probability)
+        steps = [self._states[index].next_step() for index in indices]
+        tokens, probabilities = sample_batch(logits[indices], steps)
+        logits[indices] = float("-inf")
+        logits[indices, tokens] = 0.0
+        for index, step, token, probability in zip(indices, steps, tokens, probabilities, strict=True):
+            sampled_tokens.add(self._states[index].plan, step.step, token, probability)
         return logits

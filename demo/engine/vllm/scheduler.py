@@ -1,5 +1,7 @@
-"""All that runs on vLLM now: which rows are in, what has come of each, who waits. Everything here happens on the core's loop, but for
-what says otherwise.
+"""Schedules requests on vLLM and turns what it returns into events.
+
+vLLM batches the sequences itself. This module decides which request groups are running, collects
+tokens and records for each sequence, and keeps the sequences of a group in step.
 """
 
 from __future__ import annotations
@@ -13,195 +15,221 @@ from demo.engine.vllm.recorder import Record, SampledToken
 from demo.engine.vllm.request import PromptProjections, VllmRead, VllmSequence
 from demo.utils.errors import UserError, nan_error
 
-_LOOK = 0.05  # seconds between looks whether somebody has cancelled, while nothing arrives
+_POLL = 0.05  # seconds between looks at the cancel flags while nothing arrives
 
-_DIED = "The model's process ended in the middle of this reply; the conversation is kept. It is starting again: send the message once more in a moment."
+_DIED = (
+    "The model's process ended in the middle of this reply; the conversation is kept. "
+    "It is starting again: send the message once more in a moment."
+)
 
 
 class VllmScheduler:
-    """rows: that run at once."""
+    """Runs request groups and reads finished chats on vLLM.
 
-    def __init__(self, core: VllmClient, rows: int) -> None:
-        self._core, self._rows = core, rows
-        # Twice what vLLM's own cache can hold is more than it can ever give back.
-        self.known = PromptProjections(2 * core.tokens)
-        self._queue: list[tuple[RequestGroup, list[VllmSequence]]] = []
-        self._jobs: list[tuple[RequestGroup, list[VllmSequence]]] = []
-        self._lines: dict[str, VllmSequence] = {}
+    All methods must be called on the client's event loop. Only `counts` may be read from any thread.
+    """
+
+    def __init__(self, client: VllmClient, max_sequences: int) -> None:
+        """max_sequences: How many sequences may run at once."""
+        self._client, self._max_sequences = client, max_sequences
+        # Twice what vLLM's own cache holds, which is more than it can ever reuse.
+        self._known = PromptProjections(2 * client.tokens)
+        self._waiting: list[tuple[RequestGroup, list[VllmSequence]]] = []
+        self._running: list[tuple[RequestGroup, list[VllmSequence]]] = []
+        self._sequences: dict[str, VllmSequence] = {}  # those that are running, by request id
         self._reads: dict[str, tuple[ReadTask, VllmRead]] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
-        self._pump: asyncio.Task[None] | None = None
-        self._news, self._collecting = core.run(_signals()).result()
+        self._loop_task: asyncio.Task[None] | None = None
+        self._changed, self._collecting = client.run(_event_and_lock()).result()
 
     @property
     def counts(self) -> tuple[int, int, int]:
-        """Rows that run, rows that wait, tokens of those that run. From any thread."""
-        running, queue = list(self._lines.values()), list(self._queue)
-        return len(running), sum(len(lines) for _, lines in queue), sum(line.row.ran for line in running)
+        """How many sequences are running, how many are waiting, and how many tokens the running ones hold."""
+        running, waiting = list(self._sequences.values()), list(self._waiting)
+        return (
+            len(running),
+            sum(len(sequences) for _, sequences in waiting),
+            sum(sequence.state.tokens_run for sequence in running),
+        )
 
-    def submit(self, job: RequestGroup, lines: list[VllmSequence]) -> None:
-        self._queue.append((job, lines))
+    def submit(self, group: RequestGroup, sequences: list[VllmSequence]) -> None:
+        """Answer a group of requests."""
+        self._waiting.append((group, sequences))
         self._wake()
 
-    def submit_reading(self, reading: ReadTask, line: VllmRead) -> None:
-        self._reads[line.plan.id] = (reading, line)
-        self._tasks[line.plan.id] = asyncio.ensure_future(self._run_reading(reading, line))
+    def submit_read(self, task: ReadTask, read: VllmRead) -> None:
+        """Read a finished chat."""
+        self._reads[read.plan.id] = (task, read)
+        self._tasks[read.plan.id] = asyncio.ensure_future(self._run_read(task, read))
         self._wake()
 
     def forget(self, branches: list[str]) -> None:
-        for job, _ in [*self._queue, *self._jobs]:
-            job.discard.update(branches)
+        """Drop what is kept of these branches, also of those that are still running."""
+        for group, _ in [*self._waiting, *self._running]:
+            group.discard.update(branches)
         for branch in branches:
-            self.known.drop(branch)
+            self._known.drop(branch)
 
     def _wake(self) -> None:
-        self._news.set()
-        if self._pump is None or self._pump.done():
-            self._pump = asyncio.ensure_future(self._work())
+        self._changed.set()
+        if self._loop_task is None or self._loop_task.done():
+            self._loop_task = asyncio.ensure_future(self._loop())
 
-    async def _work(self) -> None:
-        """While there is anything to do: collect what the workers saw and turn it into events."""
-        while self._queue or self._jobs or self._reads:
-            self._let_go_cancelled()
-            self._let_in()
+    async def _loop(self) -> None:
+        """Schedule, run and postprocess until there is nothing left to do."""
+        while self._waiting or self._running or self._reads:
+            self._remove_cancelled()
+            self._schedule()
             try:
-                await asyncio.wait_for(self._news.wait(), _LOOK)
+                await asyncio.wait_for(self._changed.wait(), _POLL)
             except asyncio.TimeoutError:
-                if not self._reads:  # of a long chat parts are there before vLLM says anything
+                if not self._reads:  # a long chat yields records before vLLM returns anything
                     continue
-            self._news.clear()
+            self._changed.clear()
             try:
                 await self._collect()
             except Exception as error:
                 self._fail_all(error)
-            for job, lines in list(self._jobs):
+            for group, sequences in list(self._running):
                 try:
-                    self._advance(job, lines)
+                    self._postprocess(group, sequences)
                 except Exception as error:
-                    self._fail(job, error)
+                    self._fail(group, error)
 
-    async def _collect(self) -> None:
-        # One at a time: who has waited for it has everything that was seen before.
-        async with self._collecting:
-            records, drawn = await self._core.drain()
-            self._hand_out(records, drawn)
+    # --- schedule
 
-    def _hand_out(self, records: list[Record], drawn: list[SampledToken]) -> None:
-        for id_, step, _, probability in drawn:
-            if id_ in self._lines:
-                self._lines[id_].take_drawn(step, probability)
-        for id_, start, explain_failure in records:
-            if id_ in self._lines:
-                self._lines[id_].take_record(start, explain_failure)
-            elif id_ in self._reads:
-                reading, line = self._reads[id_]
-                reading.put([line.part(start, explain_failure)])
+    def _schedule(self) -> None:
+        """Start waiting groups in order of arrival while sequences are free.
 
-    def _let_in(self) -> None:
-        """First come, first served, while there are rows left. What vLLM's memory has no room for waits there."""
-        while self._queue:
-            job, lines = self._queue[0]
-            if self._jobs and len(self._lines) + len(lines) > self._rows:
+        vLLM queues by itself what its memory has no room for.
+        """
+        while self._waiting:
+            group, sequences = self._waiting[0]
+            if self._running and len(self._sequences) + len(sequences) > self._max_sequences:
                 break
-            self._jobs.append(self._queue.pop(0))
-            for line in lines:
-                line.known = self.known.of(line.row)
-                self._lines[line.plan.id] = line
-                self._tasks[line.plan.id] = asyncio.ensure_future(self._run(job, line))
-        for ahead, (job, _) in enumerate(self._queue, start=1):
-            job.say_ahead(ahead)
+            self._running.append(self._waiting.pop(0))
+            for sequence in sequences:
+                sequence.known = self._known.of(sequence.state)
+                self._sequences[sequence.plan.id] = sequence
+                self._tasks[sequence.plan.id] = asyncio.ensure_future(self._run(group, sequence))
+        for ahead, (group, _) in enumerate(self._waiting, start=1):
+            group.report_ahead(ahead)
 
-    def _let_go_cancelled(self) -> None:
-        for job, lines in [*self._queue, *self._jobs]:
-            if job.left or job.cancel.is_set():
-                self._leave(job, lines)
-        for id_, (reading, _) in list(self._reads.items()):
-            if reading.left or reading.cancel.is_set():
-                self._tasks[id_].cancel()
+    def _remove_cancelled(self) -> None:
+        for group, sequences in [*self._waiting, *self._running]:
+            if group.abandoned or group.cancel.is_set():
+                self._finish(group, sequences, sequences)
+        for request, (task, _) in list(self._reads.items()):
+            if task.abandoned or task.cancel.is_set():
+                self._tasks[request].cancel()
 
-    async def _run(self, job: RequestGroup, line: VllmSequence) -> None:
-        """Feed a line from vLLM, which draws one token more than is wanted so that the last one is run."""
+    # --- run
+
+    async def _run(self, group: RequestGroup, sequence: VllmSequence) -> None:
+        # One token more than is shown, so that vLLM also runs the last one that is.
+        tokens = sequence.state.limit + 1
         try:
-            async for step in self._core.steps(line.row.chat.ids, line.plan, line.row.limit + 1):
-                line.take_step(step)
-                self._news.set()
+            async for step in self._client.steps(sequence.state.chat.ids, sequence.plan, tokens):
+                sequence.add_step(step)
+                self._changed.set()
         except Exception as error:
-            self._fail(job, error)
+            self._fail(group, error)
 
-    async def _run_reading(self, reading: ReadTask, line: VllmRead) -> None:
+    async def _run_read(self, task: ReadTask, read: VllmRead) -> None:
         try:
-            async for _ in self._core.steps(line.ids, line.plan, 1, read_cache=False):
+            async for _ in self._client.steps(read.ids, read.plan, 1, read_cache=False):
                 await self._collect()
-                self._news.set()  # for others, of whom something may have come with it
+                self._changed.set()  # this may have collected records of other requests as well
         except asyncio.CancelledError:
             pass
         except Exception as error:
-            reading.fail(_told(error))
+            task.fail(_readable(error))
         finally:
-            reading.end()
-            self._reads.pop(line.plan.id, None)
-            self._tasks.pop(line.plan.id, None)
+            task.end()
+            self._reads.pop(read.plan.id, None)
+            self._tasks.pop(read.plan.id, None)
 
-    def _advance(self, job: RequestGroup, lines: list[VllmSequence]) -> None:
-        """Give all events that what has arrived allows, one token of every row at a time."""
-        if not job.decoding:
-            if not all(line.prompt_read for line in lines):
+    async def _collect(self) -> None:
+        # One call at a time: when the lock is free, everything recorded before has been handed out.
+        async with self._collecting:
+            records, sampled = await self._client.drain()
+            self._hand_out(records, sampled)
+
+    def _hand_out(self, records: list[Record], sampled: list[SampledToken]) -> None:
+        for request, step, _, probability in sampled:
+            if request in self._sequences:
+                self._sequences[request].add_probability(step, probability)
+        for request, start, columns in records:
+            if request in self._sequences:
+                self._sequences[request].add_record(start, columns)
+            elif request in self._reads:
+                task, read = self._reads[request]
+                task.put([read.read_tokens(start, columns)])
+
+    # --- postprocess
+
+    def _postprocess(self, group: RequestGroup, sequences: list[VllmSequence]) -> None:
+        """Emit all events for which everything has arrived, one token of every sequence at a time."""
+        if not group.decoding:
+            if not all(sequence.prompt_is_recorded for sequence in sequences):
                 return
-            job.put([line.prompt_event() for line in lines])
-            job.decoding = True
-        while lines:
-            if not all(line.draw() for line in lines):
+            group.put([sequence.prompt_event() for sequence in sequences])
+            group.decoding = True
+        while sequences:
+            if not all(sequence.take_token() for sequence in sequences):
                 return
-            if any(line.row.is_broken for line in lines):
+            if any(sequence.state.is_broken for sequence in sequences):
                 raise nan_error()
-            stopped = [line for line in lines if line.row.wants_stop]
-            job.put([line.row.stop_event() for line in stopped])
-            self._leave(job, lines, stopped)
-            if not all(line.was_run for line in lines):
+            stopped = [sequence for sequence in sequences if sequence.state.wants_stop]
+            group.put([sequence.state.stop_event() for sequence in stopped])
+            self._finish(group, sequences, stopped)
+            if not all(sequence.token_is_recorded for sequence in sequences):
                 return
-            job.put([line.token_event() for line in lines])
-            self._leave(job, lines, [line for line in lines if line.row.is_full])
+            group.put([sequence.token_event() for sequence in sequences])
+            self._finish(group, sequences, [sequence for sequence in sequences if sequence.state.is_full])
 
-    def _leave(
-        self, job: RequestGroup, lines: list[VllmSequence], leaving: Sequence[VllmSequence] | None = None
+    def _finish(
+        self, group: RequestGroup, sequences: list[VllmSequence], finished: Sequence[VllmSequence]
     ) -> None:
-        """These lines end, or all of them; a job without lines is done."""
-        for line in list(lines if leaving is None else leaving):
-            lines.remove(line)
-            job.rows.remove(line.row)
-            self._drop(line)
-            if line.row.ran and line.row.request.branch not in job.discard:
-                self.known.put(line.row)
-        if not lines:
-            job.end()
-            self._remove(job)
+        """End some of a group's sequences; a group without sequences ends too."""
+        for sequence in list(finished):
+            sequences.remove(sequence)
+            group.sequences.remove(sequence.state)
+            self._drop(sequence)
+            if sequence.state.tokens_run and sequence.state.request.branch not in group.discard:
+                self._known.put(sequence.state)
+        if not sequences:
+            group.end()
+            self._remove(group)
 
-    def _drop(self, line: VllmSequence) -> None:
-        self._lines.pop(line.plan.id, None)
-        task = self._tasks.pop(line.plan.id, None)
+    def _drop(self, sequence: VllmSequence) -> None:
+        self._sequences.pop(sequence.plan.id, None)
+        task = self._tasks.pop(sequence.plan.id, None)
         if task is not None:
             task.cancel()
 
-    def _remove(self, job: RequestGroup) -> None:
-        self._jobs = [entry for entry in self._jobs if entry[0] is not job]
-        self._queue = [entry for entry in self._queue if entry[0] is not job]
+    def _remove(self, group: RequestGroup) -> None:
+        self._running = [entry for entry in self._running if entry[0] is not group]
+        self._waiting = [entry for entry in self._waiting if entry[0] is not group]
 
-    def _fail(self, job: RequestGroup, error: Exception) -> None:
-        for other, lines in [*self._jobs, *self._queue]:
-            if other is job:
-                for line in lines:
-                    self._drop(line)
-                self._remove(job)
-                job.fail(_told(error))
+    def _fail(self, group: RequestGroup, error: Exception) -> None:
+        for other, sequences in [*self._running, *self._waiting]:
+            if other is group:
+                for sequence in sequences:
+                    self._drop(sequence)
+                self._remove(group)
+                group.fail(_readable(error))
 
     def _fail_all(self, error: Exception) -> None:
-        for job, _ in [*self._jobs, *self._queue]:
-            self._fail(job, error)
+        for group, _ in [*self._running, *self._waiting]:
+            self._fail(group, error)
 
 
-async def _signals() -> tuple[asyncio.Event, asyncio.Lock]:
+async def _event_and_lock() -> tuple[asyncio.Event, asyncio.Lock]:
+    """Created on the loop that uses them."""
     return asyncio.Event(), asyncio.Lock()
 
 
-def _told(error: Exception) -> Exception:
+def _readable(error: Exception) -> Exception:
+    """The error that the user sees."""
     return UserError(_DIED) if isinstance(error, VllmDied) else error

@@ -1,102 +1,104 @@
-// Both plots: drawn when Plotly is there, brought up to date once a frame at most.
+// Both charts: drawn when Plotly has loaded, then updated at most once per frame.
 
-function whenPlotly(found, missing) {
-  // The script is large and loads beside the page: the chat works meanwhile, and without it.
-  const deadline = Date.now() + 60000;
-  (function look() {
-    if (window.Plotly) found();
-    else if (Date.now() > deadline) missing();
-    else setTimeout(look, 100);
+const PLOTLY_DEADLINE_MS = 60000;
+
+function whenPlotly(onLoaded, onMissing) {
+  // The script is large and loads beside the page. The chat works meanwhile, and also without it.
+  const deadline = Date.now() + PLOTLY_DEADLINE_MS;
+  (function poll() {
+    if (window.Plotly) onLoaded();
+    else if (Date.now() > deadline) onMissing();
+    else setTimeout(poll, 100);
   })();
 }
 
-function makePlots(root, hooks) {
-  const config = {
-    displaylogo: false, plotlyServerURL: "", responsive: false, doubleClick: "autosize",
-  };
-  const tokenBoard = makeBoard(root.querySelector("#token-plot"), root, config);
-  const turnBoard = makeBoard(root.querySelector("#turn-plot"), root, { ...config, displayModeBar: false });
-  const tokenPlot = makeTokenPlot(tokenBoard);
-  const turnPlot = makeTurnPlot(turnBoard);
-  const view = { figures: null, turns: [] };
-  let waiting = false;
+// hooks: selectTurn(index), flash(branch, position), highlight(branch, position), missing()
+function makeCharts(root, hooks) {
+  const config = { displaylogo: false, plotlyServerURL: "", responsive: false, doubleClick: "autosize" };
+  const tokenBase = makeChart(root.querySelector("#token-chart"), root, config);
+  const turnBase = makeChart(root.querySelector("#turn-chart"), root, { ...config, displayModeBar: false });
+  const tokenChart = makeTokenChart(tokenBase);
+  const turnChart = makeTurnChart(turnBase);
+  const state = { figures: null, turns: [] };
+  let scheduled = false;
   let updates = 0;
 
-  const ready = () => tokenBoard.ready() && turnBoard.ready();
+  const ready = () => tokenBase.ready() && turnBase.ready();
 
   async function start() {
-    if (!window.Plotly || !view.figures) return;
-    await tokenBoard.draw(view.figures.token, tokenPlot.fill);
-    await turnBoard.draw(view.figures.turn, turnPlot.fill);
-    tokenPlot.overdraw();
-    turnPlot.overdraw();
+    if (!window.Plotly || !state.figures) return;
+    await tokenBase.draw(state.figures.token, tokenChart.fill);
+    await turnBase.draw(state.figures.turn, turnChart.fill);
+    tokenChart.redrawOverlay();
+    turnChart.redrawOverlay();
     listen();
     schedule();
   }
 
   function listen() {
-    const token = tokenBoard.element;
-    const turn = turnBoard.element;
-    for (const [element, plot] of [[token, tokenPlot], [turn, turnPlot]]) {
-      for (const name of ["hover", "unhover", "click", "afterplot", "relayouting"]) element.removeAllListeners(`plotly_${name}`);
-      element.on("plotly_afterplot", plot.overdraw);
-      element.on("plotly_relayouting", plot.overdraw);
+    const token = tokenBase.element;
+    const turn = turnBase.element;
+    const events = ["hover", "unhover", "click", "afterplot", "relayouting"];
+    for (const [element, { redrawOverlay }] of [[token, tokenChart], [turn, turnChart]]) {
+      for (const name of events) element.removeAllListeners(`plotly_${name}`);
+      element.on("plotly_afterplot", redrawOverlay);
+      element.on("plotly_relayouting", redrawOverlay);
     }
-    token.on("plotly_hover", ({ points }) => hooks.light(points[0].data.meta.branch, points[0].x));
-    token.on("plotly_unhover", () => hooks.light(null, null));
+    token.on("plotly_hover", ({ points }) => hooks.highlight(points[0].data.meta.branch, points[0].x));
+    token.on("plotly_unhover", () => hooks.highlight(null, null));
     token.on("plotly_click", ({ points }) => hooks.flash(points[0].data.meta.branch, points[0].x));
-    turn.on("plotly_click", ({ points }) => hooks.pick(Math.round(points[0].x) - 1));
+    turn.on("plotly_click", ({ points }) => hooks.selectTurn(Math.round(points[0].x) - 1));
   }
 
   function draw() {
-    waiting = false;
+    scheduled = false;
     if (!ready()) return;
-    // Behind the map the token plot rests; what it missed is drawn when it is back.
-    if (tokenBoard.element.offsetWidth && tokenPlot.advance()) updates += 1;
-    turnPlot.advance();
+    // The token chart is not drawn while another tab covers it; the next draw after that adds what it missed.
+    if (tokenBase.element.offsetWidth && tokenChart.advance()) updates += 1;
+    turnChart.advance();
   }
 
   function schedule() {
-    if (waiting) return;
-    waiting = true;
+    if (scheduled) return;
+    scheduled = true;
     requestAnimationFrame(draw);
   }
 
   function reset(figures, turns) {
-    Object.assign(view, { figures: figures ?? view.figures, turns });
-    tokenPlot.show(null);
-    turnPlot.show(turns, null);
+    Object.assign(state, { figures: figures ?? state.figures, turns });
+    tokenChart.show(null);
+    turnChart.show(turns, null);
     start();
   }
 
   function relabel(figures) {
-    view.figures = figures;
+    state.figures = figures;
     if (!ready()) return;
-    tokenBoard.relabel(figures.token);
-    turnBoard.relabel(figures.turn);
+    tokenBase.relabel(figures.token);
+    turnBase.relabel(figures.turn);
   }
 
   function show(index) {
-    tokenPlot.show(view.turns[index] ?? null);
-    turnPlot.show(view.turns, index);
+    tokenChart.show(state.turns[index] ?? null);
+    turnChart.show(state.turns, index);
     schedule();
   }
 
-  function touch(turnsChanged) {
-    if (turnsChanged) turnPlot.change();
+  function refresh(turnsChanged) {
+    if (turnsChanged) turnChart.markChanged();
     schedule();
   }
 
   function repaint() {
-    tokenBoard.repaint();
-    turnBoard.repaint();
+    tokenBase.repaint();
+    turnBase.repaint();
   }
 
   function counts() {
-    const both = (plot) => Object.fromEntries(BRANCHES.map((branch) => [branch, plot.count(branch)]));
-    return { tokenPoints: both(tokenPlot), turnPoints: both(turnPlot), updates };
+    const byBranch = (chart) => Object.fromEntries(BRANCHES.map((branch) => [branch, chart.count(branch)]));
+    return { tokenPoints: byBranch(tokenChart), turnPoints: byBranch(turnChart), updates };
   }
 
   whenPlotly(start, () => hooks.missing());
-  return { reset, relabel, show, touch, repaint, counts, hover: tokenPlot.hover };
+  return { reset, relabel, show, refresh, repaint, counts, hover: tokenChart.hover };
 }

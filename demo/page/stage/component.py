@@ -1,8 +1,8 @@
-"""The stage: one custom component with both chat panes and both plots, fed with small operations.
+"""The stage: one custom component with the chat panes and all charts, updated by small operations (see protocol.json).
 
-Python sets its value to the JSON text of ``{"seq": int, "ops": [...]}``; the browser applies each operation once.
-The template never mentions the value, so nothing is rendered again. Use it as an output with
-``show_progress="hidden"``.
+Python sets its value to the JSON text of ``{"seq": int, "ops": [...]}``, and the browser applies each
+operation once. The template never mentions the value, so nothing is rendered again. Use it as an output
+with ``show_progress="hidden"``.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ import gradio as gr
 import plotly
 
 from demo.page.middleware import serve
+from demo.page.stage.protocol import PROTOCOL_TEXT
 
-STATIC_DIR = Path(__file__).parent
-
-# Concatenated in this order: they are the body of one function.
+_FOLDER = Path(__file__).parent
+# Concatenated in this order, they are the body of one function.
 SCRIPTS = (
     "model.js",
     "panes.js",
@@ -37,7 +37,6 @@ SCRIPTS = (
     "requests.js",
     "stage.js",
 )
-
 STYLES = (
     "stage.css",
     "panes.css",
@@ -57,17 +56,17 @@ def plotly_head() -> str:
 
 
 def stage() -> gr.HTML:
-    """Build the component inside a ``gr.Blocks``; the caller wires its value.
+    """Build the component inside a ``gr.Blocks``; the caller connects its value.
 
-    The style sheet goes into the head: Gradio would rewrite a ``css_template`` at every new value, and the
-    browser would then restyle the whole page for each token. No script goes there, because Gradio holds
-    ``js_on_load`` back until it has loaded, and the first operations would be lost.
+    The style sheets go into the head: Gradio would rewrite a ``css_template`` at every new value, and the
+    browser would then restyle the whole page for each token. No script goes there, because Gradio delays
+    ``js_on_load`` until it has loaded, and the first operations would be lost.
     """
     return gr.HTML(
         value=None,
-        html_template=_read("stage.html"),
-        js_on_load="\n".join(_read(name) for name in SCRIPTS),
-        head="".join(f"<style>\n{_read(name)}\n</style>" for name in STYLES),
+        html_template=stage_html(),
+        js_on_load=stage_script(),
+        head="".join(f"<style>\n{style}\n</style>" for style in stage_styles()),
         apply_default_css=False,
         container=False,
         padding=False,
@@ -75,5 +74,20 @@ def stage() -> gr.HTML:
     )
 
 
+def stage_html() -> str:
+    """The markup."""
+    return _read("stage.html")
+
+
+def stage_script() -> str:
+    """The scripts in order, preceded by the table of operations and requests that they check against."""
+    return "\n".join([f"const PROTOCOL = {PROTOCOL_TEXT.strip()};", *(_read(name) for name in SCRIPTS)])
+
+
+def stage_styles() -> list[str]:
+    """The style sheets in order."""
+    return [_read(name) for name in STYLES]
+
+
 def _read(name: str) -> str:
-    return (STATIC_DIR / name).read_text(encoding="utf-8")
+    return (_FOLDER / name).read_text(encoding="utf-8")

@@ -1,29 +1,36 @@
-// Everything by keyboard, and the presentation mode. Letters act only where nobody is typing.
+// Keyboard shortcuts and the presentation mode. Letters are shortcuts only while the user is not typing.
 
 const TYPING = "input, textarea, select, [contenteditable=true], dialog[open] *";
 
 function clickOn(selector) {
   const target = document.querySelector(selector);
   if (target && target.offsetParent !== null) target.click();
-  return Boolean(target);
 }
 
-// acts: key -> function; hooks.help is the dialog that lists them
-function makeKeys(root, acts) {
+// actions: next, undo, again, nextDisplay, autoplay, replay
+function makeKeyboard(root, actions) {
   const help = root.querySelector("dialog.keys");
   wireDialog(help);
-  root.querySelector(".helper").addEventListener("click", () => help.showModal());
-  root.querySelector(".presenter").addEventListener("click", present);
+  root.querySelector(".help-button").addEventListener("click", () => help.showModal());
+  root.querySelector(".present-button").addEventListener("click", togglePresenting);
 
-  function present() {
-    const on = document.body.classList.toggle("presenting");
-    root.querySelector(".presenter").setAttribute("aria-pressed", String(on));
+  function togglePresenting() {
+    const presenting = document.body.classList.toggle("presenting");
+    root.querySelector(".present-button").setAttribute("aria-pressed", String(presenting));
     dispatchEvent(new Event("resize"));
   }
 
-  const keys = {
-    n: acts.next, s: () => clickOn("#stop"), c: () => document.querySelector("#cap-on input")?.click(), u: acts.undo,
-    r: acts.again, l: acts.look, a: acts.autoplay, p: present, " ": acts.replay, "?": () => help.showModal(),
+  const shortcuts = {
+    n: actions.next,
+    s: () => clickOn("#stop"),
+    c: () => document.querySelector("#cap-on input")?.click(),
+    u: actions.undo,
+    r: actions.again,
+    l: actions.nextDisplay,
+    a: actions.autoplay,
+    p: togglePresenting,
+    " ": actions.replay,
+    "?": () => help.showModal(),
     "/": () => document.querySelector("#message textarea")?.focus(),
   };
 
@@ -31,10 +38,10 @@ function makeKeys(root, acts) {
     if (event.key === "Escape" && !event.target.closest("dialog")) clickOn("#stop");
     if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest(TYPING)) return;
     if (event.key === " " && event.target.closest("button, [tabindex]")) return;
-    const act = keys[event.key.length === 1 ? event.key.toLowerCase() : event.key];
-    if (!act) return;
+    const action = shortcuts[event.key.length === 1 ? event.key.toLowerCase() : event.key];
+    if (!action) return;
     event.preventDefault();
-    act();
+    action();
   }
 
   document.addEventListener("keydown", onKey);

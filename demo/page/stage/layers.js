@@ -1,18 +1,20 @@
-// The layer view: tokens x decoder layers of one reply, with the probe layer and the capped band marked.
+// The layer view: the tokens of one reply at every decoder layer, with the probe layer and the capped band marked.
 
-const LAYER_REACH = 1.5;
+const LAYER_RANGE = 1.5; // axis units from the centre of the colour scale to either end
 const LAYER_MODES = {
-  own: "as its branch reads it", plain: "as the unsteered model reads it", change: "what the intervention changed",
+  own: "as its branch reads it",
+  plain: "as the unsteered model reads it",
+  change: "what the intervention changed",
 };
 
 function layerValues(data, mode) {
   const rows = mode === "change"
     ? data.own.map((row, n) => row.map((value, layer) => value - data.plain[n][layer]))
     : data[mode];
-  return data.plain[0].map((_, layer) => rows.map((row) => row[layer])); // Plotly wants layers x tokens
+  return data.plain[0].map((_, layer) => rows.map((row) => row[layer])); // Plotly expects layers x tokens
 }
 
-// Tokens and layers at which the unsteered reading lies below the floor.
+// The tokens and layers at which the unsteered model's projection lies below the floor.
 function belowFloor(data) {
   const points = { x: [], y: [] };
   if (!data.cap) return points;
@@ -28,98 +30,124 @@ function belowFloor(data) {
   return points;
 }
 
+function floorAt(data, layer) {
+  if (!data.cap || layer < data.cap[0] || layer > data.cap[1]) return null;
+  return data.floors[layer - data.cap[0]];
+}
+
 function layerTraces(data, mode, colours) {
   const centre = mode === "change" ? 0 : TONE_CENTRE;
-  const words = data.tokens.map(visibleToken);
-  const floorAt = (layer) => (data.cap && layer >= data.cap[0] && layer <= data.cap[1] ? data.floors[layer - data.cap[0]] : null);
+  const labels = data.tokens.map(tokenLabel);
+  const floorText = (layer) => (floorAt(data, layer) === null ? "" : `<br>floor ${number(floorAt(data, layer))}`);
   const z = layerValues(data, mode);
-  const heat = {
-    type: "heatmap", z, x: words.map((_, n) => n + 1), zmin: centre - LAYER_REACH, zmax: centre + LAYER_REACH, zmid: centre,
+  const heatmap = {
+    type: "heatmap", z, x: labels.map((_, n) => n + 1),
+    zmin: centre - LAYER_RANGE, zmax: centre + LAYER_RANGE, zmid: centre,
     colorscale: [[0, colours["role-low"]], [0.5, colours.card], [1, colours["role-high"]]],
-    customdata: z.map((row, layer) => row.map((_, n) => [words[n], floorAt(layer) === null ? "" : `<br>floor ${number(floorAt(layer))}`])),
+    customdata: z.map((row, layer) => row.map((_, n) => [labels[n], floorText(layer)])),
     hovertemplate: "%{customdata[0]} · layer %{y}<br>%{z:.2f} axis units%{customdata[1]}<extra></extra>",
-    colorbar: { thickness: 8, outlinewidth: 0, tickfont: { color: colours.quiet, size: 10 } }, xgap: 0.5, ygap: 0.5,
+    colorbar: { thickness: 8, outlinewidth: 0, tickfont: { color: colours.muted, size: 10 } }, xgap: 0.5, ygap: 0.5,
   };
   const below = {
     type: "scatter", mode: "markers", ...belowFloor(data), hoverinfo: "skip", showlegend: false,
-    marker: { symbol: "triangle-up-open", size: 5, color: colours.ink, opacity: 0.7 },
+    marker: { symbol: "triangle-up-open", size: 5, color: colours.text, opacity: 0.7 },
   };
-  return mode === "change" ? [heat] : [heat, below];
+  return mode === "change" ? [heatmap] : [heatmap, below];
 }
 
 function layerLayout(data, colours, size) {
   const across = { xref: "paper", x0: 0, x1: 1 };
-  const shapes = [{ ...across, type: "line", y0: data.probe, y1: data.probe, line: { color: colours.ink, width: 1.25, dash: "dot" } }];
-  const note = { xref: "paper", x: 0, xanchor: "left", showarrow: false, bgcolor: colours.card, font: { size, color: colours.ink } };
+  const probeLine = { color: colours.text, width: 1.25, dash: "dot" };
+  const shapes = [{ ...across, type: "line", y0: data.probe, y1: data.probe, line: probeLine }];
+  const note = {
+    xref: "paper", x: 0, xanchor: "left", showarrow: false, bgcolor: colours.card, font: { size, color: colours.text },
+  };
   const annotations = [{ ...note, y: data.probe, yanchor: "bottom", text: `probe layer ${data.probe}` }];
   if (data.cap) {
     const [first, last] = data.cap;
-    shapes.push({ ...across, type: "rect", y0: first - 0.5, y1: last + 0.5, line: { color: colours.capped, width: 2 } });
-    annotations.push({ ...note, x: 1, xanchor: "right", y: last + 0.5, yanchor: "bottom", text: `capped ${first}–${last}`, font: { size, color: colours.capped } });
+    const line = { color: colours.capped, width: 2 };
+    shapes.push({ ...across, type: "rect", y0: first - 0.5, y1: last + 0.5, line });
+    annotations.push({
+      ...note, x: 1, xanchor: "right", y: last + 0.5, yanchor: "bottom", text: `capped ${first}–${last}`,
+      font: { size, color: colours.capped },
+    });
   }
-  const axis = { zeroline: false, showgrid: false, color: colours.quiet };
+  const axis = { zeroline: false, showgrid: false, color: colours.muted };
   return {
-    paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", margin: { l: 46, r: 8, t: 6, b: 34 }, shapes, annotations,
-    font: { size, color: colours.quiet }, uirevision: "keep",
-    xaxis: { ...axis, title: { text: "token", standoff: 4 } }, yaxis: { ...axis, title: { text: "decoder layer", standoff: 4 } },
+    paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", margin: { l: 46, r: 8, t: 6, b: 34 },
+    shapes, annotations, font: { size, color: colours.muted }, uirevision: "keep",
+    xaxis: { ...axis, title: { text: "token", standoff: 4 } },
+    yaxis: { ...axis, title: { text: "decoder layer", standoff: 4 } },
   };
 }
 
-// hooks: ask(request), flash(branch, position, turn), shown() -> {turn, sides}
+// hooks: sendRequest(name, fields), flash(branch, position, turn), shown() -> {turn, replies}
 function makeLayers(root, hooks) {
   const panel = root.querySelector("#layer-view");
-  const element = root.querySelector("#layer-plot");
-  const status = panel.querySelector(".flat");
-  const state = { branch: "uncapped", mode: "own", data: null, asked: null };
+  const element = root.querySelector("#layer-chart");
+  const status = panel.querySelector(".panel-status");
+  const state = { branch: "uncapped", mode: "own", data: null, requested: null };
 
   const visible = () => panel.offsetWidth > 0;
 
-  function say(text) {
+  function setStatus(text) {
     status.textContent = text;
     status.hidden = !text;
   }
 
   async function draw() {
-    if (!state.data || !window.Plotly || !visible()) return;
+    const { data, mode } = state;
+    if (!data || !window.Plotly || !visible()) return;
     const colours = palette(root);
     const size = Math.max(10, colours.size * 0.75);
-    const config = { displaylogo: false, plotlyServerURL: "", responsive: false, modeBarButtons: boardButtons() };
-    await Plotly.react(element, layerTraces(state.data, state.mode, colours), layerLayout(state.data, colours, size), config);
+    const config = { displaylogo: false, plotlyServerURL: "", responsive: false, modeBarButtons: chartButtons() };
+    await Plotly.react(element, layerTraces(data, mode, colours), layerLayout(data, colours, size), config);
     element.removeAllListeners("plotly_click");
-    element.on("plotly_click", ({ points: [point] }) => hooks.flash(state.data.branch, Math.round(point.x), state.data.turn));
-    say("");
+    element.on("plotly_click", ({ points: [point] }) => {
+      hooks.flash(state.data.branch, Math.round(point.x), state.data.turn);
+    });
+    setStatus("");
   }
 
-  function want() {
-    const { turn, sides } = hooks.shown();
+  // Draws the selected reply, or requests its layers from the server first.
+  function refresh() {
+    const { turn, replies } = hooks.shown();
     if (!visible() || turn === null) return;
-    const side = sides[state.branch];
-    if (side.absent || side.finish === null) {
-      say(side.absent ? "This branch has no reply in this turn." : "The layers can be read when the reply is finished.");
+    const reply = replies[state.branch];
+    if (reply.absent) {
+      setStatus("This branch has no reply in this turn.");
       return;
     }
-    const key = `${turn}/${state.branch}/${side.shown.length}`;
-    if (state.asked === key) {
+    if (reply.finish === null) {
+      setStatus("The layers can be read when the reply is finished.");
+      return;
+    }
+    const key = `${turn}/${state.branch}/${reply.visibleTokens.length}`;
+    if (state.requested === key) {
       draw();
       return;
     }
-    if (!hooks.ask({ do: "layers", turn, branch: state.branch })) {
-      say("Layers are read by the model, and none is loaded here.");
+    if (!hooks.sendRequest("layers", { turn, branch: state.branch })) {
+      setStatus("Reading the layers needs a model, and none is loaded here.");
       return;
     }
-    state.asked = key;
-    say("reading all layers…");
+    state.requested = key;
+    setStatus("reading all layers…");
   }
 
-  function take(data) {
+  function receive(data) {
     state.data = data;
     draw();
   }
 
   function reset() {
-    state.data = state.asked = null;
+    state.data = state.requested = null;
     if (element.data) Plotly.purge(element);
-    say("");
+    setStatus("");
+  }
+
+  function resize() {
+    if (element.data && visible()) Plotly.Plots.resize(element);
   }
 
   panel.querySelector(".aside").addEventListener("click", (event) => {
@@ -128,12 +156,12 @@ function makeLayers(root, hooks) {
     if (branch) state.branch = branch;
     if (mode) state.mode = mode;
     for (const button of panel.querySelectorAll(".views button")) {
-      const on = button.dataset.branch === state.branch || button.dataset.mode === state.mode;
-      button.setAttribute("aria-pressed", String(on));
+      const pressed = button.dataset.branch === state.branch || button.dataset.mode === state.mode;
+      button.setAttribute("aria-pressed", String(pressed));
     }
-    panel.querySelector(".legend-words").textContent = LAYER_MODES[state.mode];
-    want();
+    panel.querySelector(".mode-label").textContent = LAYER_MODES[state.mode];
+    refresh();
   });
-  new ResizeObserver(() => requestAnimationFrame(() => element.data && visible() && Plotly.Plots.resize(element))).observe(element);
-  return { take, reset, touch: want, repaint: draw };
+  new ResizeObserver(() => requestAnimationFrame(resize)).observe(element);
+  return { receive, reset, refresh, repaint: draw };
 }

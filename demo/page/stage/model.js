@@ -1,37 +1,38 @@
-// What the page knows about every turn, and the numbers the plots draw. No DOM, no Plotly.
+// The state of every turn and the series that the charts draw. Uses neither the DOM nor Plotly.
 
 const BRANCHES = ["uncapped", "capped", "steered"];
 const SYMBOLS = { uncapped: "circle", capped: "diamond", steered: "square" };
 const DASHES = { uncapped: "4px,3px", capped: "solid", steered: "1px,3px" };
-// Half way between the average role (0) and the default Assistant (1) a token has no colour; these are full ones.
+// In axis units. A token at the centre, half way between the average role (0) and the default Assistant (1), has no
+// colour; a token this far from the centre has the full colour.
 const TONE_CENTRE = 0.5;
-const TONE_REACH = 1.25;
+const TONE_RANGE = 1.25;
 const TRAILING_TOKENS = 8;
-const FINISH_WORDS = { cancelled: "Stopped", error: "Ended by an error" };
+const FINISH_LABELS = { cancelled: "Stopped", error: "Ended by an error" };
 
 function number(value) {
   if (value === null || value === undefined) return "–";
   const text = Math.abs(value).toFixed(2);
-  // A true minus sign lines up with the digits and cannot break away from them; zero has none.
+  // A true minus sign is as wide as a digit and never starts a new line on its own. Zero gets no sign.
   return value < 0 && Number(text) > 0 ? `\u2212${text}` : text;
 }
 
-function standingWord(mean) {
+function describeMean(mean) {
   if (mean >= 2 / 3) return "Assistant-like";
   return mean <= 1 / 3 ? "role-playing" : "in between";
 }
 
-function visibleToken(text) {
-  // Plotly reads a little HTML in hover text, so a token must be escaped before it goes there.
+function tokenLabel(text) {
+  // Plotly interprets some HTML in hover text, so a token must be escaped.
   const short = text.length > 40 ? text.slice(0, 40) + "…" : text;
   const shown = short.replace(/\n/g, "⏎").replace(/\t/g, "⇥").replace(/ /g, "\u00a0");
   return "“" + shown.replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;") + "”";
 }
 
-// -1 all role, 0 in between, 1 all Assistant; null for a token that was never read.
+// From -1 (role) over 0 (in between) to 1 (Assistant); null for a token without a projection.
 function toneOf(value) {
   if (value === null || value === undefined) return null;
-  return Math.max(-1, Math.min(1, (value - TONE_CENTRE) / TONE_REACH));
+  return Math.max(-1, Math.min(1, (value - TONE_CENTRE) / TONE_RANGE));
 }
 
 function describeToken(branch, token) {
@@ -41,9 +42,9 @@ function describeToken(branch, token) {
   if (branch !== "capped") return `projection ${number(after)} (axis units)`;
   if (!token.c) return `projection ${number(after)} (axis units), the cap did not act`;
   if (Math.abs(after - before) > 1e-6) {
-    return `cap acted here: projection ${number(before)} → ${number(after)} (axis units)`;
+    return `the cap acted here: projection ${number(before)} → ${number(after)} (axis units)`;
   }
-  return `cap acted here at other layers (sum ${number(token.c)}): projection ${number(after)} (axis units)`;
+  return `the cap acted at other layers (sum ${number(token.c)}): projection ${number(after)} (axis units)`;
 }
 
 function emptySeries() {
@@ -52,80 +53,82 @@ function emptySeries() {
   return series;
 }
 
-function newSide(branch) {
+// received counts all tokens; visibleTokens holds those that are shown; measured counts those with a projection.
+function newReply(branch) {
   return {
-    branch, got: 0, shown: [], series: emptySeries(), recent: [], sum: 0, known: 0, fired: 0, absent: false, samples: [], html: null,
-    finish: null, finalMean: null, finalFired: null, finalCount: null, limit: null, userMean: null, place: null,
+    branch, absent: false, received: 0, visibleTokens: [], series: emptySeries(),
+    recent: [], sum: 0, measured: 0, fired: 0, samples: [], html: null, finish: null,
+    finalMean: null, finalFired: null, finalCount: null, limit: null, userMean: null, place: null,
   };
 }
 
-function push(series, x, y, customdata) {
+function addPoint(series, x, y, customdata) {
   series.x.push(x);
   series.y.push(y);
   series.customdata.push(customdata);
 }
 
-function addToSeries(side, token, position) {
+function addToSeries(reply, token, position) {
   const after = token.a ?? token.b;
   if (after === null || after === undefined) return;
-  const { raw, smooth, lift, before, fired } = side.series;
-  const hover = [visibleToken(token.t), describeToken(side.branch, token)];
-  side.sum += after;
-  side.known += 1;
-  side.recent.push(after);
-  if (side.recent.length > TRAILING_TOKENS) side.recent.shift();
-  push(raw, position, after, hover);
-  push(smooth, position, side.recent.reduce((sum, value) => sum + value, 0) / side.recent.length, null);
+  const { raw, smooth, lift, before, fired } = reply.series;
+  const hover = [tokenLabel(token.t), describeToken(reply.branch, token)];
+  reply.sum += after;
+  reply.measured += 1;
+  reply.recent.push(after);
+  if (reply.recent.length > TRAILING_TOKENS) reply.recent.shift();
+  addPoint(raw, position, after, hover);
+  addPoint(smooth, position, reply.recent.reduce((sum, value) => sum + value, 0) / reply.recent.length, null);
   if (!token.c) return;
-  push(fired, position, after, hover);
+  addPoint(fired, position, after, hover);
   if (token.b === null || token.b === undefined) return;
-  push(before, position, token.b, null);
-  for (const y of [token.b, after, null]) push(lift, position, y, null);
+  addPoint(before, position, token.b, null);
+  for (const y of [token.b, after, null]) addPoint(lift, position, y, null);
 }
 
-function addToken(side, token) {
-  // Template and end tokens are neither shown nor plotted; positions count the tokens one can read.
-  side.got += 1;
+function addToken(reply, token) {
+  // Template and end tokens are neither shown nor plotted, so positions count visible tokens only.
+  reply.received += 1;
   if (token.s) return null;
-  side.shown.push(token);
+  reply.visibleTokens.push(token);
   token.c = token.k ? token.k.reduce((sum, value) => sum + value, 0) : 0;
-  if (token.c) side.fired += 1;
-  addToSeries(side, token, side.shown.length);
+  if (token.c) reply.fired += 1;
+  addToSeries(reply, token, reply.visibleTokens.length);
   return token;
 }
 
-function endSide(side, data) {
-  side.finish = data.finish ?? null;
-  side.finalMean = data.mean ?? null;
-  side.finalFired = data.fired ?? null;
-  side.finalCount = data.count ?? null;
-  side.limit = data.limit ?? null;
-  side.place = data.place ?? null; // on the persona map: [PC1, PC2, PC3]
-  side.samples = data.samples ?? side.samples; // the same turn with other random numbers: {mean, fired, count, text}
-  side.html = data.html ?? side.html; // the reply as it reads with its markdown
+function finishReply(reply, data) {
+  reply.finish = data.finish ?? null;
+  reply.finalMean = data.mean ?? null;
+  reply.finalFired = data.fired ?? null;
+  reply.finalCount = data.count ?? null;
+  reply.limit = data.limit ?? null;
+  reply.place = data.place ?? null; // on the persona map: [PC1, PC2, PC3]
+  reply.samples = data.samples ?? reply.samples; // the turn with other random numbers: {mean, fired, count, text}
+  reply.html = data.html ?? reply.html; // the reply with its markdown rendered
 }
 
-function meanOf(side) {
-  return side.finalMean ?? (side.known ? side.sum / side.known : null);
+function meanOf(reply) {
+  return reply.finalMean ?? (reply.measured ? reply.sum / reply.measured : null);
 }
 
-function firedShare(side) {
-  const count = side.finalCount ?? side.shown.length;
-  return count ? (side.finalFired ?? side.fired) / count : null;
+function firedShare(reply) {
+  const count = reply.finalCount ?? reply.visibleTokens.length;
+  return count ? (reply.finalFired ?? reply.fired) / count : null;
 }
 
-const isLive = (side) => !side.absent && side.finish === null;
-const turnIsLive = (turn) => Boolean(turn) && BRANCHES.some((branch) => isLive(turn.sides[branch]));
+const isLive = (reply) => !reply.absent && reply.finish === null;
+const turnIsLive = (turn) => Boolean(turn) && BRANCHES.some((branch) => isLive(turn.replies[branch]));
 
-function finishLine(side) {
-  if (side.finish === "length") return `Cut at the token limit (${side.limit ?? side.shown.length})`;
-  return FINISH_WORDS[side.finish] ?? null;
+function finishLabel(reply) {
+  if (reply.finish === "length") return `Reached the token limit (${reply.limit ?? reply.visibleTokens.length})`;
+  return FINISH_LABELS[reply.finish] ?? null;
 }
 
-// branches: those that answer; the others have an empty side, which draws nothing.
+// branches: those that answer. The others get an empty reply, which draws nothing.
 function newTurn(user, branches) {
-  const turn = { user, sides: Object.fromEntries(BRANCHES.map((branch) => [branch, newSide(branch)])) };
-  for (const branch of BRANCHES) turn.sides[branch].absent = !branches.includes(branch);
+  const turn = { user, replies: Object.fromEntries(BRANCHES.map((branch) => [branch, newReply(branch)])) };
+  for (const branch of BRANCHES) turn.replies[branch].absent = !branches.includes(branch);
   return turn;
 }
 
@@ -134,11 +137,11 @@ function turnFromData(data) {
   for (const branch of BRANCHES) {
     const given = data.branches?.[branch];
     if (!given) continue;
-    const side = turn.sides[branch];
-    for (const token of given.tokens ?? []) addToken(side, token);
-    side.userMean = given.user_mean ?? null;
-    endSide(side, given);
-    if (!data.live) side.finish ??= "stop";
+    const reply = turn.replies[branch];
+    for (const token of given.tokens ?? []) addToken(reply, token);
+    reply.userMean = given.user_mean ?? null;
+    finishReply(reply, given);
+    if (!data.live) reply.finish ??= "stop";
   }
   return turn;
 }

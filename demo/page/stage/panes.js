@@ -1,12 +1,12 @@
-// The chat panes. Model and user text enters the page as text nodes; a reply's markdown comes rendered and escaped.
+// The chat panes. Model and user text enters the page as text nodes; a reply's markdown arrives rendered and escaped.
 
 const DEFAULT_EMPTY_NOTE = [
   "One model answers every message twice.",
-  "Left: as it is. Right: kept from drifting away from its Assistant persona.",
+  "Left: unchanged. Right: kept from drifting away from its Assistant persona.",
   "Below: where each token lies on the Assistant Axis. Click a scenario above, or write a message.",
 ].join("\n");
 
-function make(tag, className, text) {
+function makeElement(tag, className, text) {
   const node = document.createElement(tag);
   if (className) node.className = className;
   if (text) node.textContent = text;
@@ -14,7 +14,7 @@ function make(tag, className, text) {
 }
 
 function makeButton(className, text, label) {
-  const button = make("button", className, text);
+  const button = makeElement("button", className, text);
   button.type = "button";
   if (label) {
     button.title = label;
@@ -23,84 +23,85 @@ function makeButton(className, text, label) {
   return button;
 }
 
-// hooks: pick(turn), tools(turn, turn data) -> element or null
+// hooks: selectTurn(index), tools(index, turn) -> element or null
 function makePane(root, branch, hooks) {
   const pane = root.querySelector(`.pane[data-branch="${branch}"]`);
   const log = pane.querySelector(".log");
-  const sections = new Map();
-  let stick = true;
-  let lastTop = 0; // where following left the log
+  const sections = new Map(); // by turn: the elements of that turn
+  let following = true; // the log scrolls along with new tokens
+  let lastTop = 0; // the scroll position at which following left the log
   let pulse = null;
-  let gone = null; // says that a reply was lost
+  let lostNotice = null;
 
   log.addEventListener("scroll", () => {
-    stick = log.scrollHeight - log.scrollTop - log.clientHeight < 12;
+    following = log.scrollHeight - log.scrollTop - log.clientHeight < 12;
     lastTop = log.scrollTop;
   }, { passive: true });
-  new ResizeObserver(() => toEnd()).observe(log);
+  new ResizeObserver(() => scrollToEnd()).observe(log);
   log.addEventListener("click", (event) => {
     const section = event.target.closest(".turn");
     if (section && !event.target.closest("button, textarea") && !String(getSelection())) {
-      hooks.pick(Number(section.dataset.turn));
+      hooks.selectTurn(Number(section.dataset.turn));
     }
   });
 
-  function yieldToReader() {
-    // Tokens may arrive between the reader's scroll and its event: a log found higher than it was left stays there.
-    if (log.scrollTop < lastTop - 4) stick = false;
+  function respectManualScroll() {
+    // Tokens may arrive between the reader's scrolling and its event. A log that is now further up than following left
+    // it was scrolled by the reader, and stays there.
+    if (log.scrollTop < lastTop - 4) following = false;
     lastTop = 0;
   }
 
-  function toEnd() {
-    if (!stick) return;
+  function scrollToEnd() {
+    if (!following) return;
     log.scrollTop = log.scrollHeight;
     lastTop = log.scrollTop;
   }
 
   function build(index, turn) {
-    const section = make("section", "turn");
+    const section = makeElement("section", "turn");
     section.dataset.turn = index;
-    const user = make("p", "user");
-    user.append(make("span", "hidden-status", "You: "), document.createTextNode(turn.user ?? ""));
-    const reply = make("div", "reply");
-    reply.dataset.turn = index;
-    const prose = make("div", "prose");
-    const wait = make("p", "wait", "reading the prompt…");
-    const finish = make("p", "finish");
-    const foot = make("p", "foot");
-    const pick = makeButton("pick");
+    const user = makeElement("p", "user");
+    user.append(makeElement("span", "hidden-status", "You: "), document.createTextNode(turn.user ?? ""));
+    const tokenBox = makeElement("div", "reply");
+    tokenBox.dataset.turn = index;
+    const prose = makeElement("div", "prose");
+    const wait = makeElement("p", "wait", "reading the prompt…");
+    const finish = makeElement("p", "finish");
+    const foot = makeElement("p", "foot");
+    const select = makeButton("select-turn");
     finish.hidden = foot.hidden = true;
-    foot.append(pick);
+    foot.append(select);
     const tools = hooks.tools(index, turn);
     if (tools) foot.append(tools);
-    section.append(user, reply, prose, wait, finish, foot);
-    return { section, user, reply, prose, wait, finish, foot, pick, count: 0 };
+    section.append(user, tokenBox, prose, wait, finish, foot);
+    return { section, user, tokenBox, prose, wait, finish, foot, select, count: 0 };
   }
 
   function mount(index, turn) {
     const old = sections.get(index);
-    if (turn.sides[branch].absent) {
+    if (turn.replies[branch].absent) {
       old?.section.remove();
       sections.delete(index);
       return;
     }
-    yieldToReader();
-    gone?.remove();
+    respectManualScroll();
+    lostNotice?.remove();
     const fresh = build(index, turn);
     if (old) old.section.replaceWith(fresh.section);
     else log.append(fresh.section);
     if (old?.section.classList.contains("shown")) fresh.section.classList.add("shown");
     sections.set(index, fresh);
-    appendTokens(index, turn.sides[branch].shown);
-    settle(index, turn.sides[branch]);
+    appendTokens(index, turn.replies[branch].visibleTokens);
+    showFinished(index, turn.replies[branch]);
   }
 
   function tokenSpan(token, position) {
-    const span = make("span", token.c ? "tok fired" : "tok", token.t);
+    const span = makeElement("span", token.c ? "tok fired" : "tok", token.t);
     span.dataset.i = position;
     const tone = toneOf(token.a ?? token.b);
     if (tone !== null) {
-      // The sheet turns these into a colour where the lens is on.
+      // The style sheet turns these into a colour where the lens is on.
       span.style.setProperty("--tone", `${Math.round(Math.abs(tone) * 100)}%`);
       span.classList.add(tone < 0 ? "low" : "high");
     }
@@ -110,37 +111,38 @@ function makePane(root, branch, hooks) {
   function appendTokens(index, tokens) {
     const entry = sections.get(index);
     if (!entry || !tokens.length) return;
-    yieldToReader();
+    respectManualScroll();
     const batch = document.createDocumentFragment();
     for (const token of tokens) batch.append(tokenSpan(token, (entry.count += 1)));
-    entry.reply.append(batch);
+    entry.tokenBox.append(batch);
     entry.wait.hidden = true;
     stopPulse();
-    toEnd();
+    scrollToEnd();
   }
 
-  function settle(index, side) {
+  function showFinished(index, reply) {
     const entry = sections.get(index);
-    if (!entry || side.finish === null) return;
-    yieldToReader();
-    const line = finishLine(side);
+    if (!entry || reply.finish === null) return;
+    respectManualScroll();
+    const label = finishLabel(reply);
     entry.wait.hidden = true;
     stopPulse();
-    entry.finish.hidden = line === null;
-    entry.finish.textContent = line ?? "";
-    if (side.html) {
-      entry.prose.innerHTML = side.html; // made by a markdown renderer that lets no HTML of the text through
+    entry.finish.hidden = label === null;
+    entry.finish.textContent = label ?? "";
+    if (reply.html) {
+      entry.prose.innerHTML = reply.html; // from a markdown renderer that escapes any HTML in the text
       entry.section.classList.add("has-prose");
     }
     entry.foot.hidden = false;
-    entry.pick.textContent = `turn ${index + 1} · mean ${number(meanOf(side))} · ${side.shown.length} tokens`;
-    entry.pick.title = "Show this turn in the token plot";
-    toEnd();
+    const tokens = reply.visibleTokens.length;
+    entry.select.textContent = `turn ${index + 1} · mean ${number(meanOf(reply))} · ${tokens} tokens`;
+    entry.select.title = "Show this turn in the token chart";
+    scrollToEnd();
   }
 
-  function wait(index) {
-    stick = true;
-    toEnd();
+  function showWaiting(index) {
+    following = true;
+    scrollToEnd();
     const entry = sections.get(index);
     if (!entry || matchMedia("(prefers-reduced-motion: reduce)").matches) return;
     const frames = [{ opacity: 1 }, { opacity: 0.45 }];
@@ -148,21 +150,21 @@ function makePane(root, branch, hooks) {
     pulse = entry.wait.animate(frames, timing);
   }
 
-  // What was said of a reply that never ended is no part of the conversation, so it is not left standing.
-  function lost(text) {
-    gone?.remove();
-    gone = make("p", "notice error", text);
-    log.append(gone);
-    stick = true;
-    toEnd();
+  // A reply that was lost is not part of the conversation: a notice takes its place.
+  function showLost(text) {
+    lostNotice?.remove();
+    lostNotice = makeElement("p", "notice error", text);
+    log.append(lostNotice);
+    following = true;
+    scrollToEnd();
   }
 
-  // Others come first: how many conversations, until this one's prompt is read.
-  function queue(index, ahead) {
+  // ahead: the number of conversations whose turn comes before this one; 0 when this prompt is being read.
+  function showQueue(index, ahead) {
     const entry = sections.get(index);
     if (!entry) return;
-    const others = ahead === 1 ? "1 conversation comes" : `${ahead} conversations come`;
-    entry.wait.textContent = ahead ? `waiting for room: ${others} first…` : "reading the prompt…";
+    const others = ahead === 1 ? "1 conversation is" : `${ahead} conversations are`;
+    entry.wait.textContent = ahead ? `waiting: ${others} ahead…` : "reading the prompt…";
   }
 
   function stopPulse() {
@@ -170,53 +172,53 @@ function makePane(root, branch, hooks) {
     pulse = null;
   }
 
-  function standing(side, prefix) {
-    const mean = side ? meanOf(side) : null;
+  function showMean(reply, prefix) {
+    const mean = reply ? meanOf(reply) : null;
     const chip = pane.querySelector(".chip");
-    const mark = pane.querySelector(".gauge i");
-    chip.textContent = mean === null ? "–" : `${prefix}${number(mean)} · ${standingWord(mean)}`;
-    chip.title = "Mean projection of this reply in axis units: 0 = average role-playing, 1 = default Assistant";
-    mark.hidden = mean === null;
-    // The gauge runs from -1 to 2, so that 0 and 1 sit at its thirds, where the ticks are.
-    if (mean !== null) mark.style.left = `${Math.min(100, Math.max(0, ((mean + 1) / 3) * 100))}%`;
+    const marker = pane.querySelector(".gauge i");
+    chip.textContent = mean === null ? "–" : `${prefix}${number(mean)} · ${describeMean(mean)}`;
+    chip.title = "Mean projection of this reply in axis units: 0 = average role, 1 = default Assistant";
+    marker.hidden = mean === null;
+    // The gauge runs from -1 to 2, so that 0 and 1 lie at its thirds, where the ticks are.
+    if (mean !== null) marker.style.left = `${Math.min(100, Math.max(0, ((mean + 1) / 3) * 100))}%`;
   }
 
-  function action(text) {
-    pane.querySelector(".action").textContent = text;
+  function showCapAction(text) {
+    pane.querySelector(".cap-action").textContent = text;
   }
 
-  function mark(index) {
+  function markShown(index) {
     log.querySelector(".turn.shown")?.classList.remove("shown");
     sections.get(index)?.section.classList.add("shown");
   }
 
-  function reveal(index) {
+  function scrollToTurn(index) {
     const entry = sections.get(index);
     if (entry) log.scrollTop = entry.section.offsetTop - log.offsetTop - 8;
   }
 
   function tokenAt(index, position) {
-    return sections.get(index)?.reply.children[position - 1] ?? null;
+    return sections.get(index)?.tokenBox.children[position - 1] ?? null;
   }
 
-  function light(index, position) {
-    log.querySelector(".tok.lit")?.classList.remove("lit");
-    if (position) tokenAt(index, position)?.classList.add("lit");
+  function highlight(index, position) {
+    log.querySelector(".tok.highlighted")?.classList.remove("highlighted");
+    if (position) tokenAt(index, position)?.classList.add("highlighted");
   }
 
   function flash(index, position) {
     const token = tokenAt(index, position);
     if (!token) return;
-    stick = false;
+    following = false;
     log.scrollTop = token.offsetTop - log.offsetTop - log.clientHeight / 2;
     token.classList.remove("flash");
-    void token.offsetWidth; // restarts the animation
+    void token.offsetWidth; // forces a reflow, which restarts the animation
     token.classList.add("flash");
   }
 
-  function cut(from) {
+  function removeFrom(first) {
     for (const [index, entry] of sections) {
-      if (index < from) continue;
+      if (index < first) continue;
       entry.section.remove();
       sections.delete(index);
     }
@@ -226,34 +228,34 @@ function makePane(root, branch, hooks) {
     stopPulse();
     log.replaceChildren();
     sections.clear();
-    stick = true;
+    following = true;
     lastTop = 0;
   }
 
-  function userBubble(index) {
+  function userMessage(index) {
     return sections.get(index)?.user ?? null;
   }
 
   return {
-    pane, log, mount, appendTokens, settle, wait, lost, queue, standing, action, mark, reveal, light, flash, tokenAt, cut, clear,
-    userBubble,
+    pane, log, mount, appendTokens, showFinished, showWaiting, showLost, showQueue, showMean, showCapAction, markShown,
+    scrollToTurn, highlight, flash, removeFrom, clear, userMessage,
   };
 }
 
 function showEmpty(root, note, visible) {
   const box = root.querySelector(".empty");
   box.hidden = !visible;
-  box.replaceChildren(...(note || DEFAULT_EMPTY_NOTE).split("\n").map((line) => make("p", "", line)));
+  box.replaceChildren(...(note || DEFAULT_EMPTY_NOTE).split("\n").map((line) => makeElement("p", "", line)));
 }
 
 function showNotice(root, text, level) {
   const list = root.querySelector(".notices");
   for (const old of [...list.children]) if (old.firstChild.textContent === text) old.remove();
   while (list.children.length > 2) list.firstChild.remove();
-  const notice = make("div", level === "error" ? "notice error" : "notice");
+  const notice = makeElement("div", level === "error" ? "notice error" : "notice");
   notice.setAttribute("role", "alert");
   const close = makeButton("", "×", "Dismiss this notice");
   close.addEventListener("click", () => notice.remove());
-  notice.append(make("span", "", text), close);
+  notice.append(makeElement("span", "", text), close);
   list.append(notice);
 }

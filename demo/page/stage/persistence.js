@@ -1,90 +1,115 @@
-// The tab keeps its conversations itself, in its session storage: a reload or a server that was started anew gets them back. They go
-// when the tab is closed, and no other tab sees them.
+// The browser tab stores its conversations in its session storage, and returns them to the server after a reload or a
+// restart of the server. They are deleted when the tab is closed, and no other tab sees them.
 
-const KEPT = "persona-drift:";
+const STORAGE_PREFIX = "persona-drift:";
+const LEGACY_PREFIX = "talk:"; // of conversations that an earlier version of the page stored
 
-function makeStore() {
-  let store = null;
+function openStorage() {
+  let storage = null;
   try {
-    store = window.sessionStorage; // a browser may refuse even to name it
+    storage = window.sessionStorage; // a browser may throw at the mere access
   } catch {
     return null;
   }
   return {
-    get: (name) => store.getItem(KEPT + name),
-    put(name, text) {
+    get: (name) => storage.getItem(STORAGE_PREFIX + name),
+    set(name, text) {
       try {
-        store.setItem(KEPT + name, text);
+        storage.setItem(STORAGE_PREFIX + name, text);
         return true;
       } catch {
-        return false; // full
+        return false; // the storage is full
       }
     },
-    drop: (name) => store.removeItem(KEPT + name),
+    remove: (name) => storage.removeItem(STORAGE_PREFIX + name),
   };
 }
 
-function keptList(store) {
-  try {
-    return JSON.parse(store.get("list")) ?? { ids: [], current: 0 };
-  } catch {
-    return { ids: [], current: 0 };
-  }
-}
-
-// hooks: ask(request), warn(text)
-function makeKeep(hooks) {
-  const store = makeStore();
-  if (!store || !hooks.ask.possible) return null;
-  const talks = new Map(); // by id: what is in the store, as objects
+// hooks: sendRequest(name, fields), warn(text). Null where there is no storage or no server.
+function makePersistence(hooks) {
+  const storage = openStorage();
+  if (!storage || !hooks.sendRequest.available) return null;
+  const conversations = new Map(); // by id: what the storage holds, as objects
   let restoring = false;
   let warned = false;
 
-  function write(id) {
-    const { head, turns } = talks.get(id);
-    if (!turns.length) return store.drop(`talk:${id}`);
+  const readConversation = (id) => storage.get(`conversation:${id}`) ?? storage.get(LEGACY_PREFIX + id);
+
+  // False, and nothing has changed, if the storage is full. The legacy entry goes first: there may be no room for both.
+  function writeConversation(id, text) {
+    const legacy = storage.get(LEGACY_PREFIX + id);
+    storage.remove(LEGACY_PREFIX + id);
+    if (storage.set(`conversation:${id}`, text)) return true;
+    if (legacy !== null) storage.set(LEGACY_PREFIX + id, legacy);
+    return false;
+  }
+
+  function removeConversation(id) {
+    storage.remove(`conversation:${id}`);
+    storage.remove(LEGACY_PREFIX + id);
+  }
+
+  function storedList() {
+    try {
+      return JSON.parse(storage.get("list")) ?? { ids: [], current: 0 };
+    } catch {
+      return { ids: [], current: 0 };
+    }
+  }
+
+  function store(id) {
+    const { head, turns } = conversations.get(id);
+    if (!turns.length) {
+      removeConversation(id);
+      return;
+    }
     const text = JSON.stringify({ ...head, id, turns });
-    if (store.put(`talk:${id}`, text)) return;
-    for (const other of keptList(store).ids) if (other !== id) store.drop(`talk:${other}`); // the one in use matters most
-    if (store.put(`talk:${id}`, text) || warned) return;
+    if (writeConversation(id, text)) return;
+    // The storage is full: the conversation in use matters most.
+    for (const other of storedList().ids) if (other !== id) removeConversation(other);
+    if (writeConversation(id, text) || warned) return;
     warned = true;
-    hooks.warn("This conversation has become too long for the browser to keep; save it as a file, so that a reload cannot lose it.");
+    hooks.warn(
+      "This conversation is too long for the browser to store; save it as a file so that a reload does not lose it.",
+    );
   }
 
   return {
-    // The page is there, with so many turns: with none, those of before are asked back.
-    begin(turns) {
-      const { ids, current } = keptList(store);
-      const found = ids.map((id) => store.get(`talk:${id}`));
-      if (turns || !found.some(Boolean)) return;
-      const before = found.slice(0, current).filter(Boolean).length;
+    // The page has loaded and shows so many turns. If there are none, the stored conversations are sent to the server.
+    start(turns) {
+      const { ids, current } = storedList();
+      const texts = ids.map(readConversation);
+      if (turns || !texts.some(Boolean)) return;
+      const before = texts.slice(0, current).filter(Boolean).length;
       restoring = true;
-      hooks.ask({ do: "restore", talks: found.filter(Boolean), current: before, draft: store.get("draft") });
+      const draft = storage.get("draft");
+      hooks.sendRequest("restore", { conversations: texts.filter(Boolean), current: before, draft });
     },
     restored() {
       restoring = false;
-      const draft = store.get("draft");
-      store.drop("draft");
+      const draft = storage.get("draft");
+      storage.remove("draft");
       hooks.warn(
         draft
-          ? "Your conversation is back. The reply that was being written is lost; its message is in the box."
-          : "Your conversation is back, as this tab had kept it.",
+          ? "Your conversation is back. The reply that was being written is lost; your message is back in the box."
+          : "Your conversation is back, as this browser tab had stored it.",
       );
     },
-    take({ talk, head, from, turns }) {
-      const had = talks.get(talk)?.turns ?? [];
-      talks.set(talk, { head, turns: [...had.slice(0, from), ...turns] });
-      if (!restoring) write(talk);
+    persist({ id, head, from, turns }) {
+      const stored = conversations.get(id)?.turns ?? [];
+      conversations.set(id, { head, turns: [...stored.slice(0, from), ...turns] });
+      if (!restoring) store(id);
     },
-    list({ ids, current }) {
-      if (restoring || !talks.size) return; // a page without a model keeps nothing, and takes nothing away
-      for (const old of keptList(store).ids) if (!ids.includes(old)) store.drop(`talk:${old}`);
-      store.put("list", JSON.stringify({ ids, current }));
+    updateList({ ids, current }) {
+      // A page without a model stores nothing, and must not delete what another page stored.
+      if (restoring || !conversations.size) return;
+      for (const old of storedList().ids) if (!ids.includes(old)) removeConversation(old);
+      storage.set("list", JSON.stringify({ ids, current }));
     },
-    asked(text) {
+    turnStarted(text) {
       restoring = false;
-      store.put("draft", text);
+      storage.set("draft", text);
     },
-    answered: () => store.drop("draft"),
+    turnEnded: () => storage.remove("draft"),
   };
 }

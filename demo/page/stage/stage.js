@@ -1,69 +1,72 @@
-// Entry: applies the operations Python sends and keeps panes, plots and headers in step with the turns.
+// Entry point: applies the operations that the server sends, and keeps panes, charts and headers up to date.
 
 const HEAL_MS = 4000;
 
-function makeStage(root, ask) {
+function makeStage(root, sendRequest) {
   let turns = [];
   let meta = {};
   let lastSeq = -1;
-  let shown = null;
-  let pinned = false;
-  let opened = false; // the first reset has come
-  let settled = 0; // turns that have come to their end
+  let shown = null; // the turn that the charts show
+  let pinned = false; // the user has selected an earlier turn, which stays shown when a new one begins
+  let opened = false; // the first reset has arrived
+  let settled = 0; // the number of turns that have ended
+  let toolsBranch = null; // while turns are mounted: the branch whose pane is being filled
   const panes = {};
-  const hooks = { pick: (index) => pick(index), tools: (index, turn) => toolsFor(index, turn) };
-  for (const branch of BRANCHES) panes[branch] = makePane(root, branch, hooks);
-  const plots = makePlots(root, {
-    pick: (index) => pick(index, true),
+  const paneHooks = { selectTurn: (index) => selectTurn(index), tools: (index, turn) => toolsFor(index, turn) };
+  for (const branch of BRANCHES) panes[branch] = makePane(root, branch, paneHooks);
+  const charts = makeCharts(root, {
+    selectTurn: (index) => selectTurn(index, true),
     flash,
-    light: (branch, position) => BRANCHES.forEach((b) => panes[b].light(shown, b === branch ? position : null)),
+    highlight: (branch, position) => {
+      for (const one of BRANCHES) panes[one].highlight(shown, one === branch ? position : null);
+    },
     missing: () => showNotice(root, "The plotting script could not be loaded; the chat works without it.", "error"),
   });
-  const map = makeMap(root, { pick: (index) => pick(index, true) });
-  const layers = makeLayers(root, { ask, flash, shown: () => ({ turn: shown, sides: turns[shown]?.sides }) });
-  const strip = makeStrip(root);
-  const bar = makeBar(root, { ask, busy });
-  const keep = makeKeep({ ask, warn: (text) => showNotice(root, text) });
+  const map = makeMap(root, { selectTurn: (index) => selectTurn(index, true) });
+  const shownTurn = () => ({ turn: shown, replies: turns[shown]?.replies });
+  const layers = makeLayers(root, { sendRequest, flash, shown: shownTurn });
+  const summaryBar = makeSummaryBar(root);
+  const toolbar = makeToolbar(root, { sendRequest, busy });
+  const persistence = makePersistence({ sendRequest, warn: (text) => showNotice(root, text) });
   const replay = makeReplay(root, {
-    begin: () => clearTurns(0),
-    start: (index, data) => apply.turn_start({ turn: index, user: data.user, branches: Object.keys(data.branches) }),
-    token: (index, branch, token) => apply.tokens({ turn: index, branch, at: Infinity, tokens: [{ ...token }] }),
-    end: (index, data) => put(index, turnFromData(data)),
-    all: () => restore(meta.recorded.map(turnFromData)),
+    begin: () => removeTurns(0),
+    startTurn: (turn, data) => handlers.turn_start({ turn, user: data.user, branches: Object.keys(data.branches) }),
+    addToken: (turn, branch, token) => handlers.tokens({ turn, branch, at: Infinity, tokens: [{ ...token }] }),
+    endTurn: (turn, data) => putTurn(turn, turnFromData(data)),
+    showAll: () => showTurns(meta.recorded.map(turnFromData)),
   });
-  makeTip(root, Object.values(panes), {
-    token: (branch, index, position) => turns[index]?.sides[branch].shown[position - 1],
-    capLayers: () => meta.figures?.token?.layout?.meta?.cap_layers,
-    hover: (branch, position, index) => index === shown && plots.hover(branch, position),
+  makeTooltip(root, Object.values(panes), {
+    token: (branch, index, position) => turns[index]?.replies[branch].visibleTokens[position - 1],
+    capLayers: () => chartMeta().cap_layers,
+    hover: (branch, position, index) => index === shown && charts.hover(branch, position),
   });
-  makeKeys(root, {
-    next: bar.sendNext, look: bar.nextView, autoplay: bar.toggleAutoplay, replay: replay.toggle,
-    undo: () => turns.length && ask({ do: "undo" }),
-    again: () => turns.length && ask({ do: "regenerate", turn: turns.length - 1 }),
+  makeKeyboard(root, {
+    next: toolbar.sendNext, nextDisplay: toolbar.nextDisplay, autoplay: toolbar.toggleAutoplay, replay: replay.toggle,
+    undo: () => turns.length && sendRequest("undo"),
+    again: () => turns.length && sendRequest("regenerate", { turn: turns.length - 1 }),
   });
   makeTabs(root, () => {
-    plots.touch(false);
-    map.touch();
-    layers.touch();
+    charts.refresh(false);
+    map.refresh();
+    layers.refresh();
   });
   const loadLine = root.querySelector(".load");
   const latestButton = root.querySelector(".latest");
-  latestButton.addEventListener("click", () => pick(turns.length - 1, true));
+  latestButton.addEventListener("click", () => selectTurn(turns.length - 1, true));
 
-  const plotMeta = () => meta.figures?.token?.layout?.meta ?? {};
-  const capIsOff = () => plotMeta().floor === null;
+  const chartMeta = () => meta.figures?.token?.layout?.meta ?? {};
+  const capIsOff = () => chartMeta().floor === null;
+  const firstBranch = (turn) => BRANCHES.find((branch) => !turn.replies[branch].absent);
 
+  // In one pane only, and only on a page that can carry the requests out.
   function toolsFor(index, turn) {
-    const first = BRANCHES.find((branch) => !turn.sides[branch].absent);
-    // In one pane only, and only on a page that can do it.
-    if (!ask.possible || meta.watch_only || !hooks.current || hooks.current !== first) return null;
-    return turnTools(index, index === turns.length - 1, { ask, edit });
+    if (!sendRequest.available || meta.watch_only || !toolsBranch || toolsBranch !== firstBranch(turn)) return null;
+    return turnTools(index, index === turns.length - 1, { sendRequest, edit });
   }
 
   function edit(index) {
-    const branch = BRANCHES.find((one) => !turns[index].sides[one].absent);
-    const bubble = panes[branch].userBubble(index);
-    if (bubble) editBubble(bubble, turns[index].user, (text) => ask({ do: "edit", turn: index, text }));
+    const message = panes[firstBranch(turns[index])].userMessage(index);
+    if (message) editMessage(message, turns[index].user, (text) => sendRequest("edit", { turn: index, text }));
   }
 
   function busy() {
@@ -74,220 +77,230 @@ function makeStage(root, ask) {
     panes[branch].flash(index, position);
   }
 
-  function capAction(side) {
-    const share = side && !side.absent ? firedShare(side) : null;
+  function capAction(reply) {
+    const share = reply && !reply.absent ? firedShare(reply) : null;
     if (capIsOff()) return "cap off";
     if (share === null) return "activation capping";
     if (share === 0) return "cap did not act on this reply";
-    const words = share < 0.005 ? "under 1" : String(Math.round(share * 100));
-    return `cap acted on ${words}% of this reply’s tokens`;
+    const percentage = share < 0.005 ? "under 1" : String(Math.round(share * 100));
+    return `cap acted on ${percentage}% of this reply’s tokens`;
   }
 
   function refreshHeaders() {
-    const behind = shown !== null && shown !== turns.length - 1;
-    const prefix = behind ? `turn ${shown + 1}: ` : "";
-    for (const branch of BRANCHES) panes[branch].standing(turns[shown]?.sides[branch], prefix);
-    panes.capped.action(capAction(turns[shown]?.sides.capped));
-    root.querySelector(".which").textContent = shown === null ? "" : ` · turn ${shown + 1}`;
-    latestButton.hidden = !behind;
-    strip.show(turns, shown, plotMeta().default_range, capIsOff());
+    const earlier = shown !== null && shown !== turns.length - 1;
+    const prefix = earlier ? `turn ${shown + 1}: ` : "";
+    for (const branch of BRANCHES) panes[branch].showMean(turns[shown]?.replies[branch], prefix);
+    panes.capped.showCapAction(capAction(turns[shown]?.replies.capped));
+    root.querySelector(".turn-label").textContent = shown === null ? "" : ` · turn ${shown + 1}`;
+    latestButton.hidden = !earlier;
+    summaryBar.show(turns, shown, chartMeta().default_range, capIsOff());
   }
 
-  function arrange() {
-    const steered = turns.some((turn) => !turn.sides.steered.absent);
+  function arrangePanes() {
+    const steered = turns.some((turn) => !turn.replies.steered.absent);
     panes.steered.pane.hidden = !steered;
     root.classList.toggle("three", steered);
   }
 
-  function show(index) {
+  function showTurn(index) {
     shown = index;
-    for (const branch of BRANCHES) panes[branch].mark(index);
-    plots.show(index);
+    for (const branch of BRANCHES) panes[branch].markShown(index);
+    charts.show(index);
     map.show(index);
-    layers.touch();
+    layers.refresh();
     refreshHeaders();
   }
 
-  function touch(turnsChanged = true) {
-    plots.touch(turnsChanged);
-    map.touch();
+  function refreshCharts(turnsChanged = true) {
+    charts.refresh(turnsChanged);
+    map.refresh();
   }
 
-  function pick(index, reveal = false) {
+  function selectTurn(index, scroll = false) {
     if (!turns[index]) return;
     pinned = index !== turns.length - 1;
-    if (index !== shown) show(index);
-    if (reveal) for (const branch of BRANCHES) panes[branch].reveal(index);
+    if (index !== shown) showTurn(index);
+    if (scroll) for (const branch of BRANCHES) panes[branch].scrollToTurn(index);
   }
 
-  function mountAll(index) {
+  function mountTurn(index) {
     for (const branch of BRANCHES) {
-      hooks.current = branch;
+      toolsBranch = branch;
       panes[branch].mount(index, turns[index]);
     }
   }
 
-  function put(index, turn) {
+  function putTurn(index, turn) {
     turns[index] = turn;
-    if (index > 0 && index === turns.length - 1) mountAll(index - 1); // it is no longer the last, which can be undone
-    mountAll(index);
-    arrange();
+    // The turn before is no longer the last, so it loses its undo button.
+    if (index > 0 && index === turns.length - 1) mountTurn(index - 1);
+    mountTurn(index);
+    arrangePanes();
     showEmpty(root, meta.empty_note, false);
-    if (!pinned || index === shown) show(pinned ? index : turns.length - 1);
-    else touch();
+    if (!pinned || index === shown) showTurn(pinned ? index : turns.length - 1);
+    else refreshCharts();
   }
 
-  function announce(index, branch, side) {
-    const mean = meanOf(side);
-    const standing = mean === null ? "" : `, mean ${number(mean)}, ${standingWord(mean)}`;
-    root.querySelector("p.hidden-status").textContent = `Turn ${index + 1}, ${branch} reply finished${standing}`;
+  function announce(index, branch, reply) {
+    const mean = meanOf(reply);
+    const result = mean === null ? "" : `, mean ${number(mean)}, ${describeMean(mean)}`;
+    root.querySelector("p.hidden-status").textContent = `Turn ${index + 1}, ${branch} reply finished${result}`;
   }
 
-  function clearTurns(from) {
+  function removeTurns(from) {
     turns.length = from;
-    for (const branch of BRANCHES) panes[branch].cut(from);
+    for (const branch of BRANCHES) panes[branch].removeFrom(from);
     pinned = false;
     layers.reset();
-    if (from) show(from - 1);
+    if (from) showTurn(from - 1);
     else {
       shown = null;
-      plots.reset(null, turns);
+      charts.reset(null, turns);
       map.reset(meta.map, turns);
       refreshHeaders();
     }
   }
 
-  function restore(all) {
+  function showTurns(all) {
     turns = all;
     shown = null;
     pinned = false;
     layers.reset();
     for (const branch of BRANCHES) panes[branch].clear();
-    turns.forEach((_, index) => mountAll(index));
-    arrange();
+    turns.forEach((_, index) => mountTurn(index));
+    arrangePanes();
     showEmpty(root, meta.empty_note, turns.length === 0);
-    plots.reset(meta.figures, turns);
+    charts.reset(meta.figures, turns);
     map.reset(meta.map, turns);
-    if (turns.length) show(turns.length - 1);
+    if (turns.length) showTurn(turns.length - 1);
     else refreshHeaders();
   }
 
-  // While the page is still being built two values may reach it as one, and the earlier is lost: it asks for all that there is.
+  // While the page is still being built, Gradio may deliver two values as one, and the earlier is lost. If nothing
+  // arrives for a while, the stage requests everything once more.
   function heal() {
-    const at = lastSeq;
-    setTimeout(() => (!opened || (lastSeq === at && busy())) && ask({ do: "show" }), HEAL_MS);
+    const seq = lastSeq;
+    setTimeout(() => (!opened || (lastSeq === seq && busy())) && sendRequest("show"), HEAL_MS);
   }
 
-  // The very first reset may be overtaken by a message that was sent at once: what came of that is kept.
-  function open(kept) {
-    if (!meta.watch_only) keep?.begin(kept.length);
+  function open(firstTurns) {
+    if (!meta.watch_only) persistence?.start(firstTurns.length);
     opened = true;
-    const live = kept.filter(turnIsLive).length;
-    settled += turns.length ? 0 : kept.length - live;
+    const live = firstTurns.filter(turnIsLive).length;
+    settled += turns.length ? 0 : firstTurns.length - live;
     if (live) heal();
-    else if (kept.length) keep?.answered();
+    else if (firstTurns.length) persistence?.turnEnded();
   }
 
-  const apply = {
+  // By operation. protocol.json describes the fields.
+  const handlers = {
     reset(op, late) {
-      const kept = late && !opened && turns.length ? turns : (op.turns ?? []).map(turnFromData);
+      // A message that was sent at once may overtake the very first reset. Its turn stays.
+      const keepsTurns = late && !opened && turns.length;
+      const newTurns = keepsTurns ? turns : (op.turns ?? []).map(turnFromData);
       meta = { ...op.meta };
-      if (!opened) open(kept);
+      if (!opened) open(newTurns);
       root.querySelector(".notices").replaceChildren();
       meta.recorded = op.turns ?? [];
       replay.load([]);
-      bar.offer(meta.shipped ?? []);
-      restore(kept);
+      toolbar.listRecordings(meta.shipped ?? []);
+      showTurns(newTurns);
     },
-    talks(op) {
-      bar.show(op, turns.length);
-      keep?.list(op);
+    conversations(op) {
+      toolbar.show(op, turns.length);
+      persistence?.updateList(op);
       if (op.recorded) replay.load(meta.recorded);
     },
-    replay() {
-      replay.toggle();
-    },
-    download: bar.take,
-    keep: (op) => keep?.take(op),
-    restored: () => keep?.restored(),
-    layers: layers.take,
+    download: toolbar.save,
+    persist: (op) => persistence?.persist(op),
+    restored: () => persistence?.restored(),
+    layers: layers.receive,
     marks(op) {
       meta.figures = op.figures;
-      plots.relabel(op.figures);
+      charts.relabel(op.figures);
       refreshHeaders();
     },
     turn_start(op) {
-      // Whatever stood in the way before does so no longer.
+      // Earlier notices no longer apply.
       root.querySelector(".notices").replaceChildren();
-      keep?.asked(op.user);
-      // A message that was edited, or another try: what stood here and after it is gone.
-      if (op.turn < turns.length) clearTurns(op.turn);
+      persistence?.turnStarted(op.user);
+      // After an edited message or another try, this turn and all after it are replaced.
+      if (op.turn < turns.length) removeTurns(op.turn);
       pinned = false;
-      put(op.turn, newTurn(op.user, op.branches ?? ["uncapped", "capped"]));
-      for (const branch of BRANCHES) panes[branch].wait(op.turn);
+      putTurn(op.turn, newTurn(op.user, op.branches ?? ["uncapped", "capped"]));
+      for (const branch of BRANCHES) panes[branch].showWaiting(op.turn);
     },
     waiting(op) {
-      for (const branch of BRANCHES) panes[branch].queue(op.turn, op.ahead);
+      for (const branch of BRANCHES) panes[branch].showQueue(op.turn, op.ahead);
     },
-    // Of interest where others are there too.
     load(op) {
-      const own = turns.some(turnIsLive) ? BRANCHES.filter((b) => !turns.at(-1).sides[b].absent).length : 0;
+      // Shown only while others use the machine, too.
+      const own = turns.some(turnIsLive) ? BRANCHES.filter((b) => !turns.at(-1).replies[b].absent).length : 0;
       loadLine.hidden = op.waiting === 0 && op.running <= own;
       loadLine.textContent =
         `${op.running} replies are being written on this machine, ${op.waiting || "none"} waiting · ` +
         `KV cache ${op.mib} of ${op.budget} MiB`;
     },
     prompt(op) {
-      const side = turns[op.turn]?.sides[op.branch];
-      if (!side) return;
-      side.userMean = op.user_mean ?? null;
-      plots.touch(true);
+      const reply = turns[op.turn]?.replies[op.branch];
+      if (!reply) return;
+      reply.userMean = op.user_mean ?? null;
+      charts.refresh(true);
     },
     tokens(op) {
-      const side = turns[op.turn]?.sides[op.branch];
-      if (!side || side.finish !== null) return;
-      const fresh = op.tokens.slice(Math.max(0, side.got - op.at)); // a reset in between may have brought some already
-      panes[op.branch].appendTokens(op.turn, fresh.filter((token) => addToken(side, token)));
-      side.place = op.place ?? side.place;
+      const reply = turns[op.turn]?.replies[op.branch];
+      if (!reply || reply.finish !== null) return;
+      const fresh = op.tokens.slice(Math.max(0, reply.received - op.at)); // a reset may have brought some already
+      panes[op.branch].appendTokens(op.turn, fresh.filter((token) => addToken(reply, token)));
+      reply.place = op.place ?? reply.place;
       if (op.turn === shown) refreshHeaders();
-      touch(false);
+      refreshCharts(false);
     },
     turn_end(op) {
-      const side = turns[op.turn]?.sides[op.branch];
-      if (!side) return;
-      endSide(side, op);
-      panes[op.branch].settle(op.turn, side);
-      announce(op.turn, op.branch, side);
+      const reply = turns[op.turn]?.replies[op.branch];
+      if (!reply) return;
+      finishReply(reply, op);
+      panes[op.branch].showFinished(op.turn, reply);
+      announce(op.turn, op.branch, reply);
       if (op.turn === shown) refreshHeaders();
-      touch();
+      refreshCharts();
     },
     turn(op) {
       settled += 1;
-      keep?.answered();
-      put(op.turn, turnFromData(op.data));
+      persistence?.turnEnded();
+      putTurn(op.turn, turnFromData(op.data));
       if (!opened) heal();
     },
     lost(op) {
       showEmpty(root, null, false);
-      keep?.answered();
-      for (const branch of op.branches) panes[branch]?.lost(op.text);
+      persistence?.turnEnded();
+      for (const branch of op.branches) panes[branch]?.showLost(op.text);
     },
     notice(op) {
       showNotice(root, op.text, op.level);
     },
   };
+  checkProtocol(handlers);
 
+  function apply(op, late) {
+    const name = op.op;
+    if (!Object.hasOwn(PROTOCOL.operations, name)) throw new Error(`The operation "${name}" is not in protocol.json.`);
+    if (!Object.hasOwn(handlers, name)) throw new Error(`The operation "${name}" has no handler.`);
+    handlers[name](op, late);
+  }
+
+  // A value may arrive more than once, or after a newer one. Then only its reset counts, and what follows it.
   function receive(value) {
     if (!value || !Array.isArray(value.ops)) return;
     const start = value.ops.findIndex((op) => op.op === "reset");
-    const seen = value.seq <= lastSeq;
-    if (seen && start < 0) return;
+    const late = value.seq <= lastSeq;
+    if (late && start < 0) return;
     lastSeq = Math.max(lastSeq, value.seq);
-    for (const op of seen ? value.ops.slice(start) : value.ops) apply[op.op]?.(op, seen);
+    for (const op of late ? value.ops.slice(start) : value.ops) apply(op, late);
   }
 
   function repaint() {
-    plots.repaint();
+    charts.repaint();
     map.repaint();
     layers.repaint();
   }
@@ -295,12 +308,20 @@ function makeStage(root, ask) {
   // Gradio marks the dark theme with a class on the body.
   new MutationObserver(repaint).observe(document.body, { attributes: true, attributeFilter: ["class"] });
   showEmpty(root, null, true);
-  return { receive, counts: () => ({ ...plots.counts(), settled }) };
+  return { receive, counts: () => ({ ...charts.counts(), settled }) };
 }
 
-const stage = makeStage(element.querySelector("#stage"), makeAsk());
+// The handlers and protocol.json must name the same operations.
+function checkProtocol(handlers) {
+  const missing = Object.keys(PROTOCOL.operations).filter((name) => !Object.hasOwn(handlers, name));
+  const unknown = Object.keys(handlers).filter((name) => !Object.hasOwn(PROTOCOL.operations, name));
+  if (missing.length) throw new Error(`These operations of protocol.json have no handler: ${missing.join(", ")}.`);
+  if (unknown.length) throw new Error(`These operations are not in protocol.json: ${unknown.join(", ")}.`);
+}
+
+const stage = makeStage(element.querySelector("#stage"), makeRequests());
 window.personaStage = { counts: stage.counts };
-// The value is JSON text: Gradio would otherwise send differences of nested lists, and apply them wrongly.
+// The value is JSON text, because Gradio would send differences of nested lists and apply them wrongly.
 const receiveText = () => stage.receive(props.value ? JSON.parse(props.value) : null);
 watch("value", receiveText);
 receiveText();

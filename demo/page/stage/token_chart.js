@@ -1,38 +1,39 @@
-// The plot of single tokens. What is over is Plotly's, to hover and to zoom; what still comes is ink.
+// The chart of single tokens. Plotly holds the points of finished turns, which can be hovered and zoomed; the overlay
+// draws the points of the turn that is streaming.
 
-const CATCH_UP_MS = 700; // between two times that Plotly takes in ink because someone's pointer moves over it
-const TOKEN_ROOM = { first: 48, growth: 1.5, spare: 4 };
+const CATCH_UP_MS = 700; // the least time between two updates of Plotly because the pointer moves over the chart
+const TOKEN_AXIS = { initial: 48, growth: 1.5, spare: 4 }; // in tokens; growth is a factor
 
-// Room on the token axis for what is still to come, so that the plot makes way now and then and not at every token.
-function roomFor(turn) {
-  if (!turnIsLive(turn)) return TOKEN_ROOM.first;
-  const longest = Math.max(...BRANCHES.map((branch) => turn.sides[branch].shown.length));
-  let room = TOKEN_ROOM.first;
-  while (room < longest + TOKEN_ROOM.spare) room = Math.ceil(room * TOKEN_ROOM.growth);
-  return room;
+// The length of the token axis. It leaves room for tokens to come, so that the axis does not change at every token.
+function tokenAxisLength(turn) {
+  if (!turnIsLive(turn)) return TOKEN_AXIS.initial;
+  const longest = Math.max(...BRANCHES.map((branch) => turn.replies[branch].visibleTokens.length));
+  let length = TOKEN_AXIS.initial;
+  while (length < longest + TOKEN_AXIS.spare) length = Math.ceil(length * TOKEN_AXIS.growth);
+  return length;
 }
 
-function makeTokenPlot(board) {
-  const ink = makeInk(board);
+function makeTokenChart(chart) {
+  const overlay = makeOverlay(chart);
   let turn = null;
   let stale = false; // the drawn points belong to another turn
-  let settled = []; // how much of each trace's series is Plotly's
-  let inked = []; // and how much is on the page, with ink
-  let caughtUp = 0;
+  let committed = []; // by trace: how many points of its series Plotly holds
+  let drawn = []; // by trace: how many points are visible, counting the overlay's
+  let caughtUpAt = 0;
 
-  const seriesOf = (trace) => turn?.sides[trace.meta.branch]?.series[trace.meta.role];
+  const seriesOf = (trace) => turn?.replies[trace.meta.branch]?.series[trace.meta.role];
   const frameOf = (data) => data.find((trace) => trace.meta.role === "frame");
 
   function fill(data) {
     stale = false;
-    frameOf(data).x[1] = roomFor(turn);
-    settled = data.map((trace) => {
+    frameOf(data).x[1] = tokenAxisLength(turn);
+    committed = data.map((trace) => {
       if (trace.meta.role === "frame") return 0;
       const series = seriesOf(trace);
       for (const key of ["x", "y", "customdata"]) trace[key] = series ? series[key].slice() : [];
       return trace.x.length;
     });
-    inked = settled.slice();
+    drawn = committed.slice();
   }
 
   function show(next) {
@@ -40,60 +41,62 @@ function makeTokenPlot(board) {
     stale = true;
   }
 
-  // Plotly takes all that there is.
-  function settle() {
-    fill(board.element.data);
-    Plotly.redraw(board.element);
-    overdraw();
+  // Hands all points to Plotly.
+  function commit() {
+    fill(chart.element.data);
+    Plotly.redraw(chart.element);
+    redrawOverlay();
     return true;
   }
 
-  // After Plotly has drawn, moved or zoomed.
-  function overdraw() {
-    ink.lay();
-    inked = settled.slice();
-    if (!stale) inkNew();
+  // For use after Plotly has drawn, moved or zoomed.
+  function redrawOverlay() {
+    overlay.clear();
+    drawn = committed.slice();
+    if (!stale) drawNew();
   }
 
-  function inkNew() {
-    let drawn = false;
-    board.element.data.forEach((trace, index) => {
+  function drawNew() {
+    let changed = false;
+    chart.element.data.forEach((trace, index) => {
       const series = seriesOf(trace);
-      if (!series || series.x.length === inked[index]) return;
-      ink.draw(trace, series, inked[index]);
-      inked[index] = series.x.length;
-      drawn = true;
+      if (!series || series.x.length === drawn[index]) return;
+      overlay.draw(trace, series, drawn[index]);
+      drawn[index] = series.x.length;
+      changed = true;
     });
-    return drawn;
+    return changed;
   }
 
-  const fits = () => board.element.data.every((trace, n) => !seriesOf(trace) || ink.fits(seriesOf(trace), inked[n]));
-  const behind = () => board.element.data.some((trace, n) => seriesOf(trace) && seriesOf(trace).x.length > settled[n]);
+  const fits = () =>
+    chart.element.data.every((trace, n) => !seriesOf(trace) || overlay.fits(seriesOf(trace), drawn[n]));
+  const hasUncommitted = () =>
+    chart.element.data.some((trace, n) => seriesOf(trace) && seriesOf(trace).x.length > committed[n]);
 
-  // Everything that has come since the last time; true if that was anything.
+  // Draws everything that has arrived since the last call; true if there was anything.
   function advance() {
-    if (stale) return settle();
-    if (turnIsLive(turn)) return fits() ? inkNew() : settle();
-    return (behind() || frameOf(board.element.data).x[1] > roomFor(turn)) && settle();
+    if (stale) return commit();
+    if (turnIsLive(turn)) return fits() ? drawNew() : commit();
+    return (hasUncommitted() || frameOf(chart.element.data).x[1] > tokenAxisLength(turn)) && commit();
   }
 
-  // A pointer that moves over the plot wants to hover what is drawn there; one that rests keeps what it has.
+  // A pointer that moves over the chart needs hover text for all points; one that rests keeps the text it has.
   function catchUp() {
-    if (!board.ready() || stale || !behind() || performance.now() - caughtUp < CATCH_UP_MS) return;
-    caughtUp = performance.now();
-    settle();
+    if (!chart.ready() || stale || !hasUncommitted() || performance.now() - caughtUpAt < CATCH_UP_MS) return;
+    caughtUpAt = performance.now();
+    commit();
   }
 
   function hover(branch, position) {
-    if (!board.ready() || stale) return;
+    if (!chart.ready() || stale) return;
     if (position !== null) catchUp();
-    const curveNumber = board.find("raw", branch);
-    const pointNumber = turn?.sides[branch].series.raw.x.indexOf(position) ?? -1;
-    if (pointNumber < 0) Plotly.Fx.unhover(board.element);
-    else if (pointNumber < settled[curveNumber]) Plotly.Fx.hover(board.element, [{ curveNumber, pointNumber }]);
+    const curveNumber = chart.traceIndex("raw", branch);
+    const pointNumber = turn?.replies[branch].series.raw.x.indexOf(position) ?? -1;
+    if (pointNumber < 0) Plotly.Fx.unhover(chart.element);
+    else if (pointNumber < committed[curveNumber]) Plotly.Fx.hover(chart.element, [{ curveNumber, pointNumber }]);
   }
 
-  board.element.addEventListener("pointermove", catchUp);
-  const count = (branch) => (board.ready() ? inked[board.find("raw", branch)] : 0);
-  return { fill, show, advance, overdraw, hover, count };
+  chart.element.addEventListener("pointermove", catchUp);
+  const count = (branch) => (chart.ready() ? drawn[chart.traceIndex("raw", branch)] : 0);
+  return { fill, show, advance, redrawOverlay, hover, count };
 }

@@ -1,80 +1,82 @@
-// The bar above the panes: conversations, how replies are shown, saving and opening, and the script that is followed.
+// The toolbar above the panes: conversations, the scripted scenario, how replies are displayed, saving and opening.
 
 const AUTOPLAY_MS = 1500;
-const VIEWS = ["marks", "lens", "prose"];
+const DISPLAY_MODES = ["marks", "lens", "prose"];
 
-function download({ name, mime, text }) {
-  const link = make("a");
+function downloadFile({ name, mime, text }) {
+  const link = makeElement("a");
   link.href = URL.createObjectURL(new Blob([text], { type: mime }));
   link.download = name;
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 10000);
 }
 
-// A saved page carries the plotting script along; this browser has it already.
+// A saved page contains Plotly's script. The browser inserts it, because it has loaded the script already.
 async function withPlotly(text) {
   const script = [...document.scripts].find((one) => one.src.includes("plotly"));
   const source = script ? await (await fetch(script.src)).text() : "";
   return text.replace("/*plotly*/", () => source.replace(/<\/script/gi, "<\\/script"));
 }
 
+// A dialog closes with its own button and with a click outside it.
 function wireDialog(dialog) {
   dialog.addEventListener("click", (event) => {
     if (event.target === dialog || event.target.closest(".close")) dialog.close();
   });
 }
 
-// hooks: ask(request) -> whether there is anyone to ask, busy() -> whether a reply is being written
-function makeBar(root, hooks) {
-  const talks = root.querySelector(".talks");
-  const script = root.querySelector(".script");
-  const autoplay = script.querySelector("input");
-  const opener = root.querySelector("dialog.open-session");
-  const paste = opener.querySelector("textarea");
-  let waiting = null;
+// hooks: sendRequest(name, fields), busy() -> whether a reply is being written
+function makeToolbar(root, hooks) {
+  const conversations = root.querySelector(".conversations");
+  const scriptBox = root.querySelector(".script");
+  const autoplay = scriptBox.querySelector("input");
+  const openDialog = root.querySelector("dialog.open-session");
+  const pasteBox = openDialog.querySelector("textarea");
+  let autoplayTimer = null;
 
-  function setView(name) {
-    root.dataset.view = name;
-    for (const button of root.querySelectorAll(".looks button")) {
-      button.setAttribute("aria-pressed", String(button.dataset.look === name));
+  function setDisplay(mode) {
+    root.dataset.display = mode;
+    for (const button of root.querySelectorAll(".display-modes button")) {
+      button.setAttribute("aria-pressed", String(button.dataset.display === mode));
     }
   }
 
-  function nextView() {
-    setView(VIEWS[(VIEWS.indexOf(root.dataset.view) + 1) % VIEWS.length]);
+  function nextDisplay() {
+    setDisplay(DISPLAY_MODES[(DISPLAY_MODES.indexOf(root.dataset.display) + 1) % DISPLAY_MODES.length]);
   }
 
-  function talkTab(title, index, current, count) {
-    const box = make("span", index === current ? "talk current" : "talk");
-    const pick = makeButton("", title, `Conversation ${index + 1}: ${title}`);
-    if (index === current) pick.setAttribute("aria-current", "true");
-    pick.addEventListener("click", () => index !== current && hooks.ask({ do: "switch", talk: index }));
-    box.append(pick);
+  function conversationTab(title, index, current, count) {
+    const tab = makeElement("span", index === current ? "conversation current" : "conversation");
+    const select = makeButton("", title, `Conversation ${index + 1}: ${title}`);
+    if (index === current) select.setAttribute("aria-current", "true");
+    select.addEventListener("click", () => index !== current && hooks.sendRequest("switch", { conversation: index }));
+    tab.append(select);
     if (count > 1) {
-      const drop = makeButton("drop", "×", `Close conversation ${index + 1}`);
-      drop.addEventListener("click", () => hooks.ask({ do: "drop", talk: index }));
-      box.append(drop);
+      const close = makeButton("close", "×", `Close conversation ${index + 1}`);
+      close.addEventListener("click", () => hooks.sendRequest("close", { conversation: index }));
+      tab.append(close);
     }
-    return box;
+    return tab;
   }
 
-  function show(overview, turns) {
-    const { list, current, script: told } = overview;
-    talks.replaceChildren(...list.map((title, index) => talkTab(title, index, current, list.length)));
-    talks.hidden = list.length < 2;
-    script.hidden = !told.of && !told.blurb;
-    script.querySelector("b").textContent = told.title;
-    script.querySelector(".blurb").textContent = told.blurb;
-    script.querySelector(".care").textContent = told.care;
-    script.querySelector(".care").hidden = !told.care;
-    const left = turns < told.of;
-    script.querySelector(".steps").textContent = told.of ? `${turns} of ${told.of}` : "";
-    script.querySelector(".next").hidden = script.querySelector("label").hidden = !left;
-    clearTimeout(waiting);
-    if (left && turns > 0 && autoplay.checked) waiting = setTimeout(sendNext, AUTOPLAY_MS);
+  // turns: the number of turns that the current conversation has.
+  function show({ list, current, script }, turns) {
+    conversations.replaceChildren(...list.map((title, n) => conversationTab(title, n, current, list.length)));
+    conversations.hidden = list.length < 2;
+    scriptBox.hidden = !script.of && !script.blurb;
+    scriptBox.querySelector("b").textContent = script.title;
+    scriptBox.querySelector(".blurb").textContent = script.blurb;
+    const warning = scriptBox.querySelector(".content-warning");
+    warning.textContent = script.content_warning;
+    warning.hidden = !script.content_warning;
+    const unfinished = turns < script.of;
+    scriptBox.querySelector(".steps").textContent = script.of ? `${turns} of ${script.of}` : "";
+    scriptBox.querySelector(".next").hidden = scriptBox.querySelector("label").hidden = !unfinished;
+    clearTimeout(autoplayTimer);
+    if (unfinished && turns > 0 && autoplay.checked) autoplayTimer = setTimeout(sendNext, AUTOPLAY_MS);
   }
 
-  // The next line of the script waits in the message box.
+  // Sends the message box's content: the server has put the script's next message there.
   function sendNext() {
     const [box, send] = [document.querySelector("#message textarea"), document.querySelector("#send")];
     if (!box?.value.trim() || !send || hooks.busy()) return false;
@@ -87,82 +89,86 @@ function makeBar(root, hooks) {
     autoplay.dispatchEvent(new Event("change"));
   }
 
-  function offer(names) {
+  function listRecordings(names) {
     const list = root.querySelector(".shipped");
     root.querySelector(".pick-shipped").hidden = names.length === 0;
-    list.replaceChildren(new Option("choose…", ""), ...names.map((name) => new Option(name.replace(/-/g, " "), name)));
+    const options = names.map((name) => new Option(name.replace(/-/g, " "), name));
+    list.replaceChildren(new Option("choose…", ""), ...options);
   }
 
-  async function take(file) {
-    download(file.mime === "text/html" ? { ...file, text: await withPlotly(file.text) } : file);
+  async function save(file) {
+    downloadFile(file.mime === "text/html" ? { ...file, text: await withPlotly(file.text) } : file);
   }
 
-  autoplay.addEventListener("change", () => (autoplay.checked ? sendNext() : clearTimeout(waiting)));
-  script.querySelector(".next").addEventListener("click", sendNext);
-  root.querySelector(".looks").addEventListener("click", (event) => event.target.dataset.look && setView(event.target.dataset.look));
+  autoplay.addEventListener("change", () => (autoplay.checked ? sendNext() : clearTimeout(autoplayTimer)));
+  scriptBox.querySelector(".next").addEventListener("click", sendNext);
+  root.querySelector(".display-modes").addEventListener("click", (event) => {
+    if (event.target.dataset.display) setDisplay(event.target.dataset.display);
+  });
   root.querySelector(".save").addEventListener("change", (event) => {
-    hooks.ask({ do: "save", kind: event.target.value });
+    hooks.sendRequest("save", { kind: event.target.value });
     event.target.value = "";
   });
-  root.querySelector(".opener").addEventListener("click", () => opener.showModal());
-  opener.querySelector("input[type=file]").addEventListener("change", async (event) => {
+  root.querySelector(".open-button").addEventListener("click", () => openDialog.showModal());
+  openDialog.querySelector("input[type=file]").addEventListener("change", async (event) => {
     const [file] = event.target.files;
-    if (file) paste.value = await file.text();
+    if (file) pasteBox.value = await file.text();
     event.target.value = "";
   });
-  opener.querySelector(".ways").addEventListener("click", (event) => {
+  openDialog.querySelector(".dialog-actions").addEventListener("click", (event) => {
     const { how } = event.target.dataset;
-    if (!how || !paste.value.trim()) return;
-    hooks.ask({ do: "open", how, text: paste.value });
-    paste.value = "";
-    opener.close();
+    if (!how || !pasteBox.value.trim()) return;
+    hooks.sendRequest("open", { how, text: pasteBox.value });
+    pasteBox.value = "";
+    openDialog.close();
   });
   root.querySelector(".shipped").addEventListener("change", (event) => {
-    if (event.target.value) hooks.ask({ do: "recorded", name: event.target.value });
+    if (event.target.value) hooks.sendRequest("recorded", { name: event.target.value });
     event.target.value = "";
-    opener.close();
+    openDialog.close();
   });
-  wireDialog(opener);
-  setView("marks");
-  return { show, offer, take, nextView, sendNext, toggleAutoplay };
+  wireDialog(openDialog);
+  setDisplay("marks");
+  return { show, listRecordings, save, nextDisplay, sendNext, toggleAutoplay };
 }
 
-// What can be done with a turn, under its reply. hooks: ask(request), edit(turn)
+// The buttons under a turn's reply. last: whether it is the last turn. hooks: sendRequest(name, fields), edit(turn)
 function turnTools(index, last, hooks) {
-  const box = make("span", "tools");
-  const add = (text, label, act) => {
+  const box = makeElement("span", "tools");
+  const add = (text, label, action) => {
     const button = makeButton("", text, label);
-    button.addEventListener("click", act);
+    button.addEventListener("click", action);
     box.append(button);
   };
-  add("again", "Answer this message again, with other random numbers", () => hooks.ask({ do: "regenerate", turn: index }));
-  add("edit", "Change your message and go on from here", () => hooks.edit(index));
-  add("fork", "Go on from here in another conversation", () => hooks.ask({ do: "fork", turn: index }));
-  if (last) add("undo", "Take this turn back; your message returns to the box", () => hooks.ask({ do: "undo" }));
+  const again = () => hooks.sendRequest("regenerate", { turn: index });
+  add("again", "Answer this message again with other random numbers", again);
+  add("edit", "Edit your message and continue from here", () => hooks.edit(index));
+  add("fork", "Continue from here in a new conversation", () => hooks.sendRequest("fork", { turn: index }));
+  if (last) add("undo", "Undo this turn; your message returns to the message box", () => hooks.sendRequest("undo"));
   return box;
 }
 
-function editBubble(bubble, text, save) {
-  const form = make("form", "rewrite");
-  const box = make("textarea");
+// Replaces a user message by a form until it is sent or cancelled.
+function editMessage(message, text, send) {
+  const form = makeElement("form", "edit-form");
+  const box = makeElement("textarea");
   box.value = text;
   box.setAttribute("aria-label", "Your message");
-  const send = make("button", "", "Send");
   const cancel = makeButton("", "Cancel");
-  form.append(box, send, cancel);
-  const done = () => form.replaceWith(bubble);
-  cancel.addEventListener("click", done);
+  form.append(box, makeElement("button", "", "Send"), cancel);
+  const close = () => form.replaceWith(message);
+  cancel.addEventListener("click", close);
   form.addEventListener("submit", (event) => {
     event.preventDefault();
     if (!box.value.trim()) return;
-    done();
-    save(box.value);
+    close();
+    send(box.value);
   });
   form.addEventListener("keydown", (event) => {
-    if (event.key === "Escape") done();
+    if (event.key === "Escape") close();
     if (event.key === "Enter" && !event.shiftKey) form.requestSubmit();
     event.stopPropagation();
   });
-  bubble.replaceWith(form);
+  message.replaceWith(form);
   box.focus();
 }

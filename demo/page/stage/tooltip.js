@@ -1,9 +1,9 @@
-// The card beside a token: its projection before and after the cap, what each capped layer added, how likely it was.
+// The tooltip of a token: its projection before and after the cap, what each capped layer added, and its probability.
 
-const TIP_GAP = 8;
+const TOOLTIP_GAP = 8; // pixels between the token and the tooltip
 
-function tipRow(list, name, value) {
-  list.append(make("dt", "", name), make("dd", "", value));
+function addRow(list, name, value) {
+  list.append(makeElement("dt", "", name), makeElement("dd", "", value));
 }
 
 function percent(share) {
@@ -11,10 +11,10 @@ function percent(share) {
 }
 
 function liftBars(token, first) {
-  const box = make("div", "lifts");
+  const box = makeElement("div", "lifts");
   const most = Math.max(...token.k);
   token.k.forEach((value, n) => {
-    const bar = make("i");
+    const bar = makeElement("i");
     bar.style.height = `${most > 0 ? Math.max(4, (100 * value) / most) : 4}%`;
     bar.title = `layer ${first + n}: +${number(value)}`;
     box.append(bar);
@@ -22,64 +22,70 @@ function liftBars(token, first) {
   return box;
 }
 
-function fillTip(tip, branch, token, position, capLayers) {
-  const list = make("dl");
+function fillTooltip(tooltip, branch, token, position, capLayers) {
+  const list = makeElement("dl");
   const [before, after] = [token.b ?? token.a, token.a ?? token.b];
-  tipRow(list, "token", `${position}: ${JSON.stringify(token.t)}`);
-  if (before === null || before === undefined) tipRow(list, "projection", "not recorded");
-  else if (Math.abs(after - before) > 1e-6) tipRow(list, "projection", `${number(before)} → ${number(after)}`);
-  else tipRow(list, "projection", number(after));
-  if (token.p !== null && token.p !== undefined) tipRow(list, "probability", percent(token.p));
-  tip.replaceChildren(list);
+  addRow(list, "token", `${position}: ${JSON.stringify(token.t)}`);
+  if (before === null || before === undefined) addRow(list, "projection", "not recorded");
+  else if (Math.abs(after - before) > 1e-6) addRow(list, "projection", `${number(before)} → ${number(after)}`);
+  else addRow(list, "projection", number(after));
+  if (token.p !== null && token.p !== undefined) addRow(list, "probability", percent(token.p));
+  tooltip.replaceChildren(list);
   if (branch !== "capped") return;
   if (!token.k) {
-    tip.append(make("p", "", "The cap did not act."));
+    tooltip.append(makeElement("p", "", "The cap did not act."));
     return;
   }
   const first = capLayers?.[0] ?? 0;
   const layers = token.k.map((value, n) => [first + n, value]).filter(([, value]) => value > 0);
-  const words = layers.map(([layer, value]) => `${layer}: +${number(value)}`).join(", ");
-  tip.append(make("p", "", `Lifted at ${layers.length} of ${token.k.length} layers (axis units of each)`), liftBars(token, first));
-  tip.append(make("p", "small", words));
+  const summary = `Lifted at ${layers.length} of ${token.k.length} layers (in axis units of each layer)`;
+  const details = layers.map(([layer, value]) => `${layer}: +${number(value)}`).join(", ");
+  tooltip.append(makeElement("p", "", summary), liftBars(token, first), makeElement("p", "small", details));
 }
 
-// hooks: token(branch, turn, position) -> the token's data; capLayers(); hover(branch, position or null, turn)
-function makeTip(root, panes, hooks) {
-  const tip = make("div", "tip");
-  tip.setAttribute("role", "tooltip");
-  tip.hidden = true;
-  root.append(tip);
+// hooks: token(branch, turn, position) -> the token's data; capLayers(); hover(branch, position, turn)
+function makeTooltip(root, panes, hooks) {
+  const tooltip = makeElement("div", "tooltip");
+  tooltip.setAttribute("role", "tooltip");
+  tooltip.hidden = true;
+  root.append(tooltip);
   let current = null;
 
-  function placeOf(span) {
-    return { branch: span.closest(".pane").dataset.branch, turn: Number(span.closest(".turn").dataset.turn), position: Number(span.dataset.i) };
+  function locate(span) {
+    return {
+      branch: span.closest(".pane").dataset.branch,
+      turn: Number(span.closest(".turn").dataset.turn),
+      position: Number(span.dataset.i),
+    };
   }
 
   function show(span) {
-    const { branch, turn, position } = placeOf(span);
+    const { branch, turn, position } = locate(span);
     const token = hooks.token(branch, turn, position);
     if (!token) return;
-    current?.classList.remove("here");
+    current?.classList.remove("current");
     current = span;
-    span.classList.add("here");
-    fillTip(tip, branch, token, position, hooks.capLayers());
-    tip.hidden = false;
+    span.classList.add("current");
+    fillTooltip(tooltip, branch, token, position, hooks.capLayers());
+    tooltip.hidden = false;
     const [box, frame] = [span.getBoundingClientRect(), root.getBoundingClientRect()];
-    const left = Math.min(Math.max(box.left - frame.left, 0), Math.max(0, frame.width - tip.offsetWidth));
-    const below = box.bottom + tip.offsetHeight + TIP_GAP < innerHeight;
-    tip.style.left = `${left}px`;
-    tip.style.top = `${below ? box.bottom - frame.top + TIP_GAP : box.top - frame.top - tip.offsetHeight - TIP_GAP}px`;
+    const left = Math.min(Math.max(box.left - frame.left, 0), Math.max(0, frame.width - tooltip.offsetWidth));
+    const fitsBelow = box.bottom + tooltip.offsetHeight + TOOLTIP_GAP < innerHeight;
+    const below = box.bottom - frame.top + TOOLTIP_GAP;
+    const above = box.top - frame.top - tooltip.offsetHeight - TOOLTIP_GAP;
+    tooltip.style.left = `${left}px`;
+    tooltip.style.top = `${fitsBelow ? below : above}px`;
     hooks.hover(branch, position, turn);
   }
 
   function hide() {
-    tip.hidden = true;
-    current?.classList.remove("here");
+    tooltip.hidden = true;
+    current?.classList.remove("current");
     current = null;
   }
 
-  // With the keyboard: arrows walk along the tokens of a focused pane.
-  function walk(event, log) {
+  // With the keyboard: the arrow keys move along the tokens of a focused pane.
+  function onKey(event, log) {
     const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
     if (event.key === "Escape") hide();
     if (!step || event.altKey || event.ctrlKey || event.metaKey) return;
@@ -100,8 +106,7 @@ function makeTip(root, panes, hooks) {
     }, { passive: true });
     log.addEventListener("pointerleave", hide, { passive: true });
     log.addEventListener("scroll", () => current && !current.matches(":hover") && hide(), { passive: true });
-    log.addEventListener("keydown", (event) => walk(event, log));
+    log.addEventListener("keydown", (event) => onKey(event, log));
     log.addEventListener("blur", hide);
   }
-  return { hide };
 }

@@ -1,0 +1,59 @@
+"""Running `python app.py` in a process of its own, for measurements and tests."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+from demo.utils.paths import ROOT
+
+
+def free_port() -> int:
+    """A port of this machine that no program listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def server(flags: Sequence[str], environment: Mapping[str, str] | None = None) -> Iterator[tuple[str, int]]:
+    """Run `python app.py` on a free port.
+
+    Args:
+        flags: Its command line.
+        environment: Variables in addition to those of this process.
+
+    Yields:
+        The page's address and the process id, once the page answers.
+
+    Raises:
+        RuntimeError: The program ended or did not answer in time.
+    """
+    port = free_port()
+    command_line = [sys.executable, "app.py", "--port", str(port), *flags]
+    process = subprocess.Popen(command_line, cwd=ROOT, env={**os.environ, **(environment or {})})
+    address = f"http://127.0.0.1:{port}/"
+    try:
+        _await_page(address, process)
+        yield address, process.pid
+    finally:
+        process.terminate()
+        process.wait(timeout=30)
+
+
+def _await_page(address: str, process: subprocess.Popen[bytes]) -> None:
+    for _ in range(600):
+        if process.poll() is not None:
+            raise RuntimeError(f"app.py ended with status {process.returncode}")
+        try:
+            urllib.request.urlopen(address, timeout=2).close()
+            return
+        except OSError:
+            time.sleep(0.2)
+    raise RuntimeError("app.py did not answer")

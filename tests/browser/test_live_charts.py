@@ -1,0 +1,96 @@
+"""The charts while replies stream, in Chromium, on an engine that generates at a steady rate."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from demo.axis.files import load_axis
+from demo.engine.protocol import Sampling
+from demo.models.default import DEFAULT_MODEL
+from demo.page.layout import build_page, launch_options
+from tests.helpers.browser import chromium_page, finished, points, say, set_number
+from tests.helpers.steady import SteadyEngine
+
+# In CI only: it starts a page of its own.
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+# Whether anything is drawn on a chart's overlay.
+OVERLAY_DRAWN = """(id) => {
+  const canvas = document.querySelector(`#${id} ~ .overlay`);
+  const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+  return data.some((value) => value > 0);
+}"""
+OVERLAY_EMPTY = f"(id) => !({OVERLAY_DRAWN})(id)"
+# Where the newest uncapped token of the token chart lies on the screen.
+NEWEST = """() => {
+  const chart = document.querySelector("#token-chart");
+  const { left, top } = chart.querySelector(".nsewdrag").getBoundingClientRect();
+  const { xaxis, yaxis } = chart._fullLayout;
+  const { x, y } = chart.data.find(({ meta }) => meta.role === "raw" && meta.branch === "uncapped");
+  return [left + xaxis.d2p(x.at(-1)), top + yaxis.d2p(y.at(-1))];
+}"""
+
+
+@pytest.fixture
+def streaming() -> Iterator[tuple[Page, SteadyEngine]]:
+    """A page on which a long reply streams, at first so slowly that a test sees every token of it."""
+    engine = SteadyEngine(rate=3)
+    app = build_page(engine, load_axis(DEFAULT_MODEL), DEFAULT_MODEL, "scripted engine", (), Sampling())
+    _, address, _ = app.launch(prevent_thread_lock=True, quiet=True, **launch_options())
+    try:
+        with chromium_page(address) as (page, watched):
+            set_number(page, "max-new-tokens", 400)
+            page.evaluate("window.drawn = 0")
+            say(page, "Tell me of the sea.")
+            wait_for_tokens(page, 3)
+            page.evaluate(
+                "document.querySelector('#token-chart').on('plotly_afterplot', () => (window.drawn += 1))"
+            )
+            yield page, engine
+            assert watched.errors == []
+    finally:
+        app.close()
+
+
+def wait_for_tokens(page: Page, tokens: int) -> None:
+    page.wait_for_function(f"window.personaStage.counts().tokenPoints.capped >= {tokens}", timeout=60_000)
+
+
+def test_overlay_draws_new_tokens_and_plotly_redraws_rarely(streaming):
+    page, engine = streaming
+    engine.pause = 0.04
+    wait_for_tokens(page, 40)
+    assert page.evaluate(OVERLAY_DRAWN, "token-chart") and page.evaluate(OVERLAY_DRAWN, "turn-chart")
+    before = points(page)["updates"]
+    wait_for_tokens(page, 140)
+    assert points(page)["updates"] - before >= 25, "there must be many more updates than Plotly redraws"
+    assert page.evaluate("window.drawn") < 15, "Plotly redraws to make room, not for every token"
+    engine.pause = 0.001
+    finished(page)
+    for chart in ("token-chart", "turn-chart"):
+        page.wait_for_function(OVERLAY_EMPTY, arg=chart)
+    lengths = page.evaluate(
+        "document.querySelector('#token-chart').data.slice(0, 2).map((trace) => trace.x.length)"
+    )
+    assert lengths == [400, 400], "Plotly holds all points when the turn is over"
+    assert points(page)["turnPoints"] == {"uncapped": 1, "capped": 1}
+
+
+def test_zoom_and_hover_text_stay_while_tokens_arrive(streaming):
+    page, engine = streaming
+    page.evaluate("Plotly.relayout('token-chart', { 'xaxis.range': [2, 8], 'yaxis.range': [-1, 1.5] })")
+    wait_for_tokens(page, 10)
+    assert page.evaluate("document.querySelector('#token-chart')._fullLayout.xaxis.range") == [2, 8]
+    page.evaluate("Plotly.relayout('token-chart', { 'xaxis.autorange': true, 'yaxis.autorange': true })")
+    page.locator("#token-chart").hover()  # a pointer over the chart makes Plotly take the overlay's points
+    page.wait_for_function("document.querySelector('#token-chart').data[0].x.length >= 10")
+    page.mouse.move(*page.evaluate(NEWEST))
+    label = page.locator("#token-chart .hoverlayer .hovertext")
+    expect(label).to_contain_text("uncapped")
+    text = label.text_content()
+    wait_for_tokens(page, points(page)["tokenPoints"]["capped"] + 3)
+    assert label.text_content() == text, "the hover text must stay while tokens arrive"
+    engine.pause = 0.001
+    finished(page)
