@@ -1,4 +1,4 @@
-"""python app.py: load a model and its axis, open the page."""
+"""python app.py: load a model and its axis, and open the page."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ import configargparse
 from demo.page.hosting import add_hosting_options, limits_of, password_of
 from demo.space import on_zerogpu
 
-# Before anything imports gradio: no analytics, whatever the environment says. Gradio would also keep the last 10,000 events
-# with their sessions and aggregate all of them after each one.
+# Set before gradio is imported: no analytics, whatever the environment says. Gradio would also keep the last
+# 10,000 events with their sessions, and aggregate all of them after each one.
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 os.environ["GRADIO_ANALYTICS_MAX_EVENTS"] = "1"
 os.environ["GRADIO_ANALYTICS_CACHE_FREQUENCY"] = str(10**9)
@@ -39,12 +39,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.replay is not None:
         _replay(options)
         return
-    # On a thread that ends: a thread that has computed keeps a pool of helpers, and the pools of two threads slow each
-    # other down.
+    # Load on a thread that ends. A thread that has computed keeps a pool of helper threads, and several pools
+    # slow each other down.
     with ThreadPoolExecutor(1) as apart:
         engine, notes = apart.submit(load_engine, options, show_progress).result()
 
-    # Imported only now, so that a mistake in the flags is reported at once.
+    # Imported late, so that a mistake in the flags is reported at once.
     from demo.conversation.scenarios import load_scenarios
     from demo.page.evaluation_panel import evaluation_text
     from demo.page.layout import build_page, launch_options
@@ -66,7 +66,7 @@ def _axis_home(options: argparse.Namespace, slug: str) -> Path | None:
 
 
 def _replay(options: argparse.Namespace) -> None:
-    """Show recorded sessions alone. No model is loaded."""
+    """Show recorded sessions. No model is loaded."""
     from demo.page.layout import TITLE, launch_options
     from demo.page.recordings import open_file
     from demo.page.viewer import build_viewer
@@ -79,7 +79,7 @@ def _launch(page: Any, options: argparse.Namespace, more: dict[str, Any]) -> Non
     from demo.page.middleware import middleware_options
 
     more |= middleware_options(password_of(options))
-    gc.freeze()  # what exists by now stays; searching it for garbage would delay all replies every time
+    gc.freeze()  # objects made so far stay; collecting among them would delay all replies each time
     page.launch(server_name=options.host, server_port=options.port, inbrowser=options.open, **more)
 
 
@@ -98,7 +98,8 @@ def parser() -> argparse.ArgumentParser:
         nargs="?",
         const="",
         metavar="FILE",
-        help="watch recorded sessions with no model: this session file, or the ones that come with the program",
+        help="watch recorded sessions without a model: this session file, or the ones that come with the "
+        "program",
     )
     return found
 

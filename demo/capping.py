@@ -81,6 +81,7 @@ class LayerSteering:
     alpha: Tensor
 
     def apply(self, hidden: Tensor, exempt: Tensor | None) -> Tensor:
+        """Steer the residual stream [B, T, D] of this layer."""
         return steer(hidden, self.direction.to(hidden.device), self.alpha.to(hidden.device), exempt)
 
 
@@ -134,6 +135,7 @@ class AxisHooks:
 
     @property
     def capped_layers(self) -> tuple[int, ...]:
+        """The layers with a floor, in order."""
         return tuple(sorted(self.floors))
 
     @contextmanager
@@ -162,7 +164,9 @@ class AxisHooks:
         return AxisReading(self._before, self._after, lifts, places)
 
     def columns(self) -> dict[str, Tensor]:
-        """The readings of a batch with one column, each [B]: "before", "after", "place.0" and so on, "lift.L".
+        """The readings of a batch with one column, by name, each [B].
+
+        The names are "before", "after", "place.0" and so on, and "lift.L" for a capped layer L.
 
         They cover only the layers that have run in this process. Where several machines share the layers,
         the probe layer may not be among them.

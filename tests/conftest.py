@@ -1,17 +1,15 @@
-"""Shared fixtures: the real default model is loaded once for all tests."""
+"""Shared fixtures. The default model is loaded once for all tests."""
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page
 
 from demo.axis.importer.build import ImportOptions
 from demo.models.loading import LoadedModel, load_model
 from demo.utils.paths import ROOT
-from tests.helpers.browser import Watched, chromium_page, running_app
 from tests.helpers.published_axis import Published, write_caps
 from tests.helpers.scripted import PatientEngine
 from tests.trust import held
@@ -21,7 +19,7 @@ from tests.trust import held
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """A test marked `trust` that passed is told to `tests.trust`."""
+    """Report every passed test that is marked `trust` to `tests.trust`."""
     report = yield
     marker = item.get_closest_marker("trust")
     if marker and report.when == "call" and report.passed:
@@ -32,24 +30,8 @@ def pytest_runtest_makereport(
 
 @pytest.fixture(scope="session")
 def model() -> LoadedModel:
-    """The real default model, in float32 so that equality means equality."""
+    """The default model, in float32, in which results can be compared closely."""
     return load_model(dtype="float32", device="cpu")
-
-
-@pytest.fixture(scope="module")
-def address() -> Iterator[str]:
-    """`python app.py` as a user starts it."""
-    with running_app() as address:
-        yield address
-
-
-@pytest.fixture
-def opened(address: str) -> Iterator[tuple[Page, Watched]]:
-    """A fresh browser on the page, which must neither reach elsewhere nor report an error."""
-    with chromium_page(address) as (page, watched):
-        yield page, watched
-        assert watched.outside == [], "the page reached for something that is not served with it"
-        assert watched.errors == []
 
 
 @pytest.fixture(scope="session")
@@ -74,5 +56,5 @@ def caps(tmp_path) -> Path:
 
 @pytest.fixture
 def patient() -> PatientEngine:
-    """An engine that answers when the test says go."""
+    """An engine that holds its replies back until the test sets `go`."""
     return PatientEngine()

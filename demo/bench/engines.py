@@ -121,7 +121,9 @@ def compare(pairs: Sequence[tuple[Sequence[TokenEvent], Sequence[TokenEvent]]]) 
     same = sum([e.token_id for e in one] == [e.token_id for e in other] for one, other in pairs)
     before = [abs((a.token.before or 0) - (b.token.before or 0)) for a, b in run]
     after = [abs((a.token.after or 0) - (b.token.after or 0)) for a, b in run]
-    corrections = [abs(x - y) for a, b in run for x, y in zip(a.token.corrections, b.token.corrections, strict=True)]
+    corrections = [
+        abs(x - y) for a, b in run for x, y in zip(a.token.corrections, b.token.corrections, strict=True)
+    ]
     probabilities = [abs((a.token.probability or 0) - (b.token.probability or 0)) for a, b in tokens]
     return {
         "replies": len(pairs),

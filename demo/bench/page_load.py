@@ -4,7 +4,8 @@ Starts `python app.py` and first has every conversation of a small set answered 
 Then many visitors have these conversations at once through the page's own endpoints: some stop a
 reply, some disappear in the middle of one. Every reply that was not interrupted must equal the
 reply that was given alone. Reports errors, replies that differ, the time to the first token and the
-server's memory.
+server's memory. Compare replies with `-- --dtype float32`: in bfloat16 a token can depend on the
+batch that it is computed in.
 """
 
 from __future__ import annotations

@@ -71,6 +71,7 @@ def dumps(recording: Recording) -> str:
 
 
 def turn_json(turn: Turn) -> dict[str, Any]:
+    """A turn with all its replies."""
     return {
         "user": turn.user,
         "branches": {
@@ -80,6 +81,7 @@ def turn_json(turn: Turn) -> dict[str, Any]:
 
 
 def reply_json(reply: Reply) -> dict[str, Any]:
+    """A reply with its tokens, its summary and its further samples."""
     data: dict[str, Any] = {"tokens": [token_json(token) for token in reply.tokens], **summary_json(reply)}
     if reply.samples:
         data["samples"] = [reply_json(sample) for sample in reply.samples]

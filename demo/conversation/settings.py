@@ -12,7 +12,7 @@ from demo.utils.errors import UserError
 UNCAPPED, CAPPED, STEERED = "uncapped", "capped", "steered"
 BRANCHES = (UNCAPPED, CAPPED)
 ALL_BRANCHES = (*BRANCHES, STEERED)
-# Distance between the seeds of a turn's samples. It keeps them clear of the seeds of the turns that follow.
+# Distance between the seeds of a turn's samples, clear of the seeds of the turns that follow.
 SEED_STEP = 1000
 MOST_SEEDS = 8
 

@@ -1,4 +1,4 @@
-"""One turn of a conversation as plain data: the user message, each branch's reply, and every token's projection."""
+"""One turn of a conversation as plain data: the user message and each branch's reply, token by token."""
 
 from __future__ import annotations
 

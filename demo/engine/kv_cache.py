@@ -203,7 +203,7 @@ class PrefixCache:
         with self._lock:
             best, most = None, 0
             own = self._entries.get(branch)
-            # Of two that share equally much, the most recently used is preferred: the other may be dropped soon.
+            # Of two that share equally much, the most recently used: the other may be dropped soon.
             for name, entry in [(branch, own), *reversed(self._entries.items())]:
                 shared = 0 if entry is None else entry.common_prefix(ids, under)
                 if shared > most:

@@ -68,7 +68,10 @@ class Cap:
 
 @dataclass(frozen=True, slots=True)
 class Steer:
-    """Add alpha times the axis at one decoder layer: alpha 1 is one axis unit of that layer toward the Assistant."""
+    """Add alpha times the axis at one decoder layer.
+
+    alpha 1 is one axis unit of that layer toward the Assistant.
+    """
 
     layer: int
     alpha: float
@@ -133,8 +136,8 @@ class Token:
             token that was never run (the end-of-turn token, or one that was cancelled).
         corrections: what each capped layer added, in axis units of that layer.
         special: whether it is a special token rather than content.
-        coordinates: place on the persona map, axis units at the probe layer, after the clamp there; None where
-            `before` is None, for special tokens, and when the axis has no components.
+        coordinates: place on the persona map, axis units at the probe layer, after the clamp there; None
+            where `before` is None, for special tokens, and when the axis has no components.
         probability: of this token when it was sampled, by the sequence's model at temperature 1, before the
             repetition penalty.
         at: milliseconds after the turn began, set by the conversation.

@@ -110,7 +110,10 @@ def _without_barred(logits: Tensor, steps: Sequence[SamplingStep]) -> Tensor:
 
 
 def _sample_nucleus(logits: Tensor, steps: Sequence[SamplingStep], candidates: int = _CANDIDATES) -> Tensor:
-    """Ids [B] sampled from each sequence's nucleus, the smallest set of likeliest tokens that reaches top-p."""
+    """Ids [B] sampled from each sequence's nucleus.
+
+    The nucleus is the smallest set of likeliest tokens whose probabilities reach top-p.
+    """
     device, vocabulary = logits.device, logits.shape[-1]
     scaled = logits / torch.tensor([step.sampling.temperature for step in steps], device=device)[:, None]
     log_p, tokens = scaled.log_softmax(-1).topk(min(candidates, vocabulary))

@@ -104,6 +104,7 @@ class Scheduler:
 
     @property
     def load(self) -> Load:
+        """How busy the engine is."""
         with self._changed:
             waiting = sum(len(group.sequences) for group in self._waiting)
             held = self._cache.nbytes + self._prefix_cache.nbytes
@@ -171,7 +172,7 @@ class Scheduler:
             time.sleep(_PAUSE_S)  # all clients are behind
 
     def _schedule(self) -> Scheduled:
-        """Admit waiting groups, sample the next token of every decoding sequence, and choose what the pass runs."""
+        """Admit waiting groups, sample the next token of each decoding sequence, and choose what runs."""
         self._admit()
         # A group whose client has fallen behind pauses, so that a stop takes effect where the client is.
         decoding = [group for group in self._running if group.decoding and group.unread < _STEPS_AHEAD]
@@ -190,8 +191,8 @@ class Scheduler:
         """Turn the readings of the pass into events."""
         read = {id(sequence): reading for (sequence, _), reading in zip(scheduled, readings, strict=True)}
         results: list[tuple[RequestGroup, list[Event]]] = []
-        # Every sequence is updated before any is removed: a removal moves others, whose count of tokens run must
-        # then match their cache slots.
+        # Every sequence is updated before any is removed: a removal moves others, and their cache slots must
+        # then match their count of tokens run.
         for group in self._running:
             ran = [sequence for sequence in group.sequences if id(sequence) in read]
             if group.decoding:
@@ -241,7 +242,7 @@ class Scheduler:
             )
         if running and (count > self.capacity.sequences or needed > limit):
             return False
-        # Allocated memory is reused, unless earlier, longer sequences made it larger than the limit now allows.
+        # Allocated memory is reused, unless earlier, longer sequences made it larger than the limit allows.
         held = max(count, self._cache.slots) * max(columns, self._cache.columns) * token_bytes
         if held > limit:
             self._cache.fit(count, columns)

@@ -1,6 +1,6 @@
 """A sequence is one branch while the engine answers it: its prompt, what it has generated, and its events.
 
-`TokenSequence` is one sequence; `RunningBatch` holds the sequences that have a cache slot and runs them together.
+`TokenSequence` is one sequence. `RunningBatch` holds the sequences that have a cache slot and runs them.
 """
 
 from __future__ import annotations
@@ -94,6 +94,7 @@ class TokenSequence:
 
     @property
     def wants_stop(self) -> bool:
+        """Whether the pending token ends the reply."""
         return self.pending in self.vocabulary.stops
 
     @property
@@ -103,6 +104,7 @@ class TokenSequence:
 
     @property
     def is_full(self) -> bool:
+        """Whether the reply has reached its limit."""
         return len(self.generated) >= self.limit
 
     @property

@@ -1,4 +1,7 @@
-"""Run an extraction: gather rollouts batch by batch, resuming where an earlier run stopped, then build the axis."""
+"""Runs an extraction: generates rollouts batch by batch, then builds the axis.
+
+A run that was interrupted resumes where it stopped.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,7 @@ from demo.extraction.vectors import ALL, KEPT, Judged, State, Vectors
 from demo.models.loading import LoadedModel
 from demo.utils.progress import ProgressLine
 
-# Answers a batch of rollouts; see `RolloutGenerator.generate`.
+# Generates the replies of a batch of rollouts; see `RolloutGenerator.generate`.
 Generate = Callable[[Sequence[Rollout], Sampling], list[Reply]]
 
 
@@ -34,8 +37,13 @@ Generate = Callable[[Sequence[Rollout], Sampling], list[Reply]]
 class Settings:
     """How an extraction runs. Rollouts are sampled as in the paper (temperature .7, top-p .9).
 
-    least: rollouts a role must have taken up to count; keep_all: count every rollout, whatever the judge says; band and
-    floor: the cap, or None to choose it by a sweep.
+    Attributes:
+        batch: how many rollouts are generated at once.
+        least: how many rollouts of a role must adopt it for the role to count.
+        keep_all: count every rollout, whatever the judge says.
+        band: first and last capped layer; None to choose them by a sweep.
+        floor: name of the cap's floor; None to choose it by a sweep, or p25 for a given band.
+        command: the command line, for the manifest.
     """
 
     temperature: float = 0.7
@@ -49,10 +57,12 @@ class Settings:
     command: str = "python -m demo.extraction"
 
     def sampling(self, plan: Plan) -> Sampling:
+        """How rollouts are sampled."""
         return Sampling(self.temperature, self.top_p, plan.max_new_tokens, self.seed, 1.0)
 
     @property
     def verdicts(self) -> tuple[str, ...]:
+        """The judge's verdicts with which a rollout counts."""
         return ALL if self.keep_all else KEPT
 
 
@@ -64,11 +74,14 @@ def extract(
     out: Path,
     generate: Generate | None = None,
 ) -> Built:
-    """Gather what `plan` asks for and write axis.safetensors, axis.json, report.md with its plots and rollouts.jsonl
-    into `out`.
+    """Generate the rollouts of `plan` and build the axis from them.
 
-    Unfinished work lives in out/.unfinished, one folder per combination of model, plan and settings, and is taken up
-    again by the next run with the same combination. It loses one batch at most. UserError when too few roles were taken up.
+    It writes axis.safetensors, axis.json, report.md with its plots, and rollouts.jsonl into `out`. Unfinished
+    work is kept in out/.unfinished, in one folder per combination of model, plan and settings. The next run
+    with the same combination continues it; at most one batch is lost.
+
+    Raises:
+        UserError: too few roles were adopted.
     """
     work = out / ".unfinished" / _fingerprint(model, plan, settings, judge)
     state = gather(model, plan, settings, judge, work, generate)
@@ -93,7 +106,10 @@ def gather(
     work: Path,
     generate: Generate | None = None,
 ) -> State:
-    """All rollouts of the plan, from the saved state on. Held-out ones come after the axis that is tested on them."""
+    """Generate all rollouts of the plan that are not in the saved state yet.
+
+    Held-out rollouts come after those of the axis, because they are projected onto it at once.
+    """
     generate = generate or RolloutGenerator(model).generate
     batches = batches_of(plan.rollouts, settings.batch)
     state = State.load(work, work.name)
@@ -120,6 +136,7 @@ def gather(
 
 
 def _judged(replies: Sequence[Reply], judge: Judge) -> list[Judged]:
+    """The replies with the judge's scores. Replies of the default Assistant have none and count as kept."""
     played = [reply for reply in replies if reply.rollout.is_role]
     scores = dict(zip((reply.rollout.index for reply in played), judge.scores(played), strict=True))
     return [
@@ -129,7 +146,7 @@ def _judged(replies: Sequence[Reply], judge: Judge) -> list[Judged]:
 
 
 def batches_of(rollouts: Sequence[Rollout], size: int) -> list[Sequence[Rollout]]:
-    """Runs of at most `size` rollouts of one split."""
+    """The rollouts in order, in batches of at most `size` rollouts of one split."""
     batches: list[Sequence[Rollout]] = []
     start = 0
     while start < len(rollouts):
@@ -144,7 +161,7 @@ def batches_of(rollouts: Sequence[Rollout], size: int) -> list[Sequence[Rollout]
 def _choose_cap(built: Built, model: LoadedModel, plan: Plan, settings: Settings, work: Path) -> Built:
     if settings.band is not None:
         return with_cap(built, settings.band, settings.floor or "p25", (), "the command line")
-    # The rollouts are shared by runs that count other ones of them; the axis, and so the sweep, is not.
+    # Runs with other verdicts share the rollouts, but not the axis, and so not the sweep.
     path = work / f"sweep-{'-'.join(settings.verdicts)}.json"
     trials = Sweep(model, built.axis, plan, path, settings.seed).run(candidate_bands(built.axis.layers))
     best = choose(trials)
@@ -153,7 +170,7 @@ def _choose_cap(built: Built, model: LoadedModel, plan: Plan, settings: Settings
 
 
 def _about(model: LoadedModel, plan: Plan, settings: Settings, judge: Judge) -> dict[str, Any]:
-    """Manifest entries that say what was run."""
+    """The manifest's entries on how the axis was made."""
     return {
         "model": {
             "id": model.spec,
@@ -168,21 +185,26 @@ def _about(model: LoadedModel, plan: Plan, settings: Settings, judge: Judge) -> 
         "default_prompts": list(plan.default_prompts),
         "rollouts": dict(Counter(_kind(rollout) for rollout in plan.rollouts)),
         "sampling": asdict(settings.sampling(plan)),
-        "uptake": {"judge": judge.name, "threshold": judge.threshold, "least": settings.least,
-                   "keep_all": settings.keep_all},
+        "uptake": {
+            "judge": judge.name,
+            "threshold": judge.threshold,
+            "least": settings.least,
+            "keep_all": settings.keep_all,
+        },
         "created_with": {"command": settings.command},
-    }  # fmt: skip
+    }
 
 
 def _kind(rollout: Rollout) -> str:
+    """The kind of a rollout in words, for the manifest."""
     side = rollout.group if not rollout.is_role else "roles"
     place = {"extract": "for the axis", "held_out": "held out", "control": "control"}[rollout.split]
     return f"{DEFAULT if rollout.group == DEFAULT else side}, {place}"
 
 
 def _fingerprint(model: LoadedModel, plan: Plan, settings: Settings, judge: Judge) -> str:
-    """Names everything the rollouts depend on, so that unlike runs are never mixed."""
-    parts: list[Any] = [
+    """A hash of everything that the rollouts depend on, so that different runs are never mixed."""
+    inputs: list[Any] = [
         model.spec,
         model.revision,
         str(model.dtype),
@@ -192,5 +214,5 @@ def _fingerprint(model: LoadedModel, plan: Plan, settings: Settings, judge: Judg
         judge.threshold,
         settings.least,
     ]
-    parts += [[r.system, r.text, r.group, r.split, r.half, r.sample] for r in plan.rollouts]
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+    inputs += [[r.system, r.text, r.group, r.split, r.half, r.sample] for r in plan.rollouts]
+    return hashlib.sha256(json.dumps(inputs).encode()).hexdigest()[:16]

@@ -34,14 +34,15 @@ MODEL_QUEUE = "model"
 # Threads of the server. Every reply that is being written occupies one.
 _THREADS = 256
 
-# Events that may wait for a thread. Turns wait in the engine, with a limit of their own, so this one only guards
-# against floods.
+# Events that may wait for a thread. Turns wait in the engine, with a limit of their own, so this one only
+# guards against floods.
 _MOST_QUEUED = 512
 
 # Tabs, open or closed within the hour. Beyond that Gradio forgets the least recently used ones.
 _MOST_TABS = 512
 
-# On a phone the open settings would cover everything else; in a narrow window they take space from the replies.
+# On a phone the open settings would cover everything else; in a narrow window they take space from the
+# replies.
 _CLOSE_SETTINGS_WHERE_NARROW = (
     "() => { if (innerWidth < 1360) document.querySelector('#settings .toggle-button')?.click() }"
 )
@@ -135,7 +136,7 @@ def _message_box() -> tuple[gr.Textbox, gr.Button, gr.Button, gr.Button]:
 
 
 def launch_options() -> dict[str, Any]:
-    """The options of `Blocks.launch` for this page: everything is served from here, and nothing is recorded."""
+    """The options of `Blocks.launch`: everything is served from this server, and nothing is recorded."""
     theme = gr.themes.Default(
         primary_hue="blue",
         neutral_hue="slate",

@@ -164,7 +164,10 @@ def _refusal(scope: Scope) -> JSONResponse | None:
 
 
 def _limited(receive: Receive) -> Receive:
-    """Treats a client whose body grows too large as disconnected: the declared length may be missing or wrong."""
+    """Treats a client as disconnected once its body is too large.
+
+    The length that it declares may be missing or wrong.
+    """
     received = 0
 
     async def receive_limited() -> Message:

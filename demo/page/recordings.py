@@ -36,7 +36,7 @@ def shipped() -> tuple[str, ...]:
 
 
 def open_shipped(name: str) -> Recording:
-    """One of the `shipped` sessions. Raises UserError for any other name, so that no other file can be read."""
+    """One of the `shipped` sessions. Raises UserError for any other name, so no other file can be read."""
     if name not in shipped():
         raise UserError("There is no recorded session of that name; choose one from the list.")
     return open_file(FOLDER / f"{name}{ENDING}")
@@ -123,7 +123,7 @@ def download_op(chat: Chat, recording: Recording, kind: str) -> Operation:
     return operation("download", name=name + ending, mime=mime, text=write(recording))
 
 
-# The browser inserts its copy of the plotting script here when it saves the file, because the script is large.
+# The browser inserts its own copy of the plotting script here when it saves the file: the script is large.
 PLOTLY = "/*plotly*/"
 _POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
 _PAGE = """<!doctype html>

@@ -91,7 +91,7 @@ class Session:
         self._claims = Lock()
 
     def __deepcopy__(self, memo: object) -> Session:
-        """A new session: Gradio copies the page's initial state for every visitor, who must not share chats."""
+        """A new session. Gradio copies the initial state for every visitor, and visitors share no chats."""
         return Session()
 
     @property
@@ -115,7 +115,7 @@ class Session:
     def show(self, chat: Chat) -> list[Chat]:
         """Show `chat`, which may be new.
 
-        An untouched empty chat makes room for a new one, and so do the oldest when there are too many.
+        When a new chat is shown, an untouched one is closed, and so are the oldest when there are too many.
 
         Returns:
             The chats that were closed.

@@ -124,6 +124,7 @@ def build_settings_panel(axis: AssistantAxis, defaults: Sampling) -> SettingsPan
         label="System prompt",
         lines=3,
         max_lines=6,
+        value="",
         placeholder="None: the model's own default",
         elem_id="system-prompt",
     )

@@ -25,7 +25,7 @@ from demo.page.stage.protocol import StageRequest, operation
 from demo.page.updates import Updates, turn_op
 from demo.utils.errors import UserError
 
-# Distance between the seeds of two attempts at a turn. It keeps them clear of the seeds of the turns that follow.
+# Distance between the seeds of two attempts at a turn, clear of the seeds of the turns that follow.
 RETRY_STEP = 100
 Answer = Iterator[PageUpdate]
 
@@ -45,6 +45,7 @@ class Call:
 
     @property
     def settings(self) -> PanelValues:
+        """The settings, on a page with a model."""
         assert self.values is not None
         return self.values
 
@@ -184,12 +185,13 @@ class StageHandlers(RecordingHandlers):
     # --- requests that run the model
 
     def on_edit(self, call: Call) -> Answer:
+        """Another message in the place of the turn's, with the current settings."""
         text = call.asked.fields["text"]
         with self._handlers.admit(call.request, len(text) + call.settings.characters):
             yield from self._handlers.answer(call.session, text, call.settings, call.turn)
 
     def on_regenerate(self, call: Call) -> Answer:
-        """The same message again, with the current settings and other random numbers than the last attempt."""
+        """The same message again, with the current settings and new random numbers."""
         with self._handlers.admit(call.request, call.settings.characters):
             index = call.turn
             turn = call.session.chat.conversation.turns[index]

@@ -87,6 +87,7 @@ def reset_op(conversation: Conversation, meta: Operation, *, recorded: bool = Fa
 
 
 def notice_op(text: str, level: str = "info") -> Operation:
+    """A message to the visitor. level: "info" or "error"."""
     return operation("notice", text=text, level=level)
 
 
@@ -100,6 +101,7 @@ def lost_op(branches: Iterable[str]) -> Operation:
 
 
 def load_op(load: Load) -> Operation:
+    """How busy the engine is."""
     return operation(
         "load",
         running=load.running,
@@ -143,6 +145,7 @@ class Updates:
                 self.add(operation("turn_end", turn=index, branch=event.branch, **summary_json(reply)))
 
     def add(self, *operations: Operation) -> None:
+        """Add operations to the next value."""
         self._ops += operations
 
     @property

@@ -1,19 +1,25 @@
-"""Every known architecture through the whole engine, as tiny random models: plumbing only, no claim about persona."""
+"""Every known architecture through the whole engine, as tiny random models.
+
+They test the computation and say nothing about personas.
+"""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import pytest
 import torch
 
 from demo.axis.axis import AssistantAxis
+from demo.capping import residual_of
 from demo.conversation.conversation import Conversation
 from demo.conversation.settings import CAPPED, UNCAPPED, TurnSettings, make_cap
-from demo.engine.protocol import Sampling, TokenEvent
+from demo.engine.protocol import Sampling
 from demo.engine.transformers_engine import TransformersEngine
-from demo.models.chat_template import render_chat
+from demo.models.chat_template import Message, render_chat
 from demo.models.loading import LoadedModel
 from tests.helpers.axes import random_axis
-from tests.helpers.reference import CappedForward, capped_generate
+from tests.helpers.reference import assert_equals_reference
 from tests.helpers.tiny_models import BUILD, GPT2, SMALL, as_loaded
 
 
@@ -33,52 +39,36 @@ def tiny(request, model: LoadedModel, monkeypatch) -> LoadedModel:
 
 
 def tight_axis(tiny: LoadedModel) -> AssistantAxis:
-    """Floors in the middle of what this model shows, so that the cap acts on some tokens and not on others."""
+    """An axis with floors at the median projections, so that the cap acts on some tokens only."""
     axis = random_axis(len(tiny.layers), tiny.hidden_size, 1, (1, 2), "tiny")
     ids = render_chat(tiny.tokenizer, [{"role": "user", "content": "The quick brown fox"}]).ids
-    seen: list[torch.Tensor] = []
+    states: list[torch.Tensor] = []
     handles = [
-        layer.register_forward_hook(
-            lambda m, a, out: seen.append((out[0] if isinstance(out, tuple) else out)[0])
-        )
+        layer.register_forward_hook(lambda module, args, output: states.append(residual_of(output)[0]))
         for layer in tiny.layers
     ]
     with torch.no_grad():
         tiny.model(torch.tensor([ids]))
     for handle in handles:
         handle.remove()
-    middle = torch.stack([(hidden @ unit).median() for hidden, unit in zip(seen, axis.unit, strict=True)])
-    return AssistantAxis(
-        axis.direction, axis.role_mean, axis.default_mean, {**axis.floors, "p50": middle}, axis.manifest
-    )
+    medians = torch.stack([(hidden @ unit).median() for hidden, unit in zip(states, axis.unit, strict=True)])
+    return replace(axis, floors={**axis.floors, "p50": medians})
 
 
 def test_two_turns_equal_plain_generate(tiny):
     axis = tight_axis(tiny)
     engine, conversation = TransformersEngine(tiny, axis), Conversation()
     cap = make_cap(axis, 1, 2, "p50")
-    corrected = []
+    corrections = []
     for limit, text in ((7, "One two three"), (5, "four")):
         histories = {branch: conversation.messages(branch) for branch in (UNCAPPED, CAPPED)}
         settings = TurnSettings(Sampling(temperature=0, max_new_tokens=limit, repetition_penalty=1), cap)
-        events = [
-            event for event in conversation.send(engine, text, settings) if isinstance(event, TokenEvent)
-        ]
+        events = list(conversation.send(engine, text, settings))
         for branch, branch_cap in ((UNCAPPED, None), (CAPPED, cap)):
-            chat = render_chat(tiny.tokenizer, [*histories[branch], {"role": "user", "content": text}])
-            exempt = [index for index, owner in enumerate(chat.owner) if owner < 0]
-            mine = [event for event in events if event.branch == branch]
-            assert [event.token_id for event in mine] == capped_generate(
-                tiny, axis, branch_cap, chat.ids, exempt, limit
-            )
-            ran = [event for event in mine if event.token.before is not None]
-            special = set(tiny.tokenizer.all_special_ids)
-            alone = exempt + [len(chat.ids) + i for i, event in enumerate(ran) if event.token_id in special]
-            _, expected = CappedForward(tiny, axis, branch_cap)(
-                [*chat.ids, *(e.token_id for e in ran)], alone
-            )
-            torch.testing.assert_close(
-                torch.tensor([e.token.before for e in ran]), expected[len(chat.ids) :], rtol=0, atol=1e-4
-            )
-            corrected += [sum(event.token.corrections) for event in ran]
-    assert any(value > 0 for value in corrected), "the cap never acted, so this test would show nothing"
+            messages = [*histories[branch], Message(role="user", content=text)]
+            own = [event for event in events if event.branch == branch]
+            ran = assert_equals_reference(tiny, axis, branch_cap, messages, own, limit)
+            corrections += [event.token.correction for event in ran]
+    assert any(correction > 0 for correction in corrections), (
+        "the cap never acted, so this test proves nothing"
+    )

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
+from demo.axis.components import probe_components
 from demo.conversation.settings import make_cap
 from demo.engine.forward import selection
-from demo.engine.forward.forward_pass import Chunk, Probe
+from demo.engine.forward.forward_pass import Chunk, ForwardPass, Probe
 from demo.engine.forward.fused_cpu import FusedForward, fits
 from demo.engine.forward.modules import ModuleForward
 from demo.engine.kv_cache import KVCache
@@ -25,55 +26,61 @@ def axis(model: LoadedModel):
 
 
 def probe_of(model: LoadedModel, axis) -> Probe:
-    from demo.axis.components import probe_components
-
     components = probe_components(axis)
     assert components is not None
     return Probe(model, axis, components.place)
 
 
 def skip_without_bfloat16() -> None:
-    """What was seen to give the same bits are AVX-512's bfloat16 products; others round as they like."""
+    """Skip unless the CPU has AVX-512's bfloat16 products, the only ones known to give the same bits."""
     capabilities = torch.cpu.get_capabilities()
     if not capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"):
         pytest.skip("this CPU has other bfloat16 products, or none")
+
+
+def cache_of(model: LoadedModel, slots: int) -> KVCache:
+    cache = KVCache(len(model.layers))
+    cache.reserve(slots, 64)
+    return cache
 
 
 def ids_of(count: int, seed: int = 0) -> list[int]:
     return torch.randint(1000, 40000, (count,), generator=torch.Generator().manual_seed(seed)).tolist()
 
 
-def play(forward, model: LoadedModel, caps: list[Cap | None]):
-    """Three sequences of different lengths: prompts in two chunks together, then three steps, of which one skips one."""
-    cache = KVCache(len(model.layers))
-    cache.reserve(3, 64)
+def play(forward: ForwardPass, model: LoadedModel, caps: list[Cap | None]):
+    """Run three sequences of different lengths.
+
+    Their prompts run together in two chunks each. Three decode steps follow, the second without sequence 1.
+
+    Returns:
+        The logits of each pass, and the readings of all chunks.
+    """
+    cache = cache_of(model, 3)
     prompts = [ids_of(9, 1), ids_of(17, 2), ids_of(12, 3)]
-    seen, logits = [], []
+    readings, logits = [], []
 
     def run(chunks):
-        found, readings = forward.run(chunks, cache)
-        logits.append(found.float())
-        seen.extend(readings)
+        of_pass, of_chunks = forward.run(chunks, cache)
+        logits.append(of_pass.float())
+        readings.extend(of_chunks)
 
     run([Chunk(s, 0, p[:6], [n < 2 for n in range(6)], caps[s], last=False) for s, p in enumerate(prompts)])
     run([Chunk(s, 6, p[6:], [False] * (len(p) - 6), caps[s]) for s, p in enumerate(prompts)])
-    for step in range(3):
-        rows = [s for s in range(3) if not (step == 1 and s == 1)]
-        ran = {0: step, 1: step - (step == 2), 2: step}
-        run(
-            [
-                Chunk(s, len(prompts[s]) + ran[s], ids_of(1, 10 * step + s), [False], caps[s], prompt=False)
-                for s in rows
-            ]
-        )
-    return logits, seen
+    lengths = [len(prompt) for prompt in prompts]
+    for step, decoding in enumerate(((0, 1, 2), (0, 2), (0, 1, 2))):
+        ids = {s: ids_of(1, 10 * step + s) for s in decoding}
+        run([Chunk(s, lengths[s], ids[s], [False], caps[s], prompt=False) for s in decoding])
+        for s in decoding:
+            lengths[s] += 1
+    return logits, readings
 
 
 @pytest.mark.parametrize(
     ("dtype", "logit_error", "unit_error"), [("float32", 1e-4, 1e-4), ("bfloat16", 0.05, 0.05)]
 )
 def test_both_forward_passes_agree(axis, dtype, logit_error, unit_error):
-    """Errors: of logits in shares of the largest, of projections in axis units."""
+    """Logits differ by a share of the largest, projections by axis units."""
     model = load_model(dtype=dtype, device="cpu")
     probe = probe_of(model, axis)
     caps = [None, make_cap(axis, *BAND, "p50"), make_cap(axis, 12, 18, "p75")]
@@ -93,61 +100,55 @@ def test_both_forward_passes_agree(axis, dtype, logit_error, unit_error):
         assert one.corrections == pytest.approx(other.corrections, abs=unit_error)
         assert one.coordinates == pytest.approx(other.coordinates, abs=unit_error)
         acted += sum(one.corrections.values())
-    assert acted > 0, "the cap never acted, so this shows nothing of it"
+    assert acted > 0, "the cap never acted, so this test proves nothing"
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_an_inactive_cap_leaves_logits_bit_identical(axis, dtype):
     model = load_model(dtype=dtype, device="cpu")
     fused = FusedForward(model, probe_of(model, axis))
-    idle = Cap(tuple(range(12, 21)), (-1e9,) * 9)
-    plain, capped = (play(fused, model, [cap] * 3)[0] for cap in (None, idle))
+    inactive = Cap(tuple(range(12, 21)), (-1e9,) * 9)
+    plain, capped = (play(fused, model, [cap] * 3)[0] for cap in (None, inactive))
     assert all(torch.equal(one, other) for one, other in zip(plain, capped, strict=True))
 
 
-def test_in_bfloat16_batching_does_not_change_a_bit(axis):
-    """float32 products of few and of many rows round differently; those of bfloat16 on this kind of CPU do not."""
+def test_batching_changes_no_bit_in_bfloat16(axis):
+    """float32 products of few and of many rows round differently; bfloat16 products of these CPUs do not."""
     skip_without_bfloat16()
     model = load_model(dtype="bfloat16", device="cpu")
     fused = FusedForward(model, probe_of(model, axis))
-    found = []
-    for company in (0, 1, 7, 20):
-        cache = KVCache(len(model.layers))
-        cache.reserve(company + 1, 64)
-        for slot in range(company + 1):
+    logits = []
+    for count in (1, 2, 8, 21):
+        cache = cache_of(model, count)
+        for slot in range(count):
             fused.run([Chunk(slot, 0, ids_of(10 + slot, slot), [False] * (10 + slot))], cache)
-        step = [Chunk(n, 10 + n, ids_of(1, 99 + n), [False], prompt=False) for n in range(company + 1)]
-        found.append(fused.run(step, cache)[0][0])
-    if not torch.cpu.get_capabilities().get("avx512_bf16") and not torch.cpu.get_capabilities().get(
-        "amx_bf16"
-    ):
-        pytest.skip("this CPU has no bfloat16 products of its own")
-    assert all(torch.equal(found[0], other) for other in found[1:])
+        step = [Chunk(n, 10 + n, ids_of(1, 99 + n), [False], prompt=False) for n in range(count)]
+        logits.append(fused.run(step, cache)[0][0])
+    assert all(torch.equal(logits[0], other) for other in logits[1:])
 
 
-def test_in_bfloat16_chunk_boundaries_do_not_change_a_bit(axis):
+def test_chunk_boundaries_change_no_bit_in_bfloat16(axis):
+    """The chunks have any size, or the last tokens are decoded one by one."""
     skip_without_bfloat16()
     model = load_model(dtype="bfloat16", device="cpu")
     fused, ids = FusedForward(model, probe_of(model, axis)), ids_of(45)
-    cap, found = make_cap(axis, *BAND, "p50"), []
-    for cut in (45, 1, 2, 7, 13, 33, 44):
-        cache = KVCache(len(model.layers))
-        cache.reserve(1, 64)
-        for start in range(0, 45, cut):
-            part = ids[start : start + cut]
-            logits = fused.run([Chunk(0, start, part, [False] * len(part), cap)], cache)[0]
-        found.append(logits)
-    cache = KVCache(len(model.layers))
-    cache.reserve(1, 64)
+    cap, results = make_cap(axis, *BAND, "p50"), []
+    for size in (45, 1, 2, 7, 13, 33, 44):
+        cache = cache_of(model, 1)
+        for start in range(0, 45, size):
+            chunk = ids[start : start + size]
+            logits = fused.run([Chunk(0, start, chunk, [False] * len(chunk), cap)], cache)[0]
+        results.append(logits)
+    cache = cache_of(model, 1)
     fused.run([Chunk(0, 0, ids[:20], [False] * 20, cap)], cache)
-    for place in range(20, 45):  # drawn one by one: a cache that was dropped and is rebuilt changes nothing
-        logits = fused.run([Chunk(0, place, ids[place : place + 1], [False], cap, prompt=False)], cache)[0]
-    found.append(logits)
-    assert all(torch.equal(found[0], other) for other in found[1:])
+    for n in range(20, 45):
+        logits = fused.run([Chunk(0, n, ids[n : n + 1], [False], cap, prompt=False)], cache)[0]
+    results.append(logits)
+    assert all(torch.equal(results[0], other) for other in results[1:])
 
 
 @pytest.mark.parametrize("name", sorted(BUILD))
-def test_only_known_blocks_are_fused_and_they_agree(name, model):
+def test_only_known_architectures_are_fused_and_they_agree(name, model):
     torch.manual_seed(3)
     tiny = as_loaded(BUILD[name](), model.tokenizer, 64)
     known = name in ("llama", "qwen2", "qwen3")
@@ -172,7 +173,10 @@ def test_a_fused_pass_that_differs_is_not_used(model, caplog):
 
     assert selection.checked(Wrong(tiny, probe), modules, tiny) is None
     assert "not used" in caplog.text
-    other = as_loaded(BUILD["llama"](), model.tokenizer, 64)
-    probe = Probe(other, probe.axis, None)
-    assert isinstance(selection.choose_forward(other, probe), FusedForward)
-    assert isinstance(selection.choose_forward(other, probe, fused=False), ModuleForward)
+
+
+def test_the_fused_pass_is_chosen_unless_it_is_switched_off(model):
+    tiny = as_loaded(BUILD["llama"](), model.tokenizer, 64)
+    probe = Probe(tiny, random_axis(len(tiny.layers), tiny.hidden_size, 1, (1, 2)), None)
+    assert isinstance(selection.choose_forward(tiny, probe), FusedForward)
+    assert isinstance(selection.choose_forward(tiny, probe, fused=False), ModuleForward)

@@ -1,4 +1,4 @@
-"""Many clients on one engine: admission, waiting, memory, and that batching does not change a reply."""
+"""Many clients on one engine: admission, waiting and memory, and batching that does not change replies."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 
 from demo.conversation.settings import make_cap
 from demo.engine.kv_cache import LayerCache, rounded_up
-from demo.engine.protocol import PromptEvent, Request, Sampling, TokenEvent, WaitEvent
+from demo.engine.protocol import Event, PromptEvent, Request, Sampling, TokenEvent, WaitEvent
 from demo.engine.transformers_engine import TransformersEngine
 from demo.models.loading import LoadedModel
 from demo.utils.errors import UserError
@@ -38,20 +38,26 @@ def pair(axis, name: str, topic: str, limit: int = 10, floor: str = "p50") -> li
     """An uncapped and a capped sequence, greedy."""
     message = ({"role": "user", "content": f"Tell me about {topic}."},)
     sampling = Sampling(temperature=0, max_new_tokens=limit)
-    return [Request(f"{name}/u", message, sampling), Request(f"{name}/c", message, sampling, make_cap(axis, *BAND, floor))]  # fmt: skip
+    cap = make_cap(axis, *BAND, floor)
+    return [Request(f"{name}/u", message, sampling), Request(f"{name}/c", message, sampling, cap)]
 
 
 def token_ids(events) -> dict[str, list[int | None]]:
     """Token ids by branch."""
-    found: dict[str, list[int | None]] = {}
+    ids: dict[str, list[int | None]] = {}
     for event in events:
         if isinstance(event, TokenEvent):
-            found.setdefault(event.branch, []).append(event.token_id)
-    return found
+            ids.setdefault(event.branch, []).append(event.token_id)
+    return ids
 
 
 class RecordedPasses:
-    """Records what every forward pass of an engine ran."""
+    """Records what every forward pass of an engine ran.
+
+    Attributes:
+        prompt_tokens, decoding: how many prompt tokens and how many decoding sequences each pass ran.
+        held: bytes of KV cache after each pass.
+    """
 
     def __init__(self, engine: TransformersEngine) -> None:
         self.prompt_tokens: list[int] = []
@@ -64,79 +70,74 @@ class RecordedPasses:
             prompts = [chunk for _, chunk in work if chunk.prompt]
             self.prompt_tokens.append(sum(len(chunk.ids) for chunk in prompts))
             self.decoding.append(len(work) - len(prompts))
-            found = run(work)
+            readings = run(work)
             self.held.append(engine.load.kv_bytes)
-            return found
+            return readings
 
         batch.run = recorded
 
 
 @pytest.mark.parametrize("own_thread", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_batching_does_not_change_replies(model, axis, own_thread):
-    """Requests of different lengths and floors; one of them is cancelled, one is closed midway."""
-    names = {f"{i}": topic for i, topic in enumerate(TOPICS)}
-    alone = {}
-    for name, topic in names.items():
-        single = TransformersEngine(model, axis)
-        alone |= token_ids(
-            single.stream(pair(axis, name, topic, 8 + int(name), "p25" if int(name) % 2 else "p75"))
-        )
+    """Requests of different lengths and floors, beside one that is cancelled and one that is closed."""
+    requests = [pair(axis, str(n), topic, 8 + n, "p25" if n % 2 else "p75") for n, topic in enumerate(TOPICS)]
+    alone = [token_ids(TransformersEngine(model, axis).stream(own)) for own in requests]
     engine = TransformersEngine(model, axis, own_thread=own_thread)
 
-    def visit(name: str) -> dict[str, list[int | None]]:
-        requests = pair(axis, name, names[name], 8 + int(name), "p25" if int(name) % 2 else "p75")
-        return token_ids(engine.stream(requests))
+    def answer(own: list[Request]) -> dict[str, list[int | None]]:
+        return token_ids(engine.stream(own))
 
-    def leave() -> None:
-        stream = engine.stream(pair(axis, "leaves", "a long story", 60))
+    def close_midway() -> None:
+        stream = engine.stream(pair(axis, "closed", "a long story", 60))
         for _ in range(9):
             next(stream)
         stream.close()
 
-    def stop() -> list[int | None]:
-        flag, got = CancelFlag(), []
-        for event in engine.stream(pair(axis, "stops", "a longer story", 60), flag):
-            got.append(event)
-            if len(got) == 9:
+    def cancel_midway() -> list[Event]:
+        flag, events = CancelFlag(), []
+        for event in engine.stream(pair(axis, "cancelled", "a longer story", 60), flag):
+            events.append(event)
+            if len(events) == 9:
                 flag.set()
-        return got
+        return events
 
     with ThreadPoolExecutor(8) as pool:
-        leaving, stopping = pool.submit(leave), pool.submit(stop)
-        together = {}
-        for found in pool.map(visit, names):
-            together |= found
-        leaving.result()
-        assert [event.finish_reason for event in stopping.result()[-2:]] == ["cancelled"] * 2
+        closed, cancelled = pool.submit(close_midway), pool.submit(cancel_midway)
+        together = list(pool.map(answer, requests))
+        closed.result()
+        assert [event.finish_reason for event in cancelled.result()[-2:]] == ["cancelled"] * 2
     assert together == alone
     assert engine.load.running == 0
 
 
 def test_a_layer_cache_can_be_allocated_again_after_memory_ran_out():
-    class Head:
+    layer = LayerCache()
+
+    class FakeTensor:
+        """Keys or values whose allocation may fail. The layer counts no bytes until both are allocated."""
+
         shape = (1, 2, 1, 4)
 
-        def __init__(self, layer: LayerCache, room: bool = True) -> None:
-            self.layer, self.room = layer, room
+        def __init__(self, fails: bool = False) -> None:
+            self.fails = fails
 
         def new_zeros(self, shape: tuple[int, ...]) -> torch.Tensor:
-            assert self.layer.nbytes == 0
-            if not self.room:
+            assert layer.nbytes == 0
+            if self.fails:
                 raise MemoryError
             return torch.zeros(shape)
 
-    layer = LayerCache()
     layer.reserve(3, 32)
     with pytest.raises(MemoryError):
-        layer.allocate_like(Head(layer), Head(layer, room=False))
+        layer.allocate_like(FakeTensor(), FakeTensor(fails=True))
     layer.fit(0, 0)
     layer.reserve(3, 32)
-    layer.allocate_like(Head(layer), Head(layer))
+    layer.allocate_like(FakeTensor(), FakeTensor())
     assert layer.nbytes == 2 * 3 * 2 * 32 * 4 * 4
 
 
-def test_a_long_prompt_delays_no_decoding_sequence(model, axis):
-    """While it is read, a chunk at a time, decoding sequences get a token in every pass."""
+def test_a_long_prompt_does_not_delay_decoding_sequences(model, axis):
+    """While the prompt is read in chunks, every pass also decodes one token of the other sequences."""
     engine = TransformersEngine(model, axis, chunk=CHUNK)
     passes = RecordedPasses(engine)
     first = engine.stream(pair(axis, "first", "cats", 40))
@@ -149,12 +150,13 @@ def test_a_long_prompt_delays_no_decoding_sequence(model, axis):
     during = slice(start, len(passes.prompt_tokens))
     assert len(passes.prompt_tokens[during]) >= 10
     assert all(tokens <= CHUNK for tokens in passes.prompt_tokens[during])
-    # The first client reads nothing meanwhile, so in the end it pauses; until then every pass decodes both of its branches.
+    # The first client reads nothing meanwhile, so its group pauses in the end. Until then every pass decodes
+    # both of its branches.
     assert passes.decoding[during][:8] == [2] * 8
-    assert len(token_ids(first)["first/u"]) >= 38, "nothing of it was lost"
+    assert len(token_ids(first)["first/u"]) >= 38, "some of its tokens were lost"
 
 
-def test_requests_beyond_the_capacity_wait_and_learn_their_place(model, axis):
+def test_requests_beyond_the_capacity_wait_and_learn_how_many_come_first(model, axis):
     engine = TransformersEngine(model, axis, sequences=4)
     streams = [engine.stream(pair(axis, name, topic, 6)) for name, topic in zip("abcd", TOPICS, strict=False)]
     firsts = [next(stream) for stream in streams]
@@ -163,16 +165,13 @@ def test_requests_beyond_the_capacity_wait_and_learn_their_place(model, axis):
     assert engine.load.running == 4 and engine.load.waiting == 4
     for stream in streams[:2]:
         list(stream)
-    rest = list(streams[3])
-    assert any(isinstance(event, PromptEvent) for event in rest) and token_ids(rest)
-    flag = CancelFlag()
-    flag.set()
-    assert [event.finish_reason for event in engine.stream(pair(axis, "e", "x"), flag)] == ["cancelled"] * 2
+    for stream in streams[2:]:
+        rest = list(stream)
+        assert any(isinstance(event, PromptEvent) for event in rest) and token_ids(rest)
 
 
-def test_the_memory_bound_holds_and_a_request_that_can_never_fit_is_refused(model, axis):
-    columns = rounded_up(60)
-    budget = 5 * columns * model.token_bytes
+def test_memory_stays_within_the_budget_and_a_request_beyond_it_is_refused(model, axis):
+    budget = 5 * rounded_up(60) * model.token_bytes
     engine = TransformersEngine(model, axis, kv_budget=budget)
     passes = RecordedPasses(engine)
     with ThreadPoolExecutor(4) as pool:
@@ -183,7 +182,7 @@ def test_the_memory_bound_holds_and_a_request_that_can_never_fit_is_refused(mode
     assert token_ids(engine.stream(pair(axis, "after", "cats", 3)))
 
 
-def test_a_long_conversation_that_has_ended_frees_its_memory(model, axis):
+def test_a_long_conversation_frees_its_memory_when_it_ends(model, axis):
     budget = 2 * rounded_up(320) * model.token_bytes
     engine = TransformersEngine(model, axis, kv_budget=budget)
     passes = RecordedPasses(engine)
@@ -192,12 +191,10 @@ def test_a_long_conversation_that_has_ended_frees_its_memory(model, axis):
     short = [engine.stream(pair(axis, name, topic, 6)) for name, topic in zip("abc", TOPICS, strict=False)]
     assert [type(next(stream)) for stream in short] == [WaitEvent] * 3
     long.close()
-    events = [list(stream) for stream in short]
-    assert all(token_ids(found) for found in events)
+    assert all(token_ids(stream) for stream in short)
     assert max(passes.held) <= budget
-    assert max(passes.decoding) == 6, (
-        "all three at once: they would not fit into slots as long as the long one's"
-    )
+    # All three run at once, for which slots of the long conversation's length would be too large.
+    assert max(passes.decoding) == 6
 
 
 def test_a_shared_prompt_is_read_once(model, axis):
@@ -207,15 +204,15 @@ def test_a_shared_prompt_is_read_once(model, axis):
     requests = [Request(f"same#{n}", message, Sampling(max_new_tokens=3, seed=n)) for n in range(6)]
     prompts = [event for event in engine.stream(requests) if isinstance(event, PromptEvent)]
     length = prompts[0].prompt_tokens
-    assert sum(passes.prompt_tokens) == length + 5, "the others run their last token only, for its logits"
+    assert sum(passes.prompt_tokens) == length + 5, "the others run only their last token, for its logits"
     again = next(iter(engine.stream([Request("another visitor", message, Sampling(max_new_tokens=2))])))
     assert again.reused_tokens == length - 1
     system = ({"role": "system", "content": "You are a pirate."}, *message)
     other = next(iter(engine.stream([Request("other", system, Sampling(max_new_tokens=2))])))
-    assert other.reused_tokens < 10, "only what really begins alike"
+    assert other.reused_tokens < 10, "only the common beginning is reused"
 
 
-def test_a_failing_pass_ends_all_its_requests_and_the_next_one_works(model, axis):
+def test_a_failing_pass_ends_its_requests_and_the_next_request_works(model, axis):
     engine = TransformersEngine(model, axis)
     streams = [engine.stream(pair(axis, name, "cats", 8)) for name in "ab"]
     for stream in streams:
@@ -232,7 +229,7 @@ def test_a_failing_pass_ends_all_its_requests_and_the_next_one_works(model, axis
     assert token_ids(engine.stream(pair(axis, "a", "cats", 4)))
 
 
-def test_forgetting_a_branch_that_still_runs_leaves_nothing(model, axis):
+def test_a_branch_that_is_forgotten_while_it_runs_is_not_cached(model, axis):
     engine = TransformersEngine(model, axis)
     stream = engine.stream(pair(axis, "a", "cats", 8))
     next(stream)

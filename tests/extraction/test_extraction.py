@@ -1,9 +1,9 @@
-"""The extraction pipeline on a tiny random model: the same bytes after a kill, and sums that equal plain means."""
+"""The extraction pipeline on a tiny random model, against plain means of plain forward passes."""
 
 from __future__ import annotations
 
-import json
 from collections import Counter, defaultdict
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,7 +19,7 @@ from demo.extraction.axis import choose_cast, default_band, fold_axes
 from demo.extraction.judge import LikelihoodJudge, NoJudge
 from demo.extraction.layer_table import held_out_auc
 from demo.extraction.plan import DEFAULT, FOLDS, NEUTRAL, PRESETS, Plan, Preset, make_plan
-from demo.extraction.rollouts import RolloutGenerator
+from demo.extraction.rollouts import Reply, RolloutGenerator
 from demo.extraction.vectors import ALL, State, Vectors
 from demo.models.chat_template import render_chat
 from demo.models.loading import LoadedModel
@@ -48,8 +48,8 @@ FILES = (
 )
 
 
-class Everything(LikelihoodJudge):
-    """The real judge at a threshold that a random model's replies fall on both sides of."""
+class DividedJudge(LikelihoodJudge):
+    """The real judge with a threshold that only some replies of a random model reach."""
 
     def __init__(self, model: LoadedModel) -> None:
         super().__init__(model, threshold=0.0)
@@ -67,14 +67,14 @@ def plan() -> Plan:
 
 @pytest.fixture(scope="module")
 def whole(tiny: LoadedModel, plan: Plan, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An axis folder from a run that nothing interrupted."""
+    """The axis folder of an uninterrupted run."""
     folder = tmp_path_factory.mktemp("axis") / "whole"
     extraction.extract(tiny, plan, SETTINGS, NoJudge(), folder)
     return folder
 
 
 @pytest.mark.parametrize("preset", ["quick", "standard"])
-def test_both_sides_and_both_halves_answer_the_same_questions_equally_often(preset: str):
+def test_roles_and_defaults_answer_the_same_questions_equally_often_in_both_halves(preset: str):
     plan = make_plan("SmolLM2", PRESETS[preset])
     asked: dict[tuple[str, bool, int], Counter[int]] = defaultdict(Counter)
     for rollout in plan.rollouts:
@@ -84,12 +84,11 @@ def test_both_sides_and_both_halves_answer_the_same_questions_equally_often(pres
     for counts in asked.values():
         assert set(counts) == questions
         assert max(counts.values()) - min(counts.values()) <= max(2, 0.2 * max(counts.values()))
-    assert len({tuple(sorted(counts)) for counts in asked.values()}) == 1
     assert not set(plan.questions["extract"]) & set(plan.questions["held_out"])
     assert "You are SmolLM2." in plan.default_prompts
 
 
-def test_halves_of_a_role_hold_the_same_instructions():
+def test_both_halves_of_a_role_have_the_same_instructions():
     plan = make_plan("SmolLM2", PRESETS["standard"])
     prompts = defaultdict(set)
     for rollout in plan.rollouts:
@@ -105,7 +104,7 @@ def test_held_out_rollouts_come_after_the_axis_they_are_tested_on(plan: Plan):
     assert {plan.fold(role) for role in plan.roles} == set(range(FOLDS))
 
 
-def test_a_rollouts_mean_and_log_probabilities_are_those_of_one_full_pass(tiny: LoadedModel, plan: Plan):
+def test_means_and_log_probabilities_of_a_rollout_equal_one_full_pass(tiny: LoadedModel, plan: Plan):
     for reply in RolloutGenerator(tiny).generate(plan.rollouts[:5], SETTINGS.sampling(plan)):
         prompt = render_chat(tiny.tokenizer, reply.rollout.messages).ids
         with torch.no_grad():
@@ -119,26 +118,26 @@ def test_a_rollouts_mean_and_log_probabilities_are_those_of_one_full_pass(tiny: 
         torch.testing.assert_close(torch.tensor(reply.log_p), chosen, rtol=1e-4, atol=1e-4)
 
 
-def test_killed_and_resumed_gives_the_same_bytes(tiny, plan, whole, tmp_path):
-    real = RolloutGenerator(tiny).generate
+def test_an_interrupted_and_resumed_run_gives_the_same_bytes(tiny, plan, whole, tmp_path):
+    generate = RolloutGenerator(tiny).generate
     for batches in (0, 1, 2):
         calls = iter(range(batches))
 
-        def killed(*arguments, calls=calls):
+        def interrupted(*arguments, calls=calls):
             if next(calls, None) is None:
                 raise KeyboardInterrupt
-            return real(*arguments)
+            return generate(*arguments)
 
         with pytest.raises(KeyboardInterrupt):
-            extraction.extract(tiny, plan, SETTINGS, NoJudge(), tmp_path / "resumed", killed)
+            extraction.extract(tiny, plan, SETTINGS, NoJudge(), tmp_path / "resumed", interrupted)
     extraction.extract(tiny, plan, SETTINGS, NoJudge(), tmp_path / "resumed")
     for name in FILES:
         assert (whole / name).read_bytes() == (tmp_path / "resumed" / name).read_bytes(), name
     assert not (tmp_path / "resumed" / ".unfinished").exists()
 
 
-def test_what_is_written_is_what_was_gathered(tiny, plan, whole, tmp_path):
-    """The vectors against plain means of rollout means, two-way corrected by hand; the floors against the defaults."""
+def test_vectors_and_floors_equal_plain_arithmetic(tiny, plan, whole, tmp_path):
+    """Vectors are means of rollout means, corrected by question; floors are quantiles of the defaults."""
     state = extraction.gather(tiny, plan, SETTINGS, NoJudge(), tmp_path / "work")
     axis = load_axis(whole)
     replies = run_all(tiny, plan)
@@ -164,13 +163,13 @@ def test_what_is_written_is_what_was_gathered(tiny, plan, whole, tmp_path):
     assert axis.check_model(tiny) == []
 
 
-def run_all(tiny: LoadedModel, plan: Plan):
+def run_all(tiny: LoadedModel, plan: Plan) -> list[Reply]:
     batches = extraction.batches_of(plan.rollouts, SETTINGS.batch)
     generate = RolloutGenerator(tiny).generate
     return [reply for batch in batches for reply in generate(batch, SETTINGS.sampling(plan))]
 
 
-def test_manifest_and_report_hold_what_they_promise(whole: Path):
+def test_manifest_and_report_are_complete(whole: Path):
     axis = load_axis(whole)
     assert set(axis.manifest["gates"]) == {
         "split_half",
@@ -196,7 +195,7 @@ def test_manifest_and_report_hold_what_they_promise(whole: Path):
     assert (whole / "layers.svg").read_text().startswith("<?xml")
 
 
-def test_components_are_unit_and_turned_toward_the_assistant(whole: Path):
+def test_components_are_unit_vectors_that_point_toward_the_assistant(whole: Path):
     axis = load_axis(whole)
     assert axis.pca is not None and probe_components(axis) is not None
     assert axis.pca.shape == (3, axis.layers, axis.direction.shape[1])
@@ -205,7 +204,7 @@ def test_components_are_unit_and_turned_toward_the_assistant(whole: Path):
     assert bool(((axis.pca * axis.direction).sum(-1) >= -1e-5).all())
 
 
-def test_held_out_projections_are_axis_units_of_the_fold_without_the_role(tiny, plan, tmp_path):
+def test_held_out_projections_are_in_axis_units_of_the_fold_without_the_role(tiny, plan, tmp_path):
     state = extraction.gather(tiny, plan, SETTINGS, NoJudge(), tmp_path / "work")
     cast = choose_cast(Vectors(state, plan), plan, 1)
     axes = fold_axes(cast, plan)
@@ -229,56 +228,58 @@ def test_held_out_auc_is_the_share_of_pairs_in_the_right_order(tiny, plan, tmp_p
         for role in plan.roles[1::2]:
             for below in state.held_out[f"{role}/kept"]:
                 asked = next(record["question"] for record in records if record["group"] == role)
-                rows = [value[plan.fold(role)] for question, value in above if question == asked or not same]
-                pairs.append(torch.stack([(row > below).float() for row in rows]).mean(0))
-        found = held_out_auc(state, plan, ("kept",), choosing=False, same_question=same)
-        torch.testing.assert_close(found, torch.stack(pairs).mean(0))
+                values = [
+                    value[plan.fold(role)] for question, value in above if question == asked or not same
+                ]
+                pairs.append(torch.stack([(value > below).float() for value in values]).mean(0))
+        auc = held_out_auc(state, plan, ("kept",), choosing=False, same_question=same)
+        torch.testing.assert_close(auc, torch.stack(pairs).mean(0))
 
 
-def test_roles_that_were_not_taken_up_leave_the_axis_but_not_the_list(tiny, plan, tmp_path):
-    judge = Everything(tiny)
-    state = extraction.gather(
-        tiny, plan, extraction.Settings(batch=40, least=1, keep_all=True), judge, tmp_path
-    )
+def test_only_rollouts_that_adopt_their_role_count_unless_all_are_kept(tiny, plan, tmp_path):
+    settings = replace(SETTINGS, keep_all=True)
+    state = extraction.gather(tiny, plan, settings, DividedJudge(tiny), tmp_path)
     scored = [record for record in state.texts if "uptake" in record]
     assert len(scored) == sum(rollout.is_role for rollout in plan.rollouts)
     assert all(record["kept"] == (record["uptake"] >= 0) for record in scored)
-    kept, everyone = Vectors(state, plan), Vectors(state, plan, ALL)
+    kept, unfiltered = Vectors(state, plan), Vectors(state, plan, ALL)
     for role in plan.roles:
-        assert everyone.kept(role) == TINY.role_rollouts
+        assert unfiltered.kept(role) == TINY.role_rollouts
         own = [r for r in scored if r["group"] == role and r["split"] == "extract"]
         assert kept.kept(role) == sum(record["kept"] for record in own)
 
 
-def test_a_model_that_ignores_its_roles_is_told_so_and_loses_nothing(tiny, plan, tmp_path):
+def test_a_model_that_ignores_its_roles_is_refused_and_the_rollouts_are_kept(tiny, plan, tmp_path):
     strict = LikelihoodJudge(tiny, threshold=1e9)
     with pytest.raises(UserError, match="--keep-all"):
         extraction.extract(tiny, plan, SETTINGS, strict, tmp_path)
-    done = next((tmp_path / ".unfinished").iterdir())
-    before = State.load(done, done.name).batches
-    assert before > 0
-    settings = extraction.Settings(batch=40, least=1, keep_all=True, band=(1, 2))
+    work = next((tmp_path / ".unfinished").iterdir())
+    assert State.load(work, work.name).batches > 0
+    settings = replace(SETTINGS, keep_all=True, band=(1, 2))
     extraction.extract(tiny, plan, settings, strict, tmp_path)
     assert load_axis(tmp_path).cap_band == (1, 2)
 
 
-def test_unlike_settings_never_share_unfinished_work(tmp_path):
+def test_runs_with_other_settings_do_not_share_unfinished_work(tmp_path):
     work = tmp_path / "work"
     State(batches=3).save(work, "one")
     assert State.load(work, "one").batches == 3
     assert State.load(work, "other").batches == 0
 
 
-def test_gates_and_band_by_hand():
+def test_gates_compare_with_their_thresholds():
     assert gate("fluency", 1.05)["passed"] and not gate("fluency", 1.2)["passed"]
     assert gate("auc", 0.96)["passed"] and not gate("auc", 0.94)["passed"]
     assert gate("auc", float("nan")) == {"value": None, "threshold": 0.95, "passed": False}
+
+
+def test_the_default_band_lies_within_the_model():
     assert default_band(30) == (18, 25)
     first, last = default_band(3)
     assert 0 <= first <= last < 3
 
 
-def test_the_command_reports_mistakes_in_one_sentence(capsys):
+def test_wrong_options_are_reported_in_one_sentence(capsys):
     for arguments, words in (
         (["--cap-layers", "abc"], "--cap-layers takes FIRST-LAST"),
         (["--cap-layers", "5-3"], "--cap-layers runs from a lower"),
@@ -290,8 +291,7 @@ def test_the_command_reports_mistakes_in_one_sentence(capsys):
         assert message.startswith(f"error: {words}"), message
 
 
-def test_the_shipped_axis_meets_what_the_readme_says(repository: Path):
-    """Every gate passes but one, and the report says so."""
+def test_the_shipped_axis_passes_every_gate_but_one_and_its_report_says_so(repository: Path):
     axis = load_axis("smollm2-135m-instruct")
     gates = axis.manifest["gates"]
     assert {name for name, one in gates.items() if not one["passed"]} == {"auc"}
@@ -301,4 +301,3 @@ def test_the_shipped_axis_meets_what_the_readme_says(repository: Path):
     for name, one in gates.items():
         line = f"| {one['value']:.3f} | {one['threshold']:.2f} | {'yes' if one['passed'] else 'NO'} |"
         assert line in report, name
-    assert json.dumps(axis.manifest)

@@ -1,4 +1,4 @@
-"""kill -9 at three random points of an extraction of the real model, and the same bytes in the end."""
+"""An extraction that is killed at three random points gives the same bytes as one that is not."""
 
 from __future__ import annotations
 
@@ -13,33 +13,27 @@ from pathlib import Path
 import pytest
 
 from demo.extraction.vectors import State
+from tests.helpers.waiting import wait_until
 
-SMALL = [
-    "--preset",
-    "quick",
-    "--dtype",
-    "float32",
-    "--roles",
-    "12",
-    "--questions",
-    "6",
-    "--rollouts",
-    "2",
-    "--max-new-tokens",
-    "10",
-    "--batch",
-    "24",
+OPTIONS = (
+    "--preset=quick",
+    "--dtype=float32",
+    "--roles=12",
+    "--questions=6",
+    "--rollouts=2",
+    "--max-new-tokens=10",
+    "--batch=24",
     "--keep-all",
-]
+)
 
 
 def start(repository: Path, out: Path) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "demo.extraction", *SMALL, "--out", str(out)]
+    command = [sys.executable, "-m", "demo.extraction", *OPTIONS, "--out", str(out)]
     return subprocess.Popen(command, cwd=repository, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
 
 
 def steps_done(out: Path) -> tuple[int, int]:
-    """Batches of rollouts and settings of the cap that are on disk."""
+    """How many batches of rollouts and trials of the sweep are on disk."""
     batches = trials = 0
     for work in (out / ".unfinished").glob("*"):
         batches = State.load(work, work.name).batches
@@ -49,11 +43,10 @@ def steps_done(out: Path) -> tuple[int, int]:
 
 
 def kill_after(process: subprocess.Popen[bytes], out: Path, steps: int, pause: float) -> tuple[int, int]:
-    """SIGKILL a moment after so many steps are on disk; what was on disk then."""
-    while sum(steps_done(out)) < steps:
-        assert process.poll() is None, "the run ended before it could be killed"
-        time.sleep(0.05)
-    time.sleep(pause)
+    """Send SIGKILL `pause` seconds after so many steps are on disk. Returns the steps on disk then."""
+    wait_until(lambda: sum(steps_done(out)) >= steps or process.poll() is not None, 600, interval=0.05)
+    assert process.poll() is None, "the run ended before it could be killed"
+    time.sleep(pause)  # a random moment within a step, which no condition names
     before = steps_done(out)
     process.kill()
     assert process.wait() == -signal.SIGKILL
@@ -65,22 +58,22 @@ def kill_after(process: subprocess.Popen[bytes], out: Path, steps: int, pause: f
 @pytest.mark.trust(
     "an extraction killed at three random moments", "resumed, it ends with the same bytes", "faults"
 )
-def test_killed_at_three_random_points_it_ends_with_the_same_bytes(repository: Path, tmp_path: Path):
+def test_an_extraction_killed_at_random_points_gives_the_same_bytes(repository: Path, tmp_path: Path):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     assert start(repository, whole).wait() == 0
     seed = random.SystemRandom().randrange(10**6)
     chance = random.Random(seed)
     print("seed", seed)
-    # Batches of rollouts come first (24, less for the last of a kind), then twelve settings of the cap.
+    # Batches of up to 24 rollouts come first, then twelve trials of the sweep.
     for steps in sorted((chance.randint(1, 6), chance.randint(7, 10), chance.randint(13, 20))):
         before = kill_after(start(repository, killed), killed, steps, chance.uniform(0, 1.5))
         after = steps_done(killed)
-        assert after >= before, f"seed {seed}: what was on disk is gone"
+        assert after >= before, f"seed {seed}: steps that were on disk are gone"
     assert start(repository, killed).wait() == 0
     files = sorted(path.relative_to(whole) for path in whole.rglob("*") if path.is_file())
     assert len(files) >= 7 and not (killed / ".unfinished").exists()
     for name in files:
-        # The report and the manifest name the command, and with it the folder.
+        # The report and the manifest hold the command line, and with it the folder.
         own, other = (
             (folder / name).read_bytes().replace(str(folder).encode(), b"OUT") for folder in (whole, killed)
         )

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 
 import pytest
-from playwright.sync_api import Locator, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
-from demo.bench.page_load import server
+from demo.bench.app_process import server
 
 BRANCHES = ("uncapped", "capped")
 TURN_TIMEOUT = 120_000  # milliseconds
@@ -58,18 +58,44 @@ class Watched:
     errors: list[str] = field(default_factory=list)
 
 
+_shared: Browser | None = None
+
+
+@contextmanager
+def shared_chromium() -> Iterator[None]:
+    """Within the block all pages open in one Chromium.
+
+    Playwright keeps an event loop in this thread meanwhile, so nothing else may run one.
+    """
+    global _shared
+    with _chromium() as browser:
+        _shared = browser
+        try:
+            yield
+        finally:
+            _shared = None
+
+
+@contextmanager
+def _chromium() -> Iterator[Browser]:
+    executable = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if executable is None:
+        pytest.fail("these tests need Chromium: install your system's chromium package")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=executable, args=_QUIET_CHROMIUM)
+        yield browser
+        browser.close()
+
+
 @contextmanager
 def chromium_page(
     address: str, width: int = 1280, height: int = 720, query: str = ""
 ) -> Iterator[tuple[Page, Watched]]:
-    """The page in a new browser, with every request to elsewhere and every script error recorded."""
-    executable = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if executable is None:
-        pytest.fail("these tests need Chromium: install your system's chromium package")
+    """The page in a new browser context, with every request to elsewhere and every script error recorded."""
     watched = Watched()
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=executable, args=_QUIET_CHROMIUM)
-        page = browser.new_context(viewport={"width": width, "height": height}).new_page()
+    with _chromium() if _shared is None else nullcontext(_shared) as browser:
+        context = browser.new_context(viewport={"width": width, "height": height})
+        page = context.new_page()
         page.on(
             "request",
             lambda r: (
@@ -84,7 +110,7 @@ def chromium_page(
         page.goto(address + query)
         wait_until_loaded(page)
         yield page, watched
-        browser.close()
+        context.close()
 
 
 def wait_until_loaded(page: Page) -> None:

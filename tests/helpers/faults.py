@@ -17,7 +17,7 @@ Run = Callable[[Sequence[Chunk], KVCache], tuple[Tensor, list[ChunkReading]]]
 
 @dataclass
 class ReplacedForward:
-    """A forward pass that is a function. See `forward_pass.ForwardPass`."""
+    """A forward pass given by a function. See `forward_pass.ForwardPass`."""
 
     run: Run
     name: str = "replaced by a test"
@@ -25,7 +25,7 @@ class ReplacedForward:
 
 @contextmanager
 def forward_replaced(engine: TransformersEngine, run: Run) -> Iterator[None]:
-    """Within the block every forward pass of the engine is `run`."""
+    """Within the block, the engine's forward pass is `run`."""
     batch = engine.scheduler.batch
     real, batch.forward = batch.forward, ReplacedForward(run)
     try:

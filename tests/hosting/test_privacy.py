@@ -25,7 +25,9 @@ def test_a_visitor_cannot_see_or_change_another_s_conversation(patient):
         requests: list[dict[str, Any]] = [{"do": "undo"}, {"do": "nothing"}]
         requests += [{"do": "save", "kind": kind} for kind in ("json", "csv", "html")]
         for index in (-1, 0, 1, 2, 10**9, "0", None, True, [0], {"a": 1}, 0.0):
-            requests += [{"do": do, "turn": index, "conversation": index} for do in ("fork", "switch", "close")]
+            requests += [
+                {"do": do, "turn": index, "conversation": index} for do in ("fork", "switch", "close")
+            ]
         seen += [other.quick(**request) for request in requests]
         for index in (0, 1, -1):
             for branch in ("capped", "uncapped", "../capped", mine.session):

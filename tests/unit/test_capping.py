@@ -1,4 +1,4 @@
-"""The clamp against a plain reference, and the hooks' promises, as properties."""
+"""The clamp against a plain reference, its properties, and the hooks that apply it."""
 
 from __future__ import annotations
 
@@ -16,42 +16,43 @@ NO_CAP = float("-inf")
 
 @st.composite
 def cases(draw: st.DrawFn) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    rows, tokens, hidden = draw(st.integers(1, 4)), draw(st.integers(1, 5)), draw(st.integers(2, 24))
+    """Hidden states [B, T, D], a unit direction [D] and floors [B], some of which are no cap."""
+    batch, tokens, hidden = draw(st.integers(1, 4)), draw(st.integers(1, 5)), draw(st.integers(2, 24))
     generator = torch.Generator().manual_seed(draw(st.integers(0, 2**31)))
     scale = draw(st.sampled_from([1e-2, 1.0, 30.0, 1e3]))
-    h = torch.randn(rows, tokens, hidden, generator=generator) * scale
+    h = torch.randn(batch, tokens, hidden, generator=generator) * scale
     unit = nn.functional.normalize(torch.randn(hidden, generator=generator), dim=0)
-    floors = draw(st.lists(st.floats(-3, 3), min_size=rows, max_size=rows))
-    capped = draw(st.lists(st.booleans(), min_size=rows, max_size=rows))
+    floors = draw(st.lists(st.floats(-3, 3), min_size=batch, max_size=batch))
+    capped = draw(st.lists(st.booleans(), min_size=batch, max_size=batch))
     floor = torch.tensor([value * scale if on else NO_CAP for value, on in zip(floors, capped, strict=True)])
     return h, unit, floor
 
 
 @settings(max_examples=200, deadline=None)
 @given(cases())
-def test_matches_the_paper_equation(case):
+def test_clamp_equals_the_paper_equation(case):
     h, unit, floor = case
     result = clamp(h, unit, floor)
-    for row in range(h.shape[0]):
+    tolerance = 1e-5 * float(h.abs().max())
+    for sequence in range(h.shape[0]):
         for token in range(h.shape[1]):
-            expected = clamp_one(h[row, token].tolist(), unit.tolist(), float(floor[row]))
-            torch.testing.assert_close(
-                result.hidden[row, token], torch.tensor(expected), rtol=1e-5, atol=1e-5 * float(h.abs().max())
-            )
+            expected = clamp_one(h[sequence, token].tolist(), unit.tolist(), float(floor[sequence]))
+            actual = result.hidden[sequence, token]
+            torch.testing.assert_close(actual, torch.tensor(expected), rtol=1e-5, atol=tolerance)
 
 
 @settings(max_examples=200, deadline=None)
 @given(cases())
-def test_properties(case):
+def test_clamp_lifts_to_the_floor_and_changes_nothing_else(case):
     h, unit, floor = case
     result = clamp(h, unit, floor)
     tolerance = 1e-5 * float(h.abs().max()) * h.shape[-1] ** 0.5
     after = result.hidden @ unit
-    assert bool((after >= floor[:, None] - tolerance).all()), "the projection ends at or above the floor"
+    assert bool((after >= floor[:, None] - tolerance).all()), "every projection is at or above its floor"
     across = lambda x: x - (x @ unit)[..., None] * unit  # noqa: E731
     torch.testing.assert_close(across(result.hidden), across(h), rtol=0, atol=tolerance)
     untouched = result.lift == 0
-    assert torch.equal(result.hidden[untouched], h[untouched]), "what needs no lift is bit-identical"
+    assert torch.equal(result.hidden[untouched], h[untouched]), "states that need no lift keep their bits"
     assert bool(untouched[floor == NO_CAP].all())
     again = clamp(result.hidden, unit, floor)
     torch.testing.assert_close(again.hidden, result.hidden, rtol=0, atol=tolerance)
@@ -69,7 +70,7 @@ def test_exempt_positions_are_bit_identical(case):
     assert torch.equal(result.hidden[:, 1::2], clamp(h, unit, floor).hidden[:, 1::2])
 
 
-def test_bfloat16_is_computed_in_float32_and_untouched_rows_keep_their_bits():
+def test_bfloat16_is_computed_in_float32_and_uncapped_sequences_keep_their_bits():
     h = torch.randn(2, 3, 64, generator=torch.Generator().manual_seed(1)).bfloat16()
     unit = nn.functional.normalize(torch.randn(64, generator=torch.Generator().manual_seed(2)), dim=0)
     result = clamp(h, unit, torch.tensor([NO_CAP, 5.0]))
@@ -89,7 +90,7 @@ class TensorLayer(nn.Module):
 
 
 @pytest.mark.parametrize("layer", [TupleLayer(), TensorLayer()])
-def test_hooks_cap_tuple_and_tensor_outputs_and_leave_no_trace(layer):
+def test_hooks_cap_tuple_and_tensor_outputs_and_are_removed_afterwards(layer):
     unit = nn.functional.normalize(torch.ones(1, 8), dim=-1)
     hooks = AxisHooks([layer], unit, 0, {0: torch.tensor([NO_CAP, 1.0])})
     x = -torch.ones(2, 3, 8)
@@ -104,10 +105,10 @@ def test_hooks_cap_tuple_and_tensor_outputs_and_leave_no_trace(layer):
     torch.testing.assert_close(reading.before[1], torch.full((3,), -2 * 8**0.5))
     torch.testing.assert_close(reading.after[1], torch.ones(3))
     assert reading.lifts.shape == (2, 3, 1) and float(reading.lifts[0].abs().sum()) == 0
-    assert torch.equal(residual_of(layer(x)), plain), "outside the block the model is as it was"
+    assert torch.equal(residual_of(layer(x)), plain), "outside the block the model is unchanged"
 
 
-def test_hooks_are_removed_when_the_forward_pass_fails():
+def test_hooks_are_removed_when_an_error_ends_the_block():
     layer = TensorLayer()
     hooks = AxisHooks([layer], torch.ones(1, 8), 0, {})
     with pytest.raises(ValueError, match="forward failed"), hooks.installed():
@@ -115,6 +116,6 @@ def test_hooks_are_removed_when_the_forward_pass_fails():
     assert not layer._forward_hooks
 
 
-def test_an_unknown_layer_output_is_refused_and_not_passed_through():
+def test_an_unknown_layer_output_is_refused():
     with pytest.raises(TypeError, match="decoder layer"):
         residual_of({"hidden": torch.zeros(1, 1, 1)})

@@ -1,4 +1,7 @@
-"""Where tokens lie on the roles' components: the engine against a plain reference, on tiny models with random weights."""
+"""The places of tokens on the persona map: the engine against a plain reference.
+
+The models are tiny and have random weights.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ from demo.models.chat_template import render_chat
 from demo.models.loading import LoadedModel
 from demo.utils.errors import UserError
 from tests.helpers.axes import random_axis, with_components
-from tests.helpers.reference import CappedForward, coordinates
+from tests.helpers.reference import coordinates, read_reply
 from tests.helpers.tiny_models import tiny_llama
 
 GREEDY = Sampling(temperature=0, max_new_tokens=6, repetition_penalty=1)
@@ -36,7 +39,7 @@ def axis_for(tiny: LoadedModel, probe: int, pca: bool = True) -> AssistantAxis:
 
 
 def talk(tiny: LoadedModel, axis: AssistantAxis, sampling: Sampling = GREEDY) -> list[TokenEvent]:
-    """Two turns, the capped branch at p75: floors of random size, well above most of what the model shows."""
+    """Two turns. The random floors of the capped branch are well above most of this model's projections."""
     engine, conversation = TransformersEngine(tiny, axis), Conversation()
     settings = TurnSettings(sampling, make_cap(axis, 1, 2, "p75"))
     texts = ("One two three", "four")
@@ -48,30 +51,23 @@ def talk(tiny: LoadedModel, axis: AssistantAxis, sampling: Sampling = GREEDY) ->
 def test_coordinates_equal_the_plain_reference(tiny, probe):
     axis = axis_for(tiny, probe)
     engine, conversation = TransformersEngine(tiny, axis), Conversation()
-    cap, special = make_cap(axis, 1, 2, "p75"), set(tiny.tokenizer.all_special_ids)
+    cap = make_cap(axis, 1, 2, "p75")
     lifted = 0.0
     for text in ("One two three", "four"):
         histories = {branch: conversation.messages(branch) for branch in (UNCAPPED, CAPPED)}
         events = list(conversation.send(engine, text, TurnSettings(GREEDY, cap)))
         for branch, branch_cap in ((UNCAPPED, None), (CAPPED, cap)):
-            ran = [
-                e
-                for e in events
-                if isinstance(e, TokenEvent) and e.branch == branch and e.token.before is not None
-            ]
+            tokens = [e for e in events if isinstance(e, TokenEvent) and e.branch == branch]
+            ran = [event for event in tokens if event.token.before is not None]
             chat = render_chat(tiny.tokenizer, [*histories[branch], {"role": "user", "content": text}])
-            start = len(chat.ids)
-            alone = [i for i, owner in enumerate(chat.owner) if owner < 0]
-            alone += [start + i for i, event in enumerate(ran) if event.token_id in special]
-            forward = CappedForward(tiny, axis, branch_cap)
-            forward([*chat.ids, *(event.token_id for event in ran)], alone)
-            for event, hidden in zip(ran, forward.after[start:], strict=True):
+            _, states = read_reply(tiny, axis, branch_cap, chat, [event.token_id for event in ran])
+            for event, hidden in zip(ran, states, strict=True):
                 assert event.token.coordinates == pytest.approx(coordinates(hidden, axis), abs=1e-4)
             lifted += sum(sum(event.token.corrections) for event in ran)
-    assert lifted > 0, "the cap never acted, so this test would show nothing"
+    assert lifted > 0, "the cap never acted, so this test proves nothing"
 
 
-def test_the_average_role_is_the_origin_and_the_default_lies_at_its_cosines():
+def test_the_average_role_is_the_origin_and_the_default_assistant_is_at_its_cosines():
     axis = with_components(random_axis(4, 16, 2, (1, 2)))
     components = probe_components(axis)
     assert components is not None
@@ -81,19 +77,21 @@ def test_the_average_role_is_the_origin_and_the_default_lies_at_its_cosines():
         pytest.approx([0, 0, 0], abs=1e-5),
         pytest.approx([0, 5 / length, 0], abs=1e-5),
     ]
-    cosines = [float(torch.cosine_similarity(row[2], axis.direction[2], dim=0)) for row in axis.pca]
+    cosines = [float(torch.cosine_similarity(pc[2], axis.direction[2], dim=0)) for pc in axis.pca]
     assert default_place(axis) == pytest.approx(cosines, abs=1e-5)
-    assert min(cosines) >= 0, "the Assistant's side is the positive one"
 
 
-def test_looking_changes_nothing(tiny):
-    """Same tokens and the very same projections with and without components; and bit-identical logits."""
+def test_reading_coordinates_does_not_change_replies(tiny):
+    """Tokens and projections are equal with and without components."""
     sampling = Sampling(temperature=1, max_new_tokens=6, seed=3)
     with_map, without = (talk(tiny, axis_for(tiny, 1, pca=pca), sampling) for pca in (True, False))
     assert [
         replace(event, token=replace(event.token, coordinates=None), branch="") for event in with_map
     ] == [replace(event, branch="") for event in without]
     assert all(event.token.coordinates is None for event in without)
+
+
+def test_hooks_with_an_inactive_cap_leave_logits_bit_identical(tiny):
     axis = axis_for(tiny, 1)
     ids = torch.randint(3, 60, (2, 9))
     floors = {layer: torch.full((2,), float("-inf")) for layer in (1, 2)}
@@ -111,7 +109,7 @@ def test_only_content_tokens_have_coordinates(tiny):
     events = talk(tiny, axis_for(tiny, 1))
     assert all((e.token.coordinates is None) == (e.token.special or e.token.before is None) for e in events)
     ran = [event.token_id for event in events if event.token.before is not None]
-    # The same reply again, but now one of its tokens counts as a special one.
+    # The same reply again, with one of its tokens declared special.
     engine = TransformersEngine(tiny, axis_for(tiny, 1))
     engine.vocabulary = replace(engine.vocabulary, special=frozenset(ran[:1]))
     request = Request("a", ({"role": "user", "content": "One two three"},), GREEDY)
@@ -120,7 +118,7 @@ def test_only_content_tokens_have_coordinates(tiny):
     assert all(event.token.coordinates is None for event in again if event.token.special)
 
 
-def test_saved_and_loaded_with_components(tmp_path):
+def test_an_axis_is_saved_and_loaded_with_its_components(tmp_path):
     axis = with_components(random_axis(4, 16, 2, (1, 2)))
     save_axis(axis, tmp_path / "axis")
     assert torch.equal(load_axis(tmp_path / "axis").pca, axis.pca)

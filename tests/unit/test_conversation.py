@@ -1,7 +1,8 @@
-"""Conversations and what the browser is sent, with an engine whose answers are known."""
+"""Conversations and the updates for the page, with an engine whose replies are known."""
 
 from __future__ import annotations
 
+import copy
 import json
 
 import pytest
@@ -16,7 +17,7 @@ from demo.utils.errors import UserError
 from tests.helpers.scripted import SETTINGS, ScriptedEngine
 
 
-def test_each_branch_keeps_its_own_history_and_both_see_the_same_user():
+def test_each_branch_sees_its_own_replies_and_both_see_the_same_user_messages():
     conversation, engine = Conversation(), ScriptedEngine()
     list(conversation.send(engine, "Hi", SETTINGS))
     conversation.turns[0].replies[CAPPED].tokens.pop(1)
@@ -27,7 +28,7 @@ def test_each_branch_keeps_its_own_history_and_both_see_the_same_user():
     assert by_branch[UNCAPPED].cap is None
 
 
-def test_means_and_shares_are_over_content_tokens():
+def test_means_and_counts_are_over_content_tokens():
     conversation = Conversation()
     list(conversation.send(ScriptedEngine(), "Hi", SETTINGS))
     capped, uncapped = conversation.turns[0].replies[CAPPED], conversation.turns[0].replies[UNCAPPED]
@@ -49,7 +50,7 @@ def test_a_refused_or_failed_turn_changes_nothing():
     assert json.dumps(reset_op(conversation, {})) == before
 
 
-def test_a_closed_turn_keeps_what_was_said():
+def test_a_closed_turn_keeps_the_tokens_so_far():
     conversation = Conversation()
     events = conversation.send(ScriptedEngine(), "Hi", SETTINGS)
     for _ in range(4):
@@ -59,7 +60,7 @@ def test_a_closed_turn_keeps_what_was_said():
     assert conversation.turns[0].replies[UNCAPPED].text == "Hello"
 
 
-def test_deltas_add_up_to_the_authoritative_turn():
+def test_updates_add_up_to_the_whole_turn():
     conversation = Conversation()
     updates = Updates(conversation)
     values = []
@@ -67,24 +68,24 @@ def test_deltas_add_up_to_the_authoritative_turn():
         updates.add_events([event])
         values.append(json.loads(updates.take()))
     sequence = [value["seq"] for value in values]
-    assert sequence == sorted(set(sequence)), "every value has a higher number"
+    assert sequence == sorted(set(sequence)), "the numbers of the values do not increase"
     tokens: dict[str, list] = {branch: [] for branch in BRANCHES}
     ends = {}
     for op in (op for value in values for op in value["ops"]):
         if op["op"] == "tokens":
-            assert op["at"] == len(tokens[op["branch"]]), "so that a reset in between brings none twice"
+            # A reset in between then brings no token twice.
+            assert op["at"] == len(tokens[op["branch"]])
             tokens[op["branch"]] += op["tokens"]
         elif op["op"] == "turn_end":
             ends[op["branch"]] = op
     whole = turn_op(conversation, 0)["data"]["branches"]
     for branch in BRANCHES:
         assert tokens[branch] == whole[branch]["tokens"]
-        assert {key: ends[branch][key] for key in ("finish", "mean", "fired", "count", "limit")} == {
-            key: whole[branch][key] for key in ("finish", "mean", "fired", "count", "limit")
-        }
+        for key in ("finish", "mean", "fired", "count", "limit"):
+            assert ends[branch][key] == whole[branch][key]
 
 
-def test_a_page_opened_while_a_turn_runs_knows_that_more_follows():
+def test_a_reset_during_a_turn_marks_the_turn_as_live():
     conversation = Conversation()
     events = conversation.send(ScriptedEngine(), "Hi", SETTINGS)
     for _ in range(4):
@@ -94,7 +95,7 @@ def test_a_page_opened_while_a_turn_runs_knows_that_more_follows():
     assert "live" not in reset_op(conversation, {})["turns"][0]
 
 
-def test_what_travels_holds_no_markup_gradio_would_look_at():
+def test_updates_hold_no_markup_that_gradio_would_inspect():
     conversation = Conversation()
     list(conversation.send(ScriptedEngine(words=("<script>alert(1)</script>",)), "<script>", SETTINGS))
     updates = Updates(conversation)
@@ -103,7 +104,7 @@ def test_what_travels_holds_no_markup_gradio_would_look_at():
     assert "<" not in text and json.loads(text)["ops"][0]["data"]["user"] == "<script>"
 
 
-def test_what_travels_can_be_written_whatever_it_holds():
+def test_lone_surrogates_are_replaced_in_updates():
     updates = Updates(Conversation())
     updates.add(notice_op("half an emoji \ud83d, a whole one 👩, and é"))
     sent = json.loads(updates.take().encode())
@@ -112,17 +113,22 @@ def test_what_travels_can_be_written_whatever_it_holds():
 
 @pytest.mark.parametrize(
     "bad",
-    [{"temperature": -1}, {"temperature": float("nan")}, {"top_p": 0}, {"top_p": 1.5}, {"max_new_tokens": 0}, {"seed": -1},
-     {"repetition_penalty": 0.5}],
-)  # fmt: skip
+    [
+        {"temperature": -1},
+        {"temperature": float("nan")},
+        {"top_p": 0},
+        {"top_p": 1.5},
+        {"max_new_tokens": 0},
+        {"seed": -1},
+        {"repetition_penalty": 0.5},
+    ],
+)
 def test_sampling_out_of_range_is_refused(bad):
     with pytest.raises(UserError):
         Sampling(**bad)
 
 
-def test_no_two_visitors_share_a_session():
-    import copy
-
+def test_visitors_do_not_share_a_session():
     page = Session()
     page.chat.script = ("left over",)
     visitors = [copy.deepcopy(page) for _ in range(2)]
@@ -132,19 +138,19 @@ def test_no_two_visitors_share_a_session():
     assert first.script == second.script == () and visitors[0].chats is not visitors[1].chats
 
 
-def test_scenarios_load_and_a_broken_file_is_refused(tmp_path):
+def test_scenarios_load_and_a_malformed_file_is_refused(tmp_path):
     assert len(load_scenarios()) >= 5
     (tmp_path / "x.json").write_text('{"scenarios": [{"id": 1}]}')
     with pytest.raises(UserError, match="cannot be read as scenarios"):
         load_scenarios(tmp_path / "x.json")
 
 
-def test_a_turn_that_was_stopped_before_its_first_token_is_no_part_of_the_history():
+def test_a_turn_that_was_stopped_before_its_first_token_is_not_part_of_the_history():
     conversation = Conversation()
-    conversation.send(ScriptedEngine(), "Hi", SETTINGS)
-    for reply in conversation.turns[0].replies.values():
-        reply.finish = "cancelled"
+    events = conversation.send(ScriptedEngine(), "Hi", SETTINGS)
+    next(events)
+    events.close()
     list(conversation.send(ScriptedEngine(), "Hello?", SETTINGS))
     list(conversation.send(ScriptedEngine(()), "Well?", SETTINGS))
     said = [message["content"] for message in conversation.messages(CAPPED)]
-    assert said == ["Hello?", "Hello there!", "Well?", ""], "an empty reply of the model's own is one"
+    assert said == ["Hello?", "Hello there!", "Well?", ""], "only an empty reply of the model's own stays"

@@ -1,4 +1,7 @@
-"""Session files, transcripts and exports: what goes in comes out, and what does not belong is refused in one sentence."""
+"""Session files, transcripts and exports.
+
+Saved content loads unchanged, and malformed content is refused in one sentence.
+"""
 
 from __future__ import annotations
 
@@ -33,14 +36,13 @@ def recording() -> Recording:
     return Recording("tiny", conversation.turns, MARKS, "Title", "Watch", "Be kind.", MAP)
 
 
-def test_a_saved_session_is_the_same_when_opened(recording):
+def test_a_saved_session_loads_unchanged(recording):
     again = loads(dumps(recording))
     assert to_json(again) == to_json(recording)
     assert again.marks == MARKS and again.map == MAP and again.system_prompt == "Be kind."
     first = again.turns[0].replies[CAPPED]
-    assert (
-        first.fired == 2 and first.samples[0].text == "Hello there!" and first.tokens[0].probability == 0.75
-    )
+    assert first.fired == 2 and first.samples[0].text == "Hello there!"
+    assert first.tokens[0].probability == 0.75
     assert first.place == recording.turns[0].replies[CAPPED].place is not None
     assert set(again.turns[1].replies) == {CAPPED}
 
@@ -61,8 +63,7 @@ def test_a_saved_session_is_the_same_when_opened(recording):
     ],
 )
 def test_a_damaged_file_is_refused_in_one_sentence(recording, damage):
-    data = to_json(recording)
-    data = json.loads(json.dumps(data))
+    data = json.loads(json.dumps(to_json(recording)))
     damage(data)
     with pytest.raises(UserError) as error:
         loads(json.dumps(data))
@@ -70,29 +71,47 @@ def test_a_damaged_file_is_refused_in_one_sentence(recording, damage):
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"format": "x"}', "[" * 100_000])
-def test_what_is_no_session_file_is_refused(text):
+def test_other_content_is_refused(text):
     with pytest.raises(UserError):
         loads(text)
 
 
-def test_another_version_is_named(recording):
+def test_the_error_for_another_version_names_it(recording):
     with pytest.raises(UserError, match="version 99"):
         loads(json.dumps(to_json(recording) | {"version": 99}))
 
 
-@given(st.recursive(st.none() | st.booleans() | st.floats() | st.text(max_size=9), lambda x: st.lists(x) | st.dictionaries(st.text(max_size=9), x), max_leaves=12))  # fmt: skip
-def test_no_json_at_all_raises_anything_but_one_sentence(value):
-    text = json.dumps({"format": "persona-drift-session", "version": 1, "model": "m", "marks": {"probe_layer": 1}, "turns": value})  # fmt: skip
-    for read in (loads, parse_transcript):
+JSON_VALUES = st.recursive(
+    st.none() | st.booleans() | st.floats() | st.text(max_size=9),
+    lambda values: st.lists(values) | st.dictionaries(st.text(max_size=9), values),
+    max_leaves=12,
+)
+
+
+@given(JSON_VALUES)
+def test_any_turns_load_or_are_refused_in_one_sentence(value):
+    """Anything but a UserError fails the test."""
+    session = {
+        "format": "persona-drift-session",
+        "version": 1,
+        "model": "m",
+        "marks": {"probe_layer": 1},
+        "turns": value,
+    }
+    for load, content in (
+        (loads, session),
+        (parse_transcript, value),
+        (parse_transcript, {"messages": value}),
+    ):
         message = ""
         try:
-            read(text)
+            load(json.dumps(content))
         except UserError as error:
             message = str(error)
         assert "\n" not in message
 
 
-def test_every_token_is_a_row_and_no_cell_is_a_formula(recording):
+def test_the_csv_has_a_row_per_token_and_no_formulas(recording):
     rows = list(csv.DictReader(io.StringIO(tokens_csv(recording))))
     assert tuple(rows[0]) == COLUMNS
     expected = sum(
@@ -105,7 +124,7 @@ def test_every_token_is_a_row_and_no_cell_is_a_formula(recording):
     assert [row["projection_after"] for row in capped[:2]] == ["0.0", "-0.5"]
 
 
-def test_messages_in_every_shape():
+def test_messages_in_every_accepted_form():
     plain = [
         {"role": "system", "content": "S"},
         {"role": "user", "content": "a"},
@@ -121,11 +140,8 @@ def test_messages_in_every_shape():
         found = parse_transcript(text)
         assert found.system_prompt == "S" and found.turns == [("a\n\nb", "c")]
         assert found.user_messages == ("a\n\nb", "d")
-    turn = found.unread_turns()[0]
-    assert (
-        turn.replies[UNCAPPED].text == turn.replies[CAPPED].text == "c"
-        and turn.replies[UNCAPPED].mean is None
-    )
+    replies = found.unread_turns()[0].replies
+    assert replies[UNCAPPED].text == replies[CAPPED].text == "c" and replies[UNCAPPED].mean is None
 
 
 @pytest.mark.parametrize(
@@ -141,7 +157,7 @@ def test_messages_in_every_shape():
         ('[{"role": "user", "content": [{"type": "image_url"}]}]', "holds no text"),
     ],
 )
-def test_what_is_no_chat_is_refused(text, words):
+def test_other_content_than_a_chat_is_refused(text, words):
     with pytest.raises(UserError, match=words):
         parse_transcript(text)
 
@@ -150,11 +166,10 @@ def test_the_published_transcripts_are_read(repository: Path):
     folder = repository.parent / "shared" / "published-transcripts" / "case_studies"
     files = sorted(folder.glob("*/*.json"))
     if not files:
-        pytest.skip("the published transcripts are not at hand")
+        pytest.skip("the published transcripts are not available")
     for file in files:
         messages = json.loads(file.read_text())["conversation"]
         found = parse_transcript(file.read_text())
         assert 2 * len(found.turns) == len(messages) and found.model
-        assert [turn[1] for turn in found.turns] == [
-            m["content"] for m in messages if m["role"] == "assistant"
-        ]
+        replies = [message["content"] for message in messages if message["role"] == "assistant"]
+        assert [reply for _, reply in found.turns] == replies

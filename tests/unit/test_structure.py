@@ -1,4 +1,7 @@
-"""The structure of the program: which packages may import which, and that no modules import each other in a circle."""
+"""The structure of the program: which packages may import which.
+
+No module imports from a package above its own, and no modules import each other in a cycle.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +14,7 @@ import pytest
 
 from demo.utils.paths import ROOT
 
-# From top to bottom: a package imports from those below it only. Everything in a line stands on the same level and
-# may not import its neighbours.
+# From top to bottom: a package imports only from packages below it, and not from others on its own level.
 LEVELS = (
     ("app",),
     ("demo.page", "demo.bench"),
@@ -24,28 +26,36 @@ LEVELS = (
     ("demo.space",),
     ("demo.utils",),
 )
-# Third-party packages that only one part of the program may know.
-KEPT_OUT = {
-    "gradio": tuple(f"demo.{name}" for name in
-                    ("engine", "conversation", "extraction", "evaluation", "plots", "axis", "models", "capping", "utils")),
+# Libraries, each with the packages and modules that must not import it.
+FORBIDDEN = {
+    "gradio": (
+        "demo.engine",
+        "demo.conversation",
+        "demo.extraction",
+        "demo.evaluation",
+        "demo.plots",
+        "demo.axis",
+        "demo.models",
+        "demo.capping",
+        "demo.utils",
+    ),
     "torch": ("demo.page",),
     "transformers": ("demo.page", "demo.conversation", "demo.plots"),
     "vllm": ("demo.engine.vllm.recorder", "demo.engine.forward", "demo.conversation", "demo.page"),
-}  # fmt: skip
+}
 
 
-def module_of(path: Path) -> str:
+def name_of(path: Path) -> str:
+    """The module's name, as in an import."""
     parts = path.relative_to(ROOT).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-MODULES = {
-    module_of(path): path for path in [ROOT / "app.py", *(ROOT / "demo").rglob("*.py")]
-}  # fmt: skip
+MODULES = {name_of(path): path for path in [ROOT / "app.py", *(ROOT / "demo").rglob("*.py")]}
 
 
-def imported(path: Path) -> Iterator[str]:
-    """Every module that a file names in an import, wherever the statement stands."""
+def imports_of(path: Path) -> Iterator[str]:
+    """Every module that a file imports, inside functions too."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -56,50 +66,56 @@ def imported(path: Path) -> Iterator[str]:
                 yield full if full in MODULES else node.module
 
 
-def ancestors(module: str) -> Iterator[str]:
-    """The packages that Python runs before this module, without `demo` itself, which is the public face of all."""
+def parents_of(module: str) -> Iterator[str]:
+    """The packages that Python imports before this module.
+
+    `demo` is left out, because it is the public interface to all packages.
+    """
     parts = module.split(".")
     for end in range(2, len(parts)):
         yield ".".join(parts[:end])
 
 
+# Each module with the modules of the program that it imports.
 GRAPH = {
-    module: {name for name in [*imported(path), *ancestors(module)] if name in MODULES and name != module}
+    module: {name for name in [*imports_of(path), *parents_of(module)] if name in MODULES and name != module}
     for module, path in MODULES.items()
 }
 
 
-def level_of(module: str) -> int:
-    matches = [
-        (len(package), level)
-        for level, packages in enumerate(LEVELS)
-        for package in packages
-        if module == package or module.startswith(f"{package}.")
-    ]
-    return max(matches)[1]
-
-
-def test_no_modules_import_each_other_in_a_circle():
-    try:
-        list(TopologicalSorter(GRAPH).static_order())
-    except CycleError as error:
-        pytest.fail(f"an import cycle: {' -> '.join(error.args[1])}")
+def is_within(module: str, package: str) -> bool:
+    return module == package or module.startswith(f"{package}.")
 
 
 def package_of(module: str) -> str:
     return ".".join(module.split(".")[:2])
 
 
+def level_of(module: str) -> int:
+    """The level of the innermost package in LEVELS that holds the module, from the top."""
+    levels = {package: level for level, packages in enumerate(LEVELS) for package in packages}
+    around = [package for package in levels if is_within(module, package)]
+    assert around, f"{module} has no level; add its package to LEVELS"
+    return levels[max(around, key=len)]
+
+
+def test_no_modules_import_each_other_in_a_cycle():
+    try:
+        list(TopologicalSorter(GRAPH).static_order())
+    except CycleError as error:
+        pytest.fail(f"an import cycle: {' -> '.join(error.args[1])}")
+
+
 @pytest.mark.parametrize("module", sorted(name for name in MODULES if name != "demo"))
-def test_imports_point_down(module: str):
+def test_packages_import_only_from_lower_levels(module: str):
     for other in GRAPH[module] - {"demo"}:
-        inside = package_of(module) == package_of(other)
-        assert inside or level_of(module) < level_of(other), f"{module} must not import {other}"
+        same_package = package_of(module) == package_of(other)
+        assert same_package or level_of(module) < level_of(other), f"{module} must not import {other}"
 
 
-@pytest.mark.parametrize("library", KEPT_OUT)
-def test_libraries_stay_where_they_belong(library: str):
+@pytest.mark.parametrize("library", FORBIDDEN)
+def test_packages_do_not_import_forbidden_libraries(library: str):
     for module, path in MODULES.items():
-        if module.startswith(KEPT_OUT[library]):
-            names = {name.split(".")[0] for name in imported(path)}
-            assert library not in names, f"{module} must not import {library}"
+        if any(is_within(module, package) for package in FORBIDDEN[library]):
+            libraries = {name.split(".")[0] for name in imports_of(path)}
+            assert library not in libraries, f"{module} must not import {library}"

@@ -1,9 +1,9 @@
-"""The decoder of the Llama family in few operations, for CPUs, where a small model spends most of a decode step between
-products.
+"""The decoder of the Llama family in few operations, for CPUs.
 
-It uses the same weights and formulas as transformers' modules, but one product for queries, keys and values, one for gate
-and up, no padding, no repeated keys in attention, and masks made once per pass. `selection.choose_forward` uses it only
-for models whose logits it was seen to reproduce.
+There a small model spends most of a decode step between its matrix products. This forward pass uses the same
+weights and formulas as transformers' modules, but one product for queries, keys and values, one for gate and
+up, no padding, no repeated keys in attention, and masks that are made once per pass.
+`selection.choose_forward` uses it only for models whose logits it reproduces.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from demo.engine.forward.products import Product, Products
 from demo.engine.kv_cache import KVCache, LayerCache, rounded_up, visible_columns
 from demo.models.loading import LoadedModel
 
-# Attention of fewer queries than this is summed in another order: the last few tokens of a prompt would get other bits than
-# the same tokens in the middle of a chunk.
+# torch sums attention over fewer queries than this in another order. The last tokens of a prompt would get
+# other bits than the same tokens in the middle of a chunk, so short chunks are padded to this length.
 _LEAST_QUERIES = 8
 
-# The same for heads that share keys: a reply's tokens get the bits that they would get as chunk of a prompt.
+# The same for heads that share keys, so that a reply's tokens get the bits that they would get in a prompt.
 _LEAST_GROUP = 4
 
-# Pre-norm blocks of exactly this shape; Qwen 3 also normalises queries and keys.
+# Architectures of exactly these pre-norm blocks. Qwen 3 also normalises queries and keys.
 FAMILY = ("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM")
 
 
@@ -63,14 +63,16 @@ class Block:
 
 @dataclass(slots=True)
 class Layout:
-    """Where the tokens of a pass lie; the chunks stand one after the other.
+    """Where the N tokens of a pass belong. The pass holds its chunks in order.
 
     Attributes:
-        slots, positions: [N], of every token.
-        single: positions in the pass of the tokens that were sampled, which attend all at once.
-        single_slots, mask, columns: their slots, what each slot attends to, and over how many columns.
-        longer: chunks of prompts, with their first place in the pass and their mask [tokens, columns].
-        whole: whether the pass is one token of every slot, in order.
+        slots, positions: [N], slot and column of every token.
+        single: indices in the pass of the sampled tokens, whose attention is computed at once.
+        single_slots: their slots.
+        mask: the columns that each slot's sampled token attends to, see `visible_columns`.
+        columns: how many columns the mask covers.
+        longer: chunks of prompts, each with the index of its first token and its mask [tokens, columns].
+        whole: whether the pass is exactly one sampled token of every slot, in order.
     """
 
     slots: Tensor
@@ -84,7 +86,7 @@ class Layout:
 
 
 class FusedForward:
-    """See `forward_pass.ForwardPass`. products: how to multiply, None to choose by timing."""
+    """The fused forward pass. See `forward_pass.ForwardPass`."""
 
     def __init__(self, model: LoadedModel, probe: Probe, reproducible: bool = False) -> None:
         """reproducible: see `Products`."""
@@ -107,13 +109,14 @@ class FusedForward:
         self._head, self._vocabulary = products(head.weight, head.bias), head.out_features
 
     def with_probe(self, probe: Probe) -> FusedForward:
-        """The same weights, read and clamped along another axis."""
+        """The same weights with another probe, for another axis."""
         other = copy(self)
         other._probe = probe
         return other
 
     @torch.inference_mode()
     def run(self, chunks: Sequence[Chunk], cache: KVCache) -> tuple[Tensor, list[ChunkReading]]:
+        """See `forward_pass.ForwardPass`."""
         counts = [len(chunk.ids) for chunk in chunks]
         hooks = self._probe.hooks(chunks, counts, [[e] for chunk in chunks for e in chunk.exempt])
         layout = _layout(chunks)
@@ -132,36 +135,42 @@ class FusedForward:
     def _attend(
         self, block: Block, cache: LayerCache, x: Tensor, cos: Tensor, sin: Tensor, at: Layout
     ) -> Tensor:
-        """What attention gives for x [N, D], before the output product: [N, heads * head_dim]."""
+        """The attention of x [N, D] before the output product: [N, heads * head_dim]."""
         states = block.query_key_value(block.before_attention(x)).view(len(x), -1, self._size)
-        turned, values = states[:, : self._heads + self._kv_heads], states[:, self._heads + self._kv_heads :]
+        rotated, values = states[:, : self._heads + self._kv_heads], states[:, self._heads + self._kv_heads :]
         if block.query_norm is not None and block.key_norm is not None:
-            query, key = turned.split([self._heads, self._kv_heads], dim=1)
-            turned = torch.cat([block.query_norm(query), block.key_norm(key)], dim=1)
-        half, other = turned.chunk(2, dim=-1)
-        turned = turned * cos + torch.cat((-other, half), dim=-1) * sin
-        query, keys = turned[:, : self._heads], turned[:, self._heads :]
+            query, key = rotated.split([self._heads, self._kv_heads], dim=1)
+            rotated = torch.cat([block.query_norm(query), block.key_norm(key)], dim=1)
+        first_half, second_half = rotated.chunk(2, dim=-1)
+        rotated = rotated * cos + torch.cat((-second_half, first_half), dim=-1) * sin
+        query, keys = rotated[:, : self._heads], rotated[:, self._heads :]
         cache.allocate_like(keys.transpose(0, 1), values.transpose(0, 1))
         cache.keys[at.slots, :, at.positions] = keys
         cache.values[at.slots, :, at.positions] = values
         if at.whole:
             return self._attend_single(cache, query, at).flatten(1)
-        found = query.new_empty(query.shape)
+        attended = query.new_empty(query.shape)
         if len(at.single):
-            # Slots whose sequences do not decode in this pass attend to something too; the result is not used.
-            spread = query.new_zeros((at.mask.shape[0], *query.shape[1:]))
-            spread[at.single_slots] = query[at.single]
-            found[at.single] = self._attend_single(cache, spread, at)[at.single_slots]
+            # Slots whose sequences do not decode in this pass are computed too; their results are not used.
+            by_slot = query.new_zeros((at.mask.shape[0], *query.shape[1:]))
+            by_slot[at.single_slots] = query[at.single]
+            attended[at.single] = self._attend_single(cache, by_slot, at)[at.single_slots]
         for chunk, first, mask in at.longer:
-            # Whole steps of columns, so that a token gets the same bits however its prompt is cut into chunks.
-            keys, values = (x[chunk.slot, None, :, : mask.shape[1]] for x in (cache.keys, cache.values))
             own = query[first : first + len(chunk.ids)]
-            if len(own) < len(mask):
-                own = torch.cat([own, own[-1:].expand(len(mask) - len(own), -1, -1)])
-            own = own[None].transpose(1, 2)
-            seen = functional.scaled_dot_product_attention(own, keys, values, attn_mask=mask, enable_gqa=True)
-            found[first : first + len(chunk.ids)] = seen[0].transpose(0, 1)[: len(chunk.ids)]
-        return found.flatten(1)
+            attended[first : first + len(chunk.ids)] = self._attend_chunk(cache, chunk.slot, own, mask)
+        return attended.flatten(1)
+
+    def _attend_chunk(self, cache: LayerCache, slot: int, query: Tensor, mask: Tensor) -> Tensor:
+        """Attention of a prompt's chunk, [tokens, heads, head_dim]."""
+        count = len(query)
+        if count < len(mask):
+            query = torch.cat([query, query[-1:].expand(len(mask) - count, -1, -1)])
+        # Columns in whole steps: a token gets the same bits however its prompt is divided into chunks.
+        keys, values = (buffer[slot, None, :, : mask.shape[1]] for buffer in (cache.keys, cache.values))
+        attended = functional.scaled_dot_product_attention(
+            query[None].transpose(1, 2), keys, values, attn_mask=mask, enable_gqa=True
+        )
+        return attended[0].transpose(0, 1)[:count]
 
     def _attend_single(self, cache: LayerCache, query: Tensor, at: Layout) -> Tensor:
         """Attention of one token of each slot [slots, heads, head_dim].
@@ -172,22 +181,22 @@ class FusedForward:
         count = groups.shape[2]
         if count < _LEAST_GROUP:
             groups = torch.cat([groups, groups[:, :, -1:].expand(-1, -1, _LEAST_GROUP - count, -1)], dim=2)
-        seen = functional.scaled_dot_product_attention(
+        attended = functional.scaled_dot_product_attention(
             groups,
             cache.keys[: len(query), :, : at.columns],
             cache.values[: len(query), :, : at.columns],
             attn_mask=at.mask,
         )
-        return seen[:, :, :count].reshape(query.shape)
+        return attended[:, :, :count].reshape(query.shape)
 
 
 def _layout(chunks: Sequence[Chunk]) -> Layout:
     slots = [chunk.slot for chunk in chunks for _ in chunk.ids]
-    positions = [place for chunk in chunks for place in range(chunk.start, chunk.end)]
+    positions = [position for chunk in chunks for position in range(chunk.start, chunk.end)]
     firsts = itertools.accumulate((len(chunk.ids) for chunk in chunks), initial=0)
-    placed = list(zip(chunks, firsts, strict=False))
-    single = [(chunk, first) for chunk, first in placed if not chunk.prompt]
-    longer = [(chunk, first, _causal(chunk)) for chunk, first in placed if chunk.prompt]
+    indexed = list(zip(chunks, firsts, strict=False))
+    single = [(chunk, first) for chunk, first in indexed if not chunk.prompt]
+    longer = [(chunk, first, _causal_mask(chunk)) for chunk, first in indexed if chunk.prompt]
     lengths = [0] * (1 + max((chunk.slot for chunk, _ in single), default=-1))
     for chunk, _ in single:
         lengths[chunk.slot] = chunk.end
@@ -204,12 +213,14 @@ def _layout(chunks: Sequence[Chunk]) -> Layout:
     )
 
 
-def _causal(chunk: Chunk) -> Tensor:
-    """[tokens, columns] bool: each token sees what came before it, and itself. In a very short chunk the last token stands
-    for those that are missing."""
+def _causal_mask(chunk: Chunk) -> Tensor:
+    """[tokens, columns] bool: each token attends to those before it and to itself.
+
+    A very short chunk is padded with copies of its last token.
+    """
     columns = torch.arange(rounded_up(chunk.end))
-    places = torch.arange(chunk.start, max(chunk.end, chunk.start + _LEAST_QUERIES)).clamp(max=chunk.end - 1)
-    return columns[None, :] <= places[:, None]
+    positions = torch.arange(chunk.start, max(chunk.end, chunk.start + _LEAST_QUERIES))
+    return columns[None, :] <= positions.clamp(max=chunk.end - 1)[:, None]
 
 
 def _norm(module: Any) -> Norm:
@@ -231,8 +242,10 @@ def _block(layer: Any, products: Products) -> Block:
 
 
 def _joined(modules: Sequence[nn.Linear], products: Products) -> Product:
-    """One product for several matrices with the same input. The modules' own weights become views of the joined matrix, so
-    that it takes no additional memory."""
+    """One product for several matrices with the same input.
+
+    The modules' own weights become views of the joined matrix, so it takes no additional memory.
+    """
     weight = torch.cat([module.weight for module in modules])
     bias = None
     if modules[0].bias is not None:
@@ -245,7 +258,7 @@ def _joined(modules: Sequence[nn.Linear], products: Products) -> Product:
 
 
 def fits(model: LoadedModel) -> bool:
-    """Whether the model is built of the blocks that `FusedForward` computes, on a CPU."""
+    """Whether the model is on a CPU and made of the blocks that `FusedForward` computes."""
     config = model.model.config
     return (
         model.device.type == "cpu"

@@ -1,4 +1,7 @@
-"""The forward pass by transformers' own modules, for every architecture and device: module hooks read and clamp."""
+"""The forward pass by transformers' own modules, for every architecture and device.
+
+Hooks on the modules read the projections and clamp.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +17,11 @@ from demo.engine.kv_cache import KVCache, LayerCache, rounded_up, visible_column
 from demo.models.loading import LoadedModel
 
 
-class _Places:
-    """Where the tokens of one call lie, made once for all layers, because each tensor costs a transfer on a GPU."""
+class _Positions:
+    """Where the tokens of one call belong.
+
+    Made once for all layers, because each tensor costs a transfer to the GPU.
+    """
 
     def __init__(self, chunks: Sequence[Chunk], columns: int, device: torch.device) -> None:
         self.chunks, self.columns = chunks, columns
@@ -25,12 +31,12 @@ class _Places:
         self.own: Any = slice(len(chunks)) if in_order else self.slots
 
 
-class _Window(CacheLayerMixin):
-    """One layer's slots as transformers' cache in one call: those of the chunks, written where each chunk stands."""
+class _SlotsOfLayer(CacheLayerMixin):
+    """One layer's slots as a transformers cache, for one call. Each chunk writes to its own slot."""
 
     is_sliding = False
 
-    def __init__(self, cache: LayerCache, at: _Places) -> None:
+    def __init__(self, cache: LayerCache, at: _Positions) -> None:
         super().__init__()
         self._cache, self._at, self._first = cache, at, at.chunks[0]
         self.is_initialized = True
@@ -62,7 +68,10 @@ class _Window(CacheLayerMixin):
 
 
 class ModuleForward:
-    """See `forward_pass.ForwardPass`. Chunks of several tokens run one by one, chunks of one token together."""
+    """The forward pass by transformers' modules. See `forward_pass.ForwardPass`.
+
+    Chunks of several tokens run one after the other, chunks of one token run together.
+    """
 
     name = "transformers' modules"
 
@@ -72,25 +81,25 @@ class ModuleForward:
 
     @torch.inference_mode()
     def run(self, chunks: Sequence[Chunk], cache: KVCache) -> tuple[Tensor, list[ChunkReading]]:
-        groups = [[chunk] for chunk in chunks if len(chunk.ids) > 1]
+        """See `forward_pass.ForwardPass`."""
+        batches = [[chunk] for chunk in chunks if len(chunk.ids) > 1]
         single = [chunk for chunk in chunks if len(chunk.ids) == 1]
-        found: dict[int, tuple[Tensor, ChunkReading]] = {}
-        for group in [*groups, *([single] if single else [])]:
-            logits, readings = self._run_together(group, cache)
-            found |= {
-                id(chunk): seen for chunk, seen in zip(group, zip(logits, readings, strict=True), strict=True)
-            }
-        wanted = [found[id(chunk)][0] for chunk in chunks if chunk.last]
+        results: dict[int, tuple[Tensor, ChunkReading]] = {}
+        for batch in [*batches, *([single] if single else [])]:
+            logits, readings = self._run_batch(batch, cache)
+            for chunk, own_logits, reading in zip(batch, logits, readings, strict=True):
+                results[id(chunk)] = (own_logits, reading)
+        wanted = [results[id(chunk)][0] for chunk in chunks if chunk.last]
         size = self._model.model.config.get_text_config().vocab_size
         logits = torch.stack(wanted) if wanted else torch.empty((0, size))
-        return logits, [found[id(chunk)][1] for chunk in chunks]
+        return logits, [results[id(chunk)][1] for chunk in chunks]
 
-    def _run_together(self, chunks: Sequence[Chunk], cache: KVCache) -> tuple[Tensor, list[ChunkReading]]:
+    def _run_batch(self, chunks: Sequence[Chunk], cache: KVCache) -> tuple[Tensor, list[ChunkReading]]:
         device = self._model.device
         columns = rounded_up(max(chunk.end for chunk in chunks))
-        at = _Places(chunks, columns, device)
-        view = Cache(layers=[_Window(layer, at) for layer in cache.layers])
-        places = [list(range(chunk.start, chunk.end)) for chunk in chunks]
+        at = _Positions(chunks, columns, device)
+        view = Cache(layers=[_SlotsOfLayer(layer, at) for layer in cache.layers])
+        positions = [list(range(chunk.start, chunk.end)) for chunk in chunks]
         hooks = self._probe.hooks(chunks, [1] * len(chunks), [chunk.exempt for chunk in chunks])
         mask = None
         if len(chunks) > 1:
@@ -100,7 +109,7 @@ class ModuleForward:
             output = self._model.model(
                 input_ids=torch.tensor([list(chunk.ids) for chunk in chunks], device=device),
                 attention_mask=mask,
-                position_ids=torch.tensor(places, device=device),
+                position_ids=torch.tensor(positions, device=device),
                 **{self._model.cache_argument: view},
                 use_cache=True,
                 logits_to_keep=1,
@@ -109,7 +118,7 @@ class ModuleForward:
 
 
 class _Masks:
-    """Attention masks for single tokens of many sequences, in the form that this model takes."""
+    """Attention masks for single tokens of many sequences, in the form that the model accepts."""
 
     def __init__(self, model: LoadedModel) -> None:
         config = model.model.config.get_text_config()
@@ -125,16 +134,18 @@ class _Masks:
         self._by_kind = bool(self._kinds) and _takes_masks_by_kind(model)
 
     def of(self, chunks: Sequence[Chunk], columns: int) -> Tensor | dict[str, Tensor]:
+        """The mask of these chunks, or one mask per kind of layer."""
         full = visible_columns([chunk.end for chunk in chunks], len(chunks), columns)
         near = full
         if self._window is not None:
             starts = torch.tensor([chunk.end - self._window for chunk in chunks])
             near = full & (torch.arange(columns) >= starts[:, None])[:, None, None]
         if self._by_kind:
-            return {kind: self._made(near if kind == "sliding_attention" else full) for kind in self._kinds}
-        return self._made(near)
+            return {kind: self._formed(near if kind == "sliding_attention" else full) for kind in self._kinds}
+        return self._formed(near)
 
-    def _made(self, mask: Tensor) -> Tensor:
+    def _formed(self, mask: Tensor) -> Tensor:
+        """The boolean mask, or the additive one that eager attention needs."""
         mask = mask.to(self._model.device)
         if not self._additive:
             return mask
@@ -146,8 +157,10 @@ class _Masks:
 
 @torch.inference_mode()
 def _takes_masks_by_kind(model: LoadedModel) -> bool:
-    """Whether the model takes one mask per kind of layer. Models with several kinds do, and some with one kind, so it is
-    found out by trying."""
+    """Whether the model accepts one mask per kind of layer, found by trying.
+
+    Models with several kinds of layers do, and so do some models with a single kind.
+    """
     config = model.model.config.get_text_config()
     mask = torch.ones((1, 1, 1, 1), dtype=torch.bool, device=model.device)
     masks: Any = dict.fromkeys(set(config.layer_types), mask)

@@ -1,8 +1,9 @@
-"""Matrix products with a handful of rows on the CPU, which is what a decode step is made of.
+"""Matrix products with a few rows on the CPU, which dominate a decode step.
 
-torch's own product of a few rows with a weight matrix [out, in] is far from the fastest on many CPUs. There are two others:
-the same product written weight-first, and oneDNN's with the weights in a layout of its own, which torch's compiler also
-gives to frozen weights. Which is fastest for few and for many rows is measured at start, on the model's own matrices.
+torch's own product of a few rows with a weight matrix [out, in] is slow on many CPUs. There are two
+alternatives: the same product written weight-first, and oneDNN's product with the weights in its own
+layout, which torch's compiler also uses for frozen weights. At start the fastest for few and for many rows
+is measured on the model's own matrices.
 """
 
 from __future__ import annotations
@@ -17,26 +18,29 @@ from torch.nn import functional
 Product = Callable[[Tensor], Tensor]  # [N, in] -> [N, out]
 Maker = Callable[[Tensor, Tensor | None], Product]  # weight [out, in], bias [out]
 
-# The prepared layout is a second copy of the weights, which a model of many billions should not pay for.
+# oneDNN's layout is a second copy of the weights. A model with more bytes than this does without it.
 MOST_BYTES = 4 * 1024**3
 
-FEW = range(2, 4)  # a single row is a product of its own kind, which weight-first does not help
+FEW = range(2, 4)  # weight-first does not help a single row
 
-# Another product for few rows must be worth it: one product for all gives a row the same bits alone and in a batch.
+# A separate product for few rows must take at most this share of the time, because a single product for all
+# gives a row the same bits alone and in a batch.
 _WORTH = 0.8
 
 _TRIALS = 7
 
-# oneDNN takes longer for fewer rows than this, and sums a single row in another order than the same row in a batch.
+# Fewer rows than this are padded: oneDNN takes longer for them, and sums a single row in another order than
+# the same row in a batch.
 _LEAST_ROWS = 4
 
 
 def plain(weight: Tensor, bias: Tensor | None) -> Product:
+    """torch's own product."""
     return lambda x: functional.linear(x, weight, bias)
 
 
 def weight_first(weight: Tensor, bias: Tensor | None) -> Product:
-    """(W @ x.T).T, copied, because everything after it is slow on a transposed view."""
+    """(W @ x.T).T, copied, because every later operation would be slow on a transposed view."""
 
     def product(x: Tensor) -> Tensor:
         y = torch.mm(weight, x.t()).t().contiguous()
@@ -46,7 +50,11 @@ def weight_first(weight: Tensor, bias: Tensor | None) -> Product:
 
 
 def laid_out(weight: Tensor, bias: Tensor | None) -> Product:
-    """oneDNN's product with its own layout of the weights. Raises RuntimeError or AttributeError where torch has none."""
+    """oneDNN's product with its own layout of the weights.
+
+    Raises:
+        RuntimeError, AttributeError: this build of torch lacks it.
+    """
     packed = torch.ops.mkldnn._reorder_linear_weight(weight, None)
     run = torch.ops.mkldnn._linear_pointwise
 
@@ -70,15 +78,15 @@ class Products:
 
         Args:
             samples: weight matrices to measure on.
-            total_bytes: of all the model's matrices.
+            total_bytes: size of all the model's matrices.
             reproducible: choose without timing, so that every process on this machine computes the same bits.
         """
         makers = {
             name: make for name, make in MAKERS.items() if name != "laid out" or total_bytes <= MOST_BYTES
         }
         if samples[0].dtype != torch.float32:
-            # Nothing is faster than the prepared layout by more than the noise of a timing, which must not decide
-            # which bits a sequence gets.
+            # No other product beats oneDNN's layout by more than the noise of a timing, and noise must not
+            # decide which bits a sequence gets.
             self.few = self.many = "laid out" if _works(samples[0], makers.get("laid out")) else "plain"
         elif reproducible:
             self.few = self.many = "plain"
@@ -95,6 +103,7 @@ class Products:
 
     @property
     def name(self) -> str:
+        """The choice in words."""
         return self.many if self.few == self.many else f"{self.few} for few rows, else {self.many}"
 
 
@@ -122,7 +131,7 @@ def _works(weight: Tensor, make: Maker | None) -> bool:
 
 @torch.inference_mode()
 def _seconds(samples: Sequence[Tensor], rows: int, makers: dict[str, Maker]) -> dict[str, float]:
-    """How long each product takes. A product that this build of torch lacks is left out."""
+    """The time that each product takes, without those that this build of torch lacks."""
     products: dict[str, list[Product]] = {}
     inputs = [torch.randn(rows, weight.shape[1]).to(weight.dtype) for weight in samples]
     for name, make in makers.items():
@@ -130,9 +139,9 @@ def _seconds(samples: Sequence[Tensor], rows: int, makers: dict[str, Maker]) -> 
             products[name] = [make(weight, None) for weight in samples]
     seconds = {name: float("inf") for name in products}
     for _ in range(_TRIALS):
-        for name, made in products.items():
+        for name, of_samples in products.items():
             start = time.perf_counter()
-            for product, x in zip(made, inputs, strict=True):
+            for product, x in zip(of_samples, inputs, strict=True):
                 product(x)
             # The minimum, because another process can only slow a run down.
             seconds[name] = min(seconds[name], time.perf_counter() - start)

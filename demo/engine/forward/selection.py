@@ -1,4 +1,7 @@
-"""Which forward pass an engine uses: the fused one where it is known to compute the same, else transformers' own modules."""
+"""The choice of an engine's forward pass.
+
+It is the fused one where that computes the same as transformers' own modules, and else the modules.
+"""
 
 from __future__ import annotations
 
@@ -16,17 +19,19 @@ from demo.models.loading import LoadedModel
 
 log = logging.getLogger(__name__)
 
-# Of the largest logit. What was measured on the default model is in docs/speed.md.
+# The largest difference allowed, as a share of the largest logit. The default model's figures are in
+# docs/speed.md.
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 1e-2}
 _PROBE_TOKENS = 24
-# Two engines on one model must compute the same bits, and its matrices need to be laid out only once.
+# Fused passes by model: two engines on one model must compute the same bits, and its matrices need to be
+# laid out only once.
 _FUSED: WeakKeyDictionary[nn.Module, dict[bool, FusedForward | None]] = WeakKeyDictionary()
 
 
 def choose_forward(
     model: LoadedModel, probe: Probe, fused: bool = True, reproducible: bool = False
 ) -> ForwardPass:
-    """The fastest forward pass of this model that gives the model's own logits.
+    """The fastest forward pass that reproduces the model's own logits.
 
     Args:
         fused: False for transformers' own modules even where there is a faster pass.
@@ -35,11 +40,11 @@ def choose_forward(
     modules = ModuleForward(model, probe)
     if not fused or not fits(model):
         return modules
-    made = _FUSED.setdefault(model.model, {})
-    if reproducible not in made:
-        made[reproducible] = checked(FusedForward(model, probe, reproducible), modules, model)
-    found = made[reproducible]
-    return modules if found is None else found.with_probe(probe)
+    passes = _FUSED.setdefault(model.model, {})
+    if reproducible not in passes:
+        passes[reproducible] = checked(FusedForward(model, probe, reproducible), modules, model)
+    chosen = passes[reproducible]
+    return modules if chosen is None else chosen.with_probe(probe)
 
 
 def checked(candidate: FusedForward, modules: ForwardPass, model: LoadedModel) -> FusedForward | None:
@@ -52,15 +57,18 @@ def checked(candidate: FusedForward, modules: ForwardPass, model: LoadedModel) -
 
 
 def difference(model: LoadedModel, one: ForwardPass, other: ForwardPass) -> float:
-    """Largest difference between the logits of two passes, over the largest logit: a prompt, then one more token."""
+    """The largest difference between the logits of two passes, as a share of the largest logit.
+
+    Both run a random prompt and then one more token.
+    """
     generator = torch.Generator().manual_seed(0)
     count = min(len(model.tokenizer), model.model.config.vocab_size)
     ids = torch.randint(count, (_PROBE_TOKENS,), generator=generator).tolist()
-    found = []
+    logits = []
     for forward in (one, other):
         cache = KVCache(len(model.layers))
         cache.reserve(1, _PROBE_TOKENS)
         first, _ = forward.run([Chunk(0, 0, ids[:-1], [True] * (len(ids) - 1))], cache)
         second, _ = forward.run([Chunk(0, len(ids) - 1, ids[-1:], [True], prompt=False)], cache)
-        found.append(torch.cat([first, second]).float())
-    return float((found[0] - found[1]).abs().max() / found[1].abs().max())
+        logits.append(torch.cat([first, second]).float())
+    return float((logits[0] - logits[1]).abs().max() / logits[1].abs().max())

@@ -39,7 +39,7 @@ class AxisWorker:
     if TYPE_CHECKING:
         model_runner: Any
 
-    axis_recorder_class: type[Recorder] = Recorder
+    axis_recorder_class: type[Recorder] = Recorder  # tests substitute faulty ones
 
     def axis_install(
         self, tensors: bytes, manifest: str, special: Sequence[int], owner: tuple[str, int]

@@ -1,5 +1,6 @@
-"""The stage: one custom component with the chat panes and all charts, updated by small operations (see protocol.json).
+"""The stage: one custom component with the chat panes and all charts.
 
+It is updated by small operations (see protocol.json).
 Python sets its value to the JSON text of ``{"seq": int, "ops": [...]}``, and the browser applies each
 operation once. The template never mentions the value, so nothing is rendered again. Use it as an output
 with ``show_progress="hidden"``.
