@@ -83,7 +83,7 @@ class Sweep:
 
     def __init__(self, model: LoadedModel, axis: AssistantAxis, plan: Plan, path: Path, seed: int) -> None:
         """path: the file for the results."""
-        self._engine = TransformersEngine(model, axis, kv_budget=None, keep=False)
+        self._engine = TransformersEngine(model, axis, kv_budget=None, keep=False, reproducible=True)
         self._model, self._axis = model, axis
         self._questions = sweep_questions(plan, axis)
         self._limit, self._seed = min(plan.max_new_tokens, 64), seed

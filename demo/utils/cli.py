@@ -19,8 +19,8 @@ class Main(Protocol):
 def command(body: Callable[[Sequence[str] | None], int | None]) -> Main:
     """Turn a command's body into its `main`, which returns the exit status.
 
-    A `UserError` is printed as one line and gives status 2. An `OSError`, such as a full disk, gives the same. A body
-    that returns None has succeeded.
+    A `UserError` is printed as one line and gives status 2, and so does an `OSError`, such as a full disk.
+    A body that returns None has succeeded.
     """
 
     @functools.wraps(body)

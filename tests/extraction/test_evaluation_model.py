@@ -13,10 +13,12 @@ from demo.axis.files import load_axis
 from demo.conversation.settings import make_cap
 from demo.engine.protocol import Cap
 from demo.evaluation import NAME
+from demo.evaluation import __main__ as command
 from demo.evaluation.__main__ import main, stored_figures
 from demo.evaluation.capability import OrdinaryText, perplexity
 from demo.evaluation.directions import axis_along, first_component, random_direction
 from demo.evaluation.scoring import stance_scores
+from demo.evaluation.study import Size
 from demo.models.chat_template import Message, render_chat
 from demo.models.default import DEFAULT_MODEL
 from demo.models.loading import LoadedModel

@@ -18,11 +18,11 @@ from tests.helpers.waiting import wait_until
 OPTIONS = (
     "--preset=quick",
     "--dtype=float32",
-    "--roles=12",
-    "--questions=6",
+    "--roles=6",
+    "--questions=3",
     "--rollouts=2",
-    "--max-new-tokens=10",
-    "--batch=24",
+    "--max-new-tokens=6",
+    "--batch=16",
     "--keep-all",
 )
 
@@ -64,7 +64,7 @@ def test_an_extraction_killed_at_random_points_gives_the_same_bytes(repository: 
     seed = random.SystemRandom().randrange(10**6)
     chance = random.Random(seed)
     print("seed", seed)
-    # Batches of up to 24 rollouts come first, then twelve trials of the sweep.
+    # Batches of up to 16 rollouts come first, then twelve trials of the sweep.
     for steps in sorted((chance.randint(1, 6), chance.randint(7, 10), chance.randint(13, 20))):
         before = kill_after(start(repository, killed), killed, steps, chance.uniform(0, 1.5))
         after = steps_done(killed)

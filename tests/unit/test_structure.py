@@ -6,6 +6,8 @@ No module imports from a package above its own, and no modules import each other
 from __future__ import annotations
 
 import ast
+import re
+import sys
 from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -43,6 +45,12 @@ FORBIDDEN = {
     "transformers": ("demo.page", "demo.conversation", "demo.plots"),
     "vllm": ("demo.engine.vllm.recorder", "demo.engine.forward", "demo.conversation", "demo.page"),
 }
+
+
+# Imported where they are installed, and not required otherwise.
+OPTIONAL = {"llama_cpp", "spaces", "vllm"}
+# Packages whose name is not that of the import.
+PACKAGES = {"markdown_it": "markdown-it-py"}
 
 
 def name_of(path: Path) -> str:
@@ -119,3 +127,13 @@ def test_packages_do_not_import_forbidden_libraries(library: str):
         if any(is_within(module, package) for package in FORBIDDEN[library]):
             libraries = {name.split(".")[0] for name in imports_of(path)}
             assert library not in libraries, f"{module} must not import {library}"
+
+
+def test_every_imported_package_is_declared():
+    tomllib = pytest.importorskip("tomllib", reason="part of Python from 3.11 on")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    declared = {re.split(r"[<>=\[]", entry)[0].lower().replace("_", "-") for entry in project["dependencies"]}
+    names = {name.split(".")[0] for path in MODULES.values() for name in imports_of(path)}
+    outside = names - set(sys.stdlib_module_names) - {"demo", "app"} - OPTIONAL
+    missing = {PACKAGES.get(name, name).lower().replace("_", "-") for name in outside} - declared
+    assert not missing, f"declare in pyproject.toml: {sorted(missing)}"

@@ -84,12 +84,10 @@ class Products:
         makers = {
             name: make for name, make in MAKERS.items() if name != "laid out" or total_bytes <= MOST_BYTES
         }
-        if samples[0].dtype != torch.float32:
-            # No other product beats oneDNN's layout by more than the noise of a timing, and noise must not
-            # decide which bits a sequence gets.
+        if reproducible or samples[0].dtype != torch.float32:
+            # Below float32 nothing is faster than the prepared layout by more than the noise of a timing,
+            # which must not decide which bits a sequence gets.
             self.few = self.many = "laid out" if _works(samples[0], makers.get("laid out")) else "plain"
-        elif reproducible:
-            self.few = self.many = "plain"
         else:
             self.few, self.many = _fastest(samples, makers)
 
