@@ -114,6 +114,7 @@ def test_nan_in_one_conversation_does_not_affect_another_in_the_same_batch(model
 
     def poisoned(chunks, cache):
         logits, readings = run(chunks, cache)
+        logits = logits.clone()  # tensors of inference mode cannot be changed outside it
         branches = {sequence.slot: sequence.request.branch for sequence in batch.sequences}
         wanted = [chunk for chunk in chunks if chunk.last]
         for own_logits, chunk in zip(logits, wanted, strict=True):
