@@ -105,7 +105,7 @@ def test_events_come_in_step(engine, cap):
 
     Each branch ends once.
     """
-    events = list(engine.stream(pair((DEMON, EYES), cap, greedy(20))))
+    events = list(engine.stream(pair((DEMON, EYES), cap, greedy(12))))
     assert [type(e) for e in events[:2]] == [PromptEvent, PromptEvent]
     assert sum(isinstance(e, PromptEvent) for e in events) == 2
     for branch in ("plain", "capped"):
@@ -124,8 +124,8 @@ def test_events_come_in_step(engine, cap):
 @pytest.mark.parametrize("capped", [False, True])
 def test_reply_and_readings_equal_the_reference(model, axis, engine, cap, capped):
     used = cap if capped else None
-    events = list(engine.stream([Request("a", (DEMON, EYES), greedy(24), used)]))
-    ran = assert_equals_reference(model, axis, used, (DEMON, EYES), events, 24)
+    events = list(engine.stream([Request("a", (DEMON, EYES), greedy(14), used)]))
+    ran = assert_equals_reference(model, axis, used, (DEMON, EYES), events, 14)
     tokens = [event.token for event in ran]
     if not capped:
         assert all(token.before == token.after and not any(token.corrections) for token in tokens)
@@ -153,20 +153,20 @@ def test_an_inactive_cap_changes_no_bit(engine, cap):
     for used, steer in ((None, Steer(0, 0.0)), (inactive, None)):
         for _ in range(2):  # the first run allocates the cache
             engine.forget(["a"])
-            events = list(engine.stream([Request("a", (DEMON, EYES), greedy(16), used, steer)]))
+            events = list(engine.stream([Request("a", (DEMON, EYES), greedy(8), used, steer)]))
         tokens = [event.token for event in tokens_of(events, "a")]
         assert not any(token.correction for token in tokens)
         readings = [(token.before, token.after, token.coordinates, token.probability) for token in tokens]
         results.append((reply_of(events, "a"), readings, prompt_of(events, "a")))
     assert results[0] == results[1]
     engine.forget(["a"])
-    plain = list(engine.stream([Request("a", (DEMON, EYES), greedy(16))]))
+    plain = list(engine.stream([Request("a", (DEMON, EYES), greedy(8))]))
     assert reply_of(plain, "a") == results[0][0]
 
 
 def test_both_branches_sample_with_the_same_random_numbers(model, axis, engine):
     """Each token is the one that `sample_batch` gives for the reference's logits, by seed and step."""
-    sampling = Sampling(temperature=0.9, top_p=0.8, max_new_tokens=12, seed=7, repetition_penalty=1.2)
+    sampling = Sampling(temperature=0.9, top_p=0.8, max_new_tokens=8, seed=7, repetition_penalty=1.2)
     messages = (
         PARIS,
         {"role": "assistant", "content": "Paris."},
@@ -198,13 +198,13 @@ def test_cached_turns_equal_turns_without_a_cache(engine, cap):
         "Help me. " * 20,
         "Thank you!",
     ):
-        settings = TurnSettings(greedy(14), cap, DEMON["content"])
+        settings = TurnSettings(greedy(9), cap, DEMON["content"])
         histories = {b: conversation.messages(b, DEMON["content"]) for b in (UNCAPPED, CAPPED)}
         events = list(conversation.send(engine, text, settings))
         for branch, own in ((UNCAPPED, None), (CAPPED, cap)):
             messages = (*histories[branch], Message(role="user", content=text))
             engine.forget(["fresh"])
-            fresh = list(engine.stream([Request("fresh", messages, greedy(14), own)]))
+            fresh = list(engine.stream([Request("fresh", messages, greedy(9), own)]))
             assert reply_of(fresh, "fresh") == reply_of(events, branch)
             cached_readings = torch.tensor([values[:2] for values in readings_of(events, branch)])
             fresh_readings = torch.tensor([values[:2] for values in readings_of(fresh, "fresh")])
@@ -215,10 +215,10 @@ def test_cached_turns_equal_turns_without_a_cache(engine, cap):
 
 def test_batching_does_not_change_replies(engine, cap):
     """Eight conversations one after the other and at once."""
-    alone = [list(engine.stream(pair(chat, cap, greedy(16 + n), f"{n}/"))) for n, chat in enumerate(CHATS)]
+    alone = [list(engine.stream(pair(chat, cap, greedy(8 + n), f"{n}/"))) for n, chat in enumerate(CHATS)]
 
     def again(n: int) -> list[Event]:
-        return list(engine.stream(pair(CHATS[n], cap, greedy(16 + n), f"again{n}/")))
+        return list(engine.stream(pair(CHATS[n], cap, greedy(8 + n), f"again{n}/")))
 
     with ThreadPoolExecutor(len(CHATS)) as pool:
         together = list(pool.map(again, range(len(CHATS))))

@@ -60,7 +60,7 @@ def test_cap_does_not_change_the_answer_to_a_plain_question(engine, axis):
 def test_memory_stays_bounded_over_twenty_turns(model, engine, axis):
     """Memory grows by little more than the KV cache of the conversation."""
     conversation = Conversation()
-    settings = TurnSettings(Sampling(max_new_tokens=24), make_cap(axis, *axis.cap_band, axis.cap_floor))
+    settings = TurnSettings(Sampling(max_new_tokens=12), make_cap(axis, *axis.cap_band, axis.cap_floor))
     config = model.model.config
     per_token = 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim * 4
     marks = {}

@@ -21,7 +21,7 @@ OPTIONS = (
     "--roles=6",
     "--questions=3",
     "--rollouts=2",
-    "--max-new-tokens=6",
+    "--max-new-tokens=4",
     "--batch=16",
     "--keep-all",
 )
