@@ -6,7 +6,7 @@ help: ## list the targets
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
 install: ## install the program with what its tests need
-	python -m pip install ".[test]"
+	python -m pip install --quiet ".[test]"
 
 lint: ## formatting, lint rules, types, known vulnerabilities
 	ruff check .
