@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import re
@@ -16,6 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from demo.models.default_download import GGUF_SHA256, REQUIREMENT, obtain_gguf
+from demo.models.gguf_file import check_packages, read_header
+from demo.models.gguf_import import read_model, shared_reader
+from demo.models.pre_tokenizers import PRE_TOKENIZERS, correct_tokenizer
 from demo.utils.errors import UserError
 from demo.utils.files import file_sha256
 from demo.utils.progress import Progress, quiet_transformers
@@ -60,7 +62,7 @@ def ensure_default_model(cache: Path, progress: Progress) -> Path:
     target = cache / "models" / DEFAULT_MODEL
     if is_current(target):
         return target
-    _check_packages()
+    check_packages("the default model")
     with _work_folder(target) as work:
         gguf = obtain_gguf(work, progress)
         finished = work / "converted"
@@ -88,23 +90,14 @@ def is_current(folder: Path) -> bool:
 def convert(gguf: Path, folder: Path, progress: Progress) -> None:
     """Write the model in `gguf` to `folder` as float32 safetensors, with its corrected tokenizer."""
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoTokenizer
 
     progress("reading the default model's file, once", None)
-    with quiet_transformers(), _dequantising_progress(progress):
-        model = AutoModelForCausalLM.from_pretrained(
-            str(gguf.parent), dtype=torch.float32, gguf_file=gguf.name
-        )
+    with quiet_transformers(), shared_reader():
+        header = read_header(gguf, DEFAULT_MODEL)
+        model, _ = read_model(header, "converting the default model, once", torch.float32, progress)
         progress("converting the default model's tokenizer, once", None)
         tokenizer = AutoTokenizer.from_pretrained(str(gguf.parent), gguf_file=gguf.name)
-        # transformers still takes a model that was read from GGUF for quantised, and refuses to save it.
-        for owner, name in (
-            (model.config, "quantization_config"),
-            (model, "hf_quantizer"),
-            (model, "is_quantized"),
-        ):
-            owner.__dict__.pop(name, None)
-        model.config.__dict__.pop("_model_name_or_path", None)  # the GGUF file's internal name
         _correct_tokenizer(tokenizer)
         progress("storing the default model", None)
         model.save_pretrained(folder)
@@ -123,41 +116,11 @@ def _correct_tokenizer(tokenizer: Any) -> None:
     step. The import leaves that out, and a newline before "1." is then tokenised differently from in
     training.
     """
-    from tokenizers.pre_tokenizers import ByteLevel, Digits, PreTokenizer, Sequence
-
-    bytes_step = ByteLevel(add_prefix_space=False, trim_offsets=True, use_regex=True)
-    steps: list[PreTokenizer] = [Digits(individual_digits=True), bytes_step]
-    tokenizer.backend_tokenizer.pre_tokenizer = Sequence(steps)
+    correct_tokenizer(tokenizer, PRE_TOKENIZERS["smollm"])
     tokenizer.model_max_length = _CONTEXT_TOKENS
     # A saved tokenizer's context window is read from these, not from the attribute.
     tokenizer.init_kwargs["model_max_length"] = _CONTEXT_TOKENS
     tokenizer.init_kwargs.pop("is_local", None)
-
-
-@contextmanager
-def _dequantising_progress(progress: Progress) -> Iterator[None]:
-    """Let the GGUF reader report to `progress` instead of its own bar, which cannot be switched off."""
-    from transformers import modeling_gguf_pytorch_utils as reader
-
-    def report(tensors: Any, **_: Any) -> Iterator[Any]:
-        for done, tensor in enumerate(tensors):
-            progress("converting the default model, once", done / len(tensors))
-            yield tensor
-
-    original = getattr(reader, "tqdm", None)
-    setattr(reader, "tqdm", report)  # noqa: B010 - type checkers do not see the name in that module
-    try:
-        yield
-    finally:
-        setattr(reader, "tqdm", original)  # noqa: B010
-
-
-def _check_packages() -> None:
-    missing = [name for name in ("gguf", "accelerate") if importlib.util.find_spec(name) is None]
-    if missing:
-        raise UserError(
-            f"Reading the default model needs {' and '.join(missing)}: run `pip install {' '.join(missing)}`."
-        )
 
 
 @contextmanager

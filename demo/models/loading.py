@@ -1,4 +1,4 @@
-"""Loading a language model, or only the facts about it, by the default model's name, a folder or a hub id."""
+"""Loading a language model, or only the facts about it: the default model, a folder, a file or a hub id."""
 
 from __future__ import annotations
 
@@ -6,20 +6,25 @@ from dataclasses import dataclass
 from functools import cached_property
 from inspect import signature
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Literal
 
 from demo.models.architectures import context_window, find_decoder_layers, token_bytes
-from demo.models.chat_template import stop_tokens
+from demo.models.chat_template import listed_ends, reasoning_format, stop_tokens
 from demo.models.default import DEFAULT_MODEL
 from demo.models.devices import pick_device, pick_dtype
-from demo.models.sources import ModelSource, find_source
+from demo.models.reading import read_files, read_tokenizer, report_memory
+from demo.models.sources import find_source
 from demo.utils.errors import UserError, first_sentence
-from demo.utils.progress import Progress, quiet_transformers
+from demo.utils.progress import Progress
 
 if TYPE_CHECKING:  # torch and transformers take seconds to import, so they are imported where they are used
     import torch
     from torch import nn
     from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+
+# Whether a model reasons before it answers: not at all, when it is asked to, or always.
+Thinking = Literal["never", "optional", "always"]
 
 
 @dataclass(frozen=True)
@@ -35,7 +40,7 @@ class LoadedModel:
         hidden_size: Width of the residual stream.
         context: The context window, in tokens.
         architecture: The model's class name, such as LlamaForCausalLM.
-        revision: SHA-256 of the default model's GGUF file, a hub commit hash, or None for a local folder.
+        revision: SHA-256 of a GGUF file, a hub commit hash, or None for a local folder.
         device: Where the weights are.
         dtype: Number format of weights and residual stream.
         dtype_reason: Why that format was chosen, as a phrase for the start-up line.
@@ -64,6 +69,16 @@ class LoadedModel:
         """Token ids that end a reply."""
         return stop_tokens(self.model.generation_config, self.tokenizer)
 
+    @property
+    def listed_ends(self) -> frozenset[int]:
+        """Those of `stops` that the model's files list, rather than its chat template shows."""
+        return listed_ends(self.model.generation_config, self.tokenizer)
+
+    @property
+    def thinking(self) -> Thinking:
+        """Whether the model reasons before it answers."""
+        return thinking_of(self.tokenizer)
+
     @cached_property
     def cache_argument(self) -> str:
         """The name of `forward`'s KV cache argument, renamed in transformers 5.24; 5.40 will drop the old."""
@@ -85,7 +100,7 @@ class ModelFacts:
         folder: The folder that holds the model's files.
         layer_count: Number of decoder layers.
         token_bytes: Bytes of one token's keys and values at all decoder layers.
-        stops: Token ids that end a reply.
+        stops, listed_ends: See `LoadedModel`.
     """
 
     folder: Path
@@ -102,6 +117,12 @@ class ModelFacts:
     dtype_reason: str
     token_bytes: int
     stops: frozenset[int]
+    listed_ends: frozenset[int]
+
+    @property
+    def thinking(self) -> Thinking:
+        """See `LoadedModel`."""
+        return thinking_of(self.tokenizer)
 
 
 def load_model(
@@ -113,10 +134,10 @@ def load_model(
     cache_dir: Path | None = None,
     progress: Progress | None = None,
 ) -> LoadedModel:
-    """Load the default model, a local folder or a hub model, with its tokenizer.
+    """Load the default model, a local folder, a GGUF file or a hub model, with its tokenizer.
 
     Args:
-        spec: `smollm2-135m-instruct`, a folder, or `owner/name`.
+        spec: `smollm2-135m-instruct`, a folder, a GGUF file, or `owner/name`.
         device: auto, cpu, cuda, cuda:N or mps.
         dtype: auto, float32, bfloat16 or float16.
         trust_remote_code: Whether code in the model's repository may run.
@@ -130,9 +151,8 @@ def load_model(
     target = pick_device(device)  # checked before anything is downloaded
     kind, reason = pick_dtype(dtype, target)
     source = find_source(spec, cache_dir=cache_dir, trust_remote_code=trust_remote_code, progress=report)
-    report(f"loading {spec}", None)
-    tokenizer = _load_tokenizer(source, spec, trust_remote_code)
-    model = _load_weights(source, spec, target, kind, trust_remote_code)
+    report_memory(source, spec, target, kind, report)
+    model, tokenizer = read_files(source, spec, target, kind, trust_remote_code, report)
     config = model.config.get_text_config()
     return LoadedModel(
         model=model,
@@ -165,7 +185,12 @@ def read_facts(
     source = find_source(
         spec, cache_dir=None, trust_remote_code=trust_remote_code, progress=progress or _no_progress
     )
-    tokenizer = _load_tokenizer(source, spec, trust_remote_code)
+    if source.gguf is not None:
+        raise UserError(
+            f"vLLM does not load the GGUF file {spec} here: pass a folder or a hub id with safetensors "
+            "weights, or leave out --engine vllm."
+        )
+    tokenizer = read_tokenizer(source, spec, trust_remote_code, progress or _no_progress)
     try:
         whole = AutoConfig.from_pretrained(str(source.folder), trust_remote_code=trust_remote_code)
     except Exception as error:  # an unusable file can raise errors of any kind in transformers
@@ -188,83 +213,20 @@ def read_facts(
         dtype_reason=reason,
         token_bytes=token_bytes(config, kind.itemsize),
         stops=stop_tokens(_generation_settings(source.folder), tokenizer),
+        listed_ends=listed_ends(_generation_settings(source.folder), tokenizer),
     )
+
+
+def thinking_of(tokenizer: PreTrainedTokenizerBase) -> Thinking:
+    """Whether the model with this tokenizer and chat template reasons before it answers."""
+    marks = reasoning_format(tokenizer)
+    if marks is None:
+        return "never"
+    return "optional" if marks.switch else "always"
 
 
 def _no_progress(message: str, fraction: float | None) -> None:
     """For callers that show no progress."""
-
-
-def _load_tokenizer(source: ModelSource, spec: str, trust_remote_code: bool) -> PreTrainedTokenizerBase:
-    """A chat model's tokenizer. Raises UserError when it cannot be read or has no chat template."""
-    from transformers import AutoTokenizer
-
-    try:
-        with quiet_transformers():
-            tokenizer = AutoTokenizer.from_pretrained(
-                str(source.folder),
-                trust_remote_code=trust_remote_code,
-                local_files_only=not trust_remote_code,
-            )
-    except Exception as error:  # unusable files can raise errors of any kind in transformers
-        raise _load_error(source, spec, "tokenizer", error) from error
-    if not tokenizer.chat_template:
-        raise UserError(
-            f"{spec} has no chat template, so it is not a chat model: choose its instruct or chat version."
-        )
-    return tokenizer
-
-
-def _load_weights(
-    source: ModelSource, spec: str, device: torch.device, dtype: torch.dtype, trust_remote_code: bool
-) -> PreTrainedModel:
-    from transformers import AutoModelForCausalLM
-
-    read = cast(
-        "Any", AutoModelForCausalLM.from_pretrained
-    )  # its declared type leaves out the loading report
-    # Straight to the device, so that a GPU's model does not have to fit in main memory first.
-    placement: dict[str, Any] = {} if device.type == "cpu" else {"device_map": {"": device}}
-    try:
-        with quiet_transformers():
-            model, info = read(
-                str(source.folder),
-                dtype=dtype,
-                use_safetensors=True,
-                trust_remote_code=trust_remote_code,
-                local_files_only=not trust_remote_code,
-                output_loading_info=True,
-                **placement,
-            )
-    except Exception as error:  # unusable files can raise errors of any kind in transformers
-        raise _load_error(source, spec, "model", error) from error
-    missing = sorted(info["missing_keys"])
-    if missing:  # transformers would fill them with random numbers and only warn
-        raise UserError(
-            f"The weights of {spec} lack {len(missing)} tensors ({missing[0]} first): download them again."
-        )
-    return cast("PreTrainedModel", model.eval().requires_grad_(False))
-
-
-def _load_error(source: ModelSource, spec: str, part: str, error: Exception) -> UserError:
-    if "trust_remote_code" in str(error) and _has_own_code(source.folder):
-        return UserError(f"{spec} has code of its own: pass --trust-remote-code if you trust its author.")
-    if "out of memory" in str(error).lower():
-        return UserError(
-            f"{spec} does not fit in memory: choose a smaller model, another --device or --dtype bfloat16."
-        )
-    return UserError(
-        f"The {part} of {spec} could not be loaded ({first_sentence(error)}): "
-        "check its files and its model card."
-    )
-
-
-def _has_own_code(folder: Path) -> bool:
-    for name in ("config.json", "tokenizer_config.json"):
-        path = folder / name
-        if path.is_file() and '"auto_map"' in path.read_text(encoding="utf-8", errors="replace"):
-            return True
-    return False
 
 
 def _generation_settings(folder: Path) -> GenerationConfig | None:

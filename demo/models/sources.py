@@ -1,4 +1,4 @@
-"""Finds the folder of a model: the default model, a local folder, or a model on the hub."""
+"""Finds the files of a model: the default model, a local folder, a GGUF file, or a model on the hub."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from typing import Any
 
 from demo.models.default import DEFAULT_MODEL, ensure_default_model, model_cache_dir
 from demo.models.default_download import GGUF_SHA256
+from demo.models.gguf_file import GgufHeader, check_gguf, is_gguf
 from demo.utils.errors import UserError, first_sentence
+from demo.utils.files import file_sha256
 from demo.utils.progress import Progress
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
@@ -35,12 +37,15 @@ class ModelSource:
     Attributes:
         folder: The folder that holds its files.
         slug: Its name, safe for file names: a-z, 0-9, dot and hyphen.
-        revision: SHA-256 of the default model's GGUF file, a hub commit hash, or None for a local folder.
+        revision: SHA-256 of a GGUF file (of the default model's too), a hub commit hash, or None for a local
+            folder.
+        gguf: What the GGUF file states, if the model is one file in `folder`.
     """
 
     folder: Path
     slug: str
     revision: str | None
+    gguf: GgufHeader | None = None
 
 
 def find_source(
@@ -49,14 +54,14 @@ def find_source(
     """Find the model named by `spec`, downloading it where needed.
 
     Args:
-        spec: The default model's name, a local folder, or a hub id.
+        spec: The default model's name, a local folder, a GGUF file, or a hub id.
         cache_dir: Where to keep the converted default model and hub downloads. None stands for the
             user's cache for the former and the hub's own cache for the latter.
         trust_remote_code: Whether code in the model's repository may be downloaded and run.
         progress: Called with a message and a fraction 0..1, or None where that is unknown.
 
     Raises:
-        UserError: There is no such model, it cannot be downloaded, or the folder does not hold a model
+        UserError: There is no such model, it cannot be downloaded, or folder or file do not hold a model
             that this program can load.
     """
     if spec.lower() == DEFAULT_MODEL:
@@ -67,15 +72,13 @@ def find_source(
         check_folder(path, spec, trust_remote_code)
         return ModelSource(path, slugify(path.resolve().name), None)
     if path.is_file():
-        raise UserError(
-            f"{spec} is a file: pass the folder that holds it, with config.json and safetensors weights."
-        )
-    if path.is_absolute() or spec.startswith((".", "~")):
-        raise UserError(f"There is no folder {spec}: check the path passed to --model.")
+        return _file_source(path, spec, progress)
+    if path.is_absolute() or spec.startswith((".", "~")) or path.suffix.lower() == ".gguf":
+        raise UserError(f"There is no folder or file {spec}: check the path passed to --model.")
     if not _HUB_ID.fullmatch(spec):
         raise UserError(
-            f"No model is called {spec!r}: pass {DEFAULT_MODEL} (the default), a local folder, or a hub id "
-            "such as Qwen/Qwen3-0.6B."
+            f"No model is called {spec!r}: pass {DEFAULT_MODEL} (the default), a local folder, a GGUF "
+            "file, or a hub id such as Qwen/Qwen3-0.6B."
         )
     folder = _fetch_from_hub(spec, cache_dir, trust_remote_code, progress)
     check_folder(folder, spec, trust_remote_code)
@@ -95,6 +98,11 @@ def check_folder(folder: Path, spec: str, trust_remote_code: bool = False) -> No
         UserError: Something is missing; the message calls the model `spec`.
     """
     if not (folder / "config.json").is_file():
+        files = sorted(folder.glob("*.gguf"))
+        if files:
+            raise UserError(
+                f"{spec} holds no config.json, but a GGUF file: pass the file itself, --model {files[0]}."
+            )
         raise UserError(
             f"{spec} is not a model folder, because it holds no config.json: pass a folder that does."
         )
@@ -112,6 +120,24 @@ def check_folder(folder: Path, spec: str, trust_remote_code: bool = False) -> No
         raise UserError(
             f"{spec} holds no tokenizer: put tokenizer.json and tokenizer_config.json beside config.json."
         )
+
+
+def _file_source(path: Path, spec: str, progress: Progress) -> ModelSource:
+    """The model in a GGUF file. Its checksum takes about a second per gigabyte, and brings it into memory."""
+    try:
+        known = is_gguf(path)
+    except OSError as error:
+        raise UserError(f"{spec} cannot be read ({error.strerror}): check its permissions.") from error
+    if not known:
+        raise UserError(
+            f"{spec} is not a GGUF file: pass one, or the folder that holds config.json and safetensors "
+            "weights."
+        )
+    header = check_gguf(path, spec)
+    progress(f"computing the checksum of {spec}", None)
+    return ModelSource(
+        path.parent, slugify(path.name[: -len(path.suffix)] or path.name), file_sha256(path), header
+    )
 
 
 def reporting_bar(message: str, progress: Progress) -> type[Any]:

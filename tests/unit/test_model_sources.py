@@ -94,15 +94,15 @@ def test_sharded_folder_loads_and_a_missing_shard_is_named(tmp_path: Path) -> No
 
 
 def test_names_that_are_not_a_model_are_refused(tmp_path: Path) -> None:
-    file = tmp_path / "model.gguf"
+    file = tmp_path / "model.safetensors"
     file.write_bytes(b"x")
     cases = {
         "no-such-model": DEFAULT_MODEL,
         "": "Qwen/Qwen3-0.6B",
         "a/b/c": "hub id",
-        "./missing": "no folder",
-        str(tmp_path / "missing"): "no folder",
-        str(file): "is a file",
+        "./missing": "no folder or file",
+        str(tmp_path / "missing"): "no folder or file",
+        str(file): "pass one, or the folder",
     }
     for spec, words in cases.items():
         with pytest.raises(UserError) as error:

@@ -13,17 +13,18 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from demo.models import default as default_model
-from demo.models import default_download
+from demo.models import default_download, memory
 from demo.models.architectures import context_window, find_decoder_layers
 from demo.models.default import DEFAULT_MODEL, model_cache_dir
 from demo.models.loading import LoadedModel, load_model
+from demo.models.memory import Memory, MemoryNeed, folder_need
 from demo.utils.errors import UserError
 from demo.utils.files import file_sha256
 from demo.utils.paths import ROOT
-from tests.helpers.tiny_models import BUILD, SMALL, assert_one_sentence, write_model, write_tokenizer
+from tests.helpers.tiny_models import BUILD, SMALL, VISION, assert_one_sentence, write_model, write_tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -137,13 +138,59 @@ def test_each_architecture_loads_with_its_layers_in_order(name: str, tmp_path: P
     assert outputs[2].shape == (1, 3, 32)
 
 
-def test_unknown_architecture_and_wrong_layer_count_are_refused() -> None:
-    model = BUILD["llama"]()
-    model.config.num_hidden_layers = 4
-    for unknown in (torch.nn.Linear(2, 2), model):
-        with pytest.raises(UserError) as error:
-            find_decoder_layers(unknown)
-        assert_one_sentence(error, type(unknown).__name__, "model.layers", "transformer.h")
+def qwen_vl() -> transformers.PreTrainedModel:
+    rope = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [1, 1, 2]}
+    vision = {"depth": 1, "embed_dim": 16, "hidden_size": 32, "num_heads": 2}
+    places = {
+        "image_token_id": 60,
+        "video_token_id": 61,
+        "vision_start_token_id": 62,
+        "vision_end_token_id": 63,
+    }
+    return transformers.Qwen2VLForConditionalGeneration(
+        transformers.Qwen2VLConfig(
+            text_config={**SMALL, "rope_parameters": rope}, vision_config=vision, **places
+        )
+    )
+
+
+def llava() -> transformers.PreTrainedModel:
+    return transformers.LlavaForConditionalGeneration(
+        transformers.LlavaConfig(
+            text_config=transformers.LlamaConfig(**SMALL),
+            vision_config=transformers.CLIPVisionConfig(**{**VISION, "num_hidden_layers": 2}),
+            image_token_index=9,
+        )
+    )
+
+
+@pytest.mark.parametrize("build", [qwen_vl, llava])
+def test_models_that_also_read_images_load_for_text(build: Any, tmp_path: Path) -> None:
+    build().save_pretrained(tmp_path)
+    write_tokenizer(tmp_path)
+    loaded = load_model(str(tmp_path), device="cpu", dtype="float32")
+    assert (len(loaded.layers), loaded.hidden_size, loaded.context) == (3, 32, 96)
+    model: Any = loaded.model
+    ids = torch.tensor([[0, 0, 4, 5, 6]])
+    mask, places = torch.tensor([[0, 0, 1, 1, 1]]), torch.tensor([[0, 0, 0, 1, 2]])
+    with torch.no_grad():
+        padded = model(ids, attention_mask=mask, position_ids=places).logits[:, 2:]
+        torch.testing.assert_close(padded, model(ids[:, 2:]).logits)
+
+
+def test_a_model_that_does_not_write_text_token_by_token_is_refused(tmp_path: Path) -> None:
+    config = transformers.T5Config(vocab_size=64, d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2)
+    transformers.T5ForConditionalGeneration(config).save_pretrained(tmp_path)
+    write_tokenizer(tmp_path)
+    with pytest.raises(UserError) as error:
+        load_model(str(tmp_path), device="cpu")
+    assert_one_sentence(error, "causal language model")
+
+
+def test_something_else_than_a_language_model_is_refused() -> None:
+    with pytest.raises(UserError) as error:
+        find_decoder_layers(torch.nn.Linear(2, 2))
+    assert_one_sentence(error, "Linear", "choose another model")
 
 
 def test_a_context_window_that_is_not_stated_has_fallbacks(tmp_path: Path) -> None:
@@ -167,5 +214,58 @@ def test_loading_prints_nothing_and_restores_log_settings(
     capfd.readouterr()
     load_model(str(folder), device="cpu", progress=lambda message, _: messages.append(message))
     assert "".join(capfd.readouterr()) == ""
-    assert messages == [f"loading {folder}"]
+    assert len(messages) == 1 and messages[0].startswith(
+        f"loading {folder}, which takes about 0.5 GB of memory; "
+    )
     assert (logging.get_verbosity(), logging.is_progress_bar_enabled()) == before
+
+
+# ---- memory
+
+
+@pytest.mark.parametrize(("dtype", "itemsize"), [("float32", 4), ("bfloat16", 2)])
+def test_the_need_is_the_weights_and_the_files_they_are_converted_from(
+    dtype: str, itemsize: int, tmp_path: Path
+) -> None:
+    folder = write_model(tmp_path / "tiny", max_shard_size="20KB")  # stored as float32
+    loaded = load_model(str(folder), device="cpu", dtype=dtype)
+    numbers = sum(weight.numel() for weight in loaded.model.parameters())
+    assert folder_need(folder, itemsize) == MemoryNeed(
+        numbers * itemsize, files=0 if itemsize == 4 else 4 * numbers
+    )
+
+
+def test_quantised_numbers_count_as_they_are_stored(tmp_path: Path) -> None:
+    tensors = {"packed": torch.zeros(8, dtype=torch.uint8), "scale": torch.zeros(2, dtype=torch.bfloat16)}
+    save_file(tensors, tmp_path / "model.safetensors")
+    assert folder_need(tmp_path, 4) == MemoryNeed(8 + 8, files=4)
+    (tmp_path / "model.safetensors").write_bytes(b"damaged")
+    assert folder_need(tmp_path, 4) is None
+
+
+def test_a_model_that_cannot_fit_is_refused_before_it_is_read(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    folder = write_model(tmp_path / "tiny")
+    lines: list[str] = []
+    monkeypatch.setattr(memory, "device_memory", lambda _: Memory(0, 10**10, "this machine"))
+    load_model(str(folder), device="cpu", progress=lambda line, _: lines.append(line))
+    assert "may not be enough" in lines[0], "what is in use now may be freed, or swapped out"
+    monkeypatch.setattr(memory, "device_memory", lambda _: Memory(0, 10**8, "this machine"))
+    monkeypatch.setattr("demo.models.loading.read_files", lambda *_: pytest.fail("read the weights"))
+    with pytest.raises(UserError) as error:
+        load_model(str(folder), device="cpu")
+    assert_one_sentence(error, str(folder), "this machine has 0.1 GB", "--dtype bfloat16", "smaller model")
+
+
+def test_a_container_with_less_memory_than_the_machine_counts(tmp_path: Path) -> None:
+    assert memory.host_memory(tmp_path).name == "this machine"
+    for name, content in (
+        ("memory.max", "max"),
+        ("memory.current", "900000"),
+        ("memory.stat", "anon 5\ninactive_file 300000\n"),
+    ):
+        (tmp_path / name).write_text(content, encoding="ascii")
+    assert memory.host_memory(tmp_path).name == "this machine"
+    (tmp_path / "memory.max").write_text("1000000\n", encoding="ascii")
+    assert memory.host_memory(tmp_path) == Memory(400_000, 1_000_000, "this container")
