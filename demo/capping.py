@@ -219,10 +219,15 @@ class AxisHooks:
 def residual_of(output: object) -> Tensor:
     """The residual stream [B, T, D] in a decoder layer's output: a tensor, or a tuple that starts with it.
 
+    A tensor [K, B, T, D] holds K versions of the stream (AltUp, Gemma 3n). The first is the one on which
+    attention and MLP work.
+
     Raises:
         TypeError: the output is neither. A wrong guess would present an uncapped model as a capped one.
     """
     hidden = output[0] if isinstance(output, tuple) else output
+    if isinstance(hidden, Tensor) and hidden.ndim == 4:
+        hidden = hidden[0]
     if not isinstance(hidden, Tensor) or hidden.ndim != 3:
         raise TypeError(
             f"a decoder layer returned {type(output).__name__}, not a [batch, tokens, hidden] tensor"
@@ -232,4 +237,7 @@ def residual_of(output: object) -> Tensor:
 
 def with_residual(output: object, hidden: Tensor) -> object:
     """The same layer output with its residual stream replaced."""
+    old = output[0] if isinstance(output, tuple) else output
+    if isinstance(old, Tensor) and old.ndim == 4:
+        hidden = torch.cat([hidden[None], old[1:]])
     return (hidden, *output[1:]) if isinstance(output, tuple) else hidden

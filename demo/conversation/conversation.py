@@ -6,6 +6,7 @@ own replies. The engine's events become part of the state and are then passed on
 
 from __future__ import annotations
 
+import datetime
 import time
 import uuid
 from collections.abc import Iterator, Sequence
@@ -22,10 +23,16 @@ from demo.utils.errors import UserError
 
 @dataclass
 class Conversation:
-    """One chat. `stop()` may be called from any thread, everything else from one thread at a time."""
+    """One chat. `stop()` may be called from any thread, everything else from one thread at a time.
+
+    Attributes:
+        date: the day on which it began, YYYY-MM-DD. Chat templates that write a date write this one, so that
+            a seed gives the same reply on another day.
+    """
 
     turns: list[Turn] = field(default_factory=list)
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    date: str = field(default_factory=lambda: datetime.date.today().isoformat())
     _cancel: CancelFlag = field(default_factory=CancelFlag, repr=False)
 
     def branch_id(self, branch: str) -> str:
@@ -43,9 +50,8 @@ class Conversation:
         )
         for turn in self.turns[:before]:
             reply = turn.reply_in(branch)
-            if reply is not None and (reply.text or reply.finish != "cancelled"):
-                history.append({"role": "user", "content": turn.user})
-                history.append({"role": "assistant", "content": reply.text})
+            if reply is not None and (reply.text or reply.finish not in ("cancelled", "failed")):
+                history += [{"role": "user", "content": turn.user}, message_of(reply)]
         return history
 
     def stop(self) -> None:
@@ -60,7 +66,7 @@ class Conversation:
 
     def fork(self, turns: int | None = None) -> Conversation:
         """Another conversation that starts with the first `turns` turns of this one."""
-        return Conversation(self.turns[:turns])
+        return Conversation(self.turns[:turns], date=self.date)
 
     def send(self, engine: Engine, text: str, settings: TurnSettings, at: int | None = None) -> Events:
         """Run one turn: all branches answer `text` together.
@@ -110,7 +116,10 @@ class Conversation:
         text = tuple(self.messages(UNCAPPED, settings.system_prompt))
         first = len(text) - 2 * len(self.turns)  # index of the first user message, after the system prompt
         for branch, cap in ((UNCAPPED, None), (CAPPED, settings.cap)):
-            chunks = engine.read(Request(branch, text, cap=cap), self._cancel)
+            request = Request(
+                branch, text, cap=cap, span=settings.span, thinking=settings.thinking, date=self.date
+            )
+            chunks = engine.read(request, self._cancel)
             for index, reply in enumerate(_replies_read(chunks, first, probe_layer, cap)):
                 self.turns[index].replies[branch] = reply
                 yield index, branch
@@ -148,6 +157,9 @@ class Conversation:
             replace(settings.sampling, seed=settings.sampling.seed + SEED_STEP * sample),
             settings.cap if branch == CAPPED else None,
             settings.steer if branch == STEERED else None,
+            settings.span,
+            settings.thinking,
+            self.date,
         )
 
     def _take(self, turn: Turn, event: Event, at: int) -> Event | None:
@@ -160,10 +172,17 @@ class Conversation:
         if isinstance(event, PromptEvent):
             target.user_projection = event.user_projection
         else:
-            target.finish = event.finish_reason
+            target.finish, target.fault = event.finish_reason, event.fault
             if event.token_id is not None:
                 target.add(replace(event.token, at=at))
         return None if sample else replace(event, branch=branch)
+
+
+def message_of(reply: Reply) -> Message:
+    """A reply as a message of the history. The chat template decides whether its reasoning stays in it."""
+    if reply.reasoning.strip():
+        return {"role": "assistant", "content": reply.text, "reasoning": reply.reasoning.strip("\n")}
+    return {"role": "assistant", "content": reply.text}
 
 
 def _replies_read(
@@ -180,8 +199,9 @@ def _replies_read(
             reply, user, number = Reply(0), [], turn
         if is_reply:
             lifts = tuple(token.after[layer] - token.before[layer] for layer in layers)
+            before, after = token.before[probe], token.after[probe]
             reply.add(
-                Token(token.text, token.before[probe], token.after[probe], lifts, False, token.coordinates)
+                Token(token.text, before, after, lifts, False, token.coordinates, reasoning=token.reasoning)
             )
         else:
             user.append(token.before[probe])

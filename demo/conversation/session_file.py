@@ -6,19 +6,20 @@ checked field by field, and only text and finite numbers are used.
 
 from __future__ import annotations
 
+import datetime
 import gc
 import json
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, get_args
 
 import orjson
 
 from demo.conversation.settings import ALL_BRANCHES
 from demo.conversation.turns import Reply, Turn
-from demo.engine.protocol import Token
+from demo.engine.protocol import FinishReason, Token
 from demo.plots.marks import PlotMarks
 from demo.utils.errors import UserError
 
@@ -27,7 +28,7 @@ NAME, VERSION = "persona-drift-session", 1
 # A conversation of a hundred long turns is smaller than this. In memory, a file takes nine times its size.
 MOST_BYTES = 8 * 1024**2
 
-_FINISH = ("stop", "length", "cancelled")
+_FINISH = get_args(FinishReason)
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ class Recording:
         marks: reference lines of the charts.
         blurb: what to watch for.
         map: the fixed part of the persona map, as `persona_map` returns it.
+        date: the day on which the conversation began, YYYY-MM-DD; empty in files of earlier versions.
     """
 
     model: str
@@ -48,6 +50,7 @@ class Recording:
     blurb: str = ""
     system_prompt: str = ""
     map: dict[str, Any] = field(default_factory=dict)
+    date: str = ""
 
 
 def to_json(recording: Recording) -> dict[str, Any]:
@@ -59,6 +62,7 @@ def to_json(recording: Recording) -> dict[str, Any]:
         "title": recording.title,
         "blurb": recording.blurb,
         "system_prompt": recording.system_prompt,
+        **({"date": recording.date} if recording.date else {}),
         "marks": asdict(recording.marks),
         "map": recording.map,
         "turns": [turn_json(turn) for turn in recording.turns],
@@ -101,6 +105,8 @@ def summary_json(reply: Reply) -> dict[str, Any]:
         "count": len(reply.read),
         "limit": reply.limit,
         "place": None if reply.place is None else [rounded(value) for value in reply.place],
+        **({"reasoning_mean": rounded(reply.reasoning_mean)} if reply.reasoning else {}),
+        **({"fault": reply.fault} if reply.fault else {}),
     }
 
 
@@ -120,6 +126,8 @@ def token_json(token: Token, *, live: bool = False) -> dict[str, Any]:
         data["b"] = before
     if token.special:
         data["s"] = 1
+    if token.reasoning:
+        data["r"] = 1
     if token.correction > 0:
         data["k"] = [rounded(value) for value in token.corrections]
     if token.probability is not None:
@@ -181,6 +189,7 @@ def from_json(data: Any) -> Recording:
             blurb=_text(data.get("blurb", "")),
             system_prompt=_text(data.get("system_prompt", "")),
             map=_map(data.get("map") or {}),
+            date=_date(data.get("date", "")),
         )
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
         raise UserError(f"This session file is damaged ({_short(error)}); save the session again.") from error
@@ -202,7 +211,12 @@ def _reply(data: dict[str, Any]) -> Reply:
     samples = [_reply(sample) for sample in _list(data.get("samples", []))]
     limit, user = int(_number(data["limit"])), _maybe(data.get("user_mean"))
     return Reply(
-        limit, [_token(token) for token in _list(data["tokens"])], finish or "cancelled", user, samples
+        limit,
+        [_token(token) for token in _list(data["tokens"])],
+        finish or "cancelled",
+        user,
+        samples,
+        _text(data.get("fault", "")),
     )
 
 
@@ -218,6 +232,7 @@ def _token(data: dict[str, Any]) -> Token:
         coordinates=(place[0], place[1], place[2]) if place and len(place) == 3 else None,
         probability=_maybe(data.get("p")),
         at=None if data.get("m") is None else int(_number(data["m"])),
+        reasoning=bool(data.get("r")),
     )
 
 
@@ -268,6 +283,13 @@ def _text(data: object) -> str:
     if not isinstance(data, str):
         raise TypeError(f"expected text, found {_short(data)}")
     return data
+
+
+def _date(data: object) -> str:
+    text = _text(data)
+    if text and datetime.date.fromisoformat(text).isoformat() != text:
+        raise ValueError(f"date {_short(text)}")
+    return text
 
 
 def _number(data: object) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from demo.axis.axis import AssistantAxis
-from demo.engine.protocol import Cap, Sampling, Steer
+from demo.engine.protocol import Cap, Sampling, Span, Steer
 from demo.plots.marks import PlotMarks
 from demo.utils.errors import UserError
 
@@ -27,6 +27,8 @@ class TurnSettings:
         only: the one branch that answers; None for all of them.
         seeds: how many times each branch answers, each time with other random numbers. The first answer
             goes into the history.
+        thinking: whether the model is asked to reason before it answers.
+        span: which part of the reply cap and steering act on, where the model reasons.
     """
 
     sampling: Sampling
@@ -35,6 +37,8 @@ class TurnSettings:
     steer: Steer | None = None
     only: str | None = None
     seeds: int = 1
+    thinking: bool = False
+    span: Span = "both"
 
     def __post_init__(self) -> None:
         if not 1 <= self.seeds <= MOST_SEEDS:

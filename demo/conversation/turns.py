@@ -25,8 +25,9 @@ class Reply:
     """One branch's answer.
 
     Attributes:
-        limit: the most tokens it could have.
+        limit: the most tokens it could have, reasoning included.
         user_projection: mean over the user message as this branch read it.
+        fault: why the reply failed, in one sentence; empty otherwise.
         samples: further answers to the same turn, with other random numbers. They are not part of the
             history.
     """
@@ -36,6 +37,7 @@ class Reply:
     finish: FinishReason | None = None
     user_projection: float | None = None
     samples: list[Reply] = field(default_factory=list)
+    fault: str = ""
     _placed: int = field(default=0, init=False, repr=False)
     _sums: list[float] = field(default_factory=lambda: [0.0] * 3, init=False, repr=False)
 
@@ -44,9 +46,10 @@ class Reply:
             self._count_in(token)
 
     @classmethod
-    def of_text(cls, text: str) -> Reply:
+    def of_text(cls, text: str, reasoning: str = "") -> Reply:
         """A finished reply from elsewhere whose projections are not known yet."""
-        return cls(0, [Token(text, None, None, (), False)], "stop")
+        before = [Token(reasoning, None, None, (), False, reasoning=True)] if reasoning else []
+        return cls(0, [*before, Token(text, None, None, (), False)], "stop")
 
     def add(self, token: Token) -> None:
         """Append the next token."""
@@ -55,7 +58,7 @@ class Reply:
 
     @property
     def place(self) -> Coordinates | None:
-        """Mean coordinates of the content tokens so far; None where the axis has no map."""
+        """Mean coordinates of the answer's content tokens so far; None where the axis has no map."""
         if not self._placed:
             return None
         x, y, z = (total / self._placed for total in self._sums)
@@ -63,29 +66,51 @@ class Reply:
 
     @property
     def text(self) -> str:
-        return "".join(token.text for token in self.tokens)
+        """The answer, without the reasoning before it."""
+        return "".join(token.text for token in self.tokens if not token.reasoning)
+
+    @property
+    def reasoning(self) -> str:
+        """What the model wrote before its answer; empty for a model that does not reason."""
+        return "".join(token.text for token in self.tokens if token.reasoning)
 
     @property
     def read(self) -> list[Token]:
-        """Content tokens with a known projection; means and shares are computed over these."""
-        return [token for token in self.tokens if not token.special and token.after is not None]
+        """The answer's content tokens with a known projection; means and shares are computed over these."""
+        return self._read(reasoning=False)
+
+    def _read(self, reasoning: bool) -> list[Token]:
+        return [
+            token
+            for token in self.tokens
+            if not token.special and token.after is not None and token.reasoning == reasoning
+        ]
 
     @property
     def mean(self) -> float | None:
-        """Mean projection after the clamp, axis units."""
-        values = [token.after for token in self.read if token.after is not None]
-        return sum(values) / len(values) if values else None
+        """Mean projection of the answer after the clamp, axis units."""
+        return _mean(self.read)
+
+    @property
+    def reasoning_mean(self) -> float | None:
+        """Mean projection of the reasoning after the clamp, axis units; None without reasoning."""
+        return _mean(self._read(reasoning=True))
 
     @property
     def fired(self) -> int:
-        """Number of content tokens on which the cap acted at one layer or more."""
+        """Number of the answer's content tokens on which the cap acted at one layer or more."""
         return sum(token.correction > 0 for token in self.read)
 
     def _count_in(self, token: Token) -> None:
-        if token.coordinates is None or token.special:
+        if token.coordinates is None or token.special or token.reasoning:
             return
         self._placed += 1
         self._sums = [total + value for total, value in zip(self._sums, token.coordinates, strict=True)]
+
+
+def _mean(tokens: list[Token]) -> float | None:
+    values = [token.after for token in tokens if token.after is not None]
+    return sum(values) / len(values) if values else None
 
 
 @dataclass

@@ -3,7 +3,8 @@
 A running sequence has one slot, and its token i is in column i. Sequences come and go while others decode; a
 sequence's columns never move because of that, and its results do not depend on the others' lengths.
 Sliding-window models keep their whole history too, and their attention mask hides what is outside the window.
-That costs memory, but a branch can be cut back to any length.
+That costs memory, but a branch can be cut back to any length. Models with other kinds of state use
+`forward.own_cache` instead.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from threading import Lock
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -27,36 +29,110 @@ def rounded_up(columns: int) -> int:
     return -(-columns // STEP) * STEP
 
 
+class SavedState(Protocol):
+    """What a cache holds of one sequence, copied out of it. Only the cache that made it can load it."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of memory."""
+        ...
+
+    @property
+    def can_be_cut(self) -> bool:
+        """Whether the first tokens can be used without the others. A recurrent state is all or nothing."""
+        ...
+
+
+class SequenceCache(Protocol):
+    """Holds the state of the running sequences, each in a slot.
+
+    Attributes:
+        slots, columns: how many sequences, and tokens of each, there is room for.
+        can_be_cut: see `SavedState`.
+    """
+
+    slots: int
+    columns: int
+    can_be_cut: bool
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held for the running sequences."""
+        ...
+
+    def reserve(self, slots: int, columns: int) -> None:
+        """Grow to so many slots and columns; the content stays."""
+        ...
+
+    def fit(self, slots: int, columns: int) -> None:
+        """Resize to exactly so many slots and columns; what lies beyond is lost."""
+        ...
+
+    def clear(self, slot: int) -> None:
+        """Empty a slot."""
+        ...
+
+    def load(self, slot: int, state: SavedState, tokens: int) -> None:
+        """Copy the first `tokens` tokens of a saved state into a slot."""
+        ...
+
+    def copy(self, source: int, target: int, tokens: int) -> None:
+        """Copy the first `tokens` tokens of one slot into another."""
+        ...
+
+    def saved(self, slot: int, tokens: int) -> SavedState:
+        """A copy of a slot's first `tokens` tokens."""
+        ...
+
+
 @dataclass(slots=True)
 class CachedSequence:
     """A sequence as it is kept between turns.
 
     Attributes:
         ids: the T tokens that were run.
-        keys, values: per layer [heads, T, head_dim].
+        state: what the cache held of them.
         before: T projections at the probe layer, axis units, before the clamp.
-        under: the intervention under which the keys and values were computed, which affects all of them.
+        under: the intervention under which the state was computed, which affects all of it.
     """
 
     ids: list[int]
-    keys: list[Tensor]
-    values: list[Tensor]
+    state: SavedState
     before: list[float]
     under: Intervention
 
     @property
     def nbytes(self) -> int:
-        return sum(tensor.nbytes for tensor in (*self.keys, *self.values))
+        return self.state.nbytes
 
     def common_prefix(self, ids: Sequence[int], under: Intervention) -> int:
-        """How many leading tokens of `ids` need not be run again."""
-        return common_prefix(self.ids, ids) if under == self.under else 0
+        """How many leading tokens of `ids` need not be run again.
+
+        At least one is left to run, for its logits.
+        """
+        if under != self.under:
+            return 0
+        shared = min(common_prefix(self.ids, ids), len(ids) - 1)
+        return shared if self.state.can_be_cut or shared == len(self.ids) else 0
 
 
 def common_prefix(one: Sequence[int], other: Sequence[int]) -> int:
     """How many leading tokens two texts share."""
     limit = min(len(one), len(other))
     return next((index for index in range(limit) if one[index] != other[index]), limit)
+
+
+@dataclass(frozen=True, slots=True)
+class SavedKeysAndValues:
+    """Keys and values of T tokens, per layer [heads, T, head_dim]; None at a layer without any of its own."""
+
+    keys: list[Tensor | None]
+    values: list[Tensor | None]
+    can_be_cut: bool = True
+
+    @property
+    def nbytes(self) -> int:
+        return sum(tensor.nbytes for tensor in (*self.keys, *self.values) if tensor is not None)
 
 
 class LayerCache:
@@ -111,7 +187,12 @@ class LayerCache:
 
 
 class KVCache:
-    """The slots of all decoder layers. The caller keeps track of which are in use."""
+    """The slots of all decoder layers. See `SequenceCache`. The caller keeps track of which are in use.
+
+    A layer that uses another layer's keys and values has none here.
+    """
+
+    can_be_cut = True
 
     def __init__(self, layers: int) -> None:
         self.layers = [LayerCache() for _ in range(layers)]
@@ -123,39 +204,50 @@ class KVCache:
 
     @torch.inference_mode()
     def reserve(self, slots: int, columns: int) -> None:
-        """Grow to so many slots and columns; the content stays."""
+        """See `SequenceCache`."""
         self.slots, self.columns = max(self.slots, slots), max(self.columns, rounded_up(columns))
         for layer in self.layers:
             layer.reserve(self.slots, self.columns)
 
     @torch.inference_mode()
     def fit(self, slots: int, columns: int) -> None:
-        """Resize to exactly so many slots and columns; what lies beyond is lost."""
+        """See `SequenceCache`."""
         self.slots, self.columns = slots, rounded_up(columns)
         for layer in self.layers:
             layer.fit(self.slots, self.columns)
 
     @torch.inference_mode()
-    def load(self, slot: int, cached: CachedSequence, tokens: int) -> None:
-        """Copy the first `tokens` tokens of a cached sequence into a slot."""
-        for layer, keys, values in zip(self.layers, cached.keys, cached.values, strict=True):
-            layer.allocate_like(keys, values)
-            layer.keys[slot, :, :tokens] = keys[:, :tokens]
-            layer.values[slot, :, :tokens] = values[:, :tokens]
+    def clear(self, slot: int) -> None:
+        """See `SequenceCache`. Masks hide old keys and values, but not those that are NaN."""
+        for layer in self.layers:
+            if layer.allocated:
+                layer.keys[slot].zero_()
+                layer.values[slot].zero_()
+
+    @torch.inference_mode()
+    def load(self, slot: int, state: SavedState, tokens: int) -> None:
+        """See `SequenceCache`."""
+        assert isinstance(state, SavedKeysAndValues)
+        for layer, keys, values in zip(self.layers, state.keys, state.values, strict=True):
+            if keys is not None and values is not None:
+                layer.allocate_like(keys, values)
+                layer.keys[slot, :, :tokens] = keys[:, :tokens]
+                layer.values[slot, :, :tokens] = values[:, :tokens]
 
     @torch.inference_mode()
     def copy(self, source: int, target: int, tokens: int) -> None:
-        """Copy the first `tokens` tokens of one slot into another."""
+        """See `SequenceCache`."""
         for layer in self.layers:
-            layer.keys[target, :, :tokens] = layer.keys[source, :, :tokens]
-            layer.values[target, :, :tokens] = layer.values[source, :, :tokens]
+            if layer.allocated:
+                layer.keys[target, :, :tokens] = layer.keys[source, :, :tokens]
+                layer.values[target, :, :tokens] = layer.values[source, :, :tokens]
 
     @torch.inference_mode()
-    def saved(self, slot: int, tokens: int) -> tuple[list[Tensor], list[Tensor]]:
-        """Copies of a slot's first `tokens` tokens: keys and values, per layer [heads, tokens, head_dim]."""
-        return (
-            [layer.keys[slot, :, :tokens].clone() for layer in self.layers],
-            [layer.values[slot, :, :tokens].clone() for layer in self.layers],
+    def saved(self, slot: int, tokens: int) -> SavedKeysAndValues:
+        """See `SequenceCache`."""
+        return SavedKeysAndValues(
+            [layer.keys[slot, :, :tokens].clone() if layer.allocated else None for layer in self.layers],
+            [layer.values[slot, :, :tokens].clone() if layer.allocated else None for layer in self.layers],
         )
 
 
@@ -171,27 +263,33 @@ def visible_columns(lengths: Sequence[int], slots: int, columns: int) -> Tensor:
     return (torch.arange(columns)[None, :] < ends[:, None])[:, None, None]
 
 
+# A branch whose state cannot be cut back keeps its state at so many points, two a turn, for undo and edits.
+_POINTS = 16
+
+
 class PrefixCache:
     """Cached sequences within a memory budget. The least recently used are dropped, and rebuilt when needed.
 
     The cached sequence of a branch serves any other branch whose prompt begins alike under the same
-    intervention, so a shared system prompt or scripted message is read once. It may be used from any thread.
+    intervention, so a shared system prompt or scripted message is read once. A branch has one entry, or
+    several of different lengths where a state cannot be cut back. It may be used from any thread.
     """
 
     def __init__(self, budget_bytes: int) -> None:
         self.budget_bytes = budget_bytes
-        self._entries: OrderedDict[str, CachedSequence] = OrderedDict()
+        self._entries: OrderedDict[tuple[str, int], CachedSequence] = OrderedDict()
         self._lock = Lock()
         # A running total, because every update of every page asks for it.
         self.nbytes = 0
 
     def get(self, branch: str) -> CachedSequence | None:
-        """The branch's own entry."""
+        """The branch's newest entry."""
         with self._lock:
-            entry = self._entries.get(branch)
-            if entry is not None:
-                self._entries.move_to_end(branch)
-            return entry
+            key = next((key for key in reversed(self._entries) if key[0] == branch), None)
+            if key is None:
+                return None
+            self._entries.move_to_end(key)
+            return self._entries[key]
 
     def longest(
         self, branch: str, ids: Sequence[int], under: Intervention
@@ -202,22 +300,32 @@ class PrefixCache:
         """
         with self._lock:
             best, most = None, 0
-            own = self._entries.get(branch)
             # Of two that share equally much, the most recently used: the other may be dropped soon.
-            for name, entry in [(branch, own), *reversed(self._entries.items())]:
-                shared = 0 if entry is None else entry.common_prefix(ids, under)
+            newest_first = list(reversed(self._entries.items()))
+            newest_first.sort(key=lambda item: item[0][0] != branch)
+            for key, entry in newest_first:
+                shared = entry.common_prefix(ids, under)
                 if shared > most:
-                    best, most, found = entry, shared, name
+                    best, most, found = entry, shared, key
             if best is not None:
                 self._entries.move_to_end(found)
             return best, most
 
     def put(self, branch: str, entry: CachedSequence) -> None:
-        """Store the branch's entry in place of its previous one."""
-        self.drop(branch)
+        """Store the branch's entry in place of its previous one.
+
+        Entries that cannot be cut back stay beside those of other lengths.
+        """
+        if entry.state.can_be_cut:
+            self.drop(branch)
         with self._lock:
-            self._entries[branch] = entry
+            key = branch, 0 if entry.state.can_be_cut else len(entry.ids)
+            self._take(key)
+            self._entries[key] = entry
             self.nbytes += entry.nbytes
+            own = [key for key in self._entries if key[0] == branch]
+            for key in own[:-_POINTS]:
+                self._take(key)
         self._shrink()
 
     def set_budget(self, budget_bytes: int) -> None:
@@ -226,16 +334,20 @@ class PrefixCache:
         self._shrink()
 
     def drop(self, branch: str) -> None:
-        """Remove the branch's entry, if there is one."""
+        """Remove the branch's entries, if there are any."""
         with self._lock:
-            gone = self._entries.pop(branch, None)
-            self.nbytes -= gone.nbytes if gone else 0
+            for key in [key for key in self._entries if key[0] == branch]:
+                self._take(key)
+
+    def _take(self, key: tuple[str, int]) -> None:
+        gone = self._entries.pop(key, None)
+        self.nbytes -= gone.nbytes if gone else 0
 
     def _shrink(self) -> None:
         """Drop the least recently used entries until the budget is met."""
         with self._lock:
             while self.nbytes > self.budget_bytes and self._entries:
-                self.nbytes -= self._entries.popitem(last=False)[1].nbytes
+                self._take(next(iter(self._entries)))
 
     def __contains__(self, branch: str) -> bool:
-        return branch in self._entries
+        return any(key[0] == branch for key in self._entries)

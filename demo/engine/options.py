@@ -15,7 +15,7 @@ from demo.axis.files import load_axis
 from demo.engine.protocol import Engine
 from demo.models.default import DEFAULT_MODEL
 from demo.models.default_download import Progress
-from demo.models.loading import LoadedModel, load_model
+from demo.models.loading import LoadedModel, Thinking, load_model
 from demo.space import on_zerogpu
 from demo.utils.errors import UserError
 
@@ -34,6 +34,8 @@ class NamedModel(Protocol):
     def device(self) -> object: ...
     @property
     def dtype_reason(self) -> str: ...
+    @property
+    def thinking(self) -> Thinking: ...
 
 
 class ServedEngine(Engine, Protocol):
@@ -48,7 +50,9 @@ class ServedEngine(Engine, Protocol):
 def add_engine_options(parser: argparse.ArgumentParser) -> None:
     """Add the flags for model, axis and engine."""
     parser.add_argument(
-        "--model", default=DEFAULT_MODEL, help="model name, local folder or hub id (default: %(default)s)"
+        "--model",
+        default=DEFAULT_MODEL,
+        help="model name, local folder, GGUF file or hub id (default: %(default)s)",
     )
     parser.add_argument(
         "--axis",

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from threading import Event as CancelFlag
 from typing import Literal, Protocol
 
-from demo.models.chat_template import Message
+from demo.models.chat_template import LeftOut, Message
 from demo.utils.errors import UserError
 
 # On the roles' first three principal components, axis units at the probe layer; see demo.axis.components.
@@ -22,7 +22,7 @@ def as_coordinates(place: Sequence[float]) -> Coordinates | None:
     return (place[0], place[1], place[2]) if place else None
 
 
-FinishReason = Literal["stop", "length", "cancelled"]
+FinishReason = Literal["stop", "length", "cancelled", "failed"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,23 +83,39 @@ class Steer:
             )
 
 
-Intervention = tuple[Cap | None, Steer | None]
+# Which part of a reply cap and steering act on, where a model reasons before it answers.
+Span = Literal["both", "answer", "reasoning"]
+
+Intervention = tuple[Cap | None, Steer | None, Span]
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One sequence: a branch of a conversation to be continued, or a finished chat to be read."""
+    """One sequence: a branch of a conversation to be continued, or a finished chat to be read.
+
+    Attributes:
+        span: which part of the assistant's replies cap and steering act on.
+        thinking: whether the model is asked to reason before it answers.
+        date: the day that a dated chat template writes, as YYYY-MM-DD; None for today.
+    """
 
     branch: str
     messages: tuple[Message, ...]
     sampling: Sampling = Sampling()
     cap: Cap | None = None
     steer: Steer | None = None
+    span: Span = "both"
+    thinking: bool = False
+    date: str | None = None
 
     @property
     def intervention(self) -> Intervention:
         """Everything besides the text that shapes this sequence's activations."""
-        return self.cap, self.steer
+        return self.cap, self.steer, self.span
+
+    def acts_on(self, reasoning: bool) -> bool:
+        """Whether cap and steering act on tokens of this kind. User and system messages count as answer."""
+        return self.span in ("both", "reasoning" if reasoning else "answer")
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,12 +133,14 @@ class PromptEvent:
         reused_tokens: prompt tokens that came from a cache.
         user_projection: mean over the content tokens of the last message, axis units at the probe layer,
             before the clamp; None when there are none.
+        left_out: what the chat template left out of the prompt.
     """
 
     branch: str
     prompt_tokens: int
     reused_tokens: int
     user_projection: float | None
+    left_out: tuple[LeftOut, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +159,7 @@ class Token:
         probability: of this token when it was sampled, by the sequence's model at temperature 1, before the
             repetition penalty.
         at: milliseconds after the turn began, set by the conversation.
+        reasoning: whether it belongs to the reasoning before the answer.
     """
 
     text: str
@@ -151,6 +170,7 @@ class Token:
     coordinates: Coordinates | None = None
     probability: float | None = None
     at: int | None = None
+    reasoning: bool = False
 
     @property
     def correction(self) -> float:
@@ -166,6 +186,7 @@ class TokenEvent:
         token_id: None when a branch ends before its first token; `token` is then empty.
         position: index in the context.
         finish_reason: set on the branch's last event only.
+        fault: why the branch failed, in one sentence; empty otherwise.
     """
 
     branch: str
@@ -173,6 +194,7 @@ class TokenEvent:
     token: Token
     position: int
     finish_reason: FinishReason | None = None
+    fault: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +205,7 @@ class ReadToken:
         message: index of the message it belongs to.
         before, after: projection at every decoder layer, axis units of that layer, before and after the
             clamp there.
-        coordinates: as in `Token`.
+        coordinates, reasoning: as in `Token`.
     """
 
     message: int
@@ -191,6 +213,7 @@ class ReadToken:
     before: tuple[float, ...]
     after: tuple[float, ...]
     coordinates: Coordinates | None = None
+    reasoning: bool = False
 
 
 Event = WaitEvent | PromptEvent | TokenEvent

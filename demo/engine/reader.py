@@ -5,30 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import torch
-from tokenizers.decoders import DecodeStream
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from demo.axis.axis import AssistantAxis
 from demo.engine.forward.forward_pass import Chunk, ForwardPass, Probe
-from demo.engine.kv_cache import KVCache
 from demo.engine.protocol import ReadToken, Request, as_coordinates
+from demo.engine.text import content_texts
 from demo.models.chat_template import RenderedChat
-
-
-class TokenSpeller:
-    """Turns content tokens into the text that each adds. It takes the messages in order."""
-
-    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        self._tokenizer = tokenizer
-        self._message = -1
-        self._stream = DecodeStream(skip_special_tokens=True)
-
-    def spell(self, message: int, token: int) -> str:
-        """The text that this token adds to message number `message`."""
-        if message != self._message:
-            self._message, self._stream = message, DecodeStream(skip_special_tokens=True)
-        return self._stream.step(self._tokenizer.backend_tokenizer, token) or ""
+from demo.utils.errors import nan_error
 
 
 class TokenProjections:
@@ -85,22 +70,32 @@ def read_chat(
     Yields:
         The content tokens of each chunk.
     """
-    axis, speller = probe.axis, TokenSpeller(tokenizer)
-    cache = KVCache(axis.layers)
+    axis, texts = probe.axis, content_texts(tokenizer, chat)
+    cache = forward.new_cache()
     cache.reserve(1, len(chat.ids))
     for start in range(0, len(chat.ids), chunk):
         ids, owners = chat.ids[start : start + chunk], chat.owner[start : start + chunk]
+        reasoning = chat.reasoning[start : start + chunk]
         seen = TokenProjections(probe.unit, axis.probe_layer, probe.place, len(ids))
-        exempt = [owner < 0 for owner in owners]
+        exempt = [
+            owner < 0 or not request.acts_on(kind) for owner, kind in zip(owners, reasoning, strict=True)
+        ]
         run = Chunk(
             0, start, ids, exempt, request.cap, request.steer, False, recorder=seen, rows=range(len(ids))
         )
         forward.run([run], cache)
+        if not bool(torch.isfinite(seen.after).all()):
+            raise nan_error()
         before, after = seen.in_units(axis)
         yield [
-            ReadToken(owner, speller.spell(owner, token), tuple(low), tuple(high), as_coordinates(place))
-            for owner, token, low, high, place in zip(
-                owners, ids, before, after, seen.places.tolist(), strict=True
+            ReadToken(
+                owner,
+                texts[start + index],
+                tuple(before[index]),
+                tuple(after[index]),
+                as_coordinates(seen.places[index].tolist()),
+                reasoning[index],
             )
+            for index, owner in enumerate(owners)
             if owner >= 0
         ]

@@ -77,6 +77,7 @@ class RequestGroup(ResultQueue[Event]):
         sequences: the sequences that have not finished.
         decoding: whether all prompts have been read.
         discard: branches that are not to be cached when they finish.
+        has_finished_one: whether a sequence has ended, well or not.
     """
 
     def __init__(self, sequences: Sequence[TokenSequence], cancel: CancelFlag) -> None:
@@ -84,6 +85,7 @@ class RequestGroup(ResultQueue[Event]):
         self.sequences = list(sequences)
         self.decoding = False
         self.discard: set[str] = set()
+        self.has_finished_one = False
         self._ahead = 0
 
     def items(self) -> Generator[Event, None, None]:

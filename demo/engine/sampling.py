@@ -20,6 +20,10 @@ from demo.engine.protocol import Sampling
 # A nucleus almost never holds more tokens than this. Where it does, the whole vocabulary is sorted.
 _CANDIDATES = 256
 
+# A CPU samples only so many logits at once: whole batches of a large vocabulary leave its caches, and take
+# several times their memory.
+_LOGITS_AT_ONCE = 1_000_000
+
 
 @dataclass(frozen=True, slots=True)
 class SamplingStep:
@@ -62,6 +66,16 @@ def sample_batch(logits: Tensor, steps: Sequence[SamplingStep]) -> tuple[list[in
         Each sequence's token id, and that token's probability at temperature 1, before the repetition
         penalty and before tokens are barred.
     """
+    rows = max(1, _LOGITS_AT_ONCE // logits.shape[-1])
+    if logits.device.type == "cpu" and len(steps) > rows:
+        starts = range(0, len(steps), rows)
+        parts = [_sample_rows(logits[start : start + rows], steps[start : start + rows]) for start in starts]
+        return [one for ids, _ in parts for one in ids], [one for _, chances in parts for one in chances]
+    return _sample_rows(logits, steps)
+
+
+def _sample_rows(logits: Tensor, steps: Sequence[SamplingStep]) -> tuple[list[int], list[float]]:
+    """See `sample_batch`."""
     plain = logits.float()
     shaped = _without_barred(penalised(plain, steps), steps)
     warm = [index for index, step in enumerate(steps) if step.sampling.temperature > 0]

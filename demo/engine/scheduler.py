@@ -15,7 +15,7 @@ from threading import Condition, Lock, Thread, main_thread
 from typing import Any
 
 from demo.engine.forward.forward_pass import Chunk, ChunkReading
-from demo.engine.kv_cache import KVCache, PrefixCache, common_prefix
+from demo.engine.kv_cache import PrefixCache, SequenceCache, common_prefix
 from demo.engine.protocol import Event, Load
 from demo.engine.request_group import ReadTask, RequestGroup, ResultQueue
 from demo.engine.sequence import RunningBatch, Status, TokenSequence
@@ -38,7 +38,8 @@ class Capacity:
     Attributes:
         sequences: how many run at once.
         kv_bytes: bytes of KV cache, of running sequences and kept between turns together.
-        token_bytes: bytes of one token's keys and values at all layers.
+        token_bytes: bytes that the cache holds of one token.
+        state_bytes: bytes that it holds of a sequence of any length.
         chunk: prompt tokens in one forward pass.
         keep: whether anything is cached once a sequence has finished.
     """
@@ -48,6 +49,11 @@ class Capacity:
     token_bytes: int
     chunk: int
     keep: bool = True
+    state_bytes: int = 0
+
+    def needed(self, sequences: int, columns: int) -> int:
+        """Bytes that so many sequences of so many tokens take."""
+        return sequences * (columns * self.token_bytes + self.state_bytes)
 
 
 class Scheduler:
@@ -56,7 +62,7 @@ class Scheduler:
     def __init__(
         self,
         batch: RunningBatch,
-        cache: KVCache,
+        cache: SequenceCache,
         prefix_cache: PrefixCache,
         capacity: Capacity,
         own_thread: bool,
@@ -152,7 +158,7 @@ class Scheduler:
         return bool(self._waiting or self._running or self._reads)
 
     def _guarded(self, do: Callable[[], None]) -> None:
-        """Run a step. An unexpected error ends all groups, because their sequences' state is then unknown."""
+        """Run a step. An error that no sequence accounts for ends all groups: their state is then unknown."""
         try:
             do()
         except Exception as error:
@@ -167,7 +173,7 @@ class Scheduler:
         self._continue_reads()
         scheduled = self._schedule()
         if scheduled:
-            self._postprocess(scheduled, self.batch.run(scheduled))
+            self._postprocess(*self._run(scheduled))
         elif not self._reads and self._own_thread:
             time.sleep(_PAUSE_S)  # all clients are behind
 
@@ -178,14 +184,41 @@ class Scheduler:
         decoding = [group for group in self._running if group.decoding and group.unread < _STEPS_AHEAD]
         self.batch.sample([sequence for group in decoding for sequence in group.sequences])
         for group in list(decoding):
-            if any(sequence.is_broken for sequence in group.sequences):
+            broken = [sequence for sequence in group.sequences if sequence.is_broken]
+            if broken:
+                self._end_broken(group, broken, nan_error())
+            if not group.sequences:
                 decoding.remove(group)
-                self._fail(group, nan_error())
                 continue
             stopped = [sequence for sequence in group.sequences if sequence.wants_stop]
             self._finish(group, stopped, [sequence.stop_event() for sequence in stopped])
         tokens = [(sequence, sequence.token_chunk()) for group in decoding for sequence in group.sequences]
         return tokens + self._prompt_chunks()
+
+    def _run(self, scheduled: Scheduled) -> tuple[Scheduled, list[ChunkReading]]:
+        """Run one forward pass.
+
+        After an error, the groups run one at a time, so that only those whose own part fails end. A key or
+        value that is written twice is the same; a recurrent state would advance twice, so there all end.
+
+        Returns:
+            What was run, and its readings.
+        """
+        try:
+            return scheduled, self.batch.run(scheduled)
+        except Exception:
+            if not self._cache.can_be_cut:
+                raise
+        ran: Scheduled = []
+        readings: list[ChunkReading] = []
+        for group in list(self._running):
+            own = [work for work in scheduled if work[0] in group.sequences]
+            try:
+                readings += self.batch.run(own) if own else []
+                ran += own
+            except Exception as error:
+                self._fail(group, explain_failure(error))
+        return ran, readings
 
     def _postprocess(self, scheduled: Scheduled, readings: Sequence[ChunkReading]) -> None:
         """Turn the readings of the pass into events."""
@@ -196,15 +229,31 @@ class Scheduler:
         for group in self._running:
             ran = [sequence for sequence in group.sequences if id(sequence) in read]
             if group.decoding:
-                results.append((group, [sequence.token_event(read[id(sequence)]) for sequence in ran]))
+                results.append((group, self._token_events(ran, read)))
                 continue
             for sequence in ran:
                 sequence.before += read[id(sequence)].before
+                if self._may_keep(group, sequence):
+                    self.batch.keep_state(sequence)
             if not group.waiting and not group.prompt_left:
                 group.decoding = True
                 results.append((group, [sequence.prompt_event() for sequence in group.sequences]))
         for group, events in results:
-            self._finish(group, [sequence for sequence in group.sequences if sequence.is_full], events)
+            self._finish(group, [s for s in group.sequences if s.is_full and s.fault is None], events)
+            broken = [sequence for sequence in group.sequences if sequence.fault is not None]
+            if broken:
+                self._end_broken(group, broken, broken[0].fault or nan_error())
+
+    @staticmethod
+    def _token_events(ran: Sequence[TokenSequence], read: dict[int, ChunkReading]) -> list[Event]:
+        """The event of each sequence's token. A sequence that cannot make one is marked as broken."""
+        events: list[Event] = []
+        for sequence in ran:
+            try:
+                events.append(sequence.token_event(read[id(sequence)]))
+            except Exception as error:
+                sequence.fault = explain_failure(error)
+        return events
 
     # --- admission
 
@@ -233,8 +282,8 @@ class Scheduler:
         running = [sequence for other in self._running for sequence in other.sequences]
         count = len(running) + len(group.sequences)
         columns = self.batch.columns([*running, *group.sequences])
-        limit, token_bytes = self.capacity.kv_bytes, self.capacity.token_bytes
-        needed = count * columns * token_bytes
+        limit = self.capacity.kv_bytes
+        needed = self.capacity.needed(count, columns)
         if not running and needed > limit:
             raise UserError(
                 f"This takes {needed / 2**30:.1f} GiB of KV cache and {limit / 2**30:.1f} GiB are allowed: "
@@ -243,7 +292,7 @@ class Scheduler:
         if running and (count > self.capacity.sequences or needed > limit):
             return False
         # Allocated memory is reused, unless earlier, longer sequences made it larger than the limit allows.
-        held = max(count, self._cache.slots) * max(columns, self._cache.columns) * token_bytes
+        held = self.capacity.needed(max(count, self._cache.slots), max(columns, self._cache.columns))
         if held > limit:
             self._cache.fit(count, columns)
             held = needed
@@ -287,16 +336,29 @@ class Scheduler:
     def _finish(self, group: RequestGroup, sequences: Sequence[TokenSequence], events: list[Event]) -> None:
         """Send the events and remove these sequences. A group without sequences has ended."""
         for sequence in list(sequences):
-            keep = self.capacity.keep and sequence.request.branch not in group.discard
-            self.batch.remove(sequence, keep=keep)
+            self.batch.remove(sequence, keep=self._may_keep(group, sequence))
             group.sequences.remove(sequence)
+            group.has_finished_one = True
         group.put(events)
         if not group.sequences:
             group.end()
             self._remove(group)
 
+    def _end_broken(self, group: RequestGroup, broken: list[TokenSequence], error: BaseException) -> None:
+        """End the sequences of a group that cannot go on. If no other is left, the whole group fails."""
+        if len(broken) == len(group.sequences) and not group.has_finished_one:
+            self._fail(group, error)
+            return
+        for sequence in broken:
+            sequence.fault = error
+        self._finish(group, broken, [sequence.failed_event(error) for sequence in broken])
+
+    def _may_keep(self, group: RequestGroup, sequence: TokenSequence) -> bool:
+        return self.capacity.keep and sequence.request.branch not in group.discard
+
     def _fail(self, group: RequestGroup, error: BaseException) -> None:
         for sequence in group.sequences:
+            sequence.fault = error
             self.batch.remove(sequence, keep=False)
         self._remove(group)
         group.fail(error)

@@ -9,17 +9,19 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import cached_property
 
 import torch
-from tokenizers.decoders import DecodeStream
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from demo.engine.forward.forward_pass import ActivationRecorder, Chunk, ChunkReading, ForwardPass
-from demo.engine.kv_cache import CachedSequence, KVCache, PrefixCache, common_prefix, rounded_up
+from demo.engine.kv_cache import CachedSequence, PrefixCache, SequenceCache, common_prefix, rounded_up
 from demo.engine.protocol import PromptEvent, Request, Token, TokenEvent
 from demo.engine.sampling import SamplingStep, sample_batch
-from demo.models.chat_template import RenderedChat
+from demo.engine.text import Piece, ReplyText
+from demo.models.chat_template import ReasoningFormat, RenderedChat, reasoning_format, special_tokens
+from demo.models.loading import LoadedModel, ModelFacts
 
 
 class Status(Enum):
@@ -38,12 +40,37 @@ class Vocabulary:
         stops: ids that end a reply.
         special: ids that are not content.
         barred: ids that are never sampled.
+        listed: those of `stops` that end a reply in the middle of its reasoning too. Others, learnt from the
+            template, may be part of the mark that ends the reasoning.
+        reasoning: how the model marks reasoning; None for a model that does not reason.
     """
 
     tokenizer: PreTrainedTokenizerBase
     stops: frozenset[int]
     special: frozenset[int]
     barred: tuple[int, ...] = ()
+    listed: frozenset[int] = frozenset()
+    reasoning: ReasoningFormat | None = None
+
+
+def vocabulary_of(
+    model: LoadedModel | ModelFacts, stops: frozenset[int] | None = None, fixed_length: bool = False
+) -> Vocabulary:
+    """A model's tokenizer and the ids with a special meaning.
+
+    Args:
+        stops: ids that end a reply; None for the model's own.
+        fixed_length: never sample an end-of-turn token.
+    """
+    ends = model.stops if stops is None else stops
+    return Vocabulary(
+        model.tokenizer,
+        ends,
+        special_tokens(model.tokenizer) | ends,
+        tuple(sorted(ends)) if fixed_length else (),
+        model.listed_ends if stops is None else stops,
+        reasoning_format(model.tokenizer),
+    )
 
 
 @dataclass(eq=False)
@@ -56,10 +83,13 @@ class TokenSequence:
         recorder, recorder_row: collects the residual stream of the generated content tokens; the row is where
             it puts them.
         slot: its cache slot, -1 without one.
+        pause_at: a chunk of the prompt ends after so many tokens, because the state there is kept; 0 for
+            none.
         reused: prompt tokens that came from a cache.
         before: one projection per token run, axis units, before the clamp.
         pending: the token that has been sampled but not yet run.
         logits: [V], after the last token run.
+        fault: an error that ends this sequence.
     """
 
     request: Request
@@ -71,16 +101,28 @@ class TokenSequence:
     recorder_row: int = 0
     status: Status = Status.WAITING
     slot: int = -1
+    pause_at: int = 0
     reused: int = 0
     before: list[float] = field(default_factory=list)
     generated: list[int] = field(default_factory=list)
     pending: int | None = None
     logits: Tensor | None = None
+    fault: BaseException | None = None
 
     def __post_init__(self) -> None:
-        self._text = DecodeStream(skip_special_tokens=True)
+        words = self.vocabulary
+        self._text = ReplyText(words.tokenizer, words.special, words.reasoning, self.chat.opens_reasoning)
+        self._piece = Piece("", False, False)
         self._probability: float | None = None
         self._penalised = spoken_tokens(self.request, self.chat)
+
+    @cached_property
+    def exempt_in_prompt(self) -> list[bool]:
+        """Per prompt token, whether the clamp leaves it alone: template text, and spans without a cap."""
+        return [
+            owner < 0 or not self.request.acts_on(reasoning)
+            for owner, reasoning in zip(self.chat.owner, self.chat.reasoning, strict=True)
+        ]
 
     @property
     def tokens_run(self) -> int:
@@ -95,7 +137,8 @@ class TokenSequence:
     @property
     def wants_stop(self) -> bool:
         """Whether the pending token ends the reply."""
-        return self.pending in self.vocabulary.stops
+        ends = self.vocabulary.listed if self._piece.reasoning else self.vocabulary.stops
+        return self.pending in ends
 
     @property
     def is_broken(self) -> bool:
@@ -109,16 +152,23 @@ class TokenSequence:
 
     @property
     def pending_is_special(self) -> bool:
-        return self.pending in self.vocabulary.special
+        return self._piece.special
 
     def start_after(self, cached: CachedSequence, tokens: int) -> None:
         """Reuse the first `tokens` prompt tokens of a cached sequence, with their projections."""
         self.reused, self.before = tokens, cached.before[:tokens]
 
+    @property
+    def pending_is_exempt(self) -> bool:
+        """Whether the clamp leaves the pending token alone."""
+        return self._piece.special or not self.request.acts_on(self._piece.reasoning)
+
     def prompt_chunk(self, most: int) -> Chunk:
         """The next `most` prompt tokens, or as many as are left."""
         start, end = self.tokens_run, min(self.tokens_run + most, len(self.chat.ids))
-        exempt = [owner < 0 for owner in self.chat.owner[start:end]]
+        if start < self.pause_at < end:
+            end = self.pause_at
+        exempt = self.exempt_in_prompt[start:end]
         request, last = self.request, end == len(self.chat.ids)
         return Chunk(self.slot, start, self.chat.ids[start:end], exempt, request.cap, request.steer, last)
 
@@ -130,7 +180,7 @@ class TokenSequence:
             self.slot,
             self.tokens_run,
             [self.pending],
-            [self.pending_is_special],
+            [self.pending_is_exempt],
             self.request.cap,
             self.request.steer,
             prompt=False,
@@ -146,6 +196,7 @@ class TokenSequence:
     def take(self, token: int, probability: float) -> None:
         """Make the token that has been sampled the pending one."""
         self.pending, self._probability, self.logits = token, probability, None
+        self._piece = self._text.step(token)
         if not self.pending_is_special:
             self._penalised[token] = None
 
@@ -154,7 +205,7 @@ class TokenSequence:
         last = len(self.request.messages) - 1
         values = [p for p, owner in zip(self.before, self.chat.owner, strict=True) if owner == last]
         mean = sum(values) / len(values) if values else None
-        return PromptEvent(self.request.branch, len(self.chat.ids), self.reused, mean)
+        return PromptEvent(self.request.branch, len(self.chat.ids), self.reused, mean, self.chat.left_out)
 
     def token_event(self, reading: ChunkReading) -> TokenEvent:
         """The event of the pending token, which has been run."""
@@ -166,13 +217,14 @@ class TokenSequence:
             self.request.branch,
             token,
             Token(
-                self._spell(token),
+                self._piece.text + (self._text.end() if self.is_full else ""),
                 reading.before[-1],
                 reading.after,
                 tuple(reading.corrections.get(layer, 0.0) for layer in self.layers),
                 self.pending_is_special,
                 None if self.pending_is_special else reading.coordinates,
                 self._probability,
+                reasoning=self._piece.reasoning,
             ),
             position,
             "length" if self.is_full else None,
@@ -185,24 +237,29 @@ class TokenSequence:
             self.request.branch,
             self.pending,
             Token(
-                self._spell(self.pending),
+                self._piece.text + self._text.end(),
                 None,
                 None,
                 (),
                 self.pending_is_special,
                 probability=self._probability,
+                reasoning=self._piece.reasoning,
             ),
             len(self.chat.ids) + len(self.generated),
             "stop",
         )
 
-    def _spell(self, token: int) -> str:
-        return self._text.step(self.vocabulary.tokenizer.backend_tokenizer, token) or ""
+    def failed_event(self, error: BaseException) -> TokenEvent:
+        """The event of a sequence that ends because of an error."""
+        position = len(self.chat.ids) + len(self.generated)
+        return TokenEvent(
+            self.request.branch, None, Token("", None, None, (), False), position, "failed", str(error)
+        )
 
-    def to_cache(self, keys: list[Tensor], values: list[Tensor]) -> CachedSequence:
-        """The tokens run so far, with their keys and values, for the prefix cache."""
-        ids = (self.chat.ids + self.generated)[: self.tokens_run]
-        return CachedSequence(ids, keys, values, list(self.before), self.request.intervention)
+    @property
+    def ids_run(self) -> list[int]:
+        """The tokens in the cache slot."""
+        return (self.chat.ids + self.generated)[: self.tokens_run]
 
 
 def spoken_tokens(request: Request, chat: RenderedChat) -> dict[int, None]:
@@ -221,7 +278,7 @@ def spoken_tokens(request: Request, chat: RenderedChat) -> dict[int, None]:
 class RunningBatch:
     """The running sequences of all clients, each with a cache slot. Used by one thread at a time."""
 
-    def __init__(self, forward: ForwardPass, prefix_cache: PrefixCache, cache: KVCache) -> None:
+    def __init__(self, forward: ForwardPass, prefix_cache: PrefixCache, cache: SequenceCache) -> None:
         self.sequences: list[TokenSequence] = []
         self.forward = forward
         self._prefix_cache, self._cache = prefix_cache, cache
@@ -238,32 +295,30 @@ class RunningBatch:
         """
         sequence.slot, sequence.status = len(self.sequences), Status.RUNNING
         self._cache.reserve(len(self.sequences) + 1, self.columns([sequence]))
-        # At least one token must run, for its logits.
-        most = len(sequence.chat.ids) - 1
         request = sequence.request
         cached, known = self._prefix_cache.longest(request.branch, sequence.chat.ids, request.intervention)
-        known = min(known, most)
         other, shared = self._most_alike(sequence)
-        shared = min(shared, most)
         if other is not None and shared > known:
             self._cache.copy(other.slot, sequence.slot, shared)
             sequence.reused, sequence.before = shared, other.before[:shared]
         elif cached is not None and known:
-            self._cache.load(sequence.slot, cached, known)
+            self._cache.load(sequence.slot, cached.state, known)
             sequence.start_after(cached, known)
+        if not self._cache.can_be_cut:
+            sequence.pause_at = sequence.chat.stable
         self.sequences.append(sequence)
 
     def _most_alike(self, sequence: TokenSequence) -> tuple[TokenSequence | None, int]:
         """The running sequence with the longest prefix in common with this prompt, and its length.
 
-        Only sequences under the same intervention count.
+        Only sequences under the same intervention count. At least one token is left to run, for its logits.
         """
         best, most = None, 0
         for other in self.sequences:
             if other.request.intervention == sequence.request.intervention:
-                text = (other.chat.ids + other.generated)[: other.tokens_run]
-                shared = common_prefix(text, sequence.chat.ids)
-                if shared > most:
+                shared = min(common_prefix(other.ids_run, sequence.chat.ids), len(sequence.chat.ids) - 1)
+                usable = self._cache.can_be_cut or shared == other.tokens_run
+                if usable and shared > most:
                     best, most = other, shared
         return best, most
 
@@ -286,14 +341,34 @@ class RunningBatch:
         return readings
 
     def remove(self, sequence: TokenSequence, *, keep: bool) -> None:
-        """Free the sequence's slot. keep: store its keys and values in the prefix cache."""
+        """Free the sequence's slot.
+
+        Args:
+            keep: store its state in the prefix cache, unless the sequence has failed.
+        """
         sequence.status = Status.FINISHED
         if sequence in self.sequences:
             self.sequences.remove(sequence)
-            if keep and sequence.tokens_run:
-                entry = sequence.to_cache(*self._cache.saved(sequence.slot, sequence.tokens_run))
-                self._prefix_cache.put(sequence.request.branch, entry)
+            if keep and sequence.tokens_run and sequence.fault is None:
+                self._keep(sequence)
+            # A failed sequence may leave NaN behind, which masks do not hide from the slot's next sequence.
+            if sequence.fault is not None or not self._cache.can_be_cut:
+                self._cache.clear(sequence.slot)
             self._close_gaps()
+
+    def keep_state(self, sequence: TokenSequence) -> None:
+        """Store the state before the header of the reply, from which another reply can begin.
+
+        Only states that cannot be cut back need this.
+        """
+        if sequence.pause_at and sequence.tokens_run == sequence.pause_at > sequence.reused:
+            self._keep(sequence)
+
+    def _keep(self, sequence: TokenSequence) -> None:
+        """Store what the cache slot holds in the prefix cache."""
+        state = self._cache.saved(sequence.slot, sequence.tokens_run)
+        entry = CachedSequence(sequence.ids_run, state, list(sequence.before), sequence.request.intervention)
+        self._prefix_cache.put(sequence.request.branch, entry)
 
     def _close_gaps(self) -> None:
         """Move sequences into free slots, so that a pass covers no more slots than there are sequences."""
@@ -301,4 +376,6 @@ class RunningBatch:
         high = [sequence for sequence in self.sequences if sequence.slot >= len(self.sequences)]
         for slot, sequence in zip(free, high, strict=True):
             self._cache.copy(sequence.slot, slot, sequence.tokens_run)
+            if not self._cache.can_be_cut:
+                self._cache.clear(sequence.slot)
             sequence.slot = slot

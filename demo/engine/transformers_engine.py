@@ -10,13 +10,13 @@ from typing import TypeVar
 from demo.axis.axis import AssistantAxis
 from demo.axis.components import probe_components
 from demo.engine.forward.forward_pass import ActivationRecorder, Probe
-from demo.engine.forward.selection import choose_forward
-from demo.engine.kv_cache import KVCache, PrefixCache
+from demo.engine.forward.selection import choose_forward, memory_of
+from demo.engine.kv_cache import PrefixCache
 from demo.engine.protocol import Events, Load, ReadToken, Request, capped_layers, check_layers, room_left
 from demo.engine.reader import read_chat
 from demo.engine.request_group import ReadTask, RequestGroup, ResultQueue
 from demo.engine.scheduler import Capacity, Scheduler
-from demo.engine.sequence import RunningBatch, TokenSequence, Vocabulary
+from demo.engine.sequence import RunningBatch, TokenSequence, vocabulary_of
 from demo.models.chat_template import render_chat
 from demo.models.loading import LoadedModel
 
@@ -77,14 +77,12 @@ class TransformersEngine:
         components = probe_components(axis, model.device)
         self._probe = Probe(model, axis, None if components is None else components.place)
         self.forward = choose_forward(model, self._probe, fused, reproducible)
-        stops = model.stops if stops is None else stops
-        special = frozenset(model.tokenizer.all_special_ids)
-        barred = tuple(sorted(stops)) if fixed_length else ()
-        self.vocabulary = Vocabulary(model.tokenizer, stops, special, barred)
+        self.vocabulary = vocabulary_of(model, stops, fixed_length)
         chunk = chunk or (_CHUNK_CPU if model.device.type == "cpu" else _CHUNK_GPU)
-        cache = KVCache(len(model.layers))
+        cache = self.forward.new_cache()
         batch = RunningBatch(self.forward, self.prefix_cache, cache)
-        capacity = Capacity(sequences, budget, model.token_bytes, chunk, keep)
+        token_bytes, state_bytes = memory_of(model, self.forward)
+        capacity = Capacity(sequences, budget, token_bytes, chunk, keep, state_bytes)
         self.scheduler = Scheduler(batch, cache, self.prefix_cache, capacity, own_thread)
 
     @property
@@ -126,7 +124,13 @@ class TransformersEngine:
         Raises:
             UserError: at once, when the chat does not fit the context window.
         """
-        chat = render_chat(self.model.tokenizer, request.messages, reply_next=False)
+        chat = render_chat(
+            self.model.tokenizer,
+            request.messages,
+            reply_next=False,
+            thinking=request.thinking,
+            date=request.date,
+        )
         room_left(len(chat.ids) - 1, self.model.context)
         check_layers([request], len(self.model.layers))
         chunk = self.scheduler.capacity.chunk
@@ -146,7 +150,9 @@ class TransformersEngine:
             self.scheduler.release_abandoned()
 
     def _sequence(self, request: Request, layers: tuple[int, ...]) -> TokenSequence:
-        chat = render_chat(self.model.tokenizer, request.messages)
+        chat = render_chat(
+            self.model.tokenizer, request.messages, thinking=request.thinking, date=request.date
+        )
         limit = min(request.sampling.max_new_tokens, room_left(len(chat.ids), self.model.context))
         return TokenSequence(request, chat, limit, self.vocabulary, layers)
 

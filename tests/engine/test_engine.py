@@ -145,7 +145,7 @@ def test_a_multi_byte_character_is_never_split(model):
     sequence = TokenSequence(request, render_chat(model.tokenizer, request.messages), 99, vocabulary)
     pieces = []
     for token in model.tokenizer(text).input_ids:
-        sequence.pending = token
+        sequence.take(token, 1.0)
         pieces.append(sequence.token_event(ChunkReading([0.0], 0.0, {}, None)).token.text)
     assert "".join(pieces) == text
     assert not any("\ufffd" in piece for piece in pieces)

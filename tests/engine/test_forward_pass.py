@@ -163,16 +163,17 @@ def test_a_fused_pass_that_differs_is_not_used(model, caplog):
     torch.manual_seed(3)
     tiny = as_loaded(BUILD["llama"](), model.tokenizer, 64)
     probe = Probe(tiny, random_axis(len(tiny.layers), tiny.hidden_size, 1, (1, 2)), None)
-    fused, modules = FusedForward(tiny, probe), ModuleForward(tiny, probe)
-    assert selection.checked(fused, modules, tiny) is fused
 
     class Wrong(FusedForward):
         def run(self, chunks, cache):
             logits, readings = super().run(chunks, cache)
             return 1.5 * logits, readings
 
-    assert selection.checked(Wrong(tiny, probe), modules, tiny) is None
+    make = selection.first_right(tiny, probe, iter([Wrong, ModuleForward]))
+    assert isinstance(make(tiny, probe), ModuleForward)
     assert "not used" in caplog.text
+    make = selection.first_right(tiny, probe, iter([FusedForward, ModuleForward]))
+    assert isinstance(make(tiny, probe), FusedForward)
 
 
 def test_the_fused_pass_is_chosen_unless_it_is_switched_off(model):

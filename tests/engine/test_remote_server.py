@@ -47,7 +47,11 @@ class SlowEngine:
 
     def __init__(self) -> None:
         self.model = SimpleNamespace(
-            spec="some/model", slug="model", device="cpu", dtype_reason="float32: as asked"
+            spec="some/model",
+            slug="model",
+            device="cpu",
+            dtype_reason="float32: as asked",
+            thinking="optional",
         )
         self.axis = load_axis(DEFAULT_MODEL)
         self.fails_after: int | None = None  # tokens

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from demo.engine.forward.forward_pass import Chunk, ChunkReading
-from demo.engine.kv_cache import KVCache
+from demo.engine.kv_cache import SequenceCache
 from demo.engine.transformers_engine import TransformersEngine
 
-Run = Callable[[Sequence[Chunk], KVCache], tuple[Tensor, list[ChunkReading]]]
+Run = Callable[[Sequence[Chunk], SequenceCache], tuple[Tensor, list[ChunkReading]]]
 
 
 @dataclass

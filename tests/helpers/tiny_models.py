@@ -93,9 +93,9 @@ def as_loaded(made: Any, tokenizer: Any, context: int) -> LoadedModel:
     """Wrap a model made in memory, as `load_model` does."""
     made.eval().requires_grad_(False)
     layers = find_decoder_layers(made)
-    name, cpu = type(made).__name__, torch.device("cpu")
+    name, cpu, width = type(made).__name__, torch.device("cpu"), made.config.get_text_config().hidden_size
     return LoadedModel(
-        made, tokenizer, "tiny", "tiny", layers, 32, context, name, None, cpu, torch.float32, "float32"
+        made, tokenizer, "tiny", "tiny", layers, width, context, name, None, cpu, torch.float32, "float32"
     )
 
 

@@ -24,7 +24,8 @@ LEVELS = (
     ("demo.extraction", "demo.conversation"),
     ("demo.engine", "demo.plots"),
     ("demo.axis",),
-    ("demo.models", "demo.capping"),
+    ("demo.models",),
+    ("demo.capping",),
     ("demo.space",),
     ("demo.utils",),
 )

@@ -233,7 +233,8 @@ def facts(device: str = "cuda") -> SimpleNamespace:
         dtype=torch.bfloat16,
         context=8192,
         device=device,
-        tokenizer=SimpleNamespace(all_special_ids=[2, 1]),
+        tokenizer=SimpleNamespace(all_special_ids=[2, 1], added_tokens_decoder={}),
+        stops=frozenset({2}),
         token_bytes=1000,
     )
 

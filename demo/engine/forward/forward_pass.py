@@ -11,7 +11,7 @@ from torch import Tensor
 
 from demo.axis.axis import AssistantAxis
 from demo.capping import AxisHooks, LayerSteering
-from demo.engine.kv_cache import KVCache
+from demo.engine.kv_cache import SequenceCache
 from demo.engine.protocol import Cap, Coordinates, Steer, as_coordinates
 from demo.models.loading import LoadedModel
 
@@ -86,7 +86,15 @@ class ForwardPass(Protocol):
 
     name: str
 
-    def run(self, chunks: Sequence[Chunk], cache: KVCache) -> tuple[Tensor, list[ChunkReading]]:
+    def new_cache(self) -> SequenceCache:
+        """An empty cache of the kind that `run` uses."""
+        ...
+
+    def with_probe(self, probe: Probe) -> ForwardPass:
+        """The same pass with another probe, for another axis."""
+        ...
+
+    def run(self, chunks: Sequence[Chunk], cache: SequenceCache) -> tuple[Tensor, list[ChunkReading]]:
         """Run all chunks; their tokens are in the cache afterwards.
 
         Returns:

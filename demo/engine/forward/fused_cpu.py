@@ -12,7 +12,7 @@ import itertools
 from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +20,7 @@ from torch.nn import functional
 
 from demo.engine.forward.forward_pass import Chunk, ChunkReading, Probe
 from demo.engine.forward.products import Product, Products
-from demo.engine.kv_cache import KVCache, LayerCache, rounded_up, visible_columns
+from demo.engine.kv_cache import KVCache, LayerCache, SequenceCache, rounded_up, visible_columns
 from demo.models.loading import LoadedModel
 
 # torch sums attention over fewer queries than this in another order. The last tokens of a prompt would get
@@ -43,8 +43,11 @@ class Norm:
 
     def __call__(self, x: Tensor) -> Tensor:
         x32 = x.float()
-        scale = torch.rsqrt(x32.pow(2).mean(-1, keepdim=True) + self.epsilon)
-        return self.weight * (x32 * scale).to(x.dtype)
+        scale = x32.square().mean(-1, keepdim=True).add_(self.epsilon).rsqrt_()
+        # New memory costs more than the arithmetic, so it is used again wherever that is possible. A float32
+        # input is the residual stream itself, which must stay.
+        scaled = x32 * scale if x32 is x else x32.mul_(scale).to(x.dtype)
+        return scaled.mul_(self.weight)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +89,11 @@ class Layout:
 
 
 class FusedForward:
-    """The fused forward pass. See `forward_pass.ForwardPass`."""
+    """The fused forward pass. See `forward_pass.ForwardPass`.
+
+    Attributes:
+        vocabulary: number of logits.
+    """
 
     def __init__(self, model: LoadedModel, probe: Probe, reproducible: bool = False) -> None:
         """reproducible: see `Products`."""
@@ -98,6 +105,9 @@ class FusedForward:
         self._norm = _norm(text.norm)
         first: Any = model.layers[0].self_attn
         self._size = int(first.head_dim)
+        # Rotary embeddings swap the halves of every head and negate the second.
+        self._signs = torch.ones(self._size, dtype=model.dtype)
+        self._signs[: self._size // 2] = -1
         self._heads: int = config.num_attention_heads
         self._kv_heads: int = config.num_key_value_heads
         matrices = [m for m in model.model.modules() if type(m) is nn.Linear]
@@ -106,7 +116,16 @@ class FusedForward:
         self.name = f"fused, products {products.name}"
         self._blocks = [_block(layer, products) for layer in model.layers]
         head: nn.Linear = model.model.get_output_embeddings()
-        self._head, self._vocabulary = products(head.weight, head.bias), head.out_features
+        self._head, self.vocabulary = products(head.weight, head.bias), head.out_features
+
+    @property
+    def layers(self) -> int:
+        """Number of decoder layers."""
+        return len(self._blocks)
+
+    def new_cache(self) -> KVCache:
+        """See `forward_pass.ForwardPass`."""
+        return KVCache(self.layers)
 
     def with_probe(self, probe: Probe) -> FusedForward:
         """The same weights with another probe, for another axis."""
@@ -115,34 +134,44 @@ class FusedForward:
         return other
 
     @torch.inference_mode()
-    def run(self, chunks: Sequence[Chunk], cache: KVCache) -> tuple[Tensor, list[ChunkReading]]:
+    def run(self, chunks: Sequence[Chunk], cache: SequenceCache) -> tuple[Tensor, list[ChunkReading]]:
         """See `forward_pass.ForwardPass`."""
+        layers = cast("KVCache", cache).layers
         counts = [len(chunk.ids) for chunk in chunks]
         hooks = self._probe.hooks(chunks, counts, [[e] for chunk in chunks for e in chunk.exempt])
         layout = _layout(chunks)
         x = self._embed(torch.tensor([token for chunk in chunks for token in chunk.ids]))
         cos, sin = (c[0, :, None] for c in self._rotary(x[None], layout.positions[None]))
-        for index, (block, layer_cache) in enumerate(zip(self._blocks, cache.layers, strict=True)):
-            x = x + block.out(self._attend(block, layer_cache, x, cos, sin, layout))
+        sin = sin * self._signs
+        for index, (block, layer_cache) in enumerate(zip(self._blocks, layers, strict=True)):
+            x = block.out(self._attend(block, layer_cache, x, cos, sin, layout)).add_(x)
             gate, up = block.gate_up(block.before_mlp(x)).chunk(2, dim=-1)
-            x = x + block.down(functional.silu(gate) * up)
+            x = block.down(functional.silu(gate).mul_(up)).add_(x)
             x = hooks.apply(index, x[:, None])[:, 0]
         ends = itertools.accumulate(counts)
         wanted = [end - 1 for chunk, end in zip(chunks, ends, strict=True) if chunk.last]
-        logits = self._head(self._norm(x[wanted])) if wanted else x.new_empty((0, self._vocabulary))
+        logits = self.logits(x[wanted]) if wanted else x.new_empty((0, self.vocabulary))
         return logits, self._probe.readings(hooks, chunks)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """The logits [N, V] after the residual streams [N, D] of the last decoder layer."""
+        return self._head(self._norm(hidden))
 
     def _attend(
         self, block: Block, cache: LayerCache, x: Tensor, cos: Tensor, sin: Tensor, at: Layout
     ) -> Tensor:
-        """The attention of x [N, D] before the output product: [N, heads * head_dim]."""
+        """The attention of x [N, D] before the output product: [N, heads * head_dim].
+
+        Args:
+            cos, sin: [N, 1, head_dim] of the rotary embeddings, the first half of `sin` negated.
+        """
         states = block.query_key_value(block.before_attention(x)).view(len(x), -1, self._size)
         rotated, values = states[:, : self._heads + self._kv_heads], states[:, self._heads + self._kv_heads :]
         if block.query_norm is not None and block.key_norm is not None:
             query, key = rotated.split([self._heads, self._kv_heads], dim=1)
             rotated = torch.cat([block.query_norm(query), block.key_norm(key)], dim=1)
         first_half, second_half = rotated.chunk(2, dim=-1)
-        rotated = rotated * cos + torch.cat((-second_half, first_half), dim=-1) * sin
+        rotated = torch.cat((second_half, first_half), dim=-1).mul_(sin).add_(rotated * cos)
         query, keys = rotated[:, : self._heads], rotated[:, self._heads :]
         cache.allocate_like(keys.transpose(0, 1), values.transpose(0, 1))
         cache.keys[at.slots, :, at.positions] = keys
@@ -244,16 +273,17 @@ def _block(layer: Any, products: Products) -> Block:
 def _joined(modules: Sequence[nn.Linear], products: Products) -> Product:
     """One product for several matrices with the same input.
 
-    The modules' own weights become views of the joined matrix, so it takes no additional memory.
+    Where the product goes on using the joined matrix, the modules' own weights become views of it, so that it
+    takes no additional memory.
     """
     weight = torch.cat([module.weight for module in modules])
     bias = None
     if modules[0].bias is not None:
         bias = torch.cat([module.bias for module in modules])
-    start = 0
-    for module in modules:
-        module.weight = nn.Parameter(weight[start : start + module.out_features], requires_grad=False)
-        start += module.out_features
+    if products.keeps_weights:
+        parts = weight.split([module.out_features for module in modules])
+        for module, part in zip(modules, parts, strict=True):
+            module.weight = nn.Parameter(part, requires_grad=False)
     return products(weight, bias)
 
 

@@ -6,14 +6,15 @@ Hooks on the modules read the projections and clamp.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from inspect import signature
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
 
 from demo.engine.forward.forward_pass import Chunk, ChunkReading, Probe
-from demo.engine.kv_cache import KVCache, LayerCache, rounded_up, visible_columns
+from demo.engine.kv_cache import KVCache, LayerCache, SequenceCache, rounded_up, visible_columns
 from demo.models.loading import LoadedModel
 
 
@@ -75,18 +76,30 @@ class ModuleForward:
 
     name = "transformers' modules"
 
-    def __init__(self, model: LoadedModel, probe: Probe) -> None:
+    def __init__(self, model: LoadedModel, probe: Probe, cache_layers: int | None = None) -> None:
+        """cache_layers: how many layers the model's cache has, where some decoder layers hold several."""
         self._model, self._probe = model, probe
+        self._cache_layers = cache_layers or len(model.layers)
         self._masks: _Masks | None = None
+        self._keeps_logits = "logits_to_keep" in signature(model.model.forward).parameters
+
+    def new_cache(self) -> KVCache:
+        """See `forward_pass.ForwardPass`."""
+        return KVCache(self._cache_layers)
+
+    def with_probe(self, probe: Probe) -> ModuleForward:
+        """See `forward_pass.ForwardPass`."""
+        return ModuleForward(self._model, probe, self._cache_layers)
 
     @torch.inference_mode()
-    def run(self, chunks: Sequence[Chunk], cache: KVCache) -> tuple[Tensor, list[ChunkReading]]:
+    def run(self, chunks: Sequence[Chunk], cache: SequenceCache) -> tuple[Tensor, list[ChunkReading]]:
         """See `forward_pass.ForwardPass`."""
+        slots = cast("KVCache", cache)
         batches = [[chunk] for chunk in chunks if len(chunk.ids) > 1]
         single = [chunk for chunk in chunks if len(chunk.ids) == 1]
         results: dict[int, tuple[Tensor, ChunkReading]] = {}
         for batch in [*batches, *([single] if single else [])]:
-            logits, readings = self._run_batch(batch, cache)
+            logits, readings = self._run_batch(batch, slots)
             for chunk, own_logits, reading in zip(batch, logits, readings, strict=True):
                 results[id(chunk)] = (own_logits, reading)
         wanted = [results[id(chunk)][0] for chunk in chunks if chunk.last]
@@ -112,7 +125,7 @@ class ModuleForward:
                 position_ids=torch.tensor(positions, device=device),
                 **{self._model.cache_argument: view},
                 use_cache=True,
-                logits_to_keep=1,
+                **({"logits_to_keep": 1} if self._keeps_logits else {}),
             )
         return output.logits[:, -1], self._probe.readings(hooks, chunks)
 

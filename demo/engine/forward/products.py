@@ -84,12 +84,14 @@ class Products:
         makers = {
             name: make for name, make in MAKERS.items() if name != "laid out" or total_bytes <= MOST_BYTES
         }
-        if reproducible or samples[0].dtype != torch.float32:
+        if samples[0].dtype == torch.float32:
+            # Many sequences run together where reproducible bits are asked for. For them the prepared layout
+            # would save a tenth of the time and take a second copy of the weights.
+            self.few, self.many = ("plain", "plain") if reproducible else _fastest(samples, makers)
+        else:
             # Below float32 nothing is faster than the prepared layout by more than the noise of a timing,
             # which must not decide which bits a sequence gets.
             self.few = self.many = "laid out" if _works(samples[0], makers.get("laid out")) else "plain"
-        else:
-            self.few, self.many = _fastest(samples, makers)
 
     def __call__(self, weight: Tensor, bias: Tensor | None = None) -> Product:
         """The product with this matrix, [out, in]."""
@@ -98,6 +100,11 @@ class Products:
             return many
         few = MAKERS[self.few](weight, bias)
         return lambda x: few(x) if x.shape[0] in FEW else many(x)
+
+    @property
+    def keeps_weights(self) -> bool:
+        """Whether the products go on using the matrices that they are given, and not only copies."""
+        return {self.few, self.many} != {"laid out"}
 
     @property
     def name(self) -> str:

@@ -19,6 +19,7 @@ from demo.axis.axis import AssistantAxis
 from demo.axis.files import axis_digest, axis_from_bytes
 from demo.engine.protocol import Events, Load, ReadToken, Request, with_endings
 from demo.engine.remote.codec import VERSION, event_from, load_from, read_from, request_json
+from demo.models.loading import Thinking
 from demo.utils.errors import UserError
 
 _TIMEOUT = 30.0  # seconds without a line, of which the server sends several a second
@@ -38,6 +39,7 @@ class RemoteModel:
     slug: str
     device: str
     dtype_reason: str
+    thinking: Thinking = "never"
 
 
 class RemoteEngine:

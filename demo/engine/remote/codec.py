@@ -5,6 +5,7 @@ Only plain data travels, so received bytes can never run code.
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Sequence
 from dataclasses import asdict, fields
 from typing import Any, TypeVar, get_args
@@ -18,16 +19,17 @@ from demo.engine.protocol import (
     ReadToken,
     Request,
     Sampling,
+    Span,
     Steer,
     Token,
     TokenEvent,
     WaitEvent,
     as_coordinates,
 )
-from demo.models.chat_template import Message
+from demo.models.chat_template import LeftOut, Message
 from demo.utils.errors import UserError
 
-VERSION = 2
+VERSION = 3
 
 _EVENTS: dict[str, type[WaitEvent] | type[PromptEvent] | type[TokenEvent]] = {
     "wait": WaitEvent,
@@ -57,6 +59,9 @@ def request_from(data: Any) -> Request:
             Sampling(**data["sampling"]),
             None if cap is None else Cap(tuple(map(int, cap["layers"])), tuple(map(float, cap["floors"]))),
             None if steer is None else Steer(int(steer["layer"]), float(steer["alpha"])),
+            _span(data.get("span", "both")),
+            bool(data.get("thinking", False)),
+            None if data.get("date") is None else datetime.date.fromisoformat(data["date"]).isoformat(),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"The request cannot be read ({error!r}).") from error
@@ -66,7 +71,16 @@ def _message(data: Any) -> Message:
     role, content = data["role"], data["content"]
     if role not in _ROLES or not isinstance(content, str):
         raise ValueError("a message needs a role and text")
-    return Message(role=role, content=content)
+    message = Message(role=role, content=content)
+    if isinstance(data.get("reasoning"), str) and role == "assistant":
+        message["reasoning"] = data["reasoning"]
+    return message
+
+
+def _span(value: Any) -> Span:
+    if value not in get_args(Span):
+        raise ValueError("span must be both, answer or reasoning")
+    return value
 
 
 def event_json(event: Event) -> dict[str, Any]:
@@ -110,6 +124,8 @@ def _decode(kind: type[T], data: Any) -> T:
         for name, value in values.items():
             if name == "token":
                 values[name] = _decode(Token, value)
+            elif name == "left_out":
+                values[name] = tuple(_decode(LeftOut, one) for one in value)
             elif isinstance(value, list):  # JSON has no tuples
                 values[name] = as_coordinates(value) if name == "coordinates" else tuple(value)
         decoded = kind(**values)

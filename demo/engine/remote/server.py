@@ -101,6 +101,7 @@ class Service:
             "slug": model.slug,
             "device": str(model.device),
             "dtype_reason": model.dtype_reason,
+            "thinking": model.thinking,
         }
         manifest = json.loads(axis_to_bytes(self.engine.axis)[1])
         return JSONResponse({"version": VERSION, "model": named, "notes": self.notes, "axis": manifest})

@@ -18,6 +18,7 @@ from demo.axis.axis import AssistantAxis
 from demo.axis.files import axis_to_bytes
 from demo.engine.vllm.options import VllmOptions, engine_arguments, prepare_environment
 from demo.engine.vllm.recorder import Record, SampledToken, SequencePlan, merge_records
+from demo.models.chat_template import special_tokens
 from demo.models.loading import ModelFacts
 from demo.models.sources import first_sentence
 from demo.utils.errors import UserError
@@ -108,7 +109,7 @@ class VllmClient:
             cache = self._llm.vllm_config.cache_config
             self.tokens = (cache.num_gpu_blocks or 0) * cache.block_size
             tensors, manifest = axis_to_bytes(self.axis)
-            special = sorted(self.facts.tokenizer.all_special_ids)
+            special = sorted(special_tokens(self.facts.tokenizer) | self.facts.stops)
             owner = socket.gethostname(), os.getpid()
             await self._llm.collective_rpc("axis_install", args=(tensors, manifest, special, owner))
             await self._self_test(self)
@@ -137,7 +138,8 @@ class VllmClient:
         params = SamplingParams(
             temperature=0.0,  # our sampler leaves vLLM one token to choose from, see sampler.py
             max_tokens=tokens,
-            stop_token_ids=sorted(self.facts.stops - set(plan.barred)),
+            # The scheduler ends a reply at the others: in reasoning they may be part of its closing mark.
+            stop_token_ids=sorted(self.facts.listed_ends - set(plan.barred)),
             ignore_eos=True,
             detokenize=False,
             output_kind=RequestOutputKind.DELTA,

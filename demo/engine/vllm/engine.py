@@ -13,12 +13,12 @@ from threading import Event as CancelFlag
 
 from demo.axis.axis import AssistantAxis
 from demo.engine.protocol import Events, Load, ReadToken, Request, capped_layers, check_layers, room_left
-from demo.engine.reader import TokenSpeller
 from demo.engine.request_group import ReadTask, RequestGroup
-from demo.engine.sequence import TokenSequence, Vocabulary, spoken_tokens
+from demo.engine.sequence import TokenSequence, Vocabulary, spoken_tokens, vocabulary_of
+from demo.engine.text import content_texts
 from demo.engine.vllm.client import VllmClient
 from demo.engine.vllm.options import VllmOptions
-from demo.engine.vllm.recorder import SequencePlan
+from demo.engine.vllm.recorder import SequencePlan, SpanPlan
 from demo.engine.vllm.request import VllmRead, VllmSequence
 from demo.engine.vllm.scheduler import VllmScheduler
 from demo.engine.vllm.self_test import run_self_test
@@ -48,11 +48,8 @@ class VllmEngine:
             UserError: vLLM cannot start, or the cap does not act in it as it should.
         """
         self.model, self.axis, self.options = model, axis, options or VllmOptions()
-        stops = model.stops
-        self._barred = tuple(sorted(stops)) if fixed_length else ()
-        self._vocabulary = Vocabulary(
-            model.tokenizer, stops, frozenset(model.tokenizer.all_special_ids), self._barred
-        )
+        self._vocabulary = vocabulary_of(model, fixed_length=fixed_length)
+        self._marks = _mark_ids(self._vocabulary)
         # One token stays free: vLLM samples one more than is shown, so that the last one shown is run.
         self._context = min(model.context, self.options.context or model.context) - 1
         self._ids = itertools.count()
@@ -101,11 +98,12 @@ class VllmEngine:
             UserError: At once, when the chat does not fit the context window or vLLM is not ready.
         """
         self._client.require()
-        chat = render_chat(self.model.tokenizer, request.messages, reply_next=False)
+        chat = self._rendered(request, reply_next=False)
         room_left(len(chat.ids), self._context)
         check_layers([request], self.model.layer_count)
         plan = self._plan(request, chat, every_layer=True)
-        read = VllmRead(chat.ids, chat.owner, plan, self.axis, TokenSpeller(self.model.tokenizer))
+        texts = content_texts(self.model.tokenizer, chat)
+        read = VllmRead(chat, texts, plan, self.axis)
         return self._stream_read(ReadTask(iter(()), cancel or CancelFlag()), read)
 
     def _stream_read(self, task: ReadTask, read: VllmRead) -> Iterator[list[ReadToken]]:
@@ -129,21 +127,52 @@ class VllmEngine:
     # --- requests
 
     def _sequence(self, request: Request, layers: tuple[int, ...]) -> VllmSequence:
-        chat = render_chat(self.model.tokenizer, request.messages)
+        chat = self._rendered(request, reply_next=True)
         limit = min(request.sampling.max_new_tokens, room_left(len(chat.ids), self._context))
         state = TokenSequence(request, chat, limit, self._vocabulary, layers)
         return VllmSequence(state, self._plan(request, chat), self.axis)
+
+    def _rendered(self, request: Request, reply_next: bool) -> RenderedChat:
+        return render_chat(
+            self.model.tokenizer,
+            request.messages,
+            reply_next=reply_next,
+            thinking=request.thinking,
+            date=request.date,
+        )
 
     def _plan(self, request: Request, chat: RenderedChat, every_layer: bool = False) -> SequencePlan:
         cap, steer = request.cap, request.steer
         return SequencePlan(
             id=f"row-{next(self._ids)}",
-            exempt=bytes(owner < 0 for owner in chat.owner),
+            exempt=bytes(
+                owner < 0 or not request.acts_on(reasoning)
+                for owner, reasoning in zip(chat.owner, chat.reasoning, strict=True)
+            ),
             sampling=request.sampling,
             layers=cap.layers if cap else (),
             floors=cap.floors if cap else (),
             steer=(steer.layer, steer.alpha) if steer else None,
             every_layer=every_layer,
             said=tuple(spoken_tokens(request, chat)),
-            barred=self._barred,
+            barred=self._vocabulary.barred,
+            spans=self._spans(request, chat),
         )
+
+    def _spans(self, request: Request, chat: RenderedChat) -> SpanPlan | None:
+        """Where reasoning begins and ends; None where clamp and steering act on all of the reply."""
+        if request.span == "both" or self._marks is None:
+            return None
+        return SpanPlan(*self._marks, chat.opens_reasoning, request.span == "reasoning")
+
+
+def _mark_ids(vocabulary: Vocabulary) -> tuple[list[int], list[int]] | None:
+    """The tokens that open and close reasoning; None for a model that does not reason."""
+    marks = vocabulary.reasoning
+    if marks is None:
+        return None
+    opening, closing = (
+        vocabulary.tokenizer(mark, add_special_tokens=False)["input_ids"]
+        for mark in (marks.opening, marks.closing)
+    )
+    return list(opening), list(closing)

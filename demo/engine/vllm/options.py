@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass, field
 from typing import Any
 
+from demo.models.chat_template import special_tokens
 from demo.models.loading import ModelFacts
 from demo.utils.errors import UserError
 
@@ -20,8 +21,8 @@ _ENVIRONMENT = {
 
 # What capping and reading depend on. The user cannot change it.
 _FIXED_ARGUMENTS: dict[str, Any] = {
-    # CUDA graphs stay off: Python forward hooks run only while a graph is captured, not when it is
-    # replayed, so per-request state that they read in Python, such as floors, would stay frozen.
+    # CUDA graphs stay off. A replayed graph does not run Python, so our hooks, which read each request's
+    # floors in Python, would act with the values of the capture. docs/large-models.md says what is missing.
     "enforce_eager": True,
     "enable_prefix_caching": True,  # separate per intervention, because each has its own cache salt
     "async_scheduling": False,  # a token must be known before the next one is sampled
@@ -102,7 +103,7 @@ def engine_arguments(facts: ModelFacts, options: VllmOptions) -> dict[str, Any]:
         "quantization": options.quantization,
         "gpu_memory_utilization": options.memory_fraction,
         **_FIXED_ARGUMENTS,
-        "additional_config": {"special_tokens": sorted(facts.tokenizer.all_special_ids)},
+        "additional_config": {"special_tokens": sorted(special_tokens(facts.tokenizer) | facts.stops)},
     }
     if facts.device == "cpu":
         arguments["kv_cache_memory_bytes"] = budget

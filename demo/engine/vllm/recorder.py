@@ -23,6 +23,9 @@ from demo.engine.protocol import Sampling
 # The key of `SamplingParams.extra_args` under which a plan travels to the workers.
 KEY = "persona_drift"
 
+# More than run at once: vLLM does not say when a request has ended.
+_MOST_TRACKERS = 4096
+
 # A sampled token: request id, step, token id, probability.
 SampledToken = tuple[str, int, int, float]
 
@@ -35,6 +38,46 @@ SampledToken = tuple[str, int, int, float]
 #   "at.L"                   projection after the clamp, raw units; only for plans with every_layer
 #   "entry.L"                projection of what the next layer is given, raw units; only in the self-test
 Record = tuple[str, int, dict[str, bytes]]
+
+
+@dataclass(frozen=True, slots=True)
+class SpanPlan:
+    """Which part of a reply clamp and steering act on.
+
+    Attributes:
+        opening, closing: Ids of the tokens that open and close reasoning.
+        inside: Whether the reply begins inside reasoning.
+        on_reasoning: Whether they act on the reasoning rather than on the answer.
+    """
+
+    opening: Sequence[int]
+    closing: Sequence[int]
+    inside: bool
+    on_reasoning: bool
+
+
+@dataclass
+class SpanTracker:
+    """Finds out, token by token, which part of a reply clamp and steering leave alone."""
+
+    plan: SpanPlan
+    exempt: list[bool] = field(default_factory=list)  # per token of the reply so far
+    _ids: list[int] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._inside = self.plan.inside
+
+    def flag(self, number: int, token: int) -> bool:
+        """Whether reply token `number` is exempt. vLLM may run a token again; its flag stays the same."""
+        if number < len(self.exempt):
+            return self.exempt[number]
+        self._ids.append(token)
+        self.exempt.append(self._inside != self.plan.on_reasoning)
+        mark = list(self.plan.closing if self._inside else self.plan.opening)
+        if mark and self._ids[-len(mark) :] == mark:
+            self._inside = not self._inside
+            self.exempt[-1] = True
+        return self.exempt[-1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +94,7 @@ class SequencePlan:
         every_layer: Whether projections are read at all decoder layers, not only at the probe layer.
         said: Prompt tokens under the repetition penalty, in order.
         barred: Token ids that are never sampled.
+        spans: Where reasoning begins and ends in the reply, if clamp and steering act on a part of it only.
     """
 
     id: str
@@ -62,6 +106,7 @@ class SequencePlan:
     every_layer: bool = False
     said: tuple[int, ...] = ()
     barred: tuple[int, ...] = ()
+    spans: SpanPlan | None = None
 
     def to_args(self) -> dict[str, Any]:
         """The value for `SamplingParams.extra_args`, made of plain values only."""
@@ -77,6 +122,7 @@ class SequencePlan:
             plain[name] = tuple(plain[name])
         plain["sampling"] = Sampling(**plain["sampling"])
         plain["steer"] = tuple(plain["steer"]) if plain["steer"] else None
+        plain["spans"] = SpanPlan(**plain["spans"]) if plain["spans"] else None
         return cls(**plain)
 
 
@@ -114,6 +160,7 @@ class Recorder:
     _hooks: AxisHooks | None = None
     _columns: dict[str, Tensor] = field(default_factory=dict)
     _records: list[Record] = field(default_factory=list)
+    _trackers: dict[str, SpanTracker] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._unit = self.axis.unit.to(self.device)
@@ -148,8 +195,17 @@ class Recorder:
 
     def exempt(self, segment: Segment) -> list[bool]:
         """For each token of a segment, whether it is exempt from clamp and steering."""
-        prompt = [bool(flag) for flag in segment.plan.exempt[segment.start : segment.end]]
-        return prompt + [token in self.special for token in segment.ids[len(prompt) :]]
+        plan = segment.plan
+        prompt = [bool(flag) for flag in plan.exempt[segment.start : segment.end]]
+        reply = [token in self.special for token in segment.ids[len(prompt) :]]
+        if plan.spans is not None and reply:
+            tracker = self._trackers.setdefault(plan.id, SpanTracker(plan.spans))
+            first = segment.start + len(prompt) - len(plan.exempt)
+            for offset, token in enumerate(segment.ids[len(prompt) :]):
+                reply[offset] = tracker.flag(first + offset, token) or reply[offset]
+            while len(self._trackers) > _MOST_TRACKERS:
+                del self._trackers[next(iter(self._trackers))]
+        return prompt + reply
 
     def needs(self, layer: int) -> bool:
         """Whether this forward pass reads or changes the residual stream after this decoder layer."""

@@ -16,10 +16,11 @@ from demo.axis.axis import AssistantAxis
 from demo.engine.forward.forward_pass import ChunkReading
 from demo.engine.kv_cache import common_prefix
 from demo.engine.protocol import Intervention, PromptEvent, ReadToken, TokenEvent, as_coordinates
-from demo.engine.reader import TokenSpeller
 from demo.engine.sequence import TokenSequence
 from demo.engine.vllm.client import Step
 from demo.engine.vllm.recorder import SequencePlan, decode
+from demo.models.chat_template import RenderedChat
+from demo.utils.errors import nan_error
 
 
 @dataclass(eq=False)
@@ -128,20 +129,20 @@ class VllmRead:
     """A finished chat that vLLM reads.
 
     Attributes:
-        ids: The chat's tokens.
-        owner: For each token, the index of the message it belongs to, or -1 for template tokens.
+        texts: What each of its tokens adds to its message.
     """
 
-    ids: list[int]
-    owner: list[int]
+    chat: RenderedChat
+    texts: list[str]
     plan: SequencePlan
     axis: AssistantAxis
-    speller: TokenSpeller
 
     def read_tokens(self, start: int, columns: dict[str, bytes]) -> list[ReadToken]:
         """The content tokens of a record, axis units."""
         decoded, axis = decode(columns), self.axis
         raw = np.stack([decoded[f"at.{layer}"] for layer in range(axis.layers)], axis=-1)
+        if not np.isfinite(raw).all():
+            raise nan_error()
         after = (raw - axis.origin.numpy()) / axis.norm.numpy()
         before = after.copy()
         for layer in self.plan.layers:
@@ -152,16 +153,16 @@ class VllmRead:
         tokens = []
         for offset in range(len(raw)):
             position = start + offset
-            if position >= len(self.ids) or self.owner[position] < 0:
+            if position >= len(self.texts) or self.chat.owner[position] < 0:
                 continue
-            owner = self.owner[position]
             tokens.append(
                 ReadToken(
-                    owner,
-                    self.speller.spell(owner, self.ids[position]),
+                    self.chat.owner[position],
+                    self.texts[position],
                     tuple(before[offset].tolist()),
                     tuple(after[offset].tolist()),
                     as_coordinates(places[offset] if places else []),
+                    self.chat.reasoning[position],
                 )
             )
         return tokens

@@ -137,7 +137,7 @@ class VllmScheduler:
 
     async def _run_read(self, task: ReadTask, read: VllmRead) -> None:
         try:
-            async for _ in self._client.steps(read.ids, read.plan, 1, read_cache=False):
+            async for _ in self._client.steps(read.chat.ids, read.plan, 1, read_cache=False):
                 await self._collect()
                 self._changed.set()  # this may have collected records of other requests as well
         except asyncio.CancelledError:

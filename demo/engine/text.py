@@ -1,0 +1,187 @@
+"""Tokens as text, one at a time: what each token adds to a reply, and which tokens are reasoning."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from demo.models.chat_template import ReasoningFormat, RenderedChat, special_tokens
+from demo.models.template_text import PerTokenizer
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+_REPLACEMENT = "\ufffd"  # what a decoder writes for bytes that are not UTF-8
+
+_BYTE = re.compile(r"<0x[0-9A-Fa-f]{2}>")  # a byte-fallback token, as in Llama 2, Mistral, Gemma and Phi-3
+
+
+def _find_byte_tokens(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+    """The byte-fallback tokens. A run of them is one text, valid or not as a whole."""
+    return frozenset(token for name, token in tokenizer.get_vocab().items() if _BYTE.fullmatch(name))
+
+
+byte_tokens = PerTokenizer(_find_byte_tokens)
+_special_tokens = PerTokenizer(special_tokens)
+
+
+class TextStream:
+    """Decodes tokens one at a time. The pieces together equal the decoding of all tokens at once.
+
+    A piece is held back until later tokens cannot change it: while a character is incomplete, and while a run
+    of byte-fallback tokens goes on. Any sequence of tokens can be decoded; bytes that are not UTF-8 become
+    replacement characters.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, skip_special: bool = True) -> None:
+        """skip_special: leave out tokens that the tokenizer flags as special."""
+        self._backend = tokenizer.backend_tokenizer
+        self._skip = skip_special
+        self._bytes = byte_tokens(tokenizer)
+        self._unseen = _special_tokens(tokenizer) if skip_special else frozenset[int]()
+        # Decoders treat the first token in their own way, so new tokens are decoded after some earlier ones.
+        self._context: list[int] = []
+        self._held: list[int] = []
+        self._in_bytes = False
+
+    def step(self, token: int) -> str:
+        """What is certain of the text after one more token."""
+        self._held.append(token)
+        if token not in self._unseen:
+            self._in_bytes = token in self._bytes
+        return "" if self._in_bytes else self._released(last=False)
+
+    def end(self) -> str:
+        """What was held back. Nothing may follow."""
+        return self._released(last=True)
+
+    def _released(self, last: bool) -> str:
+        if not self._held:
+            return ""
+        whole = self._decode(self._context + self._held)
+        if whole.endswith(_REPLACEMENT) and not last:
+            return ""
+        known = self._decode(self._context)
+        visible = bool(self._decode(self._held))
+        self._context = self._held if visible else self._context + self._held
+        self._held = []
+        return whole[len(known) :]
+
+    def _decode(self, ids: list[int]) -> str:
+        return str(self._backend.decode(ids, skip_special_tokens=self._skip))
+
+
+def content_texts(tokenizer: PreTrainedTokenizerBase, chat: RenderedChat) -> list[str]:
+    """What each token of a finished chat adds to its message; empty for template text."""
+    texts = [""] * len(chat.ids)
+    streams: dict[tuple[int, bool], TextStream] = {}
+    last: dict[tuple[int, bool], int] = {}
+    for index, (token, owner, reasoning) in enumerate(zip(chat.ids, chat.owner, chat.reasoning, strict=True)):
+        if owner >= 0:
+            span = owner, reasoning
+            stream = streams.setdefault(span, TextStream(tokenizer))
+            texts[index], last[span] = stream.step(token), index
+    for span, index in last.items():
+        texts[index] += streams[span].end()
+    return texts
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """What one token adds to a reply.
+
+    Attributes:
+        text: empty for special tokens and while a character is incomplete.
+        special: whether the token is a special token or a mark around reasoning, rather than content.
+        reasoning: whether it belongs to the reasoning before the answer.
+    """
+
+    text: str
+    special: bool
+    reasoning: bool
+
+
+class ReplyText:
+    """Reads a reply token by token: its text, and where its reasoning begins and ends."""
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        special: frozenset[int],
+        marks: ReasoningFormat | None = None,
+        in_reasoning: bool = False,
+    ) -> None:
+        """Begin a reply.
+
+        Args:
+            special: ids that are not content.
+            marks: how the model marks reasoning; None for a model that does not reason.
+            in_reasoning: whether the prompt ends inside reasoning.
+        """
+        self._special, self._marks = special, marks
+        self._text = TextStream(tokenizer)
+        self.in_reasoning = in_reasoning
+        if marks is not None:
+            # Special tokens can be part of a mark, so marks are looked for in the text with them.
+            self._raw = TextStream(tokenizer, skip_special=False)
+            self._tail = ""
+            self._openings = (marks.opening, *_headers(marks.closing))
+            self._longest = max(map(len, (*self._openings, marks.closing)))
+            self._by_token = {name for name in tokenizer.get_added_vocab() if len(name) > 1}
+
+    def step(self, token: int) -> Piece:
+        """What this token adds."""
+        text = self._text.step(token)
+        if self._marks is None:
+            return Piece(text, token in self._special, False)
+        reasoning = self.in_reasoning
+        state, rest = self._advance(self._raw.step(token))
+        if state == "mark":
+            return Piece(rest, True, reasoning)
+        if state == "maybe":
+            self._withheld += text
+            return Piece("", True, reasoning)
+        text, self._withheld = self._withheld + text, ""
+        return Piece(text, token in self._special, reasoning)
+
+    def end(self) -> str:
+        """The text that was held back. Nothing may follow."""
+        return self._withheld + self._text.end()
+
+    _withheld = ""
+
+    def _advance(self, raw: str) -> tuple[str, str]:
+        """Look for a mark at the end of the reply so far.
+
+        Returns:
+            "mark" and the text after it, when one has just ended; "maybe" while one may have begun with a
+            control token; "text" otherwise.
+        """
+        assert self._marks is not None
+        self._tail = (self._tail + raw)[-self._longest - len(raw) :]
+        wanted = (self._marks.closing,) if self.in_reasoning else self._openings
+        for mark in wanted:
+            at = self._tail.find(mark)
+            if at >= 0:
+                rest = self._tail[at + len(mark) :]
+                self._tail, self._withheld = "", ""
+                if mark in (self._marks.opening, self._marks.closing):
+                    self.in_reasoning = mark == self._marks.opening
+                return "mark", rest.lstrip("\n") if rest else ""
+        begun = any(self._has_begun(mark) for mark in wanted)
+        return ("maybe" if begun else "text"), ""
+
+    def _has_begun(self, mark: str) -> bool:
+        """Whether the reply ends with the beginning of a mark that begins with a control token."""
+        first = next((name for name in self._by_token if mark.startswith(name)), None)
+        if first is None:
+            return False
+        at = self._tail.rfind(first)
+        return at >= 0 and mark.startswith(self._tail[at:])
+
+
+def _headers(closing: str) -> list[str]:
+    """The ends of a closing mark from each inner control token on: what heads an answer without reasoning."""
+    inner = [match.start() for match in re.finditer(r"<\|", closing)][1:]
+    return [closing[at:] for at in inner]
