@@ -15,10 +15,12 @@ from threading import Condition, Lock, Thread, main_thread
 from typing import Any
 
 from demo.engine.forward.forward_pass import Chunk, ChunkReading
-from demo.engine.kv_cache import PrefixCache, SequenceCache, common_prefix
+from demo.engine.kv_cache import SequenceCache, common_prefix
+from demo.engine.prefix_cache import PrefixCache
 from demo.engine.protocol import Event, Load
 from demo.engine.request_group import ReadTask, RequestGroup, ResultQueue
-from demo.engine.sequence import RunningBatch, Status, TokenSequence
+from demo.engine.running_batch import RunningBatch
+from demo.engine.sequence import Status, TokenSequence
 from demo.utils.errors import UserError, explain_failure, nan_error
 
 Scheduled = list[tuple[TokenSequence, Chunk]]

@@ -11,12 +11,13 @@ from demo.axis.axis import AssistantAxis
 from demo.axis.components import probe_components
 from demo.engine.forward.forward_pass import ActivationRecorder, Probe
 from demo.engine.forward.selection import choose_forward, memory_of
-from demo.engine.kv_cache import PrefixCache
+from demo.engine.prefix_cache import PrefixCache
 from demo.engine.protocol import Events, Load, ReadToken, Request, capped_layers, check_layers, room_left
 from demo.engine.reader import read_chat
 from demo.engine.request_group import ReadTask, RequestGroup, ResultQueue
+from demo.engine.running_batch import RunningBatch
 from demo.engine.scheduler import Capacity, Scheduler
-from demo.engine.sequence import RunningBatch, TokenSequence, vocabulary_of
+from demo.engine.sequence import TokenSequence, vocabulary_of
 from demo.models.chat_template import render_chat
 from demo.models.loading import LoadedModel
 

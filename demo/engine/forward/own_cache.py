@@ -9,54 +9,20 @@ cache allows it, padded on the left as `generate` does.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from copy import copy
 from dataclasses import dataclass, replace
 from inspect import signature
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
-from torch.nn import functional
-from transformers.cache_utils import (
-    Cache,
-    CacheLayerMixin,
-    DummyLayer,
-    DynamicLayer,
-    DynamicSlidingWindowLayer,
-    LinearAttentionAndFullAttentionLayer,
-    LinearAttentionAndSlidingWindowAttentionLayer,
-    LinearAttentionCacheLayerMixin,
-    LinearAttentionLayer,
-)
 
+from demo.engine.forward.cache_objects import cloned_cache, merged_cache, taken_cache, tensors_of
 from demo.engine.forward.forward_pass import Chunk, ChunkReading, Probe
 from demo.engine.kv_cache import SavedState, SequenceCache
 from demo.models.loading import LoadedModel
 
 # Where a model's output carries its cache, newest name first.
 _CACHE_NAMES = ("cache", "past_key_values", "cache_params", "state")
-
-# The kinds of layer cache that sequences of different lengths can share. Their tensors are either states
-# [batch, ...] or keys and values [batch, heads, tokens, head_dim].
-_MERGEABLE = (
-    DynamicLayer,
-    DynamicSlidingWindowLayer,
-    LinearAttentionLayer,
-    LinearAttentionAndFullAttentionLayer,
-    LinearAttentionAndSlidingWindowAttentionLayer,
-    DummyLayer,
-)
-
-
-class _Parts(Protocol):
-    """The attributes of transformers' layer caches that hold tensors."""
-
-    keys: Tensor | None
-    values: Tensor | None
-    conv_states: dict[int, Tensor | None]
-    recurrent_states: dict[int, Tensor | None]
-    cumulative_length: int
-    sliding_window: int
 
 
 @dataclass(slots=True)
@@ -69,7 +35,7 @@ class OwnState:
 
     @property
     def nbytes(self) -> int:
-        return sum(tensor.nbytes for tensor in _tensors(self.cache))
+        return sum(tensor.nbytes for tensor in tensors_of(self.cache))
 
 
 @dataclass(slots=True)
@@ -82,7 +48,7 @@ class _Batch:
 
     @property
     def nbytes(self) -> int:
-        return sum(tensor.nbytes for tensor in _tensors(self.cache))
+        return sum(tensor.nbytes for tensor in tensors_of(self.cache))
 
 
 class OwnCaches:
@@ -122,14 +88,14 @@ class OwnCaches:
         """See `SequenceCache`."""
         assert isinstance(state, OwnState) and state.tokens == tokens
         self._split()
-        self._states[slot] = OwnState(_cloned(state.cache), tokens)
+        self._states[slot] = OwnState(cloned_cache(state.cache), tokens)
 
     @torch.inference_mode()
     def copy(self, source: int, target: int, tokens: int) -> None:
         """See `SequenceCache`."""
         self._split()
         state = self._states[source]  # whatever it has seen: after an error that may be more than `tokens`
-        self._states[target] = OwnState(_cloned(state.cache), state.tokens)
+        self._states[target] = OwnState(cloned_cache(state.cache), state.tokens)
 
     @torch.inference_mode()
     def saved(self, slot: int, tokens: int) -> OwnState:
@@ -137,7 +103,7 @@ class OwnCaches:
         self._split()
         state = self._states[slot]
         assert state.tokens == tokens
-        return OwnState(_cloned(state.cache), tokens)
+        return OwnState(cloned_cache(state.cache), tokens)
 
     def one(self, slot: int) -> OwnState:
         """The state of one slot, to be run on."""
@@ -150,7 +116,7 @@ class OwnCaches:
             self._split()
             states = [self._states.pop(slot) for slot in slots]
             lengths = [state.tokens for state in states]
-            self._batch = _Batch(slots, _merged([state.cache for state in states], lengths), lengths)
+            self._batch = _Batch(slots, merged_cache([state.cache for state in states], lengths), lengths)
         return self._batch
 
     def _split(self) -> None:
@@ -158,7 +124,7 @@ class OwnCaches:
         if self._batch is not None:
             batch, self._batch = self._batch, None
             for index, (slot, length) in enumerate(zip(batch.slots, batch.lengths, strict=True)):
-                own = _taken(batch.cache, index, length, max(batch.lengths))
+                own = taken_cache(batch.cache, index, length, max(batch.lengths))
                 self._states[slot] = OwnState(own, length)
 
 
@@ -272,11 +238,6 @@ class OwnCacheForward:
         return output.logits[:, -1], self._probe.readings(hooks, chunks), found
 
 
-def can_merge(cache: object) -> bool:
-    """Whether sequences of different lengths can share this cache."""
-    return isinstance(cache, Cache) and all(type(layer) in _MERGEABLE for layer in cache.layers)
-
-
 def _single_tokens(chunk: Chunk) -> list[Chunk]:
     """The chunk as chunks of one token each."""
     end = len(chunk.ids) - 1
@@ -291,105 +252,3 @@ def _single_tokens(chunk: Chunk) -> list[Chunk]:
         )
         for index, token in enumerate(chunk.ids)
     ]
-
-
-# --- cache objects
-
-
-def _tensors(value: Any) -> list[Tensor]:
-    """All tensors that a cache object holds."""
-    if isinstance(value, Tensor):
-        return [value]
-    if isinstance(value, dict):
-        return [tensor for one in value.values() for tensor in _tensors(one)]
-    if isinstance(value, list | tuple):
-        return [tensor for one in value for tensor in _tensors(one)]
-    return _tensors(vars(value)) if _is_cache(value) else []
-
-
-def _cloned(value: Any) -> Any:
-    """A copy of a cache object that shares no tensor with it."""
-    if isinstance(value, Tensor):
-        return value.clone()
-    if isinstance(value, dict):
-        return type(value)((key, _cloned(one)) for key, one in value.items())
-    if isinstance(value, list | tuple):
-        return type(value)(_cloned(one) for one in value)
-    if not _is_cache(value):
-        return value
-    other = copy(value)
-    for name, one in vars(value).items():
-        setattr(other, name, _cloned(one))
-    return other
-
-
-def _is_cache(value: object) -> bool:
-    """Whether a value is a cache or a part of one, rather than a module or a configuration."""
-    known = CacheLayerMixin | LinearAttentionCacheLayerMixin | DummyLayer | Cache
-    return isinstance(value, known) or "Cache" in type(value).__name__
-
-
-def _merged(caches: Sequence[Cache], lengths: Sequence[int]) -> Cache:
-    """One cache for several sequences, the shorter ones padded on the left."""
-    whole = copy(caches[0])
-    whole.layers = [
-        _merged_layer(layers, lengths) for layers in zip(*(one.layers for one in caches), strict=True)
-    ]
-    return whole
-
-
-def _merged_layer(layers: Sequence[Any], lengths: Sequence[int]) -> Any:
-    whole = copy(layers[0])
-    parts = [cast("_Parts", layer) for layer in layers]
-    if isinstance(whole, LinearAttentionCacheLayerMixin):
-        for name in ("conv_states", "recurrent_states"):
-            states = [getattr(part, name) for part in parts]
-            setattr(
-                whole,
-                name,
-                {
-                    key: None if one is None else torch.cat([state[key] for state in states])
-                    for key, one in states[0].items()
-                },
-            )
-    if isinstance(whole, DynamicLayer) and whole.is_initialized:
-        whole.keys, whole.values = (
-            _padded_left([getattr(part, name) for part in parts]) for name in ("keys", "values")
-        )
-        if isinstance(whole, DynamicSlidingWindowLayer):
-            whole.cumulative_length = max(lengths)
-    return whole
-
-
-def _padded_left(tensors: Sequence[Tensor]) -> Tensor:
-    """Tensors [1, heads, tokens, head_dim] as one [N, heads, most tokens, head_dim]."""
-    most = max(tensor.shape[-2] for tensor in tensors)
-    return torch.cat([functional.pad(tensor, (0, 0, most - tensor.shape[-2], 0)) for tensor in tensors])
-
-
-def _taken(cache: Cache, index: int, length: int, longest: int) -> Cache:
-    """The cache of one sequence of a merged one, without its padding."""
-    own = copy(cache)
-    own.layers = [_taken_layer(layer, index, length, longest) for layer in cache.layers]
-    return own
-
-
-def _taken_layer(layer: Any, index: int, length: int, longest: int) -> Any:
-    own = copy(layer)
-    if isinstance(own, LinearAttentionCacheLayerMixin):
-        for name in ("conv_states", "recurrent_states"):
-            states = getattr(layer, name)
-            setattr(
-                own,
-                name,
-                {k: None if one is None else one[index : index + 1].clone() for k, one in states.items()},
-            )
-    if isinstance(own, DynamicLayer) and own.is_initialized:
-        kept = layer.keys.shape[-2] - (longest - length)
-        if isinstance(own, DynamicSlidingWindowLayer):
-            kept = min(length, layer.sliding_window - 1)
-            own.cumulative_length = length
-        first = layer.keys.shape[-2] - kept
-        own.keys = layer.keys[index : index + 1, :, first:].clone()
-        own.values = layer.values[index : index + 1, :, first:].clone()
-    return own

@@ -12,10 +12,11 @@ import torch
 from torch import nn
 from transformers.cache_utils import DummyLayer, DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 
+from demo.engine.forward.cache_objects import can_merge
 from demo.engine.forward.forward_pass import Chunk, ForwardPass, Probe
 from demo.engine.forward.fused_cpu import FusedForward, fits
 from demo.engine.forward.modules import ModuleForward
-from demo.engine.forward.own_cache import OwnCacheForward, can_merge
+from demo.engine.forward.own_cache import OwnCacheForward
 from demo.engine.forward.self_test import fault_of, text_tokens
 from demo.models.loading import LoadedModel
 from demo.space import on_zerogpu

@@ -1,0 +1,119 @@
+"""The sequences that have a cache slot, and the forward passes that they run together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from demo.engine.forward.forward_pass import Chunk, ChunkReading, ForwardPass
+from demo.engine.kv_cache import SequenceCache, common_prefix, rounded_up
+from demo.engine.prefix_cache import CachedSequence, PrefixCache
+from demo.engine.sampling import sample_batch
+from demo.engine.sequence import Status, TokenSequence
+
+
+class RunningBatch:
+    """The running sequences of all clients, each with a cache slot. Used by one thread at a time."""
+
+    def __init__(self, forward: ForwardPass, prefix_cache: PrefixCache, cache: SequenceCache) -> None:
+        self.sequences: list[TokenSequence] = []
+        self.forward = forward
+        self._prefix_cache, self._cache = prefix_cache, cache
+
+    def columns(self, sequences: Sequence[TokenSequence]) -> int:
+        """How many columns a slot needs for these sequences and the running ones to reach their limits."""
+        return max((rounded_up(len(s.chat.ids) + s.limit) for s in [*self.sequences, *sequences]), default=0)
+
+    def add(self, sequence: TokenSequence) -> None:
+        """Give a sequence a slot and fill in the longest known prefix of its prompt.
+
+        The prefix may come from the branch's last turn, from another branch that begins alike, or from a
+        sequence that is running now.
+        """
+        sequence.slot, sequence.status = len(self.sequences), Status.RUNNING
+        self._cache.reserve(len(self.sequences) + 1, self.columns([sequence]))
+        request = sequence.request
+        cached, known = self._prefix_cache.longest(request.branch, sequence.chat.ids, request.intervention)
+        other, shared = self._most_alike(sequence)
+        if other is not None and shared > known:
+            self._cache.copy(other.slot, sequence.slot, shared)
+            sequence.start_after(other.before[:shared])
+        elif cached is not None and known:
+            self._cache.load(sequence.slot, cached.state, known)
+            sequence.start_after(cached.before[:known])
+        if not self._cache.can_be_cut:
+            sequence.pause_at = sequence.chat.stable
+        self.sequences.append(sequence)
+
+    def _most_alike(self, sequence: TokenSequence) -> tuple[TokenSequence | None, int]:
+        """The running sequence with the longest prefix in common with this prompt, and its length.
+
+        Only sequences under the same intervention count. At least one token is left to run, for its logits.
+        """
+        best, most = None, 0
+        for other in self.sequences:
+            if other.request.intervention == sequence.request.intervention:
+                shared = min(common_prefix(other.ids_run, sequence.chat.ids), len(sequence.chat.ids) - 1)
+                usable = self._cache.can_be_cut or shared == other.tokens_run
+                if usable and shared > most:
+                    best, most = other, shared
+        return best, most
+
+    def sample(self, sequences: Sequence[TokenSequence]) -> None:
+        """Sample the next token of every sequence that has logits."""
+        ready = [sequence for sequence in sequences if sequence.logits is not None]
+        if ready:
+            logits = torch.stack([sequence.logits for sequence in ready if sequence.logits is not None])
+            sampled = sample_batch(logits, [sequence.sampling_step() for sequence in ready])
+            for sequence, token, probability in zip(ready, *sampled, strict=True):
+                sequence.take(token, probability)
+
+    def run(self, work: Sequence[tuple[TokenSequence, Chunk]]) -> list[ChunkReading]:
+        """Run one forward pass. Sequences whose chunk asks for logits have them afterwards."""
+        logits, readings = self.forward.run([chunk for _, chunk in work], self._cache)
+        remaining = iter(logits)
+        for sequence, chunk in work:
+            if chunk.last:
+                sequence.logits = next(remaining)
+        return readings
+
+    def remove(self, sequence: TokenSequence, *, keep: bool) -> None:
+        """Free the sequence's slot.
+
+        Args:
+            keep: store its state in the prefix cache, unless the sequence has failed.
+        """
+        sequence.status = Status.FINISHED
+        if sequence in self.sequences:
+            self.sequences.remove(sequence)
+            if keep and sequence.tokens_run and sequence.fault is None:
+                self._keep(sequence)
+            # A failed sequence may leave NaN behind, which masks do not hide from the slot's next sequence.
+            if sequence.fault is not None or not self._cache.can_be_cut:
+                self._cache.clear(sequence.slot)
+            self._close_gaps()
+
+    def keep_state(self, sequence: TokenSequence) -> None:
+        """Store the state before the header of the reply, from which another reply can begin.
+
+        Only states that cannot be cut back need this.
+        """
+        if sequence.pause_at and sequence.tokens_run == sequence.pause_at > sequence.reused:
+            self._keep(sequence)
+
+    def _keep(self, sequence: TokenSequence) -> None:
+        """Store what the cache slot holds in the prefix cache."""
+        state = self._cache.saved(sequence.slot, sequence.tokens_run)
+        entry = CachedSequence(sequence.ids_run, state, list(sequence.before), sequence.request.intervention)
+        self._prefix_cache.put(sequence.request.branch, entry)
+
+    def _close_gaps(self) -> None:
+        """Move sequences into free slots, so that a pass covers no more slots than there are sequences."""
+        free = sorted(set(range(len(self.sequences))) - {sequence.slot for sequence in self.sequences})
+        high = [sequence for sequence in self.sequences if sequence.slot >= len(self.sequences)]
+        for slot, sequence in zip(free, high, strict=True):
+            self._cache.copy(sequence.slot, slot, sequence.tokens_run)
+            if not self._cache.can_be_cut:
+                self._cache.clear(sequence.slot)
+            sequence.slot = slot
