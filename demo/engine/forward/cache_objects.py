@@ -9,28 +9,40 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional
-from transformers.cache_utils import (
-    Cache,
-    CacheLayerMixin,
-    DummyLayer,
-    DynamicLayer,
-    DynamicSlidingWindowLayer,
-    LinearAttentionAndFullAttentionLayer,
-    LinearAttentionAndSlidingWindowAttentionLayer,
-    LinearAttentionCacheLayerMixin,
-    LinearAttentionLayer,
-)
+from transformers import cache_utils
+from transformers.cache_utils import Cache, CacheLayerMixin, DynamicLayer, DynamicSlidingWindowLayer
+
+
+def _known(*names: str) -> tuple[type, ...]:
+    """The classes of these names that this version of transformers has."""
+    return tuple(kind for name in names if (kind := getattr(cache_utils, name, None)) is not None)
+
+
+_LINEAR = _known("LinearAttentionCacheLayerMixin")
+_PLACEHOLDERS = _known("DummyLayer")  # of layers that keep nothing
 
 # The kinds of layer cache that sequences of different lengths can share. Their tensors are either states
 # [batch, ...] or keys and values [batch, heads, tokens, head_dim].
 _MERGEABLE = (
     DynamicLayer,
     DynamicSlidingWindowLayer,
-    LinearAttentionLayer,
-    LinearAttentionAndFullAttentionLayer,
-    LinearAttentionAndSlidingWindowAttentionLayer,
-    DummyLayer,
+    *_known(
+        "LinearAttentionLayer",
+        "LinearAttentionAndFullAttentionLayer",
+        "LinearAttentionAndSlidingWindowAttentionLayer",
+    ),
+    *_PLACEHOLDERS,
 )
+
+
+def keeps_keys_and_values(cache: Any) -> bool:
+    """Whether all that a cache keeps are one key and one value a token, so that it can be cut anywhere.
+
+    Layers without attention, and layers that use another layer's keys and values, keep nothing.
+    """
+    layers: list[Any] = getattr(cache, "layers", None) or []
+    plain = (DynamicLayer, DynamicSlidingWindowLayer, *_PLACEHOLDERS)
+    return bool(layers) and all(type(layer) in plain for layer in layers)
 
 
 def can_merge(cache: object) -> bool:
@@ -67,7 +79,7 @@ def cloned_cache(value: Any) -> Any:
 
 def _is_cache(value: object) -> bool:
     """Whether a value is a cache or a part of one, rather than a module or a configuration."""
-    known = CacheLayerMixin | LinearAttentionCacheLayerMixin | DummyLayer | Cache
+    known = (CacheLayerMixin, Cache, *_LINEAR, *_PLACEHOLDERS)
     return isinstance(value, known) or "Cache" in type(value).__name__
 
 
@@ -82,7 +94,7 @@ def merged_cache(caches: Sequence[Cache], lengths: Sequence[int]) -> Cache:
 
 def _merged_layer(layers: Sequence[Any], lengths: Sequence[int]) -> Any:
     whole = copy(layers[0])
-    if isinstance(whole, LinearAttentionCacheLayerMixin):
+    if isinstance(whole, _LINEAR):
         for name in ("conv_states", "recurrent_states"):
             states = [getattr(part, name) for part in layers]
             setattr(
@@ -117,7 +129,7 @@ def taken_cache(cache: Cache, index: int, length: int, longest: int) -> Cache:
 
 def _taken_layer(layer: Any, index: int, length: int, longest: int) -> Any:
     own = copy(layer)
-    if isinstance(own, LinearAttentionCacheLayerMixin):
+    if isinstance(own, _LINEAR):
         for name in ("conv_states", "recurrent_states"):
             states = getattr(layer, name)
             setattr(

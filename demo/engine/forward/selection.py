@@ -10,9 +10,9 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
-from transformers.cache_utils import DummyLayer, DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
+from transformers.cache_utils import DynamicCache
 
-from demo.engine.forward.cache_objects import can_merge
+from demo.engine.forward.cache_objects import can_merge, keeps_keys_and_values
 from demo.engine.forward.forward_pass import Chunk, ForwardPass, Probe
 from demo.engine.forward.fused_cpu import FusedForward, fits
 from demo.engine.forward.modules import ModuleForward
@@ -113,16 +113,6 @@ def cache_of(model: LoadedModel) -> Any:
         ) from error
     names = ("cache", "past_key_values", "cache_params", "state")
     return next((getattr(output, n) for n in names if getattr(output, n, None) is not None), None)
-
-
-def keeps_keys_and_values(cache: Any) -> bool:
-    """Whether all that a cache keeps are one key and one value a token, so that it can be cut anywhere.
-
-    Layers without attention, and layers that use another layer's keys and values, keep nothing.
-    """
-    layers: list[Any] = getattr(cache, "layers", None) or []
-    plain = (DynamicLayer, DynamicSlidingWindowLayer, DummyLayer)
-    return bool(layers) and all(type(layer) in plain for layer in layers)
 
 
 @torch.inference_mode()
