@@ -15,7 +15,15 @@ from hypothesis import strategies as st
 from demo.capping import clamp
 from demo.engine.protocol import Sampling
 from demo.engine.vllm.options import VllmOptions, engine_arguments
-from demo.engine.vllm.recorder import Recorder, SequencePlan, decode, merge_records
+from demo.engine.vllm.recorder import (
+    Recorder,
+    Segment,
+    SequencePlan,
+    SpanPlan,
+    SpanTracker,
+    decode,
+    merge_records,
+)
 from demo.engine.vllm.self_test import run_self_test
 from demo.engine.vllm.worker import find_trunk, layer_hook, residual, with_residual
 from demo.utils.errors import UserError
@@ -286,3 +294,30 @@ def test_kv_budget_bounds_the_context_window_on_a_cpu():
 def test_invalid_options_are_refused(wrong, sentence):
     with pytest.raises(UserError, match=sentence):
         VllmOptions(**wrong)
+
+
+# --- the part of a reply on which the cap acts
+
+
+@pytest.mark.parametrize("on_reasoning", [True, False])
+def test_the_cap_leaves_the_other_part_of_a_reply_alone(on_reasoning):
+    opening, closing, word = 101, 102, 7
+    tracker = SpanTracker(SpanPlan([opening], [closing], False, on_reasoning))
+    ids = [opening, word, word, closing, word]
+    flags = [tracker.flag(number, token) for number, token in enumerate(ids)]
+    assert flags == [True, not on_reasoning, not on_reasoning, True, on_reasoning]
+    # A request that was interrupted runs its tokens again.
+    assert [tracker.flag(number, token) for number, token in enumerate(ids)] == flags
+
+
+def test_a_plan_with_spans_survives_the_way_to_the_workers():
+    plan = SequencePlan("x", b"\x01\x00", Sampling(), spans=SpanPlan([1, 2], [3], True, False))
+    assert SequencePlan.from_args(plan.to_args()) == plan
+
+
+def test_a_recorder_exempts_the_reasoning():
+    recorder = Recorder(tiny_axis(), frozenset({101, 102}), torch.device("cpu"))
+    plan = SequencePlan("x", b"\x01\x00", Sampling(), spans=SpanPlan([101], [102], True, False))
+    assert recorder.exempt(Segment(plan, 0, [5, 6, 7])) == [True, False, True]
+    assert recorder.exempt(Segment(plan, 3, [102])) == [True]
+    assert recorder.exempt(Segment(plan, 4, [8])) == [False]
