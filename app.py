@@ -52,7 +52,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     model, axis = engine.model, engine.axis
     evaluation = evaluation_text(axis, _axis_home(options, model.slug))
     status = " · ".join([f"**{model.slug}** on {model.device}, {model.dtype_reason}", *notes])
-    page = build_page(engine, axis, model.slug, status, load_scenarios(), Sampling(), evaluation, limits)
+    scenarios, defaults = load_scenarios(), Sampling()
+    page = build_page(
+        engine, axis, model.slug, status, scenarios, defaults, evaluation, limits, model.thinking
+    )
     print(status.replace("*", ""))
     _launch(page, options, launch_options())
 

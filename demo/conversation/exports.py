@@ -21,6 +21,7 @@ COLUMNS = (
     "correction",
     "probability",
     "milliseconds",
+    "span",
 )
 
 
@@ -28,7 +29,8 @@ def tokens_csv(recording: Recording) -> str:
     """The session as CSV, one row per token.
 
     Turns and tokens are numbered from 1. Sample 0 is the reply that is part of the history. Projections
-    are in axis units at the probe layer; the correction is summed over the capped layers.
+    are in axis units at the probe layer; the correction is summed over the capped layers. The span says
+    whether a token belongs to the answer or to the reasoning before it.
     """
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
@@ -52,6 +54,7 @@ def _cells(token: Token) -> tuple[object, ...]:
         token.correction,
         token.probability,
         token.at,
+        "reasoning" if token.reasoning else "answer",
     )
 
 

@@ -27,17 +27,27 @@ from demo.utils.progress import ProgressLine
 
 
 def record(
-    engine: Engine, axis: AssistantAxis, model_name: str, scenario: Scenario, sampling: Sampling
+    engine: Engine,
+    axis: AssistantAxis,
+    model_name: str,
+    scenario: Scenario,
+    sampling: Sampling,
+    thinking: bool = False,
 ) -> Recording:
     """Run the whole script in both branches, as the page would.
 
     The seed grows by one with every turn.
+
+    Args:
+        thinking: whether the model is asked to reason before it answers.
     """
     conversation, choice = Conversation(), CapChoice.of_axis(axis)
     cap, progress = choice.cap(axis), ProgressLine(scenario.title)
     for number, line in enumerate(scenario.turns):
         progress.update(number / len(scenario.turns))
-        settings = TurnSettings(replace(sampling, seed=sampling.seed + number), cap, scenario.system_prompt)
+        settings = TurnSettings(
+            replace(sampling, seed=sampling.seed + number), cap, scenario.system_prompt, thinking=thinking
+        )
         for _ in conversation.send(engine, line, settings):
             pass
     progress.update(1.0)
@@ -49,6 +59,7 @@ def record(
         scenario.blurb,
         scenario.system_prompt,
         persona_map(axis),
+        conversation.date,
     )
 
 
@@ -63,7 +74,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     axis = load_axis(options.axis or model.slug)
     axis.check_model(model)
     engine = TransformersEngine(model, axis)
-    recording = record(engine, axis, model.slug, scenarios[options.scenario], sampling)
+    if options.thinking and model.thinking == "never":
+        raise UserError(f"{model.slug} does not reason before it answers; leave --thinking out.")
+    recording = record(engine, axis, model.slug, scenarios[options.scenario], sampling, options.thinking)
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(dumps(recording), encoding="utf-8")
     means = {branch: reply.mean for branch, reply in recording.turns[-1].replies.items()}
@@ -77,6 +90,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, required=True, help="file to write")
     parser.add_argument("--seed", type=int, default=Sampling().seed)
     parser.add_argument("--tokens", type=int, default=Sampling().max_new_tokens, help="most tokens per reply")
+    parser.add_argument("--thinking", action="store_true", help="let the model reason before it answers")
     parser.add_argument("--model", default=DEFAULT_MODEL)
     parser.add_argument("--axis", help="axis folder or slug (default: the model's)")
     parser.add_argument("--device", default="auto")

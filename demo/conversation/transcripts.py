@@ -2,7 +2,7 @@
 
 Accepted are a list of {"role", "content"} objects, {"messages": [...]}, and {"conversation": [...]} as in
 the published dataset (its `turns` count is unreliable and is ignored). A content may also be a list of
-{"type": "text", "text"} parts.
+{"type": "text", "text"} parts. A reply's reasoning is read from `reasoning_content` or `reasoning`.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ class Transcript:
     Attributes:
         turns: user message and reply of each turn.
         model: the model that the chat names; empty if it names none.
+        reasoning: what the model wrote before each reply of `turns`, empty where it did not reason.
         unanswered: a last user message without a reply, which is not in `turns`; empty if there is none.
     """
 
@@ -40,6 +41,7 @@ class Transcript:
     turns: list[tuple[str, str]]
     model: str = ""
     unanswered: str = ""
+    reasoning: tuple[str, ...] = ()
 
     @property
     def user_messages(self) -> tuple[str, ...]:
@@ -49,8 +51,10 @@ class Transcript:
 
     def unread_turns(self) -> list[Turn]:
         """Turns whose replies are text without projections, the same in both branches."""
+        reasoning = self.reasoning or ("",) * len(self.turns)
         return [
-            Turn(user, {branch: Reply.of_text(reply) for branch in BRANCHES}) for user, reply in self.turns
+            Turn(user, {branch: Reply.of_text(reply, thought) for branch in BRANCHES})
+            for (user, reply), thought in zip(self.turns, reasoning, strict=True)
         ]
 
 
@@ -76,9 +80,9 @@ def parse_transcript(text: str) -> Transcript:
     return _in_turns(list(_merged(messages)), model if isinstance(model, str) else "")
 
 
-def _merged(messages: list[Any]) -> Iterator[tuple[str, str]]:
-    """Role and text of each message; consecutive messages with the same role become one."""
-    role, texts = "", list[str]()
+def _merged(messages: list[Any]) -> Iterator[tuple[str, str, str]]:
+    """Role, text and reasoning of each message; consecutive messages with the same role become one."""
+    role, texts, thoughts = "", list[str](), list[str]()
     for number, message in enumerate(messages, 1):
         if not isinstance(message, dict) or _ROLES.get(str(message.get("role")).lower()) is None:
             raise UserError(
@@ -86,11 +90,18 @@ def _merged(messages: list[Any]) -> Iterator[tuple[str, str]]:
             )
         own, text = _ROLES[str(message["role"]).lower()], _text(message.get("content"), number)
         if own != role and texts:
-            yield role, "\n\n".join(texts)
-            texts = []
+            yield role, "\n\n".join(texts), "\n\n".join(thoughts)
+            texts, thoughts = [], []
         role = own
         texts.append(text)
-    yield role, "\n\n".join(texts)
+        thoughts += _reasoning(message)
+    yield role, "\n\n".join(texts), "\n\n".join(thoughts)
+
+
+def _reasoning(message: dict[str, Any]) -> list[str]:
+    """The message's reasoning as a list of one text; an empty list if there is none."""
+    found = [message.get(key) for key in ("reasoning_content", "reasoning")]
+    return [well_formed(text) for text in found if isinstance(text, str) and text.strip()][:1]
 
 
 def _text(content: object, number: int) -> str:
@@ -105,9 +116,9 @@ def _text(content: object, number: int) -> str:
     raise UserError(f"Message {number} holds no text; only text can be imported.")
 
 
-def _in_turns(messages: list[tuple[str, str]], model: str) -> Transcript:
+def _in_turns(messages: list[tuple[str, str, str]], model: str) -> Transcript:
     system = messages.pop(0)[1] if messages[0][0] == "system" else ""
-    if any(role == "system" for role, _ in messages):
+    if any(role == "system" for role, *_ in messages):
         raise UserError(
             "There is a system message in the middle of this chat; move it to the beginning or remove it."
         )
@@ -116,5 +127,6 @@ def _in_turns(messages: list[tuple[str, str]], model: str) -> Transcript:
             "This chat does not begin with a user message; add the message that the first reply answers."
         )
     users, replies = messages[::2], messages[1::2]
-    turns = [(user, reply) for (_, user), (_, reply) in zip(users, replies, strict=False)]
-    return Transcript(system, turns, model, users[-1][1] if len(users) > len(replies) else "")
+    turns = [(user, reply) for (_, user, _), (_, reply, _) in zip(users, replies, strict=False)]
+    unanswered = users[-1][1] if len(users) > len(replies) else ""
+    return Transcript(system, turns, model, unanswered, tuple(reasoning for *_, reasoning in replies))

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from datetime import date as Date
+from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
@@ -25,17 +26,25 @@ from demo.page.chat_handlers import plain_reason
 from demo.page.rate_limit import RateLimiter, address_of
 from demo.utils.errors import UserError
 
+if TYPE_CHECKING:
+    from demo.models.loading import Thinking
+
 _FAILED = "That failed ({}); try again."
 
 
 @dataclass(frozen=True)
 class Api:
-    """The endpoints. Their docstrings are shown to the programs that call them."""
+    """The endpoints. Their docstrings are shown to the programs that call them.
+
+    Attributes:
+        thinking: whether the model reasons before it answers.
+    """
 
     engine: Engine
     axis: AssistantAxis
     model_name: str
     rate_limiter: RateLimiter = field(default_factory=RateLimiter)
+    thinking: Thinking = "never"
 
     def info(self) -> dict[str, Any]:
         """Model, probe layer, cap and floors, each role's projection in axis units, and the engine's load."""
@@ -48,6 +57,7 @@ class Api:
             "cap": {"layers": [first, last], "floor": self.axis.cap_floor},
             "floors": list(self.axis.floors),
             "default_range": self.axis.default_range,
+            "thinking": self.thinking,
             "load": asdict(self.engine.load),
             "roles": [{"name": role.get("name"), "projection": role.get("projection")} for role in roles],
         }
@@ -64,19 +74,25 @@ class Api:
         floor: str = "",
         first_layer: int = -1,
         last_layer: int = -1,
+        thinking: bool = False,
         request: gr.Request | None = None,
     ) -> dict[str, Any]:
         """Answer a message uncapped and capped.
 
-        history: earlier turns, {"user", "uncapped", "capped"} each. floor, first_layer, last_layer: those
-        of the axis unless given. Returns both replies with every token's projection in axis units, and
-        the turn to append to the history.
+        history: earlier turns, as returned under "turn". floor, first_layer, last_layer: those of the axis
+        unless given. thinking: let a model that can reason do so before it answers. Returns both replies
+        with every token's projection in axis units, and the turn to append to the history.
         """
         with _errors_in_one_sentence():
             message, system_prompt = well_formed(message), well_formed(system_prompt)
             conversation = conversation_from(history or [])
             sampling = Sampling(temperature=temperature, max_new_tokens=max_new_tokens, seed=seed)
-            settings = TurnSettings(sampling, self._cap(cap, floor, first_layer, last_layer), system_prompt)
+            settings = TurnSettings(
+                sampling,
+                self._cap(cap, floor, first_layer, last_layer),
+                system_prompt,
+                thinking=self._thinking(thinking),
+            )
             with self._admit(request, message, system_prompt, *_texts(conversation)):
                 try:
                     for _ in conversation.send(self.engine, message, settings):
@@ -85,8 +101,8 @@ class Api:
                     self.engine.forget([conversation.branch_id(branch) for branch in BRANCHES])
             replies = conversation.turns[-1].replies
             said = {branch: replies[branch].text for branch in BRANCHES}
-            full = {branch: reply_json(replies[branch]) | {"text": said[branch]} for branch in BRANCHES}
-            return full | {"turn": {"user": message} | said}
+            full = {branch: reply_json(replies[branch]) | _texts_of(replies[branch]) for branch in BRANCHES}
+            return full | {"turn": {"user": message, "date": conversation.date} | said}
 
     def read(
         self,
@@ -124,6 +140,11 @@ class Api:
     def _admit(self, request: gr.Request | None, *texts: str) -> AbstractContextManager[None]:
         return self.rate_limiter.turn(address_of(request), sum(map(len, texts)), self.engine.load)
 
+    def _thinking(self, asked: bool) -> bool:
+        if asked and self.thinking == "never":
+            raise UserError("This model does not reason before it answers; leave `thinking` out.")
+        return asked or self.thinking == "always"
+
     def _cap(self, on: bool, floor: str, first: int, last: int) -> Cap | None:
         if not on:
             return None
@@ -150,16 +171,32 @@ def conversation_from(history: Sequence[dict[str, str]]) -> Conversation:
     """The conversation that a client sent. Raises UserError when it is malformed."""
     try:
         turns = [(turn["user"], {branch: turn[branch] for branch in BRANCHES}) for turn in history]
-    except (KeyError, TypeError, IndexError) as error:
+        began = history[0].get("date", "") if history else ""
+    except (KeyError, TypeError, IndexError, AttributeError) as error:
         raise UserError('Give the history as a list of {"user", "uncapped", "capped"}.') from error
     if not all(isinstance(text, str) for user, replies in turns for text in (user, *replies.values())):
         raise UserError("The history holds a value that is not text; give strings.")
-    return Conversation(
+    conversation = Conversation(
         [
             Turn(well_formed(user), {b: Reply.of_text(well_formed(text)) for b, text in replies.items()})
             for user, replies in turns
         ]
     )
+    if began:
+        conversation.date = _checked_date(began)
+    return conversation
+
+
+def _checked_date(text: object) -> str:
+    """The day on which the history began, which dated chat templates write. Raises UserError."""
+    try:
+        return Date.fromisoformat(str(text)).isoformat()
+    except ValueError as error:
+        raise UserError("The date of the history must be given as YYYY-MM-DD, or left out.") from error
+
+
+def _texts_of(reply: Reply) -> dict[str, str]:
+    return {"text": reply.text} | ({"reasoning": reply.reasoning} if reply.reasoning else {})
 
 
 def _texts(conversation: Conversation) -> Iterator[str]:

@@ -20,14 +20,14 @@ from demo.axis.components import persona_map
 from demo.conversation.session_file import Recording
 from demo.conversation.settings import ALL_BRANCHES, BRANCHES, TurnSettings
 from demo.conversation.turns import well_formed
-from demo.engine.protocol import Engine, Events
+from demo.engine.protocol import Engine, Events, PromptEvent
 from demo.page.persistence import persist_op
 from demo.page.rate_limit import RateLimiter, address_of
 from demo.page.recordings import figures, recorded_ops, stage_meta
 from demo.page.session import Chat, Session
 from demo.page.settings_panel import PanelValues
 from demo.page.stage.protocol import Operation, operation
-from demo.page.updates import Updates, load_op, lost_op, notice_op, reset_op, turn_op
+from demo.page.updates import Updates, left_out_op, load_op, lost_op, notice_op, reset_op, turn_op
 from demo.plots.marks import PlotMarks
 from demo.utils.errors import UserError
 
@@ -164,6 +164,8 @@ class ChatHandlers:
             with closing(events):
                 for event in events:
                     updates.add_events([event])
+                    if isinstance(event, PromptEvent) and chat.note_left_out(event.left_out):
+                        updates.add(left_out_op(chat.left_out))
                     if updates.due and session.chat is chat:
                         updates.add(load_op(self.engine.load))
                         yield PageUpdate(updates.take())
@@ -256,6 +258,7 @@ class ChatHandlers:
             meta = stage_meta(self.model_name, self.marks(values), self.map, False)
             overview = operation("conversations", **session.overview())
             updates.add(reset_op(chat.conversation, meta), overview, *more)
+        updates.add(left_out_op(chat.left_out))
         updates.add(persist_op(chat, self.recording(chat, values)))
         return PageUpdate(updates.take())
 
@@ -271,6 +274,7 @@ class ChatHandlers:
             chat.blurb,
             chat.system_prompt,
             self.map,
+            chat.conversation.date,
         )
 
     def marks(self, values: PanelValues) -> PlotMarks:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
@@ -24,6 +24,9 @@ from demo.page.session import Chat, Session
 from demo.page.settings_panel import SettingsPanel, build_settings_panel, panel_values
 from demo.page.stage.component import plotly_head, stage
 from demo.page.stage_handlers import StageHandlers
+
+if TYPE_CHECKING:
+    from demo.models.loading import Thinking
 
 TITLE = "Persona drift, live"
 
@@ -45,6 +48,12 @@ _MOST_TABS = 512
 # replies.
 _CLOSE_SETTINGS_WHERE_NARROW = (
     "() => { if (innerWidth < 1360) document.querySelector('#settings .toggle-button')?.click() }"
+)
+
+# A bullet of about.md, for models that can reason.
+_ABOUT_REASONING = (
+    "- **Reasoning** is what the model writes before its answer. It is shown above the answer, and fainter "
+    "in the charts. A reply's mean and its place on the map are those of the answer alone.\n"
 )
 
 # Options of event listeners.
@@ -77,6 +86,7 @@ def build_page(
     defaults: Sampling,
     evaluation: str = "",
     limits: Limits | None = None,
+    thinking: Thinking = "never",
 ) -> gr.Blocks:
     """The whole page.
 
@@ -85,6 +95,7 @@ def build_page(
         defaults: the sampling settings that the page opens with.
         evaluation: Markdown on whether capping works on this model.
         limits: rate limits; None for the defaults.
+        thinking: whether the model reasons before it answers.
     """
     rate_limiter = RateLimiter(limits or Limits())
     handlers = ChatHandlers(engine, axis, model_name, rate_limiter)
@@ -93,7 +104,7 @@ def build_page(
         session = gr.State(Session(), delete_callback=lambda gone: handlers.close(gone))
         with gr.Sidebar(position="right", width=300, elem_id="settings"):
             gr.Markdown("### Settings")
-            panel = build_settings_panel(axis, defaults)
+            panel = build_settings_panel(axis, defaults, thinking)
         with gr.Row(elem_id="top"):
             gr.Markdown(f"# {TITLE}", elem_id="title")
             buttons = [
@@ -106,13 +117,13 @@ def build_page(
         message, send, stop, new_chat = _message_box()
         gr.Markdown(status, elem_id="status")
         with gr.Accordion("What am I looking at?", open=False, elem_id="about"):
-            gr.Markdown(_about(axis))
+            gr.Markdown(_about(axis, thinking))
         with gr.Accordion("Does capping work here, and what does it cost?", open=False, elem_id="evaluation"):
             gr.Markdown(evaluation)
         started_by = list(zip(buttons, scenarios, strict=True))
         components = Components(session, view, message, send, stop, new_chat, panel, started_by)
         _connect(page, handlers, components)
-        add_api(Api(engine, axis, model_name, rate_limiter), MODEL_QUEUE)
+        add_api(Api(engine, axis, model_name, rate_limiter, thinking), MODEL_QUEUE)
     page.queue(max_size=_MOST_QUEUED)
     return page
 
@@ -249,7 +260,7 @@ def _starting(handlers: ChatHandlers, scenario: Scenario) -> Callable[..., Any]:
     return start
 
 
-def _about(axis: AssistantAxis) -> str:
+def _about(axis: AssistantAxis, thinking: Thinking) -> str:
     first, last = axis.cap_band
     covered = first <= axis.probe_layer <= last
     where = (
@@ -260,4 +271,5 @@ def _about(axis: AssistantAxis) -> str:
         "so the floor line is only for orientation there."
     )
     text = (Path(__file__).parent / "about.md").read_text(encoding="utf-8")
-    return text.format(probe=axis.probe_layer, first=first, last=last, where=where)
+    reasoning = "" if thinking == "never" else _ABOUT_REASONING
+    return text.format(probe=axis.probe_layer, first=first, last=last, where=where, reasoning=reasoning)

@@ -10,7 +10,7 @@ import re
 from dataclasses import replace
 
 from demo.conversation.session_file import Recording, from_json, parsed, to_json, turn_json
-from demo.page.recordings import checked_text
+from demo.page.recordings import checked_text, conversation_of
 from demo.page.session import MOST_CHATS, Chat, Session
 from demo.page.stage.protocol import Operation, operation
 from demo.utils.errors import UserError
@@ -60,6 +60,7 @@ def _chat(text: str, model_name: str) -> Chat:
         raise UserError("The browser's storage is damaged; start a new chat.")
     other_model = recording.model != model_name
     chat = Chat(
+        conversation=conversation_of(recording),
         title=recording.title,
         blurb=recording.blurb,
         content_warning=warning,
@@ -71,5 +72,4 @@ def _chat(text: str, model_name: str) -> Chat:
     )
     if re.fullmatch("[0-9a-f]{16}", str(data.get("id"))):
         chat.id = data["id"]
-    chat.conversation.turns = list(recording.turns)
     return chat

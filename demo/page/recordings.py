@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from demo.conversation.conversation import Conversation
 from demo.conversation.exports import tokens_csv
 from demo.conversation.session_file import MOST_BYTES, Recording, dumps, loads
 from demo.page.session import Chat, Session
@@ -73,8 +74,16 @@ def chat_of(recording: Recording, model_name: str) -> Chat:
         recording=recording,
         watch_only=recording.model != model_name,
     )
-    chat.conversation.turns = list(recording.turns)
+    chat.conversation = conversation_of(recording)
     return chat
+
+
+def conversation_of(recording: Recording) -> Conversation:
+    """The recorded conversation. One without a date, from an earlier version, counts as begun today."""
+    conversation = Conversation(list(recording.turns))
+    if recording.date:
+        conversation.date = recording.date
+    return conversation
 
 
 def figures(marks: PlotMarks) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from secrets import token_hex
 from threading import Lock
@@ -10,10 +11,21 @@ from typing import Any
 from demo.conversation.conversation import Conversation
 from demo.conversation.scenarios import Scenario
 from demo.conversation.session_file import Recording
+from demo.models.chat_template import LeftOut
 from demo.utils.errors import UserError
 
 # Beyond this the oldest conversation is closed, so that a page left open does not fill the memory.
 MOST_CHATS = 12
+
+# By the role of a message, and whether all of it is missing.
+_LEFT_OUT = {
+    ("system", True): "the system prompt, so it has no effect",
+    ("system", False): "part of the system prompt",
+    ("user", True): "a message of yours",
+    ("user", False): "part of a message of yours",
+    ("assistant", True): "an earlier reply",
+    ("assistant", False): "part of an earlier reply",
+}
 
 
 @dataclass(eq=False)
@@ -26,6 +38,7 @@ class Chat:
         said: how many of them have been offered in the message box.
         recording: the file it came from; None for a conversation that began here.
         watch_only: whether it cannot be continued, because its model is not loaded here.
+        left_out: what the model's chat template left out of its prompts, one phrase each.
         id: the name under which the browser stores it.
     """
 
@@ -39,6 +52,7 @@ class Chat:
     recording: Recording | None = None
     watch_only: bool = False
     id: str = field(default_factory=lambda: token_hex(8))
+    left_out: tuple[str, ...] = ()
 
     @classmethod
     def of_scenario(cls, scenario: Scenario) -> Chat:
@@ -62,6 +76,13 @@ class Chat:
         """The scripted message that was offered and has not been answered; empty when there is none."""
         return self.script[self.said - 1] if len(self.conversation.turns) < self.said else ""
 
+    def note_left_out(self, parts: Sequence[LeftOut]) -> bool:
+        """Remember what the chat template left out of a prompt. False if all of it was known."""
+        phrases = dict.fromkeys(_LEFT_OUT[part.role, part.whole] for part in parts)
+        fresh = tuple(phrase for phrase in phrases if phrase not in self.left_out)
+        self.left_out += fresh
+        return bool(fresh)
+
     def fork(self, turns: int) -> Chat:
         """A copy that shares the first `turns` turns."""
         return Chat(
@@ -74,6 +95,7 @@ class Chat:
             min(self.said, turns),
             self.recording,
             self.watch_only,
+            left_out=self.left_out,
         )
 
 

@@ -5,20 +5,29 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
 from demo.axis.axis import AssistantAxis
 from demo.conversation.settings import CAPPED, MOST_SEEDS, STEERED, UNCAPPED, CapChoice, TurnSettings
 from demo.conversation.turns import well_formed
-from demo.engine.protocol import Sampling, Steer
+from demo.engine.protocol import Sampling, Span, Steer
 from demo.utils.errors import UserError
+
+if TYPE_CHECKING:
+    from demo.models.loading import Thinking
 
 _EVERY = "All"
 _ONLY = {_EVERY: None, "Uncapped": UNCAPPED, "Capped": CAPPED, "Steered": STEERED}
 _FLOOR_INFO = "Percentile of default-Assistant replies used as the floor. A higher floor is stricter."
 _IMPORTED_INFO = "Published ceiling on role-wardness, used as a floor. A lower number is stricter."
+_BOTH = "Answer and reasoning"
+_SPANS: dict[str, Span] = {_BOTH: "both", "Answer only": "answer", "Reasoning only": "reasoning"}
+_THINKING_INFO = "The model reasons before it answers. The reasoning counts as new tokens, too."
+_ALWAYS_INFO = "This model always reasons before it answers."
+# Reasoning is often several times as long as the answer.
+_TOKENS_WITH_REASONING = 1024
 
 
 @dataclass(frozen=True)
@@ -43,6 +52,8 @@ class PanelValues:
     floor: Any
     first_layer: Any
     last_layer: Any
+    thinking: Any = False
+    span: Any = _BOTH
 
     @property
     def characters(self) -> int:
@@ -66,6 +77,8 @@ class PanelValues:
         system = self.system_prompt or ""
         if not isinstance(system, str) or not isinstance(self.only, str | None):
             raise UserError("The system prompt or the selected branch is not text; reload the page.")
+        if not isinstance(self.span, str | None):
+            raise UserError("The part of the reply that the cap acts on is not text; reload the page.")
         return TurnSettings(
             sampling=sampling,
             cap=self.cap_choice().cap(axis),
@@ -73,6 +86,9 @@ class PanelValues:
             steer=self._steer(),
             only=_ONLY.get(self.only or _EVERY),
             seeds=_whole(self.seeds, "number of seeds"),
+            thinking=bool(self.thinking),
+            # The choice is hidden while the model does not reason, and then has no effect.
+            span=_SPANS.get(self.span or _BOTH, "both") if self.thinking else "both",
         )
 
     def cap_choice(self) -> CapChoice:
@@ -108,6 +124,8 @@ class SettingsPanel:
     floor: gr.Radio
     first_layer: gr.Number
     last_layer: gr.Number
+    thinking: gr.Checkbox
+    span: gr.Radio
 
     def inputs(self) -> list[Any]:
         """The components whose values make `PanelValues`, in its order."""
@@ -118,8 +136,14 @@ class SettingsPanel:
         return [self.cap_on, self.floor, self.first_layer, self.last_layer]
 
 
-def build_settings_panel(axis: AssistantAxis, defaults: Sampling) -> SettingsPanel:
-    """Lay the settings out, in the current Gradio context."""
+def build_settings_panel(
+    axis: AssistantAxis, defaults: Sampling, thinking: Thinking = "never"
+) -> SettingsPanel:
+    """Lay the settings out, in the current Gradio context.
+
+    Args:
+        thinking: whether the model reasons before it answers.
+    """
     system = gr.Textbox(
         label="System prompt",
         lines=3,
@@ -129,8 +153,9 @@ def build_settings_panel(axis: AssistantAxis, defaults: Sampling) -> SettingsPan
         elem_id="system-prompt",
     )
     cap = _cap_components(axis)
-    sampling = _sampling_components(defaults)
-    return SettingsPanel(system_prompt=system, **sampling, **_branch_components(axis), **cap)
+    reasoning = _reasoning_components(thinking)
+    sampling = _sampling_components(defaults, thinking)
+    return SettingsPanel(system_prompt=system, **sampling, **_branch_components(axis), **cap, **reasoning)
 
 
 def _cap_components(axis: AssistantAxis) -> dict[str, Any]:
@@ -155,7 +180,31 @@ def _cap_components(axis: AssistantAxis) -> dict[str, Any]:
     return {"cap_on": cap_on, "floor": floor, "first_layer": first_layer, "last_layer": last_layer}
 
 
-def _sampling_components(defaults: Sampling) -> dict[str, Any]:
+def _reasoning_components(thinking: Thinking) -> dict[str, Any]:
+    always = thinking == "always"
+    with gr.Group(visible=thinking != "never"):
+        on = gr.Checkbox(
+            value=always,
+            label="Thinking",
+            info=_ALWAYS_INFO if always else _THINKING_INFO,
+            interactive=not always,
+            elem_id="thinking",
+        )
+        span = gr.Radio(list(_SPANS), value=_BOTH, label="Cap acts on", visible=always, elem_id="span")
+    on.change(
+        lambda checked: gr.update(visible=bool(checked)),
+        on,
+        span,
+        queue=False,
+        show_progress="hidden",
+        api_visibility="private",
+    )
+    return {"thinking": on, "span": span}
+
+
+def _sampling_components(defaults: Sampling, thinking: Thinking) -> dict[str, Any]:
+    tokens = max(defaults.max_new_tokens, _TOKENS_WITH_REASONING if thinking == "always" else 0)
+    most = 1024 if thinking == "never" else 4 * _TOKENS_WITH_REASONING
     with gr.Group():
         temperature = gr.Slider(
             0, 2, defaults.temperature, step=0.05, label="Temperature", elem_id="temperature"
@@ -169,9 +218,7 @@ def _sampling_components(defaults: Sampling) -> dict[str, Any]:
             label="Repetition penalty",
             elem_id="repetition-penalty",
         )
-        tokens = gr.Slider(
-            8, 1024, defaults.max_new_tokens, step=8, label="Max new tokens", elem_id="max-new-tokens"
-        )
+        max_new_tokens = gr.Slider(8, most, tokens, step=8, label="Max new tokens", elem_id="max-new-tokens")
         seed = gr.Number(
             defaults.seed,
             label="Seed",
@@ -192,7 +239,7 @@ def _sampling_components(defaults: Sampling) -> dict[str, Any]:
         "temperature": temperature,
         "top_p": top_p,
         "repetition_penalty": penalty,
-        "max_new_tokens": tokens,
+        "max_new_tokens": max_new_tokens,
         "seed": seed,
         "seeds": seeds,
     }

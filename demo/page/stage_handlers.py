@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 import gradio as gr
 
+from demo.conversation.conversation import message_of
 from demo.conversation.session_file import NAME, Recording, loads, rounded
 from demo.conversation.settings import CAPPED, STEERED
 from demo.conversation.transcripts import parse_transcript
@@ -210,11 +211,11 @@ class StageHandlers(RecordingHandlers):
     def _layers(self, call: Call) -> PageUpdate:
         index, branch = call.turn, call.asked.fields["branch"]
         turn = call.session.chat.conversation.turns[index]
-        if branch not in turn.replies or not turn.replies[branch].text:
+        if branch not in turn.replies or not any(token.text for token in turn.replies[branch].tokens):
             raise UserError("This branch has no reply in this turn.")
         own = self._read_request(call, index, branch)
         plain = self._read_reply(replace(own, cap=None, steer=None))
-        mine = plain if own.intervention == (None, None) else self._read_reply(own)
+        mine = plain if own.cap is None and own.steer is None else self._read_reply(own)
         axis, cap = self._handlers.axis, own.cap
         floors = zip(cap.layers, cap.floors, strict=True) if cap else ()
         updates = Updates(call.session.chat.conversation)
@@ -227,6 +228,7 @@ class StageHandlers(RecordingHandlers):
                 cap=[cap.layers[0], cap.layers[-1]] if cap else None,
                 floors=[rounded(axis.to_units(floor, layer)) for layer, floor in floors],
                 tokens=[token.text for token in mine],
+                reasoning=sum(token.reasoning for token in mine),
                 own=[[rounded(value) for value in token.after] for token in mine],
                 plain=[[rounded(value) for value in token.after] for token in plain],
             )
@@ -241,11 +243,19 @@ class StageHandlers(RecordingHandlers):
         messages = [
             *conversation.messages(branch, settings.system_prompt, index),
             Message(role="user", content=turn.user),
-            Message(role="assistant", content=turn.replies[branch].text),
+            message_of(turn.replies[branch]),
         ]
         cap = settings.cap if branch == CAPPED else None
         steer = settings.steer if branch == STEERED else None
-        return Request(branch, tuple(messages), cap=cap, steer=steer)
+        return Request(
+            branch,
+            tuple(messages),
+            cap=cap,
+            steer=steer,
+            span=settings.span,
+            thinking=settings.thinking,
+            date=conversation.date,
+        )
 
     def _read_reply(self, request: Request) -> list[ReadToken]:
         last = len(request.messages) - 1

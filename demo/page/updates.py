@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from markdown_it import MarkdownIt
 
@@ -98,6 +98,14 @@ def lost_op(branches: Iterable[str]) -> Operation:
         "It is not part of the conversation; your message is back in the box."
     )
     return operation("lost", branches=list(branches), text=text)
+
+
+def left_out_op(parts: Sequence[str]) -> Operation:
+    """What the model's chat template leaves out of this conversation's prompts; nothing for no parts."""
+    first = [f"This model’s chat template leaves out {part}." for part in parts[:1]]
+    return operation(
+        "left_out", text=" ".join([*first, *(f"It also leaves out {part}." for part in parts[1:])])
+    )
 
 
 def load_op(load: Load) -> Operation:

@@ -32,12 +32,16 @@ def token_figure(marks: PlotMarks) -> dict[str, Any]:
     """The per-token plot: x = token number in the reply (from 1), y = projection in axis units.
 
     Returns {"data": [...], "layout": {...}} of plain JSON values. Each trace's `meta` is
-    {"role": "raw" | "smooth" | "lift" | "before" | "fired", "branch": ...}; all start empty.
+    {"role": "raw" | "smooth" | "lift" | "before" | "fired" | "answer-start", "branch": ...}, with
+    "reasoning-" before "raw", "smooth" and "fired" of the reasoning before an answer; all start empty.
     """
     traces = [_raw_trace(branch) for branch in BRANCHES]
+    traces += [_in_reasoning(_raw_trace(branch)) for branch in BRANCHES]
+    traces += [_answer_start_trace(branch) for branch in BRANCHES]
     traces += [_lift_trace(), _before_trace()]
+    traces += [_in_reasoning(_smooth_trace(branch)) for branch in BRANCHES]
     traces += [_smooth_trace(branch) for branch in BRANCHES]
-    traces.append(_fired_trace())
+    traces += [_in_reasoning(_fired_trace()), _fired_trace()]
     traces.append(_frame_trace(1, 48))
     layout = _layout(marks, f"token · lines: mean of the last {TRAILING_TOKENS}")
     layout.xaxis.rangemode = "nonnegative"
@@ -47,11 +51,12 @@ def token_figure(marks: PlotMarks) -> dict[str, Any]:
 def turn_figure(marks: PlotMarks) -> dict[str, Any]:
     """The per-turn plot: x = turn (from 1), y = mean projection of a reply or of the user's message.
 
-    Returns plain JSON values like `token_figure`. The `meta` roles are "reply", "user" and "spread"
-    (the same turn with other random numbers). Straight segments join measured replies; nothing is drawn
-    before the first one.
+    Returns plain JSON values like `token_figure`. The `meta` roles are "reply", "reasoning" (before it),
+    "user" and "spread" (the same turn with other random numbers). Straight segments join measured
+    replies; nothing is drawn before the first one.
     """
     traces = [_spread_trace(branch) for branch in BRANCHES] + [_user_trace(branch) for branch in BRANCHES]
+    traces += [_reasoning_trace(branch) for branch in BRANCHES]
     traces += [_reply_trace(branch) for branch in BRANCHES]
     traces.append(_frame_trace(0.6, 4.4))
     layout = _layout(marks, "turn", floor_break="<br>")
@@ -79,6 +84,31 @@ def _smooth_trace(branch: str) -> go.Scatter:
     name = f"{branch}: trailing mean of {TRAILING_TOKENS} tokens"
     hover = f"<b>{branch}</b> mean of the last {TRAILING_TOKENS} tokens: %{{y:.2f}}<extra></extra>"
     return _scatter("smooth", branch, name=name, mode="lines", line=line, hovertemplate=hover)
+
+
+def _in_reasoning(trace: go.Scatter) -> go.Scatter:
+    """The same trace in a fainter shade, for the reasoning before an answer."""
+    trace.meta = {**trace.meta, "role": f"reasoning-{trace.meta['role']}"}
+    trace.name = f"{trace.name}, in the reasoning"
+    if trace.mode == "markers":
+        trace.marker.opacity = 0.4 * (1 if trace.marker.opacity is None else trace.marker.opacity)
+    else:
+        trace.opacity, trace.line.width = 0.5, 1.5
+    trace.hovertemplate = trace.hovertemplate.replace("</b>", "</b>, reasoning", 1)
+    return trace
+
+
+def _answer_start_trace(branch: str) -> go.Scatter:
+    line = {"width": 1, "dash": "2px,3px", "color": DEFAULT_COLOURS[branch]}
+    return _scatter(
+        "answer-start",
+        branch,
+        name=f"{branch}: the answer starts",
+        mode="lines",
+        line=line,
+        opacity=0.6,
+        hoverinfo="skip",
+    )
 
 
 def _lift_trace() -> go.Scatter:
@@ -128,6 +158,14 @@ def _reply_trace(branch: str) -> go.Scatter:
         marker=marker,
         line=line,
         hovertemplate=hover,
+    )
+
+
+def _reasoning_trace(branch: str) -> go.Scatter:
+    marker = {"symbol": SYMBOLS[branch], "size": 5, "opacity": 0.55, "color": DEFAULT_COLOURS[branch]}
+    hover = f"<b>{branch}</b> · turn %{{x:.0f}}<br>mean of the reasoning %{{y:.2f}}<extra></extra>"
+    return _scatter(
+        "reasoning", branch, name=f"{branch} reasoning", mode="markers", marker=marker, hovertemplate=hover
     )
 
 

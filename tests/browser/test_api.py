@@ -39,7 +39,7 @@ def test_reply_accepts_earlier_turns_as_history_and_is_deterministic(client):
     first = client.predict("Name a fruit.", max_new_tokens=8, api_name="/reply")
     second = client.predict("Another one?", [first["turn"]], max_new_tokens=8, api_name="/reply")
     again = client.predict("Another one?", [first["turn"]], max_new_tokens=8, api_name="/reply")
-    assert set(second["turn"]) == {"user", "uncapped", "capped"}
+    assert set(second["turn"]) == {"user", "date", "uncapped", "capped"}
     assert second["turn"] == again["turn"], "the same call must give the same replies"
     assert second["capped"]["tokens"][0].keys() >= {"t", "b", "a", "p"}
 
@@ -60,6 +60,7 @@ def test_read_returns_the_probe_layer_or_all_layers(client):
         (("",), "/reply", "Write a message first"),
         (("Hi", [{"user": "x"}]), "/reply", "Give the history as a list"),
         (("Hi", [], "", True, -5), "/reply", "seed must be"),
+        (("Hi", [], "", True, 0, 8, 0.3, "", -1, -1, True), "/reply", "does not reason before it answers"),
         (([],), "/read", "Give messages as a list"),
         (([{"role": "wizard", "content": "x"}],), "/read", "Give messages as a list"),
     ],

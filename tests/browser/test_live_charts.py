@@ -11,7 +11,17 @@ from demo.axis.files import load_axis
 from demo.engine.protocol import Sampling
 from demo.models.default import DEFAULT_MODEL
 from demo.page.layout import build_page, launch_options
-from tests.helpers.browser import chromium_page, finished, points, say, set_number
+from tests.helpers.browser import (
+    BRANCHES,
+    chromium_page,
+    finished,
+    one_turn,
+    points,
+    say,
+    set_number,
+    wait_for_first_update,
+    wait_until_still,
+)
 from tests.helpers.steady import SteadyEngine
 
 # In CI only: it starts a page of its own.
@@ -23,6 +33,11 @@ OVERLAY_DRAWN = """(id) => {
   return data.some((value) => value > 0);
 }"""
 OVERLAY_EMPTY = f"(id) => !({OVERLAY_DRAWN})(id)"
+# How many pixels of a branch's pane lie below what is shown.
+BELOW = """(branch) => {
+  const log = document.querySelector(`[data-branch="${branch}"] .log`);
+  return log.scrollHeight - log.scrollTop - log.clientHeight;
+}"""
 # Where the newest uncapped token of the token chart lies on the screen.
 NEWEST = """() => {
   const chart = document.querySelector("#token-chart");
@@ -41,6 +56,7 @@ def streaming() -> Iterator[tuple[Page, SteadyEngine]]:
     _, address, _ = app.launch(prevent_thread_lock=True, quiet=True, **launch_options())
     try:
         with chromium_page(address) as (page, watched):
+            wait_for_first_update(page)
             set_number(page, "max-new-tokens", 400)
             page.evaluate("window.drawn = 0")
             say(page, "Tell me of the sea.")
@@ -94,3 +110,25 @@ def test_zoom_and_hover_text_stay_while_tokens_arrive(streaming):
     assert label.text_content() == text, "the hover text must stay while tokens arrive"
     engine.pause = 0.001
     finished(page)
+
+
+def test_panes_follow_the_replies_until_the_reader_scrolls_back(streaming):
+    page, engine = streaming
+    engine.pause = 0.02
+    wait_for_tokens(page, 160)
+    engine.pause = 0.3
+    page.locator('[data-branch="capped"] .log').hover()
+    page.mouse.wheel(0, -90)
+    page.wait_for_function(f"({BELOW})('capped') > 60")
+    place = page.evaluate("document.querySelector('[data-branch=\"capped\"] .log').scrollTop")
+    wait_for_tokens(page, points(page)["tokenPoints"]["capped"] + 6)
+    assert page.evaluate("document.querySelector('[data-branch=\"capped\"] .log').scrollTop") == place
+    assert page.evaluate(BELOW, "uncapped") < 12, "the other pane still follows"
+    engine.pause = 0.001
+    finished(page)
+    set_number(page, "max-new-tokens", 100)
+    for _ in range(2):  # a new message scrolls both panes to their end, and they stay there
+        with one_turn(page):
+            say(page, "And the moon?")
+        wait_until_still(page)
+        assert [page.evaluate(BELOW, branch) < 12 for branch in BRANCHES] == [True, True]

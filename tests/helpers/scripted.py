@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from threading import Event
 
-from demo.conversation.settings import CAPPED, TurnSettings
+from demo.conversation.settings import CAPPED, UNCAPPED, TurnSettings
 from demo.engine.protocol import Load, PromptEvent, ReadToken, Sampling, Token, TokenEvent
+from demo.models.chat_template import LeftOut
 from demo.utils.errors import UserError
 
 SETTINGS = TurnSettings(Sampling(max_new_tokens=9), None, "Be kind.")
+FAULT = "The model's numbers overflowed, so this reply ended; try float32."
+
+
+def _name_of(branch: str) -> str:
+    """The branch's name within its conversation."""
+    return branch.rpartition("/")[2].partition("#")[0]
 
 
 class ScriptedEngine:
@@ -17,14 +24,27 @@ class ScriptedEngine:
 
     Attributes:
         words: The words of each reply.
-        fail_after: Number of words after which a reply fails; None for never.
+        thoughts: The words of the reasoning before it, when the request asks for reasoning. The uncapped
+            branch reasons one word longer than the others.
+        fail_after: Number of words after which a turn fails; None for never.
+        failing: The branch whose reply alone fails, after its first word; empty for none.
+        left_out: What the chat template leaves out of every prompt.
         refuse: Whether every request is refused at once.
         requests: The requests of the latest turn.
         forgotten: All branches that the engine was told to forget.
     """
 
-    def __init__(self, words=("Hello", " there", "!"), fail_after: int | None = None, refuse: bool = False):
+    def __init__(
+        self,
+        words: Sequence[str] = ("Hello", " there", "!"),
+        fail_after: int | None = None,
+        refuse: bool = False,
+        thoughts: Sequence[str] = (),
+        failing: str = "",
+        left_out: tuple[LeftOut, ...] = (),
+    ) -> None:
         self.words, self.fail_after, self.refuse = words, fail_after, refuse
+        self.thoughts, self.failing, self.left_out = thoughts, failing, left_out
         self.requests: list = []
         self.forgotten: list[str] = []
 
@@ -36,21 +56,47 @@ class ScriptedEngine:
 
     def _events(self, cancel) -> Iterator[PromptEvent | TokenEvent]:
         for request in self.requests:
-            yield PromptEvent(request.branch, 10, 0, 0.25)
-        for number, word in enumerate(self.words):
+            yield PromptEvent(request.branch, 10, 0, 0.25, self.left_out)
+        replies = {request.branch: self._reply(request) for request in self.requests}
+        for number in range(max(map(len, replies.values()), default=0)):
             if number == self.fail_after:
                 raise RuntimeError("out of memory")
-            for request in self.requests:
-                branch = request.branch.rpartition("/")[2].partition("#")[0]
-                correction = 0.5 if branch == CAPPED and number % 2 == 0 else 0.0
-                yield TokenEvent(
-                    request.branch,
-                    number,
-                    Token(word, -0.5, -0.5 + correction, (correction, 0.0), False, (0.5, 0.0, -0.25), 0.75),
-                    10 + number,
+            for branch, tokens in replies.items():
+                if number < len(tokens):
+                    yield TokenEvent(branch, number, tokens[number], 10 + number)
+        for branch, tokens in replies.items():
+            failed = self.failing and _name_of(branch) == self.failing
+            yield TokenEvent(
+                branch,
+                2,
+                Token("", None, None, (), True),
+                10 + len(tokens),
+                "failed" if failed else "stop",
+                FAULT if failed else "",
+            )
+
+    def _reply(self, request) -> list[Token]:
+        branch = _name_of(request.branch)
+        thoughts = [*self.thoughts, " Hm."][: len(self.thoughts) + (branch == UNCAPPED)]
+        words = [(word, True) for word in thoughts if request.thinking and self.thoughts]
+        words += [(word, False) for word in self.words]
+        tokens = []
+        for number, (word, reasoning) in enumerate(words):
+            correction = 0.5 if branch == CAPPED and number % 2 == 0 else 0.0
+            before = -1.0 if reasoning else -0.5
+            tokens.append(
+                Token(
+                    word,
+                    before,
+                    before + correction,
+                    (correction, 0.0),
+                    False,
+                    (0.5, 0.0, -0.25),
+                    0.75,
+                    reasoning=reasoning,
                 )
-        for request in self.requests:
-            yield TokenEvent(request.branch, 2, Token("", None, None, (), True), 13, "stop")
+            )
+        return tokens[:1] if branch == self.failing else tokens
 
     @property
     def load(self) -> Load:

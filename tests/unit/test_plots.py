@@ -101,8 +101,9 @@ def test_figures_survive_a_json_round_trip(build: Any, marks: PlotMarks) -> None
 def test_token_traces_start_empty_and_are_distinguishable() -> None:
     traces = token_figure(CAPPED)["data"]
     roles = {(t["meta"]["role"], t["meta"]["branch"]) for t in traces}
-    per_branch = {(role, branch) for role in ("raw", "smooth") for branch in BRANCHES}
-    only_capped = {(role, "capped") for role in ("lift", "before", "fired")}
+    of_all = ("raw", "smooth", "reasoning-raw", "reasoning-smooth", "answer-start")
+    per_branch = {(role, branch) for role in of_all for branch in BRANCHES}
+    only_capped = {(role, "capped") for role in ("lift", "before", "fired", "reasoning-fired")}
     assert roles == per_branch | only_capped | {("frame", "")}
     assert len(traces) == len(roles)
     for trace in traces:
@@ -110,6 +111,17 @@ def test_token_traces_start_empty_and_are_distinguishable() -> None:
             assert (trace["x"], trace["y"], trace["customdata"]) == ([], [], [])
     fired = next(t for t in traces if t["meta"]["role"] == "fired")
     assert fired["marker"]["symbol"] == "triangle-up"
+
+
+def test_reasoning_is_drawn_fainter_than_the_answer() -> None:
+    traces = {(t["meta"]["role"], t["meta"]["branch"]): t for t in token_figure(CAPPED)["data"]}
+    for branch in BRANCHES:
+        answer, reasoning = traces["smooth", branch], traces["reasoning-smooth", branch]
+        assert reasoning["line"]["width"] < answer["line"]["width"] and reasoning["opacity"] < 1
+        assert reasoning["line"]["dash"] == answer["line"]["dash"]
+        answer, reasoning = traces["raw", branch], traces["reasoning-raw", branch]
+        assert reasoning["marker"]["opacity"] < answer["marker"]["opacity"]
+        assert "reasoning" in reasoning["hovertemplate"] and "reasoning" not in answer["hovertemplate"]
 
 
 def test_turn_traces_start_empty_and_join_points_with_straight_lines() -> None:

@@ -22,7 +22,7 @@ from demo.conversation.settings import CAPPED, UNCAPPED
 from demo.conversation.transcripts import parse_transcript
 from demo.plots.marks import PlotMarks
 from demo.utils.errors import UserError
-from tests.helpers.scripted import SETTINGS, ScriptedEngine
+from tests.helpers.scripted import FAULT, SETTINGS, ScriptedEngine
 
 MARKS = PlotMarks(17, 0.5, "p25", True, (14, 20), (-0.2, 1.6))
 MAP = {"roles": [["bard", [1.0, 2.0, 3.0], -0.5]], "default": [1.0, 0.0, 0.0], "variance": [], "notes": ["n"]}
@@ -33,7 +33,16 @@ def recording() -> Recording:
     conversation = Conversation()
     list(conversation.send(ScriptedEngine(), "Hi <b>", replace(SETTINGS, seeds=2)))
     list(conversation.send(ScriptedEngine(words=("=1+1", "…海")), "Two", replace(SETTINGS, only=CAPPED)))
-    return Recording("tiny", conversation.turns, MARKS, "Title", "Watch", "Be kind.", MAP)
+    return Recording("tiny", conversation.turns, MARKS, "Title", "Watch", "Be kind.", MAP, "2024-02-29")
+
+
+@pytest.fixture
+def reasoned() -> Recording:
+    """One turn: the uncapped branch reasons and answers, the capped one fails while it reasons."""
+    engine = ScriptedEngine(thoughts=("Let", " me", " see."), failing=CAPPED)
+    conversation = Conversation()
+    list(conversation.send(engine, "Hi", replace(SETTINGS, thinking=True)))
+    return Recording("tiny", conversation.turns, MARKS, date=conversation.date)
 
 
 def test_a_saved_session_loads_unchanged(recording):
@@ -45,6 +54,40 @@ def test_a_saved_session_loads_unchanged(recording):
     assert first.tokens[0].probability == 0.75
     assert first.place == recording.turns[0].replies[CAPPED].place is not None
     assert set(again.turns[1].replies) == {CAPPED}
+    assert again.date == "2024-02-29"
+
+
+def test_reasoning_and_a_fault_are_saved(reasoned):
+    again = loads(dumps(reasoned))
+    assert to_json(again) == to_json(reasoned)
+    uncapped, capped = again.turns[0].replies[UNCAPPED], again.turns[0].replies[CAPPED]
+    assert (uncapped.reasoning, uncapped.text) == ("Let me see. Hm.", "Hello there!")
+    assert (uncapped.mean, uncapped.reasoning_mean) == (-0.5, -1.0)
+    assert (capped.finish, capped.fault, capped.reasoning, capped.mean) == ("failed", FAULT, "Let", None)
+    saved = to_json(reasoned)["turns"][0]["branches"]
+    assert saved[UNCAPPED]["reasoning_mean"] == -1.0 and saved[UNCAPPED]["count"] == 3
+    assert "fault" not in saved[UNCAPPED] and saved[CAPPED]["fault"] == FAULT
+
+
+def test_a_file_of_an_earlier_version_has_no_date(recording):
+    data = to_json(recording)
+    del data["date"]
+    assert loads(json.dumps(data)).date == ""
+
+
+def test_the_csv_tells_reasoning_from_the_answer(reasoned):
+    rows = list(csv.DictReader(io.StringIO(tokens_csv(reasoned))))
+    spans = [row["span"] for row in rows if row["branch"] == UNCAPPED and row["special"] == "0"]
+    assert spans == ["reasoning"] * 4 + ["answer"] * 3
+
+
+def test_a_reply_of_a_transcript_keeps_its_reasoning():
+    user = {"role": "user", "content": "a"}
+    reply = {"role": "assistant", "content": "b"}
+    for key in ("reasoning", "reasoning_content"):
+        chat = [user, reply | {key: "why"}, user, reply | {key: None}]
+        first, second = (turn.replies[CAPPED] for turn in parse_transcript(json.dumps(chat)).unread_turns())
+        assert (first.text, first.reasoning) == ("b", "why") and (second.text, second.reasoning) == ("b", "")
 
 
 @pytest.mark.parametrize(
@@ -60,6 +103,9 @@ def test_a_saved_session_loads_unchanged(recording):
         lambda d: d["marks"].update(default_range=[1]),
         lambda d: d["map"]["roles"].append(["x", [1, 2], 0]),
         lambda d: d.update(title=3),
+        lambda d: d.update(date="tomorrow"),
+        lambda d: d.update(date=20240229),
+        lambda d: d["turns"][0]["branches"][UNCAPPED].update(fault=1),
     ],
 )
 def test_a_damaged_file_is_refused_in_one_sentence(recording, damage):

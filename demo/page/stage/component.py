@@ -21,6 +21,7 @@ _FOLDER = Path(__file__).parent
 SCRIPTS = (
     "model.js",
     "panes.js",
+    "reasoning.js",
     "chart.js",
     "overlay.js",
     "token_chart.js",

@@ -55,6 +55,24 @@ function layerTraces(data, mode, colours) {
   return mode === "change" ? [heatmap] : [heatmap, below];
 }
 
+// Where the answer starts after reasoning: a line with a label on either side.
+function answerStart(data, colours, size) {
+  if (!data.reasoning || data.reasoning >= data.tokens.length) return { shapes: [], annotations: [] };
+  const x = data.reasoning + 0.5;
+  const line = { color: colours.text, width: 1.25, dash: "dash" };
+  const note = {
+    x, yref: "paper", y: 0, yanchor: "bottom", showarrow: false, bgcolor: colours.card,
+    font: { size, color: colours.text },
+  };
+  return {
+    shapes: [{ type: "line", x0: x, x1: x, yref: "paper", y0: 0, y1: 1, line }],
+    annotations: [
+      { ...note, xanchor: "right", xshift: -2, text: "reasoning" },
+      { ...note, xanchor: "left", xshift: 2, text: "answer" },
+    ],
+  };
+}
+
 function layerLayout(data, colours, size) {
   const across = { xref: "paper", x0: 0, x1: 1 };
   const probeLine = { color: colours.text, width: 1.25, dash: "dot" };
@@ -72,6 +90,9 @@ function layerLayout(data, colours, size) {
       font: { size, color: colours.capped },
     });
   }
+  const start = answerStart(data, colours, size);
+  shapes.push(...start.shapes);
+  annotations.push(...start.annotations);
   const axis = { zeroline: false, showgrid: false, color: colours.muted };
   return {
     paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", margin: { l: 46, r: 8, t: 6, b: 34 },
@@ -95,6 +116,12 @@ function makeLayers(root, hooks) {
     status.hidden = !text;
   }
 
+  // The number of the reply's first tokens that the reading lacks, because a chat template may drop reasoning.
+  function unread(data) {
+    const { turn, replies } = hooks.shown();
+    return turn === data.turn ? Math.max(0, replies[data.branch].reasoning.count - data.reasoning) : 0;
+  }
+
   async function draw() {
     const { data, mode } = state;
     if (!data || !window.Plotly || !visible()) return;
@@ -104,7 +131,7 @@ function makeLayers(root, hooks) {
     await Plotly.react(element, layerTraces(data, mode, colours), layerLayout(data, colours, size), config);
     element.removeAllListeners("plotly_click");
     element.on("plotly_click", ({ points: [point] }) => {
-      hooks.flash(state.data.branch, Math.round(point.x), state.data.turn);
+      hooks.flash(state.data.branch, Math.round(point.x) + unread(state.data), state.data.turn);
     });
     setStatus("");
   }

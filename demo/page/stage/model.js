@@ -8,7 +8,13 @@ const DASHES = { uncapped: "4px,3px", capped: "solid", steered: "1px,3px" };
 const TONE_CENTRE = 0.5;
 const TONE_RANGE = 1.25;
 const TRAILING_TOKENS = 8;
-const FINISH_LABELS = { cancelled: "Stopped", error: "Ended by an error" };
+const FINISH_LABELS = { cancelled: "Stopped", failed: "Ended by an error" };
+// The series of the token chart. Those of reasoning are drawn in a lighter shade.
+const SERIES_ROLES = [
+  "raw", "smooth", "fired", "reasoning-raw", "reasoning-smooth", "reasoning-fired", "lift", "before", "answer-start",
+];
+// The ends of the line at which a branch's answer starts, in axis units. The charts always show at least these.
+const ANSWER_START_LINE = [-0.75, 1.5];
 
 function number(value) {
   if (value === null || value === undefined) return "–";
@@ -49,16 +55,20 @@ function describeToken(branch, token) {
 
 function emptySeries() {
   const series = {};
-  for (const role of ["raw", "smooth", "lift", "before", "fired"]) series[role] = { x: [], y: [], customdata: [] };
+  for (const role of SERIES_ROLES) series[role] = { x: [], y: [], customdata: [] };
   return series;
 }
 
-// received counts all tokens; visibleTokens holds those that are shown; measured counts those with a projection.
+// Either the answer or the reasoning before it. measured counts the tokens with a projection; recent holds the last.
+const newSpan = () => ({ count: 0, fired: 0, sum: 0, measured: 0, recent: [] });
+
+// received counts all tokens; visibleTokens holds those that are shown, the reasoning's and the answer's.
 function newReply(branch) {
   return {
     branch, absent: false, received: 0, visibleTokens: [], series: emptySeries(),
-    recent: [], sum: 0, measured: 0, fired: 0, samples: [], html: null, finish: null,
-    finalMean: null, finalFired: null, finalCount: null, limit: null, userMean: null, place: null,
+    answer: newSpan(), reasoning: newSpan(), samples: [], html: null, finish: null, fault: "",
+    finalMean: null, finalReasoningMean: null, finalFired: null, finalCount: null,
+    limit: null, userMean: null, place: null,
   };
 }
 
@@ -68,19 +78,29 @@ function addPoint(series, x, y, customdata) {
   series.customdata.push(customdata);
 }
 
+const spanOf = (reply, token) => (token.r ? reply.reasoning : reply.answer);
+
+function markAnswerStart(reply, position) {
+  for (const y of ANSWER_START_LINE) addPoint(reply.series["answer-start"], position - 0.5, y, null);
+}
+
 function addToSeries(reply, token, position) {
   const after = token.a ?? token.b;
   if (after === null || after === undefined) return;
-  const { raw, smooth, lift, before, fired } = reply.series;
+  const span = spanOf(reply, token);
+  const series = (role) => reply.series[token.r ? `reasoning-${role}` : role];
+  const { lift, before } = reply.series;
   const hover = [tokenLabel(token.t), describeToken(reply.branch, token)];
-  reply.sum += after;
-  reply.measured += 1;
-  reply.recent.push(after);
-  if (reply.recent.length > TRAILING_TOKENS) reply.recent.shift();
-  addPoint(raw, position, after, hover);
-  addPoint(smooth, position, reply.recent.reduce((sum, value) => sum + value, 0) / reply.recent.length, null);
+  if (!token.r && !span.measured && reply.reasoning.count) markAnswerStart(reply, position);
+  span.sum += after;
+  span.measured += 1;
+  span.recent.push(after);
+  if (span.recent.length > TRAILING_TOKENS) span.recent.shift();
+  addPoint(series("raw"), position, after, hover);
+  const trailing = span.recent.reduce((sum, value) => sum + value, 0) / span.recent.length;
+  addPoint(series("smooth"), position, trailing, null);
   if (!token.c) return;
-  addPoint(fired, position, after, hover);
+  addPoint(series("fired"), position, after, hover);
   if (token.b === null || token.b === undefined) return;
   addPoint(before, position, token.b, null);
   for (const y of [token.b, after, null]) addPoint(lift, position, y, null);
@@ -92,14 +112,18 @@ function addToken(reply, token) {
   if (token.s) return null;
   reply.visibleTokens.push(token);
   token.c = token.k ? token.k.reduce((sum, value) => sum + value, 0) : 0;
-  if (token.c) reply.fired += 1;
+  const span = spanOf(reply, token);
+  span.count += 1;
+  if (token.c) span.fired += 1;
   addToSeries(reply, token, reply.visibleTokens.length);
   return token;
 }
 
 function finishReply(reply, data) {
   reply.finish = data.finish ?? null;
+  reply.fault = data.fault ?? "";
   reply.finalMean = data.mean ?? null;
+  reply.finalReasoningMean = data.reasoning_mean ?? null;
   reply.finalFired = data.fired ?? null;
   reply.finalCount = data.count ?? null;
   reply.limit = data.limit ?? null;
@@ -108,21 +132,54 @@ function finishReply(reply, data) {
   reply.html = data.html ?? reply.html; // the reply with its markdown rendered
 }
 
+const spanMean = ({ sum, measured }) => (measured ? sum / measured : null);
+
+// Of the answer; null while a reply has none.
 function meanOf(reply) {
-  return reply.finalMean ?? (reply.measured ? reply.sum / reply.measured : null);
+  return reply.finalMean ?? spanMean(reply.answer);
 }
 
+// Null for a reply without reasoning.
+function reasoningMeanOf(reply) {
+  return reply.finalReasoningMean ?? spanMean(reply.reasoning);
+}
+
+const hasReasoning = (reply) => reply.reasoning.count > 0;
+
 function firedShare(reply) {
-  const count = reply.finalCount ?? reply.visibleTokens.length;
-  return count ? (reply.finalFired ?? reply.fired) / count : null;
+  const count = reply.finalCount ?? reply.answer.count;
+  return count ? (reply.finalFired ?? reply.answer.fired) / count : null;
+}
+
+function reasoningFiredShare({ reasoning }) {
+  return reasoning.count ? reasoning.fired / reasoning.count : null;
+}
+
+function describeShare(share) {
+  return `${share < 0.005 ? "under 1" : Math.round(100 * share)}%`;
+}
+
+// What the cap did in a reply; "" while there is nothing to say. brief: for a place with little room.
+function describeCapping(reply, brief) {
+  const [answer, reasoning] = [firedShare(reply), reasoningFiredShare(reply)];
+  if (answer === null && reasoning === null) return "";
+  if (!answer && !reasoning) return "cap did not act on this reply";
+  const amount = (share) => (share ? describeShare(share) : "none");
+  if (reasoning === null) return `cap acted on ${amount(answer)} of this reply’s tokens`;
+  if (answer === null) return `cap acted on ${amount(reasoning)} of the reasoning’s tokens`;
+  if (brief) return `cap: ${amount(answer)} of answer, ${amount(reasoning)} of reasoning`;
+  return `cap acted on ${amount(answer)} of the answer, ${amount(reasoning)} of the reasoning`;
 }
 
 const isLive = (reply) => !reply.absent && reply.finish === null;
 const turnIsLive = (turn) => Boolean(turn) && BRANCHES.some((branch) => isLive(turn.replies[branch]));
 
 function finishLabel(reply) {
-  if (reply.finish === "length") return `Reached the token limit (${reply.limit ?? reply.visibleTokens.length})`;
-  return FINISH_LABELS[reply.finish] ?? null;
+  if (reply.finish === "length") {
+    const reached = `Reached the token limit (${reply.limit ?? reply.visibleTokens.length})`;
+    return hasReasoning(reply) && !reply.answer.count ? `${reached} before the answer` : reached;
+  }
+  return reply.fault || (FINISH_LABELS[reply.finish] ?? null);
 }
 
 // branches: those that answer. The others get an empty reply, which draws nothing.

@@ -33,14 +33,17 @@ function makePane(root, branch, hooks) {
   let pulse = null;
   let lostNotice = null;
 
+  const atEnd = () => log.scrollHeight - log.scrollTop - log.clientHeight < 12;
+
   log.addEventListener("scroll", () => {
-    following = log.scrollHeight - log.scrollTop - log.clientHeight < 12;
-    lastTop = log.scrollTop;
+    // A log that is no longer at its end, but not further up either, has become smaller or its text longer.
+    following = atEnd() || (following && log.scrollTop >= lastTop - 4);
+    lastTop = following ? Math.max(lastTop, log.scrollTop) : log.scrollTop;
   }, { passive: true });
   new ResizeObserver(() => scrollToEnd()).observe(log);
   log.addEventListener("click", (event) => {
     const section = event.target.closest(".turn");
-    if (section && !event.target.closest("button, textarea") && !String(getSelection())) {
+    if (section && !event.target.closest("button, textarea, summary") && !String(getSelection())) {
       hooks.selectTurn(Number(section.dataset.turn));
     }
   });
@@ -48,7 +51,7 @@ function makePane(root, branch, hooks) {
   function respectManualScroll() {
     // Tokens may arrive between the reader's scrolling and its event. A log that is now further up than following left
     // it was scrolled by the reader, and stays there.
-    if (log.scrollTop < lastTop - 4) following = false;
+    if (log.scrollTop < lastTop - 4 && !atEnd()) following = false;
     lastTop = 0;
   }
 
@@ -63,6 +66,7 @@ function makePane(root, branch, hooks) {
     section.dataset.turn = index;
     const user = makeElement("p", "user");
     user.append(makeElement("span", "hidden-status", "You: "), document.createTextNode(turn.user ?? ""));
+    const reasoning = makeReasoning();
     const tokenBox = makeElement("div", "reply");
     tokenBox.dataset.turn = index;
     const prose = makeElement("div", "prose");
@@ -74,8 +78,8 @@ function makePane(root, branch, hooks) {
     foot.append(select);
     const tools = hooks.tools(index, turn);
     if (tools) foot.append(tools);
-    section.append(user, tokenBox, prose, wait, finish, foot);
-    return { section, user, tokenBox, prose, wait, finish, foot, select, count: 0 };
+    section.append(user, reasoning.block, tokenBox, prose, wait, finish, foot);
+    return { section, user, reasoning, tokenBox, prose, wait, finish, foot, select, spans: [] };
   }
 
   function mount(index, turn) {
@@ -92,6 +96,7 @@ function makePane(root, branch, hooks) {
     else log.append(fresh.section);
     if (old?.section.classList.contains("shown")) fresh.section.classList.add("shown");
     sections.set(index, fresh);
+    if (old) fresh.reasoning.keep(old.reasoning);
     appendTokens(index, turn.replies[branch].visibleTokens);
     showFinished(index, turn.replies[branch]);
   }
@@ -112,9 +117,13 @@ function makePane(root, branch, hooks) {
     const entry = sections.get(index);
     if (!entry || !tokens.length) return;
     respectManualScroll();
-    const batch = document.createDocumentFragment();
-    for (const token of tokens) batch.append(tokenSpan(token, (entry.count += 1)));
-    entry.tokenBox.append(batch);
+    const { reasoning, tokenBox, spans } = entry;
+    const first = spans.length;
+    for (const token of tokens) spans.push(tokenSpan(token, spans.length + 1));
+    const fresh = (wanted) => spans.slice(first).filter((_, n) => Boolean(tokens[n].r) === wanted);
+    if (tokens.some((token) => token.r)) reasoning.append(fresh(true));
+    if (!reasoning.block.hidden && tokens.some((token) => !token.r)) reasoning.answerBegins(following);
+    appendSpans(tokenBox, fresh(false), !reasoning.block.hidden);
     entry.wait.hidden = true;
     stopPulse();
     scrollToEnd();
@@ -129,13 +138,16 @@ function makePane(root, branch, hooks) {
     stopPulse();
     entry.finish.hidden = label === null;
     entry.finish.textContent = label ?? "";
+    entry.finish.classList.toggle("failed", reply.finish === "failed");
     if (reply.html) {
       entry.prose.innerHTML = reply.html; // from a markdown renderer that escapes any HTML in the text
       entry.section.classList.add("has-prose");
     }
     entry.foot.hidden = false;
+    entry.reasoning.finish(reply);
     const tokens = reply.visibleTokens.length;
-    entry.select.textContent = `turn ${index + 1} · mean ${number(meanOf(reply))} · ${tokens} tokens`;
+    const reasoning = hasReasoning(reply) ? `, reasoning ${number(reasoningMeanOf(reply))}` : "";
+    entry.select.textContent = `turn ${index + 1} · mean ${number(meanOf(reply))}${reasoning} · ${tokens} tokens`;
     entry.select.title = "Show this turn in the token chart";
     scrollToEnd();
   }
@@ -173,11 +185,15 @@ function makePane(root, branch, hooks) {
   }
 
   function showMean(reply, prefix) {
-    const mean = reply ? meanOf(reply) : null;
+    const answer = reply ? meanOf(reply) : null;
+    const mean = answer ?? (reply ? reasoningMeanOf(reply) : null);
+    const part = mean !== null && answer === null ? "reasoning " : "";
     const chip = pane.querySelector(".chip");
     const marker = pane.querySelector(".gauge i");
-    chip.textContent = mean === null ? "–" : `${prefix}${number(mean)} · ${describeMean(mean)}`;
-    chip.title = "Mean projection of this reply in axis units: 0 = average role, 1 = default Assistant";
+    const description = part ? "" : ` · ${describeMean(mean)}`;
+    chip.textContent = mean === null ? "–" : `${prefix}${part}${number(mean)}${description}`;
+    const measured = part ? "the reasoning before this reply" : "this reply";
+    chip.title = `Mean projection of ${measured} in axis units: 0 = average role, 1 = default Assistant`;
     marker.hidden = mean === null;
     // The gauge runs from -1 to 2, so that 0 and 1 lie at its thirds, where the ticks are.
     if (mean !== null) marker.style.left = `${Math.min(100, Math.max(0, ((mean + 1) / 3) * 100))}%`;
@@ -198,7 +214,7 @@ function makePane(root, branch, hooks) {
   }
 
   function tokenAt(index, position) {
-    return sections.get(index)?.tokenBox.children[position - 1] ?? null;
+    return sections.get(index)?.spans[position - 1] ?? null;
   }
 
   function highlight(index, position) {
@@ -210,6 +226,7 @@ function makePane(root, branch, hooks) {
     const token = tokenAt(index, position);
     if (!token) return;
     following = false;
+    sections.get(index).reasoning.reveal(token);
     log.scrollTop = token.offsetTop - log.offsetTop - log.clientHeight / 2;
     token.classList.remove("flash");
     void token.offsetWidth; // forces a reflow, which restarts the animation

@@ -50,6 +50,7 @@ function makeStage(root, sendRequest) {
     map.refresh();
     layers.refresh();
   });
+  const leftOut = root.querySelector(".left-out");
   const loadLine = root.querySelector(".load");
   const latestButton = root.querySelector(".latest");
   latestButton.addEventListener("click", () => selectTurn(turns.length - 1, true));
@@ -78,12 +79,8 @@ function makeStage(root, sendRequest) {
   }
 
   function capAction(reply) {
-    const share = reply && !reply.absent ? firedShare(reply) : null;
     if (capIsOff()) return "cap off";
-    if (share === null) return "activation capping";
-    if (share === 0) return "cap did not act on this reply";
-    const percentage = share < 0.005 ? "under 1" : String(Math.round(share * 100));
-    return `cap acted on ${percentage}% of this reply’s tokens`;
+    return (reply && !reply.absent && describeCapping(reply, true)) || "activation capping";
   }
 
   function refreshHeaders() {
@@ -100,6 +97,13 @@ function makeStage(root, sendRequest) {
     const steered = turns.some((turn) => !turn.replies.steered.absent);
     panes.steered.pane.hidden = !steered;
     root.classList.toggle("three", steered);
+    showReasoningKeys();
+  }
+
+  // The charts' keys name what they show.
+  function showReasoningKeys() {
+    const any = turns.some((turn) => BRANCHES.some((branch) => hasReasoning(turn.replies[branch])));
+    for (const item of root.querySelectorAll(".reasoning-key")) item.hidden = !any;
   }
 
   function showTurn(index) {
@@ -144,7 +148,8 @@ function makeStage(root, sendRequest) {
   function announce(index, branch, reply) {
     const mean = meanOf(reply);
     const result = mean === null ? "" : `, mean ${number(mean)}, ${describeMean(mean)}`;
-    root.querySelector("p.hidden-status").textContent = `Turn ${index + 1}, ${branch} reply finished${result}`;
+    const end = reply.finish === "failed" ? `failed: ${finishLabel(reply)}` : "finished";
+    root.querySelector("p.hidden-status").textContent = `Turn ${index + 1}, ${branch} reply ${end}${result}`;
   }
 
   function removeTurns(from) {
@@ -201,6 +206,7 @@ function makeStage(root, sendRequest) {
       meta = { ...op.meta };
       if (!opened) open(newTurns);
       root.querySelector(".notices").replaceChildren();
+      leftOut.hidden = true;
       meta.recorded = op.turns ?? [];
       replay.load([]);
       toolbar.listRecordings(meta.shipped ?? []);
@@ -233,6 +239,10 @@ function makeStage(root, sendRequest) {
     waiting(op) {
       for (const branch of BRANCHES) panes[branch].showQueue(op.turn, op.ahead);
     },
+    left_out(op) {
+      leftOut.hidden = !op.text;
+      leftOut.textContent = op.text;
+    },
     load(op) {
       // Shown only while others use the machine, too.
       const own = turns.some(turnIsLive) ? BRANCHES.filter((b) => !turns.at(-1).replies[b].absent).length : 0;
@@ -253,6 +263,7 @@ function makeStage(root, sendRequest) {
       const fresh = op.tokens.slice(Math.max(0, reply.received - op.at)); // a reset may have brought some already
       panes[op.branch].appendTokens(op.turn, fresh.filter((token) => addToken(reply, token)));
       reply.place = op.place ?? reply.place;
+      if (hasReasoning(reply)) showReasoningKeys();
       if (op.turn === shown) refreshHeaders();
       refreshCharts(false);
     },

@@ -28,10 +28,8 @@ function rangeSentence(name, mean, range) {
 function capSentence(reply, off) {
   if (!reply || reply.absent) return "";
   if (off) return "The cap is off.";
-  const share = firedShare(reply);
-  if (share === null) return "";
-  if (share === 0) return "The cap did not act on this reply.";
-  return `The cap acted on ${share < 0.005 ? "under 1" : Math.round(100 * share)}% of this reply’s tokens.`;
+  const capping = describeCapping(reply, false);
+  return capping && `The ${capping}.`;
 }
 
 function summarise(turns, index, range, capOff) {

@@ -90,13 +90,15 @@ function makeTokenChart(chart) {
   function hover(branch, position) {
     if (!chart.ready() || stale) return;
     if (position !== null) catchUp();
-    const curveNumber = chart.traceIndex("raw", branch);
-    const pointNumber = turn?.replies[branch].series.raw.x.indexOf(position) ?? -1;
+    const role = turn?.replies[branch].visibleTokens[position - 1]?.r ? "reasoning-raw" : "raw";
+    const curveNumber = chart.traceIndex(role, branch);
+    const pointNumber = turn?.replies[branch].series[role].x.indexOf(position) ?? -1;
     if (pointNumber < 0) Plotly.Fx.unhover(chart.element);
     else if (pointNumber < committed[curveNumber]) Plotly.Fx.hover(chart.element, [{ curveNumber, pointNumber }]);
   }
 
   chart.element.addEventListener("pointermove", catchUp);
-  const count = (branch) => (chart.ready() ? drawn[chart.traceIndex("raw", branch)] : 0);
+  const count = (branch) =>
+    chart.ready() ? drawn[chart.traceIndex("raw", branch)] + drawn[chart.traceIndex("reasoning-raw", branch)] : 0;
   return { fill, show, advance, redrawOverlay, hover, count };
 }

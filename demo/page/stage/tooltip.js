@@ -24,6 +24,7 @@ function liftBars(token, first) {
 
 function fillTooltip(tooltip, branch, token, position, capLayers) {
   const list = makeElement("dl");
+  if (token.r) addRow(list, "part", "reasoning");
   const [before, after] = [token.b ?? token.a, token.a ?? token.b];
   addRow(list, "token", `${position}: ${JSON.stringify(token.t)}`);
   if (before === null || before === undefined) addRow(list, "projection", "not recorded");
@@ -89,7 +90,7 @@ function makeTooltip(root, panes, hooks) {
     const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
     if (event.key === "Escape") hide();
     if (!step || event.altKey || event.ctrlKey || event.metaKey) return;
-    const all = [...log.querySelectorAll(".turn.shown .tok")];
+    const all = [...log.querySelectorAll(".turn.shown .tok")].filter((span) => !span.closest("details:not([open])"));
     if (!all.length) return;
     const at = current && all.includes(current) ? all.indexOf(current) + step : step > 0 ? 0 : all.length - 1;
     const next = all[Math.max(0, Math.min(all.length - 1, at))];

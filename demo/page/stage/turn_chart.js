@@ -1,6 +1,7 @@
 // The chart of whole replies, turn by turn. The overlay draws the turn that is being answered; Plotly gets it when it
 // is over.
 
+const REASONING_OFFSET = 0.15; // turns
 const TURN_MARGIN = 0.25; // axis units of extra room beyond a marker that left the chart
 
 // All replies of a branch to one message, joined from the lowest to the highest; null ends a line.
@@ -22,10 +23,20 @@ function replyPoints(turns, branch, shown) {
   });
 }
 
+// A little to the left of the reply's mean.
+function reasoningPoints(turns, branch) {
+  return turns.flatMap((turn, index) => {
+    const y = isLive(turn.replies[branch]) ? null : reasoningMeanOf(turn.replies[branch]);
+    return y === null ? [] : [{ x: index + 1 - REASONING_OFFSET, y }];
+  });
+}
+
 function userPoints(turns, branch) {
   const all = turns.map((turn, index) => ({ x: index + 1, y: turn.replies[branch].userMean }));
   return all.filter((point) => point.y !== null);
 }
+
+const POINTS = { user: userPoints, reasoning: reasoningPoints, reply: replyPoints };
 
 function fillTurns(data, turns, shown) {
   for (const trace of data) {
@@ -33,7 +44,7 @@ function fillTurns(data, turns, shown) {
     if (role === "frame") trace.x[1] = Math.max(4.4, turns.length + 0.4);
     else if (role === "spread") fillSpread(trace, turns, branch);
     else {
-      const points = role === "user" ? userPoints(turns, branch) : replyPoints(turns, branch, shown);
+      const points = POINTS[role](turns, branch, shown);
       trace.x = points.map((point) => point.x);
       trace.y = points.map((point) => point.y);
       if (role === "reply") trace.marker.size = points.map((point) => point.size);

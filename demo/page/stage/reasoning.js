@@ -1,0 +1,60 @@
+// The reasoning before a reply: a block of its own above the answer, open while it is being written.
+
+// trim: whether to leave out line breaks at the beginning, which would leave a gap between reasoning and answer.
+function appendSpans(box, spans, trim) {
+  let begun = !trim || box.textContent !== "";
+  for (const span of spans) {
+    if (!begun) span.textContent = span.textContent.trimStart();
+    begun ||= span.textContent !== "";
+  }
+  box.append(...spans);
+}
+
+function makeReasoning() {
+  const block = makeElement("details", "reasoning");
+  const heading = makeElement("summary", "", "Reasoning…");
+  const box = makeElement("div", "thoughts");
+  let settled = false; // it stays as it is: the user has opened or closed it, or is reading it
+  let ended = false;
+  block.hidden = true;
+  block.append(heading, box);
+  heading.addEventListener("click", () => (settled = true)); // a click by keyboard, too
+
+  function append(spans) {
+    block.hidden = false;
+    if (!settled && !ended) block.open = true;
+    appendSpans(box, spans, true);
+  }
+
+  function end() {
+    ended = true;
+    heading.textContent = `Reasoning · ${box.children.length} tokens`;
+  }
+
+  // following: whether the log scrolls along. A reader who has scrolled back is not interrupted.
+  function answerBegins(following) {
+    if (ended) return;
+    if (!following) settled = true;
+    if (!settled) block.open = false;
+    end();
+  }
+
+  function finish(reply) {
+    if (hasReasoning(reply)) end();
+  }
+
+  // Takes the state of the block that this one replaces.
+  function keep(old) {
+    if (old.block.hidden) return;
+    block.open = old.block.open;
+    settled = true;
+  }
+
+  // Opens the block if it holds the token.
+  function reveal(token) {
+    if (!box.contains(token)) return;
+    block.open = settled = true;
+  }
+
+  return { block, append, answerBegins, finish, keep, reveal };
+}
