@@ -116,12 +116,18 @@ def _errors(
     texts: list[list[int]] = [[] for _ in rows]
     errors: list[float] = []
     for turn, steps in enumerate(_STEPS):
-        references = []
+        references: list[list[Tensor]] = []
         for index, row in enumerate(rows):
             new = row.later if turn else row.first
             start = len(texts[index]) - (1 if turn else 0)  # the last token of a turn has not been run
             texts[index] += new
-            references.append(_plain_logits(model, axis, texts[index], row.reference, steps))
+            # A cap that never acts changes nothing, so its text has been run without it already.
+            same = next((n for n in range(index) if texts[n] == texts[index] and not row.reference), None)
+            references.append(
+                _plain_logits(model, axis, texts[index], row.reference, steps)
+                if same is None
+                else references[same]
+            )
             got = _read(forward, cache, index, row.cap, texts[index], start)
             errors.append(_error(got, references[-1][0]))
         for step in range(steps):
