@@ -14,7 +14,7 @@ from pathlib import Path
 from demo.axis.axis import FLOOR_NAMES, AssistantAxis
 from demo.extraction.judge import Judge, LikelihoodJudge, NoJudge, RemoteJudge
 from demo.extraction.plan import PRESETS, Preset, make_plan
-from demo.extraction.run import Settings, extract
+from demo.extraction.run import Settings, extract, suitable_batch
 from demo.models.default import DEFAULT_MODEL
 from demo.models.loading import LoadedModel, load_model
 from demo.utils.cli import command
@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     preset = _preset(options)
     settings = Settings(
         seed=options.seed,
-        batch=options.batch,
+        batch=options.batch or suitable_batch(model, preset.max_new_tokens),
         least=max(1, preset.role_rollouts // 4),
         keep_all=options.keep_all,
         band=band,
@@ -82,12 +82,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--questions", type=_count, help="number of extraction questions")
     add("--rollouts", type=_count, help="rollouts per role")
     add("--max-new-tokens", type=_count, help="maximum length of a rollout in tokens")
-    add(
-        "--batch",
-        type=_count,
-        default=Settings.batch,
-        help="number of rollouts that run together (default: %(default)s)",
-    )
+    add("--batch", type=_count, help="number of rollouts that run together (default: 128 if memory allows)")
     add("--seed", type=int, default=Settings.seed, help="seed of the random numbers (default: %(default)s)")
     add(
         "--role-adherence",

@@ -23,7 +23,8 @@ from typing import Protocol
 
 import httpx
 
-from demo.extraction.rollouts import Reply, Text, read_texts
+from demo.extraction.reading import Reader
+from demo.extraction.rollouts import Reply, Text
 from demo.models.chat_template import render_chat
 from demo.models.loading import LoadedModel
 from demo.utils.errors import UserError
@@ -63,6 +64,7 @@ class LikelihoodJudge:
     def __init__(self, model: LoadedModel, threshold: float | None = None) -> None:
         """threshold None: the stored one."""
         self._model = model
+        self._reader = Reader(model)
         self.threshold = role_adherence_threshold() if threshold is None else threshold
 
     def scores(self, replies: Sequence[Reply]) -> list[float]:
@@ -74,7 +76,7 @@ class LikelihoodJudge:
             for reply in replies
             if reply.tokens
         ]
-        default = iter(read_texts(self._model, texts))
+        default = iter(self._reader.read(texts))
         return [
             role_adherence_score(reply.log_p[:JUDGED], next(default).log_p.tolist())
             if reply.tokens

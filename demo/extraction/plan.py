@@ -230,8 +230,9 @@ def _role_rollouts(
     into one half and all odd ones into the other.
     """
     total = len(questions)
-    for turn in range(count):
-        for index, (role, prompts) in enumerate(instructions.items()):
+    # Role by role, so that a role's rollouts run together and its system prompt is read once.
+    for index, (role, prompts) in enumerate(instructions.items()):
+        for turn in range(count):
             number = (7 * index + turn) % total
             # Two consecutive rollouts share an instruction, one for each half. After a round of all
             # questions the instruction moves on by one, so that a question meets another

@@ -19,10 +19,12 @@ from demo.capping import residual_of
 from demo.engine.protocol import Request, Sampling, TokenEvent
 from demo.engine.transformers_engine import TransformersEngine
 from demo.extraction.plan import Rollout
+from demo.models.chat_template import special_tokens
 from demo.models.loading import LoadedModel
 
-# Prompt tokens in one forward pass. It is more than for visitors, because no client waits for a rollout.
-_CHUNK = 512
+# Prompt tokens in one forward pass. It is more than for visitors, because no client waits for a rollout. All
+# prompts of a batch fit, for a batch's sequences share a pass evenly, and many short chunks take longer.
+PROMPT_CHUNK = 4096
 # Logits over the whole vocabulary for every reply token take the most memory, so only so many numbers are
 # held at once.
 _MOST_LOGITS = 48_000_000
@@ -76,10 +78,10 @@ class RolloutGenerator:
     def __init__(self, model: LoadedModel) -> None:
         self._model = model
         # Every special token ends a rollout, so that means are over content tokens only.
-        stops = model.stops | frozenset(model.tokenizer.all_special_ids)
+        stops = model.stops | special_tokens(model.tokenizer)
         axis = placeholder_axis(model.layer_count, model.hidden_size)
         self._engine = TransformersEngine(
-            model, axis, kv_budget=None, keep=False, chunk=_CHUNK, stops=stops, reproducible=True
+            model, axis, kv_budget=None, keep=False, chunk=PROMPT_CHUNK, stops=stops, reproducible=True
         )
 
     def generate(self, rollouts: Sequence[Rollout], sampling: Sampling) -> list[Reply]:

@@ -29,6 +29,15 @@ from demo.extraction.vectors import ALL, KEPT, Judged, State, Vectors
 from demo.models.loading import LoadedModel
 from demo.utils.progress import ProgressLine
 
+# With _WIDE rollouts at once a CPU spends most of a step on the rollouts and little on reading the weights.
+# More would gain little. Where the KV cache of so many, or their logits, would exceed these bytes, fewer run
+# together.
+_WIDE, _NARROW = 128, 64
+_KV_BYTES = 512 * 1024**2
+_LOGIT_BYTES = 256 * 1024**2
+_LOGIT_COPIES = 5  # sampling holds the logits in about so many forms, four bytes a number
+_PROMPT = 64  # about as many tokens as a rollout's prompt has
+
 # Generates the replies of a batch of rollouts; see `RolloutGenerator.generate`.
 Generate = Callable[[Sequence[Rollout], Sampling], list[Reply]]
 
@@ -49,7 +58,7 @@ class Settings:
     temperature: float = 0.7
     top_p: float = 0.9
     seed: int = 0
-    batch: int = 64
+    batch: int = _NARROW
     least: int = 3
     keep_all: bool = False
     band: tuple[int, int] | None = None
@@ -64,6 +73,13 @@ class Settings:
     def verdicts(self) -> tuple[str, ...]:
         """The judge's verdicts with which a rollout counts."""
         return ALL if self.keep_all else KEPT
+
+
+def suitable_batch(model: LoadedModel, max_new_tokens: int) -> int:
+    """How many rollouts to generate at once, by what they hold alone, so that runs can resume."""
+    cached = _WIDE * (_PROMPT + max_new_tokens) * model.token_bytes
+    logits = _WIDE * model.model.config.get_text_config().vocab_size * 4 * _LOGIT_COPIES
+    return _WIDE if cached <= _KV_BYTES and logits <= _LOGIT_BYTES else _NARROW
 
 
 def extract(
@@ -118,10 +134,10 @@ def gather(
     progress, axes = ProgressLine("rollouts"), None
     for batch in batches[state.batches :]:
         progress.update(state.batches / len(batches), f"({len(state.texts)} of {len(plan.rollouts)})")
-        if batch[0].split == "held_out" and axes is None:
+        if batch[0].split != "extract" and axes is None:
             axes = fold_axes(choose_cast(Vectors(state, plan, settings.verdicts), plan, settings.least), plan)
         for judged in _judged(generate(batch, settings.sampling(plan)), judge):
-            if batch[0].split != "held_out":
+            if judged.rollout.split != "held_out":
                 state.add(judged, plan.max_new_tokens)
             else:
                 assert axes is not None
@@ -146,16 +162,13 @@ def _judged(replies: Sequence[Reply], judge: Judge) -> list[Judged]:
 
 
 def batches_of(rollouts: Sequence[Rollout], size: int) -> list[Sequence[Rollout]]:
-    """The rollouts in order, in batches of at most `size` rollouts of one split."""
-    batches: list[Sequence[Rollout]] = []
-    start = 0
-    while start < len(rollouts):
-        end = start
-        while end < min(start + size, len(rollouts)) and rollouts[end].split == rollouts[start].split:
-            end += 1
-        batches.append(rollouts[start:end])
-        start = end
-    return batches
+    """The rollouts in order, in batches of at most `size`, none of which mixes extraction with the rest."""
+    first = sum(rollout.split == "extract" for rollout in rollouts)
+    return [
+        part[start : start + size]
+        for part in (rollouts[:first], rollouts[first:])
+        for start in range(0, len(part), size)
+    ]
 
 
 def _choose_cap(built: Built, model: LoadedModel, plan: Plan, settings: Settings, work: Path) -> Built:
@@ -163,7 +176,8 @@ def _choose_cap(built: Built, model: LoadedModel, plan: Plan, settings: Settings
         return with_cap(built, settings.band, settings.floor or "p25", (), "the command line")
     # Runs with other verdicts share the rollouts, but not the axis, and so not the sweep.
     path = work / f"sweep-{'-'.join(settings.verdicts)}.json"
-    trials = Sweep(model, built.axis, plan, path, settings.seed).run(candidate_bands(built.axis.layers))
+    sweep = Sweep(model, built.axis, plan, path, settings.seed, settings.batch)
+    trials = sweep.run(candidate_bands(built.axis.layers))
     best = choose(trials)
     assert best.layers is not None and best.floor is not None
     return with_cap(built, best.layers, settings.floor or best.floor, tuple(trials), "sweep")

@@ -8,6 +8,7 @@ plain answers right, and most of these word for word.
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from collections.abc import Sequence
@@ -20,7 +21,8 @@ from demo.axis.gates import LEAST_VERBATIM, passes
 from demo.engine.protocol import Cap, Request, Sampling, TokenEvent
 from demo.engine.transformers_engine import TransformersEngine
 from demo.extraction.plan import Plan
-from demo.extraction.rollouts import ReadText, Text, read_texts
+from demo.extraction.reading import Reader
+from demo.extraction.rollouts import PROMPT_CHUNK, ReadText, Text
 from demo.models.chat_template import Message, render_chat
 from demo.models.loading import LoadedModel
 from demo.utils.progress import ProgressLine
@@ -78,60 +80,98 @@ class Question:
     answers: tuple[str, ...]
 
 
-class Sweep:
-    """Tries settings one by one and stores each result, so that an interrupted sweep resumes."""
+# The layers and the floor of a setting; None without a cap.
+Setting = tuple[tuple[int, int] | None, str | None]
 
-    def __init__(self, model: LoadedModel, axis: AssistantAxis, plan: Plan, path: Path, seed: int) -> None:
-        """path: the file for the results."""
-        self._engine = TransformersEngine(model, axis, kv_budget=None, keep=False, reproducible=True)
-        self._model, self._axis = model, axis
+
+class Sweep:
+    """Tries settings and stores the results, so that an interrupted sweep resumes.
+
+    Settings that do not depend on each other's results answer together, which takes fewer forward passes.
+    """
+
+    def __init__(
+        self, model: LoadedModel, axis: AssistantAxis, plan: Plan, path: Path, seed: int, batch: int
+    ) -> None:
+        """Prepare the requests.
+
+        Args:
+            path: The file for the results.
+            batch: Number of replies that are generated together.
+        """
+        self._engine = TransformersEngine(
+            model, axis, kv_budget=None, keep=False, chunk=PROMPT_CHUNK, reproducible=True
+        )
+        self._model, self._axis, self._reader = model, axis, Reader(model)
         self._questions = sweep_questions(plan, axis)
+        self._at_once = max(1, batch // len(self._questions))
         self._limit, self._seed = min(plan.max_new_tokens, 64), seed
         self._path = path
         self._done: dict[str, dict[str, Any]] = json.loads(path.read_text()) if path.is_file() else {}
+        self._progress = ProgressLine("cap settings")
 
     def run(self, bands: Sequence[tuple[int, int]]) -> list[Trial]:
         """Try no cap, every band at FIRST_FLOOR, then every other floor at the best band."""
-        progress, total = ProgressLine("cap settings"), len(bands) + len(FLOOR_NAMES)
-        trials = [self._trial(None, None)]
-        for band in bands:
-            progress.update(len(trials) / total, f"({len(trials)} of {total})")
-            trials.append(self._trial(band, FIRST_FLOOR))
+        total = len(bands) + len(FLOOR_NAMES)
+        trials = self._trials([(None, None), *((band, FIRST_FLOOR) for band in bands)], 0, total)
         best = choose(trials).layers
-        for floor in FLOOR_NAMES:
-            if floor != FIRST_FLOOR:
-                progress.update(len(trials) / total, f"({len(trials)} of {total})")
-                trials.append(self._trial(best, floor))
-        progress.update(1.0, f"({len(trials)} settings)")
+        floors = [(best, floor) for floor in FLOOR_NAMES if floor != FIRST_FLOOR]
+        trials += self._trials(floors, len(trials), total)
+        self._progress.update(1.0, f"({len(trials)} settings)")
         return trials
 
-    def _trial(self, layers: tuple[int, int] | None, floor: str | None) -> Trial:
-        key = f"{layers}/{floor}"
-        if key not in self._done:
-            self._done[key] = self._measure(layers, floor)
-            temporary = self._path.with_suffix(".tmp")
-            temporary.write_text(json.dumps(self._done))
-            temporary.replace(self._path)
-        stored = dict(self._done[key])
-        stored.pop("plain")
-        band = stored.pop("layers")
-        return Trial(layers=None if band is None else (band[0], band[1]), **stored)
+    def _trials(self, settings: Sequence[Setting], before: int, total: int) -> list[Trial]:
+        """Try settings, as many at once as fit the batch. `before` of `total` settings were tried earlier."""
+        for start in range(0, len(settings), self._at_once):
+            # Always the same settings together, also when resuming: the bits of a reply can depend on how
+            # many others are generated with it.
+            together = settings[start : start + self._at_once]
+            if not all(_key(setting) in self._done for setting in together):
+                done = before + start
+                self._progress.update(done / total, f"({done} of {total})")
+                self._done |= self._measure_all(together)
+                temporary = self._path.with_suffix(".tmp")
+                temporary.write_text(json.dumps(self._done))
+                temporary.replace(self._path)
+        return [_trial(self._done[_key(setting)]) for setting in settings]
 
-    def _measure(self, layers: tuple[int, int] | None, floor: str | None) -> dict[str, Any]:
-        """The trial as JSON. "plain" holds the text of each plain answer and its correctness."""
-        replies = self._answer(layers, floor)
-        read, probe = self._read(replies), self._axis.probe_layer
+    def _measure_all(self, settings: Sequence[Setting]) -> dict[str, dict[str, Any]]:
+        """The results of the settings as JSON, each as `_measure` gives it."""
+        replies = self._answer(settings)
+        read, count = self._read(replies), len(self._questions)
+        found: dict[str, dict[str, Any]] = {}
+        known = self._done.get(_key((None, None)))
+        uncapped = None if known is None else known["plain"]
+        for index, setting in enumerate(settings):
+            own = slice(index * count, (index + 1) * count)
+            found[_key(setting)] = measured = self._measure(setting, replies[own], read[own], uncapped)
+            uncapped = uncapped or measured["plain"]  # the first setting is the one without a cap
+        return found
+
+    def _measure(
+        self,
+        setting: Setting,
+        replies: Sequence[_Answer],
+        read: Sequence[ReadText],
+        uncapped: Sequence[tuple[str, bool]] | None,
+    ) -> dict[str, Any]:
+        """The trial as JSON. "plain" holds the text of each plain answer and its correctness.
+
+        Args:
+            replies, read: In the order of the questions.
+            uncapped: "plain" without a cap; None when this is that trial.
+        """
+        probe = self._axis.probe_layer
         role = [index for index, question in enumerate(self._questions) if not question.answers]
         plain = [index for index, question in enumerate(self._questions) if question.answers]
         standing = [float(read[i].mean @ self._axis.unit[probe]) for i in role]  # type: ignore[operator]
         answers = [(replies[i].text, is_right(replies[i].text, self._questions[i].answers)) for i in plain]
-        uncapped = self._done["None/None"]["plain"] if "None/None" in self._done else answers
+        uncapped = answers if uncapped is None else uncapped
         still = [right for (_, right), (_, before) in zip(answers, uncapped, strict=True) if before]
         verbatim = [text == before for (text, _), (before, _) in zip(answers, uncapped, strict=True)]
         log_p = sum(float(part.log_p.sum()) for part in read)
         trial = Trial(
-            layers,
-            floor,
+            *setting,
             standing=self._axis.to_units(sum(standing) / len(standing), probe),
             perplexity=math.exp(-log_p / sum(len(part.log_p) for part in read)),
             right=sum(right for _, right in answers),
@@ -145,36 +185,48 @@ class Sweep:
     def _read(self, replies: Sequence[_Answer]) -> list[ReadText]:
         """Read the replies with the unsteered model, an empty one as its end-of-turn token."""
         tokenizer = self._model.tokenizer
+        prompts = [render_chat(tokenizer, question.messages).ids for question in self._questions]
         texts = [
-            Text(render_chat(tokenizer, question.messages).ids, reply.ids or (tokenizer.eos_token_id,))
-            for question, reply in zip(self._questions, replies, strict=True)
+            Text(prompts[number % len(prompts)], reply.ids or (tokenizer.eos_token_id,))
+            for number, reply in enumerate(replies)
         ]
-        return read_texts(self._model, texts, self._axis.probe_layer)
+        return self._reader.read(texts, self._axis.probe_layer)
 
-    def _answer(self, layers: tuple[int, int] | None, floor: str | None) -> list[_Answer]:
-        """Answer every request in one batch.
+    def _answer(self, settings: Sequence[Setting]) -> list[_Answer]:
+        """Answer every request under every setting in one batch, setting by setting.
 
         Plain questions are answered greedily, role prompts with the page's sampling.
         """
-        cap = None
-        if layers is not None and floor is not None:
-            band = tuple(range(layers[0], layers[1] + 1))
-            cap = Cap(band, tuple(self._axis.floor(floor)[list(band)].tolist()))
         page = Sampling(max_new_tokens=self._limit, seed=self._seed)
+        greedy = replace(page, temperature=0.0)
+        asked = itertools.product([self._cap(setting) for setting in settings], self._questions)
         requests = [
-            Request(
-                f"{number}",
-                question.messages,
-                replace(page, temperature=0.0) if question.answers else page,
-                cap,
-            )
-            for number, question in enumerate(self._questions)
+            Request(str(number), question.messages, greedy if question.answers else page, cap)
+            for number, (cap, question) in enumerate(asked)
         ]
         answers = [_Answer() for _ in requests]
         for event in self._engine.stream(requests):
             if isinstance(event, TokenEvent):
                 answers[int(event.branch)].add(event)
         return answers
+
+    def _cap(self, setting: Setting) -> Cap | None:
+        layers, floor = setting
+        if layers is None or floor is None:
+            return None
+        band = tuple(range(layers[0], layers[1] + 1))
+        return Cap(band, tuple(self._axis.floor(floor)[list(band)].tolist()))
+
+
+def _key(setting: Setting) -> str:
+    """The name of a setting's result in the file."""
+    return f"{setting[0]}/{setting[1]}"
+
+
+def _trial(measured: dict[str, Any]) -> Trial:
+    stored = {name: value for name, value in measured.items() if name != "plain"}
+    band = stored.pop("layers")
+    return Trial(layers=None if band is None else (band[0], band[1]), **stored)
 
 
 class _Answer:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -11,6 +13,7 @@ from demo.engine.forward import selection
 from demo.engine.forward.forward_pass import Chunk, ForwardPass, Probe
 from demo.engine.forward.fused_cpu import FusedForward, fits
 from demo.engine.forward.modules import ModuleForward
+from demo.engine.forward.products import Products
 from demo.engine.kv_cache import KVCache
 from demo.engine.protocol import Cap
 from demo.models.loading import LoadedModel, load_model
@@ -125,6 +128,22 @@ def test_batching_changes_no_bit_in_bfloat16(axis):
         step = [Chunk(n, 10 + n, ids_of(1, 99 + n), [False], prompt=False) for n in range(count)]
         logits.append(fused.run(step, cache)[0][0])
     assert all(torch.equal(logits[0], other) for other in logits[1:])
+
+
+def test_the_prepared_layout_leaves_the_models_own_weights_alone(model):
+    """The joined matrices would be a second copy of weights that are mapped from a file."""
+    torch.manual_seed(3)
+    tiny = as_loaded(BUILD["llama"]().bfloat16(), model.tokenizer, 64)
+    tiny = replace(tiny, dtype=torch.bfloat16)
+    addresses = [parameter.data_ptr() for parameter in tiny.model.parameters()]
+    fused = FusedForward(tiny, Probe(tiny, random_axis(len(tiny.layers), tiny.hidden_size, 1, (1, 2)), None))
+    moved = addresses != [parameter.data_ptr() for parameter in tiny.model.parameters()]
+    assert moved == (fused.name != "fused, products laid out")
+
+
+def test_reproducible_float32_products_take_no_second_copy_of_the_weights():
+    products = Products([torch.randn(64, 64)], 2**14, reproducible=True)
+    assert products.name == "plain" and products.keeps_weights
 
 
 def test_chunk_boundaries_change_no_bit_in_bfloat16(axis):

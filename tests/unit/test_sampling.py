@@ -7,6 +7,7 @@ from collections import Counter
 import pytest
 import torch
 
+from demo.engine import sampling
 from demo.engine.protocol import Sampling
 from demo.engine.sampling import SamplingStep, penalised, sample, sample_batch, uniform_noise
 
@@ -93,6 +94,15 @@ def test_batching_does_not_change_sampled_tokens():
         assert token == tokens[index] and probability == pytest.approx(probabilities[index])
     expected = torch.softmax(logits, -1)
     assert probabilities == pytest.approx([float(expected[i, t]) for i, t in enumerate(tokens)], rel=1e-4)
+
+
+def test_sampling_a_batch_in_parts_changes_no_bit(monkeypatch):
+    logits = (torch.randn(7, 900, generator=torch.Generator().manual_seed(4)) * 3).bfloat16()
+    steps = [SamplingStep(Sampling(0.7 * (n != 3), seed=n), n, range(n), [3]) for n in range(7)]
+    whole = sample_batch(logits, steps)
+    for rows in (1, 2, 7):
+        monkeypatch.setattr(sampling, "_LOGITS_AT_ONCE", rows * 900)
+        assert sample_batch(logits, steps) == whole
 
 
 def test_barred_tokens_are_never_sampled():
