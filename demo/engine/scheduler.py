@@ -299,6 +299,8 @@ class Scheduler:
             self._cache.fit(count, columns)
             held = needed
         self._prefix_cache.set_budget(limit - held if self.capacity.keep else 0)
+        # All at once: growing for one sequence after the other copies every layer's slots each time.
+        self._cache.reserve(count, columns)
         return True
 
     # --- prompts
