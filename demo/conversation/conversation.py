@@ -17,7 +17,7 @@ from threading import Event as CancelFlag
 from demo.conversation.settings import CAPPED, SEED_STEP, STEERED, UNCAPPED, TurnSettings
 from demo.conversation.turns import Reply, Turn
 from demo.engine.protocol import Cap, Engine, Event, Events, PromptEvent, ReadToken, Request, Token, WaitEvent
-from demo.models.chat_template import Message
+from demo.models.chat_template import LeftOut, Message
 from demo.utils.errors import UserError
 
 
@@ -28,11 +28,13 @@ class Conversation:
     Attributes:
         date: the day on which it began, YYYY-MM-DD. Chat templates that write a date write this one, so that
             a seed gives the same reply on another day.
+        left_out: messages that the chat template left out when the conversation was last read as a whole.
     """
 
     turns: list[Turn] = field(default_factory=list)
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
     date: str = field(default_factory=lambda: datetime.date.today().isoformat())
+    left_out: tuple[LeftOut, ...] = ()
     _cancel: CancelFlag = field(default_factory=CancelFlag, repr=False)
 
     def branch_id(self, branch: str) -> str:
@@ -106,6 +108,8 @@ class Conversation:
 
         The UNCAPPED text is read twice: without the cap, and under it.
 
+        What the chat template left out is in `left_out` afterwards.
+
         Yields:
             The index of a turn and its branch, once they have been read.
 
@@ -119,10 +123,16 @@ class Conversation:
             request = Request(
                 branch, text, cap=cap, span=settings.span, thinking=settings.thinking, date=self.date
             )
-            chunks = engine.read(request, self._cancel)
+            seen: set[int] = set()
+            chunks = _noting_messages(engine.read(request, self._cancel), seen)
             for index, reply in enumerate(_replies_read(chunks, first, probe_layer, cap)):
                 self.turns[index].replies[branch] = reply
                 yield index, branch
+            self.left_out = tuple(
+                LeftOut(index, message["role"], True)
+                for index, message in enumerate(text)
+                if message["content"].strip() and index not in seen and not self._cancel.is_set()
+            )
 
     def _follow(self, engine: Engine, turn: Turn, events: Events, replaced: Sequence[Turn]) -> Events:
         began = time.monotonic()
@@ -183,6 +193,13 @@ def message_of(reply: Reply) -> Message:
     if reply.reasoning.strip():
         return {"role": "assistant", "content": reply.text, "reasoning": reply.reasoning.strip("\n")}
     return {"role": "assistant", "content": reply.text}
+
+
+def _noting_messages(chunks: Iterator[list[ReadToken]], seen: set[int]) -> Iterator[list[ReadToken]]:
+    """The same chunks; `seen` collects the messages that have tokens in them."""
+    for chunk in chunks:
+        seen.update(token.message for token in chunk)
+        yield chunk
 
 
 def _replies_read(

@@ -23,7 +23,7 @@ from demo.page.recordings import chat_of, checked_text, download_op, open_shippe
 from demo.page.session import Chat, Session
 from demo.page.settings_panel import PanelValues
 from demo.page.stage.protocol import StageRequest, operation
-from demo.page.updates import Updates, turn_op
+from demo.page.updates import Updates, left_out_op, turn_op
 from demo.utils.errors import UserError
 
 # Distance between the seeds of two attempts at a turn, clear of the seeds of the turns that follow.
@@ -300,6 +300,8 @@ class StageHandlers(RecordingHandlers):
                 updates.add(turn_op(chat.conversation, index))
                 if session.chat is chat:
                     yield PageUpdate(updates.take())
+            if chat.note_left_out(chat.conversation.left_out):
+                updates.add(left_out_op(chat.left_out))
         finally:
             session.release(chat)
         updates.add(persist_op(chat, handlers.recording(chat, call.settings)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from dataclasses import replace
 from typing import Any, cast
@@ -11,8 +12,10 @@ import pytest
 
 from demo.conversation.conversation import Conversation
 from demo.conversation.session_file import Recording, dumps, loads
-from demo.conversation.settings import CAPPED, UNCAPPED, CapChoice
+from demo.conversation.settings import CAPPED, UNCAPPED, CapChoice, TurnSettings
+from demo.conversation.turns import Reply, Turn
 from demo.engine.protocol import Sampling
+from demo.engine.transformers_engine import TransformersEngine
 from demo.models.chat_template import LeftOut
 from demo.page.api import Api, conversation_from
 from demo.page.chat_handlers import ChatHandlers
@@ -25,6 +28,7 @@ from demo.page.updates import Updates, recorded_turn, turn_op
 from demo.utils.errors import UserError
 from tests.helpers.axes import random_axis
 from tests.helpers.scripted import FAULT, SETTINGS, ScriptedEngine
+from tests.helpers.tiny_models import tiny_llama
 
 NO_REQUEST = cast(gr.Request, None)
 VALUES = PanelValues("", 0.3, 0.9, 1.1, 8, 0, 1, "All", False, 1, 1.0, True, "p25", 1, 2)
@@ -210,3 +214,22 @@ def test_a_recording_without_a_date_can_be_continued(axis):
     list(turns.send(ScriptedEngine(), "Hi", SETTINGS))
     recording = Recording("tiny", turns.turns, CapChoice.of_axis(axis).marks(axis))
     assert chat_of(recording, "tiny").conversation.date == Conversation().date
+
+
+def test_reading_a_chat_says_what_the_template_drops(model):
+    """The tiny model's template writes no system prompt."""
+    tiny = tiny_llama(model)
+    tokenizer = copy.deepcopy(tiny.tokenizer)
+    tokenizer.chat_template = (
+        "{% for m in messages %}{% if m['role'] != 'system' %}<|im_start|>{{ m['role'] }}\n"
+        "{{ m['content'] }}<|im_end|>\n{% endif %}{% endfor %}"
+    )
+    engine = TransformersEngine(
+        replace(tiny, tokenizer=tokenizer), random_axis(len(tiny.layers), tiny.hidden_size, 1, (1, 2))
+    )
+    turns = [Turn("Hello", {UNCAPPED: Reply.of_text("Good day.")})]
+    for prompt, left_out in (("Speak as a cook.", (LeftOut(0, "system", True),)), ("", ())):
+        conversation = Conversation(list(turns))
+        settings = TurnSettings(Sampling(), None, prompt)
+        list(conversation.read(engine, settings, 1))
+        assert conversation.left_out == left_out
