@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from demo.models.chat_template import ReasoningFormat, RenderedChat, special_tokens
+from demo.models.control_tokens import control_tokens
 from demo.models.template_text import PerTokenizer
 
 if TYPE_CHECKING:
@@ -121,14 +123,22 @@ class ReplyText:
         """
         self._special, self._marks = special, marks
         self._text = TextStream(tokenizer)
+        self._withheld = ""
         self.in_reasoning = in_reasoning
         if marks is not None:
             # Special tokens can be part of a mark, so marks are looked for in the text with them.
             self._raw = TextStream(tokenizer, skip_special=False)
             self._tail = ""
-            self._openings = (marks.opening, *_headers(marks.closing))
-            self._longest = max(map(len, (*self._openings, marks.closing)))
-            self._by_token = {name for name in tokenizer.get_added_vocab() if len(name) > 1}
+            names = control_tokens(tokenizer).names.values()
+            self._openings = (marks.opening, *_headers(marks.closing, names))
+            every = (*self._openings, marks.closing)
+            self._longest = max(map(len, every))
+            # Mark -> the control token that it begins with; marks of plain text are left out.
+            self._beginnings = {
+                mark: max(begins, key=len)
+                for mark in every
+                if (begins := [name for name in names if mark.startswith(name)])
+            }
 
     def step(self, token: int) -> Piece:
         """What this token adds."""
@@ -148,8 +158,6 @@ class ReplyText:
     def end(self) -> str:
         """The text that was held back. Nothing may follow."""
         return self._withheld + self._text.end()
-
-    _withheld = ""
 
     def _advance(self, raw: str) -> tuple[str, str]:
         """Look for a mark at the end of the reply so far.
@@ -174,14 +182,12 @@ class ReplyText:
 
     def _has_begun(self, mark: str) -> bool:
         """Whether the reply ends with the beginning of a mark that begins with a control token."""
-        first = next((name for name in self._by_token if mark.startswith(name)), None)
-        if first is None:
-            return False
-        at = self._tail.rfind(first)
+        first = self._beginnings.get(mark)
+        at = -1 if first is None else self._tail.rfind(first)
         return at >= 0 and mark.startswith(self._tail[at:])
 
 
-def _headers(closing: str) -> list[str]:
+def _headers(closing: str, names: Collection[str]) -> list[str]:
     """The ends of a closing mark from each inner control token on: what heads an answer without reasoning."""
-    inner = [match.start() for match in re.finditer(r"<\|", closing)][1:]
-    return [closing[at:] for at in inner]
+    inner = {match.start() for name in names for match in re.finditer(re.escape(name), closing)}
+    return [closing[at:] for at in sorted(inner - {0})]

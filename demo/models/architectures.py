@@ -23,7 +23,7 @@ def find_decoder_layers(model: nn.Module) -> tuple[nn.Module, ...]:
     outputs are residual streams.
 
     Raises:
-        UserError: There is no such list, or it does not have as many layers as the configuration states.
+        UserError: There is no such list, or the model cannot read plain text.
     """
     name = type(model).__name__
     config = cast("PretrainedConfig | None", getattr(model, "config", None))

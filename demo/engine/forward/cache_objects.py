@@ -35,6 +35,15 @@ _MERGEABLE = (
 )
 
 
+# Where a model's output carries its cache, newest name first.
+_NAMES = ("cache", "past_key_values", "cache_params", "state")
+
+
+def cache_in(output: object) -> Any:
+    """The cache in a model's output; None when there is none."""
+    return next((found for name in _NAMES if (found := getattr(output, name, None)) is not None), None)
+
+
 def keeps_keys_and_values(cache: Any) -> bool:
     """Whether all that a cache keeps are one key and one value a token, so that it can be cut anywhere.
 

@@ -16,13 +16,10 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from demo.engine.forward.cache_objects import cloned_cache, merged_cache, taken_cache, tensors_of
+from demo.engine.forward.cache_objects import cache_in, cloned_cache, merged_cache, taken_cache, tensors_of
 from demo.engine.forward.forward_pass import Chunk, ChunkReading, Probe
 from demo.engine.kv_cache import SavedState, SequenceCache
 from demo.models.loading import LoadedModel
-
-# Where a model's output carries its cache, newest name first.
-_CACHE_NAMES = ("cache", "past_key_values", "cache_params", "state")
 
 
 @dataclass(slots=True)
@@ -232,7 +229,7 @@ class OwnCacheForward:
             prepared = {name: value for name, value in prepared.items() if name in self._accepted}
         with hooks.installed():
             output = model(**prepared)
-        found = next((getattr(output, n) for n in _CACHE_NAMES if getattr(output, n, None) is not None), None)
+        found = cache_in(output)
         if found is None:
             raise TypeError("the model returns no cache")
         return output.logits[:, -1], self._probe.readings(hooks, chunks), found

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from transformers.cache_utils import DynamicCache
 
-from demo.engine.forward.cache_objects import can_merge, keeps_keys_and_values
+from demo.engine.forward.cache_objects import cache_in, can_merge, keeps_keys_and_values
 from demo.engine.forward.forward_pass import Chunk, ForwardPass, Probe
 from demo.engine.forward.fused_cpu import FusedForward, fits
 from demo.engine.forward.modules import ModuleForward
@@ -111,8 +111,7 @@ def cache_of(model: LoadedModel) -> Any:
             f"{model.spec} ({model.architecture}) cannot read plain text ({first_sentence(error)}): "
             "choose another model."
         ) from error
-    names = ("cache", "past_key_values", "cache_params", "state")
-    return next((getattr(output, n) for n in names if getattr(output, n, None) is not None), None)
+    return cache_in(output)
 
 
 @torch.inference_mode()

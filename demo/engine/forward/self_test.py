@@ -16,6 +16,7 @@ from torch import Tensor
 
 from demo.capping import AxisHooks
 from demo.engine.forward.forward_pass import Chunk, ForwardPass
+from demo.engine.kv_cache import SequenceCache
 from demo.engine.protocol import Cap
 from demo.utils.errors import first_sentence
 from demo.utils.progress import quiet_transformers
@@ -144,7 +145,9 @@ def _errors(
     return errors
 
 
-def _read(forward: ForwardPass, cache: Any, slot: int, cap: Cap | None, ids: list[int], start: int) -> Tensor:
+def _read(
+    forward: ForwardPass, cache: SequenceCache, slot: int, cap: Cap | None, ids: list[int], start: int
+) -> Tensor:
     """Read a prompt in two chunks and return the logits after it."""
     middle = start + _CUT if start == 0 else start + 2
     logits = torch.empty(0)
@@ -161,7 +164,7 @@ def _error(got: Tensor, wanted: Tensor) -> float:
 
 
 @contextmanager
-def capped(model: LoadedModel, axis: AssistantAxis, cap: Cap | None) -> Iterator[None]:
+def _capped(model: LoadedModel, axis: AssistantAxis, cap: Cap | None) -> Iterator[None]:
     """Plain hooks on the model's own modules that clamp one sequence."""
     floors = {} if cap is None else dict(zip(cap.layers, cap.floors, strict=True))
     tensors = {layer: torch.tensor([floor]) for layer, floor in floors.items()}
@@ -178,7 +181,7 @@ def _plain_logits(
 
     prompt = torch.tensor([ids], device=model.device)
     greedy = GenerationConfig(max_new_tokens=steps, do_sample=False, eos_token_id=None, pad_token_id=0)
-    with capped(model, axis, cap):
+    with _capped(model, axis, cap):
         generate: Any = model.model.generate
         output = generate(
             prompt,
