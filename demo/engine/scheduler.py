@@ -306,7 +306,11 @@ class Scheduler:
     # --- prompts
 
     def _prompt_chunks(self) -> Scheduled:
-        """Up to one chunk of prompt tokens in order of arrival; the sequences of a group share it evenly."""
+        """Up to one chunk of prompt tokens in order of arrival.
+
+        A group decodes only when all its prompts have been read, so sharing a chunk evenly among its
+        sequences would only make many short ones.
+        """
         reading = [group for group in self._running if not group.decoding]
         if len(reading) > 1 and reading[0].prompt_left > _LONG_PROMPT * self.capacity.chunk:
             with self._changed:  # behind the others for the next chunk
@@ -319,10 +323,9 @@ class Scheduler:
                 if not self._prefix_is_being_read(sequence):
                     self.batch.add(sequence)
             ready = [s for s in group.sequences if s.status is Status.RUNNING and s.prompt_left]
-            for index, sequence in enumerate(ready):
-                share = -(-left // (len(ready) - index))
-                if share > 0:
-                    chunks.append((sequence, sequence.prompt_chunk(share)))
+            for sequence in ready:
+                if left > 0:
+                    chunks.append((sequence, sequence.prompt_chunk(left)))
                     left -= len(chunks[-1][1].ids)
         return chunks
 

@@ -22,9 +22,8 @@ from demo.extraction.plan import Rollout
 from demo.models.chat_template import special_tokens
 from demo.models.loading import LoadedModel
 
-# Prompt tokens in one forward pass. It is more than for visitors, because no client waits for a rollout. All
-# prompts of a batch fit, for a batch's sequences share a pass evenly, and many short chunks take longer.
-PROMPT_CHUNK = 4096
+# Prompt tokens in one forward pass. It is more than for visitors, because no client waits for a rollout.
+PROMPT_CHUNK = 1024
 # Logits over the whole vocabulary for every reply token take the most memory, so only so many numbers are
 # held at once.
 _MOST_LOGITS = 48_000_000

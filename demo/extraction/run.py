@@ -28,6 +28,7 @@ from demo.extraction.sweep import Sweep, candidate_bands, choose
 from demo.extraction.vectors import ALL, KEPT, Judged, State, Vectors
 from demo.models.loading import LoadedModel
 from demo.utils.progress import ProgressLine
+from demo.utils.resource_usage import give_memory_back
 
 # With _WIDE rollouts at once a CPU spends most of a step on the rollouts and little on reading the weights.
 # More would gain little. Where the KV cache of so many, or their logits, would exceed these bytes, fewer run
@@ -147,6 +148,7 @@ def gather(
                 state.add_held_out(judged, units[fold])
         state.batches, state.verdicts = state.batches + 1, settings.verdicts
         state.save(work, work.name)
+        give_memory_back()
     progress.update(1.0, f"({len(plan.rollouts)} rollouts)")
     return state
 

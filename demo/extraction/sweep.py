@@ -26,6 +26,7 @@ from demo.extraction.rollouts import PROMPT_CHUNK, ReadText, Text
 from demo.models.chat_template import Message, render_chat
 from demo.models.loading import LoadedModel
 from demo.utils.progress import ProgressLine
+from demo.utils.resource_usage import give_memory_back
 
 FIRST_FLOOR = "p25"  # the floor at which the bands are compared
 
@@ -133,6 +134,7 @@ class Sweep:
                 temporary = self._path.with_suffix(".tmp")
                 temporary.write_text(json.dumps(self._done))
                 temporary.replace(self._path)
+                give_memory_back()
         return [_trial(self._done[_key(setting)]) for setting in settings]
 
     def _measure_all(self, settings: Sequence[Setting]) -> dict[str, dict[str, Any]]:

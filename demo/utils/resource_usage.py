@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import math
 import sys
 import time
@@ -109,6 +110,17 @@ def resident_mib(pid: int | None = None) -> float:
         return psutil.Process(pid).memory_info().rss / 2**20
     except psutil.Error:
         return math.nan
+
+
+def give_memory_back() -> None:
+    """Return memory that is allocated but free to the system, where the C library can.
+
+    glibc keeps the gaps between blocks that live longer, so a long run of large, short-lived tensors would
+    hold more and more.
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is not None:
+        trim(0)
 
 
 def peak_mib() -> float:

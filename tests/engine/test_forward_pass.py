@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch import nn
 
 from demo.axis.components import probe_components
 from demo.conversation.settings import make_cap
@@ -139,6 +140,27 @@ def test_the_prepared_layout_leaves_the_models_own_weights_alone(model):
     fused = FusedForward(tiny, Probe(tiny, random_axis(len(tiny.layers), tiny.hidden_size, 1, (1, 2)), None))
     moved = addresses != [parameter.data_ptr() for parameter in tiny.model.parameters()]
     assert moved == (fused.name != "fused, products laid out")
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_large_model_keeps_one_copy_of_its_weights_and_its_modules_keep_their_bits(
+    model, tied, monkeypatch
+):
+    monkeypatch.setattr("demo.engine.forward.products.KEPT_BYTES", 0)
+    torch.manual_seed(3)
+    tiny = as_loaded(BUILD["llama"]().bfloat16(), model.tokenizer, 64)
+    tiny = replace(tiny, dtype=torch.bfloat16)
+    head = tiny.model.get_output_embeddings()
+    head.weight = tiny.model.get_input_embeddings().weight if tied else nn.Parameter(head.weight.clone())
+    ids = torch.arange(9)[None]
+    before = tiny.model(input_ids=ids).logits
+    probe = Probe(tiny, random_axis(len(tiny.layers), tiny.hidden_size, 1, (1, 2)), None)
+    fused = selection.choose_forward(tiny, probe)
+    if fused.name != "fused, products laid out":
+        pytest.skip("this build of torch has no prepared layout")
+    assert not any("proj" in name for name, _ in tiny.model.named_parameters())
+    assert isinstance(tiny.model.get_output_embeddings(), nn.Linear) == tied
+    assert torch.equal(tiny.model(input_ids=ids).logits, before)
 
 
 def test_reproducible_float32_products_take_no_second_copy_of_the_weights():

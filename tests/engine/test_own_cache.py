@@ -16,7 +16,7 @@ from demo.engine.forward import selection
 from demo.engine.forward.forward_pass import Chunk, Probe
 from demo.engine.forward.modules import ModuleForward
 from demo.engine.forward.own_cache import OwnCacheForward
-from demo.engine.forward.self_test import fault_of
+from demo.engine.forward.self_test import fault_of, reference_of
 from demo.engine.protocol import Cap, PromptEvent, Request, Sampling, TokenEvent
 from demo.engine.transformers_engine import TransformersEngine
 from demo.utils.errors import UserError
@@ -118,8 +118,8 @@ def test_a_model_that_computes_something_else_is_refused_in_one_sentence(hybrid,
             logits, readings = super().run(chunks, cache)
             return logits.flip(-1), readings
 
-    assert fault_of(hybrid, axis, OwnCacheForward(hybrid, probe)) is None
-    assert "differ" in (fault_of(hybrid, axis, Wrong(hybrid, probe)) or "")
+    assert fault_of(reference_of(hybrid, axis), OwnCacheForward(hybrid, probe)) is None
+    assert "differ" in (fault_of(reference_of(hybrid, axis), Wrong(hybrid, probe)) or "")
     with pytest.raises(UserError, match="did not pass the self-test") as error:
         selection.first_right(hybrid, probe, iter([Wrong]))
     assert str(error.value).count(". ") == 0
@@ -127,7 +127,7 @@ def test_a_model_that_computes_something_else_is_refused_in_one_sentence(hybrid,
 
 def test_slots_are_not_used_where_they_would_be_wrong(hybrid, axis):
     """The plain slots lose the recurrent state; the self-test finds that."""
-    assert fault_of(hybrid, axis, ModuleForward(hybrid, Probe(hybrid, axis, None))) is not None
+    assert fault_of(reference_of(hybrid, axis), ModuleForward(hybrid, Probe(hybrid, axis, None))) is not None
 
 
 def test_a_failed_self_test_with_nan_is_a_failure(hybrid, axis):
@@ -136,7 +136,7 @@ def test_a_failed_self_test_with_nan_is_a_failure(hybrid, axis):
             logits, readings = super().run(chunks, cache)
             return torch.full_like(logits, float("nan")), readings
 
-    assert fault_of(hybrid, axis, Nan(hybrid, Probe(hybrid, axis, None))) is not None
+    assert fault_of(reference_of(hybrid, axis), Nan(hybrid, Probe(hybrid, axis, None))) is not None
 
 
 def test_an_inactive_cap_leaves_the_logits_of_its_own_row_bit_identical(hybrid, axis):

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from demo.engine.forward.forward_pass import Chunk, ChunkReading, Probe
-from demo.engine.forward.products import Product, Products
+from demo.engine.forward.products import LaidOut, Product, Products, ReadBackLinear
 from demo.engine.kv_cache import KVCache, LayerCache, SequenceCache, rounded_up, visible_columns
 from demo.models.loading import LoadedModel
 
@@ -110,13 +110,16 @@ class FusedForward:
         self._signs[: self._size // 2] = -1
         self._heads: int = config.num_attention_heads
         self._kv_heads: int = config.num_key_value_heads
-        matrices = [m for m in model.model.modules() if type(m) is nn.Linear]
+        matrices = [m for m in model.model.modules() if isinstance(m, nn.Linear | ReadBackLinear)]
         total = sum(m.weight.nbytes for m in matrices)
         products = Products([m.weight for m in [*matrices[:56], matrices[-1]]], total, reproducible)
         self.name = f"fused, products {products.name}"
         self._blocks = [_block(layer, products) for layer in model.layers]
         head: nn.Linear = model.model.get_output_embeddings()
-        self._head, self.vocabulary = products(head.weight, head.bias), head.out_features
+        self._head, self.vocabulary = products(head.weight, head.bias), head.weight.shape[0]
+        tied = head.weight is self._embed.weight
+        if products.frees_weights and not tied and isinstance(self._head, LaidOut):
+            model.model.set_output_embeddings(ReadBackLinear(self._head, slice(None), head.bias))
 
     @property
     def layers(self) -> int:
@@ -260,31 +263,36 @@ def _block(layer: Any, products: Products) -> Block:
     attention, mlp = layer.self_attn, layer.mlp
     return Block(
         _norm(layer.input_layernorm),
-        _joined([attention.q_proj, attention.k_proj, attention.v_proj], products),
+        _joined(attention, ("q_proj", "k_proj", "v_proj"), products),
         _norm(attention.q_norm) if hasattr(attention, "q_norm") else None,
         _norm(attention.k_norm) if hasattr(attention, "k_norm") else None,
-        products(attention.o_proj.weight, attention.o_proj.bias),
+        _joined(attention, ("o_proj",), products),
         _norm(layer.post_attention_layernorm),
-        _joined([mlp.gate_proj, mlp.up_proj], products),
-        products(mlp.down_proj.weight, mlp.down_proj.bias),
+        _joined(mlp, ("gate_proj", "up_proj"), products),
+        _joined(mlp, ("down_proj",), products),
     )
 
 
-def _joined(modules: Sequence[nn.Linear], products: Products) -> Product:
+def _joined(parent: nn.Module, names: Sequence[str], products: Products) -> Product:
     """One product for several matrices with the same input.
 
-    Where the product goes on using the joined matrix, the modules' own weights become views of it, so that it
-    takes no additional memory.
+    The matrices are kept once where that is possible: the modules' own become views of the joined matrix, or
+    the modules read theirs back from the product.
     """
-    weight = torch.cat([module.weight for module in modules])
+    modules = [getattr(parent, name) for name in names]
+    weight = modules[0].weight if len(modules) == 1 else torch.cat([module.weight for module in modules])
     bias = None
     if modules[0].bias is not None:
         bias = torch.cat([module.bias for module in modules])
-    if products.keeps_weights:
-        parts = weight.split([module.out_features for module in modules])
-        for module, part in zip(modules, parts, strict=True):
-            module.weight = nn.Parameter(part, requires_grad=False)
-    return products(weight, bias)
+    product = products(weight, bias)
+    ends = list(itertools.accumulate((module.weight.shape[0] for module in modules), initial=0))
+    parts = [slice(first, end) for first, end in itertools.pairwise(ends)]
+    for name, module, rows in zip(names, modules, parts, strict=True):
+        if products.frees_weights and isinstance(product, LaidOut):
+            setattr(parent, name, ReadBackLinear(product, rows, module.bias))
+        elif products.keeps_weights and isinstance(module, nn.Linear):
+            module.weight = nn.Parameter(weight[rows], requires_grad=False)
+    return product
 
 
 def fits(model: LoadedModel) -> bool:

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 Product = Callable[[Tensor], Tensor]  # [N, in] -> [N, out]
@@ -20,6 +21,10 @@ Maker = Callable[[Tensor, Tensor | None], Product]  # weight [out, in], bias [ou
 
 # oneDNN's layout is a second copy of the weights. A model with more bytes than this does without it.
 MOST_BYTES = 4 * 1024**3
+
+# Of a model with more bytes than this, only the copy in oneDNN's layout is kept. The modules of a smaller one
+# keep theirs, because reading a matrix back takes longer than it is worth.
+KEPT_BYTES = 512 * 1024**2
 
 FEW = range(2, 4)  # weight-first does not help a single row
 
@@ -49,29 +54,61 @@ def weight_first(weight: Tensor, bias: Tensor | None) -> Product:
     return product
 
 
-def laid_out(weight: Tensor, bias: Tensor | None) -> Product:
+def laid_out(weight: Tensor, bias: Tensor | None) -> LaidOut:
     """oneDNN's product with its own layout of the weights.
 
     Raises:
         RuntimeError, AttributeError: this build of torch lacks it.
     """
-    packed = torch.ops.mkldnn._reorder_linear_weight(weight, None)
-    run = torch.ops.mkldnn._linear_pointwise
+    return LaidOut(torch.ops.mkldnn._reorder_linear_weight(weight, None), bias)
 
-    def product(x: Tensor) -> Tensor:
-        rows = x.shape[0]
+
+@dataclass(frozen=True, slots=True)
+class LaidOut:
+    """A product whose weight is in oneDNN's layout. `packed.to_dense()` reads the same bits back."""
+
+    packed: Tensor
+    bias: Tensor | None
+
+    def __call__(self, x: Tensor) -> Tensor:
+        rows, run = x.shape[0], torch.ops.mkldnn._linear_pointwise
         if rows >= _LEAST_ROWS:
-            return run(x, packed, bias, "none", [], "")
-        return run(functional.pad(x, (0, 0, 0, _LEAST_ROWS - rows)), packed, bias, "none", [], "")[:rows]
+            return run(x, self.packed, self.bias, "none", [], "")
+        padded = functional.pad(x, (0, 0, 0, _LEAST_ROWS - rows))
+        return run(padded, self.packed, self.bias, "none", [], "")[:rows]
 
-    return product
+
+class ReadBackLinear(nn.Module):
+    """An `nn.Linear` without a weight of its own: each call reads some rows of a `LaidOut` product back.
+
+    It gives the bits of the `nn.Linear` that it replaces, and takes longer. Only what is not served by a
+    fused pass calls it.
+    """
+
+    def __init__(self, product: LaidOut, rows: slice, bias: Tensor | None) -> None:
+        super().__init__()
+        self._product, self._rows, self.bias = product, rows, bias
+
+    @property
+    def weight(self) -> Tensor:
+        """[out, in]."""
+        return self._product.packed.to_dense()[self._rows]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x [..., in] -> [..., out]."""
+        return functional.linear(x, self.weight, self.bias)
 
 
 MAKERS: dict[str, Maker] = {"plain": plain, "weight-first": weight_first, "laid out": laid_out}
 
 
 class Products:
-    """The products to use on this machine: `few` for 2 or 3 rows, `many` for any other number."""
+    """The products to use on this machine: `few` for 2 or 3 rows, `many` for any other number.
+
+    Attributes:
+        keeps_weights: the products go on using the matrices that they are given, and not only copies.
+        frees_weights: the model is so large that its modules should not keep matrices of their own.
+    """
 
     def __init__(self, samples: Sequence[Tensor], total_bytes: int, reproducible: bool = False) -> None:
         """Choose the fastest products by timing them.
@@ -92,6 +129,8 @@ class Products:
             # Below float32 nothing is faster than the prepared layout by more than the noise of a timing,
             # which must not decide which bits a sequence gets.
             self.few = self.many = "laid out" if _works(samples[0], makers.get("laid out")) else "plain"
+        only_copies = self.few == self.many == "laid out"
+        self.keeps_weights, self.frees_weights = not only_copies, only_copies and total_bytes > KEPT_BYTES
 
     def __call__(self, weight: Tensor, bias: Tensor | None = None) -> Product:
         """The product with this matrix, [out, in]."""
@@ -100,11 +139,6 @@ class Products:
             return many
         few = MAKERS[self.few](weight, bias)
         return lambda x: few(x) if x.shape[0] in FEW else many(x)
-
-    @property
-    def keeps_weights(self) -> bool:
-        """Whether the products go on using the matrices that they are given, and not only copies."""
-        return {self.few, self.many} != {"laid out"}
 
     @property
     def name(self) -> str:

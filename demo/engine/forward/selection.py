@@ -17,7 +17,7 @@ from demo.engine.forward.forward_pass import Chunk, ForwardPass, Probe
 from demo.engine.forward.fused_cpu import FusedForward, fits
 from demo.engine.forward.modules import ModuleForward
 from demo.engine.forward.own_cache import OwnCacheForward
-from demo.engine.forward.self_test import fault_of, text_tokens
+from demo.engine.forward.self_test import fault_of, reference_of, text_tokens
 from demo.models.loading import LoadedModel
 from demo.space import on_zerogpu
 from demo.utils.errors import UserError, first_sentence
@@ -48,6 +48,7 @@ def choose_forward(
     if on_zerogpu():  # there is no GPU yet, so nothing can be run before a visitor's first message
         return next(makers(model, fused=False, reproducible=True))(model, probe)
     chosen = _CHOSEN.setdefault(model.model, {})
+    reproducible = reproducible and model.dtype == torch.float32  # nothing is timed below float32
     key = fused, reproducible
     if key not in chosen:
         chosen[key] = first_right(model, probe, makers(model, fused, reproducible))
@@ -60,10 +61,15 @@ def first_right(model: LoadedModel, probe: Probe, possible: Iterator[Maker]) -> 
     Raises:
         UserError: None does.
     """
-    fault = "it has no cache that can be copied"
+    fault, reference = "it has no cache that can be copied", None
     for make in possible:
+        try:
+            reference = reference or reference_of(model, probe.axis)
+        except Exception as error:  # models that need more than text can raise errors of any kind
+            fault = first_sentence(error) or type(error).__name__
+            break
         candidate = make(model, probe)
-        found = fault_of(model, probe.axis, candidate)
+        found = fault_of(reference, candidate)
         if found is None:
             return partial(_again, candidate) if isinstance(candidate, FusedForward) else make
         fault = found

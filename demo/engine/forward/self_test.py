@@ -52,18 +52,40 @@ class _Row:
     later: list[int]
 
 
-def fault_of(model: LoadedModel, axis: AssistantAxis, forward: ForwardPass) -> str | None:
+@dataclass(frozen=True)
+class Reference:
+    """The sequences of the test and what plain generation makes of them.
+
+    Attributes:
+        logits: by turn, sequence and step, [V] each.
+    """
+
+    dtype: torch.dtype
+    rows: list[_Row]
+    logits: list[list[list[Tensor]]]
+
+
+def reference_of(model: LoadedModel, axis: AssistantAxis) -> Reference:
+    """Plain generation's answers to the test.
+
+    It runs before a pass is made, because a pass may take over the model's matrices.
+    """
+    with quiet_transformers():
+        rows = _rows(model, axis)
+        return Reference(model.dtype, rows, _reference_logits(model, axis, rows))
+
+
+def fault_of(reference: Reference, forward: ForwardPass) -> str | None:
     """What is wrong with a forward pass, as a phrase; None when it computes what the model computes."""
     try:
         with quiet_transformers():
-            rows = _rows(model, axis)
-            errors = _errors(model, axis, forward, rows)
+            errors = _errors(reference, forward)
     except Exception as error:  # a pass that does not suit a model can raise errors of any kind
         return first_sentence(error) or type(error).__name__
     worst = torch.tensor(errors)
-    measured = float(worst.max() if model.dtype == torch.float32 else worst.median())
+    measured = float(worst.max() if reference.dtype == torch.float32 else worst.median())
     # A comparison with NaN is false, so it is written such that NaN fails.
-    if measured <= TOLERANCE.get(model.dtype, 0.0):
+    if measured <= TOLERANCE.get(reference.dtype, 0.0):
         return None
     return f"its logits differ from those of plain generation by {measured:.2g} of the largest"
 
@@ -108,40 +130,52 @@ def _median_projections(
     return tuple(seen[layer] for layer in layers)
 
 
-def _errors(
-    model: LoadedModel, axis: AssistantAxis, forward: ForwardPass, rows: Sequence[_Row]
-) -> list[float]:
+def _reference_logits(
+    model: LoadedModel, axis: AssistantAxis, rows: Sequence[_Row]
+) -> list[list[list[Tensor]]]:
+    """See `Reference`. Every sequence continues with its likeliest tokens."""
+    texts: list[list[int]] = [[] for _ in rows]
+    turns = []
+    for turn, steps in enumerate(_STEPS):
+        found: list[list[Tensor]] = []
+        for index, row in enumerate(rows):
+            texts[index] += row.later if turn else row.first
+            # A cap that never acts changes nothing, so its text has been run without it already.
+            same = next((n for n in range(index) if texts[n] == texts[index] and not row.reference), None)
+            if same is not None:
+                found.append(found[same])
+            else:
+                found.append(_plain_logits(model, axis, texts[index], row.reference, steps))
+        for text, logits in zip(texts, found, strict=True):
+            text += [int(step.argmax()) for step in logits]
+        turns.append(found)
+    return turns
+
+
+def _errors(reference: Reference, forward: ForwardPass) -> list[float]:
     """The relative error of every compared step."""
+    rows = reference.rows
     cache = forward.new_cache()
     cache.reserve(len(rows), sum(_FIRST) + sum(_LATER) + sum(_STEPS))
     texts: list[list[int]] = [[] for _ in rows]
     errors: list[float] = []
-    for turn, steps in enumerate(_STEPS):
-        references: list[list[Tensor]] = []
+    for turn, wanted in enumerate(reference.logits):
         for index, row in enumerate(rows):
-            new = row.later if turn else row.first
             start = len(texts[index]) - (1 if turn else 0)  # the last token of a turn has not been run
-            texts[index] += new
-            # A cap that never acts changes nothing, so its text has been run without it already.
-            same = next((n for n in range(index) if texts[n] == texts[index] and not row.reference), None)
-            references.append(
-                _plain_logits(model, axis, texts[index], row.reference, steps)
-                if same is None
-                else references[same]
-            )
+            texts[index] += row.later if turn else row.first
             got = _read(forward, cache, index, row.cap, texts[index], start)
-            errors.append(_error(got, references[-1][0]))
-        for step in range(steps):
-            for text, reference in zip(texts, references, strict=True):
-                text.append(int(reference[step].argmax()))
-            if step + 1 == steps:
+            errors.append(_error(got, wanted[index][0]))
+        for step in range(_STEPS[turn]):
+            for text, logits in zip(texts, wanted, strict=True):
+                text.append(int(logits[step].argmax()))
+            if step + 1 == _STEPS[turn]:
                 break
             chunks = [
                 Chunk(index, len(text) - 1, text[-1:], [False], row.cap, prompt=False)
                 for index, (row, text) in enumerate(zip(rows, texts, strict=True))
             ]
-            logits, _ = forward.run(chunks, cache)
-            errors += [_error(got, one[step + 1]) for got, one in zip(logits, references, strict=True)]
+            found, _ = forward.run(chunks, cache)
+            errors += [_error(got, one[step + 1]) for got, one in zip(found, wanted, strict=True)]
     return errors
 
 
