@@ -41,8 +41,8 @@ class SamplingStep:
     barred: Sequence[int] = ()
 
 
-# A step of a busy engine uses as many seeds as there are conversations.
-@lru_cache(maxsize=128)
+# Sequences with the same seed are close to each other in a step, and a vocabulary's noise can take a megabyte.
+@lru_cache(maxsize=32)
 def uniform_noise(seed: int, step: int, vocabulary: int) -> Tensor:
     """One uniform variate per vocabulary entry, [V] float32 on the CPU: a function of seed and step alone."""
     # 64-bit golden-ratio mixing keeps (seed, step) and (seed + 1, step - 1) apart.

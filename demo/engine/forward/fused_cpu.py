@@ -120,6 +120,10 @@ class FusedForward:
         tied = head.weight is self._embed.weight
         if products.frees_weights and not tied and isinstance(self._head, LaidOut):
             model.model.set_output_embeddings(ReadBackLinear(self._head, slice(None), head.bias))
+        if products.frees_weights:
+            # What is left may be mapped from the model's file, and would keep all of the file in memory.
+            for parameter in model.model.parameters():
+                parameter.data = parameter.data.clone()
 
     @property
     def layers(self) -> int:
