@@ -38,7 +38,7 @@ REQUIREMENTS = ROOT / "requirements.txt"
 
 MOST_BYTES = 10 * 2**20  # a larger file needs Git LFS on the site
 
-_EXCLUDED = shutil.ignore_patterns("__pycache__", "*.pyc", ".*")
+_EXCLUDED = shutil.ignore_patterns("__pycache__", "*.pyc", ".*", "node_modules")
 
 
 def requirements() -> str:

@@ -14,31 +14,10 @@ import gradio as gr
 import plotly
 
 from demo.page.middleware import serve
-from demo.page.stage.protocol import PROTOCOL_TEXT
 
 _FOLDER = Path(__file__).parent
-# Concatenated in this order, they are the body of one function.
-SCRIPTS = (
-    "model.js",
-    "panes.js",
-    "reasoning.js",
-    "chart.js",
-    "overlay.js",
-    "token_chart.js",
-    "turn_chart.js",
-    "charts.js",
-    "map_figure.js",
-    "map.js",
-    "layers.js",
-    "tooltip.js",
-    "summary_bar.js",
-    "toolbar.js",
-    "persistence.js",
-    "replay.js",
-    "keyboard.js",
-    "requests.js",
-    "stage.js",
-)
+# Made from src/ and protocol.json by `npm run build`, which needs node; the program itself does not.
+BUNDLE = "stage.bundle.js"
 STYLES = (
     "stage.css",
     "panes.css",
@@ -82,8 +61,8 @@ def stage_html() -> str:
 
 
 def stage_script() -> str:
-    """The scripts in order, preceded by the table of operations and requests that they check against."""
-    return "\n".join([f"const PROTOCOL = {PROTOCOL_TEXT.strip()};", *(_read(name) for name in SCRIPTS)])
+    """The script: the body of a function with the parameters element, props, watch and trigger."""
+    return _read(BUNDLE)
 
 
 def stage_styles() -> list[str]:

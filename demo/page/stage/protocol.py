@@ -12,8 +12,7 @@ from typing import Any
 
 from demo.utils.errors import UserError
 
-PROTOCOL_TEXT = (Path(__file__).parent / "protocol.json").read_text(encoding="utf-8")
-PROTOCOL: dict[str, Any] = json.loads(PROTOCOL_TEXT)
+PROTOCOL: dict[str, Any] = json.loads((Path(__file__).parent / "protocol.json").read_text(encoding="utf-8"))
 OPERATIONS = frozenset(PROTOCOL["operations"])
 REQUESTS = frozenset(PROTOCOL["requests"])
 

@@ -1,4 +1,37 @@
-// The chat panes. Model and user text enters the page as text nodes; a reply's markdown arrives rendered and escaped.
+// The chat panes. Model and user text enters the page as text nodes; a reply's markdown arrives rendered and
+// escaped.
+
+/** @import { Branch, Reply, Turn, VisibleToken } from "./types" */
+/** @import { ReasoningBlock } from "./reasoning.js" */
+
+import { closestOf, find, makeButton, makeElement, targetOf } from "./dom.js";
+import { appendSpans, makeReasoning } from "./reasoning.js";
+import { finishLabel } from "./summary.js";
+import { describeMean, number } from "./text.js";
+import { hasReasoning, meanOf, reasoningMeanOf, toneOf } from "./turns.js";
+
+/**
+ * The elements of one turn in one pane.
+ * @typedef {object} TurnElements
+ * @property {HTMLElement} section
+ * @property {HTMLElement} user
+ * @property {ReasoningBlock} reasoning
+ * @property {HTMLElement} tokenBox
+ * @property {HTMLElement} prose
+ * @property {HTMLElement} wait
+ * @property {HTMLElement} finish
+ * @property {HTMLElement} foot
+ * @property {HTMLElement} select
+ * @property {HTMLElement[]} spans one for each visible token
+ */
+
+/**
+ * @typedef {object} PaneHooks
+ * @property {(index: number) => void} selectTurn
+ * @property {(index: number, turn: Turn) => HTMLElement | null} tools the buttons under a reply, if any
+ */
+
+/** @typedef {ReturnType<typeof makePane>} Pane */
 
 const DEFAULT_EMPTY_NOTE = [
   "One model answers every message twice.",
@@ -6,51 +39,48 @@ const DEFAULT_EMPTY_NOTE = [
   "Below: where each token lies on the Assistant Axis. Click a scenario above, or write a message.",
 ].join("\n");
 
-function makeElement(tag, className, text) {
-  const node = document.createElement(tag);
-  if (className) node.className = className;
-  if (text) node.textContent = text;
-  return node;
-}
-
-function makeButton(className, text, label) {
-  const button = makeElement("button", className, text);
-  button.type = "button";
-  if (label) {
-    button.title = label;
-    button.setAttribute("aria-label", label);
-  }
-  return button;
-}
-
-// hooks: selectTurn(index), tools(index, turn) -> element or null
-function makePane(root, branch, hooks) {
-  const pane = root.querySelector(`.pane[data-branch="${branch}"]`);
-  const log = pane.querySelector(".log");
-  const sections = new Map(); // by turn: the elements of that turn
+/**
+ * @param {HTMLElement} root
+ * @param {Branch} branch
+ * @param {PaneHooks} hooks
+ */
+export function makePane(root, branch, hooks) {
+  const pane = find(root, `.pane[data-branch="${branch}"]`);
+  const log = find(pane, ".log");
+  /**
+   * By turn.
+   * @type {Map<number, TurnElements>}
+   */
+  const sections = new Map();
   let following = true; // the log scrolls along with new tokens
   let lastTop = 0; // the scroll position at which following left the log
+  /** @type {globalThis.Animation | null} */
   let pulse = null;
+  /** @type {HTMLElement | null} */
   let lostNotice = null;
 
   const atEnd = () => log.scrollHeight - log.scrollTop - log.clientHeight < 12;
 
-  log.addEventListener("scroll", () => {
-    // A log that is no longer at its end, but not further up either, has become smaller or its text longer.
-    following = atEnd() || (following && log.scrollTop >= lastTop - 4);
-    lastTop = following ? Math.max(lastTop, log.scrollTop) : log.scrollTop;
-  }, { passive: true });
+  log.addEventListener(
+    "scroll",
+    () => {
+      // A log that is no longer at its end, but not further up either, has become smaller or its text longer.
+      following = atEnd() || (following && log.scrollTop >= lastTop - 4);
+      lastTop = following ? Math.max(lastTop, log.scrollTop) : log.scrollTop;
+    },
+    { passive: true },
+  );
   new ResizeObserver(() => scrollToEnd()).observe(log);
   log.addEventListener("click", (event) => {
-    const section = event.target.closest(".turn");
-    if (section && !event.target.closest("button, textarea, summary") && !String(getSelection())) {
+    const section = closestOf(event, ".turn");
+    if (section && !targetOf(event).closest("button, textarea, summary") && !String(getSelection())) {
       hooks.selectTurn(Number(section.dataset.turn));
     }
   });
 
   function respectManualScroll() {
-    // Tokens may arrive between the reader's scrolling and its event. A log that is now further up than following left
-    // it was scrolled by the reader, and stays there.
+    // Tokens may arrive between the reader's scrolling and its event. A log that is now further up than
+    // following left it was scrolled by the reader, and stays there.
     if (log.scrollTop < lastTop - 4 && !atEnd()) following = false;
     lastTop = 0;
   }
@@ -61,14 +91,19 @@ function makePane(root, branch, hooks) {
     lastTop = log.scrollTop;
   }
 
+  /**
+   * @param {number} index
+   * @param {Turn} turn
+   * @returns {TurnElements}
+   */
   function build(index, turn) {
     const section = makeElement("section", "turn");
-    section.dataset.turn = index;
+    section.dataset.turn = String(index);
     const user = makeElement("p", "user");
-    user.append(makeElement("span", "hidden-status", "You: "), document.createTextNode(turn.user ?? ""));
+    user.append(makeElement("span", "hidden-status", "You: "), document.createTextNode(turn.user));
     const reasoning = makeReasoning();
     const tokenBox = makeElement("div", "reply");
-    tokenBox.dataset.turn = index;
+    tokenBox.dataset.turn = String(index);
     const prose = makeElement("div", "prose");
     const wait = makeElement("p", "wait", "reading the prompt…");
     const finish = makeElement("p", "finish");
@@ -82,6 +117,10 @@ function makePane(root, branch, hooks) {
     return { section, user, reasoning, tokenBox, prose, wait, finish, foot, select, spans: [] };
   }
 
+  /**
+   * @param {number} index
+   * @param {Turn} turn
+   */
   function mount(index, turn) {
     const old = sections.get(index);
     if (turn.replies[branch].absent) {
@@ -101,9 +140,13 @@ function makePane(root, branch, hooks) {
     showFinished(index, turn.replies[branch]);
   }
 
+  /**
+   * @param {VisibleToken} token
+   * @param {number} position
+   */
   function tokenSpan(token, position) {
     const span = makeElement("span", token.c ? "tok fired" : "tok", token.t);
-    span.dataset.i = position;
+    span.dataset.i = String(position);
     const tone = toneOf(token.a ?? token.b);
     if (tone !== null) {
       // The style sheet turns these into a colour where the lens is on.
@@ -113,6 +156,10 @@ function makePane(root, branch, hooks) {
     return span;
   }
 
+  /**
+   * @param {number} index
+   * @param {VisibleToken[]} tokens
+   */
   function appendTokens(index, tokens) {
     const entry = sections.get(index);
     if (!entry || !tokens.length) return;
@@ -120,7 +167,8 @@ function makePane(root, branch, hooks) {
     const { reasoning, tokenBox, spans } = entry;
     const first = spans.length;
     for (const token of tokens) spans.push(tokenSpan(token, spans.length + 1));
-    const fresh = (wanted) => spans.slice(first).filter((_, n) => Boolean(tokens[n].r) === wanted);
+    const fresh = (/** @type {boolean} */ wanted) =>
+      spans.slice(first).filter((_, n) => Boolean(tokens[n]?.r) === wanted);
     if (tokens.some((token) => token.r)) reasoning.append(fresh(true));
     if (!reasoning.block.hidden && tokens.some((token) => !token.r)) reasoning.answerBegins(following);
     appendSpans(tokenBox, fresh(false), !reasoning.block.hidden);
@@ -129,6 +177,10 @@ function makePane(root, branch, hooks) {
     scrollToEnd();
   }
 
+  /**
+   * @param {number} index
+   * @param {Reply} reply
+   */
   function showFinished(index, reply) {
     const entry = sections.get(index);
     if (!entry || reply.finish === null) return;
@@ -145,24 +197,29 @@ function makePane(root, branch, hooks) {
     }
     entry.foot.hidden = false;
     entry.reasoning.finish(reply);
-    const tokens = reply.visibleTokens.length;
+    const tokens = `${reply.visibleTokens.length} tokens`;
     const reasoning = hasReasoning(reply) ? `, reasoning ${number(reasoningMeanOf(reply))}` : "";
-    entry.select.textContent = `turn ${index + 1} · mean ${number(meanOf(reply))}${reasoning} · ${tokens} tokens`;
+    entry.select.textContent = `turn ${index + 1} · mean ${number(meanOf(reply))}${reasoning} · ${tokens}`;
     entry.select.title = "Show this turn in the token chart";
     scrollToEnd();
   }
 
+  /** @param {number} index */
   function showWaiting(index) {
     following = true;
     scrollToEnd();
     const entry = sections.get(index);
     if (!entry || matchMedia("(prefers-reduced-motion: reduce)").matches) return;
     const frames = [{ opacity: 1 }, { opacity: 0.45 }];
+    /** @type {KeyframeAnimationOptions} */
     const timing = { duration: 900, iterations: Infinity, direction: "alternate", easing: "ease-in-out" };
     pulse = entry.wait.animate(frames, timing);
   }
 
-  // A reply that was lost is not part of the conversation: a notice takes its place.
+  /**
+   * A reply that was lost is not part of the conversation: a notice takes its place.
+   * @param {string} text
+   */
   function showLost(text) {
     lostNotice?.remove();
     lostNotice = makeElement("p", "notice error", text);
@@ -171,7 +228,10 @@ function makePane(root, branch, hooks) {
     scrollToEnd();
   }
 
-  // ahead: the number of conversations whose turn comes before this one; 0 when this prompt is being read.
+  /**
+   * @param {number} index
+   * @param {number} ahead how many conversations come before this one; 0 when this prompt is being read
+   */
   function showQueue(index, ahead) {
     const entry = sections.get(index);
     if (!entry) return;
@@ -184,13 +244,17 @@ function makePane(root, branch, hooks) {
     pulse = null;
   }
 
+  /**
+   * @param {Reply | undefined} reply
+   * @param {string} prefix
+   */
   function showMean(reply, prefix) {
     const answer = reply ? meanOf(reply) : null;
     const mean = answer ?? (reply ? reasoningMeanOf(reply) : null);
     const part = mean !== null && answer === null ? "reasoning " : "";
-    const chip = pane.querySelector(".chip");
-    const marker = pane.querySelector(".gauge i");
-    const description = part ? "" : ` · ${describeMean(mean)}`;
+    const chip = find(pane, ".chip");
+    const marker = find(pane, ".gauge i");
+    const description = part || mean === null ? "" : ` · ${describeMean(mean)}`;
     chip.textContent = mean === null ? "–" : `${prefix}${part}${number(mean)}${description}`;
     const measured = part ? "the reasoning before this reply" : "this reply";
     chip.title = `Mean projection of ${measured} in axis units: 0 = average role, 1 = default Assistant`;
@@ -199,40 +263,57 @@ function makePane(root, branch, hooks) {
     if (mean !== null) marker.style.left = `${Math.min(100, Math.max(0, ((mean + 1) / 3) * 100))}%`;
   }
 
+  /** @param {string} text */
   function showCapAction(text) {
-    pane.querySelector(".cap-action").textContent = text;
+    find(pane, ".cap-action").textContent = text;
   }
 
+  /** @param {number} index */
   function markShown(index) {
     log.querySelector(".turn.shown")?.classList.remove("shown");
     sections.get(index)?.section.classList.add("shown");
   }
 
+  /** @param {number} index */
   function scrollToTurn(index) {
     const entry = sections.get(index);
     if (entry) log.scrollTop = entry.section.offsetTop - log.offsetTop - 8;
   }
 
+  /**
+   * @param {number} index
+   * @param {number} position
+   */
   function tokenAt(index, position) {
     return sections.get(index)?.spans[position - 1] ?? null;
   }
 
+  /**
+   * @param {number} index
+   * @param {number | null} position null for none
+   */
   function highlight(index, position) {
     log.querySelector(".tok.highlighted")?.classList.remove("highlighted");
     if (position) tokenAt(index, position)?.classList.add("highlighted");
   }
 
+  /**
+   * Scrolls to a token and marks it for a moment.
+   * @param {number} index
+   * @param {number} position
+   */
   function flash(index, position) {
     const token = tokenAt(index, position);
     if (!token) return;
     following = false;
-    sections.get(index).reasoning.reveal(token);
+    sections.get(index)?.reasoning.reveal(token);
     log.scrollTop = token.offsetTop - log.offsetTop - log.clientHeight / 2;
     token.classList.remove("flash");
     void token.offsetWidth; // forces a reflow, which restarts the animation
     token.classList.add("flash");
   }
 
+  /** @param {number} first */
   function removeFrom(first) {
     for (const [index, entry] of sections) {
       if (index < first) continue;
@@ -249,26 +330,53 @@ function makePane(root, branch, hooks) {
     lastTop = 0;
   }
 
+  /** @param {number} index */
   function userMessage(index) {
     return sections.get(index)?.user ?? null;
   }
 
   return {
-    pane, log, mount, appendTokens, showFinished, showWaiting, showLost, showQueue, showMean, showCapAction, markShown,
-    scrollToTurn, highlight, flash, removeFrom, clear, userMessage,
+    branch,
+    pane,
+    log,
+    mount,
+    appendTokens,
+    showFinished,
+    showWaiting,
+    showLost,
+    showQueue,
+    showMean,
+    showCapAction,
+    markShown,
+    scrollToTurn,
+    highlight,
+    flash,
+    removeFrom,
+    clear,
+    userMessage,
   };
 }
 
-function showEmpty(root, note, visible) {
-  const box = root.querySelector(".empty");
+/**
+ * @param {HTMLElement} root
+ * @param {string | null | undefined} note
+ * @param {boolean} visible
+ */
+export function showEmpty(root, note, visible) {
+  const box = find(root, ".empty");
   box.hidden = !visible;
   box.replaceChildren(...(note || DEFAULT_EMPTY_NOTE).split("\n").map((line) => makeElement("p", "", line)));
 }
 
-function showNotice(root, text, level) {
-  const list = root.querySelector(".notices");
-  for (const old of [...list.children]) if (old.firstChild.textContent === text) old.remove();
-  while (list.children.length > 2) list.firstChild.remove();
+/**
+ * @param {HTMLElement} root
+ * @param {string} text
+ * @param {string} [level]
+ */
+export function showNotice(root, text, level) {
+  const list = find(root, ".notices");
+  for (const old of [...list.children]) if (old.firstChild?.textContent === text) old.remove();
+  while (list.children.length > 2) list.firstChild?.remove();
   const notice = makeElement("div", level === "error" ? "notice error" : "notice");
   notice.setAttribute("role", "alert");
   const close = makeButton("", "×", "Dismiss this notice");

@@ -1,0 +1,202 @@
+// A Plotly chart in the page's colours: drawn once, repainted when the theme or its width changes.
+
+/**
+ * @import { PlotConfig, PlotElement, ModeBarButton } from "./plotly"
+ * @import { Branch, ChartLayout, ChartNote, ChartTrace, Figure, Palette, PaletteColour } from "./types"
+ */
+
+const NARROW_PX = 360;
+/** @type {readonly PaletteColour[]} */
+const PALETTE = [
+  "uncapped",
+  "capped",
+  "steered",
+  "card",
+  "text",
+  "muted",
+  "grid",
+  "border",
+  "role-low",
+  "role-mid",
+  "role-high",
+];
+
+/**
+ * Only buttons that send nothing to another site. A function, because the icons come with Plotly.
+ * @returns {(string | ModeBarButton)[][]}
+ */
+export function chartButtons() {
+  const svg = {
+    name: "Download plot as an SVG",
+    icon: Plotly.Icons.disk,
+    click: (/** @type {PlotElement} */ element) => {
+      Plotly.downloadImage(element, { format: "svg", filename: "persona-drift" });
+    },
+  };
+  return [["toImage", svg, "zoom2d", "pan2d", "resetScale2d"]];
+}
+
+/**
+ * The colours that the style sheet defines for the theme.
+ * @param {HTMLElement} root
+ * @returns {Palette}
+ */
+export function palette(root) {
+  const style = getComputedStyle(root);
+  const colours = PALETTE.map((name) => [name, style.getPropertyValue(`--stage-${name}`).trim()]);
+  return { ...Object.fromEntries(colours), size: Number.parseFloat(style.fontSize) };
+}
+
+/** @param {ChartNote} note */
+export function moveLabelsInside(note) {
+  // A narrow chart has no room in its margin. Lines are labelled at their left end; the floor at its right
+  // end, and below its line where there is more room there.
+  if (note.yref === "paper") return;
+  const floor = note.name === "label-floor";
+  const place = floor ? { xanchor: "right", xshift: -4 } : { x: 0, xanchor: "left", xshift: 4 };
+  Object.assign(note, place, { yanchor: floor && note.y >= 0.5 ? "top" : "bottom", yshift: 0 });
+  note.text = note.text.replace(" (", "<br>(");
+}
+
+/**
+ * A base layout in the page's colours and text size.
+ * @param {ChartLayout} base
+ * @param {Palette} colours
+ * @param {boolean} narrow
+ */
+export function themedLayout(base, colours, narrow) {
+  const { shapes, annotations, margin, font, xaxis, yaxis } = structuredClone(base);
+  const small = Math.max(10, colours.size * 0.75);
+  const scale = small / 12;
+  for (const axis of [xaxis, yaxis]) axis.title.font = { size: small, color: colours.muted };
+  for (const shape of shapes) {
+    if (shape.type === "line")
+      shape.line.color = shape.name === "line-floor" ? colours.capped : colours.muted;
+    else shape.fillcolor = colours.muted;
+  }
+  for (const note of annotations) {
+    const floor = note.name === "label-floor";
+    note.font = { size: small, color: floor ? colours.capped : colours.muted };
+    if (narrow) moveLabelsInside(note);
+    else if (floor && note.yanchor === "bottom") note.bgcolor = `${colours.card}a0`;
+  }
+  return {
+    shapes,
+    annotations,
+    margin: { ...margin, l: margin.l * scale, b: margin.b * scale, r: narrow ? 10 : margin.r * scale },
+    font: { ...font, size: small, color: colours.muted },
+    modebar: { bgcolor: "rgba(0,0,0,0)", color: colours.muted, activecolor: colours.text },
+    titles: { xaxis: xaxis.title, yaxis: yaxis.title },
+    hoverlabel: {
+      bgcolor: colours.card,
+      bordercolor: colours.border,
+      align: "left",
+      font: { family: font.family, color: colours.text, size: small + 1 },
+    },
+  };
+}
+
+/**
+ * @param {ChartTrace} trace
+ * @param {Palette} colours
+ */
+export function colourTrace(trace, colours) {
+  const colour = trace.meta.branch ? colours[trace.meta.branch] : colours.muted;
+  if (trace.line) trace.line.color = colour;
+  if (!trace.marker) return;
+  trace.marker.color = colour;
+  if (trace.marker.line) trace.marker.line.color = colours.card; // hollow markers ignore it
+}
+
+/** @typedef {ReturnType<typeof makeChart>} Chart */
+
+/**
+ * @param {PlotElement} element
+ * @param {HTMLElement} root
+ * @param {PlotConfig} config
+ */
+export function makeChart(element, root, config) {
+  /** @type {"empty" | "drawing" | "ready"} */
+  let state = "empty";
+  let narrow = false;
+  let colours = palette(root); // as the chart was last painted
+
+  /** The traces that Plotly shows. */
+  const traces = () => /** @type {ChartTrace[]} */ (element.data ?? []);
+  const layoutOf = () => /** @type {ChartLayout | undefined} */ (element.layout);
+
+  /**
+   * @param {Figure} figure
+   * @param {ChartTrace[]} data
+   * @param {ChartLayout} layout
+   */
+  function applyTheme(figure, data, layout) {
+    colours = palette(root);
+    narrow = element.offsetWidth < NARROW_PX;
+    const { titles, ...rest } = themedLayout(figure.layout, colours, narrow);
+    Object.assign(layout, rest);
+    Object.assign(layout.xaxis, { title: titles.xaxis, gridcolor: colours.grid });
+    Object.assign(layout.yaxis, { title: titles.yaxis, gridcolor: colours.grid });
+    for (const trace of data) colourTrace(trace, colours);
+  }
+
+  /** @type {Figure | null} */
+  let base = null;
+
+  /**
+   * @param {Figure} figure
+   * @param {(data: ChartTrace[]) => void} fill adds the points
+   */
+  async function draw(figure, fill) {
+    state = "drawing";
+    base = figure;
+    const { data, layout } = structuredClone(figure);
+    applyTheme(figure, data, layout);
+    if (matchMedia("(pointer: coarse)").matches) layout.dragmode = false; // a finger scrolls the page
+    fill(data);
+    await Plotly.newPlot(element, data, layout, { ...config, modeBarButtons: chartButtons() });
+    state = "ready";
+  }
+
+  function repaint() {
+    const layout = layoutOf();
+    if (state !== "ready" || !base || !layout) return;
+    applyTheme(base, traces(), layout);
+    Plotly.redraw(element);
+  }
+
+  /** @param {Figure} figure */
+  function relabel(figure) {
+    base = figure;
+    const layout = layoutOf();
+    if (layout) layout.meta = figure.layout.meta;
+    repaint();
+  }
+
+  function resize() {
+    if (state !== "ready" || element.offsetWidth === 0) return;
+    if (narrow !== element.offsetWidth < NARROW_PX) repaint();
+    Plotly.Plots.resize(element);
+  }
+
+  /**
+   * @param {string} role
+   * @param {Branch} branch
+   */
+  function traceIndex(role, branch) {
+    return traces().findIndex((trace) => trace.meta.role === role && trace.meta.branch === branch);
+  }
+
+  new ResizeObserver(() => requestAnimationFrame(resize)).observe(element);
+  return {
+    element,
+    traces,
+    layout: layoutOf,
+    draw,
+    relabel,
+    repaint,
+    traceIndex,
+    colours: () => colours,
+    ready: () => state === "ready",
+  };
+}

@@ -1,0 +1,163 @@
+// The data of the conversation that the stage shows. Uses neither the DOM nor Plotly.
+
+/**
+ * @import { Branch, ByBranch, ChartMeta, Meta, Operations, Reply, ReplySummary } from "./types"
+ * @import { Turn, TurnData, VisibleToken } from "./types"
+ */
+
+import { addToken, BRANCHES, finishReply, hasReasoning, turnIsLive } from "./turns.js";
+
+/** The conversation that is shown, and which of its turns the charts show. */
+export class Conversation {
+  constructor() {
+    /** @type {Turn[]} */
+    this.turns = [];
+    /** @type {Meta} */
+    this.meta = {};
+    /**
+     * The turns as a recording holds them, for its replay.
+     * @type {TurnData[]}
+     */
+    this.recorded = [];
+    /**
+     * The turn that the charts show.
+     * @type {number | null}
+     */
+    this.shown = null;
+    /** The user has selected an earlier turn, which stays shown when a new one begins. */
+    this.pinned = false;
+  }
+
+  get last() {
+    return this.turns.length - 1;
+  }
+
+  /** An earlier turn than the last is shown. */
+  get showsEarlier() {
+    return this.shown !== null && this.shown !== this.last;
+  }
+
+  /** @returns {ByBranch<Reply> | undefined} */
+  get shownReplies() {
+    return this.shown === null ? undefined : this.turns[this.shown]?.replies;
+  }
+
+  /** @returns {ChartMeta} */
+  get chartMeta() {
+    return this.meta.figures?.token?.layout?.meta ?? {};
+  }
+
+  get capIsOff() {
+    return this.chartMeta.floor === null;
+  }
+
+  /** A reply is being written. */
+  get busy() {
+    return this.turns.some(turnIsLive);
+  }
+
+  get hasSteered() {
+    return this.turns.some((turn) => !turn.replies.steered.absent);
+  }
+
+  get hasReasoning() {
+    return this.turns.some((turn) => BRANCHES.some((branch) => hasReasoning(turn.replies[branch])));
+  }
+
+  /** How many replies the last turn has, if any reply is being written. */
+  get liveReplies() {
+    const last = this.turns.at(-1);
+    return this.busy && last ? BRANCHES.filter((branch) => !last.replies[branch].absent).length : 0;
+  }
+
+  /**
+   * @param {number} index
+   * @param {Branch} branch
+   * @returns {Reply | undefined}
+   */
+  reply(index, branch) {
+    return this.turns[index]?.replies[branch];
+  }
+
+  /**
+   * The first branch that answers in a turn.
+   * @param {Turn} turn
+   */
+  static firstBranch(turn) {
+    return BRANCHES.find((branch) => !turn.replies[branch].absent);
+  }
+
+  /**
+   * The branches that answer in a turn that the server has sent.
+   * @param {TurnData} data
+   */
+  static answering(data) {
+    return BRANCHES.filter((branch) => data.branches?.[branch]);
+  }
+
+  /** @param {Turn[]} turns */
+  replace(turns) {
+    this.turns = turns;
+    this.shown = null;
+    this.pinned = false;
+  }
+
+  /**
+   * Removes all turns from `first` on. The array stays the same, because the charts hold it.
+   * @param {number} first
+   */
+  removeFrom(first) {
+    this.turns.length = first;
+    this.pinned = false;
+    if (!first) this.shown = null;
+  }
+
+  /**
+   * Adds a turn or replaces it.
+   * @param {number} index
+   * @param {Turn} turn
+   * @returns {number | null} the turn to show now; null while the user looks at another one
+   */
+  put(index, turn) {
+    this.turns[index] = turn;
+    if (this.pinned && index !== this.shown) return null;
+    return this.pinned ? index : this.last;
+  }
+
+  /**
+   * Pins a turn that is not the last. False if there is no such turn.
+   * @param {number} index
+   */
+  pin(index) {
+    if (!this.turns[index]) return false;
+    this.pinned = index !== this.last;
+    return true;
+  }
+
+  /**
+   * Adds tokens to a reply that is being written.
+   * @param {Operations["tokens"]} fields
+   * @returns {VisibleToken[] | null} those that are shown and were not there; null if no reply is being
+   *   written there
+   */
+  addTokens({ turn, branch, at, tokens, place }) {
+    const reply = this.reply(turn, branch);
+    if (!reply || reply.finish !== null) return null;
+    const fresh = tokens.slice(Math.max(0, reply.received - at)); // a reset may have brought some already
+    const visible = fresh.map((token) => addToken(reply, token)).filter((token) => token !== null);
+    reply.place = place ?? reply.place;
+    return visible;
+  }
+
+  /**
+   * Ends a reply. Returns it; null if there is none.
+   * @param {{ turn: number; branch: Branch } & ReplySummary} fields
+   * @returns {Reply | null}
+   */
+  finish(fields) {
+    const reply = this.reply(fields.turn, fields.branch);
+    if (!reply) return null;
+    finishReply(reply, fields);
+    return reply;
+  }
+}

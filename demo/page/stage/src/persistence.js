@@ -1,0 +1,164 @@
+// The browser tab stores its conversations in its session storage, and returns them to the server after a
+// reload or a restart of the server. They are deleted when the tab is closed, and no other tab sees them.
+
+/** @import { Operations, SendRequest } from "./types" */
+
+/** @typedef {{ head: Record<string, unknown>; turns: unknown[] }} StoredConversation */
+/** @typedef {{ ids: string[]; current: number }} StoredList */
+
+/**
+ * @typedef {object} TabStorage
+ * @property {(name: string) => string | null} get
+ * @property {(name: string, text: string) => boolean} set false if the storage is full
+ * @property {(name: string) => void} remove
+ */
+
+const STORAGE_PREFIX = "persona-drift:";
+const LEGACY_PREFIX = "talk:"; // of conversations that an earlier version of the page stored
+
+/** @returns {TabStorage | null} */
+function openStorage() {
+  /** @type {Storage} */
+  let storage;
+  try {
+    storage = window.sessionStorage; // a browser may throw at the mere access
+  } catch {
+    return null;
+  }
+  return {
+    get: (name) => storage.getItem(STORAGE_PREFIX + name),
+    set(name, text) {
+      try {
+        storage.setItem(STORAGE_PREFIX + name, text);
+        return true;
+      } catch {
+        return false;
+      }
+    },
+    remove: (name) => storage.removeItem(STORAGE_PREFIX + name),
+  };
+}
+
+/**
+ * Null where there is no storage or no server.
+ * @param {{ sendRequest: SendRequest; warn: (text: string) => void }} hooks
+ * @param {TabStorage | null} [storage]
+ */
+export function makePersistence(hooks, storage = openStorage()) {
+  return storage && hooks.sendRequest.available ? persistenceIn(storage, hooks) : null;
+}
+
+/**
+ * @param {TabStorage} storage
+ * @param {{ sendRequest: SendRequest; warn: (text: string) => void }} hooks
+ */
+function persistenceIn(storage, hooks) {
+  /**
+   * By id: what the storage holds, as objects.
+   * @type {Map<string, StoredConversation>}
+   */
+  const conversations = new Map();
+  let restoring = false;
+  let warned = false;
+
+  const readConversation = (/** @type {string} */ id) =>
+    storage.get(`conversation:${id}`) ?? storage.get(LEGACY_PREFIX + id);
+
+  /**
+   * False, and nothing has changed, if the storage is full. The legacy entry goes first: there may be no room
+   * for both.
+   * @param {string} id
+   * @param {string} text
+   */
+  function writeConversation(id, text) {
+    const legacy = storage.get(LEGACY_PREFIX + id);
+    storage.remove(LEGACY_PREFIX + id);
+    if (storage.set(`conversation:${id}`, text)) return true;
+    if (legacy !== null) storage.set(LEGACY_PREFIX + id, legacy);
+    return false;
+  }
+
+  /** @param {string} id */
+  function removeConversation(id) {
+    storage.remove(`conversation:${id}`);
+    storage.remove(LEGACY_PREFIX + id);
+  }
+
+  /** @returns {StoredList} */
+  function storedList() {
+    try {
+      return JSON.parse(storage.get("list") ?? "null") ?? { ids: [], current: 0 };
+    } catch {
+      return { ids: [], current: 0 };
+    }
+  }
+
+  /**
+   * @param {string} id
+   * @param {StoredConversation} conversation
+   */
+  function store(id, { head, turns }) {
+    if (!turns.length) {
+      removeConversation(id);
+      return;
+    }
+    const text = JSON.stringify({ ...head, id, turns });
+    if (writeConversation(id, text)) return;
+    // The storage is full: the conversation in use matters most.
+    for (const other of storedList().ids) if (other !== id) removeConversation(other);
+    if (writeConversation(id, text) || warned) return;
+    warned = true;
+    hooks.warn(
+      "This conversation is too long for the browser to store; " +
+        "save it as a file so that a reload does not lose it.",
+    );
+  }
+
+  return {
+    /**
+     * The page has loaded. If it shows no turns, the stored conversations are sent to the server.
+     * @param {number} turns how many it shows
+     */
+    start(turns) {
+      const { ids, current } = storedList();
+      const texts = ids.map(readConversation);
+      const stored = texts.filter((text) => text !== null);
+      if (turns || !stored.length) return;
+      const before = texts.slice(0, current).filter((text) => text !== null).length;
+      restoring = true;
+      const draft = storage.get("draft");
+      hooks.sendRequest("restore", { conversations: stored, current: before, draft });
+    },
+    restored() {
+      restoring = false;
+      const draft = storage.get("draft");
+      storage.remove("draft");
+      hooks.warn(
+        draft
+          ? "Your conversation is back. The reply that was being written is lost; " +
+              "your message is back in the box."
+          : "Your conversation is back, as this browser tab had stored it.",
+      );
+    },
+    /** @param {Operations["persist"]} fields */
+    persist({ id, head, from, turns }) {
+      const stored = conversations.get(id)?.turns ?? [];
+      const conversation = { head, turns: [...stored.slice(0, from), ...turns] };
+      conversations.set(id, conversation);
+      if (!restoring) store(id, conversation);
+    },
+    /** @param {StoredList} list */
+    updateList({ ids, current }) {
+      // A page without a model stores nothing, and must not delete what another page stored.
+      if (restoring || !conversations.size) return;
+      for (const old of storedList().ids) if (!ids.includes(old)) removeConversation(old);
+      storage.set("list", JSON.stringify({ ids, current }));
+    },
+    /** @param {string} text of the user message */
+    turnStarted(text) {
+      restoring = false;
+      storage.set("draft", text);
+    },
+    turnEnded: () => storage.remove("draft"),
+  };
+}

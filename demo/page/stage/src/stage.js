@@ -1,0 +1,189 @@
+// Applies the operations that the server sends to the data of the conversation, and has the view show them.
+
+/** @import { Protocol } from "./protocol.js" */
+/** @import { Handlers, Operation, Operations, SendRequest, StageValue, Turn } from "./types" */
+
+import { find } from "./dom.js";
+import { makeKeyboard } from "./keyboard.js";
+import { Conversation } from "./model.js";
+import { showEmpty, showNotice } from "./panes.js";
+import { makePersistence } from "./persistence.js";
+import { checkProtocol, handlerOf } from "./protocol.js";
+import { makeReplay } from "./replay.js";
+import { makeToolbar } from "./toolbar.js";
+import { BRANCHES, newTurn, turnFromData, turnIsLive } from "./turns.js";
+import { makeView } from "./view.js";
+
+const HEAL_MS = 4000;
+
+/**
+ * @param {HTMLElement} root
+ * @param {Protocol} protocol
+ * @param {SendRequest} sendRequest
+ */
+export function makeStage(root, protocol, sendRequest) {
+  let lastSeq = -1;
+  let opened = false; // the first reset has arrived
+  let settled = 0; // the number of turns that have ended
+  const conversation = new Conversation();
+  const view = makeView(root, conversation, sendRequest);
+  const toolbar = makeToolbar(root, { sendRequest, busy: () => conversation.busy });
+  const persistence = makePersistence({ sendRequest, warn: (text) => showNotice(root, text) });
+  const replay = makeReplay(root, {
+    begin: () => view.removeTurns(0),
+    startTurn: (turn, data) =>
+      handlers.turn_start({ turn, user: data.user, branches: Conversation.answering(data) }, false),
+    addToken: (turn, branch, token) =>
+      handlers.tokens({ turn, branch, at: Number.POSITIVE_INFINITY, tokens: [{ ...token }] }, false),
+    endTurn: (turn, data) => view.putTurn(turn, turnFromData(data)),
+    showAll: () => view.showTurns(conversation.recorded.map(turnFromData)),
+  });
+  makeKeyboard(root, {
+    next: toolbar.sendNext,
+    nextDisplay: toolbar.nextDisplay,
+    autoplay: toolbar.toggleAutoplay,
+    replay: replay.toggle,
+    undo: () => conversation.turns.length && sendRequest("undo"),
+    again: () => conversation.turns.length && sendRequest("regenerate", { turn: conversation.last }),
+  });
+  const leftOut = find(root, ".left-out");
+  const loadLine = find(root, ".load");
+
+  // While the page is still being built, Gradio may deliver two values as one, and the earlier is lost. If
+  // nothing arrives for a while, the stage requests everything once more.
+  function heal() {
+    const seq = lastSeq;
+    setTimeout(() => {
+      if (!opened || (lastSeq === seq && conversation.busy)) sendRequest("show");
+    }, HEAL_MS);
+  }
+
+  /** @param {Turn[]} turns */
+  function open(turns) {
+    if (!conversation.meta.watch_only) persistence?.start(turns.length);
+    opened = true;
+    const live = turns.filter(turnIsLive).length;
+    settled += conversation.turns.length ? 0 : turns.length - live;
+    if (live) heal();
+    else if (turns.length) persistence?.turnEnded();
+  }
+
+  /**
+   * @param {Operations["reset"]} fields
+   * @param {boolean} late
+   */
+  function reset({ meta, turns: given = [] }, late) {
+    // A message that was sent at once may overtake the very first reset. Its turn stays.
+    const keepsTurns = late && !opened && conversation.turns.length > 0;
+    const turns = keepsTurns ? conversation.turns : given.map(turnFromData);
+    conversation.meta = { ...meta };
+    if (!opened) open(turns);
+    find(root, ".notices").replaceChildren();
+    leftOut.hidden = true;
+    conversation.recorded = given;
+    replay.load([]);
+    toolbar.listRecordings(meta.shipped ?? []);
+    view.showTurns(turns);
+  }
+
+  /**
+   * How busy the engine is: shown only while others use the machine, too.
+   * @param {Operations["load"]} fields
+   */
+  function showLoad({ running, waiting, mib, budget }) {
+    loadLine.hidden = waiting === 0 && running <= conversation.liveReplies;
+    loadLine.textContent =
+      `${running} replies are being written on this machine, ${waiting || "none"} waiting · ` +
+      `KV cache ${mib} of ${budget} MiB`;
+  }
+
+  /** @type {Handlers} */
+  const handlers = {
+    reset,
+    conversations(fields) {
+      toolbar.show(fields, conversation.turns.length);
+      persistence?.updateList(fields);
+      if (fields.recorded) replay.load(conversation.recorded);
+    },
+    download: toolbar.save,
+    persist: (fields) => persistence?.persist(fields),
+    restored: () => persistence?.restored(),
+    layers: view.layers.receive,
+    marks({ figures }) {
+      conversation.meta.figures = figures;
+      view.charts.relabel(figures);
+      view.refreshHeaders();
+    },
+    turn_start({ turn, user, branches = ["uncapped", "capped"] }) {
+      // Earlier notices no longer apply.
+      find(root, ".notices").replaceChildren();
+      persistence?.turnStarted(user);
+      // After an edited message or another try, this turn and all after it are replaced.
+      if (turn < conversation.turns.length) view.removeTurns(turn);
+      conversation.pinned = false;
+      view.putTurn(turn, newTurn(user, branches));
+      for (const branch of BRANCHES) view.panes[branch].showWaiting(turn);
+    },
+    waiting({ turn, ahead }) {
+      for (const branch of BRANCHES) view.panes[branch].showQueue(turn, ahead);
+    },
+    left_out({ text }) {
+      leftOut.hidden = !text;
+      leftOut.textContent = text;
+    },
+    load: showLoad,
+    prompt(fields) {
+      const reply = conversation.reply(fields.turn, fields.branch);
+      if (!reply) return;
+      reply.userMean = fields.user_mean ?? null;
+      view.charts.refresh(true);
+    },
+    tokens(fields) {
+      const visible = conversation.addTokens(fields);
+      if (visible) view.appendTokens(fields.turn, fields.branch, visible);
+    },
+    turn_end(fields) {
+      const reply = conversation.finish(fields);
+      if (reply) view.showFinished(fields.turn, reply);
+    },
+    turn({ turn, data }) {
+      settled += 1;
+      persistence?.turnEnded();
+      view.putTurn(turn, turnFromData(data));
+      if (!opened) heal();
+    },
+    lost({ branches, text }) {
+      showEmpty(root, null, false);
+      persistence?.turnEnded();
+      for (const branch of branches) view.panes[branch]?.showLost(text);
+    },
+    notice: ({ text, level }) => showNotice(root, text, level),
+  };
+  checkProtocol(protocol, handlers);
+
+  /**
+   * @param {Operation} operation
+   * @param {boolean} late
+   */
+  function apply(operation, late) {
+    handlerOf(protocol, handlers, operation.op)(/** @type {never} */ (operation), late);
+  }
+
+  /**
+   * A value may arrive more than once, or after a newer one. Then only its reset counts, and what follows it.
+   * @param {StageValue | null} value
+   */
+  function receive(value) {
+    if (!value || !Array.isArray(value.ops)) return;
+    const start = value.ops.findIndex((op) => op.op === "reset");
+    const late = value.seq <= lastSeq;
+    if (late && start < 0) return;
+    lastSeq = Math.max(lastSeq, value.seq);
+    for (const op of late ? value.ops.slice(start) : value.ops) apply(op, late);
+  }
+
+  // Gradio marks the dark theme with a class on the body.
+  new MutationObserver(view.repaint).observe(document.body, { attributes: true, attributeFilter: ["class"] });
+  showEmpty(root, null, true);
+  return { receive, counts: () => ({ ...view.charts.counts(), settled }) };
+}

@@ -1,0 +1,133 @@
+// What a reply and a conversation amount to, in numbers and sentences. Uses neither the DOM nor Plotly.
+
+/** @import { Branch, Finish, Range, Reply, Turn } from "./types" */
+
+import { number } from "./text.js";
+import { BRANCHES, firedShare, hasReasoning, meanOf, reasoningFiredShare } from "./turns.js";
+
+/** @type {Partial<Record<Finish, string>>} */
+const FINISH_LABELS = { cancelled: "Stopped", failed: "Ended by an error" };
+const TREND_TURNS = 3;
+// In axis units: a smaller change between the first and the last of these turns counts as none.
+const TREND_FLAT = 0.1;
+
+/**
+ * @typedef {"rising" | "falling" | "steady"} TrendWord
+ * @typedef {{ change: number; turns: number; word: TrendWord }} Trend
+ * @typedef {{ branch: Branch; mean: number; trend: Trend | null }} BranchSummary
+ * @typedef {{ items: BranchSummary[]; gap: number | null; sentence: string }} Summary
+ */
+
+/** @param {number} share */
+export function describeShare(share) {
+  return `${share < 0.005 ? "under 1" : Math.round(100 * share)}%`;
+}
+
+/**
+ * What the cap did in a reply; "" while there is nothing to say.
+ * @param {Reply} reply
+ * @param {boolean} brief for a place with little room
+ * @returns {string}
+ */
+export function describeCapping(reply, brief) {
+  const [answer, reasoning] = [firedShare(reply), reasoningFiredShare(reply)];
+  if (answer === null && reasoning === null) return "";
+  if (!answer && !reasoning) return "cap did not act on this reply";
+  const amount = (/** @type {number | null} */ share) => (share ? describeShare(share) : "none");
+  if (reasoning === null) return `cap acted on ${amount(answer)} of this reply’s tokens`;
+  if (answer === null) return `cap acted on ${amount(reasoning)} of the reasoning’s tokens`;
+  if (brief) return `cap: ${amount(answer)} of answer, ${amount(reasoning)} of reasoning`;
+  return `cap acted on ${amount(answer)} of the answer, ${amount(reasoning)} of the reasoning`;
+}
+
+/**
+ * How a reply ended, if not as usual.
+ * @param {Reply} reply
+ * @returns {string | null}
+ */
+export function finishLabel(reply) {
+  if (reply.finish === "length") {
+    const reached = `Reached the token limit (${reply.limit ?? reply.visibleTokens.length})`;
+    return hasReasoning(reply) && !reply.answer.count ? `${reached} before the answer` : reached;
+  }
+  if (reply.fault) return reply.fault;
+  return (reply.finish && FINISH_LABELS[reply.finish]) ?? null;
+}
+
+/**
+ * @param {number} change
+ * @returns {TrendWord}
+ */
+function trendWord(change) {
+  if (change > TREND_FLAT) return "rising";
+  return change < -TREND_FLAT ? "falling" : "steady";
+}
+
+/**
+ * How a branch's mean has changed over the last turns up to `index`; null with fewer than two replies.
+ * @param {Turn[]} turns
+ * @param {Branch} branch
+ * @param {number} index
+ * @returns {Trend | null}
+ */
+export function trendOf(turns, branch, index) {
+  const all = turns.slice(0, index + 1).map((turn) => turn.replies[branch]);
+  const replies = all.filter((reply) => !reply.absent);
+  const means = replies.map(meanOf).filter((mean) => mean !== null);
+  const last = means.slice(-TREND_TURNS);
+  const [oldest, newest] = [last[0], last.at(-1)];
+  if (last.length < 2 || oldest === undefined || newest === undefined) return null;
+  const change = newest - oldest;
+  return { change, turns: last.length, word: trendWord(change) };
+}
+
+/**
+ * @param {string} name
+ * @param {number | null} mean
+ * @param {Range | null | undefined} range
+ */
+function rangeSentence(name, mean, range) {
+  if (mean === null) return "";
+  if (!range) return `${name} is at ${number(mean)}.`;
+  if (mean < range[0]) return `${name} is below the Assistant range.`;
+  if (mean > range[1]) return `${name} is above the Assistant range.`;
+  return `${name} is within the Assistant range.`;
+}
+
+/**
+ * @param {Reply} reply
+ * @param {boolean} off
+ */
+function capSentence(reply, off) {
+  if (reply.absent) return "";
+  if (off) return "The cap is off.";
+  const capping = describeCapping(reply, false);
+  return capping && `The ${capping}.`;
+}
+
+/**
+ * Drift at a glance, for one turn.
+ * @param {Turn[]} turns
+ * @param {number | null} index
+ * @param {Range | null | undefined} range of default replies
+ * @param {boolean} capOff
+ * @returns {Summary}
+ */
+export function summarise(turns, index, range, capOff) {
+  const turn = index === null ? undefined : turns[index];
+  if (!turn || index === null) return { items: [], gap: null, sentence: "" };
+  const mean = (/** @type {Branch} */ branch) =>
+    turn.replies[branch].absent ? null : meanOf(turn.replies[branch]);
+  const items = BRANCHES.flatMap((branch) => {
+    const value = mean(branch);
+    return value === null ? [] : [{ branch, mean: value, trend: trendOf(turns, branch, index) }];
+  });
+  const described = items.filter(({ branch }) => branch !== "capped" || items.length === 1);
+  const sentences = described.map(({ branch, mean: value }) =>
+    rangeSentence(branch.charAt(0).toUpperCase() + branch.slice(1), value, range),
+  );
+  sentences.push(capSentence(turn.replies.capped, capOff));
+  const [uncapped, capped] = [mean("uncapped"), mean("capped")];
+  const gap = uncapped === null || capped === null ? null : capped - uncapped;
+  return { items, gap, sentence: sentences.filter(Boolean).join(" ") };
+}

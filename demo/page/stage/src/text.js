@@ -1,0 +1,67 @@
+// Numbers and tokens as text. Uses neither the DOM nor Plotly.
+
+/** @import { Branch, Token } from "./types" */
+
+/**
+ * @param {number | null | undefined} value
+ * @returns {string}
+ */
+export function number(value) {
+  if (value === null || value === undefined) return "–";
+  const text = Math.abs(value).toFixed(2);
+  // A true minus sign is as wide as a digit and never starts a new line on its own. Zero gets no sign.
+  return value < 0 && Number(text) > 0 ? `\u2212${text}` : text;
+}
+
+/**
+ * @param {number} mean
+ * @returns {string}
+ */
+export function describeMean(mean) {
+  if (mean >= 2 / 3) return "Assistant-like";
+  return mean <= 1 / 3 ? "role-playing" : "in between";
+}
+
+/**
+ * Plotly interprets some HTML in its texts.
+ * @param {string} text
+ */
+export const escapeHtml = (text) => text.replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
+
+/**
+ * A token's text for hover texts.
+ * @param {string} text
+ * @returns {string}
+ */
+export function tokenLabel(text) {
+  const short = text.length > 40 ? `${text.slice(0, 40)}…` : text;
+  const shown = short.replace(/\n/g, "⏎").replace(/\t/g, "⇥").replace(/ /g, "\u00a0");
+  return `“${escapeHtml(shown)}”`;
+}
+
+/**
+ * The projection before and after the cap; both null if it was not recorded.
+ * @param {Token} token
+ * @returns {{ before: number; after: number } | { before: null; after: null }}
+ */
+export function projections(token) {
+  const before = token.b ?? token.a ?? null;
+  const after = token.a ?? token.b ?? null;
+  return before === null || after === null ? { before: null, after: null } : { before, after };
+}
+
+/**
+ * @param {Branch} branch
+ * @param {Token & { c?: number }} token
+ * @returns {string}
+ */
+export function describeToken(branch, token) {
+  const { before, after } = projections(token);
+  if (before === null) return "projection not recorded";
+  if (branch !== "capped") return `projection ${number(after)} (axis units)`;
+  if (!token.c) return `projection ${number(after)} (axis units), the cap did not act`;
+  if (Math.abs(after - before) > 1e-6) {
+    return `the cap acted here: projection ${number(before)} → ${number(after)} (axis units)`;
+  }
+  return `the cap acted at other layers (sum ${number(token.c)}): projection ${number(after)} (axis units)`;
+}

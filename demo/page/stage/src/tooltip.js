@@ -1,0 +1,158 @@
+// The tooltip of a token: its projection before and after the cap, what each capped layer added, and its
+// probability.
+
+/** @import { Branch, Token, VisibleToken } from "./types" */
+/** @import { Pane } from "./panes.js" */
+
+import { closestOf, findAll, makeElement } from "./dom.js";
+import { number, projections } from "./text.js";
+
+/**
+ * @typedef {object} TooltipHooks
+ * @property {(branch: Branch, turn: number, position: number) => VisibleToken | undefined} token
+ * @property {() => [first: number, last: number] | null | undefined} capLayers
+ * @property {(branch: Branch, position: number, turn: number) => void} hover
+ */
+
+const TOOLTIP_GAP = 8; // pixels between the token and the tooltip
+
+/**
+ * @param {HTMLElement} list
+ * @param {string} name
+ * @param {string} value
+ */
+function addRow(list, name, value) {
+  list.append(makeElement("dt", "", name), makeElement("dd", "", value));
+}
+
+/** @param {number} share */
+export function percent(share) {
+  return share < 0.001 ? "under 0.1%" : `${(100 * share).toFixed(share < 0.1 ? 1 : 0)}%`;
+}
+
+/**
+ * @param {number[]} lifts one for each capped layer
+ * @param {number} first the first capped layer
+ */
+function liftBars(lifts, first) {
+  const box = makeElement("div", "lifts");
+  const most = Math.max(...lifts);
+  lifts.forEach((value, n) => {
+    const bar = makeElement("i");
+    bar.style.height = `${most > 0 ? Math.max(4, (100 * value) / most) : 4}%`;
+    bar.title = `layer ${first + n}: +${number(value)}`;
+    box.append(bar);
+  });
+  return box;
+}
+
+/**
+ * @param {HTMLElement} tooltip
+ * @param {Branch} branch
+ * @param {Token} token
+ * @param {number} position
+ * @param {[first: number, last: number] | null | undefined} capLayers
+ */
+function fillTooltip(tooltip, branch, token, position, capLayers) {
+  const list = makeElement("dl");
+  if (token.r) addRow(list, "part", "reasoning");
+  const { before, after } = projections(token);
+  addRow(list, "token", `${position}: ${JSON.stringify(token.t)}`);
+  if (before === null) addRow(list, "projection", "not recorded");
+  else if (Math.abs(after - before) > 1e-6)
+    addRow(list, "projection", `${number(before)} → ${number(after)}`);
+  else addRow(list, "projection", number(after));
+  if (token.p !== null && token.p !== undefined) addRow(list, "probability", percent(token.p));
+  tooltip.replaceChildren(list);
+  if (branch !== "capped") return;
+  if (!token.k) {
+    tooltip.append(makeElement("p", "", "The cap did not act."));
+    return;
+  }
+  const first = capLayers?.[0] ?? 0;
+  const all = token.k.map((value, n) => ({ layer: first + n, value }));
+  const layers = all.filter(({ value }) => value > 0);
+  const summary = `Lifted at ${layers.length} of ${token.k.length} layers (in axis units of each layer)`;
+  const details = layers.map(({ layer, value }) => `${layer}: +${number(value)}`).join(", ");
+  tooltip.append(makeElement("p", "", summary), liftBars(token.k, first), makeElement("p", "small", details));
+}
+
+/**
+ * @param {HTMLElement} root
+ * @param {Pane[]} panes
+ * @param {TooltipHooks} hooks
+ */
+export function makeTooltip(root, panes, hooks) {
+  const tooltip = makeElement("div", "tooltip");
+  tooltip.setAttribute("role", "tooltip");
+  tooltip.hidden = true;
+  root.append(tooltip);
+  /** @type {HTMLElement | null} */
+  let current = null;
+
+  /**
+   * @param {HTMLElement} span of a token
+   * @param {Branch} branch
+   */
+  function show(span, branch) {
+    const section = span.closest(".turn");
+    if (!(section instanceof HTMLElement)) return;
+    const [turn, position] = [Number(section.dataset.turn), Number(span.dataset.i)];
+    const token = hooks.token(branch, turn, position);
+    if (!token) return;
+    current?.classList.remove("current");
+    current = span;
+    span.classList.add("current");
+    fillTooltip(tooltip, branch, token, position, hooks.capLayers());
+    tooltip.hidden = false;
+    const [box, frame] = [span.getBoundingClientRect(), root.getBoundingClientRect()];
+    const left = Math.min(Math.max(box.left - frame.left, 0), Math.max(0, frame.width - tooltip.offsetWidth));
+    const fitsBelow = box.bottom + tooltip.offsetHeight + TOOLTIP_GAP < innerHeight;
+    const below = box.bottom - frame.top + TOOLTIP_GAP;
+    const above = box.top - frame.top - tooltip.offsetHeight - TOOLTIP_GAP;
+    tooltip.style.left = `${left}px`;
+    tooltip.style.top = `${fitsBelow ? below : above}px`;
+    hooks.hover(branch, position, turn);
+  }
+
+  function hide() {
+    tooltip.hidden = true;
+    current?.classList.remove("current");
+    current = null;
+  }
+
+  /**
+   * With the keyboard: the arrow keys move along the tokens of a focused pane.
+   * @param {KeyboardEvent} event
+   * @param {Pane} pane
+   */
+  function onKey(event, { log, branch }) {
+    const step = event.key === "ArrowRight" ? 1 : event.key === "ArrowLeft" ? -1 : 0;
+    if (event.key === "Escape") hide();
+    if (!step || event.altKey || event.ctrlKey || event.metaKey) return;
+    const all = findAll(log, ".turn.shown .tok").filter((span) => !span.closest("details:not([open])"));
+    if (!all.length) return;
+    const at = current && all.includes(current) ? all.indexOf(current) + step : step > 0 ? 0 : all.length - 1;
+    const next = all[Math.max(0, Math.min(all.length - 1, at))];
+    next?.scrollIntoView({ block: "nearest" });
+    if (next) show(next, branch);
+    event.preventDefault();
+  }
+
+  for (const pane of panes) {
+    const { log, branch } = pane;
+    log.addEventListener(
+      "pointerover",
+      (event) => {
+        const span = closestOf(event, ".tok");
+        if (span) show(span, branch);
+        else hide();
+      },
+      { passive: true },
+    );
+    log.addEventListener("pointerleave", hide, { passive: true });
+    log.addEventListener("scroll", () => current && !current.matches(":hover") && hide(), { passive: true });
+    log.addEventListener("keydown", (event) => onKey(event, pane));
+    log.addEventListener("blur", hide);
+  }
+}

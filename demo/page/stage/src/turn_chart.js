@@ -1,0 +1,184 @@
+// The chart of whole replies, turn by turn. The overlay draws the turn that is being answered; Plotly gets it
+// when it is over.
+
+/**
+ * @import { Chart } from "./chart.js"
+ * @import { Points } from "./overlay.js"
+ * @import { Branch, ChartTrace, Turn } from "./types"
+ */
+
+import { makeOverlay } from "./overlay.js";
+import { tokenLabel } from "./text.js";
+import { isLive, meanOf, reasoningMeanOf, SYMBOLS } from "./turns.js";
+
+/** @typedef {{ x: number; y: number; size?: number }} TurnPoint */
+
+const REASONING_OFFSET = 0.15; // turns
+const TURN_MARGIN = 0.25; // axis units of extra room beyond a marker that left the chart
+
+/**
+ * All replies of a branch to one message, joined from the lowest to the highest; null ends a line.
+ * @param {Turn[]} turns
+ * @param {Branch} branch
+ */
+export function spreadPoints(turns, branch) {
+  return turns.flatMap((turn, index) => {
+    const all = turn.replies[branch].samples.flatMap(({ mean, text }) =>
+      typeof mean === "number" ? [{ x: index + 1, y: mean, text: tokenLabel(text) }] : [],
+    );
+    return all.length ? [...all.sort((a, b) => a.y - b.y), { x: null, y: null, text: null }] : [];
+  });
+}
+
+/**
+ * The replies that are finished. The marker of the turn that is shown is larger.
+ * @param {Turn[]} turns
+ * @param {Branch} branch
+ * @param {number | null} shown
+ * @returns {TurnPoint[]}
+ */
+export function replyPoints(turns, branch, shown) {
+  return turns.flatMap((turn, index) => {
+    const reply = turn.replies[branch];
+    const y = isLive(reply) ? null : meanOf(reply);
+    return y === null ? [] : [{ x: index + 1, y, size: index === shown ? 13 : 9 }];
+  });
+}
+
+/**
+ * A little to the left of the reply's mean.
+ * @param {Turn[]} turns
+ * @param {Branch} branch
+ * @returns {TurnPoint[]}
+ */
+export function reasoningPoints(turns, branch) {
+  return turns.flatMap((turn, index) => {
+    const y = isLive(turn.replies[branch]) ? null : reasoningMeanOf(turn.replies[branch]);
+    return y === null ? [] : [{ x: index + 1 - REASONING_OFFSET, y }];
+  });
+}
+
+/**
+ * @param {Turn[]} turns
+ * @param {Branch} branch
+ * @returns {TurnPoint[]}
+ */
+export function userPoints(turns, branch) {
+  return turns.flatMap((turn, index) => {
+    const y = turn.replies[branch].userMean;
+    return y === null ? [] : [{ x: index + 1, y }];
+  });
+}
+
+/** @type {Record<string, (turns: Turn[], branch: Branch, shown: number | null) => TurnPoint[]>} */
+const POINTS = { user: userPoints, reasoning: reasoningPoints, reply: replyPoints };
+
+/**
+ * @param {ChartTrace[]} data
+ * @param {Turn[]} turns
+ * @param {number | null} shown
+ */
+export function fillTurns(data, turns, shown) {
+  for (const trace of data) {
+    const { role, branch } = trace.meta;
+    if (!branch) trace.x[1] = Math.max(4.4, turns.length + 0.4);
+    else if (role === "spread") {
+      const points = spreadPoints(turns, branch);
+      trace.x = points.map((point) => point.x);
+      trace.y = points.map((point) => point.y);
+      trace.customdata = points.map((point) => point.text);
+    } else {
+      const points = POINTS[role]?.(turns, branch, shown) ?? [];
+      trace.x = points.map((point) => point.x);
+      trace.y = points.map((point) => point.y);
+      if (role === "reply") trace.marker.size = points.map((point) => point.size);
+    }
+  }
+}
+
+/**
+ * The reply that is being written: a marker at its mean so far, joined to the turn before. Null if there is
+ * none.
+ * @param {ChartTrace} trace
+ * @param {Turn[]} turns
+ * @returns {Points | null}
+ */
+export function liveSeries(trace, turns) {
+  const { role, branch } = trace.meta;
+  const reply = branch ? turns.at(-1)?.replies[branch] : undefined;
+  if (role !== "reply" || !reply || !isLive(reply)) return null;
+  const mean = meanOf(reply);
+  return mean === null ? null : { x: [...trace.x.slice(-1), turns.length], y: [...trace.y.slice(-1), mean] };
+}
+
+/** @param {Chart} chart */
+export function makeTurnChart(chart) {
+  const overlay = makeOverlay(chart);
+  /** @type {{ turns: Turn[]; shown: number | null }} */
+  const state = { turns: [], shown: null };
+  let changed = false; // a turn differs from what Plotly holds
+
+  const fill = (/** @type {ChartTrace[]} */ data) => fillTurns(data, state.turns, state.shown);
+
+  function redraw() {
+    changed = false;
+    fill(chart.traces());
+    const layout = chart.layout();
+    if (layout) layout.xaxis.dtick = Math.ceil(Math.max(1, state.turns.length) / 10);
+    Plotly.redraw(chart.element);
+    redrawOverlay();
+  }
+
+  function redrawOverlay() {
+    overlay.clear();
+    for (const trace of chart.traces()) {
+      const series = liveSeries(trace, state.turns);
+      if (!series || !trace.meta.branch) continue;
+      const symbol = `${SYMBOLS[trace.meta.branch]}-open`;
+      const marker = { symbol, size: 13, color: trace.marker.color, line: { width: 2 } };
+      overlay.draw(trace, series, series.x.length - 1, marker);
+    }
+  }
+
+  // Plotly draws before the turn is over only where a live marker leaves the axes.
+  function advance() {
+    const live = chart.traces().map((trace) => liveSeries(trace, state.turns));
+    const outside = live.find((series) => series && !overlay.fits(series, series.x.length - 1));
+    const last = outside?.y.at(-1) ?? null;
+    if (last !== null) extendAxis(last);
+    if (changed || outside) redraw();
+    else redrawOverlay();
+  }
+
+  /** @param {number} y a value that is outside */
+  function extendAxis(y) {
+    const frame = chart.traces().find((trace) => trace.meta.role === "frame");
+    if (!frame) return;
+    const [low, high] = frame.y;
+    frame.y = [Math.min(low ?? y, y - TURN_MARGIN), Math.max(high ?? y, y + TURN_MARGIN)];
+  }
+
+  /**
+   * @param {Turn[]} turns
+   * @param {number | null} shown
+   */
+  function show(turns, shown) {
+    Object.assign(state, { turns, shown });
+    changed = true;
+  }
+
+  /**
+   * How many points of a branch are visible.
+   * @param {Branch} branch
+   */
+  function count(branch) {
+    const trace = chart.ready() ? chart.traces()[chart.traceIndex("reply", branch)] : undefined;
+    return trace ? trace.x.length + (liveSeries(trace, state.turns) ? 1 : 0) : 0;
+  }
+
+  function markChanged() {
+    changed = true;
+  }
+
+  return { fill, show, advance, redrawOverlay, count, markChanged };
+}

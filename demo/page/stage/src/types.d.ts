@@ -1,0 +1,354 @@
+// The types of the stage's data: what travels between server and stage (see protocol.json), and what the
+// model holds.
+
+import type { PlotTrace } from "./plotly";
+
+export type Branch = "uncapped" | "capped" | "steered";
+export type ByBranch<T> = Record<Branch, T>;
+export type Finish = "stop" | "length" | "cancelled" | "failed";
+/** Coordinates on the persona map: [PC1, PC2, PC3]. */
+export type Place = number[];
+export type Range = [low: number, high: number];
+
+/** A token as the server sends it. Projections are in axis units. */
+export interface Token {
+  /** Its text. */
+  t: string;
+  /** The projection after the cap; null if it was not recorded. */
+  a?: number | null;
+  /** The projection before the cap; left out where it is the same. */
+  b?: number | null;
+  /** 1 for a token of the template or the end, which is not shown. */
+  s?: number;
+  /** 1 for a token of the reasoning. */
+  r?: number;
+  /** What the cap added at each capped layer, in axis units of that layer. */
+  k?: number[];
+  /** Its probability. */
+  p?: number | null;
+  /** When it was generated, in milliseconds after the first one; only in recordings. */
+  m?: number | null;
+  /** Its coordinates on the persona map; only in recordings. */
+  x?: number[];
+}
+
+/** A token that is shown. `c`: what the cap added at all layers together; 0 where it did not act. */
+export interface VisibleToken extends Token {
+  c: number;
+}
+
+/** The figures that summarise a reply. */
+export interface ReplySummary {
+  finish?: Finish | null;
+  fault?: string;
+  mean?: number | null;
+  reasoning_mean?: number | null;
+  user_mean?: number | null;
+  fired?: number | null;
+  count?: number | null;
+  limit?: number | null;
+  place?: Place | null;
+}
+
+/** A reply to the same message with other random numbers. */
+export interface SampleData extends ReplySummary {
+  text: string;
+}
+
+export interface ReplyData extends ReplySummary {
+  tokens?: Token[];
+  samples?: SampleData[];
+  /** The text with its Markdown rendered. */
+  html?: string | null;
+}
+
+export interface TurnData {
+  user: string;
+  branches?: Partial<ByBranch<ReplyData>>;
+  /** More tokens follow. */
+  live?: boolean;
+}
+
+/** One role of the persona map: its name, its place and its projection. */
+export type Role = [name: string, place: Place, projection: number];
+
+export interface PersonaMap {
+  roles: Role[];
+  default: Place;
+  /** The shares of PC1 to PC3 in the variance; may be empty. */
+  variance: number[];
+  notes: string[];
+}
+
+/** What the server says of the map: the map, or why there is none. */
+export type MapData = Partial<PersonaMap> & { missing?: string };
+
+/** `meta` of a chart's layout: what its reference lines show. */
+export interface ChartMeta {
+  probe_layer?: number;
+  floor?: number | null;
+  floor_label?: string | null;
+  cap_layers?: [first: number, last: number] | null;
+  default_range?: Range | null;
+}
+
+/** `meta` of a trace: which series it shows. */
+export interface TraceMeta {
+  role: string;
+  branch: Branch | "";
+}
+
+/** A trace of the two line charts. It shows one series, and always has its arrays. */
+export interface ChartTrace extends PlotTrace {
+  meta: TraceMeta;
+  x: (number | null)[];
+  y: (number | null)[];
+  customdata?: unknown[];
+  mode: string;
+}
+
+export interface LineStyle {
+  color: string;
+  width: number;
+  dash?: string;
+}
+
+export interface MarkerStyle {
+  symbol: string;
+  size: number;
+  color: string;
+  opacity?: number;
+  line?: { width: number };
+}
+
+export interface ChartAxis {
+  title: { text: string; standoff?: number; font?: { size: number; color: string } };
+  [option: string]: unknown;
+}
+
+export interface ChartShape {
+  name: string;
+  type: "line" | "rect";
+  fillcolor?: string;
+  line: { width: number; color?: string };
+  [option: string]: unknown;
+}
+
+export interface ChartNote {
+  name: string;
+  text: string;
+  y: number;
+  yref?: string;
+  yanchor?: string;
+  bgcolor?: string;
+  font?: { size: number; color: string };
+  [option: string]: unknown;
+}
+
+export interface ChartLayout {
+  shapes: ChartShape[];
+  annotations: ChartNote[];
+  margin: { l: number; r: number; t: number; b: number };
+  font: { family: string; size: number; color: string };
+  xaxis: ChartAxis;
+  yaxis: ChartAxis;
+  meta: ChartMeta;
+  dragmode?: string | false;
+  [option: string]: unknown;
+}
+
+/** A chart without points, as Python describes it. */
+export interface Figure {
+  data: ChartTrace[];
+  layout: ChartLayout;
+}
+
+export interface Figures {
+  token: Figure;
+  turn: Figure;
+}
+
+/** What the stage needs beside the turns. */
+export interface Meta {
+  model?: string;
+  figures?: Figures;
+  map?: MapData;
+  shipped?: string[];
+  /** The conversation cannot be continued here. */
+  watch_only?: boolean;
+  empty_note?: string | null;
+}
+
+/** The script of a guided scenario. */
+export interface Script {
+  title: string;
+  blurb: string;
+  content_warning: string;
+  said: number;
+  of: number;
+}
+
+/** One reply at every decoder layer: rows of `own` and `plain` are tokens, columns are layers. */
+export interface LayerData {
+  turn: number;
+  branch: Branch;
+  probe: number;
+  cap: [first: number, last: number] | null;
+  floors: number[];
+  tokens: string[];
+  reasoning: number;
+  own: number[][];
+  plain: number[][];
+}
+
+/** By operation: its fields. protocol.json lists the same names; test/protocol.test.js compares them. */
+export interface Operations {
+  reset: { meta: Meta; turns?: TurnData[] };
+  conversations: {
+    list: string[];
+    ids: string[];
+    current: number;
+    watch_only: boolean;
+    recorded: boolean;
+    script: Script;
+  };
+  turn_start: { turn: number; user: string; branches?: Branch[] };
+  waiting: { turn: number; ahead: number };
+  prompt: { turn: number; branch: Branch; user_mean?: number | null };
+  tokens: { turn: number; branch: Branch; at: number; tokens: Token[]; place?: Place };
+  turn_end: { turn: number; branch: Branch } & ReplySummary;
+  turn: { turn: number; data: TurnData };
+  lost: { branches: Branch[]; text: string };
+  marks: { figures: Figures };
+  layers: LayerData;
+  left_out: { text: string };
+  load: { running: number; waiting: number; mib: number; budget: number };
+  notice: { text: string; level?: string };
+  download: { name: string; mime: string; text: string };
+  persist: { id: string; head: Record<string, unknown>; from: number; turns: unknown[] };
+  // biome-ignore lint/complexity/noBannedTypes: an operation without fields
+  restored: {};
+}
+
+export type OperationName = keyof Operations;
+export type Handlers = { [N in OperationName]: (fields: Operations[N], late: boolean) => void };
+export type Operation = { [N in OperationName]: Operations[N] & { op: N } }[OperationName];
+
+/** A value of the component. */
+export interface StageValue {
+  seq: number;
+  ops: Operation[];
+}
+
+type None = Record<never, never>;
+
+/** By request: its fields. */
+export interface Requests {
+  show: None;
+  undo: None;
+  fork: { turn: number };
+  switch: { conversation: number };
+  close: { conversation: number };
+  recorded: { name: string };
+  save: { kind: string };
+  restore: { conversations: string[]; current: number; draft: string | null };
+  regenerate: { turn: number };
+  edit: { turn: number; text: string };
+  layers: { turn: number; branch: Branch };
+  open: { text: string; how: string | null };
+}
+
+export type RequestName = keyof Requests;
+
+/** Sends a request. False, and nothing is sent, on a saved page, which has no server. */
+export interface SendRequest {
+  <N extends RequestName>(
+    name: N,
+    ...fields: keyof Requests[N] extends never ? [] : [fields: Requests[N]]
+  ): boolean;
+  available: boolean;
+}
+
+/** The points of one trace. y is null where a line is interrupted. */
+export interface Series {
+  x: number[];
+  y: (number | null)[];
+  customdata: ([label: string, description: string] | null)[];
+}
+
+/** Either the answer or the reasoning before it. */
+export interface Span {
+  count: number;
+  fired: number;
+  sum: number;
+  /** How many tokens have a projection. */
+  measured: number;
+  /** The last projections. */
+  recent: number[];
+}
+
+export type SeriesRole =
+  | "raw"
+  | "smooth"
+  | "fired"
+  | "reasoning-raw"
+  | "reasoning-smooth"
+  | "reasoning-fired"
+  | "lift"
+  | "before"
+  | "answer-start";
+
+/** What one branch says in one turn. */
+export interface Reply {
+  branch: Branch;
+  /** The branch does not answer in this turn. */
+  absent: boolean;
+  /** The number of all tokens. */
+  received: number;
+  /** The tokens that are shown, the reasoning's and the answer's. */
+  visibleTokens: VisibleToken[];
+  series: Record<SeriesRole, Series>;
+  answer: Span;
+  reasoning: Span;
+  samples: SampleData[];
+  html: string | null;
+  /** Null while it is being written. */
+  finish: Finish | null;
+  fault: string;
+  finalMean: number | null;
+  finalReasoningMean: number | null;
+  finalFired: number | null;
+  finalCount: number | null;
+  limit: number | null;
+  /** The mean projection of the user's message. */
+  userMean: number | null;
+  place: Place | null;
+}
+
+export interface Turn {
+  user: string;
+  replies: ByBranch<Reply>;
+}
+
+/** The colours of the page by name, and the size of its text in pixels. */
+export type Palette = Record<PaletteColour, string> & { size: number };
+export type PaletteColour =
+  | "uncapped"
+  | "capped"
+  | "steered"
+  | "card"
+  | "text"
+  | "muted"
+  | "grid"
+  | "border"
+  | "role-low"
+  | "role-mid"
+  | "role-high";
+
+/** What the host of the script gives it: Gradio, or a saved page. */
+export interface Host {
+  element: HTMLElement;
+  props: { value: string | null };
+  watch: (name: string, changed: () => void) => void;
+  trigger: ((event: string, data: unknown) => void) | null;
+}

@@ -1,0 +1,267 @@
+// Shows the conversation: keeps panes, charts and headers up to date with its data.
+
+/** @import { Branch, Reply, SendRequest, Turn, VisibleToken } from "./types" */
+
+import { makeCharts } from "./charts.js";
+import { find, findAll } from "./dom.js";
+import { makeLayers } from "./layers.js";
+import { makeMap, makeTabs } from "./map.js";
+import { Conversation } from "./model.js";
+import { makePane, showEmpty, showNotice } from "./panes.js";
+import { describeCapping, finishLabel } from "./summary.js";
+import { makeSummaryBar } from "./summary_bar.js";
+import { describeMean, number } from "./text.js";
+import { editMessage, turnTools } from "./toolbar.js";
+import { makeTooltip } from "./tooltip.js";
+import { BRANCHES, byBranch, meanOf } from "./turns.js";
+
+/** @typedef {ReturnType<typeof makeView>} View */
+
+/**
+ * @param {HTMLElement} root
+ * @param {Conversation} conversation
+ * @param {SendRequest} sendRequest
+ */
+export function makeView(root, conversation, sendRequest) {
+  /**
+   * While turns are mounted: the branch whose pane is being filled.
+   * @type {Branch | null}
+   */
+  let toolsBranch = null;
+  const panes = byBranch((branch) => makePane(root, branch, { selectTurn, tools: toolsFor }));
+  const charts = makeCharts(root, {
+    selectTurn: (index) => selectTurn(index, true),
+    flash,
+    highlight,
+    missing: () => {
+      showNotice(root, "The plotting script could not be loaded; the chat works without it.", "error");
+    },
+  });
+  const map = makeMap(root, { selectTurn: (index) => selectTurn(index, true) });
+  const shown = () => ({ turn: conversation.shown, replies: conversation.shownReplies });
+  const layers = makeLayers(root, { sendRequest, flash, shown });
+  const summaryBar = makeSummaryBar(root);
+  const latestButton = find(root, ".latest");
+  latestButton.addEventListener("click", () => selectTurn(conversation.last, true));
+  makeTooltip(root, Object.values(panes), {
+    token: (branch, index, position) => conversation.reply(index, branch)?.visibleTokens[position - 1],
+    capLayers: () => conversation.chartMeta.cap_layers,
+    hover: (branch, position, index) => {
+      if (index === conversation.shown) charts.hover(branch, position);
+    },
+  });
+  makeTabs(root, () => {
+    charts.refresh(false);
+    map.refresh();
+    layers.refresh();
+  });
+
+  // --- what the user does
+
+  /**
+   * The buttons under a reply: in one pane only, and only on a page that can carry the requests out.
+   * @param {number} index
+   * @param {Turn} turn
+   */
+  function toolsFor(index, turn) {
+    if (!sendRequest.available || conversation.meta.watch_only) return null;
+    if (!toolsBranch || toolsBranch !== Conversation.firstBranch(turn)) return null;
+    return turnTools(index, index === conversation.last, { sendRequest, edit });
+  }
+
+  /** @param {number} index */
+  function edit(index) {
+    const turn = conversation.turns[index];
+    const branch = turn && Conversation.firstBranch(turn);
+    const message = branch && panes[branch].userMessage(index);
+    if (message) editMessage(message, turn.user, (text) => sendRequest("edit", { turn: index, text }));
+  }
+
+  /**
+   * @param {number} index
+   * @param {boolean} [scroll]
+   */
+  function selectTurn(index, scroll = false) {
+    if (!conversation.pin(index)) return;
+    if (index !== conversation.shown) showTurn(index);
+    if (scroll) for (const branch of BRANCHES) panes[branch].scrollToTurn(index);
+  }
+
+  /**
+   * @param {Branch} branch
+   * @param {number} position
+   * @param {number | null} [index]
+   */
+  function flash(branch, position, index = conversation.shown) {
+    if (index !== null) panes[branch].flash(index, position);
+  }
+
+  /**
+   * @param {Branch | null} branch
+   * @param {number | null} position
+   */
+  function highlight(branch, position) {
+    const index = conversation.shown;
+    if (index === null) return;
+    for (const one of BRANCHES) panes[one].highlight(index, one === branch ? position : null);
+  }
+
+  // --- headers
+
+  /** @param {Reply | undefined} reply */
+  function capAction(reply) {
+    if (conversation.capIsOff) return "cap off";
+    return (reply && !reply.absent && describeCapping(reply, true)) || "activation capping";
+  }
+
+  function refreshHeaders() {
+    const { turns, shown: index, showsEarlier, shownReplies } = conversation;
+    const label = index === null ? "" : `turn ${index + 1}`;
+    for (const branch of BRANCHES) {
+      panes[branch].showMean(shownReplies?.[branch], showsEarlier ? `${label}: ` : "");
+    }
+    panes.capped.showCapAction(capAction(shownReplies?.capped));
+    find(root, ".turn-label").textContent = label && ` · ${label}`;
+    latestButton.hidden = !showsEarlier;
+    summaryBar.show(turns, index, conversation.chartMeta.default_range, conversation.capIsOff);
+  }
+
+  /** The charts' keys name what they show. */
+  function showReasoningKeys() {
+    const any = conversation.hasReasoning;
+    for (const item of findAll(root, ".reasoning-key")) item.hidden = !any;
+  }
+
+  function arrangePanes() {
+    panes.steered.pane.hidden = !conversation.hasSteered;
+    root.classList.toggle("three", conversation.hasSteered);
+    showReasoningKeys();
+  }
+
+  /**
+   * Tells screen readers that a reply has ended.
+   * @param {number} index
+   * @param {Reply} reply
+   */
+  function announce(index, reply) {
+    const mean = meanOf(reply);
+    const result = mean === null ? "" : `, mean ${number(mean)}, ${describeMean(mean)}`;
+    const end = reply.finish === "failed" ? `failed: ${finishLabel(reply)}` : "finished";
+    const status = `Turn ${index + 1}, ${reply.branch} reply ${end}${result}`;
+    find(root, "p.hidden-status").textContent = status;
+  }
+
+  // --- turns
+
+  /** @param {number} index */
+  function showTurn(index) {
+    conversation.shown = index;
+    for (const branch of BRANCHES) panes[branch].markShown(index);
+    charts.show(index);
+    map.show(index);
+    layers.refresh();
+    refreshHeaders();
+  }
+
+  /** @param {boolean} [turnsChanged] */
+  function refreshCharts(turnsChanged = true) {
+    charts.refresh(turnsChanged);
+    map.refresh();
+  }
+
+  /** @param {number} index */
+  function mountTurn(index) {
+    const turn = conversation.turns[index];
+    if (!turn) return;
+    for (const branch of BRANCHES) {
+      toolsBranch = branch;
+      panes[branch].mount(index, turn);
+    }
+  }
+
+  /**
+   * @param {number} index
+   * @param {Turn} turn
+   */
+  function putTurn(index, turn) {
+    const next = conversation.put(index, turn);
+    // The turn before is no longer the last, so it loses its undo button.
+    if (index > 0 && index === conversation.last) mountTurn(index - 1);
+    mountTurn(index);
+    arrangePanes();
+    showEmpty(root, conversation.meta.empty_note, false);
+    if (next === null) refreshCharts();
+    else showTurn(next);
+  }
+
+  /** @param {number} from */
+  function removeTurns(from) {
+    conversation.removeFrom(from);
+    for (const branch of BRANCHES) panes[branch].removeFrom(from);
+    layers.reset();
+    if (from) showTurn(from - 1);
+    else {
+      charts.reset(null, conversation.turns);
+      map.reset(conversation.meta.map, conversation.turns);
+      refreshHeaders();
+    }
+  }
+
+  /** @param {Turn[]} turns */
+  function showTurns(turns) {
+    conversation.replace(turns);
+    layers.reset();
+    for (const branch of BRANCHES) panes[branch].clear();
+    for (const index of turns.keys()) mountTurn(index);
+    arrangePanes();
+    showEmpty(root, conversation.meta.empty_note, turns.length === 0);
+    charts.reset(conversation.meta.figures, turns);
+    map.reset(conversation.meta.map, turns);
+    if (turns.length) showTurn(turns.length - 1);
+    else refreshHeaders();
+  }
+
+  // --- one reply
+
+  /**
+   * @param {number} index
+   * @param {Branch} branch
+   * @param {VisibleToken[]} tokens
+   */
+  function appendTokens(index, branch, tokens) {
+    panes[branch].appendTokens(index, tokens);
+    if (conversation.reply(index, branch)?.reasoning.count) showReasoningKeys();
+    if (index === conversation.shown) refreshHeaders();
+    refreshCharts(false);
+  }
+
+  /**
+   * @param {number} index
+   * @param {Reply} reply
+   */
+  function showFinished(index, reply) {
+    panes[reply.branch].showFinished(index, reply);
+    announce(index, reply);
+    if (index === conversation.shown) refreshHeaders();
+    refreshCharts();
+  }
+
+  function repaint() {
+    charts.repaint();
+    map.repaint();
+    layers.repaint();
+  }
+
+  return {
+    panes,
+    charts,
+    layers,
+    refreshHeaders,
+    putTurn,
+    removeTurns,
+    showTurns,
+    appendTokens,
+    showFinished,
+    repaint,
+  };
+}

@@ -1,0 +1,3053 @@
+// Made from src/ and protocol.json by `npm run build`; do not edit.
+// Sources: 44cd22f236c7c01e55553046836b66b3f06776176348e748c670ee0031cf5f82
+// Bundle: f45ee603fd7e3e1734372912cf1c378285f596bce97eebf2e1f641d382a1fdc0
+(() => {
+  // protocol.json
+  var protocol_default = {
+    about: "What travels between the server and the stage. Python (demo/page/updates.py, demo/page/stage_handlers.py) and the script (src/protocol.js) both check against this file: a name that is not in it is an error on either side. The types of the script (src/types.d.ts) must agree with it. A question mark: the field may be missing.",
+    operations: {
+      reset: {
+        about: "show a conversation from scratch",
+        fields: { meta: "object", "turns?": "list" }
+      },
+      conversations: {
+        about: "the list of open conversations and the script of the current one",
+        fields: {
+          list: "list",
+          ids: "list",
+          current: "integer",
+          watch_only: "boolean",
+          recorded: "boolean",
+          script: "object"
+        }
+      },
+      turn_start: {
+        about: "a turn begins",
+        fields: { turn: "integer", user: "string", "branches?": "list" }
+      },
+      waiting: {
+        about: "the turn waits for the engine",
+        fields: { turn: "integer", ahead: "integer" }
+      },
+      prompt: {
+        about: "a branch has read its prompt",
+        fields: { turn: "integer", branch: "string", "user_mean?": "number or null" }
+      },
+      tokens: {
+        about: "new tokens of one branch",
+        fields: { turn: "integer", branch: "string", at: "integer", tokens: "list", "place?": "list" }
+      },
+      turn_end: {
+        about: "one branch has finished",
+        fields: {
+          turn: "integer",
+          branch: "string",
+          "finish?": "string or null",
+          "fault?": "string",
+          "mean?": "number or null",
+          "reasoning_mean?": "number or null",
+          "user_mean?": "number or null",
+          "fired?": "integer or null",
+          "count?": "integer or null",
+          "limit?": "integer or null",
+          "place?": "list or null"
+        }
+      },
+      turn: {
+        about: "the whole turn once more, so that a lost update heals itself",
+        fields: { turn: "integer", data: "object" }
+      },
+      lost: {
+        about: "a turn failed and was taken out again",
+        fields: { branches: "list", text: "string" }
+      },
+      marks: { about: "new reference lines for the charts", fields: { figures: "object" } },
+      layers: {
+        about: "one reply at every decoder layer",
+        fields: {
+          turn: "integer",
+          branch: "string",
+          probe: "integer",
+          cap: "list or null",
+          floors: "list",
+          tokens: "list",
+          reasoning: "integer",
+          own: "list",
+          plain: "list"
+        }
+      },
+      left_out: {
+        about: "what the chat template leaves out of the prompts of this conversation",
+        fields: { text: "string" }
+      },
+      load: {
+        about: "how busy the engine is",
+        fields: { running: "integer", waiting: "integer", mib: "integer", budget: "integer" }
+      },
+      notice: { about: "a sentence for the user", fields: { text: "string", "level?": "string" } },
+      download: {
+        about: "a file for the browser to save",
+        fields: { name: "string", mime: "string", text: "string" }
+      },
+      persist: {
+        about: "what the browser tab stores of a conversation",
+        fields: { id: "string", head: "object", from: "integer", turns: "list" }
+      },
+      restored: { about: "the stored conversations are shown again", fields: {} }
+    },
+    requests: {
+      show: { needs_model: false, fields: {} },
+      undo: { needs_model: false, fields: {} },
+      fork: { needs_model: false, fields: { turn: "integer" } },
+      switch: { needs_model: false, fields: { conversation: "integer" } },
+      close: { needs_model: false, fields: { conversation: "integer" } },
+      recorded: { needs_model: false, fields: { name: "string" } },
+      save: { needs_model: false, fields: { kind: "string" } },
+      restore: {
+        needs_model: false,
+        fields: { conversations: "list", current: "integer", draft: "string or null" }
+      },
+      regenerate: { needs_model: true, fields: { turn: "integer" } },
+      edit: { needs_model: true, fields: { turn: "integer", text: "string" } },
+      layers: { needs_model: true, fields: { turn: "integer", branch: "string" } },
+      open: { needs_model: true, fields: { text: "string", how: "string or null" } }
+    }
+  };
+
+  // src/dom.js
+  function makeElement(tag, className, text) {
+    const node = document.createElement(tag);
+    if (className) node.className = className;
+    if (text) node.textContent = text;
+    return node;
+  }
+  function makeButton(className, text, label) {
+    const button = makeElement("button", className, text);
+    button.type = "button";
+    if (label) {
+      button.title = label;
+      button.setAttribute("aria-label", label);
+    }
+    return button;
+  }
+  function find(root, selector) {
+    return findAs(root, selector, HTMLElement);
+  }
+  function findAs(root, selector, kind) {
+    const element2 = root.querySelector(selector);
+    if (!(element2 instanceof kind)) throw new Error(`The stage has no ${kind.name} ${selector}.`);
+    return element2;
+  }
+  function findAll(root, selector) {
+    return [...root.querySelectorAll(selector)].filter((element2) => element2 instanceof HTMLElement);
+  }
+  function targetOf(event) {
+    return event.target instanceof Element ? event.target : document.documentElement;
+  }
+  function datasetOf(event) {
+    return event.target instanceof HTMLElement ? event.target.dataset : {};
+  }
+  function closestOf(event, selector) {
+    const element2 = targetOf(event).closest(selector);
+    return element2 instanceof HTMLElement ? element2 : null;
+  }
+
+  // src/protocol.js
+  function makeRequests(protocol, trigger2) {
+    function sendRequest(name, fields = {}) {
+      if (!Object.hasOwn(protocol.requests, name)) {
+        throw new Error(`The request "${name}" is not in protocol.json.`);
+      }
+      if (typeof trigger2 !== "function") return false;
+      trigger2(protocol.requests[name].needs_model ? "submit" : "select", { do: name, ...fields });
+      return true;
+    }
+    return Object.assign(sendRequest, { available: typeof trigger2 === "function" });
+  }
+  function handlerOf(protocol, handlers, name) {
+    if (!Object.hasOwn(protocol.operations, name)) {
+      throw new Error(`The operation "${name}" is not in protocol.json.`);
+    }
+    if (!Object.hasOwn(handlers, name)) throw new Error(`The operation "${name}" has no handler.`);
+    return handlers[
+      /** @type {keyof Handlers} */
+      name
+    ];
+  }
+  function checkProtocol(protocol, handlers) {
+    const missing = Object.keys(protocol.operations).filter((name) => !Object.hasOwn(handlers, name));
+    const unknown = Object.keys(handlers).filter((name) => !Object.hasOwn(protocol.operations, name));
+    if (missing.length) {
+      throw new Error(`These operations of protocol.json have no handler: ${missing.join(", ")}.`);
+    }
+    if (unknown.length) throw new Error(`These operations are not in protocol.json: ${unknown.join(", ")}.`);
+  }
+
+  // src/toolbar.js
+  var AUTOPLAY_MS = 1500;
+  var DISPLAY_MODES = ["marks", "lens", "prose"];
+  function downloadFile({ name, mime, text }) {
+    const link = makeElement("a");
+    link.href = URL.createObjectURL(new Blob([text], { type: mime }));
+    link.download = name;
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 1e4);
+  }
+  async function withPlotly(text) {
+    const script = [...document.scripts].find((one) => one.src.includes("plotly"));
+    const source = script ? await (await fetch(script.src)).text() : "";
+    return text.replace("/*plotly*/", () => source.replace(/<\/script/gi, "<\\/script"));
+  }
+  function wireDialog(dialog) {
+    dialog.addEventListener("click", (event) => {
+      if (event.target === dialog || targetOf(event).closest(".close")) dialog.close();
+    });
+  }
+  function makeToolbar(root, hooks) {
+    const conversations = find(root, ".conversations");
+    const scriptBox = find(root, ".script");
+    const autoplay = findAs(scriptBox, "input", HTMLInputElement);
+    const openDialog = findAs(root, "dialog.open-session", HTMLDialogElement);
+    const pasteBox = findAs(openDialog, "textarea", HTMLTextAreaElement);
+    const fileInput = findAs(openDialog, "input[type=file]", HTMLInputElement);
+    const saveMenu = findAs(root, ".save", HTMLSelectElement);
+    const shipped = findAs(root, ".shipped", HTMLSelectElement);
+    let autoplayTimer = 0;
+    function setDisplay(mode) {
+      root.dataset.display = mode;
+      for (const button of findAll(root, ".display-modes button")) {
+        button.setAttribute("aria-pressed", String(button.dataset.display === mode));
+      }
+    }
+    function nextDisplay() {
+      const at = DISPLAY_MODES.indexOf(root.dataset.display ?? "");
+      setDisplay(DISPLAY_MODES[(at + 1) % DISPLAY_MODES.length] ?? "marks");
+    }
+    function conversationTab(title, index, current, count) {
+      const tab = makeElement("span", index === current ? "conversation current" : "conversation");
+      const select = makeButton("", title, `Conversation ${index + 1}: ${title}`);
+      if (index === current) select.setAttribute("aria-current", "true");
+      select.addEventListener("click", () => {
+        if (index !== current) hooks.sendRequest("switch", { conversation: index });
+      });
+      tab.append(select);
+      if (count > 1) {
+        const close = makeButton("close", "×", `Close conversation ${index + 1}`);
+        close.addEventListener("click", () => hooks.sendRequest("close", { conversation: index }));
+        tab.append(close);
+      }
+      return tab;
+    }
+    function show({ list, current, script }, turns) {
+      conversations.replaceChildren(...list.map((title, n) => conversationTab(title, n, current, list.length)));
+      conversations.hidden = list.length < 2;
+      scriptBox.hidden = !script.of && !script.blurb;
+      find(scriptBox, "b").textContent = script.title;
+      find(scriptBox, ".blurb").textContent = script.blurb;
+      const warning = find(scriptBox, ".content-warning");
+      warning.textContent = script.content_warning;
+      warning.hidden = !script.content_warning;
+      const unfinished = turns < script.of;
+      find(scriptBox, ".steps").textContent = script.of ? `${turns} of ${script.of}` : "";
+      for (const part of [".next", "label"]) find(scriptBox, part).hidden = !unfinished;
+      clearTimeout(autoplayTimer);
+      if (unfinished && turns > 0 && autoplay.checked) autoplayTimer = window.setTimeout(sendNext, AUTOPLAY_MS);
+    }
+    function sendNext() {
+      const [box, send] = [document.querySelector("#message textarea"), document.querySelector("#send")];
+      if (!(box instanceof HTMLTextAreaElement) || !(send instanceof HTMLElement)) return;
+      if (box.value.trim() && !hooks.busy()) send.click();
+    }
+    function toggleAutoplay() {
+      autoplay.checked = !autoplay.checked;
+      autoplay.dispatchEvent(new Event("change"));
+    }
+    function listRecordings(names) {
+      find(root, ".pick-shipped").hidden = names.length === 0;
+      const options = names.map((name) => new Option(name.replace(/-/g, " "), name));
+      shipped.replaceChildren(new Option("choose…", ""), ...options);
+    }
+    async function save(file) {
+      downloadFile(file.mime === "text/html" ? { ...file, text: await withPlotly(file.text) } : file);
+    }
+    autoplay.addEventListener("change", () => autoplay.checked ? sendNext() : clearTimeout(autoplayTimer));
+    find(scriptBox, ".next").addEventListener("click", sendNext);
+    find(root, ".display-modes").addEventListener("click", (event) => {
+      const { display } = datasetOf(event);
+      if (display) setDisplay(display);
+    });
+    saveMenu.addEventListener("change", () => {
+      hooks.sendRequest("save", { kind: saveMenu.value });
+      saveMenu.value = "";
+    });
+    find(root, ".open-button").addEventListener("click", () => openDialog.showModal());
+    fileInput.addEventListener("change", async () => {
+      const file = fileInput.files?.[0];
+      if (file) pasteBox.value = await file.text();
+      fileInput.value = "";
+    });
+    find(openDialog, ".dialog-actions").addEventListener("click", (event) => {
+      const { how } = datasetOf(event);
+      if (!how || !pasteBox.value.trim()) return;
+      hooks.sendRequest("open", { how, text: pasteBox.value });
+      pasteBox.value = "";
+      openDialog.close();
+    });
+    shipped.addEventListener("change", () => {
+      if (shipped.value) hooks.sendRequest("recorded", { name: shipped.value });
+      shipped.value = "";
+      openDialog.close();
+    });
+    wireDialog(openDialog);
+    setDisplay("marks");
+    return { show, listRecordings, save, nextDisplay, sendNext, toggleAutoplay };
+  }
+  function turnTools(index, last, hooks) {
+    const box = makeElement("span", "tools");
+    const add = (text, label, action) => {
+      const button = makeButton("", text, label);
+      button.addEventListener("click", action);
+      box.append(button);
+    };
+    const again = () => hooks.sendRequest("regenerate", { turn: index });
+    add("again", "Answer this message again with other random numbers", again);
+    add("edit", "Edit your message and continue from here", () => hooks.edit(index));
+    add("fork", "Continue from here in a new conversation", () => hooks.sendRequest("fork", { turn: index }));
+    if (last)
+      add("undo", "Undo this turn; your message returns to the message box", () => hooks.sendRequest("undo"));
+    return box;
+  }
+  function editMessage(message, text, send) {
+    const form = makeElement("form", "edit-form");
+    const box = makeElement("textarea");
+    box.value = text;
+    box.setAttribute("aria-label", "Your message");
+    const cancel = makeButton("", "Cancel");
+    form.append(box, makeElement("button", "", "Send"), cancel);
+    const close = () => form.replaceWith(message);
+    cancel.addEventListener("click", close);
+    form.addEventListener("submit", (event) => {
+      event.preventDefault();
+      if (!box.value.trim()) return;
+      close();
+      send(box.value);
+    });
+    form.addEventListener("keydown", (event) => {
+      if (event.key === "Escape") close();
+      if (event.key === "Enter" && !event.shiftKey) form.requestSubmit();
+      event.stopPropagation();
+    });
+    message.replaceWith(form);
+    box.focus();
+  }
+
+  // src/keyboard.js
+  var TYPING = "input, textarea, select, [contenteditable=true], dialog[open] *";
+  function shortcutOf({ key, ctrlKey, metaKey, altKey }, { typing, onControl }) {
+    if (ctrlKey || metaKey || altKey || typing) return null;
+    if (key === " " && onControl) return null;
+    return key.length === 1 ? key.toLowerCase() : key;
+  }
+  function clickOn(selector) {
+    const target = document.querySelector(selector);
+    if (target instanceof HTMLElement && target.offsetParent !== null) target.click();
+  }
+  function makeKeyboard(root, actions) {
+    const help = findAs(root, "dialog.keys", HTMLDialogElement);
+    const presentButton = find(root, ".present-button");
+    wireDialog(help);
+    find(root, ".help-button").addEventListener("click", () => help.showModal());
+    presentButton.addEventListener("click", togglePresenting);
+    function togglePresenting() {
+      const presenting = document.body.classList.toggle("presenting");
+      presentButton.setAttribute("aria-pressed", String(presenting));
+      dispatchEvent(new Event("resize"));
+    }
+    function toggleCap() {
+      const box = document.querySelector("#cap-on input");
+      if (box instanceof HTMLElement) box.click();
+    }
+    function focusMessage() {
+      const box = document.querySelector("#message textarea");
+      if (box instanceof HTMLElement) box.focus();
+    }
+    const shortcuts = /* @__PURE__ */ new Map([
+      ["n", actions.next],
+      ["s", () => clickOn("#stop")],
+      ["c", toggleCap],
+      ["u", actions.undo],
+      ["r", actions.again],
+      ["l", actions.nextDisplay],
+      ["a", actions.autoplay],
+      ["p", togglePresenting],
+      [" ", actions.replay],
+      ["?", () => help.showModal()],
+      ["/", focusMessage]
+    ]);
+    document.addEventListener("keydown", (event) => {
+      const target = targetOf(event);
+      if (event.key === "Escape" && !target.closest("dialog")) clickOn("#stop");
+      const where = {
+        typing: target.closest(TYPING) !== null,
+        onControl: target.closest("button, [tabindex]") !== null
+      };
+      const action = shortcuts.get(shortcutOf(event, where) ?? "");
+      if (!action) return;
+      event.preventDefault();
+      action();
+    });
+  }
+
+  // src/text.js
+  function number(value) {
+    if (value === null || value === void 0) return "–";
+    const text = Math.abs(value).toFixed(2);
+    return value < 0 && Number(text) > 0 ? `−${text}` : text;
+  }
+  function describeMean(mean) {
+    if (mean >= 2 / 3) return "Assistant-like";
+    return mean <= 1 / 3 ? "role-playing" : "in between";
+  }
+  var escapeHtml = (text) => text.replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
+  function tokenLabel(text) {
+    const short = text.length > 40 ? `${text.slice(0, 40)}…` : text;
+    const shown = short.replace(/\n/g, "⏎").replace(/\t/g, "⇥").replace(/ /g, " ");
+    return `“${escapeHtml(shown)}”`;
+  }
+  function projections(token) {
+    const before = token.b ?? token.a ?? null;
+    const after = token.a ?? token.b ?? null;
+    return before === null || after === null ? { before: null, after: null } : { before, after };
+  }
+  function describeToken(branch, token) {
+    const { before, after } = projections(token);
+    if (before === null) return "projection not recorded";
+    if (branch !== "capped") return `projection ${number(after)} (axis units)`;
+    if (!token.c) return `projection ${number(after)} (axis units), the cap did not act`;
+    if (Math.abs(after - before) > 1e-6) {
+      return `the cap acted here: projection ${number(before)} → ${number(after)} (axis units)`;
+    }
+    return `the cap acted at other layers (sum ${number(token.c)}): projection ${number(after)} (axis units)`;
+  }
+
+  // src/turns.js
+  var BRANCHES = ["uncapped", "capped", "steered"];
+  var SYMBOLS = { uncapped: "circle", capped: "diamond", steered: "square" };
+  var DASHES = { uncapped: "4px,3px", capped: "solid", steered: "1px,3px" };
+  var TONE_CENTRE = 0.5;
+  var TONE_RANGE = 1.25;
+  var TRAILING_TOKENS = 8;
+  var SERIES_ROLES = [
+    "raw",
+    "smooth",
+    "fired",
+    "reasoning-raw",
+    "reasoning-smooth",
+    "reasoning-fired",
+    "lift",
+    "before",
+    "answer-start"
+  ];
+  var ANSWER_START_LINE = [-0.75, 1.5];
+  function byBranch(make) {
+    return { uncapped: make("uncapped"), capped: make("capped"), steered: make("steered") };
+  }
+  function toneOf(value) {
+    if (value === null || value === void 0) return null;
+    return Math.max(-1, Math.min(1, (value - TONE_CENTRE) / TONE_RANGE));
+  }
+  function emptySeries() {
+    const entries = SERIES_ROLES.map((role) => [role, { x: [], y: [], customdata: [] }]);
+    return Object.fromEntries(entries);
+  }
+  var newSpan = () => ({ count: 0, fired: 0, sum: 0, measured: 0, recent: [] });
+  function newReply(branch) {
+    return {
+      branch,
+      absent: false,
+      received: 0,
+      visibleTokens: [],
+      series: emptySeries(),
+      answer: newSpan(),
+      reasoning: newSpan(),
+      samples: [],
+      html: null,
+      finish: null,
+      fault: "",
+      finalMean: null,
+      finalReasoningMean: null,
+      finalFired: null,
+      finalCount: null,
+      limit: null,
+      userMean: null,
+      place: null
+    };
+  }
+  function addPoint(series, x, y, customdata) {
+    series.x.push(x);
+    series.y.push(y);
+    series.customdata.push(customdata);
+  }
+  var spanOf = (reply, token) => token.r ? reply.reasoning : reply.answer;
+  function markAnswerStart(reply, position) {
+    for (const y of ANSWER_START_LINE) addPoint(reply.series["answer-start"], position - 0.5, y, null);
+  }
+  function addToSeries(reply, token, position) {
+    const after = token.a ?? token.b;
+    if (after === null || after === void 0) return;
+    const span = spanOf(reply, token);
+    const series = (role) => reply.series[token.r ? (
+      /** @type {const} */
+      `reasoning-${role}`
+    ) : role];
+    const { lift, before } = reply.series;
+    const hover = [tokenLabel(token.t), describeToken(reply.branch, token)];
+    if (!token.r && !span.measured && reply.reasoning.count) markAnswerStart(reply, position);
+    span.sum += after;
+    span.measured += 1;
+    span.recent.push(after);
+    if (span.recent.length > TRAILING_TOKENS) span.recent.shift();
+    addPoint(series("raw"), position, after, hover);
+    const trailing = span.recent.reduce((sum, value) => sum + value, 0) / span.recent.length;
+    addPoint(series("smooth"), position, trailing, null);
+    if (!token.c) return;
+    addPoint(series("fired"), position, after, hover);
+    if (token.b === null || token.b === void 0) return;
+    addPoint(before, position, token.b, null);
+    for (const y of [token.b, after, null]) addPoint(lift, position, y, null);
+  }
+  function addToken(reply, received) {
+    reply.received += 1;
+    if (received.s) return null;
+    const token = Object.assign(received, { c: received.k?.reduce((sum, value) => sum + value, 0) ?? 0 });
+    reply.visibleTokens.push(token);
+    const span = spanOf(reply, token);
+    span.count += 1;
+    if (token.c) span.fired += 1;
+    addToSeries(reply, token, reply.visibleTokens.length);
+    return token;
+  }
+  function finishReply(reply, data) {
+    reply.finish = data.finish ?? null;
+    reply.fault = data.fault ?? "";
+    reply.finalMean = data.mean ?? null;
+    reply.finalReasoningMean = data.reasoning_mean ?? null;
+    reply.finalFired = data.fired ?? null;
+    reply.finalCount = data.count ?? null;
+    reply.limit = data.limit ?? null;
+    reply.place = data.place ?? null;
+    reply.samples = data.samples ?? reply.samples;
+    reply.html = data.html ?? reply.html;
+  }
+  var spanMean = ({ sum, measured }) => measured ? sum / measured : null;
+  function meanOf(reply) {
+    return reply.finalMean ?? spanMean(reply.answer);
+  }
+  function reasoningMeanOf(reply) {
+    return reply.finalReasoningMean ?? spanMean(reply.reasoning);
+  }
+  var hasReasoning = (reply) => reply.reasoning.count > 0;
+  function firedShare(reply) {
+    const count = reply.finalCount ?? reply.answer.count;
+    return count ? (reply.finalFired ?? reply.answer.fired) / count : null;
+  }
+  function reasoningFiredShare({ reasoning }) {
+    return reasoning.count ? reasoning.fired / reasoning.count : null;
+  }
+  var isLive = (reply) => !reply.absent && reply.finish === null;
+  var turnIsLive = (turn) => BRANCHES.some((branch) => isLive(turn.replies[branch]));
+  function newTurn(user, branches) {
+    const turn = { user, replies: byBranch(newReply) };
+    for (const branch of BRANCHES) turn.replies[branch].absent = !branches.includes(branch);
+    return turn;
+  }
+  function turnFromData(data) {
+    const turn = newTurn(data.user, Object.keys(data.branches ?? {}));
+    for (const branch of BRANCHES) {
+      const given = data.branches?.[branch];
+      if (!given) continue;
+      const reply = turn.replies[branch];
+      for (const token of given.tokens ?? []) addToken(reply, token);
+      reply.userMean = given.user_mean ?? null;
+      finishReply(reply, given);
+      if (!data.live) reply.finish ??= "stop";
+    }
+    return turn;
+  }
+
+  // src/model.js
+  var Conversation = class {
+    constructor() {
+      this.turns = [];
+      this.meta = {};
+      this.recorded = [];
+      this.shown = null;
+      this.pinned = false;
+    }
+    get last() {
+      return this.turns.length - 1;
+    }
+    /** An earlier turn than the last is shown. */
+    get showsEarlier() {
+      return this.shown !== null && this.shown !== this.last;
+    }
+    /** @returns {ByBranch<Reply> | undefined} */
+    get shownReplies() {
+      return this.shown === null ? void 0 : this.turns[this.shown]?.replies;
+    }
+    /** @returns {ChartMeta} */
+    get chartMeta() {
+      return this.meta.figures?.token?.layout?.meta ?? {};
+    }
+    get capIsOff() {
+      return this.chartMeta.floor === null;
+    }
+    /** A reply is being written. */
+    get busy() {
+      return this.turns.some(turnIsLive);
+    }
+    get hasSteered() {
+      return this.turns.some((turn) => !turn.replies.steered.absent);
+    }
+    get hasReasoning() {
+      return this.turns.some((turn) => BRANCHES.some((branch) => hasReasoning(turn.replies[branch])));
+    }
+    /** How many replies the last turn has, if any reply is being written. */
+    get liveReplies() {
+      const last = this.turns.at(-1);
+      return this.busy && last ? BRANCHES.filter((branch) => !last.replies[branch].absent).length : 0;
+    }
+    /**
+     * @param {number} index
+     * @param {Branch} branch
+     * @returns {Reply | undefined}
+     */
+    reply(index, branch) {
+      return this.turns[index]?.replies[branch];
+    }
+    /**
+     * The first branch that answers in a turn.
+     * @param {Turn} turn
+     */
+    static firstBranch(turn) {
+      return BRANCHES.find((branch) => !turn.replies[branch].absent);
+    }
+    /**
+     * The branches that answer in a turn that the server has sent.
+     * @param {TurnData} data
+     */
+    static answering(data) {
+      return BRANCHES.filter((branch) => data.branches?.[branch]);
+    }
+    /** @param {Turn[]} turns */
+    replace(turns) {
+      this.turns = turns;
+      this.shown = null;
+      this.pinned = false;
+    }
+    /**
+     * Removes all turns from `first` on. The array stays the same, because the charts hold it.
+     * @param {number} first
+     */
+    removeFrom(first) {
+      this.turns.length = first;
+      this.pinned = false;
+      if (!first) this.shown = null;
+    }
+    /**
+     * Adds a turn or replaces it.
+     * @param {number} index
+     * @param {Turn} turn
+     * @returns {number | null} the turn to show now; null while the user looks at another one
+     */
+    put(index, turn) {
+      this.turns[index] = turn;
+      if (this.pinned && index !== this.shown) return null;
+      return this.pinned ? index : this.last;
+    }
+    /**
+     * Pins a turn that is not the last. False if there is no such turn.
+     * @param {number} index
+     */
+    pin(index) {
+      if (!this.turns[index]) return false;
+      this.pinned = index !== this.last;
+      return true;
+    }
+    /**
+     * Adds tokens to a reply that is being written.
+     * @param {Operations["tokens"]} fields
+     * @returns {VisibleToken[] | null} those that are shown and were not there; null if no reply is being
+     *   written there
+     */
+    addTokens({ turn, branch, at, tokens, place }) {
+      const reply = this.reply(turn, branch);
+      if (!reply || reply.finish !== null) return null;
+      const fresh = tokens.slice(Math.max(0, reply.received - at));
+      const visible = fresh.map((token) => addToken(reply, token)).filter((token) => token !== null);
+      reply.place = place ?? reply.place;
+      return visible;
+    }
+    /**
+     * Ends a reply. Returns it; null if there is none.
+     * @param {{ turn: number; branch: Branch } & ReplySummary} fields
+     * @returns {Reply | null}
+     */
+    finish(fields) {
+      const reply = this.reply(fields.turn, fields.branch);
+      if (!reply) return null;
+      finishReply(reply, fields);
+      return reply;
+    }
+  };
+
+  // src/reasoning.js
+  function appendSpans(box, spans, trim) {
+    let begun = !trim || box.textContent !== "";
+    for (const span of spans) {
+      if (!begun) span.textContent = (span.textContent ?? "").trimStart();
+      begun ||= span.textContent !== "";
+    }
+    box.append(...spans);
+  }
+  function makeReasoning() {
+    const block = makeElement("details", "reasoning");
+    const heading = makeElement("summary", "", "Reasoning…");
+    const box = makeElement("div", "thoughts");
+    let settled = false;
+    let ended = false;
+    block.hidden = true;
+    block.append(heading, box);
+    heading.addEventListener("click", () => {
+      settled = true;
+    });
+    function append(spans) {
+      block.hidden = false;
+      if (!settled && !ended) block.open = true;
+      appendSpans(box, spans, true);
+    }
+    function end() {
+      ended = true;
+      heading.textContent = `Reasoning · ${box.children.length} tokens`;
+    }
+    function answerBegins(following) {
+      if (ended) return;
+      if (!following) settled = true;
+      if (!settled) block.open = false;
+      end();
+    }
+    function finish(reply) {
+      if (hasReasoning(reply)) end();
+    }
+    function keep(old) {
+      if (old.block.hidden) return;
+      block.open = old.block.open;
+      settled = true;
+    }
+    function reveal(token) {
+      if (!box.contains(token)) return;
+      block.open = settled = true;
+    }
+    return { block, append, answerBegins, finish, keep, reveal };
+  }
+
+  // src/summary.js
+  var FINISH_LABELS = { cancelled: "Stopped", failed: "Ended by an error" };
+  var TREND_TURNS = 3;
+  var TREND_FLAT = 0.1;
+  function describeShare(share) {
+    return `${share < 5e-3 ? "under 1" : Math.round(100 * share)}%`;
+  }
+  function describeCapping(reply, brief) {
+    const [answer, reasoning] = [firedShare(reply), reasoningFiredShare(reply)];
+    if (answer === null && reasoning === null) return "";
+    if (!answer && !reasoning) return "cap did not act on this reply";
+    const amount = (share) => share ? describeShare(share) : "none";
+    if (reasoning === null) return `cap acted on ${amount(answer)} of this reply’s tokens`;
+    if (answer === null) return `cap acted on ${amount(reasoning)} of the reasoning’s tokens`;
+    if (brief) return `cap: ${amount(answer)} of answer, ${amount(reasoning)} of reasoning`;
+    return `cap acted on ${amount(answer)} of the answer, ${amount(reasoning)} of the reasoning`;
+  }
+  function finishLabel(reply) {
+    if (reply.finish === "length") {
+      const reached = `Reached the token limit (${reply.limit ?? reply.visibleTokens.length})`;
+      return hasReasoning(reply) && !reply.answer.count ? `${reached} before the answer` : reached;
+    }
+    if (reply.fault) return reply.fault;
+    return (reply.finish && FINISH_LABELS[reply.finish]) ?? null;
+  }
+  function trendWord(change) {
+    if (change > TREND_FLAT) return "rising";
+    return change < -TREND_FLAT ? "falling" : "steady";
+  }
+  function trendOf(turns, branch, index) {
+    const all = turns.slice(0, index + 1).map((turn) => turn.replies[branch]);
+    const replies = all.filter((reply) => !reply.absent);
+    const means = replies.map(meanOf).filter((mean) => mean !== null);
+    const last = means.slice(-TREND_TURNS);
+    const [oldest, newest] = [last[0], last.at(-1)];
+    if (last.length < 2 || oldest === void 0 || newest === void 0) return null;
+    const change = newest - oldest;
+    return { change, turns: last.length, word: trendWord(change) };
+  }
+  function rangeSentence(name, mean, range) {
+    if (mean === null) return "";
+    if (!range) return `${name} is at ${number(mean)}.`;
+    if (mean < range[0]) return `${name} is below the Assistant range.`;
+    if (mean > range[1]) return `${name} is above the Assistant range.`;
+    return `${name} is within the Assistant range.`;
+  }
+  function capSentence(reply, off) {
+    if (reply.absent) return "";
+    if (off) return "The cap is off.";
+    const capping = describeCapping(reply, false);
+    return capping && `The ${capping}.`;
+  }
+  function summarise(turns, index, range, capOff) {
+    const turn = index === null ? void 0 : turns[index];
+    if (!turn || index === null) return { items: [], gap: null, sentence: "" };
+    const mean = (branch) => turn.replies[branch].absent ? null : meanOf(turn.replies[branch]);
+    const items = BRANCHES.flatMap((branch) => {
+      const value = mean(branch);
+      return value === null ? [] : [{ branch, mean: value, trend: trendOf(turns, branch, index) }];
+    });
+    const described = items.filter(({ branch }) => branch !== "capped" || items.length === 1);
+    const sentences = described.map(
+      ({ branch, mean: value }) => rangeSentence(branch.charAt(0).toUpperCase() + branch.slice(1), value, range)
+    );
+    sentences.push(capSentence(turn.replies.capped, capOff));
+    const [uncapped, capped] = [mean("uncapped"), mean("capped")];
+    const gap = uncapped === null || capped === null ? null : capped - uncapped;
+    return { items, gap, sentence: sentences.filter(Boolean).join(" ") };
+  }
+
+  // src/panes.js
+  var DEFAULT_EMPTY_NOTE = [
+    "One model answers every message twice.",
+    "Left: unchanged. Right: kept from drifting away from its Assistant persona.",
+    "Below: where each token lies on the Assistant Axis. Click a scenario above, or write a message."
+  ].join("\n");
+  function makePane(root, branch, hooks) {
+    const pane = find(root, `.pane[data-branch="${branch}"]`);
+    const log = find(pane, ".log");
+    const sections = /* @__PURE__ */ new Map();
+    let following = true;
+    let lastTop = 0;
+    let pulse = null;
+    let lostNotice = null;
+    const atEnd = () => log.scrollHeight - log.scrollTop - log.clientHeight < 12;
+    log.addEventListener(
+      "scroll",
+      () => {
+        following = atEnd() || following && log.scrollTop >= lastTop - 4;
+        lastTop = following ? Math.max(lastTop, log.scrollTop) : log.scrollTop;
+      },
+      { passive: true }
+    );
+    new ResizeObserver(() => scrollToEnd()).observe(log);
+    log.addEventListener("click", (event) => {
+      const section = closestOf(event, ".turn");
+      if (section && !targetOf(event).closest("button, textarea, summary") && !String(getSelection())) {
+        hooks.selectTurn(Number(section.dataset.turn));
+      }
+    });
+    function respectManualScroll() {
+      if (log.scrollTop < lastTop - 4 && !atEnd()) following = false;
+      lastTop = 0;
+    }
+    function scrollToEnd() {
+      if (!following) return;
+      log.scrollTop = log.scrollHeight;
+      lastTop = log.scrollTop;
+    }
+    function build(index, turn) {
+      const section = makeElement("section", "turn");
+      section.dataset.turn = String(index);
+      const user = makeElement("p", "user");
+      user.append(makeElement("span", "hidden-status", "You: "), document.createTextNode(turn.user));
+      const reasoning = makeReasoning();
+      const tokenBox = makeElement("div", "reply");
+      tokenBox.dataset.turn = String(index);
+      const prose = makeElement("div", "prose");
+      const wait = makeElement("p", "wait", "reading the prompt…");
+      const finish = makeElement("p", "finish");
+      const foot = makeElement("p", "foot");
+      const select = makeButton("select-turn");
+      finish.hidden = foot.hidden = true;
+      foot.append(select);
+      const tools = hooks.tools(index, turn);
+      if (tools) foot.append(tools);
+      section.append(user, reasoning.block, tokenBox, prose, wait, finish, foot);
+      return { section, user, reasoning, tokenBox, prose, wait, finish, foot, select, spans: [] };
+    }
+    function mount(index, turn) {
+      const old = sections.get(index);
+      if (turn.replies[branch].absent) {
+        old?.section.remove();
+        sections.delete(index);
+        return;
+      }
+      respectManualScroll();
+      lostNotice?.remove();
+      const fresh = build(index, turn);
+      if (old) old.section.replaceWith(fresh.section);
+      else log.append(fresh.section);
+      if (old?.section.classList.contains("shown")) fresh.section.classList.add("shown");
+      sections.set(index, fresh);
+      if (old) fresh.reasoning.keep(old.reasoning);
+      appendTokens(index, turn.replies[branch].visibleTokens);
+      showFinished(index, turn.replies[branch]);
+    }
+    function tokenSpan(token, position) {
+      const span = makeElement("span", token.c ? "tok fired" : "tok", token.t);
+      span.dataset.i = String(position);
+      const tone = toneOf(token.a ?? token.b);
+      if (tone !== null) {
+        span.style.setProperty("--tone", `${Math.round(Math.abs(tone) * 100)}%`);
+        span.classList.add(tone < 0 ? "low" : "high");
+      }
+      return span;
+    }
+    function appendTokens(index, tokens) {
+      const entry = sections.get(index);
+      if (!entry || !tokens.length) return;
+      respectManualScroll();
+      const { reasoning, tokenBox, spans } = entry;
+      const first = spans.length;
+      for (const token of tokens) spans.push(tokenSpan(token, spans.length + 1));
+      const fresh = (wanted) => spans.slice(first).filter((_, n) => Boolean(tokens[n]?.r) === wanted);
+      if (tokens.some((token) => token.r)) reasoning.append(fresh(true));
+      if (!reasoning.block.hidden && tokens.some((token) => !token.r)) reasoning.answerBegins(following);
+      appendSpans(tokenBox, fresh(false), !reasoning.block.hidden);
+      entry.wait.hidden = true;
+      stopPulse();
+      scrollToEnd();
+    }
+    function showFinished(index, reply) {
+      const entry = sections.get(index);
+      if (!entry || reply.finish === null) return;
+      respectManualScroll();
+      const label = finishLabel(reply);
+      entry.wait.hidden = true;
+      stopPulse();
+      entry.finish.hidden = label === null;
+      entry.finish.textContent = label ?? "";
+      entry.finish.classList.toggle("failed", reply.finish === "failed");
+      if (reply.html) {
+        entry.prose.innerHTML = reply.html;
+        entry.section.classList.add("has-prose");
+      }
+      entry.foot.hidden = false;
+      entry.reasoning.finish(reply);
+      const tokens = `${reply.visibleTokens.length} tokens`;
+      const reasoning = hasReasoning(reply) ? `, reasoning ${number(reasoningMeanOf(reply))}` : "";
+      entry.select.textContent = `turn ${index + 1} · mean ${number(meanOf(reply))}${reasoning} · ${tokens}`;
+      entry.select.title = "Show this turn in the token chart";
+      scrollToEnd();
+    }
+    function showWaiting(index) {
+      following = true;
+      scrollToEnd();
+      const entry = sections.get(index);
+      if (!entry || matchMedia("(prefers-reduced-motion: reduce)").matches) return;
+      const frames = [{ opacity: 1 }, { opacity: 0.45 }];
+      const timing = { duration: 900, iterations: Infinity, direction: "alternate", easing: "ease-in-out" };
+      pulse = entry.wait.animate(frames, timing);
+    }
+    function showLost(text) {
+      lostNotice?.remove();
+      lostNotice = makeElement("p", "notice error", text);
+      log.append(lostNotice);
+      following = true;
+      scrollToEnd();
+    }
+    function showQueue(index, ahead) {
+      const entry = sections.get(index);
+      if (!entry) return;
+      const others = ahead === 1 ? "1 conversation is" : `${ahead} conversations are`;
+      entry.wait.textContent = ahead ? `waiting: ${others} ahead…` : "reading the prompt…";
+    }
+    function stopPulse() {
+      pulse?.cancel();
+      pulse = null;
+    }
+    function showMean(reply, prefix) {
+      const answer = reply ? meanOf(reply) : null;
+      const mean = answer ?? (reply ? reasoningMeanOf(reply) : null);
+      const part = mean !== null && answer === null ? "reasoning " : "";
+      const chip = find(pane, ".chip");
+      const marker = find(pane, ".gauge i");
+      const description = part || mean === null ? "" : ` · ${describeMean(mean)}`;
+      chip.textContent = mean === null ? "–" : `${prefix}${part}${number(mean)}${description}`;
+      const measured = part ? "the reasoning before this reply" : "this reply";
+      chip.title = `Mean projection of ${measured} in axis units: 0 = average role, 1 = default Assistant`;
+      marker.hidden = mean === null;
+      if (mean !== null) marker.style.left = `${Math.min(100, Math.max(0, (mean + 1) / 3 * 100))}%`;
+    }
+    function showCapAction(text) {
+      find(pane, ".cap-action").textContent = text;
+    }
+    function markShown(index) {
+      log.querySelector(".turn.shown")?.classList.remove("shown");
+      sections.get(index)?.section.classList.add("shown");
+    }
+    function scrollToTurn(index) {
+      const entry = sections.get(index);
+      if (entry) log.scrollTop = entry.section.offsetTop - log.offsetTop - 8;
+    }
+    function tokenAt(index, position) {
+      return sections.get(index)?.spans[position - 1] ?? null;
+    }
+    function highlight(index, position) {
+      log.querySelector(".tok.highlighted")?.classList.remove("highlighted");
+      if (position) tokenAt(index, position)?.classList.add("highlighted");
+    }
+    function flash(index, position) {
+      const token = tokenAt(index, position);
+      if (!token) return;
+      following = false;
+      sections.get(index)?.reasoning.reveal(token);
+      log.scrollTop = token.offsetTop - log.offsetTop - log.clientHeight / 2;
+      token.classList.remove("flash");
+      void token.offsetWidth;
+      token.classList.add("flash");
+    }
+    function removeFrom(first) {
+      for (const [index, entry] of sections) {
+        if (index < first) continue;
+        entry.section.remove();
+        sections.delete(index);
+      }
+    }
+    function clear() {
+      stopPulse();
+      log.replaceChildren();
+      sections.clear();
+      following = true;
+      lastTop = 0;
+    }
+    function userMessage(index) {
+      return sections.get(index)?.user ?? null;
+    }
+    return {
+      branch,
+      pane,
+      log,
+      mount,
+      appendTokens,
+      showFinished,
+      showWaiting,
+      showLost,
+      showQueue,
+      showMean,
+      showCapAction,
+      markShown,
+      scrollToTurn,
+      highlight,
+      flash,
+      removeFrom,
+      clear,
+      userMessage
+    };
+  }
+  function showEmpty(root, note, visible) {
+    const box = find(root, ".empty");
+    box.hidden = !visible;
+    box.replaceChildren(...(note || DEFAULT_EMPTY_NOTE).split("\n").map((line) => makeElement("p", "", line)));
+  }
+  function showNotice(root, text, level) {
+    const list = find(root, ".notices");
+    for (const old of [...list.children]) if (old.firstChild?.textContent === text) old.remove();
+    while (list.children.length > 2) list.firstChild?.remove();
+    const notice = makeElement("div", level === "error" ? "notice error" : "notice");
+    notice.setAttribute("role", "alert");
+    const close = makeButton("", "×", "Dismiss this notice");
+    close.addEventListener("click", () => notice.remove());
+    notice.append(makeElement("span", "", text), close);
+    list.append(notice);
+  }
+
+  // src/persistence.js
+  var STORAGE_PREFIX = "persona-drift:";
+  var LEGACY_PREFIX = "talk:";
+  function openStorage() {
+    let storage;
+    try {
+      storage = window.sessionStorage;
+    } catch {
+      return null;
+    }
+    return {
+      get: (name) => storage.getItem(STORAGE_PREFIX + name),
+      set(name, text) {
+        try {
+          storage.setItem(STORAGE_PREFIX + name, text);
+          return true;
+        } catch {
+          return false;
+        }
+      },
+      remove: (name) => storage.removeItem(STORAGE_PREFIX + name)
+    };
+  }
+  function makePersistence(hooks, storage = openStorage()) {
+    return storage && hooks.sendRequest.available ? persistenceIn(storage, hooks) : null;
+  }
+  function persistenceIn(storage, hooks) {
+    const conversations = /* @__PURE__ */ new Map();
+    let restoring = false;
+    let warned = false;
+    const readConversation = (id) => storage.get(`conversation:${id}`) ?? storage.get(LEGACY_PREFIX + id);
+    function writeConversation(id, text) {
+      const legacy = storage.get(LEGACY_PREFIX + id);
+      storage.remove(LEGACY_PREFIX + id);
+      if (storage.set(`conversation:${id}`, text)) return true;
+      if (legacy !== null) storage.set(LEGACY_PREFIX + id, legacy);
+      return false;
+    }
+    function removeConversation(id) {
+      storage.remove(`conversation:${id}`);
+      storage.remove(LEGACY_PREFIX + id);
+    }
+    function storedList() {
+      try {
+        return JSON.parse(storage.get("list") ?? "null") ?? { ids: [], current: 0 };
+      } catch {
+        return { ids: [], current: 0 };
+      }
+    }
+    function store(id, { head, turns }) {
+      if (!turns.length) {
+        removeConversation(id);
+        return;
+      }
+      const text = JSON.stringify({ ...head, id, turns });
+      if (writeConversation(id, text)) return;
+      for (const other of storedList().ids) if (other !== id) removeConversation(other);
+      if (writeConversation(id, text) || warned) return;
+      warned = true;
+      hooks.warn(
+        "This conversation is too long for the browser to store; save it as a file so that a reload does not lose it."
+      );
+    }
+    return {
+      /**
+       * The page has loaded. If it shows no turns, the stored conversations are sent to the server.
+       * @param {number} turns how many it shows
+       */
+      start(turns) {
+        const { ids, current } = storedList();
+        const texts = ids.map(readConversation);
+        const stored = texts.filter((text) => text !== null);
+        if (turns || !stored.length) return;
+        const before = texts.slice(0, current).filter((text) => text !== null).length;
+        restoring = true;
+        const draft = storage.get("draft");
+        hooks.sendRequest("restore", { conversations: stored, current: before, draft });
+      },
+      restored() {
+        restoring = false;
+        const draft = storage.get("draft");
+        storage.remove("draft");
+        hooks.warn(
+          draft ? "Your conversation is back. The reply that was being written is lost; your message is back in the box." : "Your conversation is back, as this browser tab had stored it."
+        );
+      },
+      /** @param {Operations["persist"]} fields */
+      persist({ id, head, from, turns }) {
+        const stored = conversations.get(id)?.turns ?? [];
+        const conversation = { head, turns: [...stored.slice(0, from), ...turns] };
+        conversations.set(id, conversation);
+        if (!restoring) store(id, conversation);
+      },
+      /** @param {StoredList} list */
+      updateList({ ids, current }) {
+        if (restoring || !conversations.size) return;
+        for (const old of storedList().ids) if (!ids.includes(old)) removeConversation(old);
+        storage.set("list", JSON.stringify({ ids, current }));
+      },
+      /** @param {string} text of the user message */
+      turnStarted(text) {
+        restoring = false;
+        storage.set("draft", text);
+      },
+      turnEnded: () => storage.remove("draft")
+    };
+  }
+
+  // src/replay.js
+  var REPLAY_PAUSE_MS = 900;
+  var REPLAY_STEP_MS = 40;
+  function timeline(data) {
+    const branches = (
+      /** @type {[Branch, ReplyData][]} */
+      Object.entries(data.branches ?? {})
+    );
+    const all = branches.flatMap(
+      ([branch, reply]) => (reply.tokens ?? []).map((token, n) => ({ branch, token, at: token.m ?? n * REPLAY_STEP_MS }))
+    );
+    return all.sort((a, b) => a.at - b.at);
+  }
+  var Playback = class {
+    /**
+     * @param {TurnData[]} turns
+     * @param {PlaybackHooks} hooks
+     */
+    constructor(turns, hooks) {
+      this.turns = turns;
+      this.hooks = hooks;
+      const tokens = turns.reduce((sum, turn) => sum + timeline(turn).length, 0);
+      this.total = Math.max(1, tokens);
+      this.played = this.total;
+      this.turn = 0;
+      this.next = 0;
+      this.clock = 0;
+      this.turnEnded = false;
+      this.tokens = [];
+    }
+    get ended() {
+      return this.played >= this.total;
+    }
+    start() {
+      this.played = 0;
+      this.startTurn(0);
+    }
+    end() {
+      this.played = this.total;
+    }
+    /** @param {number} turn */
+    startTurn(turn) {
+      const data = this.turns[turn];
+      if (!data) return;
+      this.tokens = timeline(data);
+      Object.assign(this, { turn, next: 0, clock: 0, turnEnded: false });
+      this.hooks.startTurn(turn, data);
+    }
+    /**
+     * Plays what has come due. False when the recording is over.
+     * @param {number} milliseconds since the last call, at the speed of the recording
+     */
+    advance(milliseconds) {
+      this.clock += milliseconds;
+      for (let due = this.tokens[this.next]; due && due.at <= this.clock; due = this.tokens[this.next]) {
+        this.next += 1;
+        this.hooks.addToken(this.turn, due.branch, due.token);
+        this.played += 1;
+      }
+      return this.next < this.tokens.length || this.endTurn();
+    }
+    /** Called again and again after a turn's last token, until the pause before the next turn is over. */
+    endTurn() {
+      const data = this.turns[this.turn];
+      if (!this.turnEnded && data) this.hooks.endTurn(this.turn, data);
+      this.turnEnded = true;
+      if (this.turn + 1 >= this.turns.length) {
+        this.end();
+        return false;
+      }
+      if (this.clock > (this.tokens.at(-1)?.at ?? 0) + REPLAY_PAUSE_MS) this.startTurn(this.turn + 1);
+      return true;
+    }
+  };
+  function makeReplay(root, hooks) {
+    const controls = find(root, ".replay");
+    const playButton = find(controls, ".play");
+    const speed = findAs(controls, "select", HTMLSelectElement);
+    const progress = findAs(controls, "progress", HTMLProgressElement);
+    let playback = new Playback([], hooks);
+    let playing = false;
+    let last = 0;
+    let frame = 0;
+    function updateControls() {
+      const paused = playback.played > 0 && !playback.ended;
+      playButton.textContent = playing ? "Pause" : paused ? "Resume" : "Replay";
+      progress.value = playback.played;
+    }
+    function load(turns) {
+      stop();
+      playback = new Playback(turns, hooks);
+      controls.hidden = turns.length === 0;
+      progress.max = playback.total;
+      updateControls();
+    }
+    function stop() {
+      playing = false;
+      cancelAnimationFrame(frame);
+    }
+    function step(now) {
+      const more = playback.advance((now - last) * Number(speed.value));
+      last = now;
+      if (!more) stop();
+      updateControls();
+      if (playing) frame = requestAnimationFrame(step);
+    }
+    function toggle() {
+      if (!playback.turns.length) return;
+      if (playing) stop();
+      else {
+        if (playback.ended) {
+          hooks.begin();
+          playback.start();
+        }
+        playing = true;
+        last = performance.now();
+        frame = requestAnimationFrame(step);
+      }
+      updateControls();
+    }
+    function showAll() {
+      stop();
+      playback.end();
+      hooks.showAll();
+      updateControls();
+    }
+    playButton.addEventListener("click", toggle);
+    find(controls, ".all").addEventListener("click", showAll);
+    return { load, toggle };
+  }
+
+  // src/chart.js
+  var NARROW_PX = 360;
+  var PALETTE = [
+    "uncapped",
+    "capped",
+    "steered",
+    "card",
+    "text",
+    "muted",
+    "grid",
+    "border",
+    "role-low",
+    "role-mid",
+    "role-high"
+  ];
+  function chartButtons() {
+    const svg = {
+      name: "Download plot as an SVG",
+      icon: Plotly.Icons.disk,
+      click: (element2) => {
+        Plotly.downloadImage(element2, { format: "svg", filename: "persona-drift" });
+      }
+    };
+    return [["toImage", svg, "zoom2d", "pan2d", "resetScale2d"]];
+  }
+  function palette(root) {
+    const style = getComputedStyle(root);
+    const colours = PALETTE.map((name) => [name, style.getPropertyValue(`--stage-${name}`).trim()]);
+    return { ...Object.fromEntries(colours), size: Number.parseFloat(style.fontSize) };
+  }
+  function moveLabelsInside(note) {
+    if (note.yref === "paper") return;
+    const floor = note.name === "label-floor";
+    const place = floor ? { xanchor: "right", xshift: -4 } : { x: 0, xanchor: "left", xshift: 4 };
+    Object.assign(note, place, { yanchor: floor && note.y >= 0.5 ? "top" : "bottom", yshift: 0 });
+    note.text = note.text.replace(" (", "<br>(");
+  }
+  function themedLayout(base, colours, narrow) {
+    const { shapes, annotations, margin, font, xaxis, yaxis } = structuredClone(base);
+    const small = Math.max(10, colours.size * 0.75);
+    const scale = small / 12;
+    for (const axis of [xaxis, yaxis]) axis.title.font = { size: small, color: colours.muted };
+    for (const shape of shapes) {
+      if (shape.type === "line")
+        shape.line.color = shape.name === "line-floor" ? colours.capped : colours.muted;
+      else shape.fillcolor = colours.muted;
+    }
+    for (const note of annotations) {
+      const floor = note.name === "label-floor";
+      note.font = { size: small, color: floor ? colours.capped : colours.muted };
+      if (narrow) moveLabelsInside(note);
+      else if (floor && note.yanchor === "bottom") note.bgcolor = `${colours.card}a0`;
+    }
+    return {
+      shapes,
+      annotations,
+      margin: { ...margin, l: margin.l * scale, b: margin.b * scale, r: narrow ? 10 : margin.r * scale },
+      font: { ...font, size: small, color: colours.muted },
+      modebar: { bgcolor: "rgba(0,0,0,0)", color: colours.muted, activecolor: colours.text },
+      titles: { xaxis: xaxis.title, yaxis: yaxis.title },
+      hoverlabel: {
+        bgcolor: colours.card,
+        bordercolor: colours.border,
+        align: "left",
+        font: { family: font.family, color: colours.text, size: small + 1 }
+      }
+    };
+  }
+  function colourTrace(trace, colours) {
+    const colour = trace.meta.branch ? colours[trace.meta.branch] : colours.muted;
+    if (trace.line) trace.line.color = colour;
+    if (!trace.marker) return;
+    trace.marker.color = colour;
+    if (trace.marker.line) trace.marker.line.color = colours.card;
+  }
+  function makeChart(element2, root, config) {
+    let state = "empty";
+    let narrow = false;
+    let colours = palette(root);
+    const traces = () => (
+      /** @type {ChartTrace[]} */
+      element2.data ?? []
+    );
+    const layoutOf = () => (
+      /** @type {ChartLayout | undefined} */
+      element2.layout
+    );
+    function applyTheme(figure, data, layout) {
+      colours = palette(root);
+      narrow = element2.offsetWidth < NARROW_PX;
+      const { titles, ...rest } = themedLayout(figure.layout, colours, narrow);
+      Object.assign(layout, rest);
+      Object.assign(layout.xaxis, { title: titles.xaxis, gridcolor: colours.grid });
+      Object.assign(layout.yaxis, { title: titles.yaxis, gridcolor: colours.grid });
+      for (const trace of data) colourTrace(trace, colours);
+    }
+    let base = null;
+    async function draw(figure, fill) {
+      state = "drawing";
+      base = figure;
+      const { data, layout } = structuredClone(figure);
+      applyTheme(figure, data, layout);
+      if (matchMedia("(pointer: coarse)").matches) layout.dragmode = false;
+      fill(data);
+      await Plotly.newPlot(element2, data, layout, { ...config, modeBarButtons: chartButtons() });
+      state = "ready";
+    }
+    function repaint() {
+      const layout = layoutOf();
+      if (state !== "ready" || !base || !layout) return;
+      applyTheme(base, traces(), layout);
+      Plotly.redraw(element2);
+    }
+    function relabel(figure) {
+      base = figure;
+      const layout = layoutOf();
+      if (layout) layout.meta = figure.layout.meta;
+      repaint();
+    }
+    function resize() {
+      if (state !== "ready" || element2.offsetWidth === 0) return;
+      if (narrow !== element2.offsetWidth < NARROW_PX) repaint();
+      Plotly.Plots.resize(element2);
+    }
+    function traceIndex(role, branch) {
+      return traces().findIndex((trace) => trace.meta.role === role && trace.meta.branch === branch);
+    }
+    new ResizeObserver(() => requestAnimationFrame(resize)).observe(element2);
+    return {
+      element: element2,
+      traces,
+      layout: layoutOf,
+      draw,
+      relabel,
+      repaint,
+      traceIndex,
+      colours: () => colours,
+      ready: () => state === "ready"
+    };
+  }
+
+  // src/axes.js
+  function drawnRange(element2, name) {
+    const { _fullLayout: drawn } = (
+      /** @type {{ _fullLayout?: Record<string, { range?: unknown }> }} */
+      /** @type {unknown} */
+      element2
+    );
+    return drawn?.[name]?.range;
+  }
+  function asRange(value) {
+    if (!Array.isArray(value) || value.length !== 2) return null;
+    const [low, high] = value.map(Number);
+    return low !== void 0 && high !== void 0 && low !== high && Number.isFinite(low + high) ? [low, high] : null;
+  }
+  function scaleOf([first, last], length, upwards) {
+    return (value) => {
+      const along = (value - first) / (last - first) * length;
+      return upwards ? length - along : along;
+    };
+  }
+  function plottingArea({ width, height }, margin) {
+    const [left, top] = [Math.round(margin.l), Math.round(margin.t)];
+    return {
+      left,
+      top,
+      width: Math.round(width) - left - Math.round(margin.r),
+      height: Math.round(height) - top - Math.round(margin.b)
+    };
+  }
+  function axesOf(element2) {
+    const picture = element2.querySelector("svg");
+    const layout = (
+      /** @type {ChartLayout | undefined} */
+      element2.layout
+    );
+    if (!picture || !layout) return null;
+    const side = (name) => Number(picture.getAttribute(name));
+    const size = { width: side("width"), height: side("height") };
+    const area = plottingArea(size, layout.margin);
+    const axis = (name) => {
+      const vertical = name === "yaxis";
+      const range = asRange(drawnRange(element2, name)) ?? asRange(layout[name].range) ?? [0, 1];
+      const length = vertical ? area.height : area.width;
+      const auto = Boolean(layout[name].autorange);
+      const start = vertical ? area.top : area.left;
+      return { range, auto, start, length, pixel: scaleOf(range, length, vertical) };
+    };
+    return { x: axis("xaxis"), y: axis("yaxis") };
+  }
+
+  // src/overlay.js
+  var MARKER_SHAPES = {
+    circle: [],
+    // an arc
+    diamond: [
+      [0, -1.3],
+      [1.3, 0],
+      [0, 1.3],
+      [-1.3, 0]
+    ],
+    square: [
+      [-1, -1],
+      [1, -1],
+      [1, 1],
+      [-1, 1]
+    ],
+    "triangle-up": [
+      [0, -1],
+      [1.15, 0.58],
+      [-1.15, 0.58]
+    ]
+  };
+  function outlineMarker(context, name, x, y, radius) {
+    context.beginPath();
+    if (name === "circle") context.arc(x, y, radius, 0, 2 * Math.PI);
+    else for (const [dx, dy] of MARKER_SHAPES[name] ?? []) context.lineTo(x + dx * radius, y + dy * radius);
+    context.closePath();
+  }
+  var inside = ({ auto, range }, value) => !auto || value === null || value === void 0 || value >= range[0] && value <= range[1];
+  function fitsAxes(axes, series, from) {
+    for (let n = from; n < series.x.length; n += 1) {
+      if (!inside(axes.x, series.x[n]) || !inside(axes.y, series.y[n])) return false;
+    }
+    return true;
+  }
+  function pixelsOf(axes, series, n) {
+    const [x, y] = [series.x[n] ?? null, series.y[n] ?? null];
+    return x === null || y === null ? null : [axes.x.pixel(x), axes.y.pixel(y)];
+  }
+  var dashesOf = (dash) => dash?.match(/[\d.]+/g)?.map(Number) ?? [];
+  function makeOverlay(chart) {
+    const canvas = makeElement("canvas", "overlay");
+    canvas.setAttribute("aria-hidden", "true");
+    chart.element.after(canvas);
+    const context = canvas.getContext("2d");
+    let axes = null;
+    let colours = chart.colours();
+    let lengths = /* @__PURE__ */ new Map();
+    function clear() {
+      axes = axesOf(chart.element);
+      if (!axes || !context) return;
+      const { x, y } = axes;
+      const pixelRatio = window.devicePixelRatio || 1;
+      colours = chart.colours();
+      lengths = /* @__PURE__ */ new Map();
+      canvas.width = Math.round(x.length * pixelRatio);
+      canvas.height = Math.round(y.length * pixelRatio);
+      const { offsetLeft, offsetTop } = chart.element;
+      Object.assign(canvas.style, {
+        left: `${offsetLeft + x.start}px`,
+        top: `${offsetTop + y.start}px`,
+        width: `${x.length}px`,
+        height: `${y.length}px`
+      });
+      context.scale(pixelRatio, pixelRatio);
+      context.lineCap = "butt";
+      context.lineJoin = "round";
+    }
+    function drawLine(context2, axes2, trace, series, from) {
+      const { color, width, dash } = trace.line;
+      let length = lengths.get(trace) ?? 0;
+      let last = null;
+      context2.globalAlpha = trace.opacity ?? 1;
+      context2.strokeStyle = color;
+      context2.lineWidth = width;
+      context2.setLineDash(dashesOf(dash));
+      context2.lineDashOffset = length;
+      context2.beginPath();
+      for (let n = Math.max(0, from - 1); n < series.x.length; n += 1) {
+        const here = pixelsOf(axes2, series, n);
+        if (here && last) length += Math.hypot(here[0] - last[0], here[1] - last[1]);
+        if (here && last) context2.lineTo(...here);
+        else if (here) context2.moveTo(...here);
+        last = here;
+      }
+      context2.stroke();
+      context2.setLineDash([]);
+      lengths.set(trace, length);
+    }
+    function drawMarkers(context2, axes2, series, from, { symbol, size, opacity, color, line: edge }) {
+      const open = symbol.endsWith("-open");
+      const shape = symbol.replace("-open", "");
+      context2.globalAlpha = opacity ?? 1;
+      context2.fillStyle = context2.strokeStyle = color;
+      context2.lineWidth = edge?.width || 1;
+      for (let n = from; n < series.x.length; n += 1) {
+        const here = pixelsOf(axes2, series, n);
+        if (!here) continue;
+        outlineMarker(context2, shape, ...here, size / 2);
+        if (!open) context2.fill();
+        if (edge?.width) context2.strokeStyle = open ? color : colours.card;
+        if (open || edge?.width) context2.stroke();
+      }
+    }
+    function draw(trace, series, from, marker = trace.marker) {
+      if (!context || !axes) return;
+      if (trace.mode.includes("lines")) drawLine(context, axes, trace, series, from);
+      if (trace.mode.includes("markers") && marker) drawMarkers(context, axes, series, from, marker);
+      context.globalAlpha = 1;
+    }
+    const fits = (series, from) => !axes || fitsAxes(axes, series, from);
+    return { clear, draw, fits };
+  }
+
+  // src/token_chart.js
+  var CATCH_UP_MS = 700;
+  var TOKEN_AXIS = { initial: 48, growth: 1.5, spare: 4 };
+  function tokenAxisLength(turn) {
+    if (!turn || !turnIsLive(turn)) return TOKEN_AXIS.initial;
+    const longest = Math.max(...BRANCHES.map((branch) => turn.replies[branch].visibleTokens.length));
+    let length = TOKEN_AXIS.initial;
+    while (length < longest + TOKEN_AXIS.spare) length = Math.ceil(length * TOKEN_AXIS.growth);
+    return length;
+  }
+  function seriesOf(turn, { meta: { role, branch } }) {
+    return branch ? turn?.replies[branch].series[
+      /** @type {SeriesRole} */
+      role
+    ] : void 0;
+  }
+  function fillTokens(data, turn) {
+    return data.map((trace) => {
+      if (trace.meta.role === "frame") {
+        trace.x[1] = tokenAxisLength(turn);
+        return 0;
+      }
+      const series = seriesOf(turn, trace);
+      trace.x = series?.x.slice() ?? [];
+      trace.y = series?.y.slice() ?? [];
+      trace.customdata = series?.customdata.slice() ?? [];
+      return trace.x.length;
+    });
+  }
+  function makeTokenChart(chart) {
+    const overlay = makeOverlay(chart);
+    let turn = null;
+    let stale = false;
+    let committed = [];
+    let drawn = [];
+    let caughtUpAt = 0;
+    const axisEnd = () => chart.traces().find((trace) => trace.meta.role === "frame")?.x[1] ?? 0;
+    function fill(data) {
+      stale = false;
+      committed = fillTokens(data, turn);
+      drawn = committed.slice();
+    }
+    function show(next) {
+      turn = next;
+      stale = true;
+    }
+    function commit() {
+      fill(chart.traces());
+      Plotly.redraw(chart.element);
+      redrawOverlay();
+      return true;
+    }
+    function redrawOverlay() {
+      overlay.clear();
+      drawn = committed.slice();
+      if (!stale) drawNew();
+    }
+    function drawNew() {
+      let changed = false;
+      chart.traces().forEach((trace, index) => {
+        const series = seriesOf(turn, trace);
+        if (!series || series.x.length === drawn[index]) return;
+        overlay.draw(trace, series, drawn[index] ?? 0);
+        drawn[index] = series.x.length;
+        changed = true;
+      });
+      return changed;
+    }
+    const fits = () => chart.traces().every((trace, n) => {
+      const series = seriesOf(turn, trace);
+      return !series || overlay.fits(series, drawn[n] ?? 0);
+    });
+    const hasUncommitted = () => chart.traces().some((trace, n) => (seriesOf(turn, trace)?.x.length ?? 0) > (committed[n] ?? 0));
+    function advance() {
+      if (stale) return commit();
+      if (turn && turnIsLive(turn)) return fits() ? drawNew() : commit();
+      return (hasUncommitted() || axisEnd() > tokenAxisLength(turn)) && commit();
+    }
+    function catchUp() {
+      if (!chart.ready() || stale || !hasUncommitted() || performance.now() - caughtUpAt < CATCH_UP_MS) return;
+      caughtUpAt = performance.now();
+      commit();
+    }
+    function hover(branch, position) {
+      if (!chart.ready() || stale) return;
+      if (position !== null) catchUp();
+      const reply = turn?.replies[branch];
+      const token = position === null ? void 0 : reply?.visibleTokens[position - 1];
+      const role = token?.r ? "reasoning-raw" : "raw";
+      const curveNumber = chart.traceIndex(role, branch);
+      const pointNumber = position === null ? -1 : reply?.series[role].x.indexOf(position) ?? -1;
+      if (pointNumber < 0) Plotly.Fx.unhover(chart.element);
+      else if (pointNumber < (committed[curveNumber] ?? 0))
+        Plotly.Fx.hover(chart.element, [{ curveNumber, pointNumber }]);
+    }
+    chart.element.addEventListener("pointermove", catchUp);
+    function count(branch) {
+      const drawnIn = (role) => drawn[chart.traceIndex(role, branch)] ?? 0;
+      return chart.ready() ? drawnIn("raw") + drawnIn("reasoning-raw") : 0;
+    }
+    return { fill, show, advance, redrawOverlay, hover, count };
+  }
+
+  // src/turn_chart.js
+  var REASONING_OFFSET = 0.15;
+  var TURN_MARGIN = 0.25;
+  function spreadPoints(turns, branch) {
+    return turns.flatMap((turn, index) => {
+      const all = turn.replies[branch].samples.flatMap(
+        ({ mean, text }) => typeof mean === "number" ? [{ x: index + 1, y: mean, text: tokenLabel(text) }] : []
+      );
+      return all.length ? [...all.sort((a, b) => a.y - b.y), { x: null, y: null, text: null }] : [];
+    });
+  }
+  function replyPoints(turns, branch, shown) {
+    return turns.flatMap((turn, index) => {
+      const reply = turn.replies[branch];
+      const y = isLive(reply) ? null : meanOf(reply);
+      return y === null ? [] : [{ x: index + 1, y, size: index === shown ? 13 : 9 }];
+    });
+  }
+  function reasoningPoints(turns, branch) {
+    return turns.flatMap((turn, index) => {
+      const y = isLive(turn.replies[branch]) ? null : reasoningMeanOf(turn.replies[branch]);
+      return y === null ? [] : [{ x: index + 1 - REASONING_OFFSET, y }];
+    });
+  }
+  function userPoints(turns, branch) {
+    return turns.flatMap((turn, index) => {
+      const y = turn.replies[branch].userMean;
+      return y === null ? [] : [{ x: index + 1, y }];
+    });
+  }
+  var POINTS = { user: userPoints, reasoning: reasoningPoints, reply: replyPoints };
+  function fillTurns(data, turns, shown) {
+    for (const trace of data) {
+      const { role, branch } = trace.meta;
+      if (!branch) trace.x[1] = Math.max(4.4, turns.length + 0.4);
+      else if (role === "spread") {
+        const points = spreadPoints(turns, branch);
+        trace.x = points.map((point) => point.x);
+        trace.y = points.map((point) => point.y);
+        trace.customdata = points.map((point) => point.text);
+      } else {
+        const points = POINTS[role]?.(turns, branch, shown) ?? [];
+        trace.x = points.map((point) => point.x);
+        trace.y = points.map((point) => point.y);
+        if (role === "reply") trace.marker.size = points.map((point) => point.size);
+      }
+    }
+  }
+  function liveSeries(trace, turns) {
+    const { role, branch } = trace.meta;
+    const reply = branch ? turns.at(-1)?.replies[branch] : void 0;
+    if (role !== "reply" || !reply || !isLive(reply)) return null;
+    const mean = meanOf(reply);
+    return mean === null ? null : { x: [...trace.x.slice(-1), turns.length], y: [...trace.y.slice(-1), mean] };
+  }
+  function makeTurnChart(chart) {
+    const overlay = makeOverlay(chart);
+    const state = { turns: [], shown: null };
+    let changed = false;
+    const fill = (data) => fillTurns(data, state.turns, state.shown);
+    function redraw() {
+      changed = false;
+      fill(chart.traces());
+      const layout = chart.layout();
+      if (layout) layout.xaxis.dtick = Math.ceil(Math.max(1, state.turns.length) / 10);
+      Plotly.redraw(chart.element);
+      redrawOverlay();
+    }
+    function redrawOverlay() {
+      overlay.clear();
+      for (const trace of chart.traces()) {
+        const series = liveSeries(trace, state.turns);
+        if (!series || !trace.meta.branch) continue;
+        const symbol = `${SYMBOLS[trace.meta.branch]}-open`;
+        const marker = { symbol, size: 13, color: trace.marker.color, line: { width: 2 } };
+        overlay.draw(trace, series, series.x.length - 1, marker);
+      }
+    }
+    function advance() {
+      const live = chart.traces().map((trace) => liveSeries(trace, state.turns));
+      const outside = live.find((series) => series && !overlay.fits(series, series.x.length - 1));
+      const last = outside?.y.at(-1) ?? null;
+      if (last !== null) extendAxis(last);
+      if (changed || outside) redraw();
+      else redrawOverlay();
+    }
+    function extendAxis(y) {
+      const frame = chart.traces().find((trace) => trace.meta.role === "frame");
+      if (!frame) return;
+      const [low, high] = frame.y;
+      frame.y = [Math.min(low ?? y, y - TURN_MARGIN), Math.max(high ?? y, y + TURN_MARGIN)];
+    }
+    function show(turns, shown) {
+      Object.assign(state, { turns, shown });
+      changed = true;
+    }
+    function count(branch) {
+      const trace = chart.ready() ? chart.traces()[chart.traceIndex("reply", branch)] : void 0;
+      return trace ? trace.x.length + (liveSeries(trace, state.turns) ? 1 : 0) : 0;
+    }
+    function markChanged() {
+      changed = true;
+    }
+    return { fill, show, advance, redrawOverlay, count, markChanged };
+  }
+
+  // src/charts.js
+  var PLOTLY_DEADLINE_MS = 6e4;
+  var EVENTS = ["plotly_hover", "plotly_unhover", "plotly_click", "plotly_afterplot", "plotly_relayouting"];
+  function whenPlotly(onLoaded, onMissing) {
+    const deadline = Date.now() + PLOTLY_DEADLINE_MS;
+    (function poll() {
+      if (window.Plotly) onLoaded();
+      else if (Date.now() > deadline) onMissing();
+      else setTimeout(poll, 100);
+    })();
+  }
+  var plotElement = (element2) => (
+    /** @type {PlotElement} */
+    element2
+  );
+  function makeCharts(root, hooks) {
+    const config = { displaylogo: false, plotlyServerURL: "", responsive: false, doubleClick: "autosize" };
+    const tokenBase = makeChart(plotElement(find(root, "#token-chart")), root, config);
+    const turnBase = makeChart(plotElement(find(root, "#turn-chart")), root, {
+      ...config,
+      displayModeBar: false
+    });
+    const tokenChart = makeTokenChart(tokenBase);
+    const turnChart = makeTurnChart(turnBase);
+    const state = { figures: null, turns: [] };
+    let scheduled = false;
+    let updates = 0;
+    const ready = () => tokenBase.ready() && turnBase.ready();
+    async function start() {
+      if (!window.Plotly || !state.figures) return;
+      await tokenBase.draw(state.figures.token, tokenChart.fill);
+      await turnBase.draw(state.figures.turn, turnChart.fill);
+      tokenChart.redrawOverlay();
+      turnChart.redrawOverlay();
+      listen();
+      schedule();
+    }
+    function listen() {
+      const token = tokenBase.element;
+      const turn = turnBase.element;
+      listenTo(token, tokenChart.redrawOverlay);
+      listenTo(turn, turnChart.redrawOverlay);
+      token.on("plotly_hover", ({ points: [point] }) => point && hooks.highlight(branchOf(point), point.x));
+      token.on("plotly_unhover", () => hooks.highlight(null, null));
+      token.on("plotly_click", ({ points: [point] }) => {
+        const branch = point && branchOf(point);
+        if (branch) hooks.flash(branch, point.x);
+      });
+      turn.on("plotly_click", ({ points: [point] }) => point && hooks.selectTurn(Math.round(point.x) - 1));
+    }
+    function listenTo(element2, redrawOverlay) {
+      for (const event of EVENTS) element2.removeAllListeners(event);
+      element2.on("plotly_afterplot", redrawOverlay);
+      element2.on("plotly_relayouting", redrawOverlay);
+    }
+    const branchOf = (point) => point.data.meta.branch || null;
+    function draw() {
+      scheduled = false;
+      if (!ready()) return;
+      if (tokenBase.element.offsetWidth && tokenChart.advance()) updates += 1;
+      turnChart.advance();
+    }
+    function schedule() {
+      if (scheduled) return;
+      scheduled = true;
+      requestAnimationFrame(draw);
+    }
+    function reset(figures, turns) {
+      Object.assign(state, { figures: figures ?? state.figures, turns });
+      tokenChart.show(null);
+      turnChart.show(turns, null);
+      start();
+    }
+    function relabel(figures) {
+      state.figures = figures;
+      if (!ready()) return;
+      tokenBase.relabel(figures.token);
+      turnBase.relabel(figures.turn);
+    }
+    function show(index) {
+      tokenChart.show(state.turns[index] ?? null);
+      turnChart.show(state.turns, index);
+      schedule();
+    }
+    function refresh(turnsChanged) {
+      if (turnsChanged) turnChart.markChanged();
+      schedule();
+    }
+    function repaint() {
+      tokenBase.repaint();
+      turnBase.repaint();
+    }
+    function counts() {
+      return { tokenPoints: byBranch(tokenChart.count), turnPoints: byBranch(turnChart.count), updates };
+    }
+    whenPlotly(start, () => hooks.missing());
+    return { reset, relabel, show, refresh, repaint, counts, hover: tokenChart.hover };
+  }
+
+  // src/layers.js
+  var LAYER_RANGE = 1.5;
+  var LAYER_MODES = {
+    own: "as its branch reads it",
+    plain: "as the unsteered model reads it",
+    change: "what the intervention changed"
+  };
+  function layerValues(data, mode) {
+    const rows = mode === "change" ? data.own.map((row, n) => row.map((value, layer) => value - (data.plain[n]?.[layer] ?? Number.NaN))) : data[mode];
+    return (data.plain[0] ?? []).map((_, layer) => rows.map((row) => row[layer] ?? Number.NaN));
+  }
+  function belowFloor(data) {
+    const { cap } = data;
+    const points = { x: [], y: [] };
+    if (!cap) return points;
+    data.plain.forEach((row, n) => {
+      data.floors.forEach((floor, place) => {
+        const layer = cap[0] + place;
+        if ((row[layer] ?? floor) < floor) {
+          points.x.push(n + 1);
+          points.y.push(layer);
+        }
+      });
+    });
+    return points;
+  }
+  function floorAt(data, layer) {
+    if (!data.cap || layer < data.cap[0] || layer > data.cap[1]) return null;
+    return data.floors[layer - data.cap[0]] ?? null;
+  }
+  function layerTraces(data, mode, colours) {
+    const centre = mode === "change" ? 0 : TONE_CENTRE;
+    const labels = data.tokens.map(tokenLabel);
+    const floorText = (layer) => floorAt(data, layer) === null ? "" : `<br>floor ${number(floorAt(data, layer))}`;
+    const z = layerValues(data, mode);
+    const heatmap = {
+      type: "heatmap",
+      z,
+      x: labels.map((_, n) => n + 1),
+      zmin: centre - LAYER_RANGE,
+      zmax: centre + LAYER_RANGE,
+      zmid: centre,
+      colorscale: [
+        [0, colours["role-low"]],
+        [0.5, colours.card],
+        [1, colours["role-high"]]
+      ],
+      customdata: z.map((row, layer) => row.map((_, n) => [labels[n], floorText(layer)])),
+      hovertemplate: "%{customdata[0]} · layer %{y}<br>%{z:.2f} axis units%{customdata[1]}<extra></extra>",
+      colorbar: { thickness: 8, outlinewidth: 0, tickfont: { color: colours.muted, size: 10 } },
+      xgap: 0.5,
+      ygap: 0.5
+    };
+    const below = {
+      type: "scatter",
+      mode: "markers",
+      ...belowFloor(data),
+      hoverinfo: "skip",
+      showlegend: false,
+      marker: { symbol: "triangle-up-open", size: 5, color: colours.text, opacity: 0.7 }
+    };
+    return mode === "change" ? [heatmap] : [heatmap, below];
+  }
+  function answerStart(data, colours, size) {
+    if (!data.reasoning || data.reasoning >= data.tokens.length) return { shapes: [], annotations: [] };
+    const x = data.reasoning + 0.5;
+    const line = { color: colours.text, width: 1.25, dash: "dash" };
+    const note = {
+      x,
+      yref: "paper",
+      y: 0,
+      yanchor: "bottom",
+      showarrow: false,
+      bgcolor: colours.card,
+      font: { size, color: colours.text }
+    };
+    return {
+      shapes: [{ type: "line", x0: x, x1: x, yref: "paper", y0: 0, y1: 1, line }],
+      annotations: [
+        { ...note, xanchor: "right", xshift: -2, text: "reasoning" },
+        { ...note, xanchor: "left", xshift: 2, text: "answer" }
+      ]
+    };
+  }
+  function layerLayout(data, colours, size) {
+    const across = { xref: "paper", x0: 0, x1: 1 };
+    const probeLine = { color: colours.text, width: 1.25, dash: "dot" };
+    const shapes = [{ ...across, type: "line", y0: data.probe, y1: data.probe, line: probeLine }];
+    const note = {
+      xref: "paper",
+      x: 0,
+      xanchor: "left",
+      showarrow: false,
+      bgcolor: colours.card,
+      font: { size, color: colours.text }
+    };
+    const annotations = [{ ...note, y: data.probe, yanchor: "bottom", text: `probe layer ${data.probe}` }];
+    if (data.cap) {
+      const [first, last] = data.cap;
+      const line = { color: colours.capped, width: 2 };
+      shapes.push({ ...across, type: "rect", y0: first - 0.5, y1: last + 0.5, line });
+      annotations.push({
+        ...note,
+        x: 1,
+        xanchor: "right",
+        y: last + 0.5,
+        yanchor: "bottom",
+        text: `capped ${first}–${last}`,
+        font: { size, color: colours.capped }
+      });
+    }
+    const start = answerStart(data, colours, size);
+    shapes.push(...start.shapes);
+    annotations.push(...start.annotations);
+    const axis = { zeroline: false, showgrid: false, color: colours.muted };
+    return {
+      paper_bgcolor: "rgba(0,0,0,0)",
+      plot_bgcolor: "rgba(0,0,0,0)",
+      margin: { l: 46, r: 8, t: 6, b: 34 },
+      shapes,
+      annotations,
+      font: { size, color: colours.muted },
+      uirevision: "keep",
+      xaxis: { ...axis, title: { text: "token", standoff: 4 } },
+      yaxis: { ...axis, title: { text: "decoder layer", standoff: 4 } }
+    };
+  }
+  function makeLayers(root, hooks) {
+    const panel = find(root, "#layer-view");
+    const element2 = (
+      /** @type {PlotElement} */
+      find(root, "#layer-chart")
+    );
+    const status = find(panel, ".panel-status");
+    const state = { branch: "uncapped", mode: "own", data: null, requested: null };
+    const visible = () => panel.offsetWidth > 0;
+    function setStatus(text) {
+      status.textContent = text;
+      status.hidden = !text;
+    }
+    function unread(data) {
+      const { turn, replies } = hooks.shown();
+      const count = replies?.[data.branch].reasoning.count ?? 0;
+      return turn === data.turn ? Math.max(0, count - data.reasoning) : 0;
+    }
+    async function draw() {
+      const { data, mode } = state;
+      if (!data || !window.Plotly || !visible()) return;
+      const colours = palette(root);
+      const size = Math.max(10, colours.size * 0.75);
+      const config = {
+        displaylogo: false,
+        plotlyServerURL: "",
+        responsive: false,
+        modeBarButtons: chartButtons()
+      };
+      await Plotly.react(element2, layerTraces(data, mode, colours), layerLayout(data, colours, size), config);
+      element2.removeAllListeners("plotly_click");
+      element2.on("plotly_click", ({ points: [point] }) => {
+        const shown = state.data;
+        if (point && shown) hooks.flash(shown.branch, Math.round(point.x) + unread(shown), shown.turn);
+      });
+      setStatus("");
+    }
+    function refresh() {
+      const { turn, replies } = hooks.shown();
+      if (!visible() || turn === null || !replies) return;
+      const reply = replies[state.branch];
+      if (reply.absent) {
+        setStatus("This branch has no reply in this turn.");
+        return;
+      }
+      if (reply.finish === null) {
+        setStatus("The layers can be read when the reply is finished.");
+        return;
+      }
+      const key = `${turn}/${state.branch}/${reply.visibleTokens.length}`;
+      if (state.requested === key) {
+        draw();
+        return;
+      }
+      if (!hooks.sendRequest("layers", { turn, branch: state.branch })) {
+        setStatus("Reading the layers needs a model, and none is loaded here.");
+        return;
+      }
+      state.requested = key;
+      setStatus("reading all layers…");
+    }
+    function receive(data) {
+      state.data = data;
+      draw();
+    }
+    function reset() {
+      state.data = state.requested = null;
+      if (element2.data) Plotly.purge(element2);
+      setStatus("");
+    }
+    function resize() {
+      if (element2.data && visible()) Plotly.Plots.resize(element2);
+    }
+    find(panel, ".aside").addEventListener("click", (event) => {
+      const { branch, mode } = datasetOf(event);
+      if (!branch && !mode) return;
+      if (branch) state.branch = /** @type {Branch} */
+      branch;
+      if (mode) state.mode = /** @type {LayerMode} */
+      mode;
+      for (const button of findAll(panel, ".views button")) {
+        const pressed = button.dataset.branch === state.branch || button.dataset.mode === state.mode;
+        button.setAttribute("aria-pressed", String(pressed));
+      }
+      find(panel, ".mode-label").textContent = LAYER_MODES[state.mode];
+      refresh();
+    });
+    new ResizeObserver(() => requestAnimationFrame(resize)).observe(element2);
+    return { receive, reset, refresh, repaint: draw };
+  }
+
+  // src/map_figure.js
+  var MAP_VIEWS = { 12: [0, 1], 13: [0, 2], "3d": [0, 1, 2] };
+  var MAP_MARGIN = { l: 46, r: 8, t: 6, b: 38 };
+  var MAP_EXTREMES = 3;
+  var TRAIL_TURNS = 8;
+  var MAP_FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif";
+  var COORDINATES = ["x", "y", "z"];
+  var is3d = (view) => MAP_VIEWS[view].length === 3;
+  function faded(colour, background, share) {
+    const part = (hex, start) => Number.parseInt(hex.slice(start, start + 2), 16);
+    const mix = (start) => Math.round(share * part(colour, start) + (1 - share) * part(background, start));
+    return `rgb(${[1, 3, 5].map(mix).join(",")})`;
+  }
+  function columns(places, view) {
+    const parts = MAP_VIEWS[view];
+    return Object.fromEntries(parts.map((part, n) => [COORDINATES[n], places.map((place) => place[part])]));
+  }
+  function extremeRoles(roles) {
+    const order = [...roles].sort((a, b) => a[2] - b[2]);
+    return order.filter((_, index) => index < MAP_EXTREMES || index >= order.length - MAP_EXTREMES);
+  }
+  function trailOf(turns, branch, shown) {
+    const points = [];
+    turns.slice(0, (shown ?? -1) + 1).forEach((turn, index) => {
+      const { place, finish } = turn.replies[branch];
+      if (place) points.push({ place, turn: index, live: finish === null });
+    });
+    return points.slice(-TRAIL_TURNS);
+  }
+  function trailPlaces(points, view) {
+    const customdata = points.map((point) => `turn ${point.turn + 1}${point.live ? ", so far" : ""}`);
+    return {
+      ...columns(
+        points.map((point) => point.place),
+        view
+      ),
+      customdata
+    };
+  }
+  function trailMarkers(points, view, colour, background) {
+    const last = points.length - 1;
+    const [large, small] = is3d(view) ? [11, 5] : [17, 7];
+    const older = (age) => faded(colour, background, Math.max(0.2, 0.8 - 0.1 * age));
+    return {
+      size: points.map((_, index) => index === last ? large : small),
+      color: points.map((_, index) => index === last ? colour : older(last - index))
+    };
+  }
+  function boundsOf(places, view) {
+    return MAP_VIEWS[view].map((part) => {
+      const values = places.map((place) => place[part] ?? 0);
+      const [low, high] = [Math.min(...values), Math.max(...values)];
+      const pad = 0.06 * (high - low || 1);
+      return [low - pad, high + pad];
+    });
+  }
+  function fitRanges(x, y, { width, height }) {
+    const scale = Math.max((x[1] - x[0]) / width, (y[1] - y[0]) / height);
+    const widened = ([low, high], pixels) => {
+      const extra = (scale * pixels - (high - low)) / 2;
+      return (
+        /** @type {Range} */
+        [low - extra, high + extra]
+      );
+    };
+    return [widened(x, width), widened(y, height)];
+  }
+  function roleTrace(map, view, colours, base) {
+    const reach = Math.max(...map.roles.map((role) => Math.abs(role[2])), 1e-6);
+    return {
+      ...base,
+      ...columns(
+        map.roles.map((role) => role[1]),
+        view
+      ),
+      meta: { role: "roles" },
+      mode: "markers",
+      customdata: map.roles.map(([name, , projection]) => [escapeHtml(name), number(projection)]),
+      hovertemplate: "<b>%{customdata[0]}</b><br>projection %{customdata[1]} (axis units)<extra></extra>",
+      marker: {
+        size: is3d(view) ? 3.5 : 6,
+        opacity: 0.8,
+        color: map.roles.map((role) => role[2]),
+        cmin: -reach,
+        cmax: reach,
+        colorscale: [
+          [0, colours["role-low"]],
+          [0.5, colours["role-mid"]],
+          [1, colours["role-high"]]
+        ],
+        showscale: false,
+        line: { width: 0 }
+      }
+    };
+  }
+  function axisTrace(map, view, colours, base) {
+    const arrow = {
+      symbol: "arrow",
+      angleref: "previous",
+      size: [0, 13],
+      standoff: [0, 8],
+      color: colours.text,
+      opacity: 1
+    };
+    return {
+      ...base,
+      ...columns([[0, 0, 0], map.default], view),
+      meta: { role: "axis" },
+      hoverinfo: "skip",
+      mode: is3d(view) ? "lines" : "lines+markers",
+      line: { color: colours.text, width: is3d(view) ? 5 : 1.75 },
+      ...is3d(view) ? {} : { marker: arrow }
+    };
+  }
+  function landmarkTrace(map, view, colours, base) {
+    const symbol = is3d(view) ? ["x", "cross"] : ["x-thin-open", "star"];
+    return {
+      ...base,
+      ...columns([[0, 0, 0], map.default], view),
+      meta: { role: "landmarks" },
+      mode: "markers",
+      customdata: ["average role", "default Assistant"],
+      hovertemplate: "<b>%{customdata}</b><extra></extra>",
+      marker: {
+        symbol,
+        size: is3d(view) ? [4, 7] : [9, 16],
+        color: colours.text,
+        opacity: 1,
+        line: {
+          width: is3d(view) ? 0 : [2, 1],
+          color: is3d(view) ? colours.card : [colours.text, colours.card]
+        }
+      }
+    };
+  }
+  function labelTrace(labels, view, colours, base, size) {
+    const halo = `0 0 2px ${colours.card}, 0 0 4px ${colours.card}`;
+    return {
+      ...base,
+      ...columns(
+        labels.map((label) => label.place),
+        view
+      ),
+      meta: { role: "labels" },
+      mode: "markers+text",
+      // Invisible: it keeps the text off the point.
+      marker: { size: labels.map((label) => 2 * label.gap), opacity: 0 },
+      text: labels.map((label) => escapeHtml(label.text)),
+      textposition: labels.map((label) => label.side),
+      textfont: { size, color: colours.text, ...is3d(view) ? {} : { shadow: halo } },
+      hoverinfo: "skip",
+      ...is3d(view) ? {} : { cliponaxis: false }
+    };
+  }
+  function branchTrace(points, branch, view, colours, base) {
+    const dash = is3d(view) && branch !== "capped" ? "dash" : DASHES[branch];
+    return {
+      ...base,
+      ...trailPlaces(points, view),
+      meta: { role: "reply", branch },
+      mode: "lines+markers",
+      ...is3d(view) ? {} : { cliponaxis: false },
+      hovertemplate: `<b>${branch}</b> · %{customdata}<br>mean of the reply<extra></extra>`,
+      line: { color: faded(colours[branch], colours.card, 0.5), width: is3d(view) ? 3 : 1.5, dash },
+      marker: {
+        ...trailMarkers(points, view, colours[branch], colours.card),
+        symbol: SYMBOLS[branch],
+        opacity: 1,
+        line: { color: colours.card, width: is3d(view) ? 0 : 1.5 }
+      }
+    };
+  }
+  function mapTraces(map, trails, view, colours, labels, size) {
+    const base = { type: is3d(view) ? "scatter3d" : "scatter", showlegend: false };
+    const replies = BRANCHES.map((branch) => branchTrace(trails[branch], branch, view, colours, base));
+    const fixed = [roleTrace, axisTrace, landmarkTrace].map((build) => build(map, view, colours, base));
+    return [...fixed, labelTrace(labels, view, colours, base, size), ...replies];
+  }
+  function componentTitle(map, part, view) {
+    const share = map.variance.length ? ` (${Math.round(100 * (map.variance[part] ?? 0))}%)` : "";
+    const toward = part === 0 && !is3d(view) ? ", Assistant’s side →" : "";
+    return `PC${part + 1}${share}${toward}`;
+  }
+  function cameraFor(ratio) {
+    const far = Math.min(1.8, Math.max(1, 1.3 / ratio));
+    return { eye: { x: 0.75 * far, y: -1.95 * far, z: 0.75 * far }, center: { x: -0.02, y: 0, z: -0.12 } };
+  }
+  function mapLayout(map, view, colours, ranges, size, ratio) {
+    const font = { family: MAP_FONT, size, color: colours.muted };
+    const axes = MAP_VIEWS[view].map((part, n) => ({
+      range: ranges[n],
+      title: { text: componentTitle(map, part, view), standoff: 4, font },
+      gridcolor: colours.grid,
+      color: colours.muted,
+      zeroline: false,
+      showline: false,
+      ticks: "",
+      nticks: is3d(view) ? 5 : 7
+    }));
+    const clear = "rgba(0,0,0,0)";
+    const layout = {
+      paper_bgcolor: clear,
+      plot_bgcolor: clear,
+      font,
+      showlegend: false,
+      hovermode: "closest",
+      uirevision: view,
+      margin: is3d(view) ? { l: 0, r: 0, t: 0, b: 0 } : MAP_MARGIN,
+      modebar: { bgcolor: clear, color: colours.muted, activecolor: colours.text },
+      hoverlabel: {
+        bgcolor: colours.card,
+        bordercolor: colours.border,
+        align: "left",
+        font: { ...font, color: colours.text, size: size + 1 }
+      }
+    };
+    if (is3d(view)) {
+      const [xaxis, yaxis, zaxis] = axes.map((axis) => ({
+        ...axis,
+        backgroundcolor: clear,
+        showspikes: false
+      }));
+      return { ...layout, scene: { xaxis, yaxis, zaxis, aspectmode: "data", camera: cameraFor(ratio) } };
+    }
+    return { ...layout, xaxis: axes[0], yaxis: { ...axes[1], scaleanchor: "x" } };
+  }
+
+  // src/map_labels.js
+  var LABEL_SIDES = {
+    "middle right": [1, 0],
+    "middle left": [-1, 0],
+    "top center": [0, -1],
+    "bottom center": [0, 1],
+    "top right": [1, -1],
+    "bottom right": [1, 1],
+    "top left": [-1, -1],
+    "bottom left": [-1, 1]
+  };
+  function labelBox(at, [right, down], width, height, gap) {
+    const x = at[0] + right * (gap + width / 2) - width / 2;
+    const y = at[1] + down * (gap + height / 2) - height / 2;
+    return { left: x, top: y, right: x + width, bottom: y + height };
+  }
+  var boxesOverlap = (a, b) => a.left < b.right && b.left < a.right && a.top < b.bottom && b.top < a.bottom;
+  var boxContains = (box, [x, y]) => box.left <= x && x <= box.right && box.top <= y && y <= box.bottom;
+  function placeLabels(labels, dots, frame, textWidth, lineHeight) {
+    const taken = [];
+    const placed = [];
+    for (const label of labels) {
+      let best = null;
+      for (const [side, direction] of Object.entries(LABEL_SIDES)) {
+        const box = labelBox(label.at, direction, textWidth(label.text), lineHeight, label.gap);
+        const inside2 = box.left >= 0 && box.top >= 0 && box.right <= frame.width && box.bottom <= frame.height;
+        if (!inside2 || taken.some((other) => boxesOverlap(box, other))) continue;
+        const cost = dots.filter((dot) => boxContains(box, dot)).length;
+        if (!best || cost < best.cost) best = { ...label, side, box, cost };
+      }
+      if (!best) continue;
+      taken.push(best.box);
+      placed.push(best);
+    }
+    return placed;
+  }
+  function labels2d(map, view, ranges, area, textWidth, lineHeight) {
+    const [across = 0, up = 0] = MAP_VIEWS[view];
+    const [x, y] = [scaleOf(ranges[0], area.width, false), scaleOf(ranges[1], area.height, true)];
+    const toPixels = (place) => [x(place[across] ?? 0), y(place[up] ?? 0)];
+    const roles = extremeRoles(map.roles).sort((a, b) => Math.abs(b[2]) - Math.abs(a[2]));
+    const wanted = [
+      { text: "default Assistant", place: map.default, gap: 9 },
+      ...roles.map(([name, place]) => ({ text: name, place, gap: 4 })),
+      { text: "average role", place: [0, 0, 0], gap: 7 }
+    ];
+    const labels = wanted.map((label) => ({ ...label, at: toPixels(label.place) }));
+    const arrow = Array.from({ length: 40 }, (_, step) => map.default.map((value) => value * step / 40));
+    const dots = [...map.roles.map((role) => role[1]), ...arrow].map(toPixels);
+    return placeLabels(labels, dots, area, textWidth, lineHeight);
+  }
+  function labels3d(map) {
+    const order = extremeRoles(map.roles);
+    const ends = [order.slice(0, 1), order.slice(-1)].flat();
+    const roles = ends.map(([text, place]) => ({ text, place, side: "bottom center", gap: 3 }));
+    return [{ text: "default Assistant", place: map.default, side: "top center", gap: 4 }, ...roles];
+  }
+
+  // src/map.js
+  var REDUCED_MOTION_MS = 500;
+  var BUTTONS_3D = [["toImage", "resetCameraDefault3d"]];
+  function hasWebgl() {
+    const canvas = document.createElement("canvas");
+    const context = canvas.getContext("webgl2") ?? canvas.getContext("webgl");
+    context?.getExtension("WEBGL_lose_context")?.loseContext();
+    return context !== null;
+  }
+  var lengthsOf = (all) => BRANCHES.map((branch) => all[branch].length).join();
+  var placesOf = (all) => BRANCHES.flatMap((branch) => all[branch].map((point) => point.place));
+  function makeMap(root, hooks) {
+    const panel = find(root, "#map-view");
+    const element2 = (
+      /** @type {PlotElement} */
+      find(root, "#map-chart")
+    );
+    const reducedMotion = matchMedia("(prefers-reduced-motion: reduce)");
+    const measuring = document.createElement("canvas").getContext("2d");
+    const state = { map: null, turns: [], shown: null, view: "12", webgl: null };
+    let drawn = null;
+    let scheduled = false;
+    let notBefore = 0;
+    const drawable = () => state.map?.roles && window.Plotly && element2.offsetWidth ? (
+      /** @type {PersonaMap} */
+      state.map
+    ) : null;
+    const trails = () => byBranch((branch) => trailOf(state.turns, branch, state.shown));
+    function boundsFor(map, all) {
+      const fixed = [...map.roles.map((role) => role[1]), map.default];
+      const fresh = boundsOf([...fixed, ...placesOf(all)], state.view);
+      const before = drawn?.view === state.view ? drawn.bounds : fresh;
+      return fresh.map(([low, high], n) => {
+        const [oldLow, oldHigh] = before[n] ?? [low, high];
+        return [Math.min(low, oldLow), Math.max(high, oldHigh)];
+      });
+    }
+    function onlyMarkersMoved(all) {
+      if (drawn?.view !== state.view || drawn.lengths !== lengthsOf(all)) return false;
+      const { bounds } = drawn;
+      const inside2 = (place) => MAP_VIEWS[state.view].every((part, n) => {
+        const [value, range] = [place[part], bounds[n]];
+        return value !== void 0 && range && range[0] <= value && value <= range[1];
+      });
+      return placesOf(all).every(inside2);
+    }
+    function rangesAndLabels(map, bounds, size) {
+      const [x, y] = bounds;
+      if (is3d(state.view) || !x || !y) return { ranges: bounds, labels: labels3d(map) };
+      const { l, r, t, b } = MAP_MARGIN;
+      const [across, down] = [element2.clientWidth - l - r, element2.clientHeight - t - b];
+      const area = { width: Math.max(50, across), height: Math.max(50, down) };
+      const ranges = fitRanges(x, y, area);
+      if (measuring) measuring.font = `${size}px system-ui, sans-serif`;
+      const textWidth = (text) => (measuring?.measureText(text).width ?? 0) + 6;
+      return { ranges, labels: labels2d(map, state.view, ranges, area, textWidth, size * 1.3) };
+    }
+    async function drawAll(map, all) {
+      const in3d = is3d(state.view);
+      const colours = palette(root);
+      const size = Math.max(10, colours.size * 0.75);
+      const bounds = boundsFor(map, all);
+      const { ranges, labels } = rangesAndLabels(map, bounds, size);
+      const { offsetWidth: width, offsetHeight: height } = element2;
+      const layout = mapLayout(map, state.view, colours, ranges, size, width / height);
+      if (!in3d && matchMedia("(pointer: coarse)").matches) layout.dragmode = false;
+      const config = {
+        displaylogo: false,
+        plotlyServerURL: "",
+        responsive: false,
+        doubleClick: "reset",
+        modeBarButtons: in3d ? BUTTONS_3D : chartButtons()
+      };
+      drawn = { view: state.view, bounds, lengths: lengthsOf(all), width, height };
+      await Plotly.react(element2, mapTraces(map, all, state.view, colours, labels, size), layout, config);
+      element2.removeAllListeners("plotly_click");
+      element2.on("plotly_click", ({ points: [point] }) => point && selectPoint(point));
+    }
+    function selectPoint(point) {
+      const { role, branch } = (
+        /** @type {import("./types").TraceMeta} */
+        point.data.meta
+      );
+      const chosen = role === "reply" && branch ? trails()[branch][point.pointNumber] : void 0;
+      if (chosen) hooks.selectTurn(chosen.turn);
+    }
+    function moveMarkers(all) {
+      const branches = BRANCHES.filter((branch) => all[branch].length);
+      if (!branches.length) return;
+      const data = branches.map((branch) => trailPlaces(all[branch], state.view));
+      const shown = element2.data ?? [];
+      const traces = branches.map((branch) => shown.findIndex((trace) => trace.meta.branch === branch));
+      if (is3d(state.view)) {
+        const values = (key) => data.map((one) => one[key]);
+        const update = { x: values("x"), y: values("y"), z: values("z"), customdata: values("customdata") };
+        Plotly.restyle(element2, update, traces);
+        return;
+      }
+      const atOnce = { transition: { duration: 0 }, frame: { duration: 0, redraw: false }, mode: "immediate" };
+      Plotly.animate(element2, { data, traces }, atOnce).catch(() => {
+      });
+    }
+    function draw() {
+      scheduled = false;
+      const map = drawable();
+      if (!map) return;
+      const began = performance.now();
+      const all = trails();
+      if (onlyMarkersMoved(all)) moveMarkers(all);
+      else drawAll(map, all);
+      const pause = 3 * (performance.now() - began);
+      notBefore = Math.max(began + pause, reducedMotion.matches ? began + REDUCED_MOTION_MS : 0);
+    }
+    function schedule() {
+      if (scheduled || !drawable()) return;
+      scheduled = true;
+      setTimeout(() => requestAnimationFrame(draw), Math.max(0, notBefore - performance.now()));
+    }
+    function repaint() {
+      const map = drawable();
+      if (map) drawAll(map, trails());
+      else drawn = null;
+    }
+    function resize() {
+      if (!drawn || !drawable()) return;
+      if (drawn.width !== element2.offsetWidth || drawn.height !== element2.offsetHeight) repaint();
+    }
+    function selectView(view) {
+      if (is3d(view)) state.webgl ??= hasWebgl();
+      const unsupported = is3d(view) && !state.webgl;
+      find(panel, ".panel-status").hidden = !unsupported;
+      state.view = unsupported ? "12" : view;
+      for (const button of findAll(panel, ".views button")) {
+        button.setAttribute("aria-pressed", String(button.dataset.view === state.view));
+      }
+      schedule();
+    }
+    function reset(map, turns) {
+      Object.assign(state, { map: map ?? null, turns, shown: null });
+      const notes = map?.missing ? [map.missing] : map?.notes ?? [];
+      find(panel, ".notes").replaceChildren(...notes.map((text) => makeElement("p", "", text)));
+      panel.classList.toggle("missing", !map?.roles);
+      drawn = null;
+      schedule();
+    }
+    function show(index) {
+      state.shown = index;
+      schedule();
+    }
+    find(panel, ".views").addEventListener("click", (event) => {
+      const { view } = datasetOf(event);
+      if (view) selectView(
+        /** @type {MapView} */
+        view
+      );
+    });
+    new ResizeObserver(() => requestAnimationFrame(resize)).observe(element2);
+    whenPlotly(schedule, () => {
+    });
+    return { reset, show, refresh: schedule, repaint };
+  }
+  function makeTabs(root, onChange) {
+    const tabs = findAll(root, '[role="tab"]');
+    function select(tab, focus = false) {
+      for (const other of tabs) {
+        const selected = other === tab;
+        other.setAttribute("aria-selected", String(selected));
+        other.tabIndex = selected ? 0 : -1;
+        find(root, `#${other.getAttribute("aria-controls")}`).hidden = !selected;
+      }
+      root.classList.toggle("with-map", tab.id !== "token-tab");
+      find(root, ".key.tokens").hidden = tab.id !== "token-tab";
+      find(root, ".key.places").hidden = tab.id !== "map-tab";
+      if (focus) tab.focus();
+      onChange();
+    }
+    for (const tab of tabs) {
+      tab.addEventListener("click", () => select(tab));
+      tab.addEventListener("keydown", ({ key }) => {
+        const step = key === "ArrowLeft" ? tabs.length - 1 : key === "ArrowRight" ? 1 : 0;
+        const next = tabs[(tabs.indexOf(tab) + step) % tabs.length];
+        if (step && next) select(next, true);
+      });
+    }
+  }
+
+  // src/summary_bar.js
+  var TREND_SIGNS = { rising: "↗", falling: "↘", steady: "→" };
+  function makeItem({ branch, mean, trend }) {
+    const item = makeElement("span", `branch-mean ${branch}`);
+    item.append(makeElement("b", "", number(mean)), makeElement("span", "", ` ${branch}`));
+    if (trend) {
+      const sign = makeElement("span", "trend", TREND_SIGNS[trend.word]);
+      sign.title = `${trend.word}: ${number(trend.change)} over the last ${trend.turns} turns`;
+      sign.append(makeElement("span", "hidden-status", ` ${trend.word}`));
+      item.append(sign);
+    }
+    return item;
+  }
+  function makeSummaryBar(root) {
+    const bar = find(root, ".summary-bar");
+    const numbers = find(bar, ".numbers");
+    const sentence = find(bar, ".sentence");
+    function show(turns, index, range, capOff) {
+      const summary = summarise(turns, index, range, capOff);
+      bar.hidden = summary.items.length === 0;
+      numbers.replaceChildren(...summary.items.map(makeItem));
+      if (summary.gap !== null) numbers.append(makeElement("span", "gap", `gap ${number(summary.gap)}`));
+      if (sentence.textContent !== summary.sentence) sentence.textContent = summary.sentence;
+    }
+    return { show };
+  }
+
+  // src/tooltip.js
+  var TOOLTIP_GAP = 8;
+  function addRow(list, name, value) {
+    list.append(makeElement("dt", "", name), makeElement("dd", "", value));
+  }
+  function percent(share) {
+    return share < 1e-3 ? "under 0.1%" : `${(100 * share).toFixed(share < 0.1 ? 1 : 0)}%`;
+  }
+  function liftBars(lifts, first) {
+    const box = makeElement("div", "lifts");
+    const most = Math.max(...lifts);
+    lifts.forEach((value, n) => {
+      const bar = makeElement("i");
+      bar.style.height = `${most > 0 ? Math.max(4, 100 * value / most) : 4}%`;
+      bar.title = `layer ${first + n}: +${number(value)}`;
+      box.append(bar);
+    });
+    return box;
+  }
+  function fillTooltip(tooltip, branch, token, position, capLayers) {
+    const list = makeElement("dl");
+    if (token.r) addRow(list, "part", "reasoning");
+    const { before, after } = projections(token);
+    addRow(list, "token", `${position}: ${JSON.stringify(token.t)}`);
+    if (before === null) addRow(list, "projection", "not recorded");
+    else if (Math.abs(after - before) > 1e-6)
+      addRow(list, "projection", `${number(before)} → ${number(after)}`);
+    else addRow(list, "projection", number(after));
+    if (token.p !== null && token.p !== void 0) addRow(list, "probability", percent(token.p));
+    tooltip.replaceChildren(list);
+    if (branch !== "capped") return;
+    if (!token.k) {
+      tooltip.append(makeElement("p", "", "The cap did not act."));
+      return;
+    }
+    const first = capLayers?.[0] ?? 0;
+    const all = token.k.map((value, n) => ({ layer: first + n, value }));
+    const layers = all.filter(({ value }) => value > 0);
+    const summary = `Lifted at ${layers.length} of ${token.k.length} layers (in axis units of each layer)`;
+    const details = layers.map(({ layer, value }) => `${layer}: +${number(value)}`).join(", ");
+    tooltip.append(makeElement("p", "", summary), liftBars(token.k, first), makeElement("p", "small", details));
+  }
+  function makeTooltip(root, panes, hooks) {
+    const tooltip = makeElement("div", "tooltip");
+    tooltip.setAttribute("role", "tooltip");
+    tooltip.hidden = true;
+    root.append(tooltip);
+    let current = null;
+    function show(span, branch) {
+      const section = span.closest(".turn");
+      if (!(section instanceof HTMLElement)) return;
+      const [turn, position] = [Number(section.dataset.turn), Number(span.dataset.i)];
+      const token = hooks.token(branch, turn, position);
+      if (!token) return;
+      current?.classList.remove("current");
+      current = span;
+      span.classList.add("current");
+      fillTooltip(tooltip, branch, token, position, hooks.capLayers());
+      tooltip.hidden = false;
+      const [box, frame] = [span.getBoundingClientRect(), root.getBoundingClientRect()];
+      const left = Math.min(Math.max(box.left - frame.left, 0), Math.max(0, frame.width - tooltip.offsetWidth));
+      const fitsBelow = box.bottom + tooltip.offsetHeight + TOOLTIP_GAP < innerHeight;
+      const below = box.bottom - frame.top + TOOLTIP_GAP;
+      const above = box.top - frame.top - tooltip.offsetHeight - TOOLTIP_GAP;
+      tooltip.style.left = `${left}px`;
+      tooltip.style.top = `${fitsBelow ? below : above}px`;
+      hooks.hover(branch, position, turn);
+    }
+    function hide() {
+      tooltip.hidden = true;
+      current?.classList.remove("current");
+      current = null;
+    }
+    function onKey(event, { log, branch }) {
+      const step = event.key === "ArrowRight" ? 1 : event.key === "ArrowLeft" ? -1 : 0;
+      if (event.key === "Escape") hide();
+      if (!step || event.altKey || event.ctrlKey || event.metaKey) return;
+      const all = findAll(log, ".turn.shown .tok").filter((span) => !span.closest("details:not([open])"));
+      if (!all.length) return;
+      const at = current && all.includes(current) ? all.indexOf(current) + step : step > 0 ? 0 : all.length - 1;
+      const next = all[Math.max(0, Math.min(all.length - 1, at))];
+      next?.scrollIntoView({ block: "nearest" });
+      if (next) show(next, branch);
+      event.preventDefault();
+    }
+    for (const pane of panes) {
+      const { log, branch } = pane;
+      log.addEventListener(
+        "pointerover",
+        (event) => {
+          const span = closestOf(event, ".tok");
+          if (span) show(span, branch);
+          else hide();
+        },
+        { passive: true }
+      );
+      log.addEventListener("pointerleave", hide, { passive: true });
+      log.addEventListener("scroll", () => current && !current.matches(":hover") && hide(), { passive: true });
+      log.addEventListener("keydown", (event) => onKey(event, pane));
+      log.addEventListener("blur", hide);
+    }
+  }
+
+  // src/view.js
+  function makeView(root, conversation, sendRequest) {
+    let toolsBranch = null;
+    const panes = byBranch((branch) => makePane(root, branch, { selectTurn, tools: toolsFor }));
+    const charts = makeCharts(root, {
+      selectTurn: (index) => selectTurn(index, true),
+      flash,
+      highlight,
+      missing: () => {
+        showNotice(root, "The plotting script could not be loaded; the chat works without it.", "error");
+      }
+    });
+    const map = makeMap(root, { selectTurn: (index) => selectTurn(index, true) });
+    const shown = () => ({ turn: conversation.shown, replies: conversation.shownReplies });
+    const layers = makeLayers(root, { sendRequest, flash, shown });
+    const summaryBar = makeSummaryBar(root);
+    const latestButton = find(root, ".latest");
+    latestButton.addEventListener("click", () => selectTurn(conversation.last, true));
+    makeTooltip(root, Object.values(panes), {
+      token: (branch, index, position) => conversation.reply(index, branch)?.visibleTokens[position - 1],
+      capLayers: () => conversation.chartMeta.cap_layers,
+      hover: (branch, position, index) => {
+        if (index === conversation.shown) charts.hover(branch, position);
+      }
+    });
+    makeTabs(root, () => {
+      charts.refresh(false);
+      map.refresh();
+      layers.refresh();
+    });
+    function toolsFor(index, turn) {
+      if (!sendRequest.available || conversation.meta.watch_only) return null;
+      if (!toolsBranch || toolsBranch !== Conversation.firstBranch(turn)) return null;
+      return turnTools(index, index === conversation.last, { sendRequest, edit });
+    }
+    function edit(index) {
+      const turn = conversation.turns[index];
+      const branch = turn && Conversation.firstBranch(turn);
+      const message = branch && panes[branch].userMessage(index);
+      if (message) editMessage(message, turn.user, (text) => sendRequest("edit", { turn: index, text }));
+    }
+    function selectTurn(index, scroll = false) {
+      if (!conversation.pin(index)) return;
+      if (index !== conversation.shown) showTurn(index);
+      if (scroll) for (const branch of BRANCHES) panes[branch].scrollToTurn(index);
+    }
+    function flash(branch, position, index = conversation.shown) {
+      if (index !== null) panes[branch].flash(index, position);
+    }
+    function highlight(branch, position) {
+      const index = conversation.shown;
+      if (index === null) return;
+      for (const one of BRANCHES) panes[one].highlight(index, one === branch ? position : null);
+    }
+    function capAction(reply) {
+      if (conversation.capIsOff) return "cap off";
+      return reply && !reply.absent && describeCapping(reply, true) || "activation capping";
+    }
+    function refreshHeaders() {
+      const { turns, shown: index, showsEarlier, shownReplies } = conversation;
+      const label = index === null ? "" : `turn ${index + 1}`;
+      for (const branch of BRANCHES) {
+        panes[branch].showMean(shownReplies?.[branch], showsEarlier ? `${label}: ` : "");
+      }
+      panes.capped.showCapAction(capAction(shownReplies?.capped));
+      find(root, ".turn-label").textContent = label && ` · ${label}`;
+      latestButton.hidden = !showsEarlier;
+      summaryBar.show(turns, index, conversation.chartMeta.default_range, conversation.capIsOff);
+    }
+    function showReasoningKeys() {
+      const any = conversation.hasReasoning;
+      for (const item of findAll(root, ".reasoning-key")) item.hidden = !any;
+    }
+    function arrangePanes() {
+      panes.steered.pane.hidden = !conversation.hasSteered;
+      root.classList.toggle("three", conversation.hasSteered);
+      showReasoningKeys();
+    }
+    function announce(index, reply) {
+      const mean = meanOf(reply);
+      const result = mean === null ? "" : `, mean ${number(mean)}, ${describeMean(mean)}`;
+      const end = reply.finish === "failed" ? `failed: ${finishLabel(reply)}` : "finished";
+      const status = `Turn ${index + 1}, ${reply.branch} reply ${end}${result}`;
+      find(root, "p.hidden-status").textContent = status;
+    }
+    function showTurn(index) {
+      conversation.shown = index;
+      for (const branch of BRANCHES) panes[branch].markShown(index);
+      charts.show(index);
+      map.show(index);
+      layers.refresh();
+      refreshHeaders();
+    }
+    function refreshCharts(turnsChanged = true) {
+      charts.refresh(turnsChanged);
+      map.refresh();
+    }
+    function mountTurn(index) {
+      const turn = conversation.turns[index];
+      if (!turn) return;
+      for (const branch of BRANCHES) {
+        toolsBranch = branch;
+        panes[branch].mount(index, turn);
+      }
+    }
+    function putTurn(index, turn) {
+      const next = conversation.put(index, turn);
+      if (index > 0 && index === conversation.last) mountTurn(index - 1);
+      mountTurn(index);
+      arrangePanes();
+      showEmpty(root, conversation.meta.empty_note, false);
+      if (next === null) refreshCharts();
+      else showTurn(next);
+    }
+    function removeTurns(from) {
+      conversation.removeFrom(from);
+      for (const branch of BRANCHES) panes[branch].removeFrom(from);
+      layers.reset();
+      if (from) showTurn(from - 1);
+      else {
+        charts.reset(null, conversation.turns);
+        map.reset(conversation.meta.map, conversation.turns);
+        refreshHeaders();
+      }
+    }
+    function showTurns(turns) {
+      conversation.replace(turns);
+      layers.reset();
+      for (const branch of BRANCHES) panes[branch].clear();
+      for (const index of turns.keys()) mountTurn(index);
+      arrangePanes();
+      showEmpty(root, conversation.meta.empty_note, turns.length === 0);
+      charts.reset(conversation.meta.figures, turns);
+      map.reset(conversation.meta.map, turns);
+      if (turns.length) showTurn(turns.length - 1);
+      else refreshHeaders();
+    }
+    function appendTokens(index, branch, tokens) {
+      panes[branch].appendTokens(index, tokens);
+      if (conversation.reply(index, branch)?.reasoning.count) showReasoningKeys();
+      if (index === conversation.shown) refreshHeaders();
+      refreshCharts(false);
+    }
+    function showFinished(index, reply) {
+      panes[reply.branch].showFinished(index, reply);
+      announce(index, reply);
+      if (index === conversation.shown) refreshHeaders();
+      refreshCharts();
+    }
+    function repaint() {
+      charts.repaint();
+      map.repaint();
+      layers.repaint();
+    }
+    return {
+      panes,
+      charts,
+      layers,
+      refreshHeaders,
+      putTurn,
+      removeTurns,
+      showTurns,
+      appendTokens,
+      showFinished,
+      repaint
+    };
+  }
+
+  // src/stage.js
+  var HEAL_MS = 4e3;
+  function makeStage(root, protocol, sendRequest) {
+    let lastSeq = -1;
+    let opened = false;
+    let settled = 0;
+    const conversation = new Conversation();
+    const view = makeView(root, conversation, sendRequest);
+    const toolbar = makeToolbar(root, { sendRequest, busy: () => conversation.busy });
+    const persistence = makePersistence({ sendRequest, warn: (text) => showNotice(root, text) });
+    const replay = makeReplay(root, {
+      begin: () => view.removeTurns(0),
+      startTurn: (turn, data) => handlers.turn_start({ turn, user: data.user, branches: Conversation.answering(data) }, false),
+      addToken: (turn, branch, token) => handlers.tokens({ turn, branch, at: Number.POSITIVE_INFINITY, tokens: [{ ...token }] }, false),
+      endTurn: (turn, data) => view.putTurn(turn, turnFromData(data)),
+      showAll: () => view.showTurns(conversation.recorded.map(turnFromData))
+    });
+    makeKeyboard(root, {
+      next: toolbar.sendNext,
+      nextDisplay: toolbar.nextDisplay,
+      autoplay: toolbar.toggleAutoplay,
+      replay: replay.toggle,
+      undo: () => conversation.turns.length && sendRequest("undo"),
+      again: () => conversation.turns.length && sendRequest("regenerate", { turn: conversation.last })
+    });
+    const leftOut = find(root, ".left-out");
+    const loadLine = find(root, ".load");
+    function heal() {
+      const seq = lastSeq;
+      setTimeout(() => {
+        if (!opened || lastSeq === seq && conversation.busy) sendRequest("show");
+      }, HEAL_MS);
+    }
+    function open(turns) {
+      if (!conversation.meta.watch_only) persistence?.start(turns.length);
+      opened = true;
+      const live = turns.filter(turnIsLive).length;
+      settled += conversation.turns.length ? 0 : turns.length - live;
+      if (live) heal();
+      else if (turns.length) persistence?.turnEnded();
+    }
+    function reset({ meta, turns: given = [] }, late) {
+      const keepsTurns = late && !opened && conversation.turns.length > 0;
+      const turns = keepsTurns ? conversation.turns : given.map(turnFromData);
+      conversation.meta = { ...meta };
+      if (!opened) open(turns);
+      find(root, ".notices").replaceChildren();
+      leftOut.hidden = true;
+      conversation.recorded = given;
+      replay.load([]);
+      toolbar.listRecordings(meta.shipped ?? []);
+      view.showTurns(turns);
+    }
+    function showLoad({ running, waiting, mib, budget }) {
+      loadLine.hidden = waiting === 0 && running <= conversation.liveReplies;
+      loadLine.textContent = `${running} replies are being written on this machine, ${waiting || "none"} waiting · KV cache ${mib} of ${budget} MiB`;
+    }
+    const handlers = {
+      reset,
+      conversations(fields) {
+        toolbar.show(fields, conversation.turns.length);
+        persistence?.updateList(fields);
+        if (fields.recorded) replay.load(conversation.recorded);
+      },
+      download: toolbar.save,
+      persist: (fields) => persistence?.persist(fields),
+      restored: () => persistence?.restored(),
+      layers: view.layers.receive,
+      marks({ figures }) {
+        conversation.meta.figures = figures;
+        view.charts.relabel(figures);
+        view.refreshHeaders();
+      },
+      turn_start({ turn, user, branches = ["uncapped", "capped"] }) {
+        find(root, ".notices").replaceChildren();
+        persistence?.turnStarted(user);
+        if (turn < conversation.turns.length) view.removeTurns(turn);
+        conversation.pinned = false;
+        view.putTurn(turn, newTurn(user, branches));
+        for (const branch of BRANCHES) view.panes[branch].showWaiting(turn);
+      },
+      waiting({ turn, ahead }) {
+        for (const branch of BRANCHES) view.panes[branch].showQueue(turn, ahead);
+      },
+      left_out({ text }) {
+        leftOut.hidden = !text;
+        leftOut.textContent = text;
+      },
+      load: showLoad,
+      prompt(fields) {
+        const reply = conversation.reply(fields.turn, fields.branch);
+        if (!reply) return;
+        reply.userMean = fields.user_mean ?? null;
+        view.charts.refresh(true);
+      },
+      tokens(fields) {
+        const visible = conversation.addTokens(fields);
+        if (visible) view.appendTokens(fields.turn, fields.branch, visible);
+      },
+      turn_end(fields) {
+        const reply = conversation.finish(fields);
+        if (reply) view.showFinished(fields.turn, reply);
+      },
+      turn({ turn, data }) {
+        settled += 1;
+        persistence?.turnEnded();
+        view.putTurn(turn, turnFromData(data));
+        if (!opened) heal();
+      },
+      lost({ branches, text }) {
+        showEmpty(root, null, false);
+        persistence?.turnEnded();
+        for (const branch of branches) view.panes[branch]?.showLost(text);
+      },
+      notice: ({ text, level }) => showNotice(root, text, level)
+    };
+    checkProtocol(protocol, handlers);
+    function apply(operation, late) {
+      handlerOf(protocol, handlers, operation.op)(
+        /** @type {never} */
+        operation,
+        late
+      );
+    }
+    function receive(value) {
+      if (!value || !Array.isArray(value.ops)) return;
+      const start = value.ops.findIndex((op) => op.op === "reset");
+      const late = value.seq <= lastSeq;
+      if (late && start < 0) return;
+      lastSeq = Math.max(lastSeq, value.seq);
+      for (const op of late ? value.ops.slice(start) : value.ops) apply(op, late);
+    }
+    new MutationObserver(view.repaint).observe(document.body, { attributes: true, attributeFilter: ["class"] });
+    showEmpty(root, null, true);
+    return { receive, counts: () => ({ ...view.charts.counts(), settled }) };
+  }
+
+  // src/main.js
+  var host = { element, props, watch, trigger };
+  var stage = makeStage(find(host.element, "#stage"), protocol_default, makeRequests(protocol_default, host.trigger));
+  window.personaStage = { counts: stage.counts };
+  var receiveText = () => stage.receive(host.props.value ? JSON.parse(host.props.value) : null);
+  host.watch("value", receiveText);
+  receiveText();
+})();

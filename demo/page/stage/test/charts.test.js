@@ -1,0 +1,273 @@
+import assert from "node:assert/strict";
+import test from "node:test";
+
+import { axesOf, plottingArea, scaleOf } from "../src/axes.js";
+import { colourTrace, moveLabelsInside, themedLayout } from "../src/chart.js";
+import { belowFloor, floorAt, layerValues } from "../src/layers.js";
+import { dashesOf, fitsAxes, pixelsOf } from "../src/overlay.js";
+import { fillTokens, seriesOf, tokenAxisLength } from "../src/token_chart.js";
+import {
+  fillTurns,
+  liveSeries,
+  reasoningPoints,
+  replyPoints,
+  spreadPoints,
+  userPoints,
+} from "../src/turn_chart.js";
+import { addToken, finishReply, newTurn } from "../src/turns.js";
+import { COLOURS, finishedTurn, frame, token, trace } from "./helpers.js";
+
+/** @typedef {import("../src/axes.js").Axis} Axis */
+
+/**
+ * @param {import("../src/types").Range} range
+ * @param {boolean} [auto]
+ * @returns {Axis}
+ */
+const axis = (range, auto = true) => ({
+  range,
+  auto,
+  start: 0,
+  length: 100,
+  pixel: scaleOf(range, 100, false),
+});
+
+/**
+ * As much of an element as axesOf reads.
+ * @param {object} more
+ * @returns {import("../src/plotly").PlotElement}
+ */
+function drawnChart(more) {
+  const margin = { l: 50.4, r: 116, t: 8, b: 36 };
+  const layout = { margin, xaxis: { range: [0, 50], autorange: true }, yaxis: { range: [-1, 3] } };
+  const querySelector = () => ({
+    getAttribute: (/** @type {string} */ name) => (name === "width" ? 600 : 300),
+  });
+  return /** @type {any} */ ({ querySelector, layout, ...more });
+}
+
+test("a scale runs from the left to the right, or from the bottom to the top", () => {
+  assert.equal(scaleOf([0, 50], 200, false)(25), 100);
+  assert.equal(scaleOf([-1, 3], 100, true)(3), 0);
+  assert.equal(scaleOf([-1, 3], 100, true)(-1), 100);
+  assert.equal(scaleOf([3, -1], 100, false)(-1), 100);
+});
+
+test("the plotting area lies between the rounded margins", () => {
+  const area = plottingArea({ width: 600, height: 300 }, { l: 50.4, r: 115.6, t: 8, b: 36 });
+  assert.deepEqual(area, { left: 50, top: 8, width: 434, height: 256 });
+});
+
+test("axes are read from the layout, and while the user drags from what is drawn", () => {
+  const still = axesOf(drawnChart({}));
+  assert.deepEqual(still?.x.range, [0, 50]);
+  assert.equal(still?.x.auto, true);
+  assert.equal(still?.y.auto, false);
+  assert.equal(still?.x.pixel(50), 434);
+  assert.equal(still?.y.start, 8);
+  const dragged = axesOf(drawnChart({ _fullLayout: { xaxis: { range: [10, 20] } } }));
+  assert.deepEqual(dragged?.x.range, [10, 20]);
+  assert.deepEqual(dragged?.y.range, [-1, 3]);
+});
+
+test("there are no axes before a chart is drawn", () => {
+  assert.equal(axesOf(drawnChart({ layout: undefined })), null);
+  assert.equal(axesOf(drawnChart({ querySelector: () => null })), null);
+});
+
+test("a point outside an axis makes Plotly extend it, unless the user has zoomed", () => {
+  const points = { x: [1, 2, 12], y: [0, null, 0] };
+  const y = axis([-1, 1]);
+  assert.equal(fitsAxes({ x: axis([0, 12]), y }, points, 0), true);
+  assert.equal(fitsAxes({ x: axis([0, 10]), y }, points, 0), false);
+  assert.equal(fitsAxes({ x: axis([0, 10]), y }, points, 3), true);
+  assert.equal(fitsAxes({ x: axis([0, 10], false), y }, points, 0), true);
+});
+
+test("the overlay interrupts a line where there is no value", () => {
+  const axes = { x: axis([0, 10]), y: axis([0, 1]) };
+  assert.deepEqual(pixelsOf(axes, { x: [5], y: [0.5] }, 0), [50, 50]);
+  assert.equal(pixelsOf(axes, { x: [5], y: [null] }, 0), null);
+});
+
+test("dashes are read in pixels, and named styles are solid", () => {
+  assert.deepEqual(dashesOf("4px,3px"), [4, 3]);
+  assert.deepEqual(dashesOf("solid"), []);
+  assert.deepEqual(dashesOf(undefined), []);
+});
+
+test("the token axis grows in steps ahead of a reply, and is short again afterwards", () => {
+  const turn = newTurn("", ["uncapped"]);
+  assert.equal(tokenAxisLength(null), 48);
+  for (let n = 0; n < 44; n += 1) addToken(turn.replies.uncapped, token(1));
+  assert.equal(tokenAxisLength(turn), 48);
+  addToken(turn.replies.uncapped, token(1));
+  assert.equal(tokenAxisLength(turn), 72);
+  finishReply(turn.replies.uncapped, { finish: "stop" });
+  assert.equal(tokenAxisLength(turn), 48);
+});
+
+test("traces get copies of their series, and the frame the length of the axis", () => {
+  const turn = newTurn("", ["uncapped", "capped"]);
+  for (const value of [1, 2]) addToken(turn.replies.capped, token(value));
+  const data = [trace("raw", "capped"), trace("raw", "uncapped"), frame()];
+  assert.deepEqual(fillTokens(data, turn), [2, 0, 0]);
+  assert.deepEqual(data[0]?.y, [1, 2]);
+  assert.notEqual(data[0]?.y, turn.replies.capped.series.raw.y);
+  assert.equal(data[2]?.x[1], 48);
+  assert.deepEqual(fillTokens(data, null), [0, 0, 0]);
+  assert.deepEqual(data[0]?.x, []);
+});
+
+test("the frame has no series, and neither has a trace while no turn is shown", () => {
+  const turn = newTurn("", ["capped"]);
+  assert.equal(seriesOf(turn, frame()), undefined);
+  assert.equal(seriesOf(null, trace("raw", "capped")), undefined);
+  assert.equal(seriesOf(turn, trace("lift", "capped")), turn.replies.capped.series.lift);
+});
+
+test("the turn chart shows finished replies, the shown one larger", () => {
+  const turns = [finishedTurn(1, 2), finishedTurn(null, 3), newTurn("", ["capped"])];
+  addToken(/** @type {import("../src/types").Turn} */ (turns[2]).replies.capped, token(9));
+  assert.deepEqual(replyPoints(turns, "capped", 1), [
+    { x: 1, y: 2, size: 9 },
+    { x: 2, y: 3, size: 13 },
+  ]);
+  assert.deepEqual(replyPoints(turns, "uncapped", null), [{ x: 1, y: 1, size: 9 }]);
+});
+
+test("reasoning and user messages have points of their own", () => {
+  const turn = finishedTurn(1, 1);
+  finishReply(turn.replies.capped, { finish: "stop", reasoning_mean: 0.5 });
+  turn.replies.capped.userMean = 0.25;
+  assert.deepEqual(reasoningPoints([turn], "capped"), [{ x: 0.85, y: 0.5 }]);
+  assert.deepEqual(reasoningPoints([turn], "uncapped"), []);
+  assert.deepEqual(userPoints([turn], "capped"), [{ x: 1, y: 0.25 }]);
+});
+
+test("further samples are joined from the lowest to the highest, turn by turn", () => {
+  const turns = [finishedTurn(1, 1), finishedTurn(1, 1)];
+  const samples = [
+    { mean: 2, text: "b" },
+    { mean: null, text: "unmeasured" },
+    { mean: 1, text: "a" },
+  ];
+  for (const turn of turns) finishReply(turn.replies.capped, { finish: "stop", samples });
+  const points = spreadPoints(turns, "capped");
+  assert.deepEqual(
+    points.map(({ x, y }) => [x, y]),
+    [
+      [1, 1],
+      [1, 2],
+      [null, null],
+      [2, 1],
+      [2, 2],
+      [null, null],
+    ],
+  );
+  assert.equal(points[0]?.text, "“a”");
+});
+
+test("the traces of the turn chart are filled by their roles", () => {
+  const turns = Array.from({ length: 6 }, () => finishedTurn(1, 2));
+  const data = [trace("reply", "capped"), trace("spread", "capped"), trace("user", "capped"), frame()];
+  fillTurns(data, turns, 5);
+  assert.deepEqual(data[0]?.x, [1, 2, 3, 4, 5, 6]);
+  assert.deepEqual(data[0]?.marker.size, [9, 9, 9, 9, 9, 13]);
+  assert.deepEqual(data[1]?.x, []);
+  assert.equal(data[3]?.x[1], 6.4);
+});
+
+test("a reply that is being written is joined to the turn before", () => {
+  const turns = [finishedTurn(1, 2), newTurn("", ["uncapped", "capped"])];
+  const reply = trace("reply", "capped");
+  fillTurns([reply], turns, 1);
+  assert.equal(liveSeries(reply, turns), null);
+  addToken(/** @type {import("../src/types").Turn} */ (turns[1]).replies.capped, token(0.5));
+  assert.deepEqual(liveSeries(reply, turns), { x: [1, 2], y: [2, 0.5] });
+  assert.equal(liveSeries(trace("user", "capped"), turns), null);
+  assert.equal(liveSeries(frame(), turns), null);
+});
+
+/** @returns {import("../src/types").ChartLayout} */
+const layout = () => ({
+  shapes: [
+    { name: "line-floor", type: "line", line: { width: 1 } },
+    { name: "end-role", type: "rect", line: { width: 0 } },
+  ],
+  annotations: [{ name: "label-floor", text: "floor (the cap)", y: 0.6, yanchor: "bottom" }],
+  margin: { l: 48, r: 116, t: 8, b: 36 },
+  font: { family: "serif", size: 12, color: "" },
+  xaxis: { title: { text: "token" } },
+  yaxis: { title: { text: "layer" } },
+  meta: {},
+});
+
+test("a layout takes the page's colours and text size, and leaves the base as it is", () => {
+  const base = layout();
+  const themed = themedLayout(base, { ...COLOURS, size: 32 }, false);
+  assert.equal(themed.shapes[0]?.line.color, COLOURS.capped);
+  assert.equal(themed.shapes[1]?.fillcolor, COLOURS.muted);
+  assert.equal(themed.annotations[0]?.bgcolor, `${COLOURS.card}a0`);
+  assert.deepEqual(themed.margin, { l: 96, r: 232, t: 8, b: 72 });
+  assert.deepEqual(base, layout());
+});
+
+test("a narrow chart has its labels inside", () => {
+  const { margin, annotations } = themedLayout(layout(), COLOURS, true);
+  assert.equal(margin.r, 10);
+  assert.equal(annotations[0]?.text, "floor<br>(the cap)");
+  assert.equal(annotations[0]?.yanchor, "top");
+  const fixed = { name: "label-end-role", text: "▼ role (x)", y: 0, yref: "paper" };
+  moveLabelsInside(fixed);
+  assert.equal(fixed.text, "▼ role (x)");
+});
+
+test("a trace takes the colour of its branch, and the frame a neutral one", () => {
+  const capped = { ...trace("reply", "capped"), line: {}, marker: { line: {} } };
+  colourTrace(capped, COLOURS);
+  assert.deepEqual(capped.line, { color: COLOURS.capped });
+  assert.deepEqual(capped.marker, { color: COLOURS.capped, line: { color: COLOURS.card } });
+  const neutral = { ...frame(), line: {} };
+  colourTrace(neutral, COLOURS);
+  assert.deepEqual(neutral.line, { color: COLOURS.muted });
+});
+
+/** @type {import("../src/types").LayerData} */
+const LAYERS = {
+  turn: 0,
+  branch: "capped",
+  probe: 1,
+  cap: [1, 2],
+  floors: [0.5, 0.25],
+  tokens: ["a", "b"],
+  reasoning: 0,
+  own: [
+    [0, 0.5, 1],
+    [1, 1, 1],
+  ],
+  plain: [
+    [0, 0.25, 1],
+    [1, 1, 0],
+  ],
+};
+
+test("the layer view has layers as rows, and can show what the cap changed", () => {
+  assert.deepEqual(layerValues(LAYERS, "plain"), [
+    [0, 1],
+    [0.25, 1],
+    [1, 0],
+  ]);
+  assert.deepEqual(layerValues(LAYERS, "change"), [
+    [0, 0],
+    [0.25, 0],
+    [0, 1],
+  ]);
+});
+
+test("tokens below the floor are marked at the capped layers only", () => {
+  assert.deepEqual(belowFloor(LAYERS), { x: [1, 2], y: [1, 2] });
+  assert.deepEqual(belowFloor({ ...LAYERS, cap: null }), { x: [], y: [] });
+  assert.equal(floorAt(LAYERS, 2), 0.25);
+  assert.equal(floorAt(LAYERS, 3), null);
+});

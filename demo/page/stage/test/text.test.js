@@ -1,0 +1,128 @@
+import assert from "node:assert/strict";
+import test from "node:test";
+
+import { describeCapping, finishLabel, summarise, trendOf } from "../src/summary.js";
+import { describeMean, describeToken, escapeHtml, number, projections, tokenLabel } from "../src/text.js";
+import { percent } from "../src/tooltip.js";
+import { addToken, finishReply, newReply, newTurn } from "../src/turns.js";
+import { finishedTurn, token } from "./helpers.js";
+
+test("numbers have two decimals and a true minus sign, and zero has no sign", () => {
+  assert.equal(number(1.005), "1.00");
+  assert.equal(number(-0.5), "\u22120.50");
+  assert.equal(number(-0.001), "0.00");
+  assert.equal(number(null), "–");
+});
+
+test("a mean is described by thirds", () => {
+  assert.equal(describeMean(2 / 3), "Assistant-like");
+  assert.equal(describeMean(0.5), "in between");
+  assert.equal(describeMean(1 / 3), "role-playing");
+});
+
+test("token labels show white space, cut long texts and contain no markup", () => {
+  assert.equal(tokenLabel(" a\n\t<b>&"), "“\u00a0a⏎⇥&lt;b&gt;&amp;”");
+  assert.equal(tokenLabel("x".repeat(41)), `“${"x".repeat(40)}…”`);
+  assert.equal(escapeHtml("<i>"), "&lt;i&gt;");
+});
+
+test("a projection that was sent once holds before and after the cap", () => {
+  assert.deepEqual(projections({ t: "", a: 1 }), { before: 1, after: 1 });
+  assert.deepEqual(projections({ t: "", a: 1, b: 0 }), { before: 0, after: 1 });
+  assert.deepEqual(projections({ t: "", a: null }), { before: null, after: null });
+});
+
+test("a token is described by what the cap did", () => {
+  assert.equal(describeToken("capped", { t: "" }), "projection not recorded");
+  assert.equal(describeToken("uncapped", { t: "", a: 1, c: 2 }), "projection 1.00 (axis units)");
+  assert.match(describeToken("capped", { t: "", a: 1, c: 0 }), /the cap did not act$/);
+  assert.match(describeToken("capped", { t: "", a: 1, b: 0, c: 2 }), /^the cap acted here: .* 0\.00 → 1\.00/);
+  assert.match(
+    describeToken("capped", { t: "", a: 1, c: 2 }),
+    /^the cap acted at other layers \(sum 2\.00\)/,
+  );
+});
+
+test("capping is described for answer and reasoning", () => {
+  const reply = newReply("capped");
+  assert.equal(describeCapping(reply, false), "");
+  addToken(reply, token(1, { r: 1 }));
+  assert.equal(describeCapping(reply, false), "cap did not act on this reply");
+  addToken(reply, token(1, { r: 1, k: [1] }));
+  assert.equal(describeCapping(reply, false), "cap acted on 50% of the reasoning’s tokens");
+  for (let n = 0; n < 4; n += 1) addToken(reply, token(1, n ? {} : { k: [1] }));
+  assert.equal(describeCapping(reply, false), "cap acted on 25% of the answer, 50% of the reasoning");
+  assert.equal(describeCapping(reply, true), "cap: 25% of answer, 50% of reasoning");
+});
+
+test("capping of a reply without reasoning names the reply, and a small share is not called 0%", () => {
+  const reply = newReply("capped");
+  finishReply(reply, { finish: "stop", fired: 1, count: 1000 });
+  assert.equal(describeCapping(reply, true), "cap acted on under 1% of this reply’s tokens");
+  finishReply(reply, { finish: "stop", fired: 0, count: 1000 });
+  assert.equal(describeCapping(reply, true), "cap did not act on this reply");
+});
+
+test("the end of a reply has a label, except where it is the usual one", () => {
+  const reply = newReply("capped");
+  assert.equal(finishLabel(reply), null);
+  finishReply(reply, { finish: "stop" });
+  assert.equal(finishLabel(reply), null);
+  finishReply(reply, { finish: "cancelled" });
+  assert.equal(finishLabel(reply), "Stopped");
+  finishReply(reply, { finish: "failed", fault: "out of memory" });
+  assert.equal(finishLabel(reply), "out of memory");
+  finishReply(reply, { finish: "length", limit: 64 });
+  assert.equal(finishLabel(reply), "Reached the token limit (64)");
+});
+
+test("a limit that was reached within the reasoning says so", () => {
+  const reply = newReply("capped");
+  addToken(reply, token(1, { r: 1 }));
+  finishReply(reply, { finish: "length" });
+  assert.equal(finishLabel(reply), "Reached the token limit (1) before the answer");
+});
+
+test("a trend needs two replies and looks at the last three", () => {
+  const turns = [9, 0, 0.5, 1].map((mean) => finishedTurn(mean, null));
+  assert.equal(trendOf(turns, "uncapped", 0), null);
+  assert.equal(trendOf(turns, "uncapped", 1)?.word, "falling");
+  assert.deepEqual(trendOf(turns, "uncapped", 3), { change: 1, turns: 3, word: "rising" });
+  assert.equal(trendOf(turns, "capped", 3), null);
+  assert.equal(trendOf([finishedTurn(1, 1), finishedTurn(1.05, 1)], "uncapped", 1)?.word, "steady");
+});
+
+test("a turn is summarised by means, gap and sentences", () => {
+  const turn = finishedTurn(-0.5, 0.9);
+  finishReply(turn.replies.capped, { finish: "stop", mean: 0.9, fired: 1, count: 2 });
+  const summary = summarise([turn], 0, [0.4, 1.2], false);
+  assert.deepEqual(
+    summary.items.map(({ branch, mean }) => [branch, mean]),
+    [
+      ["uncapped", -0.5],
+      ["capped", 0.9],
+    ],
+  );
+  assert.equal(summary.gap?.toFixed(6), "1.400000");
+  assert.equal(
+    summary.sentence,
+    "Uncapped is below the Assistant range. The cap acted on 50% of this reply’s tokens.",
+  );
+});
+
+test("a capped reply alone is described, and a cap that is off is named", () => {
+  const turn = newTurn("", ["capped"]);
+  finishReply(turn.replies.capped, { finish: "stop", mean: 2 });
+  assert.equal(
+    summarise([turn], 0, [0, 1], true).sentence,
+    "Capped is above the Assistant range. The cap is off.",
+  );
+  assert.equal(summarise([turn], 0, null, true).sentence, "Capped is at 2.00. The cap is off.");
+  assert.deepEqual(summarise([turn], null, null, true), { items: [], gap: null, sentence: "" });
+});
+
+test("probabilities have a decimal where they are small", () => {
+  assert.equal(percent(0.5), "50%");
+  assert.equal(percent(0.055), "5.5%");
+  assert.equal(percent(0.0005), "under 0.1%");
+});
