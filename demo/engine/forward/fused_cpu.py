@@ -12,14 +12,15 @@ import itertools
 from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from demo.engine.forward.blocks import Block, decoder_of, is_of_family
 from demo.engine.forward.forward_pass import Chunk, ChunkReading, Probe
-from demo.engine.forward.products import LaidOut, Product, Products, ReadBackLinear
+from demo.engine.forward.products import Products, ReadBackLinear
 from demo.engine.kv_cache import KVCache, LayerCache, SequenceCache, rounded_up, visible_columns
 from demo.models.loading import LoadedModel
 
@@ -29,39 +30,6 @@ _LEAST_QUERIES = 8
 
 # The same for heads that share keys, so that a reply's tokens get the bits that they would get in a prompt.
 _LEAST_GROUP = 4
-
-# Architectures of exactly these pre-norm blocks. Qwen 3 also normalises queries and keys.
-FAMILY = ("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM")
-
-
-@dataclass(frozen=True, slots=True)
-class Norm:
-    """transformers' RMSNorm: the mean square in float32, the weight in the model's dtype."""
-
-    weight: Tensor
-    epsilon: float
-
-    def __call__(self, x: Tensor) -> Tensor:
-        x32 = x.float()
-        scale = x32.square().mean(-1, keepdim=True).add_(self.epsilon).rsqrt_()
-        # New memory costs more than the arithmetic, so it is used again wherever that is possible. A float32
-        # input is the residual stream itself, which must stay.
-        scaled = x32 * scale if x32 is x else x32.mul_(scale).to(x.dtype)
-        return scaled.mul_(self.weight)
-
-
-@dataclass(frozen=True, slots=True)
-class Block:
-    """One decoder layer."""
-
-    before_attention: Norm
-    query_key_value: Product
-    query_norm: Norm | None
-    key_norm: Norm | None
-    out: Product
-    before_mlp: Norm
-    gate_up: Product
-    down: Product
 
 
 @dataclass(slots=True)
@@ -97,38 +65,26 @@ class FusedForward:
 
     def __init__(self, model: LoadedModel, probe: Probe, reproducible: bool = False) -> None:
         """reproducible: see `Products`."""
-        text: Any = model.model.model
-        config = model.model.config
         self._probe = probe
-        self._embed: nn.Embedding = text.embed_tokens
-        self._rotary = text.rotary_emb
-        self._norm = _norm(text.norm)
-        first: Any = model.layers[0].self_attn
-        self._size = int(first.head_dim)
-        # Rotary embeddings swap the halves of every head and negate the second.
-        self._signs = torch.ones(self._size, dtype=model.dtype)
-        self._signs[: self._size // 2] = -1
-        self._heads: int = config.num_attention_heads
-        self._kv_heads: int = config.num_key_value_heads
         matrices = [m for m in model.model.modules() if isinstance(m, nn.Linear | ReadBackLinear)]
         total = sum(m.weight.nbytes for m in matrices)
         products = Products([m.weight for m in [*matrices[:56], matrices[-1]]], total, reproducible)
         self.name = f"fused, products {products.name}"
-        self._blocks = [_block(layer, products) for layer in model.layers]
-        head: nn.Linear = model.model.get_output_embeddings()
-        self._head, self.vocabulary = products(head.weight, head.bias), head.weight.shape[0]
-        tied = head.weight is self._embed.weight
-        if products.frees_weights and not tied and isinstance(self._head, LaidOut):
-            model.model.set_output_embeddings(ReadBackLinear(self._head, slice(None), head.bias))
+        self._decoder = decoder_of(model, products)
         if products.frees_weights:
             # What is left may be mapped from the model's file, and would keep all of the file in memory.
             for parameter in model.model.parameters():
                 parameter.data = parameter.data.clone()
+        self.vocabulary = self._decoder.vocabulary
+        # Rotary embeddings swap the halves of every head and negate the second.
+        self._size = self._decoder.head_size
+        self._signs = torch.ones(self._size, dtype=model.dtype)
+        self._signs[: self._size // 2] = -1
 
     @property
     def layers(self) -> int:
         """Number of decoder layers."""
-        return len(self._blocks)
+        return len(self._decoder.blocks)
 
     def new_cache(self) -> KVCache:
         """See `forward_pass.ForwardPass`."""
@@ -147,10 +103,10 @@ class FusedForward:
         counts = [len(chunk.ids) for chunk in chunks]
         hooks = self._probe.hooks(chunks, counts, [[e] for chunk in chunks for e in chunk.exempt])
         layout = _layout(chunks)
-        x = self._embed(torch.tensor([token for chunk in chunks for token in chunk.ids]))
-        cos, sin = (c[0, :, None] for c in self._rotary(x[None], layout.positions[None]))
+        x = self._decoder.embed(torch.tensor([token for chunk in chunks for token in chunk.ids]))
+        cos, sin = (c[0, :, None] for c in self._decoder.rotary(x[None], layout.positions[None]))
         sin = sin * self._signs
-        for index, (block, layer_cache) in enumerate(zip(self._blocks, layers, strict=True)):
+        for index, (block, layer_cache) in enumerate(zip(self._decoder.blocks, layers, strict=True)):
             x = block.out(self._attend(block, layer_cache, x, cos, sin, layout)).add_(x)
             gate, up = block.gate_up(block.before_mlp(x)).chunk(2, dim=-1)
             x = block.down(functional.silu(gate).mul_(up)).add_(x)
@@ -162,7 +118,7 @@ class FusedForward:
 
     def logits(self, hidden: Tensor) -> Tensor:
         """The logits [N, V] after the residual streams [N, D] of the last decoder layer."""
-        return self._head(self._norm(hidden))
+        return self._decoder.head(self._decoder.norm(hidden))
 
     def _attend(
         self, block: Block, cache: LayerCache, x: Tensor, cos: Tensor, sin: Tensor, at: Layout
@@ -173,13 +129,14 @@ class FusedForward:
             cos, sin: [N, 1, head_dim] of the rotary embeddings, the first half of `sin` negated.
         """
         states = block.query_key_value(block.before_attention(x)).view(len(x), -1, self._size)
-        rotated, values = states[:, : self._heads + self._kv_heads], states[:, self._heads + self._kv_heads :]
+        heads, kv_heads = self._decoder.heads, self._decoder.kv_heads
+        rotated, values = states[:, : heads + kv_heads], states[:, heads + kv_heads :]
         if block.query_norm is not None and block.key_norm is not None:
-            query, key = rotated.split([self._heads, self._kv_heads], dim=1)
+            query, key = rotated.split([heads, kv_heads], dim=1)
             rotated = torch.cat([block.query_norm(query), block.key_norm(key)], dim=1)
         first_half, second_half = rotated.chunk(2, dim=-1)
         rotated = torch.cat((second_half, first_half), dim=-1).mul_(sin).add_(rotated * cos)
-        query, keys = rotated[:, : self._heads], rotated[:, self._heads :]
+        query, keys = rotated[:, :heads], rotated[:, heads:]
         cache.allocate_like(keys.transpose(0, 1), values.transpose(0, 1))
         cache.keys[at.slots, :, at.positions] = keys
         cache.values[at.slots, :, at.positions] = values
@@ -213,7 +170,7 @@ class FusedForward:
 
         Heads that share keys become queries of one head, so that no key is repeated.
         """
-        groups = query.view(len(query), self._kv_heads, -1, self._size)
+        groups = query.view(len(query), self._decoder.kv_heads, -1, self._size)
         count = groups.shape[2]
         if count < _LEAST_GROUP:
             groups = torch.cat([groups, groups[:, :, -1:].expand(-1, -1, _LEAST_GROUP - count, -1)], dim=2)
@@ -259,53 +216,6 @@ def _causal_mask(chunk: Chunk) -> Tensor:
     return columns[None, :] <= positions.clamp(max=chunk.end - 1)[:, None]
 
 
-def _norm(module: Any) -> Norm:
-    return Norm(module.weight, module.variance_epsilon)
-
-
-def _block(layer: Any, products: Products) -> Block:
-    attention, mlp = layer.self_attn, layer.mlp
-    return Block(
-        _norm(layer.input_layernorm),
-        _joined(attention, ("q_proj", "k_proj", "v_proj"), products),
-        _norm(attention.q_norm) if hasattr(attention, "q_norm") else None,
-        _norm(attention.k_norm) if hasattr(attention, "k_norm") else None,
-        _joined(attention, ("o_proj",), products),
-        _norm(layer.post_attention_layernorm),
-        _joined(mlp, ("gate_proj", "up_proj"), products),
-        _joined(mlp, ("down_proj",), products),
-    )
-
-
-def _joined(parent: nn.Module, names: Sequence[str], products: Products) -> Product:
-    """One product for several matrices with the same input.
-
-    The matrices are kept once where that is possible: the modules' own become views of the joined matrix, or
-    the modules read theirs back from the product.
-    """
-    modules = [getattr(parent, name) for name in names]
-    weight = modules[0].weight if len(modules) == 1 else torch.cat([module.weight for module in modules])
-    bias = None
-    if modules[0].bias is not None:
-        bias = torch.cat([module.bias for module in modules])
-    product = products(weight, bias)
-    ends = list(itertools.accumulate((module.weight.shape[0] for module in modules), initial=0))
-    parts = [slice(first, end) for first, end in itertools.pairwise(ends)]
-    for name, module, rows in zip(names, modules, parts, strict=True):
-        if products.frees_weights and isinstance(product, LaidOut):
-            setattr(parent, name, ReadBackLinear(product, rows, module.bias))
-        elif products.keeps_weights and isinstance(module, nn.Linear):
-            module.weight = nn.Parameter(weight[rows], requires_grad=False)
-    return product
-
-
 def fits(model: LoadedModel) -> bool:
     """Whether the model is on a CPU and made of the blocks that `FusedForward` computes."""
-    config = model.model.config
-    return (
-        model.device.type == "cpu"
-        and type(model.model).__name__ in FAMILY
-        and getattr(config, "hidden_act", None) == "silu"
-        and getattr(config, "sliding_window", None) is None
-        and set(getattr(config, "layer_types", None) or ["full_attention"]) == {"full_attention"}
-    )
+    return model.device.type == "cpu" and is_of_family(model)

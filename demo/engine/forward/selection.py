@@ -13,6 +13,7 @@ from torch import nn
 from transformers.cache_utils import DynamicCache
 
 from demo.engine.forward.cache_objects import cache_in, can_merge, keeps_keys_and_values
+from demo.engine.forward.cuda_graphs import GraphForward, fits_graphs
 from demo.engine.forward.forward_pass import Chunk, ForwardPass, Probe
 from demo.engine.forward.fused_cpu import FusedForward, fits
 from demo.engine.forward.modules import ModuleForward
@@ -71,14 +72,23 @@ def first_right(model: LoadedModel, probe: Probe, possible: Iterator[Maker]) -> 
         candidate = make(model, probe)
         found = fault_of(reference, candidate)
         if found is None:
-            return partial(_again, candidate) if isinstance(candidate, FusedForward) else make
+            return _later(make, candidate)
         fault = found
-        # That a cache is of another kind is a fact; a fused pass that computes something else is a fault.
-        level = logging.WARNING if isinstance(candidate, FusedForward) else logging.INFO
+        # That a cache is of another kind is a fact; a faster pass that computes something else is a fault.
+        level = logging.WARNING if isinstance(candidate, FusedForward | GraphForward) else logging.INFO
         log.log(level, "%s: not used: %s", candidate.name, fault)
     raise UserError(
         f"{model.spec} ({model.architecture}) did not pass the self-test ({fault}): choose another model."
     )
+
+
+def _later(make: Maker, candidate: ForwardPass) -> Maker:
+    """How to make the chosen pass for the next engine. Passes with matrices of their own share them."""
+    if isinstance(candidate, FusedForward):
+        return partial(_again, candidate)
+    if isinstance(candidate, GraphForward):
+        return partial(GraphForward, decoder=candidate.decoder)
+    return make
 
 
 def _again(fused: FusedForward, model: LoadedModel, probe: Probe) -> ForwardPass:
@@ -90,6 +100,8 @@ def makers(model: LoadedModel, fused: bool, reproducible: bool) -> Iterator[Make
     """How to make the passes that may suit a model, best first."""
     if fused and fits(model):
         yield lambda model, probe: FusedForward(model, probe, reproducible)
+    if fused and fits_graphs(model):
+        yield GraphForward
     cache = cache_of(model)
     if cache is None:
         return
