@@ -14,7 +14,7 @@ from pathlib import Path
 from demo.axis.axis import FLOOR_NAMES, AssistantAxis
 from demo.extraction.judge import Judge, LikelihoodJudge, NoJudge, RemoteJudge
 from demo.extraction.plan import PRESETS, Preset, make_plan
-from demo.extraction.run import Settings, extract, suitable_batch
+from demo.extraction.run import Settings, extract, settings_for
 from demo.models.default import DEFAULT_MODEL
 from demo.models.loading import LoadedModel, load_model
 from demo.utils.cli import command
@@ -34,10 +34,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         )
     out = options.out or AXES / model.slug
     preset = _preset(options)
-    settings = Settings(
+    suitable = settings_for(model, preset)
+    settings = replace(
+        suitable,
         seed=options.seed,
-        batch=options.batch or suitable_batch(model, preset.max_new_tokens),
-        least=max(1, preset.role_rollouts // 4),
+        batch=options.batch or suitable.batch,
         keep_all=options.keep_all,
         band=band,
         floor=options.floor,

@@ -21,7 +21,7 @@ from demo.engine.protocol import Sampling
 from demo.extraction.axis import Built, build, choose_cast, fold_axes, with_cap
 from demo.extraction.controls import controls
 from demo.extraction.judge import Judge
-from demo.extraction.plan import DEFAULT, Plan, Rollout
+from demo.extraction.plan import DEFAULT, Plan, Preset, Rollout
 from demo.extraction.report import write_report
 from demo.extraction.rollouts import Reply, RolloutGenerator
 from demo.extraction.sweep import Sweep, candidate_bands, choose
@@ -74,6 +74,12 @@ class Settings:
     def verdicts(self) -> tuple[str, ...]:
         """The judge's verdicts with which a rollout counts."""
         return ALL if self.keep_all else KEPT
+
+
+def settings_for(model: LoadedModel, preset: Preset) -> Settings:
+    """The settings that suit a model and the size of its extraction."""
+    batch = suitable_batch(model, preset.max_new_tokens)
+    return Settings(batch=batch, least=max(1, preset.role_rollouts // 4))
 
 
 def suitable_batch(model: LoadedModel, max_new_tokens: int) -> int:

@@ -20,7 +20,7 @@ from demo.utils.paths import ROOT
 LEVELS = (
     ("app",),
     ("demo.page", "demo.bench"),
-    ("demo.evaluation",),
+    ("demo.evaluation", "demo.library"),
     ("demo.extraction", "demo.conversation"),
     ("demo.engine", "demo.plots"),
     ("demo.axis",),
@@ -49,7 +49,7 @@ FORBIDDEN = {
 
 
 # Imported where they are installed, and not required otherwise.
-OPTIONAL = {"llama_cpp", "spaces", "vllm"}
+OPTIONAL = {"llama_cpp", "spaces", "triton", "vllm"}
 # Packages whose name is not that of the import.
 PACKAGES = {"markdown_it": "markdown-it-py"}
 
