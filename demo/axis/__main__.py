@@ -2,6 +2,7 @@
 
 Usage: python -m demo.axis import SOURCE --out DIR
        python -m demo.axis show DIR
+       python -m demo.axis card DIR
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from demo.axis.axis import AssistantAxis
+from demo.axis.card import card
 from demo.axis.files import load_axis, save_axis
 from demo.axis.importer.build import ImportOptions, import_axis
 from demo.axis.importer.floors import spans
@@ -25,8 +27,9 @@ from demo.utils.json_files import read_object
 @command
 def main(arguments: Sequence[str] | None = None) -> None:
     options = _parser().parse_args(arguments)
-    if options.command == "show":
-        print("\n".join(summary(load_axis(options.axis))))
+    if options.command != "import":
+        describe = summary if options.command == "show" else card
+        print("\n".join(describe(load_axis(options.axis))))
         return
     _check_out(options.out)
     chosen = ImportOptions(
@@ -108,8 +111,12 @@ def _band(text: str | None) -> tuple[int, int] | None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m demo.axis", description="Import and inspect axes.")
     commands = parser.add_subparsers(dest="command", required=True)
-    show = commands.add_parser("show", help="print what an axis holds")
-    show.add_argument("axis", help="axis folder, name of a shipped axis, or anything `import` takes")
+    for name, purpose in (
+        ("show", "print what an axis holds"),
+        ("card", "print a README.md for an axis folder"),
+    ):
+        described = commands.add_parser(name, help=purpose)
+        described.add_argument("axis", help="axis folder, name of a shipped axis, or anything `import` takes")
     add = commands.add_parser("import", help="convert a published axis to an axis folder")
     add.add_argument(
         "source", help=f"a .pt or .safetensors file, a published folder, or hf://{DATASET}/FOLDER"

@@ -41,7 +41,7 @@ class SamplingStep:
     barred: Sequence[int] = ()
 
 
-# Sequences with the same seed are close to each other in a step, and a vocabulary's noise can take a megabyte.
+# Sequences with the same seed are close to each other in a step, and a vector can take half a megabyte.
 @lru_cache(maxsize=32)
 def uniform_noise(seed: int, step: int, vocabulary: int) -> Tensor:
     """One uniform variate per vocabulary entry, [V] float32 on the CPU: a function of seed and step alone."""

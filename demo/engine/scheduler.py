@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from threading import Condition, Lock, Thread, main_thread
 from typing import Any
@@ -21,6 +22,7 @@ from demo.engine.protocol import Event, Load
 from demo.engine.request_group import ReadTask, RequestGroup, ResultQueue
 from demo.engine.running_batch import RunningBatch
 from demo.engine.sequence import Status, TokenSequence
+from demo.engine.threads import Threads
 from demo.utils.errors import UserError, explain_failure, nan_error
 
 Scheduled = list[tuple[TokenSequence, Chunk]]
@@ -68,6 +70,7 @@ class Scheduler:
         prefix_cache: PrefixCache,
         capacity: Capacity,
         own_thread: bool,
+        threads: Threads | None = None,
     ) -> None:
         """Schedule `batch` within `capacity`.
 
@@ -75,10 +78,11 @@ class Scheduler:
             own_thread: compute on a thread of the scheduler's own, which suits a server whose clients come
                 and go. Without it, the clients that wait for a result do the work, one at a time, which
                 suits a script.
+            threads: chooses how many threads compute a pass; None to leave their number alone.
         """
         self.batch, self.capacity = batch, capacity
         self._cache, self._prefix_cache = cache, prefix_cache
-        self._own_thread = own_thread
+        self._own_thread, self._threads = own_thread, threads
         self._waiting: list[RequestGroup] = []  # first come, first served
         self._running: list[RequestGroup] = []
         self._reads: list[ReadTask] = []
@@ -206,8 +210,10 @@ class Scheduler:
         Returns:
             What was run, and its readings.
         """
+        tokens = sum(len(chunk.ids) for _, chunk in scheduled)
         try:
-            return scheduled, self.batch.run(scheduled)
+            with self._timed(tokens):
+                return scheduled, self.batch.run(scheduled)
         except Exception:
             if not self._cache.can_be_cut:
                 raise
@@ -221,6 +227,10 @@ class Scheduler:
             except Exception as error:
                 self._fail(group, explain_failure(error))
         return ran, readings
+
+    def _timed(self, tokens: int) -> AbstractContextManager[None]:
+        """Around a pass of so many tokens: it runs with the number of threads that is fastest now."""
+        return nullcontext() if self._threads is None else self._threads.step(tokens)
 
     def _postprocess(self, scheduled: Scheduled, readings: Sequence[ChunkReading]) -> None:
         """Turn the readings of the pass into events."""
@@ -395,7 +405,8 @@ class Scheduler:
     def _continue_reads(self) -> None:
         for task in list(self._reads):
             try:
-                chunk = next(task.chunks, None)
+                with self._timed(self.capacity.chunk):
+                    chunk = next(task.chunks, None)
             except Exception as error:
                 task.fail(explain_failure(error))
                 chunk = None

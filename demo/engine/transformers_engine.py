@@ -18,6 +18,7 @@ from demo.engine.request_group import ReadTask, RequestGroup, ResultQueue
 from demo.engine.running_batch import RunningBatch
 from demo.engine.scheduler import Capacity, Scheduler
 from demo.engine.sequence import TokenSequence, vocabulary_of
+from demo.engine.threads import threads_for
 from demo.models.chat_template import render_chat
 from demo.models.loading import LoadedModel
 
@@ -84,7 +85,8 @@ class TransformersEngine:
         batch = RunningBatch(self.forward, self.prefix_cache, cache)
         token_bytes, state_bytes = memory_of(model, self.forward)
         capacity = Capacity(sequences, budget, token_bytes, chunk, keep, state_bytes)
-        self.scheduler = Scheduler(batch, cache, self.prefix_cache, capacity, own_thread)
+        threads = threads_for(model, self.forward)
+        self.scheduler = Scheduler(batch, cache, self.prefix_cache, capacity, own_thread, threads)
 
     @property
     def load(self) -> Load:

@@ -1,12 +1,13 @@
-"""python -m demo.evaluation.readme: print the README's statements about the default model.
+"""python -m demo.evaluation.readme: print what the documents say about the default model's evaluation.
 
-They are made from the model's evaluation. --write puts them into README.md.
+docs/evaluation.md has the statements, and README.md one sentence. --write puts them there.
 """
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from demo.evaluation import COMMAND, NAME
@@ -30,44 +31,68 @@ from demo.utils.errors import UserError
 from demo.utils.json_files import read_object
 from demo.utils.paths import AXES, ROOT
 
-README = ROOT / "README.md"
+README, PAGE = ROOT / "README.md", ROOT / "docs" / "evaluation.md"
 
-BEGIN, END = "<!-- evaluation: python -m demo.evaluation.readme --write -->", "<!-- end of evaluation -->"
+_COMMAND = "python -m demo.evaluation.readme --write"
 
 
 @command
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m demo.evaluation.readme", description=__doc__)
-    parser.add_argument("--write", action="store_true", help="put the statements into README.md")
+    parser.add_argument("--write", action="store_true", help="put the statements into both documents")
     options = parser.parse_args(arguments)
-    folder = f"axes/{DEFAULT_MODEL}"
     figures = read_object(AXES / DEFAULT_MODEL / NAME, f"run {COMMAND}")
-    if options.write:
-        README.write_text(replaced(README.read_text(encoding="utf-8"), figures, folder), encoding="utf-8")
-    else:
-        print(block(figures, folder))
+    made = documents(figures)
+    for path, (name, statements) in made.items():
+        if options.write:
+            text = path.read_text(encoding="utf-8")
+            path.write_text(replaced(text, name, statements), encoding="utf-8")
+        else:
+            print(block(name, statements))
 
 
-def replaced(readme: str, figures: dict[str, Any], folder: str) -> str:
-    """The README with a new block of statements. Raises UserError without the markers."""
-    if BEGIN not in readme or END not in readme:
-        raise UserError(f"README.md lacks the line {BEGIN!r} or {END!r}; put both back.")
-    before, _, rest = readme.partition(BEGIN)
-    return before + block(figures, folder) + rest.partition(END)[2]
-
-
-def block(figures: dict[str, Any], folder: str) -> str:
-    """The README's statements with the markers around them.
-
-    Args:
-        folder: The axis's folder, for the link to the report.
-    """
+def documents(figures: dict[str, Any]) -> dict[Path, tuple[str, str]]:
+    """What each document says: its path -> the name of its block, and the block's content."""
     about = figures["about"]
     head = (
-        f"On {about['model']}, with the cap at layers {about['cap']} ([report]({folder}/evaluation.md), "
-        f"created by `{COMMAND}`):"
+        f"On {about['model']}, with the cap at layers {about['cap']} "
+        f"([report](../axes/{DEFAULT_MODEL}/evaluation.md), created by `{COMMAND}`):"
     )
-    return "\n".join([BEGIN, head, "", *claims(figures), END])
+    statements = "\n".join([head, "", *claims(figures)])
+    return {README: ("evaluation summary", summary(figures)), PAGE: ("evaluation", statements)}
+
+
+def replaced(document: str, name: str, statements: str) -> str:
+    """The document with new content in its block `name`. Raises UserError without the markers."""
+    begin, end = _markers(name)
+    if begin not in document or end not in document:
+        raise UserError(f"The document lacks the line {begin!r} or {end!r}; put both back.")
+    before, _, rest = document.partition(begin)
+    return before + block(name, statements) + rest.partition(end)[2]
+
+
+def block(name: str, statements: str) -> str:
+    """The statements with the markers around them."""
+    begin, end = _markers(name)
+    return f"{begin}\n{statements}\n{end}"
+
+
+def _markers(name: str) -> tuple[str, str]:
+    return f"<!-- {name}: {_COMMAND} -->", f"<!-- end of {name} -->"
+
+
+def summary(figures: dict[str, Any]) -> str:
+    """The README's one sentence."""
+    harmful = figures["susceptibility"]["groups"]["all"]["harmful"]
+    capability = figures["capability"]
+    return (
+        f"On {figures['about']['model']}, the cap changes the share of replies that take a harmful persona's "
+        f"side from {share(harmful['uncapped'])} to {share(harmful['capped'])} (the goal of a fall of at "
+        f"least {GOAL_FALL:.0%} was {verdict(reached_fall(harmful['fall']))}), and the share of questions "
+        f"answered correctly from {share(capability['uncapped'])} to {share(capability['capped'])} (the goal "
+        f"of at most ±{100 * GOAL_DIFFERENCE:.0f} point was "
+        f"{verdict(reached_difference(capability['difference']['value']))})."
+    )
 
 
 def claims(figures: dict[str, Any]) -> Iterator[str]:

@@ -7,6 +7,7 @@ padding, and equal texts are read once. Elsewhere transformers' own modules read
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor
@@ -14,6 +15,7 @@ from torch import Tensor
 from demo.engine.forward.forward_pass import Chunk, Probe
 from demo.engine.forward.fused_cpu import FusedForward
 from demo.engine.forward.selection import choose_forward
+from demo.engine.threads import threads_for
 from demo.extraction.rollouts import ReadText, Text, placeholder_axis, read_texts
 from demo.models.loading import LoadedModel
 
@@ -31,6 +33,7 @@ class Reader:
         axis = placeholder_axis(model.layer_count, model.hidden_size)
         forward = choose_forward(model, Probe(model, axis, None), reproducible=True)
         self._forward = forward if isinstance(forward, FusedForward) else None
+        self._threads = None if self._forward is None else threads_for(model, self._forward)
 
     def read(self, texts: Sequence[Text], layer: int | None = None) -> list[ReadText]:
         """Read each reply, of at least one token, after its prompt, without any cap.
@@ -44,7 +47,8 @@ class Reader:
         different = sorted({(tuple(text.prompt), tuple(text.reply)) for text in texts})
         found: dict[tuple[tuple[int, ...], tuple[int, ...]], ReadText] = {}
         for part in _parts(different):
-            found |= zip(part, _read(self._forward, part, layer), strict=True)
+            with nullcontext() if self._threads is None else self._threads.step(_TOKENS):
+                found |= zip(part, _read(self._forward, part, layer), strict=True)
         return [found[tuple(text.prompt), tuple(text.reply)] for text in texts]
 
 

@@ -1,0 +1,204 @@
+"""How many threads compute on a CPU: as many as are fastest now.
+
+The threads of a parallel region wait for each other by spinning. Where another process takes a core, all wait
+for the one that was displaced, and a step on two threads can take longer than on one. Alone, two are faster.
+So steps are timed, the next smaller and larger number is tried now and then, and the fastest is kept.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+
+from demo.engine.forward.forward_pass import Chunk, ForwardPass
+from demo.engine.forward.self_test import text_tokens
+from demo.models.loading import LoadedModel
+
+# A trial and what it is compared with are so many steps. The first step with another count is left out: it
+# may have to wake threads.
+_STEPS = 6
+
+_WORTH = 0.9  # another count must take at most this share of the time
+
+_ALIKE = 0.1  # steps whose tokens differ by no more than this share are compared
+
+# After a trial in vain the next one waits twice as long, in seconds of computing.
+_SOONEST, _LATEST = 0.5, 10.0
+
+# With less CPU time than this share of its threads' time, another process has displaced a thread.
+_DISPLACED = 0.85
+
+
+def thread_counts(most: int) -> list[int]:
+    """The numbers of threads to choose from: `most`, half of it, and so on down to 1."""
+    return [most >> halvings for halvings in range(most.bit_length())]
+
+
+class ThreadChooser:
+    """Chooses between numbers of threads by the time that steps take. It reads no clock and sets nothing.
+
+    Attributes:
+        most: The largest number.
+        count: The number to use for the next step.
+    """
+
+    def __init__(self, most: int) -> None:
+        """See `thread_counts`."""
+        self.most, self._counts = most, thread_counts(most)
+        self._kept = 0  # index of the count in use outside trials
+        self._tried: int | None = None
+        self._upwards = False  # whether the last trial was of more threads
+        self._recent: deque[float] = deque(maxlen=_STEPS)
+        self._trial: list[float] = []
+        self._skip = 1
+        self._tokens = 0
+        self._clock = self._due = 0.0
+        self._pause = _SOONEST
+        self._displaced = False
+
+    @property
+    def count(self) -> int:
+        return self._counts[self._kept if self._tried is None else self._tried]
+
+    def observe(self, tokens: int, seconds: float, cpu_seconds: float) -> None:
+        """Take note of a step with `count` threads.
+
+        Args:
+            tokens: How many tokens it ran. Only steps of about the same size are compared.
+            seconds: The time that passed.
+            cpu_seconds: The time that the process computed, all threads together.
+        """
+        self._clock += seconds
+        if abs(tokens - self._tokens) > _ALIKE * self._tokens:
+            self._begin(tokens)
+        if self._skip:
+            self._skip -= 1
+        elif self._tried is None:
+            self._recent.append(seconds)
+            self._watch_for_displacement(cpu_seconds / (self.count * seconds) if seconds > 0 else 1.0)
+            if len(self._recent) == _STEPS and self._clock >= self._due:
+                self._try_another()
+        else:
+            self._trial.append(seconds)
+            self._judge()
+
+    def _begin(self, tokens: int) -> None:
+        """Start anew with steps of another size."""
+        self._tokens, self._tried, self._skip = tokens, None, 1
+        self._recent.clear()
+
+    def _watch_for_displacement(self, share: float) -> None:
+        displaced = share < _DISPLACED
+        if displaced and not self._displaced and self.count > 1:
+            # Try fewer as soon as there are steps of this kind to compare with.
+            self._due, self._pause, self._upwards = self._clock, _SOONEST, True
+            self._recent.clear()
+        self._displaced = displaced
+
+    def _try_another(self) -> None:
+        """Try the next count in turn: fewer threads after more, and more after fewer."""
+        neighbours = [index for index in (self._kept - 1, self._kept + 1) if 0 <= index < len(self._counts)]
+        if neighbours:
+            self._tried = neighbours[-1] if self._upwards else neighbours[0]
+            self._upwards = self._tried < self._kept
+            self._trial, self._skip = [], 1
+
+    def _judge(self) -> None:
+        """End the trial once its outcome is clear."""
+        before = sum(self._recent)
+        if len(self._trial) < _STEPS and sum(self._trial) < before:
+            return
+        won = len(self._trial) == _STEPS and sum(self._trial) < _WORTH * before
+        if won and self._tried is not None:
+            self._kept = self._tried
+        self._pause = _SOONEST if won else min(2 * self._pause, _LATEST)
+        self._due = self._clock + self._pause
+        self._tried, self._skip = None, 1
+        self._recent.clear()
+
+
+class Threads:
+    """Sets the number of threads for the steps of one forward pass, and times them.
+
+    Attributes:
+        steady_tokens: Only steps of at most so many tokens run with fewer threads than there are.
+    """
+
+    def __init__(self, chooser: ThreadChooser, steady_tokens: int) -> None:
+        self._chooser, self.steady_tokens = chooser, steady_tokens
+
+    @contextmanager
+    def step(self, tokens: int) -> Iterator[None]:
+        """Run a step of `tokens` tokens with the best number of threads known."""
+        steady = tokens <= self.steady_tokens
+        count = self._chooser.count if steady else self._chooser.most
+        # PyTorch keeps the number for each thread that computes, so it is set for whichever runs this step.
+        if torch.get_num_threads() != count:
+            torch.set_num_threads(count)
+        began, cpu = time.perf_counter(), time.process_time()
+        yield
+        if steady:
+            self._chooser.observe(tokens, time.perf_counter() - began, time.process_time() - cpu)
+
+
+# A product of many rows is divided among threads in other ways than one of few, and then rounds otherwise.
+# These numbers of tokens are checked, the largest only where the model's weights have at most _LARGE bytes.
+_STEADY_TOKENS = (8, 128)
+_LARGE = 2 * 1024**3
+
+# PyTorch's number of threads belongs to the process, and so does the choice.
+_CHOOSER: list[ThreadChooser] = []
+
+# Of each model, by the name of its pass: how many tokens give the same bits with any number of threads.
+_STEADY: WeakKeyDictionary[nn.Module, dict[str, int]] = WeakKeyDictionary()
+
+
+def threads_for(model: LoadedModel, forward: ForwardPass) -> Threads | None:
+    """The threads for a pass on a CPU; None where there is no choice.
+
+    Fewer threads are used only where a check finds the same bits with any number of them: a reply must not
+    depend on how busy the machine is.
+    """
+    if not _CHOOSER:
+        _CHOOSER.append(ThreadChooser(torch.get_num_threads()))
+    chooser = _CHOOSER[0]
+    if model.device.type != "cpu" or chooser.most == 1:
+        return None
+    known = _STEADY.setdefault(model.model, {})
+    if forward.name not in known:
+        size = sum(parameter.nbytes for parameter in model.model.parameters())
+        known[forward.name] = 0
+        for tokens in _STEADY_TOKENS if size <= _LARGE else _STEADY_TOKENS[:1]:
+            if not same_bits(partial(_short_text, model, forward, tokens), chooser.most):
+                break
+            known[forward.name] = tokens
+    return Threads(chooser, known[forward.name])
+
+
+def _short_text(model: LoadedModel, forward: ForwardPass, most: int) -> list[Tensor]:
+    """The logits after a prompt of `most` tokens, after a short one, and after one more token of both."""
+    cache, ids = forward.new_cache(), text_tokens(model, most + 1)
+    cache.reserve(2, len(ids))
+    ends = (most // 8 + 1, most)
+    logits = [forward.run([Chunk(n, 0, ids[:end], [True] * end)], cache)[0] for n, end in enumerate(ends)]
+    step = [Chunk(n, end, ids[end : end + 1], [True], prompt=False) for n, end in enumerate(ends)]
+    return [*logits, forward.run(step, cache)[0]]
+
+
+def same_bits(run: Callable[[], Sequence[Tensor]], most: int) -> bool:
+    """Whether a computation gives the same bits with every number of threads that could be chosen."""
+    before, results = torch.get_num_threads(), []
+    try:
+        for count in thread_counts(most):
+            torch.set_num_threads(count)
+            results.append(run())
+    finally:
+        torch.set_num_threads(before)
+    return all(torch.equal(a, b) for other in results[1:] for a, b in zip(results[0], other, strict=True))
