@@ -1,4 +1,4 @@
-"""The page's endpoints for programs: the README's example runs as printed, and errors are one sentence."""
+"""The page's endpoints for programs: the documented example runs as printed, and errors are one sentence."""
 
 from __future__ import annotations
 
@@ -20,10 +20,12 @@ def client(address: str) -> Client:
     return Client(address, verbose=False)
 
 
-def test_readme_example_runs_and_prints_a_lower_uncapped_mean(address, repository: Path):
+def test_the_documented_example_runs_and_prints_a_lower_uncapped_mean(address, repository: Path):
     block = next(
         code
-        for code in re.findall(r"```python\n(.*?)```", (repository / "README.md").read_text(), re.DOTALL)
+        for code in re.findall(
+            r"```python\n(.*?)```", (repository / "docs" / "features.md").read_text(), re.DOTALL
+        )
         if "gradio_client" in code
     )
     printed = io.StringIO()

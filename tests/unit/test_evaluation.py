@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 from demo.axis.files import axis_digest
 from demo.conversation.settings import CAPPED
 from demo.engine.protocol import Sampling
-from demo.evaluation import NAME
+from demo.evaluation import NAME, readme
 from demo.evaluation.agreement import KINDS, agreement
 from demo.evaluation.answers import Prompt, ResultCache, answer, batches
 from demo.evaluation.attempts import load_attempts
 from demo.evaluation.capability import CHECKS, holds, own_items, read_set
 from demo.evaluation.drift import domain_figures, load_domains
-from demo.evaluation.readme import README, replaced
+from demo.evaluation.readme import documents, replaced
 from demo.evaluation.report import report
 from demo.evaluation.results import choose, with_front
 from demo.evaluation.scoring import LABELS, stance_thresholds, telling_families
@@ -270,10 +270,22 @@ def test_shipped_report_is_what_the_code_writes():
     assert all((AXES / DEFAULT_MODEL / name).is_file() for name in pictures)
 
 
-def test_readme_says_what_the_evaluation_says():
+def test_the_documents_say_what_the_evaluation_says():
     figures = json.loads((AXES / DEFAULT_MODEL / NAME).read_text())
-    text = README.read_text(encoding="utf-8")
-    folder = f"axes/{DEFAULT_MODEL}"
-    assert replaced(text, figures, folder) == text, "run python -m demo.evaluation.readme --write"
+    for path, (name, statements) in documents(figures).items():
+        text = path.read_text(encoding="utf-8")
+        assert replaced(text, name, statements) == text, "run python -m demo.evaluation.readme --write"
     with pytest.raises(UserError, match="put both back"):
-        replaced("no markers", figures, "")
+        replaced("no markers", "evaluation", "")
+
+
+def test_the_command_for_the_documents_writes_them(monkeypatch, tmp_path, capsys):
+    old = "<!-- evaluation{}: python -m demo.evaluation.readme --write -->\n<!-- end of evaluation{} -->\n"
+    readme_file, page = tmp_path / "README.md", tmp_path / "evaluation.md"
+    readme_file.write_text(old.format(" summary", " summary"))
+    page.write_text(old.format("", ""))
+    monkeypatch.setattr(readme, "README", readme_file)
+    monkeypatch.setattr(readme, "PAGE", page)
+    assert readme.main([]) == 0 and "Persona jailbreaks" in capsys.readouterr().out
+    assert readme.main(["--write"]) == 0
+    assert "Persona jailbreaks" in page.read_text() and "the cap changes" in readme_file.read_text()
