@@ -24,10 +24,11 @@ if on_zerogpu():
     import spaces  # noqa: F401 - it must be imported before torch
 
 from demo.axis.files import axis_folder
-from demo.engine.options import add_engine_options, end_plainly_when_asked, load_engine, show_progress
+from demo.engine.options import add_engine_options, end_plainly_when_asked, load_engine
 from demo.engine.protocol import Sampling
 from demo.utils.cli import command
 from demo.utils.errors import UserError
+from demo.utils.progress import ConsoleProgress
 
 
 @command
@@ -42,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # Load on a thread that ends. A thread that has computed keeps a pool of helper threads, and several pools
     # slow each other down.
     with ThreadPoolExecutor(1) as apart:
-        engine, notes = apart.submit(load_engine, options, show_progress).result()
+        engine, notes = apart.submit(load_engine, options, ConsoleProgress()).result()
 
     # Imported late, so that a mistake in the flags is reported at once.
     from demo.conversation.scenarios import load_scenarios

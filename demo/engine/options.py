@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import atexit
 import json
 import os
 import signal
@@ -230,12 +231,24 @@ def _vllm_arguments(pairs: list[str]) -> dict[str, Any]:
 
 
 def end_plainly_when_asked() -> None:
-    """Make SIGTERM end the program in the normal way, so that engines end the processes they have started."""
-    if current_thread() is main_thread():  # only the main thread may set a signal handler
-        signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    """Make SIGTERM end the program in the normal way, so that engines end the processes they have started.
 
+    Threads that still compute then must not be ended by the interpreter: that ends a thread in the middle of
+    C++ code, which aborts the whole process. So the process leaves once everything else has been put in order.
+    """
+    if current_thread() is not main_thread():  # only the main thread may set a signal handler
+        return
+    asked: list[int] = []
 
-def show_progress(message: str, fraction: float | None) -> None:
-    """Print progress to standard error, on one line where that is a terminal."""
-    end = "\r" if fraction is not None and fraction < 1 and sys.stderr.isatty() else "\n"
-    print(message if fraction is None else f"{message}: {fraction:.0%}", end=end, file=sys.stderr, flush=True)
+    def end(number: int, frame: object) -> None:
+        asked.append(128 + number)
+        sys.exit(asked[0])
+
+    def leave() -> None:
+        if asked:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(asked[0])
+
+    atexit.register(leave)  # what is registered first runs last
+    signal.signal(signal.SIGTERM, end)

@@ -20,6 +20,7 @@ from demo.models.loading import LoadedModel, load_model
 from demo.utils.cli import command
 from demo.utils.errors import UserError
 from demo.utils.paths import AXES
+from demo.utils.progress import ConsoleProgress
 from demo.utils.resource_usage import peak_mib
 
 
@@ -27,7 +28,7 @@ from demo.utils.resource_usage import peak_mib
 def main(arguments: Sequence[str] | None = None) -> None:
     options, started = _parser().parse_args(arguments), time.monotonic()
     band = _band(options.cap_layers)
-    model = load_model(options.model, device=options.device, dtype=options.dtype, progress=_say)
+    model = load_model(options.model, device=options.device, dtype=options.dtype, progress=ConsoleProgress())
     if band is not None and band[1] >= len(model.layers):
         raise UserError(
             f"--cap-layers names layer {band[1]}, but the model has 0 to {len(model.layers) - 1}."
@@ -139,10 +140,6 @@ def _band(text: str | None) -> tuple[int, int] | None:
     if not 0 <= first <= last:
         raise UserError(f"--cap-layers runs from a lower to a higher number, not {text!r}.")
     return first, last
-
-
-def _say(message: str, fraction: float | None) -> None:
-    print(message if fraction is None else f"{message}: {fraction:.0%}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,29 @@ from contextlib import contextmanager
 Progress = Callable[[str, float | None], None]
 
 
+class ConsoleProgress:
+    """A `Progress` that prints to standard error.
+
+    On a terminal it overwrites one line. Elsewhere, as in a log, a task has a line when it begins, when it ends,
+    and every `log_every` seconds.
+    """
+
+    def __init__(self, log_every: float = 15.0) -> None:
+        self._log_every = log_every
+        self._message, self._logged = "", float("-inf")
+
+    def __call__(self, message: str, fraction: float | None) -> None:
+        text = message if fraction is None else f"{message}: {fraction:.0%}"
+        ended = fraction is None or fraction >= 1
+        if sys.stderr.isatty():
+            print(f"\r\x1b[K{text}", end="\n" if ended else "", file=sys.stderr, flush=True)
+            return
+        now = time.monotonic()
+        if ended or message != self._message or now - self._logged >= self._log_every:
+            print(text, file=sys.stderr, flush=True)
+            self._message, self._logged = message, now
+
+
 class ProgressLine:
     """Overwrites one line on a terminal; elsewhere, as in a log, prints a line every `log_every` seconds."""
 

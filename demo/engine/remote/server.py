@@ -29,11 +29,12 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from demo.axis.files import axis_digest, axis_to_bytes
-from demo.engine.options import KEY_VARIABLE, ServedEngine, add_engine_options, load_engine, show_progress
+from demo.engine.options import KEY_VARIABLE, ServedEngine, add_engine_options, load_engine
 from demo.engine.protocol import Request
 from demo.engine.remote.codec import VERSION, event_json, load_json, read_json, request_from
 from demo.utils.cli import command
 from demo.utils.errors import UserError
+from demo.utils.progress import ConsoleProgress
 
 DEFAULT_PORT = 8100
 
@@ -241,7 +242,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         )
     if options.engine.startswith("http"):
         raise UserError("An engine process needs an engine of its own: choose --engine transformers or vllm.")
-    engine, notes = load_engine(options, show_progress)
+    engine, notes = load_engine(options, ConsoleProgress())
     print(
         f"{engine.model.slug} on {engine.model.device}, {engine.model.dtype_reason}",
         *notes,
