@@ -233,8 +233,8 @@ def _vllm_arguments(pairs: list[str]) -> dict[str, Any]:
 def end_plainly_when_asked() -> None:
     """Make SIGTERM end the program in the normal way, so that engines end the processes they have started.
 
-    Threads that still compute then must not be ended by the interpreter: that ends a thread in the middle of
-    C++ code, which aborts the whole process. So the process leaves once everything else has been put in order.
+    The interpreter must not end threads that still compute: it would end them in the middle of C++ code, and
+    that aborts the whole process. So the process leaves once everything else has been put in order.
     """
     if current_thread() is not main_thread():  # only the main thread may set a signal handler
         return

@@ -14,8 +14,8 @@ Progress = Callable[[str, float | None], None]
 class ConsoleProgress:
     """A `Progress` that prints to standard error.
 
-    On a terminal it overwrites one line. Elsewhere, as in a log, a task has a line when it begins, when it ends,
-    and every `log_every` seconds.
+    On a terminal it overwrites one line. Elsewhere, as in a log, a task has a line when it begins, when it
+    ends, and every `log_every` seconds.
     """
 
     def __init__(self, log_every: float = 15.0) -> None:
