@@ -12,7 +12,7 @@ from typing import Any
 
 import configargparse
 
-from demo.page.hosting import add_hosting_options, limits_of, password_of
+from demo.page.hosting import add_hosting_options, limits_of, password_of, proxies_of, root_path_of
 from demo.space import on_zerogpu
 
 # Set before gradio is imported: no analytics, whatever the environment says. Gradio would also keep the last
@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser().parse_args(arguments)
     end_plainly_when_asked()
     limits = limits_of(options)
-    password_of(options)
+    password_of(options), root_path_of(options), proxies_of(options)  # mistakes are reported before loading
     if options.replay is not None:
         _replay(options)
         return
@@ -81,8 +81,10 @@ def _replay(options: argparse.Namespace) -> None:
 
 def _launch(page: Any, options: argparse.Namespace, more: dict[str, Any]) -> None:
     from demo.page.middleware import middleware_options
+    from demo.page.rate_limit import trust_proxies
 
-    more |= middleware_options(password_of(options))
+    trust_proxies(proxies_of(options))
+    more |= middleware_options(password_of(options), root_path_of(options))
     gc.freeze()  # objects made so far stay; collecting among them would delay all replies each time
     page.launch(server_name=options.host, server_port=options.port, inbrowser=options.open, **more)
 

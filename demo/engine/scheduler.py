@@ -61,7 +61,11 @@ class Capacity:
 
 
 class Scheduler:
-    """Decides what runs in each forward pass. Work may be submitted from any thread."""
+    """Decides what runs in each forward pass. Work may be submitted from any thread.
+
+    Attributes:
+        threads: chooses how many threads compute a pass; None to leave their number alone.
+    """
 
     def __init__(
         self,
@@ -78,11 +82,11 @@ class Scheduler:
             own_thread: compute on a thread of the scheduler's own, which suits a server whose clients come
                 and go. Without it, the clients that wait for a result do the work, one at a time, which
                 suits a script.
-            threads: chooses how many threads compute a pass; None to leave their number alone.
+            threads: see the attribute.
         """
         self.batch, self.capacity = batch, capacity
         self._cache, self._prefix_cache = cache, prefix_cache
-        self._own_thread, self._threads = own_thread, threads
+        self._own_thread, self.threads = own_thread, threads
         self._waiting: list[RequestGroup] = []  # first come, first served
         self._running: list[RequestGroup] = []
         self._reads: list[ReadTask] = []
@@ -230,7 +234,7 @@ class Scheduler:
 
     def _timed(self, tokens: int) -> AbstractContextManager[None]:
         """Around a pass of so many tokens: it runs with the number of threads that is fastest now."""
-        return nullcontext() if self._threads is None else self._threads.step(tokens)
+        return nullcontext() if self.threads is None else self.threads.step(tokens)
 
     def _postprocess(self, scheduled: Scheduled, readings: Sequence[ChunkReading]) -> None:
         """Turn the readings of the pass into events."""

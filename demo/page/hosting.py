@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 from dataclasses import dataclass, fields
+from ipaddress import IPv4Network, IPv6Network, ip_network
 
 from demo.space import ON_SPACE
 from demo.utils.errors import UserError
 
 SHORTEST_PASSWORD = 8
+
+Network = IPv4Network | IPv6Network
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +62,16 @@ def add_hosting_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--port", type=int, help="port to listen on (default: the first free one from 7860)")
     group = parser.add_argument_group("hosting the page for others")
     group.add_argument(
+        "--root-path",
+        metavar="/PATH",
+        help="the path under which a reverse proxy serves the page, whether or not it passes the path on",
+    )
+    group.add_argument(
+        "--trusted-proxies",
+        metavar="ADDRESS,…",
+        help="addresses or networks of reverse proxies whose X-Forwarded-For names the visitor",
+    )
+    group.add_argument(
         "--password",
         help="every visitor must enter it; better set as PERSONA_DRIFT_PASSWORD, "
         "which the list of processes does not show",
@@ -65,6 +79,26 @@ def add_hosting_options(parser: argparse.ArgumentParser) -> None:
     for field in fields(Limits):
         text = f"{_HELP[field.name]} (default: %(default)s)"
         group.add_argument(_flag(field.name), type=int, default=field.default, metavar="N", help=text)
+
+
+def root_path_of(options: argparse.Namespace) -> str | None:
+    """The path of the page behind a proxy; None when there is none. Raises UserError if it is no path."""
+    path = (options.root_path or "").rstrip("/")
+    if path and not re.fullmatch(r"(/[\w.~-]+)+", path):
+        raise UserError(f"--root-path takes a path such as /persona-drift, not {options.root_path!r}.")
+    return path or None
+
+
+def proxies_of(options: argparse.Namespace) -> tuple[Network, ...]:
+    """The networks of trusted proxies. Raises UserError for a text that is not an address or network."""
+    texts = [text.strip() for text in (options.trusted_proxies or "").split(",") if text.strip()]
+    try:
+        return tuple(ip_network(text) for text in texts)
+    except ValueError as error:
+        raise UserError(
+            "--trusted-proxies takes addresses or networks, such as 127.0.0.1,10.0.0.0/8, "
+            f"not {options.trusted_proxies!r}."
+        ) from error
 
 
 def limits_of(options: argparse.Namespace) -> Limits:

@@ -70,17 +70,21 @@ _PREFIXES = ("api/", "assets/", "call/", "heartbeat/", "pwa_icon", "run/", "stat
 _SERVED: set[str] = set()
 
 
-def middleware_options(password: str | None) -> dict[str, Any]:
+def middleware_options(password: str | None, root_path: str | None = None) -> dict[str, Any]:
     """The options of `Blocks.launch` that put the middleware in place.
 
     Args:
         password: every visitor must enter it; None for a page without a password.
+        root_path: the path under which a proxy serves the page; None for none.
     """
     # A Space is shown in a frame of the site's own page.
     on_space = "'self' https://huggingface.co https://*.huggingface.co https://*.hf.space"
     framed_by = on_space if os.environ.get(ON_SPACE) else "'self'"
     options: dict[str, Any] = {
-        "app_kwargs": {"middleware": [Middleware(PageMiddleware, framed_by=framed_by)]}
+        "app_kwargs": {
+            "middleware": [Middleware(PageMiddleware, framed_by=framed_by, root_path=root_path or "")]
+        },
+        "root_path": root_path,
     }
     if password is not None:
         options |= {
@@ -113,9 +117,14 @@ def serve(path: Path) -> str:
 class PageMiddleware:
     """ASGI middleware around the whole page."""
 
-    def __init__(self, app: ASGIApp, framed_by: str = "'self'") -> None:
-        """framed_by: the sites that may show the page in a frame, in the syntax of `frame-ancestors`."""
-        self._app = app
+    def __init__(self, app: ASGIApp, framed_by: str = "'self'", root_path: str = "") -> None:
+        """Wrap `app`.
+
+        Args:
+            framed_by: the sites that may show the page in a frame, in the syntax of `frame-ancestors`.
+            root_path: the path under which a proxy serves the page. Some proxies pass it on, others do not.
+        """
+        self._app, self._root_path = app, root_path
         self._logins = LoginLimiter()
         self._headers = {
             "content-security-policy": "; ".join((*_POLICY, f"frame-ancestors {framed_by}")),
@@ -129,6 +138,9 @@ class PageMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        if self._root_path and f"{scope['path']}/".startswith(f"{self._root_path}/"):
+            scope = {**scope, "path": scope["path"].removeprefix(self._root_path) or "/"}
+            scope.pop("raw_path", None)
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":

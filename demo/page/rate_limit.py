@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from ipaddress import ip_address
@@ -20,7 +20,7 @@ from starlette.requests import Request
 
 from demo.conversation.settings import BRANCHES
 from demo.engine.protocol import Load
-from demo.page.hosting import Limits
+from demo.page.hosting import Limits, Network
 from demo.space import ON_SPACE
 from demo.utils.errors import UserError
 
@@ -108,22 +108,41 @@ class LoginLimiter:
         return not self._recent.hit(self._item, address)
 
 
+# The networks of proxies that are believed about the visitor's address; see `trust_proxies`.
+_TRUSTED: list[Network] = []
+
+
+def trust_proxies(networks: Sequence[Network]) -> None:
+    """Believe proxies of these networks, and no others, when they report a visitor's address."""
+    _TRUSTED[:] = networks
+
+
 def address_of(request: gr.Request | Request | None) -> str:
     """The visitor's address.
 
-    On a Space it is the one that the proxies report. Elsewhere a client could forge that header, so it is
-    ignored.
+    On a Space, and behind trusted proxies, it is the one that they report. Elsewhere a client could forge the
+    header, so it is ignored.
     """
     if request is None:
         return "unknown"
-    forwarded = str(request.headers.get("x-forwarded-for") or "") if os.environ.get(ON_SPACE) else ""
-    # Every proxy appends the address it saw, so the last public address is the visitor. The visitor may have
-    # forged those before it.
-    for entry in reversed(forwarded.split(",")):
+    client: Any = request.client
+    own = str(client.host) if client is not None else "unknown"
+    if not os.environ.get(ON_SPACE) and not _is_trusted(own):
+        return own
+    # Every proxy appends the address it saw, so the last address that is not a proxy's is the visitor. The
+    # visitor may have forged those before it.
+    for entry in reversed(str(request.headers.get("x-forwarded-for") or "").split(",")):
         try:
-            if ip_address(entry.strip()).is_global:
-                return entry.strip()
+            address = ip_address(entry.strip())
         except ValueError:
             continue
-    client: Any = request.client
-    return str(client.host) if client is not None else "unknown"
+        if address.is_global if not _TRUSTED else not _is_trusted(entry.strip()):
+            return str(address)
+    return own
+
+
+def _is_trusted(address: str) -> bool:
+    try:
+        return any(ip_address(address) in network for network in _TRUSTED)
+    except ValueError:  # not an address, such as the name of a test client
+        return False

@@ -19,12 +19,14 @@ MODEL_NAME = "a-model-of-the-tests"
 
 
 @contextmanager
-def hosted(engine: Any, limits: Limits | None = None, password: str | None = None) -> Iterator[str]:
+def hosted(
+    engine: Any, limits: Limits | None = None, password: str | None = None, root_path: str | None = None
+) -> Iterator[str]:
     """Serve the page with this engine. Yields its address."""
     axis = random_axis(4, 16, 2, (1, 2), MODEL_NAME)
     page = build_page(engine, axis, MODEL_NAME, MODEL_NAME, load_scenarios(), Sampling(), "", limits)
     port = free_port()
-    options = launch_options() | middleware_options(password)
+    options = launch_options() | middleware_options(password, root_path)
     page.launch(server_name="127.0.0.1", server_port=port, prevent_thread_lock=True, quiet=True, **options)
     try:
         yield f"http://127.0.0.1:{port}/"

@@ -36,7 +36,7 @@ CORES, MEMORY = 2, 16 * 2**30
 _PACKAGES = {"PIL": "pillow", "yaml": "pyyaml"}
 _OWN = {"demo", "tests"}
 # Installed on ZeroGPU hardware; the optional engine; dependencies of transformers and Gradio.
-_NOT_REQUIRED = {"spaces", "vllm", "huggingface_hub", "tokenizers", "gradio_client"}
+_NOT_REQUIRED = {"triton", "spaces", "vllm", "huggingface_hub", "tokenizers", "gradio_client"}
 
 
 def test_the_readme_tells_the_site_what_to_run():
