@@ -10,6 +10,7 @@ import time
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 from demo.utils.paths import ROOT
 
@@ -40,14 +41,15 @@ def server(flags: Sequence[str], environment: Mapping[str, str] | None = None) -
     process = subprocess.Popen(command_line, cwd=ROOT, env={**os.environ, **(environment or {})})
     address = f"http://127.0.0.1:{port}/"
     try:
-        _await_page(address, process)
+        await_page(address, process)
         yield address, process.pid
     finally:
         process.terminate()
         process.wait(timeout=30)
 
 
-def _await_page(address: str, process: subprocess.Popen[bytes]) -> None:
+def await_page(address: str, process: subprocess.Popen[Any]) -> None:
+    """Wait until the page answers. Raises RuntimeError when its process ends, or does not answer in time."""
     for _ in range(600):
         if process.poll() is not None:
             raise RuntimeError(f"app.py ended with status {process.returncode}")

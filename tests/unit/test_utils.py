@@ -7,6 +7,7 @@ import os
 
 import pytest
 
+from demo.utils.progress import ConsoleProgress
 from demo.utils.resource_usage import peak_mib, resident_mib
 from demo.utils.statistics import auc
 
@@ -37,3 +38,19 @@ def test_resident_memory_is_that_of_the_process():
 
 def test_resident_memory_of_a_missing_process_is_nan():
     assert math.isnan(resident_mib(2**22 + 1))  # above the largest process id on Linux
+
+
+def test_a_log_gets_few_lines_of_progress(capsys):
+    progress = ConsoleProgress(log_every=3600)
+    for step in range(101):
+        progress("downloading", step / 100)
+    progress("checking", None)
+    assert capsys.readouterr().err.splitlines() == ["downloading: 0%", "downloading: 100%", "checking"]
+
+
+def test_a_terminal_gets_one_line_of_progress(capsys, monkeypatch):
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    progress = ConsoleProgress()
+    for step in (0.0, 0.5, 1.0):
+        progress("downloading", step)
+    assert capsys.readouterr().err.count("\n") == 1
