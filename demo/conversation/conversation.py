@@ -9,16 +9,30 @@ from __future__ import annotations
 import datetime
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from threading import Event as CancelFlag
+from typing import Literal
 
-from demo.conversation.settings import CAPPED, SEED_STEP, STEERED, UNCAPPED, TurnSettings
+from demo.conversation.settings import CAPPED, STEERED, UNCAPPED, TurnSettings
 from demo.conversation.turns import Reply, Turn
-from demo.engine.protocol import Cap, Engine, Event, Events, PromptEvent, ReadToken, Request, Token, WaitEvent
+from demo.engine.protocol import (
+    Cap,
+    Engine,
+    Event,
+    Events,
+    PromptEvent,
+    ReadToken,
+    Request,
+    Token,
+    TooLongError,
+    WaitEvent,
+)
 from demo.models.chat_template import LeftOut, Message
 from demo.utils.errors import UserError
+
+End = Literal["beginning", "end"]
 
 
 @dataclass
@@ -59,6 +73,11 @@ class Conversation:
     def stop(self) -> None:
         """End the running turn within one decode step. The tokens so far are kept."""
         self._cancel.set()
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the last turn or reading was asked to stop."""
+        return self._cancel.is_set()
 
     def undo(self) -> str:
         """Remove the last turn and return its user message. Raises UserError when there is none."""
@@ -103,36 +122,95 @@ class Conversation:
         replaced, self.turns[at:] = self.turns[at:], [turn]
         return self._follow(engine, turn, events, replaced)
 
+    def keep_what_fits(self, engine: Engine, settings: TurnSettings, keep: End) -> TooLongError | None:
+        """Remove turns at one end, as few as will let `read` read the others with the system prompt.
+
+        Any engine can be asked, because each refuses at once to read what its context window does not hold.
+
+        Args:
+            keep: the end that is kept.
+
+        Returns:
+            Why turns were removed; None if all fit.
+
+        Raises:
+            UserError: not even one turn fits, or the engine cannot read the conversation for another reason.
+                Nothing has changed then.
+        """
+
+        def kept(count: int) -> list[Turn]:
+            return self.turns[:count] if keep == "beginning" else self.turns[len(self.turns) - count :]
+
+        def refusal(count: int) -> TooLongError | None:
+            part = Conversation(kept(count), date=self.date)
+            try:
+                _close(engine.read(part._reading(settings, CAPPED)))
+            except TooLongError as error:
+                return error
+            return None
+
+        too_long = refusal(len(self.turns))
+        if too_long is None:
+            return None
+        fits, fails = 0, len(self.turns)
+        while fails - fits > 1:
+            middle = (fits + fails) // 2
+            fits, fails = (middle, fails) if refusal(middle) is None else (fits, middle)
+        if not fits:
+            end = "first" if keep == "beginning" else "last"
+            raise UserError(
+                f"Not even the {end} turn of this chat fits the model's context of {too_long.context:,} "
+                "tokens; shorten it, or start the program with another model."
+            ) from too_long
+        self.turns = kept(fits)
+        return too_long
+
     def read(self, engine: Engine, settings: TurnSettings, probe_layer: int) -> Iterator[tuple[int, str]]:
         """Fill in the projection of each token by reading the conversation. Nothing is generated.
 
-        The UNCAPPED text is read twice: without the cap, and under it.
-
-        What the chat template left out is in `left_out` afterwards.
+        The UNCAPPED text is read twice: without the cap, and under it. What the engine did not read stays as
+        it was: replies after `stop()`, and what the chat template leaves out, of which `left_out` then tells.
 
         Yields:
             The index of a turn and its branch, once they have been read.
 
         Raises:
-            UserError: the conversation does not fit the context window.
+            UserError: the conversation does not fit the context window, or the engine fails.
         """
         self._cancel.clear()
-        text = tuple(self.messages(UNCAPPED, settings.system_prompt))
-        first = len(text) - 2 * len(self.turns)  # index of the first user message, after the system prompt
-        for branch, cap in ((UNCAPPED, None), (CAPPED, settings.cap)):
-            request = Request(
-                branch, text, cap=cap, span=settings.span, thinking=settings.thinking, date=self.date
-            )
+        capped = self._reading(settings, CAPPED)
+        first = sum(message["role"] == "system" for message in capped.messages)
+        texts = [turn.replies.get(UNCAPPED) for turn in self.turns]
+        for request in (replace(capped, branch=UNCAPPED, cap=None), capped):
             seen: set[int] = set()
-            chunks = _noting_messages(engine.read(request, self._cancel), seen)
-            for index, reply in enumerate(_replies_read(chunks, first, probe_layer, cap)):
-                self.turns[index].replies[branch] = reply
-                yield index, branch
+            chunks = engine.read(request, self._cancel)
+            try:
+                noted = _noting_messages(chunks, seen)
+                for index, reply in _replies_read(noted, first, probe_layer, request.cap, self._cancel):
+                    turn = self.turns[index]
+                    turn.replies[request.branch] = _with_unread(reply, texts[index])
+                    turn.settings = replace(settings, read=True)
+                    yield index, request.branch
+            finally:
+                _close(chunks)
+            if self._cancel.is_set():
+                return
             self.left_out = tuple(
                 LeftOut(index, message["role"], True)
-                for index, message in enumerate(text)
-                if message["content"].strip() and index not in seen and not self._cancel.is_set()
+                for index, message in enumerate(request.messages)
+                if message["content"].strip() and index not in seen
             )
+
+    def _reading(self, settings: TurnSettings, branch: str) -> Request:
+        """The request that reads the UNCAPPED text as `branch` would."""
+        return Request(
+            branch,
+            tuple(self.messages(UNCAPPED, settings.system_prompt)),
+            cap=settings.cap,
+            span=settings.span,
+            thinking=settings.thinking,
+            date=self.date,
+        )
 
     def _follow(self, engine: Engine, turn: Turn, events: Events, replaced: Sequence[Turn]) -> Events:
         began = time.monotonic()
@@ -164,7 +242,7 @@ class Conversation:
         return Request(
             self.branch_id(branch) + (f"#{sample}" if sample else ""),
             (*history, Message(role="user", content=text)),
-            replace(settings.sampling, seed=settings.sampling.seed + SEED_STEP * sample),
+            replace(settings.sampling, seed=settings.seed_of(sample)),
             settings.cap if branch == CAPPED else None,
             settings.steer if branch == STEERED else None,
             settings.span,
@@ -203,16 +281,20 @@ def _noting_messages(chunks: Iterator[list[ReadToken]], seen: set[int]) -> Itera
 
 
 def _replies_read(
-    chunks: Iterator[list[ReadToken]], first: int, probe: int, cap: Cap | None
-) -> Iterator[Reply]:
-    """The replies of a chat that is being read, one per turn; each is yielded when the next turn begins."""
+    chunks: Iterator[list[ReadToken]], first: int, probe: int, cap: Cap | None, cancel: CancelFlag
+) -> Iterator[tuple[int, Reply]]:
+    """The turns of a chat that is being read and their replies, each when the next turn begins.
+
+    A turn in the middle of which the reading was cancelled is not among them.
+    """
     layers = cap.layers if cap else ()
-    reply, number = Reply(0), 0
+    reply, number = Reply(0), -1
     user: list[float] = []
     for token in (token for chunk in chunks for token in chunk if token.message >= first):
         turn, is_reply = divmod(token.message - first, 2)
         if turn != number:
-            yield _finished(reply, user)
+            if number >= 0:
+                yield number, _finished(reply, user)
             reply, user, number = Reply(0), [], turn
         if is_reply:
             lifts = tuple(token.after[layer] - token.before[layer] for layer in layers)
@@ -222,7 +304,26 @@ def _replies_read(
             )
         else:
             user.append(token.before[probe])
-    yield _finished(reply, user)
+    if number >= 0 and not cancel.is_set():
+        yield number, _finished(reply, user)
+
+
+def _with_unread(read: Reply, text: Reply | None) -> Reply:
+    """A reply that was read, with the reasoning or the answer that the chat template did not write."""
+    if text is None:
+        return read
+    missing = {kind for kind in (True, False) if not any(token.reasoning == kind for token in read.tokens)}
+    unread = [token for token in text.tokens if token.reasoning in missing]
+    if not unread:
+        return read
+    tokens = sorted([*unread, *read.tokens], key=lambda token: not token.reasoning)
+    return Reply(len(tokens), tokens, read.finish, read.user_projection)
+
+
+def _close(chunks: Iterator[list[ReadToken]]) -> None:
+    """End a reading, so that the engine computes no more of it."""
+    if isinstance(chunks, Generator):
+        chunks.close()
 
 
 def _finished(reply: Reply, user: list[float]) -> Reply:

@@ -1,15 +1,18 @@
-"""Export of a session for spreadsheets: one row per token."""
+"""Export of a session for spreadsheets: one row per message of the user and per token of a reply."""
 
 from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Iterator
+from typing import Any
 
 from demo.conversation.session_file import Recording
-from demo.conversation.settings import ALL_BRANCHES
+from demo.conversation.settings import ALL_BRANCHES, CAPPED, STEERED, TurnSettings
+from demo.conversation.turns import Turn
 from demo.engine.protocol import Token
 
-COLUMNS = (
+_TOKEN = (
     "turn",
     "branch",
     "sample",
@@ -23,41 +26,103 @@ COLUMNS = (
     "milliseconds",
     "span",
 )
+_SETTINGS = (
+    "cap",
+    "floor_name",
+    "floor",
+    "first_capped_layer",
+    "last_capped_layer",
+    "steer_layer",
+    "steer_alpha",
+    "acts_on",
+    "seed",
+    "attempt",
+    "temperature",
+    "top_p",
+    "repetition_penalty",
+    "max_new_tokens",
+    "thinking",
+    "dtype",
+)
+COLUMNS = (*_TOKEN, *_SETTINGS)
+# Spreadsheets take UTF-8 for another encoding unless a file begins with this.
+_BYTE_ORDER_MARK = "\ufeff"
+# The wide forms count as well: a spreadsheet in an East Asian language takes them for the plain ones.
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 
 
 def tokens_csv(recording: Recording) -> str:
-    """The session as CSV, one row per token.
+    """The session as CSV. The columns are described in docs/session-file.md.
 
-    Turns and tokens are numbered from 1. Sample 0 is the reply that is part of the history. Projections
-    are in axis units at the probe layer; the correction is summed over the capped layers. The span says
-    whether a token belongs to the answer or to the reasoning before it.
+    Every row of a token has the settings of its own reply, whatever has been chosen since.
     """
     file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
+    file.write(_BYTE_ORDER_MARK)
+    writer = csv.writer(file)
     writer.writerow(COLUMNS)
     for number, turn in enumerate(recording.turns, 1):
-        for branch in ALL_BRANCHES:
-            reply = turn.replies.get(branch)
-            for sample, one in enumerate([reply, *reply.samples] if reply else []):
-                for place, token in enumerate(one.tokens, 1):
-                    writer.writerow([number, branch, sample, place, *_cells(token)])
+        for row in _rows(number, turn, recording.system_prompt):
+            writer.writerow([_inert(row.get(column)) for column in COLUMNS])
     return file.getvalue()
 
 
-def _cells(token: Token) -> tuple[object, ...]:
+def _rows(number: int, turn: Turn, system_prompt: str) -> Iterator[dict[str, Any]]:
+    """The rows of one turn, from 1, each with the columns that it fills."""
+    prompt = system_prompt if turn.settings is None else turn.settings.system_prompt
+    if prompt.strip():
+        yield {"turn": number, "branch": "system", "text": prompt}
+    yield {"turn": number, "branch": "user", "text": turn.user}
+    for branch in ALL_BRANCHES:
+        reply = turn.replies.get(branch)
+        for sample, one in enumerate([reply, *reply.samples] if reply else []):
+            head = {"turn": number, "branch": branch, "sample": sample}
+            settings = {} if turn.settings is None else _settings(turn.settings, branch, sample)
+            for place, token in enumerate(one.tokens, 1):
+                yield {**head, "token": place, **_cells(token), **settings}
+
+
+def _cells(token: Token) -> dict[str, Any]:
     """The columns of one token, from its text on."""
-    return (
-        _escaped(token.text),
-        int(token.special),
-        token.before,
-        token.after,
-        token.correction,
-        token.probability,
-        token.at,
-        "reasoning" if token.reasoning else "answer",
-    )
+    return {
+        "text": token.text,
+        "special": int(token.special),
+        "projection_before": token.before,
+        "projection_after": token.after,
+        "correction": token.correction,
+        "probability": token.probability,
+        "milliseconds": token.at,
+        "span": "reasoning" if token.reasoning else "answer",
+    }
 
 
-def _escaped(text: str) -> str:
-    """The text with an apostrophe in front where a spreadsheet would take it for a formula."""
-    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
+def _settings(settings: TurnSettings, branch: str, sample: int) -> dict[str, Any]:
+    """The columns of the settings that had an effect on one reply."""
+    cap = settings.cap if branch == CAPPED else None
+    steer = settings.steer if branch == STEERED else None
+    cells: dict[str, Any] = {"cap": "off" if cap is None else "on", "dtype": settings.dtype}
+    if cap is not None:
+        marks = settings.marks
+        cells |= {"first_capped_layer": cap.layers[0], "last_capped_layer": cap.layers[-1]}
+        cells |= {"floor_name": marks and marks.floor_name, "floor": marks and marks.floor}
+    if steer is not None:
+        cells |= {"steer_layer": steer.layer, "steer_alpha": steer.alpha}
+    if cap is not None or steer is not None:
+        cells["acts_on"] = {"both": "answer and reasoning"}.get(settings.span, settings.span)
+    if settings.read:
+        return cells
+    sampling = settings.sampling
+    return cells | {
+        "seed": settings.seed_of(sample),
+        "attempt": settings.attempt,
+        "temperature": sampling.temperature,
+        "top_p": sampling.top_p,
+        "repetition_penalty": sampling.repetition_penalty,
+        "max_new_tokens": sampling.max_new_tokens,
+        "thinking": int(settings.thinking),
+    }
+
+
+def _inert(value: object) -> object:
+    """The value, or a text with an apostrophe in front where a spreadsheet would take it for a formula."""
+    begins = isinstance(value, str) and value.lstrip("\n").startswith(_FORMULA)
+    return f"'{value}" if begins else value

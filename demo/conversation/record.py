@@ -33,6 +33,7 @@ def record(
     scenario: Scenario,
     sampling: Sampling,
     thinking: bool = False,
+    dtype: str = "",
 ) -> Recording:
     """Run the whole script in both branches, as the page would.
 
@@ -40,13 +41,19 @@ def record(
 
     Args:
         thinking: whether the model is asked to reason before it answers.
+        dtype: number format of the model's weights.
     """
     conversation, choice = Conversation(), CapChoice.of_axis(axis)
-    cap, progress = choice.cap(axis), ProgressLine(scenario.title)
+    cap, marks, progress = choice.cap(axis), choice.marks(axis), ProgressLine(scenario.title)
     for number, line in enumerate(scenario.turns):
         progress.update(number / len(scenario.turns))
         settings = TurnSettings(
-            replace(sampling, seed=sampling.seed + number), cap, scenario.system_prompt, thinking=thinking
+            replace(sampling, seed=sampling.seed + number),
+            cap,
+            scenario.system_prompt,
+            thinking=thinking,
+            marks=marks,
+            dtype=dtype,
         )
         for _ in conversation.send(engine, line, settings):
             pass
@@ -54,7 +61,7 @@ def record(
     return Recording(
         model_name,
         conversation.turns,
-        choice.marks(axis),
+        marks,
         scenario.title,
         scenario.blurb,
         scenario.system_prompt,
@@ -76,7 +83,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     engine = TransformersEngine(model, axis)
     if options.thinking and model.thinking == "never":
         raise UserError(f"{model.slug} does not reason before it answers; leave --thinking out.")
-    recording = record(engine, axis, model.slug, scenarios[options.scenario], sampling, options.thinking)
+    recording = record(
+        engine,
+        axis,
+        model.slug,
+        scenarios[options.scenario],
+        sampling,
+        options.thinking,
+        str(model.dtype).removeprefix("torch."),
+    )
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(dumps(recording), encoding="utf-8")
     means = {branch: reply.mean for branch, reply in recording.turns[-1].replies.items()}

@@ -9,15 +9,16 @@ from __future__ import annotations
 import datetime
 import gc
 import json
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any, get_args
 
 import orjson
 
+from demo.conversation.json_values import items, maybe, number, short, text
 from demo.conversation.settings import ALL_BRANCHES
+from demo.conversation.settings_json import settings_from_json, settings_json
 from demo.conversation.turns import Reply, Turn
 from demo.engine.protocol import FinishReason, Token
 from demo.plots.marks import PlotMarks
@@ -37,7 +38,7 @@ class Recording:
 
     Attributes:
         model: name of the model that replied.
-        marks: reference lines of the charts.
+        marks: reference lines of the charts, for turns whose own settings are not known.
         blurb: what to watch for.
         map: the fixed part of the persona map, as `persona_map` returns it.
         date: the day on which the conversation began, YYYY-MM-DD; empty in files of earlier versions.
@@ -75,9 +76,10 @@ def dumps(recording: Recording) -> str:
 
 
 def turn_json(turn: Turn) -> dict[str, Any]:
-    """A turn with all its replies."""
+    """A turn with all its replies, and with its settings where they are known."""
     return {
         "user": turn.user,
+        **({} if turn.settings is None else {"settings": settings_json(turn.settings)}),
         "branches": {
             branch: reply_json(turn.replies[branch]) for branch in ALL_BRANCHES if branch in turn.replies
         },
@@ -167,7 +169,7 @@ def parsed(text: str) -> Any:
     try:
         return orjson.loads(text)
     except orjson.JSONDecodeError as error:
-        raise UserError(f"This session file is damaged ({_short(error)}); save the session again.") from error
+        raise UserError(f"This session file is damaged ({short(error)}); save the session again.") from error
 
 
 @_garbage_collection_paused()
@@ -181,57 +183,61 @@ def from_json(data: Any) -> Recording:
                 f"This session file has version {data.get('version')!r}, "
                 f"but this program reads version {VERSION}; update the program."
             )
+        marks = _marks(data["marks"])
         return Recording(
-            model=_text(data["model"]),
-            turns=[_turn(turn) for turn in _list(data["turns"])],
-            marks=_marks(data["marks"]),
-            title=_text(data.get("title", "")),
-            blurb=_text(data.get("blurb", "")),
-            system_prompt=_text(data.get("system_prompt", "")),
+            model=text(data["model"]),
+            turns=[_turn(turn, marks) for turn in items(data["turns"])],
+            marks=marks,
+            title=text(data.get("title", "")),
+            blurb=text(data.get("blurb", "")),
+            system_prompt=text(data.get("system_prompt", "")),
             map=_map(data.get("map") or {}),
             date=_date(data.get("date", "")),
         )
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
-        raise UserError(f"This session file is damaged ({_short(error)}); save the session again.") from error
+        raise UserError(f"This session file is damaged ({short(error)}); save the session again.") from error
 
 
-def _turn(data: dict[str, Any]) -> Turn:
+def _turn(data: dict[str, Any], marks: PlotMarks) -> Turn:
     replies = {
         branch: _reply(data["branches"][branch]) for branch in ALL_BRANCHES if branch in data["branches"]
     }
     if not replies:
         raise ValueError("a turn without replies")
-    return Turn(_text(data["user"]), replies)
+    settings = data.get("settings")  # files of earlier versions have none
+    return Turn(
+        text(data["user"]), replies, None if settings is None else settings_from_json(settings, marks)
+    )
 
 
 def _reply(data: dict[str, Any]) -> Reply:
     finish = data.get("finish")
     if finish is not None and finish not in _FINISH:
         raise ValueError(f"finish {finish!r}")
-    samples = [_reply(sample) for sample in _list(data.get("samples", []))]
-    limit, user = int(_number(data["limit"])), _maybe(data.get("user_mean"))
+    samples = [_reply(sample) for sample in items(data.get("samples", []))]
+    limit, user = int(number(data["limit"])), maybe(data.get("user_mean"))
     return Reply(
         limit,
-        [_token(token) for token in _list(data["tokens"])],
+        [_token(token) for token in items(data["tokens"])],
         finish or "cancelled",
         user,
         samples,
-        _text(data.get("fault", "")),
+        text(data.get("fault", "")),
     )
 
 
 def _token(data: dict[str, Any]) -> Token:
-    place = [_number(value) for value in _list(data["x"])] if "x" in data else None
-    corrections = tuple([_number(value) for value in _list(data["k"])]) if "k" in data else ()
+    place = [number(value) for value in items(data["x"])] if "x" in data else None
+    corrections = tuple([number(value) for value in items(data["k"])]) if "k" in data else ()
     return Token(
-        text=_text(data["t"]),
-        before=_maybe(data.get("b")),
-        after=_maybe(data.get("a")),
+        text=text(data["t"]),
+        before=maybe(data.get("b")),
+        after=maybe(data.get("a")),
         corrections=corrections,
         special=bool(data.get("s")),
         coordinates=(place[0], place[1], place[2]) if place and len(place) == 3 else None,
-        probability=_maybe(data.get("p")),
-        at=None if data.get("m") is None else int(_number(data["m"])),
+        probability=maybe(data.get("p")),
+        at=None if data.get("m") is None else int(number(data["m"])),
         reasoning=bool(data.get("r")),
     )
 
@@ -239,9 +245,9 @@ def _token(data: dict[str, Any]) -> Token:
 def _marks(data: dict[str, Any]) -> PlotMarks:
     layers, span = data.get("cap_layers"), data.get("default_range")
     return PlotMarks(
-        probe_layer=int(_number(data["probe_layer"])),
-        floor=_maybe(data.get("floor")),
-        floor_name=None if data.get("floor_name") is None else _text(data["floor_name"]),
+        probe_layer=int(number(data["probe_layer"])),
+        floor=maybe(data.get("floor")),
+        floor_name=None if data.get("floor_name") is None else text(data["floor_name"]),
         floor_at_probe=bool(data.get("floor_at_probe", True)),
         cap_layers=None if layers is None else _pair(layers, int),
         default_range=None if span is None else _pair(span, float),
@@ -250,63 +256,32 @@ def _marks(data: dict[str, Any]) -> PlotMarks:
 
 def _map(data: dict[str, Any]) -> dict[str, Any]:
     if "roles" not in data:
-        return {"missing": _text(data["missing"])} if "missing" in data else {}
+        return {"missing": text(data["missing"])} if "missing" in data else {}
     return {
-        "roles": [
-            [_text(name), _place(place), _number(value)] for name, place, value in _list(data["roles"])
-        ],
+        "roles": [[text(name), _place(place), number(value)] for name, place, value in items(data["roles"])],
         "default": _place(data["default"]),
-        "variance": [_number(value) for value in _list(data.get("variance", []))],
-        "notes": [_text(note) for note in _list(data.get("notes", []))],
+        "variance": [number(value) for value in items(data.get("variance", []))],
+        "notes": [text(note) for note in items(data.get("notes", []))],
     }
 
 
 def _place(data: object) -> list[float]:
-    values = [_number(value) for value in _list(data)]
+    values = [number(value) for value in items(data)]
     if len(values) != 3:
         raise ValueError("a place without three coordinates")
     return values
 
 
 def _pair(data: object, kind: Any) -> Any:
-    first, second = (kind(_number(value)) for value in _list(data))
+    first, second = (kind(number(value)) for value in items(data))
     return first, second
 
 
-def _list(data: object) -> Sequence[Any]:
-    if not isinstance(data, list):
-        raise TypeError(f"expected a list, found {_short(data)}")
-    return data
-
-
-def _text(data: object) -> str:
-    if not isinstance(data, str):
-        raise TypeError(f"expected text, found {_short(data)}")
-    return data
-
-
 def _date(data: object) -> str:
-    text = _text(data)
-    if text and datetime.date.fromisoformat(text).isoformat() != text:
-        raise ValueError(f"date {_short(text)}")
-    return text
-
-
-def _number(data: object) -> float:
-    if type(data) is float and -math.inf < data < math.inf:  # most values of a file
-        return data
-    if isinstance(data, bool) or not isinstance(data, int | float) or not math.isfinite(data):
-        raise TypeError(f"expected a number, found {_short(data)}")
-    return float(data)
-
-
-def _maybe(data: object) -> float | None:
-    return None if data is None else _number(data)
-
-
-def _short(value: object) -> str:
-    """Enough of an untrusted value to identify it."""
-    return " ".join(str(value).split())[:60]
+    day = text(data)
+    if day and datetime.date.fromisoformat(day).isoformat() != day:
+        raise ValueError(f"date {short(day)}")
+    return day
 
 
 def rounded(value: float | None) -> float | None:

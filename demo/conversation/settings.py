@@ -29,6 +29,10 @@ class TurnSettings:
             goes into the history.
         thinking: whether the model is asked to reason before it answers.
         span: which part of the reply cap and steering act on, where the model reasons.
+        marks: the charts' reference lines for `cap`; None where nobody looks at charts.
+        dtype: number format of the model's weights, such as float32; empty when unknown.
+        attempt: 1, and one more each time the same message is answered again.
+        read: whether the replies came from elsewhere and were only read. Sampling then had no effect.
     """
 
     sampling: Sampling
@@ -39,6 +43,10 @@ class TurnSettings:
     seeds: int = 1
     thinking: bool = False
     span: Span = "both"
+    marks: PlotMarks | None = None
+    dtype: str = ""
+    attempt: int = 1
+    read: bool = False
 
     def __post_init__(self) -> None:
         if not 1 <= self.seeds <= MOST_SEEDS:
@@ -51,6 +59,10 @@ class TurnSettings:
         """The branches that answer."""
         present = BRANCHES if self.steer is None else ALL_BRANCHES
         return present if self.only is None else (self.only,)
+
+    def seed_of(self, sample: int) -> int:
+        """The seed of answer number `sample`; 0 is the one in the history."""
+        return self.sampling.seed + SEED_STEP * sample
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +103,11 @@ class CapChoice:
             cap_layers=(chosen.layers[0], chosen.layers[-1]),
             default_range=axis.default_range,
         )
+
+
+def number_format(dtype_reason: str) -> str:
+    """The number format without the reason for it: "float32" of "float32: as requested"."""
+    return dtype_reason.partition(":")[0].strip()
 
 
 def make_cap(axis: AssistantAxis, first: int, last: int, floor: str) -> Cap:

@@ -119,12 +119,15 @@ class Turn:
 
     Attributes:
         replies: one reply for each branch that answered.
-        settings: None for a turn that came from elsewhere.
+        settings: how the turn was answered, whatever has been chosen since; None for a turn that came from
+            elsewhere or from a file of an earlier version.
+        scripted: whether it is a step of the conversation's script, as it was written or edited.
     """
 
     user: str
     replies: dict[str, Reply]
     settings: TurnSettings | None = None
+    scripted: bool = False
 
     def reply_in(self, branch: str) -> Reply | None:
         """The reply in this branch's history; None when the branch did not take part in the turn.

@@ -253,7 +253,12 @@ class Engine(Protocol):
     def read(self, request: Request, cancel: CancelFlag | None = None) -> Iterator[list[ReadToken]]:
         """Read a finished chat under the request's intervention, a chunk at a time.
 
-        Nothing is generated, and nothing is kept afterwards.
+        Nothing is generated, and nothing is kept afterwards. An iterator that is closed before its end costs
+        at most a chunk.
+
+        Raises:
+            UserError: at once, when the chat cannot be read; a TooLongError when it does not fit the context
+                window.
         """
         ...
 
@@ -274,13 +279,26 @@ def check_layers(requests: Sequence[Request], count: int) -> None:
         raise UserError(f"The model has decoder layers 0 to {count - 1}; choose a band within them.")
 
 
-def room_left(tokens: int, context: int) -> int:
-    """How many more tokens fit the context window. Raises UserError when there is no room for one."""
-    if context <= tokens:
-        raise UserError(
+class TooLongError(UserError):
+    """A chat does not fit the model's context window.
+
+    Attributes:
+        tokens: of the chat.
+        context: the context window in tokens.
+    """
+
+    def __init__(self, tokens: int, context: int) -> None:
+        self.tokens, self.context = tokens, context
+        super().__init__(
             f"This conversation is {tokens} tokens long, but the model holds {context}: "
             "start a new chat or send a shorter message."
         )
+
+
+def room_left(tokens: int, context: int) -> int:
+    """How many more tokens fit the context window. Raises TooLongError when there is no room for one."""
+    if context <= tokens:
+        raise TooLongError(tokens, context)
     return context - tokens
 
 

@@ -17,7 +17,7 @@ import httpx
 
 from demo.axis.axis import AssistantAxis
 from demo.axis.files import axis_digest, axis_from_bytes
-from demo.engine.protocol import Events, Load, ReadToken, Request, with_endings
+from demo.engine.protocol import Events, Load, ReadToken, Request, TooLongError, with_endings
 from demo.engine.remote.codec import VERSION, event_from, load_from, read_from, request_json
 from demo.models.loading import Thinking
 from demo.utils.errors import UserError
@@ -149,10 +149,14 @@ class RemoteEngine:
             if response.status_code != 200:
                 response.read()
         _check_status(response)
-        return self._lines(response)
+        lines = self._lines(response)
+        next(lines)  # from here on, closing the lines closes the response
+        return lines
 
     def _lines(self, response: httpx.Response) -> Lines:
+        """The lines of a response, after an empty one that comes at once."""
         try:
+            yield {}
             with self._readable_errors(streaming=True):
                 for line in response.iter_lines():
                     data = json.loads(line)
@@ -194,7 +198,10 @@ def _check_status(response: httpx.Response) -> None:
     if response.status_code == 200:
         return
     try:
-        reason = str(response.json()["error"])
+        data = response.json()
+        reason = str(data["error"])
+        if "context" in data:
+            raise TooLongError(int(data["tokens"]), int(data["context"]))
     except (ValueError, KeyError, TypeError):
         reason = (
             f"The engine process answered with status {response.status_code}: "

@@ -30,7 +30,7 @@ from starlette.routing import Route
 
 from demo.axis.files import axis_digest, axis_to_bytes
 from demo.engine.options import KEY_VARIABLE, ServedEngine, add_engine_options, load_engine
-from demo.engine.protocol import Request
+from demo.engine.protocol import Request, TooLongError
 from demo.engine.remote.codec import VERSION, event_json, load_json, read_json, request_from
 from demo.utils.cli import command
 from demo.utils.errors import UserError
@@ -86,6 +86,8 @@ class Service:
             try:
                 response: Response = await handler(request)
                 return response
+            except TooLongError as error:
+                return _refused(str(error), 400, tokens=error.tokens, context=error.context)
             except UserError as error:
                 return _refused(str(error), 400)
             except ClientDisconnect:
@@ -213,8 +215,8 @@ def _run(work: Lines, put: Callable[[dict[str, Any] | None], None]) -> None:
     put(None)
 
 
-def _refused(sentence: str, status: int) -> Response:
-    return JSONResponse({"error": sentence}, status_code=status)
+def _refused(sentence: str, status: int, **figures: int) -> Response:
+    return JSONResponse({"error": sentence, **figures}, status_code=status)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -1,0 +1,100 @@
+"""The settings of a turn as the object `settings` of a session file (see docs/session-file.md)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, get_args
+
+from demo.conversation.json_values import items, maybe, number, short, text, whole
+from demo.conversation.settings import ALL_BRANCHES, TurnSettings
+from demo.engine.protocol import Cap, Sampling, Span, Steer
+from demo.plots.marks import PlotMarks
+from demo.utils.errors import UserError
+
+_SAMPLING = ("seed", "temperature", "top_p", "repetition_penalty", "max_new_tokens")
+
+
+def settings_json(settings: TurnSettings) -> dict[str, Any]:
+    """The settings as they are saved, and as the page shows them."""
+    steer, marks = settings.steer, settings.marks
+    cap: dict[str, Any] | None = None
+    if settings.cap is not None:
+        cap = {
+            "floor_name": marks and marks.floor_name,
+            "floor": marks and marks.floor,
+            "layers": list(settings.cap.layers),
+            "floors": list(settings.cap.floors),
+        }
+    return {
+        "cap": cap,
+        **({} if steer is None else {"steer": {"layer": steer.layer, "alpha": steer.alpha}}),
+        **({} if settings.only is None else {"only": settings.only}),
+        **{name: getattr(settings.sampling, name) for name in _SAMPLING},
+        "seeds": settings.seeds,
+        "thinking": settings.thinking,
+        "span": settings.span,
+        "system_prompt": settings.system_prompt,
+        "dtype": settings.dtype,
+        "attempt": settings.attempt,
+        **({"read": True} if settings.read else {}),
+    }
+
+
+def settings_from_json(data: dict[str, Any], marks: PlotMarks) -> TurnSettings:
+    """The inverse of `settings_json`; `data` may be anything.
+
+    Args:
+        marks: those of the whole file, for what a turn's cap does not change.
+
+    Raises:
+        KeyError, TypeError, ValueError: it is not the settings of a turn.
+    """
+    cap, steer = data["cap"], data.get("steer")
+    only, span = data.get("only"), data.get("span", "both")
+    if (only is not None and only not in ALL_BRANCHES) or span not in get_args(Span):
+        raise ValueError(f"settings {short((only, span))}")
+    try:
+        return TurnSettings(
+            sampling=Sampling(
+                temperature=number(data["temperature"]),
+                top_p=number(data["top_p"]),
+                max_new_tokens=whole(data["max_new_tokens"]),
+                seed=whole(data["seed"]),
+                repetition_penalty=number(data["repetition_penalty"]),
+            ),
+            cap=None if cap is None else _cap(cap),
+            system_prompt=text(data.get("system_prompt", "")),
+            steer=None if steer is None else Steer(whole(steer["layer"]), number(steer["alpha"])),
+            only=only,
+            seeds=whole(data.get("seeds", 1)),
+            thinking=bool(data.get("thinking")),
+            span=span,
+            marks=_marks(cap, marks),
+            dtype=text(data.get("dtype", "")),
+            attempt=whole(data.get("attempt", 1)),
+            read=bool(data.get("read")),
+        )
+    except UserError as error:  # a number out of range
+        raise ValueError(short(error)) from error
+
+
+def _cap(data: dict[str, Any]) -> Cap:
+    layers = tuple(whole(layer) for layer in items(data["layers"]))
+    floors = tuple(number(floor) for floor in items(data["floors"]))
+    if not layers or len(layers) != len(floors) or layers != tuple(sorted({*layers})) or layers[0] < 0:
+        raise ValueError(f"capped layers {short(layers)}")
+    return Cap(layers, floors)
+
+
+def _marks(cap: dict[str, Any] | None, marks: PlotMarks) -> PlotMarks:
+    """The charts' reference lines for a turn with this cap."""
+    if cap is None:
+        return replace(marks, floor=None, floor_name=None, floor_at_probe=True, cap_layers=None)
+    layers, name = items(cap["layers"]), cap.get("floor_name")
+    return replace(
+        marks,
+        floor=maybe(cap.get("floor")),
+        floor_name=None if name is None else text(name),
+        floor_at_probe=marks.probe_layer in layers,
+        cap_layers=(whole(layers[0]), whole(layers[-1])),
+    )
