@@ -47,7 +47,7 @@ def take_details(page: Page, folder: Path) -> None:
     page.locator("#layer-tab").click()
     page.locator('#layer-view button[data-branch="capped"]').click()
     page.wait_for_function(
-        "document.querySelector('#layer-chart').layout?.shapes?.length === 2", timeout=60_000
+        "document.querySelector('#layer-chart').layout?.shapes[1].line.dash === 'solid'", timeout=60_000
     )
     wait_until_still(page)
     page.screenshot(path=folder / "layers.png")

@@ -18,7 +18,7 @@ import gradio as gr
 from demo.axis.axis import AssistantAxis
 from demo.axis.components import persona_map
 from demo.conversation.session_file import Recording
-from demo.conversation.settings import ALL_BRANCHES, BRANCHES, TurnSettings
+from demo.conversation.settings import ALL_BRANCHES, BRANCHES, TurnSettings, number_format
 from demo.conversation.turns import well_formed
 from demo.engine.protocol import Engine, Events, PromptEvent
 from demo.page.persistence import persist_op
@@ -27,7 +27,16 @@ from demo.page.recordings import figures, recorded_ops, stage_meta
 from demo.page.session import Chat, Session
 from demo.page.settings_panel import PanelValues
 from demo.page.stage.protocol import Operation, operation
-from demo.page.updates import Updates, left_out_op, load_op, lost_op, notice_op, reset_op, turn_op
+from demo.page.updates import (
+    Updates,
+    left_out_op,
+    load_op,
+    lost_op,
+    notice_op,
+    reset_op,
+    turn_op,
+    turn_start_op,
+)
 from demo.plots.marks import PlotMarks
 from demo.utils.errors import UserError
 
@@ -81,6 +90,11 @@ class ChatHandlers:
         """The fixed part of the persona map, which every reset and every recording carries."""
         return persona_map(self.axis)
 
+    @cached_property
+    def dtype(self) -> str:
+        """Number format of the model's weights; empty for an engine that does not name its model."""
+        return number_format(getattr(getattr(self.engine, "model", None), "dtype_reason", ""))
+
     # --- buttons
 
     def open(self, session: Session, values: PanelValues, request: gr.Request) -> PageUpdate:
@@ -89,15 +103,16 @@ class ChatHandlers:
         return self.reset(session, values)
 
     def new_chat(self, session: Session, values: PanelValues) -> PageUpdate:
-        """Another conversation; the ones before it stay in the list."""
+        """Another conversation, with nothing of the one before; those before it stay in the list."""
         self.switch(session, Chat())
-        return replace(self.reset(session, values), message="")
+        chat = session.chat
+        return replace(self.reset(session, values), message="", system_prompt=chat.system_prompt)
 
     def start(self, session: Session, chat: Chat, values: PanelValues) -> PageUpdate:
         """A new chat that follows a script: its system prompt, and its first message ready to be sent."""
         self.switch(session, chat)
-        line = chat.next_line()
-        return replace(self.reset(session, values), message=line, system_prompt=chat.system_prompt)
+        opened = self.reset(session, values)
+        return replace(opened, message=chat.next_line(), system_prompt=chat.system_prompt)
 
     def send(
         self, session: Session, text: str, values: PanelValues, request: gr.Request
@@ -114,10 +129,15 @@ class ChatHandlers:
         (session.running or session.chat).conversation.stop()
 
     def redraw_marks(self, session: Session, values: PanelValues) -> PageUpdate:
-        """Floor or band has changed: move the reference lines."""
+        """Floor or band has changed: move the reference lines of a chart without turns.
+
+        Turns keep the lines of their own settings, and a recording keeps its own.
+        """
         updates = Updates(session.chat.conversation)
         try:
-            updates.add(operation("marks", figures=figures(values.cap_choice().marks(self.axis))))
+            marks = values.cap_choice().marks(self.axis)
+            if session.chat.recording is None:
+                updates.add(operation("marks", figures=figures(marks)))
         except UserError as error:
             updates.add(notice_op(str(error), "error"))
         return PageUpdate(updates.take())
@@ -153,13 +173,15 @@ class ChatHandlers:
         chat, text = session.chat, well_formed(text or "")
         updates = Updates(chat.conversation, lambda: self.engine.load.running // len(BRANCHES))
         session.gone = False
+        replaces = at < len(chat.conversation.turns)
         try:
             settings, events = self._begin(session, text, values, at, settings, updates)
         except UserError as error:
             updates.add(notice_op(str(error), "error"))
             yield PageUpdate(updates.take(), busy=None if session.running is chat else False)
             return
-        yield PageUpdate(updates.take(), message="", busy=True)
+        # The box holds something else than the message that is edited or answered again.
+        yield PageUpdate(updates.take(), message=None if replaces else "", busy=True)
         try:
             with closing(events):
                 for event in events:
@@ -196,16 +218,17 @@ class ChatHandlers:
                 f"This session was recorded with {model}, "
                 "so it can be watched but not continued here; start a new chat."
             )
-        updates.add(operation("marks", figures=figures(values.cap_choice().marks(self.axis))))
-        settings = settings or values.turn_settings(self.axis, at)
+        settings = replace(settings or values.turn_settings(self.axis, at), dtype=self.dtype)
         session.claim(chat)
+        replaced = chat.conversation.turns[at : at + 1]
         try:
             events = chat.conversation.send(self.engine, text, settings, at)
         except UserError:
             session.release(chat)
             raise
         chat.system_prompt = settings.system_prompt
-        updates.add(operation("turn_start", turn=at, user=text, branches=list(settings.branches)))
+        chat.note_scripted(at, replaced[0] if replaced else None)
+        updates.add(turn_start_op(chat.conversation, at))
         return settings, events
 
     def _ended(
@@ -214,14 +237,14 @@ class ChatHandlers:
         """A turn has ended: send all of it, the next line of the script, and what the browser stores."""
         if session.chat is not chat:
             return PageUpdate(busy=False)
-        line = chat.next_line()
         updates.add(
             turn_op(chat.conversation, at),
             operation("conversations", **session.overview()),
             load_op(self.engine.load),
             persist_op(chat, self.recording(chat, values), at),
         )
-        return PageUpdate(updates.take(), message=line, busy=False)
+        # Without a scripted message the box keeps what was typed meanwhile.
+        return PageUpdate(updates.take(), message=chat.next_line() or None, busy=False)
 
     # --- shared with the stage's handlers
 
@@ -265,7 +288,8 @@ class ChatHandlers:
     def recording(self, chat: Chat, values: PanelValues) -> Recording:
         """The conversation with all that is needed to show it elsewhere."""
         if chat.recording is not None:
-            return replace(chat.recording, turns=chat.conversation.turns)
+            prompt, turns = chat.system_prompt, chat.conversation.turns
+            return replace(chat.recording, turns=turns, system_prompt=prompt)
         return Recording(
             self.model_name,
             chat.conversation.turns,

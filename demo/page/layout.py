@@ -15,7 +15,9 @@ import gradio as gr
 from demo.axis.axis import AssistantAxis
 from demo.axis.gates import gate_banner
 from demo.conversation.scenarios import Scenario
+from demo.conversation.settings import CapChoice
 from demo.engine.protocol import Engine, Sampling
+from demo.page import about
 from demo.page.api import Api, add_api
 from demo.page.chat_handlers import ChatHandlers
 from demo.page.hosting import Limits
@@ -45,16 +47,13 @@ _MOST_QUEUED = 512
 _MOST_TABS = 512
 
 # On a phone the open settings would cover everything else; in a narrow window they take space from the
-# replies.
-_CLOSE_SETTINGS_WHERE_NARROW = (
-    "() => { if (innerWidth < 1360) document.querySelector('#settings .toggle-button')?.click() }"
-)
-
-# A bullet of about.md, for models that can reason.
-_ABOUT_REASONING = (
-    "- **Reasoning** is what the model writes before its answer. It is shown above the answer, and fainter "
-    "in the charts. A reply's mean and its place on the map are those of the answer alone.\n"
-)
+# replies. The message box gets the focus only where that neither scrolls the page nor opens a keyboard on the
+# screen.
+_ON_ARRIVAL = """() => {
+  if (innerWidth < 1360) document.querySelector('#settings .toggle-button')?.click();
+  if (innerWidth < 700 || document.activeElement !== document.body) return;
+  document.querySelector('#message textarea')?.focus({ preventScroll: true });
+}"""
 
 # Options of event listeners.
 _QUIET: dict[str, Any] = {"show_progress": "hidden"}
@@ -105,19 +104,20 @@ def build_page(
         with gr.Sidebar(position="right", width=300, elem_id="settings"):
             gr.Markdown("### Settings")
             panel = build_settings_panel(axis, defaults, thinking)
-        with gr.Row(elem_id="top"):
-            gr.Markdown(f"# {TITLE}", elem_id="title")
-            buttons = [
-                gr.Button(s.title, size="sm", min_width=90, elem_classes="scenario") for s in scenarios
-            ]
-        banner = gate_banner(axis.manifest)
-        if banner is not None:
-            gr.Markdown(banner, elem_id="gates")
-        view = stage()
-        message, send, stop, new_chat = _message_box()
+        with gr.Column(elem_id="screen"):
+            with gr.Row(elem_id="top"):
+                gr.Markdown(f"# {TITLE}", elem_id="title")
+                buttons = [
+                    gr.Button(s.title, size="sm", min_width=90, elem_classes="scenario") for s in scenarios
+                ]
+            banner = gate_banner(axis.manifest)
+            if banner is not None:
+                gr.Markdown(banner, elem_id="gates")
+            view = stage()
+            message, send, stop, new_chat = _message_box()
         gr.Markdown(status, elem_id="status")
-        with gr.Accordion("What am I looking at?", open=False, elem_id="about"):
-            gr.Markdown(_about(axis, thinking))
+        with gr.Accordion(about.TITLE, open=False, elem_id="about"):
+            gr.Markdown(about.about_text(CapChoice.of_axis(axis).marks(axis), thinking != "never"))
         with gr.Accordion("Does capping work here, and what does it cost?", open=False, elem_id="evaluation"):
             gr.Markdown(evaluation)
         started_by = list(zip(buttons, scenarios, strict=True))
@@ -137,7 +137,6 @@ def _message_box() -> tuple[gr.Textbox, gr.Button, gr.Button, gr.Button]:
             container=False,
             max_lines=4,
             scale=8,
-            autofocus=True,
             elem_id="message",
         )
         send = gr.Button("Send", variant="primary", scale=1, min_width=80, elem_id="send")
@@ -200,7 +199,7 @@ def _connect(page: gr.Blocks, handlers: ChatHandlers, components: Components) ->
 
     page.load(opened, settings, outputs, **_PRIVATE)
     page.unload(handlers.leave)
-    page.load(None, js=_CLOSE_SETTINGS_WHERE_NARROW, api_visibility="private")
+    page.load(None, js=_ON_ARRIVAL, api_visibility="private")
     _connect_buttons(handlers, components, settings, outputs)
     changes = [component.change for component in panel.cap_inputs()]
     gr.on(changes, redraw_marks, settings, outputs, trigger_mode="always_last", **_PRIVATE)
@@ -258,18 +257,3 @@ def _starting(handlers: ChatHandlers, scenario: Scenario) -> Callable[..., Any]:
         return handlers.start(session, Chat.of_scenario(scenario), panel_values(values)).outputs()
 
     return start
-
-
-def _about(axis: AssistantAxis, thinking: Thinking) -> str:
-    first, last = axis.cap_band
-    covered = first <= axis.probe_layer <= last
-    where = (
-        "The reading is taken inside the capped layers, so the capped line is shown after the clamp; "
-        "hollow marks show the value before it."
-        if covered
-        else "The reading is taken outside the capped layers, "
-        "so the floor line is only for orientation there."
-    )
-    text = (Path(__file__).parent / "about.md").read_text(encoding="utf-8")
-    reasoning = "" if thinking == "never" else _ABOUT_REASONING
-    return text.format(probe=axis.probe_layer, first=first, last=last, where=where, reasoning=reasoning)

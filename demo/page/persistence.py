@@ -21,7 +21,7 @@ def persist_op(chat: Chat, recording: Recording, start: int = 0) -> Operation:
     head = to_json(replace(recording, turns=[], map=recording.map if chat.recording else {}))
     extra = {
         "script": chat.script,
-        "said": chat.said,
+        "scripted": [index for index, turn in enumerate(chat.conversation.turns) if turn.scripted],
         "content_warning": chat.content_warning,
         "recorded": chat.recording is not None,
     }
@@ -53,10 +53,10 @@ def restore_chats(session: Session, stored: object, current: object, model_name:
 def _chat(text: str, model_name: str) -> Chat:
     data = parsed(text)
     recording = from_json(data)
-    script, said = data.get("script", []), data.get("said", 0)
+    script = data.get("script", [])
     warning = data.get("content_warning", data.get("care", ""))  # "care" as earlier versions wrote it
     texts = [warning, *script] if isinstance(script, list) else [None]
-    if not isinstance(said, int) or not all(isinstance(one, str) for one in texts):
+    if not all(isinstance(one, str) for one in texts):
         raise UserError("The browser's storage is damaged; start a new chat.")
     other_model = recording.model != model_name
     chat = Chat(
@@ -66,10 +66,23 @@ def _chat(text: str, model_name: str) -> Chat:
         content_warning=warning,
         system_prompt=recording.system_prompt,
         script=tuple(script),
-        said=min(max(said, 0), len(script)),
         recording=recording if other_model or data.get("recorded") is True else None,
         watch_only=other_model,
     )
+    _note_scripted(chat, data.get("scripted"))
     if re.fullmatch("[0-9a-f]{16}", str(data.get("id"))):
         chat.id = data["id"]
     return chat
+
+
+def _note_scripted(chat: Chat, stored: object) -> None:
+    """Mark the turns that are steps of the script.
+
+    Args:
+        stored: their indices. Earlier versions stored none; then the messages are compared with the script.
+    """
+    for index, turn in enumerate(chat.conversation.turns):
+        if isinstance(stored, list):
+            turn.scripted = index in stored and chat.said < len(chat.script)
+        else:
+            chat.note_scripted(index, None)

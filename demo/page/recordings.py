@@ -48,7 +48,7 @@ def open_file(path: Path) -> Recording:
     try:
         if path.stat().st_size > MOST_BYTES:
             raise UserError(f"{path} is larger than {MOST_BYTES // 2**20} MiB, so it is not a session file.")
-        return loads(path.read_text(encoding="utf-8"))
+        return loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(
             f"{path} cannot be read ({type(error).__name__}); give a saved session file."

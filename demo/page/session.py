@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from secrets import token_hex
@@ -11,6 +12,7 @@ from typing import Any
 from demo.conversation.conversation import Conversation
 from demo.conversation.scenarios import Scenario
 from demo.conversation.session_file import Recording
+from demo.conversation.turns import Turn
 from demo.models.chat_template import LeftOut
 from demo.utils.errors import UserError
 
@@ -27,6 +29,15 @@ _LEFT_OUT = {
     ("assistant", False): "part of an earlier reply",
 }
 
+# How the title of a fork begins.
+_FORK = re.compile(r"^Fork after turn \d+: ")
+
+
+def prompt_of(turns: Sequence[Turn], otherwise: str) -> str:
+    """The system prompt with which the last turn was answered; `otherwise` where that is not known."""
+    settings = turns[-1].settings if turns else None
+    return otherwise if settings is None else settings.system_prompt
+
 
 @dataclass(eq=False)
 class Chat:
@@ -34,8 +45,8 @@ class Chat:
 
     Attributes:
         blurb, content_warning: of the scenario.
+        system_prompt: the one that the next turn gets unless the visitor changes it.
         script: scripted user messages in order.
-        said: how many of them have been offered in the message box.
         recording: the file it came from; None for a conversation that began here.
         watch_only: whether it cannot be continued, because its model is not loaded here.
         left_out: what the model's chat template left out of its prompts, one phrase each.
@@ -48,7 +59,6 @@ class Chat:
     content_warning: str = ""
     system_prompt: str = ""
     script: tuple[str, ...] = ()
-    said: int = 0
     recording: Recording | None = None
     watch_only: bool = False
     id: str = field(default_factory=lambda: token_hex(8))
@@ -65,16 +75,24 @@ class Chat:
             script=scenario.turns,
         )
 
-    def next_line(self) -> str:
-        """The next scripted message, which then counts as said; empty when there is none."""
-        if self.said >= len(self.script):
-            return ""
-        self.said += 1
-        return self.script[self.said - 1]
+    @property
+    def said(self) -> int:
+        """How many scripted messages have been sent; what is undone or forked away no longer counts."""
+        return sum(turn.scripted for turn in self.conversation.turns)
 
-    def line_in_box(self) -> str:
-        """The scripted message that was offered and has not been answered; empty when there is none."""
-        return self.script[self.said - 1] if len(self.conversation.turns) < self.said else ""
+    def next_line(self) -> str:
+        """The scripted message that has not been sent yet; empty when there is none."""
+        return self.script[self.said] if self.said < len(self.script) else ""
+
+    def note_scripted(self, at: int, replaced: Turn | None) -> None:
+        """Turn `at` has begun: remember whether it is a step of the script.
+
+        Args:
+            replaced: the turn whose place and step it took; None for a new turn.
+        """
+        turn, line = self.conversation.turns[at], self.next_line().strip()
+        kept = replaced is not None and replaced.scripted
+        turn.scripted = kept or (bool(line) and turn.user.strip() == line)
 
     def note_left_out(self, parts: Sequence[LeftOut]) -> bool:
         """Remember what the chat template left out of a prompt. False if all of it was known."""
@@ -84,15 +102,19 @@ class Chat:
         return bool(fresh)
 
     def fork(self, turns: int) -> Chat:
-        """A copy that shares the first `turns` turns."""
+        """A copy that shares the first `turns` turns, and continues the script after them.
+
+        Its system prompt is the one of its last turn.
+        """
+        conversation = self.conversation.fork(turns)
         return Chat(
-            self.conversation.fork(turns),
-            f"{self.title} ⑂{turns}",
+            conversation,
+            # What tells forks apart comes first, because a narrow tab cuts the end of a title.
+            f"Fork after turn {turns}: {_FORK.sub('', self.title)}",
             self.blurb,
             self.content_warning,
-            self.system_prompt,
+            prompt_of(conversation.turns, self.system_prompt),
             self.script,
-            min(self.said, turns),
             self.recording,
             self.watch_only,
             left_out=self.left_out,

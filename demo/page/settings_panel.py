@@ -79,9 +79,11 @@ class PanelValues:
             raise UserError("The system prompt or the selected branch is not text; reload the page.")
         if not isinstance(self.span, str | None):
             raise UserError("The part of the reply that the cap acts on is not text; reload the page.")
+        chosen = self.cap_choice()
         return TurnSettings(
             sampling=sampling,
-            cap=self.cap_choice().cap(axis),
+            cap=chosen.cap(axis),
+            marks=chosen.marks(axis),
             system_prompt=well_formed(system),
             steer=self._steer(),
             only=_ONLY.get(self.only or _EVERY),

@@ -6,24 +6,32 @@ requests that need no model, and serves the page without one (viewer.py). `Stage
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import gradio as gr
 
-from demo.conversation.conversation import message_of
-from demo.conversation.session_file import NAME, Recording, loads, rounded
-from demo.conversation.settings import CAPPED, STEERED
-from demo.conversation.transcripts import parse_transcript
-from demo.conversation.turns import Turn, well_formed
+from demo.conversation.conversation import End, message_of
+from demo.conversation.session_file import Recording, rounded
+from demo.conversation.settings import CAPPED, STEERED, TurnSettings
+from demo.conversation.transcripts import Transcript, parse_file
+from demo.conversation.turns import well_formed
 from demo.engine.protocol import Message, ReadToken, Request
 from demo.page.chat_handlers import ChatHandlers, PageUpdate
+from demo.page.opening import (
+    LEFT_OUT_REASONING,
+    Place,
+    chat_of_transcript,
+    chats_op,
+    describe_cut,
+    has_unread_reasoning,
+)
 from demo.page.persistence import persist_op, restore_chats
 from demo.page.recordings import chat_of, checked_text, download_op, open_shipped
 from demo.page.session import Chat, Session
 from demo.page.settings_panel import PanelValues
 from demo.page.stage.protocol import StageRequest, operation
-from demo.page.updates import Updates, left_out_op, turn_op
+from demo.page.updates import Updates, left_out_op, notice_op, turn_op
 from demo.utils.errors import UserError
 
 # Distance between the seeds of two attempts at a turn, clear of the seeds of the turns that follow.
@@ -107,9 +115,9 @@ class RecordingHandlers(Dispatcher):
         return ""
 
     def changed(self, call: Call) -> PageUpdate:
-        """Another conversation is shown: its system prompt, and an empty message box."""
-        prompt = call.session.chat.system_prompt
-        return replace(self.shown(call), message="", system_prompt=prompt)
+        """Another conversation is shown: its system prompt, and its script's next message in the box."""
+        chat = call.session.chat
+        return replace(self.shown(call), message=chat.next_line(), system_prompt=chat.system_prompt)
 
     def on_show(self, call: Call) -> Answer:
         yield self.shown(call)
@@ -179,7 +187,7 @@ class StageHandlers(RecordingHandlers):
         self._handlers.admit_file(call.request, *fields["conversations"])
         restore_chats(call.session, fields["conversations"], fields["current"], self.recorded_as())
         chat = call.session.chat
-        line = well_formed(fields["draft"] or "") or chat.line_in_box()
+        line = well_formed(fields["draft"] or "") or chat.next_line()
         shown = self._handlers.reset(call.session, call.settings, operation("restored"))
         yield replace(shown, message=line, system_prompt=chat.system_prompt)
 
@@ -197,26 +205,33 @@ class StageHandlers(RecordingHandlers):
             index = call.turn
             turn = call.session.chat.conversation.turns[index]
             settings = call.settings.turn_settings(self._handlers.axis, index)
-            if turn.settings is not None:
-                seed = turn.settings.sampling.seed + RETRY_STEP
-                sampling = replace(settings.sampling, seed=seed)
-                settings = replace(settings, sampling=sampling, only=turn.settings.only)
+            before = turn.settings or settings
+            sampling = replace(settings.sampling, seed=before.sampling.seed + RETRY_STEP)
+            settings = replace(settings, sampling=sampling, only=before.only, attempt=before.attempt + 1)
             yield from self._handlers.answer(call.session, turn.user, call.settings, index, settings)
 
     def on_layers(self, call: Call) -> Answer:
         """A reply at every decoder layer: as its branch reads it, and as the unsteered model does."""
-        with self._handlers.admit(call.request, call.settings.characters):
-            yield self._layers(call)
+        try:
+            with self._handlers.admit(call.request, call.settings.characters):
+                yield self._layers(call)
+        except Exception:
+            fields, updates = call.asked.fields, Updates(call.session.chat.conversation)
+            updates.add(operation("layers_failed", turn=fields["turn"], branch=fields["branch"]))
+            yield PageUpdate(updates.take())
+            raise
 
     def _layers(self, call: Call) -> PageUpdate:
         index, branch = call.turn, call.asked.fields["branch"]
         turn = call.session.chat.conversation.turns[index]
         if branch not in turn.replies or not any(token.text for token in turn.replies[branch].tokens):
             raise UserError("This branch has no reply in this turn.")
-        own = self._read_request(call, index, branch)
+        settings = self._settings_of(call, index)
+        own = self._read_request(call, index, branch, settings)
         plain = self._read_reply(replace(own, cap=None, steer=None))
         mine = plain if own.cap is None and own.steer is None else self._read_reply(own)
-        axis, cap = self._handlers.axis, own.cap
+        # The turn's cap, for every branch: the page marks its layers in all of them.
+        axis, cap = self._handlers.axis, settings.cap
         floors = zip(cap.layers, cap.floors, strict=True) if cap else ()
         updates = Updates(call.session.chat.conversation)
         updates.add(
@@ -235,11 +250,17 @@ class StageHandlers(RecordingHandlers):
         )
         return PageUpdate(updates.take(), busy=None)
 
-    def _read_request(self, call: Call, index: int, branch: str) -> Request:
+    def _settings_of(self, call: Call, index: int) -> TurnSettings:
+        """The settings of an earlier turn; those of the panel if they are not known or of another model."""
+        settings = call.session.chat.conversation.turns[index].settings
+        if settings is None or call.session.chat.watch_only:
+            return call.settings.turn_settings(self._handlers.axis, index)
+        return settings
+
+    def _read_request(self, call: Call, index: int, branch: str, settings: TurnSettings) -> Request:
         """The request that reads an earlier reply under the intervention of its branch."""
         conversation = call.session.chat.conversation
         turn = conversation.turns[index]
-        settings = turn.settings or call.settings.turn_settings(self._handlers.axis, index)
         messages = [
             *conversation.messages(branch, settings.system_prompt, index),
             Message(role="user", content=turn.user),
@@ -266,46 +287,84 @@ class StageHandlers(RecordingHandlers):
         """Open a session file or a transcript.
 
         A session file is shown as it was recorded. A transcript is read, or its user messages are replayed
-        to both branches.
+        to both branches. If a file holds several, the visitor is asked which.
         """
-        self._handlers.admit_file(call.request, call.asked.fields["text"])
+        fields = call.asked.fields
+        self._handlers.admit_file(call.request, fields["text"])
         with self._handlers.admit(call.request, call.settings.characters):
-            text = checked_text(call.asked.fields["text"])
-            if NAME in text[:200]:
-                self.switch(call.session, chat_of(loads(text), self.recorded_as()))
-                yield replace(self.shown(call), message="")
-                return
-            transcript = parse_transcript(text)
-            title = f"Transcript of {transcript.model}" if transcript.model else "Transcript"
-            chat = Chat(title=title, system_prompt=transcript.system_prompt)
-            if call.asked.fields["how"] == "replay":
-                chat.script = transcript.user_messages
-                self.switch(call.session, chat)
-                yield replace(self.shown(call), message=chat.next_line())
-                return
-            yield from self._read_transcript(call, chat, transcript.unread_turns())
+            found = parse_file(checked_text(fields["text"]))
+            if isinstance(found, Recording):
+                self.switch(call.session, chat_of(found, self.recorded_as()))
+                yield self.changed(call)
+            elif fields["chat"] is None and len(found.chats) > 1:
+                updates = Updates(call.session.chat.conversation)
+                updates.add(chats_op(found))
+                yield PageUpdate(updates.take())
+            else:
+                transcript = found.transcript(fields["chat"] or 0)
+                open_as = self._replay if fields["how"] == "replay" else self._read_transcript
+                yield from open_as(call, transcript)
 
-    def _read_transcript(self, call: Call, chat: Chat, turns: Sequence[Turn]) -> Answer:
-        handlers, session = self._handlers, call.session
+    def _replay(self, call: Call, transcript: Transcript) -> Answer:
+        chat = chat_of_transcript(transcript)
+        chat.conversation.turns, chat.script = [], transcript.user_messages
+        self.switch(call.session, chat)
+        yield self.changed(call)
+
+    def _read_transcript(self, call: Call, transcript: Transcript) -> Answer:
+        handlers, session, before = self._handlers, call.session, Place.of(call.session)
+        chat, line = chat_of_transcript(transcript), transcript.unanswered
         settings = call.settings.turn_settings(handlers.axis, 0)
-        settings = replace(settings, system_prompt=chat.system_prompt)
-        chat.conversation.turns = list(turns)
+        settings = replace(settings, system_prompt=chat.system_prompt, dtype=handlers.dtype)
+        keep: End = "end" if call.asked.fields["keep"] == "end" else "beginning"
+        total = len(transcript.turns)
+        too_long = chat.conversation.keep_what_fits(handlers.engine, settings, keep) if total else None
+        if too_long is not None:
+            cut = describe_cut(total, len(chat.conversation.turns), keep, too_long)
+            chat.blurb = " ".join(filter(None, [cut, chat.blurb]))
+            line = line if keep == "end" else ""
         self.switch(session, chat)
         session.claim(chat)
-        updates = Updates(chat.conversation)
         try:
-            yield replace(self.shown(call), message="", busy=True)
-            probe = handlers.axis.probe_layer
-            for index, _ in chat.conversation.read(handlers.engine, settings, probe):
-                updates.add(turn_op(chat.conversation, index))
+            yield replace(self.changed(call), message=line, busy=True)
+            for update in self._readings(chat, settings):
                 if session.chat is chat:
-                    yield PageUpdate(updates.take())
-            if chat.note_left_out(chat.conversation.left_out):
-                updates.add(left_out_op(chat.left_out))
+                    yield update
+        except Exception:
+            session.release(chat)
+            if before.return_to(session, chat):
+                yield replace(self.changed(call), busy=False)
+            else:
+                yield replace(self.shown(call), busy=None if session.running else False)
+            raise
         finally:
             session.release(chat)
-        updates.add(persist_op(chat, handlers.recording(chat, call.settings)))
-        yield PageUpdate(updates.take(), busy=False)
+        yield self._opened(call, chat)
+
+    def _readings(self, chat: Chat, settings: TurnSettings) -> Answer:
+        """Read the conversation, and show each turn once it has been read."""
+        engine, probe = self._handlers.engine, self._handlers.axis.probe_layer
+        for index, _ in chat.conversation.read(engine, settings, probe) if chat.conversation.turns else ():
+            updates = Updates(chat.conversation)
+            updates.add(turn_op(chat.conversation, index))
+            yield PageUpdate(updates.take(), busy=True)
+
+    def _opened(self, call: Call, chat: Chat) -> PageUpdate:
+        """A transcript has been read, or the visitor has stopped it or gone on to another conversation."""
+        if call.session.chat is not chat:
+            return PageUpdate(busy=None if call.session.running else False)
+        updates, turns = Updates(chat.conversation), chat.conversation.turns
+        if chat.conversation.stopped:
+            read = sum(turn.replies[CAPPED].mean is not None for turn in turns)
+            updates.add(notice_op(f"The reading was stopped after {read} of {len(turns)} turns."))
+        else:
+            chat.note_left_out(chat.conversation.left_out)
+            if has_unread_reasoning(chat):
+                chat.left_out = (*chat.left_out, LEFT_OUT_REASONING)
+        updates.add(
+            left_out_op(chat.left_out), persist_op(chat, self._handlers.recording(chat, call.settings))
+        )
+        return PageUpdate(updates.take(), busy=False)
 
 
 def refuse_while_running(session: Session) -> None:

@@ -14,9 +14,11 @@ from markdown_it import MarkdownIt
 
 from demo.conversation.conversation import Conversation
 from demo.conversation.session_file import rounded, summary_json, token_json, turn_json
+from demo.conversation.settings_json import settings_json
 from demo.conversation.turns import Reply, Turn, well_formed
 from demo.engine.protocol import Event, Load, PromptEvent, WaitEvent
 from demo.page.stage.protocol import Operation, operation
+from demo.plots.marks import PlotMarks, floor_label, mark_labels, mark_shapes
 
 # A viewer sees no difference beyond this. A slower model gets one update per decode step.
 UPDATES_PER_SECOND = 30
@@ -54,7 +56,7 @@ def live_reply(reply: Reply) -> Operation:
 
 def recorded_turn(turn: Turn) -> Operation:
     """A turn with everything that a replay needs."""
-    data = turn_json(turn)
+    data = turn_json(turn) | _settings(turn)
     for branch, reply in turn.replies.items():
         data["branches"][branch] |= {"samples": _samples(reply), "html": markdown_html(reply.text)}
     return data
@@ -64,11 +66,40 @@ def live_turn(turn: Turn) -> Operation:
     """A turn as it stands. It is marked live while more tokens follow."""
     replies = {branch: live_reply(reply) for branch, reply in turn.replies.items()}
     live = any(reply.finish is None for reply in turn.replies.values())
-    return {"user": turn.user, "branches": replies} | ({"live": True} if live else {})
+    return {"user": turn.user, "branches": replies, **_settings(turn), **({"live": True} if live else {})}
+
+
+def turn_marks(marks: PlotMarks) -> Operation:
+    """What a turn's cap decides in both charts, in the form that Plotly takes."""
+    return {
+        "shapes": mark_shapes(marks),
+        "annotations": mark_labels(marks),
+        "meta": {
+            "floor": marks.floor,
+            "floor_label": floor_label(marks),
+            "cap_layers": None if marks.cap_layers is None else list(marks.cap_layers),
+        },
+    }
+
+
+def _settings(turn: Turn) -> Operation:
+    """How a turn was answered, where that is known."""
+    settings = turn.settings
+    if settings is None:
+        return {}
+    marks = {} if settings.marks is None else {"marks": turn_marks(settings.marks)}
+    return {"settings": settings_json(settings), **marks}
 
 
 def _samples(reply: Reply) -> list[Operation]:
     return [summary_json(sample) | {"text": sample.text} for sample in reply.samples]
+
+
+def turn_start_op(conversation: Conversation, index: int) -> Operation:
+    """A turn has begun; nothing of its replies is known yet."""
+    turn = conversation.turns[index]
+    fields = {"user": turn.user, "branches": list(turn.replies), **_settings(turn)}
+    return operation("turn_start", turn=index, **fields)
 
 
 def turn_op(conversation: Conversation, index: int) -> Operation:

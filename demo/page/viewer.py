@@ -7,7 +7,9 @@ from typing import Any
 
 import gradio as gr
 
-from demo.conversation.session_file import NAME, Recording, loads
+from demo.conversation.session_file import Recording
+from demo.conversation.transcripts import parse_file
+from demo.page.about import TITLE, about_text
 from demo.page.chat_handlers import PageUpdate, plain_reason
 from demo.page.recordings import chat_of, checked_text, recorded_ops, stage_meta
 from demo.page.session import Chat, Session
@@ -59,11 +61,19 @@ class Viewer(RecordingHandlers):
         return recording
 
     def on_open(self, call: Call) -> Answer:
-        text = checked_text(call.asked.fields["text"])
-        if NAME not in text[:200]:
+        found = parse_file(checked_text(call.asked.fields["text"]))
+        if not isinstance(found, Recording):
             raise UserError(_NEEDS_MODEL)
-        call.session.show(chat_of(loads(text), ""))
+        call.session.show(chat_of(found, ""))
         yield self.shown(call)
+
+    def about(self, session: Session) -> str:
+        """What the page explains, for the recording that is shown."""
+        recording = session.chat.recording
+        if recording is None:
+            return about_text(None, reasoning=False)
+        replies = [reply for turn in recording.turns for reply in turn.replies.values()]
+        return about_text(recording.marks, any(reply.reasoning for reply in replies))
 
     def _whole(self, session: Session) -> PageUpdate:
         if session.chat.recording is not None:
@@ -82,17 +92,23 @@ def build_viewer(title: str, first: Recording | None) -> gr.Blocks:
     """The whole page for recorded sessions. first: see `Viewer`."""
     viewer = Viewer(first)
 
+    def opened(session: Session) -> tuple[Any, ...]:
+        return viewer.open(session), viewer.about(session)
+
     def answer(session: Session, event: gr.EventData, request: gr.Request) -> Iterator[Any]:
         for update in viewer.dispatch(session, event._data, None, request):
-            yield update.stage
+            yield update.stage, viewer.about(session)
 
     with gr.Blocks(title=title, analytics_enabled=False, fill_width=True) as page:
         session = gr.State(Session())
-        with gr.Row(elem_id="top"):
-            gr.Markdown(f"# {title}", elem_id="title")
-        view = stage()
+        with gr.Column(elem_id="screen"):
+            with gr.Row(elem_id="top"):
+                gr.Markdown(f"# {title}", elem_id="title")
+            view = stage()
+        with gr.Accordion(TITLE, open=False, elem_id="about"):
+            about = gr.Markdown(viewer.about(Session()))
         private: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
-        page.load(viewer.open, session, view, **private)
+        page.load(opened, session, [view, about], **private)
         for event in (view.select, view.submit):
-            event(answer, session, view, **private)
+            event(answer, session, [view, about], **private)
     return page

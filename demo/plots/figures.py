@@ -52,14 +52,14 @@ def turn_figure(marks: PlotMarks) -> dict[str, Any]:
     """The per-turn plot: x = turn (from 1), y = mean projection of a reply or of the user's message.
 
     Returns plain JSON values like `token_figure`. The `meta` roles are "reply", "reasoning" (before it),
-    "user" and "spread" (the same turn with other random numbers). Straight segments join measured
-    replies; nothing is drawn before the first one.
+    "user" and "spread" (all replies of a turn with several seeds). Straight segments join the replies of
+    successive turns; nothing is drawn before the first one.
     """
     traces = [_spread_trace(branch) for branch in BRANCHES] + [_user_trace(branch) for branch in BRANCHES]
     traces += [_reasoning_trace(branch) for branch in BRANCHES]
     traces += [_reply_trace(branch) for branch in BRANCHES]
     traces.append(_frame_trace(0.6, 4.4))
-    layout = _layout(marks, "turn", floor_break="<br>")
+    layout = _layout(marks, "turn")
     layout.xaxis.update(tick0=1, dtick=1, tickformat="d")
     return _plain(go.Figure(traces, layout))
 
@@ -192,11 +192,11 @@ def _spread_trace(branch: str) -> go.Scatter:
     }
     line = {"width": 1, "color": DEFAULT_COLOURS[branch]}
     # customdata: beginning of the reply, HTML-escaped
-    hover = f"<b>{branch}</b>, other seed · turn %{{x:.0f}}: %{{y:.2f}}<br>%{{customdata}}<extra></extra>"
+    hover = f"<b>{branch}</b>, all seeds · turn %{{x:.0f}}: %{{y:.2f}}<br>%{{customdata}}<extra></extra>"
     return _scatter(
         "spread",
         branch,
-        name=f"{branch}, other seeds",
+        name=f"{branch}, all seeds",
         mode="lines+markers",
         marker=marker,
         line=line,
@@ -218,7 +218,7 @@ def _frame_trace(first: float, last: float) -> go.Scatter:
     )
 
 
-def _layout(marks: PlotMarks, x_title: str, floor_break: str = " ") -> go.Layout:
+def _layout(marks: PlotMarks, x_title: str) -> go.Layout:
     axis = {"showline": False, "zeroline": False, "gridcolor": NEUTRAL, "ticks": "", "automargin": False}
     y_title = f"layer {marks.probe_layer}, {html.escape(marks.unit_note, quote=False)}"
     return go.Layout(
@@ -226,7 +226,7 @@ def _layout(marks: PlotMarks, x_title: str, floor_break: str = " ") -> go.Layout
         font={"family": FONT, "size": 12, "color": NEUTRAL},
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",
-        margin={"l": 50, "r": 116, "t": 8, "b": 36},
+        margin={"l": 50, "r": 116, "t": 18, "b": 36},
         showlegend=False,
         hovermode="closest",
         dragmode="zoom",
@@ -234,7 +234,7 @@ def _layout(marks: PlotMarks, x_title: str, floor_break: str = " ") -> go.Layout
         xaxis={**axis, "showgrid": False, "title": {"text": x_title, "standoff": 4}},
         yaxis={**axis, "nticks": 6, "title": {"text": y_title, "standoff": 4}},
         shapes=mark_shapes(marks),
-        annotations=mark_labels(marks, floor_break),
+        annotations=mark_labels(marks),
         meta={
             "probe_layer": marks.probe_layer,
             "floor": marks.floor,

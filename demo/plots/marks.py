@@ -10,6 +10,7 @@ from typing import Any
 NEUTRAL = "#7a8594"
 
 CLEAR_OF_LABELS = 0.3  # axis units between two labels in the margin of a small plot
+LONGEST_NAME = 12  # characters of a floor's name that fit the margin
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class PlotMarks:
 
 
 def floor_label(marks: PlotMarks) -> str | None:
-    """The floor line's label, HTML-escaped; None when there is no floor."""
+    """What the floor line shows, HTML-escaped; None when there is no floor."""
     if marks.floor is None:
         return None
     name = html.escape(marks.floor_name, quote=False) if marks.floor_name else ""
@@ -99,32 +100,52 @@ def mark_shapes(marks: PlotMarks) -> list[dict[str, Any]]:
     return shapes
 
 
-def mark_labels(marks: PlotMarks, floor_break: str) -> list[dict[str, Any]]:
-    """The labels as Plotly annotations. `floor_break` separates a long floor label from its parenthesis."""
-    plain = {"xref": "paper", "showarrow": False, "font": {"size": 11, "color": NEUTRAL}}
-    right = {**plain, "x": 1, "xanchor": "left", "xshift": 4, "yanchor": "middle", "align": "left"}
-    inside = {**plain, "x": 0, "xanchor": "left", "xshift": 4, "yanchor": "middle", "yref": "paper"}
+def mark_labels(marks: PlotMarks) -> list[dict[str, Any]]:
+    """The labels as Plotly annotations. All stand in the right margin, where they cover no points."""
+    margin = {
+        "xref": "paper",
+        "x": 1,
+        "xanchor": "left",
+        "xshift": 4,
+        "align": "left",
+        "showarrow": False,
+        "font": {"size": 11, "color": NEUTRAL},
+    }
+    default, average, floor = _label_sides(marks.floor)
     notes: list[dict[str, Any]] = [
-        {**right, "name": "label-default", "y": 1, "text": "default Assistant"},
-        {**right, "name": "label-average", "y": 0, "text": "average role"},
-        {**inside, "name": "label-end-assistant", "y": 0.95, "text": "▲ Assistant"},
-        {**inside, "name": "label-end-role", "y": 0.05, "text": "▼ role-playing"},
+        {**margin, "name": "label-default", "y": 1, "yanchor": default, "text": "default Assistant"},
+        {**margin, "name": "label-average", "y": 0, "yanchor": average, "text": "average role"},
     ]
-    label = floor_label(marks)
-    if label is None or marks.floor is None:
-        return notes
-    if marks.floor_at_probe and min(abs(marks.floor), abs(marks.floor - 1)) >= CLEAR_OF_LABELS:
-        place = right
-    else:
-        # Too long for the margin or too near another label there, so it stands on the line in the plot.
-        place = {
-            **plain,
-            "x": 1,
-            "xanchor": "right",
-            "xshift": -4,
-            "yanchor": "bottom",
-            "yshift": 1,
-            "align": "right",
-        }
-        label = label.replace(" (", f"{floor_break}(")
-    return [*notes, {**place, "name": "label-floor", "y": marks.floor, "text": label}]
+    # Above and below the plot, where no other label is.
+    for name, y, side, text in [
+        ("label-end-assistant", 1, "bottom", "▲ Assistant"),
+        ("label-end-role", 0, "top", "▼ role"),
+    ]:
+        notes.append({**margin, "name": name, "yref": "paper", "y": y, "yanchor": side, "text": text})
+    if marks.floor is not None:
+        label = {"text": _short_floor_label(marks), "hovertext": floor_label(marks)}
+        notes.append({**margin, "name": "label-floor", "y": marks.floor, "yanchor": floor, **label})
+    return notes
+
+
+def _short_floor_label(marks: PlotMarks) -> str:
+    """The floor's label as it fits the margin, HTML-escaped."""
+    name = marks.floor_name or ""
+    name = html.escape(name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…", quote=False)
+    return f"floor {name}".strip() if marks.floor_at_probe else f"{name} level".strip() + "<br>(outside cap)"
+
+
+def _label_sides(floor: float | None) -> tuple[str, str, str]:
+    """Plotly's yanchor of the labels of the default Assistant, the average role and the floor.
+
+    "bottom" puts a label above its line, "top" below it. Labels of lines that are near each other part.
+    """
+    if floor is None:
+        return "middle", "middle", "middle"
+    if floor > 1:
+        return "top", "middle", "bottom"
+    if floor < 0:
+        return "middle", "bottom", "top"
+    if floor > 1 - CLEAR_OF_LABELS:
+        return "bottom", "top", "top"
+    return "bottom", "top", "bottom" if floor < CLEAR_OF_LABELS else "middle"

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import Page, expect
 
 from tests.helpers.browser import (
     TURN_TIMEOUT,
@@ -13,6 +14,7 @@ from tests.helpers.browser import (
     one_turn,
     press_key,
     reply,
+    say,
     send_messages,
     set_number,
     start_first_scenario,
@@ -20,6 +22,9 @@ from tests.helpers.browser import (
 )
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
+# Whether the token chart and the turn chart draw a floor.
+FLOORS = """["token-chart", "turn-chart"].map((id) =>
+  document.getElementById(id).layout.shapes.some(({ name }) => name === "line-floor"))"""
 
 
 def test_autoplay_sends_the_script_until_it_is_turned_off(opened):
@@ -59,6 +64,93 @@ def test_closing_a_conversation_keeps_the_other(opened):
     expect(conversations).to_be_hidden()
     send_messages(page, "And a nut.")
     assert user_messages(page) == ["Name a fruit.", "And a nut."]
+
+
+def test_new_chat_after_a_scenario_answers_without_its_system_prompt(opened):
+    page, _ = opened
+    prompt = page.locator("#system-prompt textarea")
+    start_first_scenario(page, tokens=8)
+    expect(prompt).not_to_have_value("")
+    page.locator("#new-chat").click()
+    expect(prompt).to_have_value("")
+    expect(page.locator("#message textarea")).to_have_value("")
+    with one_turn(page):
+        say(page, "Hello")
+    assert settings_of(page, "uncapped", 0)["System prompt"] == "none"
+    page.locator(".conversations .conversation button").first.click()
+    expect(prompt).not_to_have_value("")
+    assert settings_of(page, "uncapped", 0)["System prompt"] == prompt.input_value()
+
+
+def test_turns_keep_the_settings_that_they_were_made_with(opened, tmp_path: Path):
+    page, _ = opened
+    send_messages(page, "Hello")
+    press_key(page, "c")
+    expect(page.locator("#cap-on input")).not_to_be_checked()
+    with one_turn(page):
+        say(page, "And now?")
+    press_key(page, "c")
+    expect(page.locator("#cap-on input")).to_be_checked()
+
+    def shown() -> tuple[str, bool]:
+        """What the header says of the cap, and whether both charts draw a floor."""
+        floors = page.evaluate(FLOORS)
+        assert floors[0] == floors[1]
+        return page.locator('[data-branch="capped"] .cap-action').inner_text(), floors[0]
+
+    expect(page.locator('[data-branch="capped"] .cap-action')).to_have_text("cap off")
+    assert shown() == ("cap off", False)
+    page.locator('[data-branch="capped"] .select-turn').first.click()
+    page.wait_for_function(f"{FLOORS}.every(Boolean)")
+    assert "cap off" not in shown()[0]
+    assert settings_of(page, "capped", 0)["Cap"].startswith("floor p25 (")
+    assert settings_of(page, "capped", 1)["Cap"] == "off"
+    expect(page.locator('[data-branch="capped"] .how').nth(1)).to_contain_text("cap off")
+
+    with page.expect_download() as download:
+        page.locator(".save").select_option("csv")
+    download.value.save_as(tmp_path / "tokens.csv")
+    rows = list(csv.DictReader((tmp_path / "tokens.csv").open(encoding="utf-8-sig", newline="")))
+    capped = {(row["turn"], row["cap"], row["seed"]) for row in rows if row["branch"] == "capped"}
+    assert capped == {("1", "on", "0"), ("2", "off", "1")}
+    assert [row["text"] for row in rows if row["branch"] == "user"] == ["Hello", "And now?"]
+
+
+def test_own_messages_and_other_attempts_do_not_move_the_script_on(opened):
+    page, _ = opened
+    box, steps = page.locator("#message textarea"), page.locator(".script .steps")
+    start_first_scenario(page, tokens=6)
+    second = box.input_value()
+    expect(steps).to_contain_text("1 of")
+    with one_turn(page):
+        say(page, "Something else")
+    expect(steps).to_contain_text("1 of")
+    expect(box).to_have_value(second)
+    with one_turn(page):
+        page.locator(".tools button", has_text="again").last.click()
+    expect(steps).to_contain_text("1 of")
+    expect(box).to_have_value(second)
+    expect(page.locator('[data-branch="capped"] .how').last).to_contain_text("attempt 2, new seed")
+    assert settings_of(page, "capped", 1)["Seed"].startswith("101")
+    with one_turn(page):
+        press_key(page, "n")
+    assert user_messages(page)[2] == second
+    expect(steps).to_contain_text("2 of")
+    press_key(page, "u")
+    expect(steps).to_contain_text("1 of")
+    expect(box).to_have_value(second)
+
+
+def settings_of(page: Page, branch: str, turn: int) -> dict[str, str]:
+    """The list that opens with *settings* below a reply."""
+    section = page.locator(f'[data-branch="{branch}"] .turn').nth(turn)
+    section.locator(".how").click()
+    names, values = (section.locator(f".how-list {kind}") for kind in ("dt", "dd"))
+    expect(names.last).to_be_in_viewport()
+    found = dict(zip(names.all_inner_texts(), values.all_inner_texts(), strict=True))
+    section.locator(".how").click()
+    expect(names.first).to_be_hidden()
+    return found
 
 
 def test_chart_is_saved_as_png_and_as_svg(opened, tmp_path: Path):

@@ -100,7 +100,7 @@ def test_invalid_settings_are_refused_in_one_sentence_and_nothing_is_lost(opened
     set_number(page, "first-layer", 25)
     set_number(page, "last-layer", 18)
     say(page, "Hello there.")
-    notice = page.locator(".notice").last
+    notice = page.locator(".notices .notice").last
     expect(notice).to_contain_text("from a lower to a higher number", timeout=TURN_TIMEOUT)
     assert notice.inner_text().count(". ") == 0
     assert page.locator("#message textarea").input_value() == "Hello there."
@@ -115,7 +115,7 @@ def test_invalid_settings_are_refused_in_one_sentence_and_nothing_is_lost(opened
 def test_empty_message_is_refused(opened):
     page, _ = opened
     say(page, "   ")
-    expect(page.locator(".notice").last).to_contain_text("Write a message first", timeout=TURN_TIMEOUT)
+    expect(page.locator(".notices .notice").last).to_contain_text("Write a message first", timeout=TURN_TIMEOUT)
 
 
 def test_chat_text_is_never_markup(opened):

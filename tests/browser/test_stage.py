@@ -37,6 +37,11 @@ SIXTH_TOKEN = """() => {
   const { xaxis, yaxis } = chart._fullLayout;
   return [left + xaxis.d2p(x[5]), top + yaxis.d2p(y[5])];
 }"""
+# The ranges of both axes of the layer view, and the edges of the capped band.
+LAYER_FRAME = """() => {
+  const { xaxis, yaxis, shapes } = document.querySelector("#layer-chart").layout;
+  return [xaxis.range, yaxis.range, shapes[1].y0, shapes[1].y1];
+}"""
 # A trace of the turn chart, by its role and branch.
 TURN_TRACE = """({ role, branch }) => document.querySelector("#turn-chart").data.find(
   ({ meta }) => meta.role === role && meta.branch === branch)"""
@@ -98,22 +103,25 @@ def test_layer_view_shows_a_reply_with_probe_layer_and_capped_band(opened):
     page.locator("#layer-tab").click()
     page.locator('#layer-view button[data-branch="capped"]').click()
     page.wait_for_function(
-        "document.querySelector('#layer-chart').data?.[0].z?.length === 30", timeout=TURN_TIMEOUT
-    )
-    page.wait_for_function(
-        "document.querySelector('#layer-chart').layout.shapes.length === 2", timeout=TURN_TIMEOUT
-    )
+        "document.querySelector('#layer-chart').layout?.shapes[1].line.dash === 'solid'", timeout=TURN_TIMEOUT
+    )  # the band of the capped reply
+    assert page.evaluate("document.querySelector('#layer-chart').data[0].z.length") == 30
     tokens = page.locator('[data-branch="capped"] .tok').count()
     row = page.evaluate("document.querySelector('#layer-chart').data[0].z[20].length")
     assert abs(row - tokens) <= 1, "a reply that is read again may be tokenised slightly differently"
     page.locator('#layer-view button[data-mode="change"]').click()
-    page.wait_for_function(
-        "document.querySelector('#layer-chart').data.length === 1"
-    )  # without floor markers
+    page.wait_for_function("document.querySelector('#layer-chart').data[0].zmin === -1.5")
     below, inside = page.evaluate(
         "[2, 25].map((n) => Math.max(...document.querySelector('#layer-chart').data[0].z[n].map(Math.abs)))"
     )
     assert below < 0.01 < inside, "the cap changes nothing below its band, and something inside it"
+    frame = page.evaluate(LAYER_FRAME)
+    page.locator('#layer-view button[data-branch="uncapped"]').click()
+    page.wait_for_function(
+        "document.querySelector('#layer-chart').data?.[0].zmin === -1", timeout=TURN_TIMEOUT
+    )
+    assert page.evaluate(LAYER_FRAME) == frame, "both replies of a turn have the same axes and the same band"
+    expect(page.locator("#layer-view .modes")).to_be_hidden()
 
 
 @pytest.mark.slow
@@ -160,9 +168,18 @@ def test_single_branch_several_seeds_and_steered_reply(opened):
     expect(page.locator('.pane[data-branch="steered"]')).to_be_visible()
     expect(reply(page, "steered", 2)).not_to_be_empty()
     page.wait_for_function(
-        f"(wanted) => ({TURN_TRACE})(wanted).y.filter((value) => value !== null).length === 2",
+        f"(wanted) => ({TURN_TRACE})(wanted).y.filter((value) => value !== null).length === 3",
         arg={"role": "spread", "branch": "capped"},
     )
+    page.locator('[data-branch="capped"] .seeds-button').click()
+    expect(page.locator(".seeds li")).to_have_count(3)
+    shown = page.locator('[data-branch="capped"] .reply').last.inner_text()
+    assert page.locator(".seeds li p").first.inner_text().strip() == shown.strip()
+    page.locator("#layer-tab").click()
+    steered = page.locator('#layer-view [data-branch="steered"]')
+    expect(steered).to_be_visible()
+    page.locator('[data-branch="uncapped"] .select-turn').first.click()
+    expect(steered).to_be_hidden()
 
 
 @pytest.mark.slow
@@ -189,7 +206,7 @@ def test_transcript_is_read_and_its_user_messages_are_replayed(opened):
     expect(page.locator(".conversations .conversation")).to_have_count(2)
     assert page.locator("#message textarea").input_value() == "Who are you?"
     open_text(page, "no chat at all", "read")
-    expect(page.locator(".notice").last).to_contain_text("not JSON", timeout=TURN_TIMEOUT)
+    expect(page.locator(".notices .notice").last).to_contain_text("not JSON", timeout=TURN_TIMEOUT)
 
 
 def test_session_is_saved_in_every_format(opened, tmp_path):
@@ -228,12 +245,12 @@ def test_recorded_session_is_replayed_without_a_model(opened, tmp_path):
         viewer.goto(address)
         wait_until_loaded(viewer)
         expect(viewer.locator(".tok")).to_have_count(tokens)
-        viewer.locator(".replay select").select_option("0.5")
+        viewer.locator(".replay .speed").select_option("0.5")
         viewer.locator(".replay .play").click()
         viewer.wait_for_function(
             "(({ value, max }) => value < 0.9 * max)(document.querySelector('.replay progress'))"
         )
-        viewer.locator(".replay select").select_option("16")
+        viewer.locator(".replay .speed").select_option("16")
         expect(viewer.locator(".replay .play")).to_have_text("Replay", timeout=30_000)
         expect(viewer.locator(".tok")).to_have_count(tokens)
         shown = page.evaluate("window.personaStage.counts().tokenPoints.capped")
@@ -243,7 +260,7 @@ def test_recorded_session_is_replayed_without_a_model(opened, tmp_path):
         viewer.locator("#map-tab").click()
         viewer.wait_for_function("document.querySelector('#map-chart').data?.length > 4")
         viewer.locator("#layer-tab").click()
-        expect(viewer.locator(".notice").last).to_contain_text("No model is loaded")
+        expect(viewer.locator("#layer-view .panel-status")).to_contain_text("not loaded here")
         assert problems == []
 
 

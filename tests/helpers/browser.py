@@ -89,12 +89,17 @@ def _chromium() -> Iterator[Browser]:
 
 @contextmanager
 def chromium_page(
-    address: str, width: int = 1280, height: int = 720, query: str = ""
+    address: str, width: int = 1280, height: int = 720, query: str = "", touch: bool = False
 ) -> Iterator[tuple[Page, Watched]]:
-    """The page in a new browser context, with every request to elsewhere and every script error recorded."""
+    """The page in a new browser context, with every request to elsewhere and every script error recorded.
+
+    touch: the screen is touched, as on a phone, and there is no mouse.
+    """
     watched = Watched()
     with _chromium() if _shared is None else nullcontext(_shared) as browser:
-        context = browser.new_context(viewport={"width": width, "height": height})
+        context = browser.new_context(
+            viewport={"width": width, "height": height}, has_touch=touch, is_mobile=touch
+        )
         page = context.new_page()
         page.on(
             "request",

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import cast
 
+import gradio as gr
 import pytest
 
 from demo.conversation.conversation import Conversation
 from demo.conversation.settings import BRANCHES, CAPPED, SEED_STEP, STEERED, UNCAPPED, TurnSettings
 from demo.engine.protocol import Cap, Steer
+from demo.page.chat_handlers import ChatHandlers
 from demo.page.session import MOST_CHATS, Chat, Session
+from demo.page.settings_panel import PanelValues
+from demo.page.stage_handlers import StageHandlers
 from demo.utils.errors import UserError
+from tests.helpers.axes import random_axis
 from tests.helpers.scripted import SETTINGS, ScriptedEngine
+
+NO_REQUEST = cast(gr.Request, None)
+VALUES = PanelValues("", 0.3, 0.9, 1.1, 8, 0, 1, "All", False, 1, 1.0, True, "p25", 1, 2)
 
 
 def conversation_of(*texts: str) -> Conversation:
@@ -125,7 +134,35 @@ def test_conversations_are_shown_and_closed():
     assert len(session.chats) == 1 and session.chat.conversation.turns == []
 
 
-def test_a_fork_of_a_script_continues_with_its_own_next_line():
-    chat = Chat(conversation_of("one", "two"), script=("one", "two", "three"), said=3)
-    fork = chat.fork(1)
-    assert fork.next_line() == "two" and fork.next_line() == "three" and fork.next_line() == ""
+def handlers_and_session() -> tuple[ChatHandlers, Session]:
+    return ChatHandlers(ScriptedEngine(), random_axis(4, 16, 1, (1, 2)), "tiny"), Session()
+
+
+def test_a_fork_has_the_next_message_of_its_script_in_the_box():
+    handlers, session = handlers_and_session()
+    handlers.start(session, Chat(title="Demon", script=("one", "two", "three")), VALUES)
+    for at, text in enumerate(("one", "two")):
+        list(handlers.answer(session, text, VALUES, at))
+
+    def box_after(**request: object) -> str | None:
+        [update] = StageHandlers(handlers).dispatch(session, request, VALUES, NO_REQUEST)
+        return update.message
+
+    assert box_after(do="fork", turn=0) == "two"
+    assert box_after(do="fork", turn=0) == "two"
+    assert [one.title for one in session.chats] == ["Demon", *2 * ["Fork after turn 1: Demon"]]
+    assert box_after(do="switch", conversation=0) == "three", "it waits there while another chat is shown"
+
+
+def test_no_message_of_a_script_is_skipped_after_an_undo_or_another_attempt():
+    handlers, session = handlers_and_session()
+    handlers.start(session, Chat(script=("one", "two", "three")), VALUES)
+
+    def box_after(text: str, at: int) -> str | None:
+        return list(handlers.answer(session, text, VALUES, at))[-1].message
+
+    assert box_after("one", 0) == "two"
+    session.chat.conversation.undo()
+    assert box_after("one", 0) == "two"
+    assert box_after("two", 1) == "three"
+    assert box_after("ONE", 0) == "two", "an edited message is followed by the script's second one"

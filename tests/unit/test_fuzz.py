@@ -29,9 +29,10 @@ from demo.axis.importer.build import ImportOptions, import_axis
 from demo.conversation.exports import COLUMNS, tokens_csv
 from demo.conversation.scenarios import SCENARIOS, load_scenarios
 from demo.conversation.session_file import MOST_BYTES, dumps, loads
-from demo.conversation.settings import CapChoice
+from demo.conversation.settings import CapChoice, TurnSettings
+from demo.conversation.settings_json import settings_json
 from demo.conversation.transcripts import parse_transcript
-from demo.engine.protocol import Request, Sampling, Token, TokenEvent
+from demo.engine.protocol import Cap, Request, Sampling, Steer, Token, TokenEvent
 from demo.engine.remote.codec import event_from, event_json, request_from, request_json
 from demo.models.default import DEFAULT_MODEL
 from demo.page.api import conversation_from
@@ -45,6 +46,7 @@ from demo.page.session import Session
 from demo.page.settings_panel import panel_values
 from demo.page.stage.protocol import REQUESTS
 from demo.page.stage_handlers import StageHandlers
+from demo.plots.marks import PlotMarks
 from demo.utils.errors import UserError
 from demo.utils.paths import AXES
 from tests.helpers.axes import random_axis, with_components
@@ -85,6 +87,9 @@ def small_session() -> Any:
     for turn in data["turns"]:
         for reply in turn["branches"].values():
             reply["tokens"] = reply["tokens"][:6]
+    cap, marks = Cap((1, 2), (0.5, 0.25)), PlotMarks(1, 0.5, "p25", True, (1, 2))
+    made = TurnSettings(Sampling(), cap, "Be kind.", Steer(1, 1.5), marks=marks, dtype="float32")
+    data["turns"][0]["settings"] = settings_json(made)  # the other turn has none, as in earlier versions
     data["map"]["roles"] = data["map"]["roles"][:5]
     return data
 
@@ -100,8 +105,10 @@ def test_session_files(small_session):
             op = download_op(chat_of(recording, ""), recording, kind)
             assert "/" not in op["name"]
             assert kind == "csv" or "<script>alert" not in op["text"]
-        for row in list(csv.reader(io.StringIO(tokens_csv(recording))))[1:]:
-            assert not row[COLUMNS.index("text")].startswith(("=", "+", "-", "@", "\t", "\r"))
+        for row in csv.DictReader(io.StringIO(tokens_csv(recording).removeprefix("\ufeff"), newline="")):
+            assert tuple(row) == COLUMNS, "a text has broken its row"
+            texts = (row[name] for name in ("text", "floor_name", "dtype"))
+            assert not any(text.startswith(("=", "+", "-", "@", "\t", "\r")) for text in texts)
 
     for number, rng in enumerate(seeds(cases(3500))):
         if number % 3 == 0:
@@ -299,7 +306,7 @@ def test_conversations_kept_by_the_browser(small_session):
         **small_session,
         "id": "0123456789abcdef",
         "script": ["a", "b"],
-        "said": 1,
+        "scripted": [0],
         "content_warning": "",
         "recorded": False,
     }
@@ -307,7 +314,7 @@ def test_conversations_kept_by_the_browser(small_session):
     def restore(texts: Any, current: Any, model: str) -> None:
         session = Session()
         restore_chats(session, texts, current, model)
-        assert session.chat.conversation.turns or session.chat.line_in_box() is not None
+        assert session.chat.conversation.turns or session.chat.next_line() is not None
         op = persist_op(session.chat, loads(texts[0]))
         assert session.overview()["ids"] and json.dumps(op)
 

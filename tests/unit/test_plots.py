@@ -43,8 +43,8 @@ def test_the_assistant_is_at_the_top_and_roles_at_the_bottom(build: Any) -> None
     figure = build(CAPPED)
     top, bottom = note(figure, "label-end-assistant"), note(figure, "label-end-role")
     assert top is not None and bottom is not None
-    assert "Assistant" in top["text"] and "role-playing" in bottom["text"]
-    assert top["y"] > 0.9 and bottom["y"] < 0.1
+    assert "Assistant" in top["text"] and "role" in bottom["text"]
+    assert (top["y"], top["yanchor"]) == (1, "bottom") and (bottom["y"], bottom["yanchor"]) == (0, "top")
     assert (top["yref"], bottom["yref"]) == ("paper", "paper")
 
 
@@ -76,17 +76,35 @@ def test_floor_label_is_html_escaped() -> None:
     assert "<b>" not in figure["layout"]["yaxis"]["title"]["text"]
 
 
-def test_floor_label_leaves_the_margin_when_another_label_is_near() -> None:
-    in_margin = note(token_figure(CAPPED), "label-floor")
-    near_default = note(token_figure(PlotMarks(17, 0.9, "p50")), "label-floor")
-    assert in_margin is not None and near_default is not None
-    assert in_margin["xanchor"] == "left"
-    assert near_default["xanchor"] == "right"
-    elsewhere = note(token_figure(ELSEWHERE), "label-floor")
-    narrow = note(turn_figure(ELSEWHERE), "label-floor")
-    assert elsewhere is not None and narrow is not None
-    assert elsewhere["xanchor"] == "right" and "<br>" not in elsewhere["text"]
-    assert "<br>(" in narrow["text"]
+@pytest.mark.parametrize("build", FIGURES)
+@pytest.mark.parametrize("marks", [CAPPED, ELSEWHERE, PlotMarks(17, 1.0, "p50"), PlotMarks(17)])
+def test_no_label_covers_the_points(build: Any, marks: PlotMarks) -> None:
+    for label in build(marks)["layout"]["annotations"]:
+        assert (label["xref"], label["x"], label["xanchor"]) == ("paper", 1, "left")
+        assert max(len(line) for line in label["text"].split("<br>")) <= 18, "it must fit the margin"
+
+
+# Which lines are near the floor; a label that is anchored at its bottom stands above its line.
+@pytest.mark.parametrize(
+    ("floor", "sides"),
+    [
+        (0.75, ("bottom", "top", "top")),
+        (1.1, ("top", "middle", "bottom")),
+        (0.1, ("bottom", "top", "bottom")),
+        (-0.1, ("middle", "bottom", "top")),
+        (0.5, ("bottom", "top", "middle")),
+    ],
+)
+def test_labels_of_lines_that_are_near_each_other_part(floor: float, sides: tuple[str, ...]) -> None:
+    figure = token_figure(PlotMarks(17, floor, "p50"))
+    labels = [note(figure, f"label-{name}") for name in ("default", "average", "floor")]
+    assert tuple(label["yanchor"] for label in labels if label) == sides
+
+
+def test_a_floor_that_does_not_act_at_the_probe_layer_says_so_in_the_margin() -> None:
+    label = note(turn_figure(ELSEWHERE), "label-floor")
+    assert label is not None
+    assert (label["text"], label["hovertext"]) == ("p25 level<br>(outside cap)", floor_label(ELSEWHERE))
 
 
 @pytest.mark.parametrize("build", FIGURES)

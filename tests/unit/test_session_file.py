@@ -5,6 +5,7 @@ Saved content loads unchanged, and malformed content is refused in one sentence.
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 import json
@@ -20,6 +21,8 @@ from demo.conversation.exports import COLUMNS, tokens_csv
 from demo.conversation.session_file import Recording, dumps, loads, to_json
 from demo.conversation.settings import CAPPED, UNCAPPED
 from demo.conversation.transcripts import parse_transcript
+from demo.conversation.turns import Reply, Turn
+from demo.engine.protocol import Cap, Steer
 from demo.plots.marks import PlotMarks
 from demo.utils.errors import UserError
 from tests.helpers.scripted import FAULT, SETTINGS, ScriptedEngine
@@ -33,6 +36,15 @@ def recording() -> Recording:
     conversation = Conversation()
     list(conversation.send(ScriptedEngine(), "Hi <b>", replace(SETTINGS, seeds=2)))
     list(conversation.send(ScriptedEngine(words=("=1+1", "…海")), "Two", replace(SETTINGS, only=CAPPED)))
+    assert conversation.turns[0].settings
+    conversation.turns[0].settings = replace(
+        conversation.turns[0].settings,
+        cap=Cap((14, 15, 17), (1.5, -2.25, 0.1)),
+        steer=Steer(3, -1.5),
+        marks=replace(MARKS, floor_name="=p75", floor=0.1 + 0.2, cap_layers=(14, 17)),
+        dtype="float32",
+        attempt=2,
+    )
     return Recording("tiny", conversation.turns, MARKS, "Title", "Watch", "Be kind.", MAP, "2024-02-29")
 
 
@@ -55,6 +67,10 @@ def test_a_saved_session_loads_unchanged(recording):
     assert first.place == recording.turns[0].replies[CAPPED].place is not None
     assert set(again.turns[1].replies) == {CAPPED}
     assert again.date == "2024-02-29"
+    assert again.turns[0].settings == recording.turns[0].settings
+    # The second turn was made without reference lines; it gets those of the file, less its cap.
+    off = replace(MARKS, floor=None, floor_name=None, cap_layers=None)
+    assert again.turns[1].settings == replace(recording.turns[1].settings, marks=off)
 
 
 def test_reasoning_and_a_fault_are_saved(reasoned):
@@ -75,8 +91,25 @@ def test_a_file_of_an_earlier_version_has_no_date(recording):
     assert loads(json.dumps(data)).date == ""
 
 
+def test_a_file_of_an_earlier_version_has_no_settings(recording):
+    data = to_json(recording)
+    for turn in data["turns"]:
+        del turn["settings"]
+    again = loads(json.dumps(data))
+    assert [turn.settings for turn in again.turns] == [None, None]
+    assert to_json(again) == data
+    assert all(row["seed"] == row["cap"] == "" for row in rows_of(again))
+
+
+def rows_of(recording: Recording) -> list[dict[str, str]]:
+    """The rows of the CSV as a spreadsheet reads them."""
+    saved = tokens_csv(recording).encode()
+    assert saved.startswith(codecs.BOM_UTF8)
+    return list(csv.DictReader(io.StringIO(saved.decode("utf-8-sig"), newline="")))
+
+
 def test_the_csv_tells_reasoning_from_the_answer(reasoned):
-    rows = list(csv.DictReader(io.StringIO(tokens_csv(reasoned))))
+    rows = rows_of(reasoned)
     spans = [row["span"] for row in rows if row["branch"] == UNCAPPED and row["special"] == "0"]
     assert spans == ["reasoning"] * 4 + ["answer"] * 3
 
@@ -106,6 +139,20 @@ def test_a_reply_of_a_transcript_keeps_its_reasoning():
         lambda d: d.update(date="tomorrow"),
         lambda d: d.update(date=20240229),
         lambda d: d["turns"][0]["branches"][UNCAPPED].update(fault=1),
+        lambda d: d["turns"][0].update(settings=[]),
+        lambda d: d["turns"][0]["settings"].pop("cap"),
+        lambda d: d["turns"][0]["settings"].update(seed="1"),
+        lambda d: d["turns"][0]["settings"].update(temperature=-1),
+        lambda d: d["turns"][0]["settings"].update(seeds=99),
+        lambda d: d["turns"][0]["settings"].update(span="<b>"),
+        lambda d: d["turns"][0]["settings"].update(only="nobody"),
+        lambda d: d["turns"][0]["settings"].update(only=[]),
+        lambda d: d["turns"][0]["settings"].update(steer={"layer": 1}),
+        lambda d: d["turns"][0]["settings"].update(steer={"layer": 1, "alpha": 99}),
+        lambda d: d["turns"][0]["settings"]["cap"].update(floors=[1]),
+        lambda d: d["turns"][0]["settings"]["cap"].update(layers=[]),
+        lambda d: d["turns"][0]["settings"]["cap"].update(layers=[3, 2, 1]),
+        lambda d: d["turns"][0]["settings"]["cap"].update(floor="0.5"),
     ],
 )
 def test_a_damaged_file_is_refused_in_one_sentence(recording, damage):
@@ -157,17 +204,59 @@ def test_any_turns_load_or_are_refused_in_one_sentence(value):
         assert "\n" not in message
 
 
-def test_the_csv_has_a_row_per_token_and_no_formulas(recording):
-    rows = list(csv.DictReader(io.StringIO(tokens_csv(recording))))
+def test_the_csv_has_a_row_per_message_and_token_and_no_formulas(recording):
+    rows = rows_of(recording)
     assert tuple(rows[0]) == COLUMNS
     expected = sum(
         len(one.tokens) for turn in recording.turns for r in turn.replies.values() for one in (r, *r.samples)
     )
-    assert len(rows) == expected
-    assert [row["text"] for row in rows if row["turn"] == "2"][:2] == ["'=1+1", "…海"]
+    assert len([row for row in rows if row["branch"] in (UNCAPPED, CAPPED)]) == expected
+    said = [(row["turn"], row["branch"], row["text"]) for row in rows if row["branch"] in ("system", "user")]
+    prompts = [(number, "system", "Be kind.") for number in "12"]
+    assert sorted(said) == sorted([*prompts, ("1", "user", "Hi <b>"), ("2", "user", "Two")])
+    assert [row["text"] for row in rows if (row["turn"], row["branch"]) == ("2", CAPPED)][:2] == [
+        "'=1+1",
+        "…海",
+    ]
     capped = [row for row in rows if (row["turn"], row["branch"], row["sample"]) == ("1", CAPPED, "0")]
     assert [float(row["correction"]) for row in capped[:3]] == [0.5, 0.0, 0.5]
-    assert [row["projection_after"] for row in capped[:2]] == ["0.0", "-0.5"]
+    assert [row["projection_after"] for row in capped[:2]] == ["0.0", "-0.5"], "numbers stay numbers"
+    assert {row["floor_name"] for row in capped} == {"'=p75"}, "no other text is a formula either"
+
+
+def test_the_csv_has_the_settings_of_each_reply(recording):
+    rows = rows_of(recording)
+
+    def cells(turn: str, branch: str, sample: str, *names: str) -> list[str]:
+        found = [row for row in rows if (row["turn"], row["branch"], row["sample"]) == (turn, branch, sample)]
+        assert len({tuple(row[name] for name in names) for row in found}) == 1
+        return [found[0][name] for name in names]
+
+    band = ("cap", "first_capped_layer", "last_capped_layer", "floor", "acts_on")
+    assert cells("1", CAPPED, "0", *band) == ["on", "14", "17", str(0.1 + 0.2), "answer and reasoning"]
+    assert cells("1", UNCAPPED, "0", *band) == ["off", "", "", "", ""]
+    assert cells("2", CAPPED, "0", *band) == ["off", "", "", "", ""], "the cap was off in this turn"
+    sampling = ("seed", "attempt", "temperature", "top_p", "max_new_tokens", "dtype")
+    assert cells("1", UNCAPPED, "0", *sampling) == ["0", "2", "0.3", "0.9", "9", "float32"]
+    assert cells("1", UNCAPPED, "1", "seed") == ["1000"]
+
+
+@pytest.mark.parametrize("begins", ["=", "+", "-", "@", "\t", "\r", "\n=", "＝"])
+def test_a_text_that_a_spreadsheet_would_take_for_a_formula_is_marked_as_text(recording, begins):
+    text = f"{begins}HYPERLINK(1)"
+    recording.turns[0].user = text
+    recording.turns[0].settings = replace(
+        recording.turns[0].settings, system_prompt=text, dtype=text, marks=replace(MARKS, floor_name=text)
+    )
+    cells = [cell for row in rows_of(recording) for cell in row.values() if "HYPERLINK" in cell]
+    assert len(cells) > 4 and set(cells) == {f"'{text}"}
+
+
+@given(st.text(max_size=20))
+def test_any_text_keeps_its_rows_and_umlauts_in_the_csv(text):
+    turn = Turn(text, {UNCAPPED: Reply.of_text("ä")})
+    rows = rows_of(Recording("tiny", [turn], MARKS))
+    assert [row["text"].removeprefix("'") for row in rows] == [text.removeprefix("'"), "ä"]
 
 
 def test_messages_in_every_accepted_form():
@@ -197,10 +286,10 @@ def test_messages_in_every_accepted_form():
         ("{}", "No messages"),
         ("[]", "No messages"),
         ('[{"role": "assistant", "content": "x"}]', "does not begin with a user"),
-        ('[{"role": "tool", "content": "x"}]', "Message 1 has no role"),
+        ('[{"role": "narrator", "content": "x"}]', "Message 1 has no role"),
         ('[{"role": "user", "content": 3}]', "Message 1 holds no text"),
         ('[{"role": "user", "content": "a"}, {"role": "system", "content": "b"}]', "in the middle"),
-        ('[{"role": "user", "content": [{"type": "image_url"}]}]', "holds no text"),
+        ('[{"role": "user", "content": [{"type": "image_url"}]}]', "Message 1 holds an image"),
     ],
 )
 def test_other_content_than_a_chat_is_refused(text, words):

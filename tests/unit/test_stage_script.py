@@ -62,6 +62,19 @@ def test_private_fields_of_plotly_are_read_in_one_place_at_most(private: str):
     assert users == (["axes.js"] if private == "_fullLayout" else [])
 
 
+def test_texts_of_the_page_hold_only_characters_that_common_fonts_have():
+    """A character that the reader's fonts lack is drawn as an empty box."""
+    files = [
+        path for ending in ("py", "js", "html", "md") for path in (ROOT / "demo/page").glob(f"**/*.{ending}")
+    ]
+    files += [*(ROOT / "demo/plots").glob("*.py"), *(ROOT / "assets/presets").glob("*.json")]
+    files = [path for path in files if "node_modules" not in path.parts]
+    assert len(files) > 50
+    found = {(char, path.name) for path in files for char in path.read_text(encoding="utf-8")}
+    known = {chr(code) for code in range(0x100)} | set("α–—‘’“”‹›…←→↗↘−▲▼")
+    assert {(char, name) for char, name in found if char not in known} == set()
+
+
 def test_installed_plotly_js_is_the_one_that_the_script_was_written_for():
     script = Path(plotly.__file__).parent / "package_data" / "plotly.min.js"
     with script.open(encoding="utf-8") as file:

@@ -21,6 +21,8 @@ BUNDLE = "stage.bundle.js"
 STYLES = (
     "stage.css",
     "panes.css",
+    "turn_settings.css",
+    "seeds.css",
     "charts.css",
     "map.css",
     "toolbar.css",

@@ -22,6 +22,7 @@ _KINDS: dict[str, tuple[type, ...]] = {
     "string": (str,),
     "list": (list,),
     "string or null": (str, type(None)),
+    "integer or null": (int, type(None)),
 }
 
 

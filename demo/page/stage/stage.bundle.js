@@ -1,6 +1,6 @@
 // Made from src/ and protocol.json by `npm run build`; do not edit.
-// Sources: 44cd22f236c7c01e55553046836b66b3f06776176348e748c670ee0031cf5f82
-// Bundle: f45ee603fd7e3e1734372912cf1c378285f596bce97eebf2e1f641d382a1fdc0
+// Sources: d59a02195726a7f1a61472617ebdbcd2bec8337bb6c0f5c1f398d39efd014054
+// Bundle: 1cc0d603baca6b4cf7833e22ae812f07d91ee87b53d3fb0005b99274737c0a2e
 (() => {
   // protocol.json
   var protocol_default = {
@@ -23,7 +23,13 @@
       },
       turn_start: {
         about: "a turn begins",
-        fields: { turn: "integer", user: "string", "branches?": "list" }
+        fields: {
+          turn: "integer",
+          user: "string",
+          "branches?": "list",
+          "settings?": "object",
+          "marks?": "object"
+        }
       },
       waiting: {
         about: "the turn waits for the engine",
@@ -76,6 +82,14 @@
           plain: "list"
         }
       },
+      layers_failed: {
+        about: "the layers of a reply could not be read; a notice says why",
+        fields: { turn: "integer", branch: "string" }
+      },
+      chats: {
+        about: "which of the chats in a file is to be opened; the titles of the first ones",
+        fields: { titles: "list", count: "integer" }
+      },
       left_out: {
         about: "what the chat template leaves out of the prompts of this conversation",
         fields: { text: "string" }
@@ -110,7 +124,15 @@
       regenerate: { needs_model: true, fields: { turn: "integer" } },
       edit: { needs_model: true, fields: { turn: "integer", text: "string" } },
       layers: { needs_model: true, fields: { turn: "integer", branch: "string" } },
-      open: { needs_model: true, fields: { text: "string", how: "string or null" } }
+      open: {
+        needs_model: true,
+        fields: {
+          text: "string",
+          how: "string or null",
+          keep: "string or null",
+          chat: "integer or null"
+        }
+      }
     }
   };
 
@@ -198,6 +220,16 @@
     const source = script ? await (await fetch(script.src)).text() : "";
     return text.replace("/*plotly*/", () => source.replace(/<\/script/gi, "<\\/script"));
   }
+  function decodeText(bytes) {
+    const [first = 1, second = 1] = bytes;
+    const little = first === 255 && second === 254 || second === 0;
+    const big = first === 254 && second === 255 || first === 0;
+    try {
+      return new TextDecoder(little ? "utf-16le" : big ? "utf-16be" : "utf-8", { fatal: true }).decode(bytes);
+    } catch {
+      return null;
+    }
+  }
   function wireDialog(dialog) {
     dialog.addEventListener("click", (event) => {
       if (event.target === dialog || targetOf(event).closest(".close")) dialog.close();
@@ -210,6 +242,9 @@
     const openDialog = findAs(root, "dialog.open-session", HTMLDialogElement);
     const pasteBox = findAs(openDialog, "textarea", HTMLTextAreaElement);
     const fileInput = findAs(openDialog, "input[type=file]", HTMLInputElement);
+    const fileProblem = find(openDialog, ".file-problem");
+    const keptEnd = findAs(openDialog, ".kept-end", HTMLSelectElement);
+    const chatChoice = findAs(openDialog, ".which-chat", HTMLSelectElement);
     const saveMenu = findAs(root, ".save", HTMLSelectElement);
     const shipped = findAs(root, ".shipped", HTMLSelectElement);
     let autoplayTimer = 0;
@@ -247,8 +282,8 @@
       const warning = find(scriptBox, ".content-warning");
       warning.textContent = script.content_warning;
       warning.hidden = !script.content_warning;
-      const unfinished = turns < script.of;
-      find(scriptBox, ".steps").textContent = script.of ? `${turns} of ${script.of}` : "";
+      const unfinished = script.said < script.of;
+      find(scriptBox, ".steps").textContent = script.of ? `${script.said} of ${script.of}` : "";
       for (const part of [".next", "label"]) find(scriptBox, part).hidden = !unfinished;
       clearTimeout(autoplayTimer);
       if (unfinished && turns > 0 && autoplay.checked) autoplayTimer = window.setTimeout(sendNext, AUTOPLAY_MS);
@@ -267,6 +302,31 @@
       const options = names.map((name) => new Option(name.replace(/-/g, " "), name));
       shipped.replaceChildren(new Option("choose…", ""), ...options);
     }
+    function textChanged() {
+      fileProblem.hidden = true;
+      find(openDialog, ".pick-chat").hidden = true;
+      chatChoice.replaceChildren();
+    }
+    async function readFile(file) {
+      const text = decodeText(new Uint8Array(await file.arrayBuffer()));
+      pasteBox.value = text ?? "";
+      textChanged();
+      fileProblem.hidden = text !== null;
+    }
+    function offerChats({ titles, count }) {
+      const shown = titles.length < count ? `, the first ${titles.length.toLocaleString("en")} are listed` : "";
+      find(openDialog, ".chat-count").textContent = `This file holds ${count.toLocaleString("en")} chats${shown}. Choose one, and open it:`;
+      chatChoice.replaceChildren(...titles.map((title, n) => new Option(`${n + 1}. ${title}`, String(n))));
+      find(openDialog, ".pick-chat").hidden = false;
+      if (!openDialog.open) openDialog.showModal();
+      chatChoice.focus();
+    }
+    function openText(how) {
+      const keep = keptEnd.value === "end" ? "end" : "beginning";
+      const chat = chatChoice.value ? Number(chatChoice.value) : null;
+      hooks.sendRequest("open", { how, text: pasteBox.value, keep, chat });
+      openDialog.close();
+    }
     async function save(file) {
       downloadFile(file.mime === "text/html" ? { ...file, text: await withPlotly(file.text) } : file);
     }
@@ -280,18 +340,19 @@
       hooks.sendRequest("save", { kind: saveMenu.value });
       saveMenu.value = "";
     });
-    find(root, ".open-button").addEventListener("click", () => openDialog.showModal());
+    find(root, ".open-button").addEventListener("click", () => {
+      openDialog.showModal();
+      pasteBox.select();
+    });
+    pasteBox.addEventListener("input", textChanged);
     fileInput.addEventListener("change", async () => {
       const file = fileInput.files?.[0];
-      if (file) pasteBox.value = await file.text();
+      if (file) await readFile(file);
       fileInput.value = "";
     });
     find(openDialog, ".dialog-actions").addEventListener("click", (event) => {
       const { how } = datasetOf(event);
-      if (!how || !pasteBox.value.trim()) return;
-      hooks.sendRequest("open", { how, text: pasteBox.value });
-      pasteBox.value = "";
-      openDialog.close();
+      if (how && pasteBox.value.trim()) openText(how);
     });
     shipped.addEventListener("change", () => {
       if (shipped.value) hooks.sendRequest("recorded", { name: shipped.value });
@@ -300,7 +361,7 @@
     });
     wireDialog(openDialog);
     setDisplay("marks");
-    return { show, listRecordings, save, nextDisplay, sendNext, toggleAutoplay };
+    return { show, listRecordings, offerChats, save, nextDisplay, sendNext, toggleAutoplay };
   }
   function turnTools(index, last, hooks) {
     const box = makeElement("span", "tools");
@@ -348,9 +409,29 @@
     if (key === " " && onControl) return null;
     return key.length === 1 ? key.toLowerCase() : key;
   }
-  function clickOn(selector) {
-    const target = document.querySelector(selector);
-    if (target instanceof HTMLElement && target.offsetParent !== null) target.click();
+  function stopReply() {
+    const button = document.querySelector("#stop");
+    if (button instanceof HTMLElement) button.click();
+  }
+  function messageBox() {
+    const box = document.querySelector("#message textarea");
+    return box instanceof HTMLTextAreaElement ? box : null;
+  }
+  var hasClass = (name) => document.body.classList.contains(name);
+  function showMessageBox(open) {
+    document.body.classList.toggle("writing", open && hasClass("presenting"));
+    if (open) messageBox()?.focus();
+    else messageBox()?.blur();
+  }
+  function watchSending(sent) {
+    document.addEventListener("keydown", (event) => {
+      const { key, shiftKey, isComposing } = event;
+      if (key !== "Enter" || shiftKey || isComposing || event.target !== messageBox()) return;
+      if (messageBox()?.value.trim()) setTimeout(sent);
+    });
+    document.addEventListener("click", (event) => {
+      if (closestOf(event, "#send, .scenario, .script .next")) sent();
+    });
   }
   function makeKeyboard(root, actions) {
     const help = findAs(root, "dialog.keys", HTMLDialogElement);
@@ -358,22 +439,32 @@
     wireDialog(help);
     find(root, ".help-button").addEventListener("click", () => help.showModal());
     presentButton.addEventListener("click", togglePresenting);
+    const { textContent: presentLabel, title: presentTitle } = presentButton;
+    watchSending(() => {
+      if (hasClass("writing")) showMessageBox(false);
+      else if (matchMedia("(pointer: coarse)").matches) messageBox()?.blur();
+      actions.sent();
+    });
     function togglePresenting() {
       const presenting = document.body.classList.toggle("presenting");
-      presentButton.setAttribute("aria-pressed", String(presenting));
+      showMessageBox(false);
+      presentButton.textContent = presenting ? "Leave presentation" : presentLabel;
+      presentButton.title = presenting ? "Show the controls again (p or Esc)" : presentTitle;
       dispatchEvent(new Event("resize"));
+      actions.presented();
+    }
+    function leaveLast() {
+      if (hasClass("writing")) showMessageBox(false);
+      else if (hasClass("presenting")) togglePresenting();
+      else stopReply();
     }
     function toggleCap() {
       const box = document.querySelector("#cap-on input");
       if (box instanceof HTMLElement) box.click();
     }
-    function focusMessage() {
-      const box = document.querySelector("#message textarea");
-      if (box instanceof HTMLElement) box.focus();
-    }
     const shortcuts = /* @__PURE__ */ new Map([
       ["n", actions.next],
-      ["s", () => clickOn("#stop")],
+      ["s", stopReply],
       ["c", toggleCap],
       ["u", actions.undo],
       ["r", actions.again],
@@ -382,11 +473,11 @@
       ["p", togglePresenting],
       [" ", actions.replay],
       ["?", () => help.showModal()],
-      ["/", focusMessage]
+      ["/", () => showMessageBox(true)]
     ]);
     document.addEventListener("keydown", (event) => {
       const target = targetOf(event);
-      if (event.key === "Escape" && !target.closest("dialog")) clickOn("#stop");
+      if (event.key === "Escape" && !target.closest("dialog")) leaveLast();
       const where = {
         typing: target.closest(TYPING) !== null,
         onControl: target.closest("button, [tabindex]") !== null
@@ -411,7 +502,7 @@
   var escapeHtml = (text) => text.replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
   function tokenLabel(text) {
     const short = text.length > 40 ? `${text.slice(0, 40)}…` : text;
-    const shown = short.replace(/\n/g, "⏎").replace(/\t/g, "⇥").replace(/ /g, " ");
+    const shown = short.replace(/\n/g, "\\n").replace(/\t/g, "\\t").replace(/ /g, " ");
     return `“${escapeHtml(shown)}”`;
   }
   function projections(token) {
@@ -429,6 +520,81 @@
     }
     return `the cap acted at other layers (sum ${number(token.c)}): projection ${number(after)} (axis units)`;
   }
+
+  // src/turn_settings.js
+  var SEED_STEP = 1e3;
+  var SPANS = { both: "answer and reasoning", answer: "answer only", reasoning: "reasoning only" };
+  function capText({ cap }) {
+    if (!cap) return "off";
+    const [first, last] = [cap.layers[0], cap.layers.at(-1)];
+    const where = first === last ? `layer ${first}` : `layers ${first}–${last}`;
+    const value = cap.floor === null ? "" : ` (${number(cap.floor)})`;
+    return `floor ${cap.floor_name ?? ""}${value}, ${where}`;
+  }
+  function seedText({ seed, seeds, attempt }) {
+    const more = seeds > 1 ? `, and for more answers up to ${seed + SEED_STEP * (seeds - 1)}` : "";
+    return `${seed}${more}${attempt > 1 ? " (new for this attempt)" : ""}`;
+  }
+  function samplingRows(settings) {
+    const rows = [["Seed", seedText(settings)]];
+    if (settings.attempt > 1) rows.unshift(["Attempt", String(settings.attempt)]);
+    rows.push(["Temperature", String(settings.temperature)], ["Top-p", String(settings.top_p)]);
+    rows.push(["Repetition penalty", String(settings.repetition_penalty)]);
+    rows.push(["Most new tokens", String(settings.max_new_tokens)]);
+    if (settings.thinking) rows.push(["Thinking", "on"]);
+    return rows;
+  }
+  function settingsRows(settings, branch) {
+    const rows = [];
+    if (branch === "capped") rows.push(["Cap", capText(settings)]);
+    const { steer } = settings;
+    if (branch === "steered" && steer) {
+      rows.push(["Steering", `${number(steer.alpha)} × axis at layer ${steer.layer}`]);
+    }
+    const acts = branch === "steered" || branch === "capped" && settings.cap;
+    if (acts && settings.thinking) rows.push(["Acts on", SPANS[settings.span]]);
+    if (settings.read) rows.push(["Text", "read from a file, not generated here"]);
+    else rows.push(...samplingRows(settings));
+    if (settings.dtype) rows.push(["Number format", settings.dtype]);
+    rows.push(["System prompt", settings.system_prompt.trim() || "none"]);
+    return rows;
+  }
+  function settingsNote(settings, branch) {
+    const parts = [];
+    if (settings.attempt > 1) parts.push(`attempt ${settings.attempt}, new seed`);
+    if (branch === "capped" && !settings.cap) parts.push("cap off");
+    return parts.join(" · ");
+  }
+  function makeSettingsList(turn, branch) {
+    const { settings } = turn;
+    if (!settings) return null;
+    const note = settingsNote(settings, branch);
+    const button = makeButton("how", `${note && `${note} · `}settings`, "How this reply was made");
+    const list = makeElement("dl", "how-list");
+    for (const [name, value] of settingsRows(settings, branch)) {
+      list.append(makeElement("dt", "", name), makeElement("dd", "", value));
+    }
+    const show = (visible) => {
+      list.hidden = !visible;
+      button.setAttribute("aria-expanded", String(visible));
+    };
+    button.addEventListener("click", () => {
+      show(list.hidden === true);
+      list.scrollIntoView({ block: "nearest" });
+    });
+    show(false);
+    return { button, list, show };
+  }
+  function withMarks(figures, marks) {
+    if (!marks) return figures;
+    const { shapes, annotations } = marks;
+    const marked = ({ data, layout }) => ({
+      data,
+      layout: { ...layout, shapes, annotations, meta: { ...layout.meta, ...marks.meta } }
+    });
+    return { token: marked(figures.token), turn: marked(figures.turn) };
+  }
+  var capIsOff = ({ floor, cap_layers }) => floor === null && !cap_layers;
 
   // src/turns.js
   var BRANCHES = ["uncapped", "capped", "steered"];
@@ -556,13 +722,13 @@
   }
   var isLive = (reply) => !reply.absent && reply.finish === null;
   var turnIsLive = (turn) => BRANCHES.some((branch) => isLive(turn.replies[branch]));
-  function newTurn(user, branches) {
-    const turn = { user, replies: byBranch(newReply) };
+  function newTurn(user, branches, { settings, marks } = {}) {
+    const turn = { user, replies: byBranch(newReply), settings: settings ?? null, marks: marks ?? null };
     for (const branch of BRANCHES) turn.replies[branch].absent = !branches.includes(branch);
     return turn;
   }
   function turnFromData(data) {
-    const turn = newTurn(data.user, Object.keys(data.branches ?? {}));
+    const turn = newTurn(data.user, Object.keys(data.branches ?? {}), data);
     for (const branch of BRANCHES) {
       const given = data.branches?.[branch];
       if (!given) continue;
@@ -577,6 +743,8 @@
 
   // src/model.js
   var Conversation = class {
+    /** @type {{ base: Figures | undefined; key: string; figures: Figures | undefined } | null} */
+    #marked = null;
     constructor() {
       this.turns = [];
       this.meta = {};
@@ -595,19 +763,51 @@
     get shownReplies() {
       return this.shown === null ? void 0 : this.turns[this.shown]?.replies;
     }
+    /**
+     * What the charts' reference lines show for a turn. Without settings of its own, and for no turn, it is
+     * what the server last said of the conversation.
+     * @param {number | null} index
+     * @returns {ChartMeta}
+     */
+    metaOf(index) {
+      const marks = index === null ? void 0 : this.turns[index]?.marks;
+      return { ...this.meta.figures?.token?.layout?.meta, ...marks?.meta };
+    }
     /** @returns {ChartMeta} */
     get chartMeta() {
-      return this.meta.figures?.token?.layout?.meta ?? {};
+      return this.metaOf(this.shown);
     }
     get capIsOff() {
-      return this.chartMeta.floor === null;
+      return capIsOff(this.chartMeta);
+    }
+    /**
+     * The charts' figures with the reference lines of the turn that is shown. They are the same object as before
+     * while nothing about them has changed, because charts are redrawn for another one.
+     * @returns {Figures | undefined}
+     */
+    get figures() {
+      const { figures } = this.meta;
+      const marks = (this.shown === null ? null : this.turns[this.shown]?.marks) ?? null;
+      const key = JSON.stringify(marks);
+      if (this.#marked?.base !== figures || this.#marked?.key !== key) {
+        this.#marked = { base: figures, key, figures: figures && withMarks(figures, marks) };
+      }
+      return this.#marked?.figures;
     }
     /** A reply is being written. */
     get busy() {
       return this.turns.some(turnIsLive);
     }
-    get hasSteered() {
-      return this.turns.some((turn) => !turn.replies.steered.absent);
+    /**
+     * Whether a branch has answered in any turn. Two always do before the first.
+     * @param {Branch} branch
+     */
+    has(branch) {
+      if (!this.turns.length) return branch !== "steered";
+      return this.turns.some((turn) => !turn.replies[branch].absent);
+    }
+    get hasSeeds() {
+      return this.turns.some((turn) => BRANCHES.some((branch) => turn.replies[branch].samples.length > 0));
     }
     get hasReasoning() {
       return this.turns.some((turn) => BRANCHES.some((branch) => hasReasoning(turn.replies[branch])));
@@ -751,6 +951,55 @@
     return { block, append, answerBegins, finish, keep, reveal };
   }
 
+  // src/scrolling.js
+  var NEAR_PX = 12;
+  var MOVED_PX = 4;
+  var GAP_PX = 8;
+  function positionFor(top, full, view, last) {
+    return last && full - top + GAP_PX <= view ? full - view : top - GAP_PX;
+  }
+  function makeScrolling(log) {
+    let goal = "newest";
+    let seen = { top: 0, full: 0, view: 0 };
+    const look = () => ({ top: log.scrollTop, full: log.scrollHeight, view: log.clientHeight });
+    const atEnd = () => log.scrollHeight - log.scrollTop - log.clientHeight < NEAR_PX;
+    function noticeUser() {
+      const now = look();
+      if (now.full !== seen.full || now.view !== seen.view || Math.abs(now.top - seen.top) < MOVED_PX) return;
+      goal = atEnd() ? "end" : null;
+      seen = now;
+    }
+    function wanted() {
+      if (goal === null) return null;
+      const turns = log.querySelectorAll(".turn");
+      const last = turns[turns.length - 1];
+      const turn = typeof goal === "number" ? log.querySelector(`.turn[data-turn="${goal}"]`) : last;
+      if (goal === "end" || !turn) return log.scrollHeight;
+      const top = turn.getBoundingClientRect().top - log.getBoundingClientRect().top + log.scrollTop;
+      return positionFor(top, log.scrollHeight, log.clientHeight, turn === last);
+    }
+    function keep() {
+      const position = wanted();
+      if (position !== null) log.scrollTop = position;
+      seen = look();
+    }
+    function show(next) {
+      goal = next;
+      keep();
+    }
+    const sizes = new ResizeObserver(keep);
+    sizes.observe(log);
+    log.addEventListener("scroll", noticeUser, { passive: true });
+    return {
+      noticeUser,
+      keep,
+      show,
+      following: () => goal !== null,
+      growing: () => goal === "newest" && show("end"),
+      watch: (turn) => sizes.observe(turn)
+    };
+  }
+
   // src/summary.js
   var FINISH_LABELS = { cancelled: "Stopped", failed: "Ended by an error" };
   var TREND_TURNS = 3;
@@ -831,35 +1080,20 @@
     const pane = find(root, `.pane[data-branch="${branch}"]`);
     const log = find(pane, ".log");
     const sections = /* @__PURE__ */ new Map();
-    let following = true;
-    let lastTop = 0;
+    const gaps = /* @__PURE__ */ new Map();
+    const scrolling = makeScrolling(log);
+    const showLegend = (visible) => {
+      for (const legend of findAll(pane, ".legend")) legend.hidden = !visible;
+    };
     let pulse = null;
     let lostNotice = null;
-    const atEnd = () => log.scrollHeight - log.scrollTop - log.clientHeight < 12;
-    log.addEventListener(
-      "scroll",
-      () => {
-        following = atEnd() || following && log.scrollTop >= lastTop - 4;
-        lastTop = following ? Math.max(lastTop, log.scrollTop) : log.scrollTop;
-      },
-      { passive: true }
-    );
-    new ResizeObserver(() => scrollToEnd()).observe(log);
     log.addEventListener("click", (event) => {
+      if (closestOf(event, "button, summary")) scrolling.show(null);
       const section = closestOf(event, ".turn");
       if (section && !targetOf(event).closest("button, textarea, summary") && !String(getSelection())) {
         hooks.selectTurn(Number(section.dataset.turn));
       }
     });
-    function respectManualScroll() {
-      if (log.scrollTop < lastTop - 4 && !atEnd()) following = false;
-      lastTop = 0;
-    }
-    function scrollToEnd() {
-      if (!following) return;
-      log.scrollTop = log.scrollHeight;
-      lastTop = log.scrollTop;
-    }
     function build(index, turn) {
       const section = makeElement("section", "turn");
       section.dataset.turn = String(index);
@@ -868,39 +1102,57 @@
       const reasoning = makeReasoning();
       const tokenBox = makeElement("div", "reply");
       tokenBox.dataset.turn = String(index);
-      const prose = makeElement("div", "prose");
+      const prose = makeElement("div", "formatted");
       const wait = makeElement("p", "wait", "reading the prompt…");
       const finish = makeElement("p", "finish");
       const foot = makeElement("p", "foot");
       const select = makeButton("select-turn");
+      select.addEventListener("click", () => hooks.selectTurn(index));
       finish.hidden = foot.hidden = true;
       foot.append(select);
       const tools = hooks.tools(index, turn);
       if (tools) foot.append(tools);
       section.append(user, reasoning.block, tokenBox, prose, wait, finish, foot);
-      return { section, user, reasoning, tokenBox, prose, wait, finish, foot, select, spans: [] };
+      const how = makeSettingsList(turn, branch);
+      if (how) {
+        foot.append(how.button);
+        section.append(how.list);
+      }
+      return { section, user, reasoning, tokenBox, prose, wait, finish, foot, select, how, spans: [] };
+    }
+    function mountGap(index) {
+      const line = makeElement("p", "no-reply", `turn ${index + 1}: no ${branch} reply`);
+      const place = sections.get(index)?.section ?? gaps.get(index);
+      if (place) place.replaceWith(line);
+      else log.append(line);
+      sections.delete(index);
+      gaps.set(index, line);
     }
     function mount(index, turn) {
-      const old = sections.get(index);
       if (turn.replies[branch].absent) {
-        old?.section.remove();
-        sections.delete(index);
+        mountGap(index);
         return;
       }
-      respectManualScroll();
+      const old = sections.get(index);
+      scrolling.noticeUser();
       lostNotice?.remove();
       const fresh = build(index, turn);
-      if (old) old.section.replaceWith(fresh.section);
+      const place = old?.section ?? gaps.get(index);
+      if (place) place.replaceWith(fresh.section);
       else log.append(fresh.section);
+      gaps.delete(index);
       if (old?.section.classList.contains("shown")) fresh.section.classList.add("shown");
       sections.set(index, fresh);
+      scrolling.watch(fresh.section);
       if (old) fresh.reasoning.keep(old.reasoning);
-      appendTokens(index, turn.replies[branch].visibleTokens);
+      if (old?.how) fresh.how?.show(!old.how.list.hidden);
+      addTokens(index, turn.replies[branch].visibleTokens);
       showFinished(index, turn.replies[branch]);
     }
     function tokenSpan(token, position) {
       const span = makeElement("span", token.c ? "tok fired" : "tok", token.t);
       span.dataset.i = String(position);
+      if (token.c) showLegend(true);
       const tone = toneOf(token.a ?? token.b);
       if (tone !== null) {
         span.style.setProperty("--tone", `${Math.round(Math.abs(tone) * 100)}%`);
@@ -909,24 +1161,29 @@
       return span;
     }
     function appendTokens(index, tokens) {
+      scrolling.growing();
+      addTokens(index, tokens);
+    }
+    function addTokens(index, tokens) {
       const entry = sections.get(index);
       if (!entry || !tokens.length) return;
-      respectManualScroll();
+      scrolling.noticeUser();
       const { reasoning, tokenBox, spans } = entry;
       const first = spans.length;
       for (const token of tokens) spans.push(tokenSpan(token, spans.length + 1));
       const fresh = (wanted) => spans.slice(first).filter((_, n) => Boolean(tokens[n]?.r) === wanted);
       if (tokens.some((token) => token.r)) reasoning.append(fresh(true));
-      if (!reasoning.block.hidden && tokens.some((token) => !token.r)) reasoning.answerBegins(following);
+      if (!reasoning.block.hidden && tokens.some((token) => !token.r))
+        reasoning.answerBegins(scrolling.following());
       appendSpans(tokenBox, fresh(false), !reasoning.block.hidden);
       entry.wait.hidden = true;
       stopPulse();
-      scrollToEnd();
+      scrolling.keep();
     }
     function showFinished(index, reply) {
       const entry = sections.get(index);
       if (!entry || reply.finish === null) return;
-      respectManualScroll();
+      scrolling.noticeUser();
       const label = finishLabel(reply);
       entry.wait.hidden = true;
       stopPulse();
@@ -943,11 +1200,10 @@
       const reasoning = hasReasoning(reply) ? `, reasoning ${number(reasoningMeanOf(reply))}` : "";
       entry.select.textContent = `turn ${index + 1} · mean ${number(meanOf(reply))}${reasoning} · ${tokens}`;
       entry.select.title = "Show this turn in the token chart";
-      scrollToEnd();
+      scrolling.keep();
     }
     function showWaiting(index) {
-      following = true;
-      scrollToEnd();
+      scrolling.show("end");
       const entry = sections.get(index);
       if (!entry || matchMedia("(prefers-reduced-motion: reduce)").matches) return;
       const frames = [{ opacity: 1 }, { opacity: 0.45 }];
@@ -958,8 +1214,7 @@
       lostNotice?.remove();
       lostNotice = makeElement("p", "notice error", text);
       log.append(lostNotice);
-      following = true;
-      scrollToEnd();
+      scrolling.show("end");
     }
     function showQueue(index, ahead) {
       const entry = sections.get(index);
@@ -992,8 +1247,7 @@
       sections.get(index)?.section.classList.add("shown");
     }
     function scrollToTurn(index) {
-      const entry = sections.get(index);
-      if (entry) log.scrollTop = entry.section.offsetTop - log.offsetTop - 8;
+      scrolling.show(index);
     }
     function tokenAt(index, position) {
       return sections.get(index)?.spans[position - 1] ?? null;
@@ -1005,9 +1259,9 @@
     function flash(index, position) {
       const token = tokenAt(index, position);
       if (!token) return;
-      following = false;
       sections.get(index)?.reasoning.reveal(token);
       log.scrollTop = token.offsetTop - log.offsetTop - log.clientHeight / 2;
+      scrolling.show(null);
       token.classList.remove("flash");
       void token.offsetWidth;
       token.classList.add("flash");
@@ -1018,13 +1272,22 @@
         entry.section.remove();
         sections.delete(index);
       }
+      for (const [index, line] of gaps) {
+        if (index < first) continue;
+        line.remove();
+        gaps.delete(index);
+      }
     }
     function clear() {
       stopPulse();
       log.replaceChildren();
       sections.clear();
-      following = true;
-      lastTop = 0;
+      gaps.clear();
+      showLegend(false);
+      scrolling.show("newest");
+    }
+    function showNewest() {
+      scrolling.show("newest");
     }
     function userMessage(index) {
       return sections.get(index)?.user ?? null;
@@ -1043,12 +1306,16 @@
       showCapAction,
       markShown,
       scrollToTurn,
+      showNewest,
       highlight,
       flash,
       removeFrom,
       clear,
       userMessage
     };
+  }
+  function bringPanesIntoSight(root) {
+    find(root, ".panes").scrollIntoView({ block: "nearest" });
   }
   function showEmpty(root, note, visible) {
     const box = find(root, ".empty");
@@ -1178,6 +1445,9 @@
   // src/replay.js
   var REPLAY_PAUSE_MS = 900;
   var REPLAY_STEP_MS = 40;
+  var REPLAY_WAIT_MS = 500;
+  var REPLAY_BACK_MS = 1500;
+  var OPTION_LENGTH = 30;
   function timeline(data) {
     const branches = (
       /** @type {[Branch, ReplyData][]} */
@@ -1186,7 +1456,9 @@
     const all = branches.flatMap(
       ([branch, reply]) => (reply.tokens ?? []).map((token, n) => ({ branch, token, at: token.m ?? n * REPLAY_STEP_MS }))
     );
-    return all.sort((a, b) => a.at - b.at);
+    all.sort((a, b) => a.at - b.at);
+    const skipped = Math.max(0, (all[0]?.at ?? 0) - REPLAY_WAIT_MS);
+    return all.map((one) => ({ ...one, at: one.at - skipped }));
   }
   var Playback = class {
     /**
@@ -1196,10 +1468,11 @@
     constructor(turns, hooks) {
       this.turns = turns;
       this.hooks = hooks;
-      const tokens = turns.reduce((sum, turn) => sum + timeline(turn).length, 0);
-      this.total = Math.max(1, tokens);
+      this.before = [0];
+      for (const [n, turn] of turns.entries()) this.before.push((this.before[n] ?? 0) + timeline(turn).length);
+      this.total = Math.max(1, this.before.at(-1) ?? 0);
       this.played = this.total;
-      this.turn = 0;
+      this.turn = Math.max(0, turns.length - 1);
       this.next = 0;
       this.clock = 0;
       this.turnEnded = false;
@@ -1208,18 +1481,30 @@
     get ended() {
       return this.played >= this.total;
     }
-    start() {
-      this.played = 0;
-      this.startTurn(0);
-    }
     end() {
       this.played = this.total;
+      this.turn = Math.max(0, this.turns.length - 1);
+    }
+    /**
+     * Goes on from the beginning of a turn.
+     * @param {number} turn
+     */
+    jump(turn) {
+      if (!this.turns[turn]) return;
+      this.hooks.goTo(turn);
+      this.startTurn(turn);
+    }
+    /** The turn to which going back leads: the beginning of this one, or the one before. */
+    get previous() {
+      const begun = this.ended || this.clock > REPLAY_BACK_MS;
+      return Math.max(0, this.turn - (begun ? 0 : 1));
     }
     /** @param {number} turn */
     startTurn(turn) {
       const data = this.turns[turn];
       if (!data) return;
       this.tokens = timeline(data);
+      this.played = this.before[turn] ?? 0;
       Object.assign(this, { turn, next: 0, clock: 0, turnEnded: false });
       this.hooks.startTurn(turn, data);
     }
@@ -1249,10 +1534,18 @@
       return true;
     }
   };
+  function turnName({ user }, index) {
+    const text = user.replace(/\s+/g, " ").trim();
+    const short = text.length > OPTION_LENGTH ? `${text.slice(0, OPTION_LENGTH)}…` : text;
+    return `turn ${index + 1}: ${short}`;
+  }
   function makeReplay(root, hooks) {
     const controls = find(root, ".replay");
     const playButton = find(controls, ".play");
-    const speed = findAs(controls, "select", HTMLSelectElement);
+    const speed = findAs(controls, ".speed", HTMLSelectElement);
+    const turnList = findAs(controls, ".jump", HTMLSelectElement);
+    const back = findAs(controls, ".previous-turn", HTMLButtonElement);
+    const forward = findAs(controls, ".next-turn", HTMLButtonElement);
     const progress = findAs(controls, "progress", HTMLProgressElement);
     let playback = new Playback([], hooks);
     let playing = false;
@@ -1262,12 +1555,15 @@
       const paused = playback.played > 0 && !playback.ended;
       playButton.textContent = playing ? "Pause" : paused ? "Resume" : "Replay";
       progress.value = playback.played;
+      turnList.value = String(playback.turn);
+      forward.disabled = playback.turn + 1 >= playback.turns.length;
     }
     function load(turns) {
       stop();
       playback = new Playback(turns, hooks);
       controls.hidden = turns.length === 0;
       progress.max = playback.total;
+      turnList.replaceChildren(...turns.map((turn, n) => new Option(turnName(turn, n), String(n))));
       updateControls();
     }
     function stop() {
@@ -1281,19 +1577,27 @@
       updateControls();
       if (playing) frame = requestAnimationFrame(step);
     }
-    function toggle() {
-      if (!playback.turns.length) return;
-      if (playing) stop();
-      else {
-        if (playback.ended) {
-          hooks.begin();
-          playback.start();
-        }
-        playing = true;
+    function play() {
+      if (!playing) {
         last = performance.now();
         frame = requestAnimationFrame(step);
       }
+      playing = true;
       updateControls();
+    }
+    function toggle() {
+      if (!playback.turns.length) return;
+      if (!playing) {
+        if (playback.ended) playback.jump(0);
+        play();
+        return;
+      }
+      stop();
+      updateControls();
+    }
+    function playFrom(turn) {
+      playback.jump(turn);
+      play();
     }
     function showAll() {
       stop();
@@ -1302,12 +1606,16 @@
       updateControls();
     }
     playButton.addEventListener("click", toggle);
+    back.addEventListener("click", () => playFrom(playback.previous));
+    forward.addEventListener("click", () => playFrom(playback.turn + 1));
+    turnList.addEventListener("change", () => playFrom(Number(turnList.value)));
     find(controls, ".all").addEventListener("click", showAll);
     return { load, toggle };
   }
 
   // src/chart.js
   var NARROW_PX = 360;
+  var NARROW_MARGIN = 76;
   var PALETTE = [
     "uncapped",
     "capped",
@@ -1336,17 +1644,11 @@
     const colours = PALETTE.map((name) => [name, style.getPropertyValue(`--stage-${name}`).trim()]);
     return { ...Object.fromEntries(colours), size: Number.parseFloat(style.fontSize) };
   }
-  function moveLabelsInside(note) {
-    if (note.yref === "paper") return;
-    const floor = note.name === "label-floor";
-    const place = floor ? { xanchor: "right", xshift: -4 } : { x: 0, xanchor: "left", xshift: 4 };
-    Object.assign(note, place, { yanchor: floor && note.y >= 0.5 ? "top" : "bottom", yshift: 0 });
-    note.text = note.text.replace(" (", "<br>(");
-  }
   function themedLayout(base, colours, narrow) {
     const { shapes, annotations, margin, font, xaxis, yaxis } = structuredClone(base);
     const small = Math.max(10, colours.size * 0.75);
     const scale = small / 12;
+    const right = narrow ? NARROW_MARGIN : margin.r;
     for (const axis of [xaxis, yaxis]) axis.title.font = { size: small, color: colours.muted };
     for (const shape of shapes) {
       if (shape.type === "line")
@@ -1356,13 +1658,12 @@
     for (const note of annotations) {
       const floor = note.name === "label-floor";
       note.font = { size: small, color: floor ? colours.capped : colours.muted };
-      if (narrow) moveLabelsInside(note);
-      else if (floor && note.yanchor === "bottom") note.bgcolor = `${colours.card}a0`;
+      if (narrow && note.yref !== "paper") note.text = note.text.replace(/ /g, "<br>");
     }
     return {
       shapes,
       annotations,
-      margin: { ...margin, l: margin.l * scale, b: margin.b * scale, r: narrow ? 10 : margin.r * scale },
+      margin: { ...margin, l: margin.l * scale, b: margin.b * scale, r: right * scale },
       font: { ...font, size: small, color: colours.muted },
       modebar: { bgcolor: "rgba(0,0,0,0)", color: colours.muted, activecolor: colours.text },
       titles: { xaxis: xaxis.title, yaxis: yaxis.title },
@@ -1715,27 +2016,35 @@
   }
 
   // src/turn_chart.js
-  var REASONING_OFFSET = 0.15;
+  var REASONING_OFFSET = -0.15;
+  var SPREAD_OFFSETS = { uncapped: -0.05, capped: 0.05, steered: 0 };
   var TURN_MARGIN = 0.25;
   function spreadPoints(turns, branch) {
     return turns.flatMap((turn, index) => {
-      const all = turn.replies[branch].samples.flatMap(
-        ({ mean, text }) => typeof mean === "number" ? [{ x: index + 1, y: mean, text: tokenLabel(text) }] : []
+      const { samples } = turn.replies[branch];
+      const x = index + 1 + SPREAD_OFFSETS[branch];
+      const others = samples.flatMap(
+        ({ mean, text }) => typeof mean === "number" ? [{ x, y: mean, text: tokenLabel(text) }] : []
       );
-      return all.length ? [...all.sort((a, b) => a.y - b.y), { x: null, y: null, text: null }] : [];
+      const drawn = meanOf(turn.replies[branch]);
+      if (!others.length || drawn === null) return [];
+      const all = [...others, { x, y: drawn, text: "the reply that is shown" }];
+      return [...all.sort((a, b) => a.y - b.y), { x: null, y: null, text: null }];
     });
   }
   function replyPoints(turns, branch, shown) {
-    return turns.flatMap((turn, index) => {
+    const points = turns.map((turn, index) => {
       const reply = turn.replies[branch];
-      const y = isLive(reply) ? null : meanOf(reply);
-      return y === null ? [] : [{ x: index + 1, y, size: index === shown ? 13 : 9 }];
+      const y = reply.absent || isLive(reply) ? null : meanOf(reply);
+      return { x: index + 1, y, size: index === shown ? 13 : 9 };
     });
+    const measured = points.map(({ y }) => y !== null);
+    return measured.includes(true) ? points.slice(measured.indexOf(true), measured.lastIndexOf(true) + 1) : [];
   }
   function reasoningPoints(turns, branch) {
     return turns.flatMap((turn, index) => {
       const y = isLive(turn.replies[branch]) ? null : reasoningMeanOf(turn.replies[branch]);
-      return y === null ? [] : [{ x: index + 1 - REASONING_OFFSET, y }];
+      return y === null ? [] : [{ x: index + 1 + REASONING_OFFSET, y }];
     });
   }
   function userPoints(turns, branch) {
@@ -1767,7 +2076,9 @@
     const reply = branch ? turns.at(-1)?.replies[branch] : void 0;
     if (role !== "reply" || !reply || !isLive(reply)) return null;
     const mean = meanOf(reply);
-    return mean === null ? null : { x: [...trace.x.slice(-1), turns.length], y: [...trace.y.slice(-1), mean] };
+    if (mean === null) return null;
+    const before = trace.x.at(-1) === turns.length - 1 ? -1 : trace.x.length;
+    return { x: [...trace.x.slice(before), turns.length], y: [...trace.y.slice(before), mean] };
   }
   function makeTurnChart(chart) {
     const overlay = makeOverlay(chart);
@@ -1812,7 +2123,8 @@
     }
     function count(branch) {
       const trace = chart.ready() ? chart.traces()[chart.traceIndex("reply", branch)] : void 0;
-      return trace ? trace.x.length + (liveSeries(trace, state.turns) ? 1 : 0) : 0;
+      if (!trace) return 0;
+      return trace.y.filter((y) => y !== null).length + (liveSeries(trace, state.turns) ? 1 : 0);
     }
     function markChanged() {
       changed = true;
@@ -1850,8 +2162,13 @@
     const ready = () => tokenBase.ready() && turnBase.ready();
     async function start() {
       if (!window.Plotly || !state.figures) return;
-      await tokenBase.draw(state.figures.token, tokenChart.fill);
-      await turnBase.draw(state.figures.turn, turnChart.fill);
+      const { figures } = state;
+      await tokenBase.draw(figures.token, tokenChart.fill);
+      await turnBase.draw(figures.turn, turnChart.fill);
+      if (state.figures !== figures) {
+        tokenBase.relabel(state.figures.token);
+        turnBase.relabel(state.figures.turn);
+      }
       tokenChart.redrawOverlay();
       turnChart.redrawOverlay();
       listen();
@@ -1894,6 +2211,7 @@
       start();
     }
     function relabel(figures) {
+      if (figures === state.figures) return;
       state.figures = figures;
       if (!ready()) return;
       tokenBase.relabel(figures.token);
@@ -1919,38 +2237,34 @@
     return { reset, relabel, show, refresh, repaint, counts, hover: tokenChart.hover };
   }
 
-  // src/layers.js
+  // src/layer_figure.js
   var LAYER_RANGE = 1.5;
-  var LAYER_MODES = {
-    own: "as its branch reads it",
-    plain: "as the unsteered model reads it",
-    change: "what the intervention changed"
-  };
+  var STRIP = 0.07;
   function layerValues(data, mode) {
     const rows = mode === "change" ? data.own.map((row, n) => row.map((value, layer) => value - (data.plain[n]?.[layer] ?? Number.NaN))) : data[mode];
     return (data.plain[0] ?? []).map((_, layer) => rows.map((row) => row[layer] ?? Number.NaN));
   }
-  function belowFloor(data) {
-    const { cap } = data;
-    const points = { x: [], y: [] };
-    if (!cap) return points;
-    data.plain.forEach((row, n) => {
-      data.floors.forEach((floor, place) => {
-        const layer = cap[0] + place;
-        if ((row[layer] ?? floor) < floor) {
-          points.x.push(n + 1);
-          points.y.push(layer);
-        }
-      });
-    });
-    return points;
+  function belowFloor({ cap, floors, plain }) {
+    if (!cap) return [];
+    const [first] = cap;
+    const below = (row) => floors.some((floor, place) => (row[first + place] ?? floor) < floor);
+    return plain.flatMap((row, n) => below(row) ? [n + 1] : []);
+  }
+  var intervened = ({ branch, cap }) => branch === "steered" || branch === "capped" && cap !== null;
+  function branchToShow(replies, chosen) {
+    if (!replies[chosen].absent) return chosen;
+    return BRANCHES.find((branch) => !replies[branch].absent) ?? chosen;
+  }
+  function colourRange(mode) {
+    const centre = mode === "change" ? 0 : TONE_CENTRE;
+    return [centre - LAYER_RANGE, centre + LAYER_RANGE];
   }
   function floorAt(data, layer) {
     if (!data.cap || layer < data.cap[0] || layer > data.cap[1]) return null;
     return data.floors[layer - data.cap[0]] ?? null;
   }
   function layerTraces(data, mode, colours) {
-    const centre = mode === "change" ? 0 : TONE_CENTRE;
+    const [low, high] = colourRange(mode);
     const labels = data.tokens.map(tokenLabel);
     const floorText = (layer) => floorAt(data, layer) === null ? "" : `<br>floor ${number(floorAt(data, layer))}`;
     const z = layerValues(data, mode);
@@ -1958,9 +2272,8 @@
       type: "heatmap",
       z,
       x: labels.map((_, n) => n + 1),
-      zmin: centre - LAYER_RANGE,
-      zmax: centre + LAYER_RANGE,
-      zmid: centre,
+      zmin: low,
+      zmax: high,
       colorscale: [
         [0, colours["role-low"]],
         [0.5, colours.card],
@@ -1968,19 +2281,21 @@
       ],
       customdata: z.map((row, layer) => row.map((_, n) => [labels[n], floorText(layer)])),
       hovertemplate: "%{customdata[0]} · layer %{y}<br>%{z:.2f} axis units%{customdata[1]}<extra></extra>",
-      colorbar: { thickness: 8, outlinewidth: 0, tickfont: { color: colours.muted, size: 10 } },
+      showscale: false,
       xgap: 0.5,
       ygap: 0.5
     };
+    const marked = belowFloor(data);
     const below = {
       type: "scatter",
       mode: "markers",
-      ...belowFloor(data),
+      x: marked,
+      y: marked.map(() => (0.5 * STRIP + 1) * z.length - 0.5),
       hoverinfo: "skip",
       showlegend: false,
-      marker: { symbol: "triangle-up-open", size: 5, color: colours.text, opacity: 0.7 }
+      marker: { symbol: "triangle-down", size: 6, color: colours.capped }
     };
-    return mode === "change" ? [heatmap] : [heatmap, below];
+    return [heatmap, below];
   }
   function answerStart(data, colours, size) {
     if (!data.reasoning || data.reasoning >= data.tokens.length) return { shapes: [], annotations: [] };
@@ -1989,10 +2304,9 @@
     const note = {
       x,
       yref: "paper",
-      y: 0,
+      y: 1,
       yanchor: "bottom",
       showarrow: false,
-      bgcolor: colours.card,
       font: { size, color: colours.text }
     };
     return {
@@ -2003,49 +2317,56 @@
       ]
     };
   }
-  function layerLayout(data, colours, size) {
+  function layerMarks({ probe, cap, branch }, colours, size) {
     const across = { xref: "paper", x0: 0, x1: 1 };
-    const probeLine = { color: colours.text, width: 1.25, dash: "dot" };
-    const shapes = [{ ...across, type: "line", y0: data.probe, y1: data.probe, line: probeLine }];
-    const note = {
-      xref: "paper",
-      x: 0,
-      xanchor: "left",
-      showarrow: false,
-      bgcolor: colours.card,
-      font: { size, color: colours.text }
+    const note = { xref: "paper", x: 1, xanchor: "left", xshift: 4, align: "left", showarrow: false };
+    const dotted = { color: colours.text, width: 1.25, dash: "dot" };
+    const font = { size, color: colours.text };
+    const line = { ...across, type: "line", y0: probe, y1: probe, line: dotted };
+    const label = { ...note, y: probe, yanchor: "middle", text: `probe ${probe}`, font };
+    if (!cap) return { shapes: [line], annotations: [label] };
+    const [first, last] = cap;
+    const edge = { color: colours.capped, width: 2, dash: branch === "capped" ? "solid" : "dash" };
+    const band = { ...across, type: "rect", y0: first - 0.5, y1: last + 0.5, line: edge };
+    const above = probe < (first + last) / 2;
+    const bandLabel = {
+      ...note,
+      y: above ? last : first,
+      yanchor: above ? "bottom" : "top",
+      text: `cap ${first}–${last}`,
+      font: { size, color: colours.capped }
     };
-    const annotations = [{ ...note, y: data.probe, yanchor: "bottom", text: `probe layer ${data.probe}` }];
-    if (data.cap) {
-      const [first, last] = data.cap;
-      const line = { color: colours.capped, width: 2 };
-      shapes.push({ ...across, type: "rect", y0: first - 0.5, y1: last + 0.5, line });
-      annotations.push({
-        ...note,
-        x: 1,
-        xanchor: "right",
-        y: last + 0.5,
-        yanchor: "bottom",
-        text: `capped ${first}–${last}`,
-        font: { size, color: colours.capped }
-      });
-    }
+    return { shapes: [line, band], annotations: [label, bandLabel] };
+  }
+  function layerLayout(data, colours, size, longest) {
+    const layers = data.plain[0]?.length ?? 0;
+    const marks = layerMarks(data, colours, size);
     const start = answerStart(data, colours, size);
-    shapes.push(...start.shapes);
-    annotations.push(...start.annotations);
     const axis = { zeroline: false, showgrid: false, color: colours.muted };
+    const title = (text) => ({ text, standoff: 4, font: { size, color: colours.muted } });
+    const across = [0.5, Math.max(longest, data.tokens.length) + 0.5];
+    const up = [-0.5, (1 + STRIP) * layers - 0.5];
     return {
       paper_bgcolor: "rgba(0,0,0,0)",
       plot_bgcolor: "rgba(0,0,0,0)",
-      margin: { l: 46, r: 8, t: 6, b: 34 },
-      shapes,
-      annotations,
+      margin: { l: 46, r: 6.5 * size, t: start.annotations.length ? 1.5 * size : 6, b: 36 },
+      modebar: { bgcolor: "rgba(0,0,0,0)", color: colours.muted, activecolor: colours.text },
+      shapes: [...marks.shapes, ...start.shapes],
+      annotations: [...marks.annotations, ...start.annotations],
       font: { size, color: colours.muted },
-      uirevision: "keep",
-      xaxis: { ...axis, title: { text: "token", standoff: 4 } },
-      yaxis: { ...axis, title: { text: "decoder layer", standoff: 4 } }
+      uirevision: `${data.turn}`,
+      xaxis: { ...axis, range: across, title: title("token") },
+      yaxis: { ...axis, range: up, title: title("decoder layer") }
     };
   }
+
+  // src/layers.js
+  var MOST_READINGS = 6;
+  var LAYER_MODES = {
+    own: "as its branch reads it",
+    plain: "as the unsteered model reads it",
+    change: "what the intervention changed"
+  };
   function makeLayers(root, hooks) {
     const panel = find(root, "#layer-view");
     const element2 = (
@@ -2053,68 +2374,121 @@
       find(root, "#layer-chart")
     );
     const status = find(panel, ".panel-status");
-    const state = { branch: "uncapped", mode: "own", data: null, requested: null };
+    const modes = find(panel, ".modes");
+    const state = { branch: "uncapped", mode: "own", data: null };
+    const readings = /* @__PURE__ */ new Map();
+    const requested = /* @__PURE__ */ new Map();
     const visible = () => panel.offsetWidth > 0;
+    const placeOf = (turn, branch) => `${turn}/${branch}`;
+    const keyOf = (turn, reply) => `${placeOf(turn, reply.branch)}/${reply.visibleTokens.length}`;
     function setStatus(text) {
       status.textContent = text;
       status.hidden = !text;
+    }
+    function clear() {
+      state.data = null;
+      if (element2.data) Plotly.purge(element2);
     }
     function unread(data) {
       const { turn, replies } = hooks.shown();
       const count = replies?.[data.branch].reasoning.count ?? 0;
       return turn === data.turn ? Math.max(0, count - data.reasoning) : 0;
     }
+    function offerChoices(replies) {
+      const branch = branchToShow(replies, state.branch);
+      for (const button of findAll(panel, "[data-branch]")) {
+        button.hidden = replies[
+          /** @type {Branch} */
+          button.dataset.branch
+        ].absent;
+        button.setAttribute("aria-pressed", String(button.dataset.branch === branch));
+      }
+      const offered = state.data !== null && intervened(state.data);
+      modes.hidden = !offered;
+      for (const button of findAll(modes, "button")) {
+        button.setAttribute("aria-pressed", String(button.dataset.mode === state.mode));
+      }
+      find(modes, '[data-mode="plain"]').textContent = branch === "steered" ? "not steered" : "no cap";
+      const mode = offered ? state.mode : "own";
+      find(panel, ".mode-label").textContent = LAYER_MODES[mode];
+      const [low, high] = colourRange(mode);
+      find(panel, ".low").textContent = number(low);
+      find(panel, ".high").textContent = number(high);
+      find(panel, ".below-key").hidden = !state.data?.cap;
+      panel.classList.toggle("unread", !state.data);
+      return mode;
+    }
     async function draw() {
-      const { data, mode } = state;
-      if (!data || !window.Plotly || !visible()) return;
+      const { data } = state;
+      const { replies } = hooks.shown();
+      if (!data || !replies || !window.Plotly || !visible()) return;
+      const mode = offerChoices(replies);
       const colours = palette(root);
       const size = Math.max(10, colours.size * 0.75);
       const config = {
         displaylogo: false,
         plotlyServerURL: "",
         responsive: false,
+        doubleClick: "reset",
         modeBarButtons: chartButtons()
       };
-      await Plotly.react(element2, layerTraces(data, mode, colours), layerLayout(data, colours, size), config);
+      const longest = Math.max(...BRANCHES.map((branch) => replies[branch].visibleTokens.length));
+      const layout = layerLayout(data, colours, size, longest);
+      setStatus("");
+      await Plotly.react(element2, layerTraces(data, mode, colours), layout, config);
       element2.removeAllListeners("plotly_click");
       element2.on("plotly_click", ({ points: [point] }) => {
         const shown = state.data;
         if (point && shown) hooks.flash(shown.branch, Math.round(point.x) + unread(shown), shown.turn);
       });
-      setStatus("");
     }
     function refresh() {
-      const { turn, replies } = hooks.shown();
+      const { turn, replies, readable } = hooks.shown();
       if (!visible() || turn === null || !replies) return;
-      const reply = replies[state.branch];
-      if (reply.absent) {
-        setStatus("This branch has no reply in this turn.");
-        return;
-      }
-      if (reply.finish === null) {
-        setStatus("The layers can be read when the reply is finished.");
-        return;
-      }
-      const key = `${turn}/${state.branch}/${reply.visibleTokens.length}`;
-      if (state.requested === key) {
+      const reply = replies[branchToShow(replies, state.branch)];
+      const key = keyOf(turn, reply);
+      const known = readings.get(key);
+      if (known) {
+        state.data = known;
         draw();
         return;
       }
-      if (!hooks.sendRequest("layers", { turn, branch: state.branch })) {
-        setStatus("Reading the layers needs a model, and none is loaded here.");
-        return;
-      }
-      state.requested = key;
-      setStatus("reading all layers…");
+      clear();
+      offerChoices(replies);
+      if (reply.absent) setStatus("This turn has no reply.");
+      else if (reply.finish === null) setStatus("The layers can be read when the reply is finished.");
+      else if (readable && requested.get(placeOf(turn, reply.branch)) === key) setStatus("reading all layers…");
+      else if (readable && hooks.sendRequest("layers", { turn, branch: reply.branch })) {
+        requested.set(placeOf(turn, reply.branch), key);
+        setStatus("reading all layers…");
+      } else setStatus("Reading the layers needs the model of this session, which is not loaded here.");
     }
     function receive(data) {
-      state.data = data;
-      draw();
+      const place = placeOf(data.turn, data.branch);
+      const key = requested.get(place);
+      if (!key) return;
+      requested.delete(place);
+      readings.set(key, data);
+      const [oldest] = readings.keys();
+      if (readings.size > MOST_READINGS && oldest) readings.delete(oldest);
+      refresh();
+    }
+    function fail({ turn, branch }) {
+      requested.delete(placeOf(turn, branch));
+      const { turn: now, replies } = hooks.shown();
+      if (now !== turn || !replies || branchToShow(replies, state.branch) !== branch) return;
+      setStatus("The layers of this reply could not be read.");
     }
     function reset() {
-      state.data = state.requested = null;
-      if (element2.data) Plotly.purge(element2);
+      readings.clear();
+      requested.clear();
+      clear();
       setStatus("");
+    }
+    function choose(branch) {
+      state.branch = branch;
+      const { turn } = hooks.shown();
+      if (turn !== null) requested.delete(placeOf(turn, branch));
     }
     function resize() {
       if (element2.data && visible()) Plotly.Plots.resize(element2);
@@ -2122,19 +2496,16 @@
     find(panel, ".aside").addEventListener("click", (event) => {
       const { branch, mode } = datasetOf(event);
       if (!branch && !mode) return;
-      if (branch) state.branch = /** @type {Branch} */
-      branch;
+      if (branch) choose(
+        /** @type {Branch} */
+        branch
+      );
       if (mode) state.mode = /** @type {LayerMode} */
       mode;
-      for (const button of findAll(panel, ".views button")) {
-        const pressed = button.dataset.branch === state.branch || button.dataset.mode === state.mode;
-        button.setAttribute("aria-pressed", String(pressed));
-      }
-      find(panel, ".mode-label").textContent = LAYER_MODES[state.mode];
       refresh();
     });
     new ResizeObserver(() => requestAnimationFrame(resize)).observe(element2);
-    return { receive, reset, refresh, repaint: draw };
+    return { receive, fail, reset, refresh, repaint: draw };
   }
 
   // src/map_figure.js
@@ -2608,6 +2979,44 @@
     }
   }
 
+  // src/seeds.js
+  function allSeeds(reply) {
+    const answer = reply.visibleTokens.filter((token) => !token.r).map((token) => token.t);
+    const others = reply.samples.map(({ mean, text }) => ({ mean: mean ?? null, text }));
+    return [{ mean: meanOf(reply), text: answer.join("") }, ...others];
+  }
+  function seedList(reply) {
+    const list = makeElement("ol", "seeds");
+    allSeeds(reply).forEach(({ mean, text }, n) => {
+      const item = makeElement("li");
+      const shown = n === 0 ? ", shown above" : "";
+      item.append(
+        makeElement("b", "", `reply ${n + 1}${shown} · mean ${number(mean)}`),
+        makeElement("p", "", text.trim() || "no text")
+      );
+      list.append(item);
+    });
+    return list;
+  }
+  function makeSeedsButton(reply) {
+    const count = reply.samples.length + 1;
+    if (count < 2) return null;
+    const button = makeButton("seeds-button", `1 of ${count} seeds`, `1 of ${count} seeds: read all replies`);
+    button.setAttribute("aria-expanded", "false");
+    let list = null;
+    button.addEventListener("click", () => {
+      if (list) {
+        list.remove();
+        list = null;
+      } else {
+        list = seedList(reply);
+        button.closest(".turn")?.append(list);
+      }
+      button.setAttribute("aria-expanded", String(list !== null));
+    });
+    return button;
+  }
+
   // src/summary_bar.js
   var TREND_SIGNS = { rising: "↗", falling: "↘", steady: "→" };
   function makeItem({ branch, mean, trend }) {
@@ -2677,6 +3086,10 @@
     const details = layers.map(({ layer, value }) => `${layer}: +${number(value)}`).join(", ");
     tooltip.append(makeElement("p", "", summary), liftBars(token.k, first), makeElement("p", "small", details));
   }
+  function lowerEdge() {
+    const box = document.querySelector("#say")?.getBoundingClientRect();
+    return box?.height ? Math.min(innerHeight, box.top) : innerHeight;
+  }
   function makeTooltip(root, panes, hooks) {
     const tooltip = makeElement("div", "tooltip");
     tooltip.setAttribute("role", "tooltip");
@@ -2692,11 +3105,11 @@
       current?.classList.remove("current");
       current = span;
       span.classList.add("current");
-      fillTooltip(tooltip, branch, token, position, hooks.capLayers());
+      fillTooltip(tooltip, branch, token, position, hooks.capLayers(turn));
       tooltip.hidden = false;
       const [box, frame] = [span.getBoundingClientRect(), root.getBoundingClientRect()];
       const left = Math.min(Math.max(box.left - frame.left, 0), Math.max(0, frame.width - tooltip.offsetWidth));
-      const fitsBelow = box.bottom + tooltip.offsetHeight + TOOLTIP_GAP < innerHeight;
+      const fitsBelow = box.bottom + tooltip.offsetHeight + TOOLTIP_GAP < lowerEdge();
       const below = box.bottom - frame.top + TOOLTIP_GAP;
       const above = box.top - frame.top - tooltip.offsetHeight - TOOLTIP_GAP;
       tooltip.style.left = `${left}px`;
@@ -2710,7 +3123,10 @@
     }
     function onKey(event, { log, branch }) {
       const step = event.key === "ArrowRight" ? 1 : event.key === "ArrowLeft" ? -1 : 0;
-      if (event.key === "Escape") hide();
+      if (event.key === "Escape" && current) {
+        hide();
+        event.stopPropagation();
+      }
       if (!step || event.altKey || event.ctrlKey || event.metaKey) return;
       const all = findAll(log, ".turn.shown .tok").filter((span) => !span.closest("details:not([open])"));
       if (!all.length) return;
@@ -2722,16 +3138,17 @@
     }
     for (const pane of panes) {
       const { log, branch } = pane;
-      log.addEventListener(
-        "pointerover",
-        (event) => {
-          const span = closestOf(event, ".tok");
-          if (span) show(span, branch);
-          else hide();
-        },
-        { passive: true }
-      );
-      log.addEventListener("pointerleave", hide, { passive: true });
+      const showUnder = (event) => {
+        const span = closestOf(event, ".tok");
+        if (span) show(span, branch);
+        else hide();
+      };
+      const unlessTouch = (act) => (event) => {
+        if (event.pointerType !== "touch") act(event);
+      };
+      log.addEventListener("pointerover", unlessTouch(showUnder), { passive: true });
+      log.addEventListener("pointerleave", unlessTouch(hide), { passive: true });
+      log.addEventListener("click", showUnder);
       log.addEventListener("scroll", () => current && !current.matches(":hover") && hide(), { passive: true });
       log.addEventListener("keydown", (event) => onKey(event, pane));
       log.addEventListener("blur", hide);
@@ -2751,14 +3168,18 @@
       }
     });
     const map = makeMap(root, { selectTurn: (index) => selectTurn(index, true) });
-    const shown = () => ({ turn: conversation.shown, replies: conversation.shownReplies });
+    const shown = () => ({
+      turn: conversation.shown,
+      replies: conversation.shownReplies,
+      readable: !conversation.meta.watch_only
+    });
     const layers = makeLayers(root, { sendRequest, flash, shown });
     const summaryBar = makeSummaryBar(root);
     const latestButton = find(root, ".latest");
     latestButton.addEventListener("click", () => selectTurn(conversation.last, true));
     makeTooltip(root, Object.values(panes), {
       token: (branch, index, position) => conversation.reply(index, branch)?.visibleTokens[position - 1],
-      capLayers: () => conversation.chartMeta.cap_layers,
+      capLayers: (index) => conversation.metaOf(index).cap_layers,
       hover: (branch, position, index) => {
         if (index === conversation.shown) charts.hover(branch, position);
       }
@@ -2769,9 +3190,14 @@
       layers.refresh();
     });
     function toolsFor(index, turn) {
-      if (!sendRequest.available || conversation.meta.watch_only) return null;
-      if (!toolsBranch || toolsBranch !== Conversation.firstBranch(turn)) return null;
-      return turnTools(index, index === conversation.last, { sendRequest, edit });
+      if (!toolsBranch) return null;
+      const box = makeElement("span");
+      const seeds = makeSeedsButton(turn.replies[toolsBranch]);
+      if (seeds) box.append(seeds);
+      const usable = sendRequest.available && !conversation.meta.watch_only;
+      if (usable && toolsBranch === Conversation.firstBranch(turn))
+        box.append(turnTools(index, index === conversation.last, { sendRequest, edit }));
+      return box.childNodes.length ? box : null;
     }
     function edit(index) {
       const turn = conversation.turns[index];
@@ -2807,14 +3233,17 @@
       latestButton.hidden = !showsEarlier;
       summaryBar.show(turns, index, conversation.chartMeta.default_range, conversation.capIsOff);
     }
-    function showReasoningKeys() {
-      const any = conversation.hasReasoning;
-      for (const item of findAll(root, ".reasoning-key")) item.hidden = !any;
+    function showKeys() {
+      for (const branch of BRANCHES) {
+        for (const item of findAll(root, `.key .${branch}`)) item.hidden = !conversation.has(branch);
+      }
+      for (const item of findAll(root, ".reasoning-key")) item.hidden = !conversation.hasReasoning;
+      for (const item of findAll(root, ".seeds-key")) item.hidden = !conversation.hasSeeds;
     }
     function arrangePanes() {
-      panes.steered.pane.hidden = !conversation.hasSteered;
-      root.classList.toggle("three", conversation.hasSteered);
-      showReasoningKeys();
+      panes.steered.pane.hidden = !conversation.has("steered");
+      root.classList.toggle("three", conversation.has("steered"));
+      showKeys();
     }
     function announce(index, reply) {
       const mean = meanOf(reply);
@@ -2826,10 +3255,14 @@
     function showTurn(index) {
       conversation.shown = index;
       for (const branch of BRANCHES) panes[branch].markShown(index);
+      showMarks();
       charts.show(index);
       map.show(index);
       layers.refresh();
       refreshHeaders();
+    }
+    function showMarks() {
+      if (conversation.figures) charts.relabel(conversation.figures);
     }
     function refreshCharts(turnsChanged = true) {
       charts.refresh(turnsChanged);
@@ -2858,7 +3291,7 @@
       layers.reset();
       if (from) showTurn(from - 1);
       else {
-        charts.reset(null, conversation.turns);
+        charts.reset(conversation.figures, conversation.turns);
         map.reset(conversation.meta.map, conversation.turns);
         refreshHeaders();
       }
@@ -2870,14 +3303,22 @@
       for (const index of turns.keys()) mountTurn(index);
       arrangePanes();
       showEmpty(root, conversation.meta.empty_note, turns.length === 0);
-      charts.reset(conversation.meta.figures, turns);
+      conversation.shown = turns.length ? turns.length - 1 : null;
+      charts.reset(conversation.figures, turns);
       map.reset(conversation.meta.map, turns);
       if (turns.length) showTurn(turns.length - 1);
       else refreshHeaders();
     }
+    function showCurrentTurn() {
+      const { shown: shown2, showsEarlier } = conversation;
+      for (const branch of BRANCHES) {
+        if (showsEarlier && shown2 !== null) panes[branch].scrollToTurn(shown2);
+        else panes[branch].showNewest();
+      }
+    }
     function appendTokens(index, branch, tokens) {
       panes[branch].appendTokens(index, tokens);
-      if (conversation.reply(index, branch)?.reasoning.count) showReasoningKeys();
+      if (conversation.reply(index, branch)?.reasoning.count) showKeys();
       if (index === conversation.shown) refreshHeaders();
       refreshCharts(false);
     }
@@ -2897,9 +3338,11 @@
       charts,
       layers,
       refreshHeaders,
+      showMarks,
       putTurn,
       removeTurns,
       showTurns,
+      showCurrentTurn,
       appendTokens,
       showFinished,
       repaint
@@ -2911,14 +3354,21 @@
   function makeStage(root, protocol, sendRequest) {
     let lastSeq = -1;
     let opened = false;
+    let repliesExpected = false;
     let settled = 0;
     const conversation = new Conversation();
     const view = makeView(root, conversation, sendRequest);
     const toolbar = makeToolbar(root, { sendRequest, busy: () => conversation.busy });
     const persistence = makePersistence({ sendRequest, warn: (text) => showNotice(root, text) });
     const replay = makeReplay(root, {
-      begin: () => view.removeTurns(0),
-      startTurn: (turn, data) => handlers.turn_start({ turn, user: data.user, branches: Conversation.answering(data) }, false),
+      goTo: (turn) => {
+        if (turn < conversation.turns.length) view.removeTurns(turn);
+        for (let n = Math.max(0, conversation.last); n < turn; n += 1) {
+          const data = conversation.recorded[n];
+          if (data) view.putTurn(n, turnFromData(data));
+        }
+      },
+      startTurn: (turn, data) => handlers.turn_start({ ...data, turn, branches: Conversation.answering(data) }, false),
       addToken: (turn, branch, token) => handlers.tokens({ turn, branch, at: Number.POSITIVE_INFINITY, tokens: [{ ...token }] }, false),
       endTurn: (turn, data) => view.putTurn(turn, turnFromData(data)),
       showAll: () => view.showTurns(conversation.recorded.map(turnFromData))
@@ -2928,6 +3378,11 @@
       nextDisplay: toolbar.nextDisplay,
       autoplay: toolbar.toggleAutoplay,
       replay: replay.toggle,
+      presented: view.showCurrentTurn,
+      sent: () => {
+        repliesExpected = true;
+        bringPanesIntoSight(root);
+      },
       undo: () => conversation.turns.length && sendRequest("undo"),
       again: () => conversation.turns.length && sendRequest("regenerate", { turn: conversation.last })
     });
@@ -2974,18 +3429,22 @@
       persist: (fields) => persistence?.persist(fields),
       restored: () => persistence?.restored(),
       layers: view.layers.receive,
+      layers_failed: view.layers.fail,
+      chats: toolbar.offerChats,
       marks({ figures }) {
         conversation.meta.figures = figures;
-        view.charts.relabel(figures);
+        view.showMarks();
         view.refreshHeaders();
       },
-      turn_start({ turn, user, branches = ["uncapped", "capped"] }) {
+      turn_start({ turn, user, branches = ["uncapped", "capped"], ...made }) {
         find(root, ".notices").replaceChildren();
         persistence?.turnStarted(user);
         if (turn < conversation.turns.length) view.removeTurns(turn);
         conversation.pinned = false;
-        view.putTurn(turn, newTurn(user, branches));
+        view.putTurn(turn, newTurn(user, branches, made));
         for (const branch of BRANCHES) view.panes[branch].showWaiting(turn);
+        if (repliesExpected) bringPanesIntoSight(root);
+        repliesExpected = false;
       },
       waiting({ turn, ahead }) {
         for (const branch of BRANCHES) view.panes[branch].showQueue(turn, ahead);

@@ -2,10 +2,11 @@
 
 /**
  * @import { PlotConfig, PlotElement, ModeBarButton } from "./plotly"
- * @import { Branch, ChartLayout, ChartNote, ChartTrace, Figure, Palette, PaletteColour } from "./types"
+ * @import { Branch, ChartLayout, ChartTrace, Figure, Palette, PaletteColour } from "./types"
  */
 
 const NARROW_PX = 360;
+const NARROW_MARGIN = 76; // to the right of a narrow chart, in pixels at the usual text size
 /** @type {readonly PaletteColour[]} */
 const PALETTE = [
   "uncapped",
@@ -47,17 +48,6 @@ export function palette(root) {
   return { ...Object.fromEntries(colours), size: Number.parseFloat(style.fontSize) };
 }
 
-/** @param {ChartNote} note */
-export function moveLabelsInside(note) {
-  // A narrow chart has no room in its margin. Lines are labelled at their left end; the floor at its right
-  // end, and below its line where there is more room there.
-  if (note.yref === "paper") return;
-  const floor = note.name === "label-floor";
-  const place = floor ? { xanchor: "right", xshift: -4 } : { x: 0, xanchor: "left", xshift: 4 };
-  Object.assign(note, place, { yanchor: floor && note.y >= 0.5 ? "top" : "bottom", yshift: 0 });
-  note.text = note.text.replace(" (", "<br>(");
-}
-
 /**
  * A base layout in the page's colours and text size.
  * @param {ChartLayout} base
@@ -68,6 +58,7 @@ export function themedLayout(base, colours, narrow) {
   const { shapes, annotations, margin, font, xaxis, yaxis } = structuredClone(base);
   const small = Math.max(10, colours.size * 0.75);
   const scale = small / 12;
+  const right = narrow ? NARROW_MARGIN : margin.r;
   for (const axis of [xaxis, yaxis]) axis.title.font = { size: small, color: colours.muted };
   for (const shape of shapes) {
     if (shape.type === "line")
@@ -77,13 +68,13 @@ export function themedLayout(base, colours, narrow) {
   for (const note of annotations) {
     const floor = note.name === "label-floor";
     note.font = { size: small, color: floor ? colours.capped : colours.muted };
-    if (narrow) moveLabelsInside(note);
-    else if (floor && note.yanchor === "bottom") note.bgcolor = `${colours.card}a0`;
+    // One word per line fits a small margin. The labels of the two ends are short.
+    if (narrow && note.yref !== "paper") note.text = note.text.replace(/ /g, "<br>");
   }
   return {
     shapes,
     annotations,
-    margin: { ...margin, l: margin.l * scale, b: margin.b * scale, r: narrow ? 10 : margin.r * scale },
+    margin: { ...margin, l: margin.l * scale, b: margin.b * scale, r: right * scale },
     font: { ...font, size: small, color: colours.muted },
     modebar: { bgcolor: "rgba(0,0,0,0)", color: colours.muted, activecolor: colours.text },
     titles: { xaxis: xaxis.title, yaxis: yaxis.title },

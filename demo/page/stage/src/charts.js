@@ -63,8 +63,14 @@ export function makeCharts(root, hooks) {
 
   async function start() {
     if (!window.Plotly || !state.figures) return;
-    await tokenBase.draw(state.figures.token, tokenChart.fill);
-    await turnBase.draw(state.figures.turn, turnChart.fill);
+    const { figures } = state;
+    await tokenBase.draw(figures.token, tokenChart.fill);
+    await turnBase.draw(figures.turn, turnChart.fill);
+    // Another turn may have been shown meanwhile, with other reference lines.
+    if (state.figures !== figures) {
+      tokenBase.relabel(state.figures.token);
+      turnBase.relabel(state.figures.turn);
+    }
     tokenChart.redrawOverlay();
     turnChart.redrawOverlay();
     listen();
@@ -128,6 +134,7 @@ export function makeCharts(root, hooks) {
 
   /** @param {Figures} figures */
   function relabel(figures) {
+    if (figures === state.figures) return;
     state.figures = figures;
     if (!ready()) return;
     tokenBase.relabel(figures.token);

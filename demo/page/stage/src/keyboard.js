@@ -1,6 +1,6 @@
 // Keyboard shortcuts and the presentation mode. Letters are shortcuts only while the user is not typing.
 
-import { find, findAs, targetOf } from "./dom.js";
+import { closestOf, find, findAs, targetOf } from "./dom.js";
 import { wireDialog } from "./toolbar.js";
 
 const TYPING = "input, textarea, select, [contenteditable=true], dialog[open] *";
@@ -13,6 +13,8 @@ const TYPING = "input, textarea, select, [contenteditable=true], dialog[open] *"
  * @property {() => void} nextDisplay
  * @property {() => void} autoplay
  * @property {() => void} replay
+ * @property {() => void} presented after the presentation mode was entered or left
+ * @property {() => void} sent after the user has sent a message
  */
 
 /**
@@ -28,10 +30,44 @@ export function shortcutOf({ key, ctrlKey, metaKey, altKey }, { typing, onContro
   return key.length === 1 ? key.toLowerCase() : key;
 }
 
-/** @param {string} selector */
-function clickOn(selector) {
-  const target = document.querySelector(selector);
-  if (target instanceof HTMLElement && target.offsetParent !== null) target.click();
+// The page has this button only while a reply is being written. It works in the presentation mode, too, where it
+// is not visible.
+function stopReply() {
+  const button = document.querySelector("#stop");
+  if (button instanceof HTMLElement) button.click();
+}
+
+function messageBox() {
+  const box = document.querySelector("#message textarea");
+  return box instanceof HTMLTextAreaElement ? box : null;
+}
+
+const hasClass = (/** @type {string} */ name) => document.body.classList.contains(name);
+
+/**
+ * In the presentation mode the message box is hidden until a key opens it.
+ * @param {boolean} open
+ */
+function showMessageBox(open) {
+  document.body.classList.toggle("writing", open && hasClass("presenting"));
+  if (open) messageBox()?.focus();
+  else messageBox()?.blur();
+}
+
+/**
+ * Calls back when the user sends a message, or starts a scenario, which sends its first message.
+ * @param {() => void} sent
+ */
+function watchSending(sent) {
+  document.addEventListener("keydown", (event) => {
+    const { key, shiftKey, isComposing } = event;
+    if (key !== "Enter" || shiftKey || isComposing || event.target !== messageBox()) return;
+    // Afterwards: Gradio sends the message with an event that follows this one.
+    if (messageBox()?.value.trim()) setTimeout(sent);
+  });
+  document.addEventListener("click", (event) => {
+    if (closestOf(event, "#send, .scenario, .script .next")) sent();
+  });
 }
 
 /**
@@ -44,11 +80,28 @@ export function makeKeyboard(root, actions) {
   wireDialog(help);
   find(root, ".help-button").addEventListener("click", () => help.showModal());
   presentButton.addEventListener("click", togglePresenting);
+  const { textContent: presentLabel, title: presentTitle } = presentButton;
+  watchSending(() => {
+    if (hasClass("writing")) showMessageBox(false);
+    // The keyboard on the screen would cover the reply.
+    else if (matchMedia("(pointer: coarse)").matches) messageBox()?.blur();
+    actions.sent();
+  });
 
   function togglePresenting() {
     const presenting = document.body.classList.toggle("presenting");
-    presentButton.setAttribute("aria-pressed", String(presenting));
+    showMessageBox(false);
+    presentButton.textContent = presenting ? "Leave presentation" : presentLabel;
+    presentButton.title = presenting ? "Show the controls again (p or Esc)" : presentTitle;
     dispatchEvent(new Event("resize"));
+    actions.presented();
+  }
+
+  // What was opened last is left first.
+  function leaveLast() {
+    if (hasClass("writing")) showMessageBox(false);
+    else if (hasClass("presenting")) togglePresenting();
+    else stopReply();
   }
 
   function toggleCap() {
@@ -56,15 +109,10 @@ export function makeKeyboard(root, actions) {
     if (box instanceof HTMLElement) box.click();
   }
 
-  function focusMessage() {
-    const box = document.querySelector("#message textarea");
-    if (box instanceof HTMLElement) box.focus();
-  }
-
   /** @type {Map<string, () => void>} */
   const shortcuts = new Map([
     ["n", actions.next],
-    ["s", () => clickOn("#stop")],
+    ["s", stopReply],
     ["c", toggleCap],
     ["u", actions.undo],
     ["r", actions.again],
@@ -73,12 +121,12 @@ export function makeKeyboard(root, actions) {
     ["p", togglePresenting],
     [" ", actions.replay],
     ["?", () => help.showModal()],
-    ["/", focusMessage],
+    ["/", () => showMessageBox(true)],
   ]);
 
   document.addEventListener("keydown", (event) => {
     const target = targetOf(event);
-    if (event.key === "Escape" && !target.closest("dialog")) clickOn("#stop");
+    if (event.key === "Escape" && !target.closest("dialog")) leaveLast();
     const where = {
       typing: target.closest(TYPING) !== null,
       onControl: target.closest("button, [tabindex]") !== null,

@@ -1,200 +1,38 @@
-// The layer view: the tokens of one reply at every decoder layer, with the probe layer and the capped band
-// marked.
+// The layer view on the page: which reply is shown and how it is read, and what is requested from the server.
 
 /**
- * @import { PlotConfig, PlotElement, PlotLayout, PlotTrace } from "./plotly"
- * @import { Branch, ByBranch, LayerData, Palette, Reply, SendRequest } from "./types"
+ * @import { PlotConfig, PlotElement } from "./plotly"
+ * @import { LayerMode } from "./layer_figure.js"
+ * @import { Branch, ByBranch, LayerData, Reply, SendRequest } from "./types"
  */
 
 import { chartButtons, palette } from "./chart.js";
 import { datasetOf, find, findAll } from "./dom.js";
-import { number, tokenLabel } from "./text.js";
-import { TONE_CENTRE } from "./turns.js";
-
-/** @typedef {"own" | "plain" | "change"} LayerMode */
+import { branchToShow, colourRange, intervened, layerLayout, layerTraces } from "./layer_figure.js";
+import { number } from "./text.js";
+import { BRANCHES } from "./turns.js";
 
 /**
  * @typedef {object} LayerHooks
  * @property {SendRequest} sendRequest
  * @property {(branch: Branch, position: number, turn: number) => void} flash
- * @property {() => { turn: number | null; replies: ByBranch<Reply> | undefined }} shown
+ * @property {() => Shown} shown
  */
 
-const LAYER_RANGE = 1.5; // axis units from the centre of the colour scale to either end
+/**
+ * @typedef {object} Shown
+ * @property {number | null} turn
+ * @property {ByBranch<Reply> | undefined} replies
+ * @property {boolean} readable whether the model that wrote them is here to read them
+ */
+
+const MOST_READINGS = 6; // how many readings are kept, so that going back and forth asks the server once
 /** @type {Record<LayerMode, string>} */
 const LAYER_MODES = {
   own: "as its branch reads it",
   plain: "as the unsteered model reads it",
   change: "what the intervention changed",
 };
-
-/**
- * The values of the heat map, layers x tokens.
- * @param {LayerData} data
- * @param {LayerMode} mode
- * @returns {number[][]}
- */
-export function layerValues(data, mode) {
-  const rows =
-    mode === "change"
-      ? data.own.map((row, n) => row.map((value, layer) => value - (data.plain[n]?.[layer] ?? Number.NaN)))
-      : data[mode];
-  return (data.plain[0] ?? []).map((_, layer) => rows.map((row) => row[layer] ?? Number.NaN));
-}
-
-/**
- * The tokens and layers at which the unsteered model's projection lies below the floor.
- * @param {LayerData} data
- */
-export function belowFloor(data) {
-  const { cap } = data;
-  /** @type {{ x: number[]; y: number[] }} */
-  const points = { x: [], y: [] };
-  if (!cap) return points;
-  data.plain.forEach((row, n) => {
-    data.floors.forEach((floor, place) => {
-      const layer = cap[0] + place;
-      if ((row[layer] ?? floor) < floor) {
-        points.x.push(n + 1);
-        points.y.push(layer);
-      }
-    });
-  });
-  return points;
-}
-
-/**
- * @param {LayerData} data
- * @param {number} layer
- * @returns {number | null}
- */
-export function floorAt(data, layer) {
-  if (!data.cap || layer < data.cap[0] || layer > data.cap[1]) return null;
-  return data.floors[layer - data.cap[0]] ?? null;
-}
-
-/**
- * @param {LayerData} data
- * @param {LayerMode} mode
- * @param {Palette} colours
- * @returns {PlotTrace[]}
- */
-export function layerTraces(data, mode, colours) {
-  const centre = mode === "change" ? 0 : TONE_CENTRE;
-  const labels = data.tokens.map(tokenLabel);
-  const floorText = (/** @type {number} */ layer) =>
-    floorAt(data, layer) === null ? "" : `<br>floor ${number(floorAt(data, layer))}`;
-  const z = layerValues(data, mode);
-  /** @type {PlotTrace} */
-  const heatmap = {
-    type: "heatmap",
-    z,
-    x: labels.map((_, n) => n + 1),
-    zmin: centre - LAYER_RANGE,
-    zmax: centre + LAYER_RANGE,
-    zmid: centre,
-    colorscale: [
-      [0, colours["role-low"]],
-      [0.5, colours.card],
-      [1, colours["role-high"]],
-    ],
-    customdata: z.map((row, layer) => row.map((_, n) => [labels[n], floorText(layer)])),
-    hovertemplate: "%{customdata[0]} · layer %{y}<br>%{z:.2f} axis units%{customdata[1]}<extra></extra>",
-    colorbar: { thickness: 8, outlinewidth: 0, tickfont: { color: colours.muted, size: 10 } },
-    xgap: 0.5,
-    ygap: 0.5,
-  };
-  /** @type {PlotTrace} */
-  const below = {
-    type: "scatter",
-    mode: "markers",
-    ...belowFloor(data),
-    hoverinfo: "skip",
-    showlegend: false,
-    marker: { symbol: "triangle-up-open", size: 5, color: colours.text, opacity: 0.7 },
-  };
-  return mode === "change" ? [heatmap] : [heatmap, below];
-}
-
-/**
- * Where the answer starts after reasoning: a line with a label on either side.
- * @param {LayerData} data
- * @param {Palette} colours
- * @param {number} size of the text in pixels
- */
-export function answerStart(data, colours, size) {
-  if (!data.reasoning || data.reasoning >= data.tokens.length) return { shapes: [], annotations: [] };
-  const x = data.reasoning + 0.5;
-  const line = { color: colours.text, width: 1.25, dash: "dash" };
-  const note = {
-    x,
-    yref: "paper",
-    y: 0,
-    yanchor: "bottom",
-    showarrow: false,
-    bgcolor: colours.card,
-    font: { size, color: colours.text },
-  };
-  return {
-    shapes: [{ type: "line", x0: x, x1: x, yref: "paper", y0: 0, y1: 1, line }],
-    annotations: [
-      { ...note, xanchor: "right", xshift: -2, text: "reasoning" },
-      { ...note, xanchor: "left", xshift: 2, text: "answer" },
-    ],
-  };
-}
-
-/**
- * @param {LayerData} data
- * @param {Palette} colours
- * @param {number} size of the text in pixels
- * @returns {PlotLayout}
- */
-export function layerLayout(data, colours, size) {
-  const across = { xref: "paper", x0: 0, x1: 1 };
-  const probeLine = { color: colours.text, width: 1.25, dash: "dot" };
-  /** @type {object[]} */
-  const shapes = [{ ...across, type: "line", y0: data.probe, y1: data.probe, line: probeLine }];
-  const note = {
-    xref: "paper",
-    x: 0,
-    xanchor: "left",
-    showarrow: false,
-    bgcolor: colours.card,
-    font: { size, color: colours.text },
-  };
-  /** @type {object[]} */
-  const annotations = [{ ...note, y: data.probe, yanchor: "bottom", text: `probe layer ${data.probe}` }];
-  if (data.cap) {
-    const [first, last] = data.cap;
-    const line = { color: colours.capped, width: 2 };
-    shapes.push({ ...across, type: "rect", y0: first - 0.5, y1: last + 0.5, line });
-    annotations.push({
-      ...note,
-      x: 1,
-      xanchor: "right",
-      y: last + 0.5,
-      yanchor: "bottom",
-      text: `capped ${first}–${last}`,
-      font: { size, color: colours.capped },
-    });
-  }
-  const start = answerStart(data, colours, size);
-  shapes.push(...start.shapes);
-  annotations.push(...start.annotations);
-  const axis = { zeroline: false, showgrid: false, color: colours.muted };
-  return {
-    paper_bgcolor: "rgba(0,0,0,0)",
-    plot_bgcolor: "rgba(0,0,0,0)",
-    margin: { l: 46, r: 8, t: 6, b: 34 },
-    shapes,
-    annotations,
-    font: { size, color: colours.muted },
-    uirevision: "keep",
-    xaxis: { ...axis, title: { text: "token", standoff: 4 } },
-    yaxis: { ...axis, title: { text: "decoder layer", standoff: 4 } },
-  };
-}
 
 /**
  * @param {HTMLElement} root
@@ -204,15 +42,34 @@ export function makeLayers(root, hooks) {
   const panel = find(root, "#layer-view");
   const element = /** @type {PlotElement} */ (find(root, "#layer-chart"));
   const status = find(panel, ".panel-status");
-  /** @type {{ branch: Branch; mode: LayerMode; data: LayerData | null; requested: string | null }} */
-  const state = { branch: "uncapped", mode: "own", data: null, requested: null };
+  const modes = find(panel, ".modes");
+  /** @type {{ branch: Branch; mode: LayerMode; data: LayerData | null }} */
+  const state = { branch: "uncapped", mode: "own", data: null };
+  /**
+   * By key: see keyOf.
+   * @type {Map<string, LayerData>}
+   */
+  const readings = new Map();
+  /**
+   * By turn and branch: the key of the reading that was requested.
+   * @type {Map<string, string>}
+   */
+  const requested = new Map();
 
   const visible = () => panel.offsetWidth > 0;
+  const placeOf = (/** @type {number} */ turn, /** @type {Branch} */ branch) => `${turn}/${branch}`;
+  const keyOf = (/** @type {number} */ turn, /** @type {Reply} */ reply) =>
+    `${placeOf(turn, reply.branch)}/${reply.visibleTokens.length}`;
 
   /** @param {string} text */
   function setStatus(text) {
     status.textContent = text;
     status.hidden = !text;
+  }
+
+  function clear() {
+    state.data = null;
+    if (element.data) Plotly.purge(element);
   }
 
   /**
@@ -226,9 +83,37 @@ export function makeLayers(root, hooks) {
     return turn === data.turn ? Math.max(0, count - data.reasoning) : 0;
   }
 
+  /**
+   * The buttons, and what the colours mean.
+   * @param {ByBranch<Reply>} replies
+   */
+  function offerChoices(replies) {
+    const branch = branchToShow(replies, state.branch);
+    for (const button of findAll(panel, "[data-branch]")) {
+      button.hidden = replies[/** @type {Branch} */ (button.dataset.branch)].absent;
+      button.setAttribute("aria-pressed", String(button.dataset.branch === branch));
+    }
+    const offered = state.data !== null && intervened(state.data);
+    modes.hidden = !offered;
+    for (const button of findAll(modes, "button")) {
+      button.setAttribute("aria-pressed", String(button.dataset.mode === state.mode));
+    }
+    find(modes, '[data-mode="plain"]').textContent = branch === "steered" ? "not steered" : "no cap";
+    const mode = offered ? state.mode : "own";
+    find(panel, ".mode-label").textContent = LAYER_MODES[mode];
+    const [low, high] = colourRange(mode);
+    find(panel, ".low").textContent = number(low);
+    find(panel, ".high").textContent = number(high);
+    find(panel, ".below-key").hidden = !state.data?.cap;
+    panel.classList.toggle("unread", !state.data);
+    return mode;
+  }
+
   async function draw() {
-    const { data, mode } = state;
-    if (!data || !window.Plotly || !visible()) return;
+    const { data } = state;
+    const { replies } = hooks.shown();
+    if (!data || !replies || !window.Plotly || !visible()) return;
+    const mode = offerChoices(replies);
     const colours = palette(root);
     const size = Math.max(10, colours.size * 0.75);
     /** @type {PlotConfig} */
@@ -236,53 +121,78 @@ export function makeLayers(root, hooks) {
       displaylogo: false,
       plotlyServerURL: "",
       responsive: false,
+      doubleClick: "reset",
       modeBarButtons: chartButtons(),
     };
-    await Plotly.react(element, layerTraces(data, mode, colours), layerLayout(data, colours, size), config);
+    const longest = Math.max(...BRANCHES.map((branch) => replies[branch].visibleTokens.length));
+    const layout = layerLayout(data, colours, size, longest);
+    setStatus("");
+    await Plotly.react(element, layerTraces(data, mode, colours), layout, config);
     element.removeAllListeners("plotly_click");
     element.on("plotly_click", ({ points: [point] }) => {
       const shown = state.data;
       if (point && shown) hooks.flash(shown.branch, Math.round(point.x) + unread(shown), shown.turn);
     });
-    setStatus("");
   }
 
   // Draws the selected reply, or requests its layers from the server first.
   function refresh() {
-    const { turn, replies } = hooks.shown();
+    const { turn, replies, readable } = hooks.shown();
     if (!visible() || turn === null || !replies) return;
-    const reply = replies[state.branch];
-    if (reply.absent) {
-      setStatus("This branch has no reply in this turn.");
-      return;
-    }
-    if (reply.finish === null) {
-      setStatus("The layers can be read when the reply is finished.");
-      return;
-    }
-    const key = `${turn}/${state.branch}/${reply.visibleTokens.length}`;
-    if (state.requested === key) {
+    const reply = replies[branchToShow(replies, state.branch)];
+    const key = keyOf(turn, reply);
+    const known = readings.get(key);
+    if (known) {
+      state.data = known;
       draw();
       return;
     }
-    if (!hooks.sendRequest("layers", { turn, branch: state.branch })) {
-      setStatus("Reading the layers needs a model, and none is loaded here.");
-      return;
-    }
-    state.requested = key;
-    setStatus("reading all layers…");
+    clear();
+    offerChoices(replies);
+    if (reply.absent) setStatus("This turn has no reply.");
+    else if (reply.finish === null) setStatus("The layers can be read when the reply is finished.");
+    else if (readable && requested.get(placeOf(turn, reply.branch)) === key) setStatus("reading all layers…");
+    else if (readable && hooks.sendRequest("layers", { turn, branch: reply.branch })) {
+      requested.set(placeOf(turn, reply.branch), key);
+      setStatus("reading all layers…");
+    } else setStatus("Reading the layers needs the model of this session, which is not loaded here.");
   }
 
   /** @param {LayerData} data */
   function receive(data) {
-    state.data = data;
-    draw();
+    const place = placeOf(data.turn, data.branch);
+    const key = requested.get(place);
+    if (!key) return; // the turn was replaced since
+    requested.delete(place);
+    readings.set(key, data);
+    const [oldest] = readings.keys();
+    if (readings.size > MOST_READINGS && oldest) readings.delete(oldest);
+    refresh();
+  }
+
+  /**
+   * The server could not read the layers, and a notice says why.
+   * @param {{ turn: number; branch: Branch }} refused
+   */
+  function fail({ turn, branch }) {
+    requested.delete(placeOf(turn, branch));
+    const { turn: now, replies } = hooks.shown();
+    if (now !== turn || !replies || branchToShow(replies, state.branch) !== branch) return;
+    setStatus("The layers of this reply could not be read.");
   }
 
   function reset() {
-    state.data = state.requested = null;
-    if (element.data) Plotly.purge(element);
+    readings.clear();
+    requested.clear();
+    clear();
     setStatus("");
+  }
+
+  /** @param {Branch} branch */
+  function choose(branch) {
+    state.branch = branch;
+    const { turn } = hooks.shown();
+    if (turn !== null) requested.delete(placeOf(turn, branch)); // the server may have refused the request
   }
 
   function resize() {
@@ -292,15 +202,10 @@ export function makeLayers(root, hooks) {
   find(panel, ".aside").addEventListener("click", (event) => {
     const { branch, mode } = datasetOf(event);
     if (!branch && !mode) return;
-    if (branch) state.branch = /** @type {Branch} */ (branch);
+    if (branch) choose(/** @type {Branch} */ (branch));
     if (mode) state.mode = /** @type {LayerMode} */ (mode);
-    for (const button of findAll(panel, ".views button")) {
-      const pressed = button.dataset.branch === state.branch || button.dataset.mode === state.mode;
-      button.setAttribute("aria-pressed", String(pressed));
-    }
-    find(panel, ".mode-label").textContent = LAYER_MODES[state.mode];
     refresh();
   });
   new ResizeObserver(() => requestAnimationFrame(resize)).observe(element);
-  return { receive, reset, refresh, repaint: draw };
+  return { receive, fail, reset, refresh, repaint: draw };
 }

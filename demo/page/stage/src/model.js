@@ -1,14 +1,18 @@
 // The data of the conversation that the stage shows. Uses neither the DOM nor Plotly.
 
 /**
- * @import { Branch, ByBranch, ChartMeta, Meta, Operations, Reply, ReplySummary } from "./types"
+ * @import { Branch, ByBranch, ChartMeta, Figures, Meta, Operations, Reply, ReplySummary } from "./types"
  * @import { Turn, TurnData, VisibleToken } from "./types"
  */
 
+import { capIsOff, withMarks } from "./turn_settings.js";
 import { addToken, BRANCHES, finishReply, hasReasoning, turnIsLive } from "./turns.js";
 
 /** The conversation that is shown, and which of its turns the charts show. */
 export class Conversation {
+  /** @type {{ base: Figures | undefined; key: string; figures: Figures | undefined } | null} */
+  #marked = null;
+
   constructor() {
     /** @type {Turn[]} */
     this.turns = [];
@@ -42,13 +46,39 @@ export class Conversation {
     return this.shown === null ? undefined : this.turns[this.shown]?.replies;
   }
 
+  /**
+   * What the charts' reference lines show for a turn. Without settings of its own, and for no turn, it is
+   * what the server last said of the conversation.
+   * @param {number | null} index
+   * @returns {ChartMeta}
+   */
+  metaOf(index) {
+    const marks = index === null ? undefined : this.turns[index]?.marks;
+    return { ...this.meta.figures?.token?.layout?.meta, ...marks?.meta };
+  }
+
   /** @returns {ChartMeta} */
   get chartMeta() {
-    return this.meta.figures?.token?.layout?.meta ?? {};
+    return this.metaOf(this.shown);
   }
 
   get capIsOff() {
-    return this.chartMeta.floor === null;
+    return capIsOff(this.chartMeta);
+  }
+
+  /**
+   * The charts' figures with the reference lines of the turn that is shown. They are the same object as before
+   * while nothing about them has changed, because charts are redrawn for another one.
+   * @returns {Figures | undefined}
+   */
+  get figures() {
+    const { figures } = this.meta;
+    const marks = (this.shown === null ? null : this.turns[this.shown]?.marks) ?? null;
+    const key = JSON.stringify(marks);
+    if (this.#marked?.base !== figures || this.#marked?.key !== key) {
+      this.#marked = { base: figures, key, figures: figures && withMarks(figures, marks) };
+    }
+    return this.#marked?.figures;
   }
 
   /** A reply is being written. */
@@ -56,8 +86,17 @@ export class Conversation {
     return this.turns.some(turnIsLive);
   }
 
-  get hasSteered() {
-    return this.turns.some((turn) => !turn.replies.steered.absent);
+  /**
+   * Whether a branch has answered in any turn. Two always do before the first.
+   * @param {Branch} branch
+   */
+  has(branch) {
+    if (!this.turns.length) return branch !== "steered";
+    return this.turns.some((turn) => !turn.replies[branch].absent);
+  }
+
+  get hasSeeds() {
+    return this.turns.some((turn) => BRANCHES.some((branch) => turn.replies[branch].samples.length > 0));
   }
 
   get hasReasoning() {

@@ -4,10 +4,12 @@
 /** @import { Branch, Reply, Turn, VisibleToken } from "./types" */
 /** @import { ReasoningBlock } from "./reasoning.js" */
 
-import { closestOf, find, makeButton, makeElement, targetOf } from "./dom.js";
+import { closestOf, find, findAll, makeButton, makeElement, targetOf } from "./dom.js";
 import { appendSpans, makeReasoning } from "./reasoning.js";
+import { makeScrolling } from "./scrolling.js";
 import { finishLabel } from "./summary.js";
 import { describeMean, number } from "./text.js";
+import { makeSettingsList } from "./turn_settings.js";
 import { hasReasoning, meanOf, reasoningMeanOf, toneOf } from "./turns.js";
 
 /**
@@ -22,6 +24,7 @@ import { hasReasoning, meanOf, reasoningMeanOf, toneOf } from "./turns.js";
  * @property {HTMLElement} finish
  * @property {HTMLElement} foot
  * @property {HTMLElement} select
+ * @property {ReturnType<typeof makeSettingsList>} how
  * @property {HTMLElement[]} spans one for each visible token
  */
 
@@ -52,44 +55,28 @@ export function makePane(root, branch, hooks) {
    * @type {Map<number, TurnElements>}
    */
   const sections = new Map();
-  let following = true; // the log scrolls along with new tokens
-  let lastTop = 0; // the scroll position at which following left the log
+  /**
+   * By turn in which the branch does not answer: the line in its place.
+   * @type {Map<number, HTMLElement>}
+   */
+  const gaps = new Map();
+  const scrolling = makeScrolling(log);
+  const showLegend = (/** @type {boolean} */ visible) => {
+    for (const legend of findAll(pane, ".legend")) legend.hidden = !visible;
+  };
   /** @type {globalThis.Animation | null} */
   let pulse = null;
   /** @type {HTMLElement | null} */
   let lostNotice = null;
 
-  const atEnd = () => log.scrollHeight - log.scrollTop - log.clientHeight < 12;
-
-  log.addEventListener(
-    "scroll",
-    () => {
-      // A log that is no longer at its end, but not further up either, has become smaller or its text longer.
-      following = atEnd() || (following && log.scrollTop >= lastTop - 4);
-      lastTop = following ? Math.max(lastTop, log.scrollTop) : log.scrollTop;
-    },
-    { passive: true },
-  );
-  new ResizeObserver(() => scrollToEnd()).observe(log);
   log.addEventListener("click", (event) => {
+    // What a button opens here must not be scrolled away.
+    if (closestOf(event, "button, summary")) scrolling.show(null);
     const section = closestOf(event, ".turn");
     if (section && !targetOf(event).closest("button, textarea, summary") && !String(getSelection())) {
       hooks.selectTurn(Number(section.dataset.turn));
     }
   });
-
-  function respectManualScroll() {
-    // Tokens may arrive between the reader's scrolling and its event. A log that is now further up than
-    // following left it was scrolled by the reader, and stays there.
-    if (log.scrollTop < lastTop - 4 && !atEnd()) following = false;
-    lastTop = 0;
-  }
-
-  function scrollToEnd() {
-    if (!following) return;
-    log.scrollTop = log.scrollHeight;
-    lastTop = log.scrollTop;
-  }
 
   /**
    * @param {number} index
@@ -104,17 +91,36 @@ export function makePane(root, branch, hooks) {
     const reasoning = makeReasoning();
     const tokenBox = makeElement("div", "reply");
     tokenBox.dataset.turn = String(index);
-    const prose = makeElement("div", "prose");
+    const prose = makeElement("div", "formatted"); // Gradio has a style of its own for "prose"
     const wait = makeElement("p", "wait", "reading the prompt…");
     const finish = makeElement("p", "finish");
     const foot = makeElement("p", "foot");
     const select = makeButton("select-turn");
+    select.addEventListener("click", () => hooks.selectTurn(index));
     finish.hidden = foot.hidden = true;
     foot.append(select);
     const tools = hooks.tools(index, turn);
     if (tools) foot.append(tools);
     section.append(user, reasoning.block, tokenBox, prose, wait, finish, foot);
-    return { section, user, reasoning, tokenBox, prose, wait, finish, foot, select, spans: [] };
+    const how = makeSettingsList(turn, branch);
+    if (how) {
+      foot.append(how.button);
+      section.append(how.list);
+    }
+    return { section, user, reasoning, tokenBox, prose, wait, finish, foot, select, how, spans: [] };
+  }
+
+  /**
+   * A line in the place of a turn in which the branch does not answer.
+   * @param {number} index
+   */
+  function mountGap(index) {
+    const line = makeElement("p", "no-reply", `turn ${index + 1}: no ${branch} reply`);
+    const place = sections.get(index)?.section ?? gaps.get(index);
+    if (place) place.replaceWith(line);
+    else log.append(line);
+    sections.delete(index);
+    gaps.set(index, line);
   }
 
   /**
@@ -122,21 +128,24 @@ export function makePane(root, branch, hooks) {
    * @param {Turn} turn
    */
   function mount(index, turn) {
-    const old = sections.get(index);
     if (turn.replies[branch].absent) {
-      old?.section.remove();
-      sections.delete(index);
+      mountGap(index);
       return;
     }
-    respectManualScroll();
+    const old = sections.get(index);
+    scrolling.noticeUser();
     lostNotice?.remove();
     const fresh = build(index, turn);
-    if (old) old.section.replaceWith(fresh.section);
+    const place = old?.section ?? gaps.get(index);
+    if (place) place.replaceWith(fresh.section);
     else log.append(fresh.section);
+    gaps.delete(index);
     if (old?.section.classList.contains("shown")) fresh.section.classList.add("shown");
     sections.set(index, fresh);
+    scrolling.watch(fresh.section);
     if (old) fresh.reasoning.keep(old.reasoning);
-    appendTokens(index, turn.replies[branch].visibleTokens);
+    if (old?.how) fresh.how?.show(!old.how.list.hidden);
+    addTokens(index, turn.replies[branch].visibleTokens);
     showFinished(index, turn.replies[branch]);
   }
 
@@ -147,6 +156,7 @@ export function makePane(root, branch, hooks) {
   function tokenSpan(token, position) {
     const span = makeElement("span", token.c ? "tok fired" : "tok", token.t);
     span.dataset.i = String(position);
+    if (token.c) showLegend(true);
     const tone = toneOf(token.a ?? token.b);
     if (tone !== null) {
       // The style sheet turns these into a colour where the lens is on.
@@ -161,20 +171,30 @@ export function makePane(root, branch, hooks) {
    * @param {VisibleToken[]} tokens
    */
   function appendTokens(index, tokens) {
+    scrolling.growing();
+    addTokens(index, tokens);
+  }
+
+  /**
+   * @param {number} index
+   * @param {VisibleToken[]} tokens
+   */
+  function addTokens(index, tokens) {
     const entry = sections.get(index);
     if (!entry || !tokens.length) return;
-    respectManualScroll();
+    scrolling.noticeUser();
     const { reasoning, tokenBox, spans } = entry;
     const first = spans.length;
     for (const token of tokens) spans.push(tokenSpan(token, spans.length + 1));
     const fresh = (/** @type {boolean} */ wanted) =>
       spans.slice(first).filter((_, n) => Boolean(tokens[n]?.r) === wanted);
     if (tokens.some((token) => token.r)) reasoning.append(fresh(true));
-    if (!reasoning.block.hidden && tokens.some((token) => !token.r)) reasoning.answerBegins(following);
+    if (!reasoning.block.hidden && tokens.some((token) => !token.r))
+      reasoning.answerBegins(scrolling.following());
     appendSpans(tokenBox, fresh(false), !reasoning.block.hidden);
     entry.wait.hidden = true;
     stopPulse();
-    scrollToEnd();
+    scrolling.keep();
   }
 
   /**
@@ -184,7 +204,7 @@ export function makePane(root, branch, hooks) {
   function showFinished(index, reply) {
     const entry = sections.get(index);
     if (!entry || reply.finish === null) return;
-    respectManualScroll();
+    scrolling.noticeUser();
     const label = finishLabel(reply);
     entry.wait.hidden = true;
     stopPulse();
@@ -201,13 +221,12 @@ export function makePane(root, branch, hooks) {
     const reasoning = hasReasoning(reply) ? `, reasoning ${number(reasoningMeanOf(reply))}` : "";
     entry.select.textContent = `turn ${index + 1} · mean ${number(meanOf(reply))}${reasoning} · ${tokens}`;
     entry.select.title = "Show this turn in the token chart";
-    scrollToEnd();
+    scrolling.keep();
   }
 
   /** @param {number} index */
   function showWaiting(index) {
-    following = true;
-    scrollToEnd();
+    scrolling.show("end");
     const entry = sections.get(index);
     if (!entry || matchMedia("(prefers-reduced-motion: reduce)").matches) return;
     const frames = [{ opacity: 1 }, { opacity: 0.45 }];
@@ -224,8 +243,7 @@ export function makePane(root, branch, hooks) {
     lostNotice?.remove();
     lostNotice = makeElement("p", "notice error", text);
     log.append(lostNotice);
-    following = true;
-    scrollToEnd();
+    scrolling.show("end");
   }
 
   /**
@@ -276,8 +294,7 @@ export function makePane(root, branch, hooks) {
 
   /** @param {number} index */
   function scrollToTurn(index) {
-    const entry = sections.get(index);
-    if (entry) log.scrollTop = entry.section.offsetTop - log.offsetTop - 8;
+    scrolling.show(index);
   }
 
   /**
@@ -305,9 +322,9 @@ export function makePane(root, branch, hooks) {
   function flash(index, position) {
     const token = tokenAt(index, position);
     if (!token) return;
-    following = false;
     sections.get(index)?.reasoning.reveal(token);
     log.scrollTop = token.offsetTop - log.offsetTop - log.clientHeight / 2;
+    scrolling.show(null);
     token.classList.remove("flash");
     void token.offsetWidth; // forces a reflow, which restarts the animation
     token.classList.add("flash");
@@ -320,14 +337,25 @@ export function makePane(root, branch, hooks) {
       entry.section.remove();
       sections.delete(index);
     }
+    for (const [index, line] of gaps) {
+      if (index < first) continue;
+      line.remove();
+      gaps.delete(index);
+    }
   }
 
   function clear() {
     stopPulse();
     log.replaceChildren();
     sections.clear();
-    following = true;
-    lastTop = 0;
+    gaps.clear();
+    showLegend(false);
+    scrolling.show("newest");
+  }
+
+  /** Shows the newest turn, wherever the log was. */
+  function showNewest() {
+    scrolling.show("newest");
   }
 
   /** @param {number} index */
@@ -349,12 +377,21 @@ export function makePane(root, branch, hooks) {
     showCapAction,
     markShown,
     scrollToTurn,
+    showNewest,
     highlight,
     flash,
     removeFrom,
     clear,
     userMessage,
   };
+}
+
+/**
+ * Scrolls the page to the panes where it is longer than the screen, as on a phone.
+ * @param {HTMLElement} root
+ */
+export function bringPanesIntoSight(root) {
+  find(root, ".panes").scrollIntoView({ block: "nearest" });
 }
 
 /**

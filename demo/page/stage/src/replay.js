@@ -6,19 +6,26 @@ import { find, findAs } from "./dom.js";
 
 export const REPLAY_PAUSE_MS = 900; // between two turns
 export const REPLAY_STEP_MS = 40; // per token, for a recording without times
+// The longest wait for a turn's first token. A recorded wait for the prompt, or for other visitors, shows
+// nothing.
+export const REPLAY_WAIT_MS = 500;
+// Going back within this time after a turn began leads to the turn before.
+export const REPLAY_BACK_MS = 1500;
+const OPTION_LENGTH = 30; // characters of a message in the list of turns
 
 /**
  * @typedef {object} PlaybackHooks
+ * @property {(turn: number) => void} goTo shows the turns before this one, and none from it on
  * @property {(turn: number, data: TurnData) => void} startTurn
  * @property {(turn: number, branch: Branch, token: Token) => void} addToken
  * @property {(turn: number, data: TurnData) => void} endTurn
  */
 
-/** @typedef {PlaybackHooks & { begin: () => void; showAll: () => void }} ReplayHooks */
+/** @typedef {PlaybackHooks & { showAll: () => void }} ReplayHooks */
 
 /**
- * The tokens of all branches of a turn, in the order in which they were generated. Without times, all
- * branches advance together.
+ * The tokens of all branches of a turn, in the order in which they were generated, from the turn's beginning.
+ * Without times, all branches advance together.
  * @param {TurnData} data
  */
 export function timeline(data) {
@@ -26,7 +33,9 @@ export function timeline(data) {
   const all = branches.flatMap(([branch, reply]) =>
     (reply.tokens ?? []).map((token, n) => ({ branch, token, at: token.m ?? n * REPLAY_STEP_MS })),
   );
-  return all.sort((a, b) => a.at - b.at);
+  all.sort((a, b) => a.at - b.at);
+  const skipped = Math.max(0, (all[0]?.at ?? 0) - REPLAY_WAIT_MS);
+  return all.map((one) => ({ ...one, at: one.at - skipped }));
 }
 
 /** How far the replay of a recording has come. Knows nothing of the page and its clock. */
@@ -38,12 +47,14 @@ export class Playback {
   constructor(turns, hooks) {
     this.turns = turns;
     this.hooks = hooks;
-    const tokens = turns.reduce((sum, turn) => sum + timeline(turn).length, 0);
+    /** By turn: how many tokens come before it. */
+    this.before = [0];
+    for (const [n, turn] of turns.entries()) this.before.push((this.before[n] ?? 0) + timeline(turn).length);
     /** At least 1, for a progress bar. */
-    this.total = Math.max(1, tokens);
+    this.total = Math.max(1, this.before.at(-1) ?? 0);
     /** The tokens that were played, of all turns. */
     this.played = this.total;
-    this.turn = 0;
+    this.turn = Math.max(0, turns.length - 1);
     /** The next token of the turn. */
     this.next = 0;
     /** Milliseconds since the turn began, at the speed of the recording. */
@@ -57,13 +68,25 @@ export class Playback {
     return this.played >= this.total;
   }
 
-  start() {
-    this.played = 0;
-    this.startTurn(0);
-  }
-
   end() {
     this.played = this.total;
+    this.turn = Math.max(0, this.turns.length - 1);
+  }
+
+  /**
+   * Goes on from the beginning of a turn.
+   * @param {number} turn
+   */
+  jump(turn) {
+    if (!this.turns[turn]) return;
+    this.hooks.goTo(turn);
+    this.startTurn(turn);
+  }
+
+  /** The turn to which going back leads: the beginning of this one, or the one before. */
+  get previous() {
+    const begun = this.ended || this.clock > REPLAY_BACK_MS;
+    return Math.max(0, this.turn - (begun ? 0 : 1));
   }
 
   /** @param {number} turn */
@@ -71,6 +94,7 @@ export class Playback {
     const data = this.turns[turn];
     if (!data) return;
     this.tokens = timeline(data);
+    this.played = this.before[turn] ?? 0;
     Object.assign(this, { turn, next: 0, clock: 0, turnEnded: false });
     this.hooks.startTurn(turn, data);
   }
@@ -104,13 +128,27 @@ export class Playback {
 }
 
 /**
+ * A turn in the list of turns.
+ * @param {TurnData} turn
+ * @param {number} index
+ */
+export function turnName({ user }, index) {
+  const text = user.replace(/\s+/g, " ").trim();
+  const short = text.length > OPTION_LENGTH ? `${text.slice(0, OPTION_LENGTH)}…` : text;
+  return `turn ${index + 1}: ${short}`;
+}
+
+/**
  * @param {HTMLElement} root
  * @param {ReplayHooks} hooks
  */
 export function makeReplay(root, hooks) {
   const controls = find(root, ".replay");
   const playButton = find(controls, ".play");
-  const speed = findAs(controls, "select", HTMLSelectElement);
+  const speed = findAs(controls, ".speed", HTMLSelectElement);
+  const turnList = findAs(controls, ".jump", HTMLSelectElement);
+  const back = findAs(controls, ".previous-turn", HTMLButtonElement);
+  const forward = findAs(controls, ".next-turn", HTMLButtonElement);
   const progress = findAs(controls, "progress", HTMLProgressElement);
   let playback = new Playback([], hooks);
   let playing = false;
@@ -121,6 +159,8 @@ export function makeReplay(root, hooks) {
     const paused = playback.played > 0 && !playback.ended;
     playButton.textContent = playing ? "Pause" : paused ? "Resume" : "Replay";
     progress.value = playback.played;
+    turnList.value = String(playback.turn);
+    forward.disabled = playback.turn + 1 >= playback.turns.length;
   }
 
   /** @param {TurnData[]} turns none: there is no recording */
@@ -129,6 +169,7 @@ export function makeReplay(root, hooks) {
     playback = new Playback(turns, hooks);
     controls.hidden = turns.length === 0;
     progress.max = playback.total;
+    turnList.replaceChildren(...turns.map((turn, n) => new Option(turnName(turn, n), String(n))));
     updateControls();
   }
 
@@ -146,19 +187,30 @@ export function makeReplay(root, hooks) {
     if (playing) frame = requestAnimationFrame(step);
   }
 
-  function toggle() {
-    if (!playback.turns.length) return;
-    if (playing) stop();
-    else {
-      if (playback.ended) {
-        hooks.begin();
-        playback.start();
-      }
-      playing = true;
+  function play() {
+    if (!playing) {
       last = performance.now();
       frame = requestAnimationFrame(step);
     }
+    playing = true;
     updateControls();
+  }
+
+  function toggle() {
+    if (!playback.turns.length) return;
+    if (!playing) {
+      if (playback.ended) playback.jump(0);
+      play();
+      return;
+    }
+    stop();
+    updateControls();
+  }
+
+  /** @param {number} turn */
+  function playFrom(turn) {
+    playback.jump(turn);
+    play();
   }
 
   function showAll() {
@@ -169,6 +221,9 @@ export function makeReplay(root, hooks) {
   }
 
   playButton.addEventListener("click", toggle);
+  back.addEventListener("click", () => playFrom(playback.previous));
+  forward.addEventListener("click", () => playFrom(playback.turn + 1));
+  turnList.addEventListener("change", () => playFrom(Number(turnList.value)));
   find(controls, ".all").addEventListener("click", showAll);
   return { load, toggle };
 }

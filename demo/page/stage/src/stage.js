@@ -6,7 +6,7 @@
 import { find } from "./dom.js";
 import { makeKeyboard } from "./keyboard.js";
 import { Conversation } from "./model.js";
-import { showEmpty, showNotice } from "./panes.js";
+import { bringPanesIntoSight, showEmpty, showNotice } from "./panes.js";
 import { makePersistence } from "./persistence.js";
 import { checkProtocol, handlerOf } from "./protocol.js";
 import { makeReplay } from "./replay.js";
@@ -24,15 +24,23 @@ const HEAL_MS = 4000;
 export function makeStage(root, protocol, sendRequest) {
   let lastSeq = -1;
   let opened = false; // the first reset has arrived
+  let repliesExpected = false; // the user has sent a message, and its turn has not begun
   let settled = 0; // the number of turns that have ended
   const conversation = new Conversation();
   const view = makeView(root, conversation, sendRequest);
   const toolbar = makeToolbar(root, { sendRequest, busy: () => conversation.busy });
   const persistence = makePersistence({ sendRequest, warn: (text) => showNotice(root, text) });
   const replay = makeReplay(root, {
-    begin: () => view.removeTurns(0),
+    goTo: (turn) => {
+      if (turn < conversation.turns.length) view.removeTurns(turn);
+      // The turn that was playing is shown in full, and so are those that are passed over.
+      for (let n = Math.max(0, conversation.last); n < turn; n += 1) {
+        const data = conversation.recorded[n];
+        if (data) view.putTurn(n, turnFromData(data));
+      }
+    },
     startTurn: (turn, data) =>
-      handlers.turn_start({ turn, user: data.user, branches: Conversation.answering(data) }, false),
+      handlers.turn_start({ ...data, turn, branches: Conversation.answering(data) }, false),
     addToken: (turn, branch, token) =>
       handlers.tokens({ turn, branch, at: Number.POSITIVE_INFINITY, tokens: [{ ...token }] }, false),
     endTurn: (turn, data) => view.putTurn(turn, turnFromData(data)),
@@ -43,6 +51,11 @@ export function makeStage(root, protocol, sendRequest) {
     nextDisplay: toolbar.nextDisplay,
     autoplay: toolbar.toggleAutoplay,
     replay: replay.toggle,
+    presented: view.showCurrentTurn,
+    sent: () => {
+      repliesExpected = true;
+      bringPanesIntoSight(root);
+    },
     undo: () => conversation.turns.length && sendRequest("undo"),
     again: () => conversation.turns.length && sendRequest("regenerate", { turn: conversation.last }),
   });
@@ -109,20 +122,24 @@ export function makeStage(root, protocol, sendRequest) {
     persist: (fields) => persistence?.persist(fields),
     restored: () => persistence?.restored(),
     layers: view.layers.receive,
+    layers_failed: view.layers.fail,
+    chats: toolbar.offerChats,
     marks({ figures }) {
       conversation.meta.figures = figures;
-      view.charts.relabel(figures);
+      view.showMarks();
       view.refreshHeaders();
     },
-    turn_start({ turn, user, branches = ["uncapped", "capped"] }) {
+    turn_start({ turn, user, branches = ["uncapped", "capped"], ...made }) {
       // Earlier notices no longer apply.
       find(root, ".notices").replaceChildren();
       persistence?.turnStarted(user);
       // After an edited message or another try, this turn and all after it are replaced.
       if (turn < conversation.turns.length) view.removeTurns(turn);
       conversation.pinned = false;
-      view.putTurn(turn, newTurn(user, branches));
+      view.putTurn(turn, newTurn(user, branches, made));
       for (const branch of BRANCHES) view.panes[branch].showWaiting(turn);
+      if (repliesExpected) bringPanesIntoSight(root);
+      repliesExpected = false;
     },
     waiting({ turn, ahead }) {
       for (const branch of BRANCHES) view.panes[branch].showQueue(turn, ahead);

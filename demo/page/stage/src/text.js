@@ -35,7 +35,7 @@ export const escapeHtml = (text) => text.replace(/&/g, "&amp;").replace(/</g, "&
  */
 export function tokenLabel(text) {
   const short = text.length > 40 ? `${text.slice(0, 40)}…` : text;
-  const shown = short.replace(/\n/g, "⏎").replace(/\t/g, "⇥").replace(/ /g, "\u00a0");
+  const shown = short.replace(/\n/g, "\\n").replace(/\t/g, "\\t").replace(/ /g, "\u00a0");
   return `“${escapeHtml(shown)}”`;
 }
 

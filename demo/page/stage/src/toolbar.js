@@ -31,6 +31,22 @@ async function withPlotly(text) {
 }
 
 /**
+ * The text of a file in UTF-8 or UTF-16, with or without a byte-order mark; null for any other file.
+ * @param {Uint8Array} bytes
+ */
+export function decodeText(bytes) {
+  const [first = 1, second = 1] = bytes;
+  // The text is JSON and begins with an ASCII character, so a zero byte tells which half of UTF-16 comes first.
+  const little = (first === 0xff && second === 0xfe) || second === 0;
+  const big = (first === 0xfe && second === 0xff) || first === 0;
+  try {
+    return new TextDecoder(little ? "utf-16le" : big ? "utf-16be" : "utf-8", { fatal: true }).decode(bytes);
+  } catch {
+    return null;
+  }
+}
+
+/**
  * A dialog closes with its own button and with a click outside it.
  * @param {HTMLDialogElement} dialog
  */
@@ -51,6 +67,9 @@ export function makeToolbar(root, hooks) {
   const openDialog = findAs(root, "dialog.open-session", HTMLDialogElement);
   const pasteBox = findAs(openDialog, "textarea", HTMLTextAreaElement);
   const fileInput = findAs(openDialog, "input[type=file]", HTMLInputElement);
+  const fileProblem = find(openDialog, ".file-problem");
+  const keptEnd = findAs(openDialog, ".kept-end", HTMLSelectElement);
+  const chatChoice = findAs(openDialog, ".which-chat", HTMLSelectElement);
   const saveMenu = findAs(root, ".save", HTMLSelectElement);
   const shipped = findAs(root, ".shipped", HTMLSelectElement);
   let autoplayTimer = 0;
@@ -103,8 +122,8 @@ export function makeToolbar(root, hooks) {
     const warning = find(scriptBox, ".content-warning");
     warning.textContent = script.content_warning;
     warning.hidden = !script.content_warning;
-    const unfinished = turns < script.of;
-    find(scriptBox, ".steps").textContent = script.of ? `${turns} of ${script.of}` : "";
+    const unfinished = script.said < script.of;
+    find(scriptBox, ".steps").textContent = script.of ? `${script.said} of ${script.of}` : "";
     for (const part of [".next", "label"]) find(scriptBox, part).hidden = !unfinished;
     clearTimeout(autoplayTimer);
     if (unfinished && turns > 0 && autoplay.checked) autoplayTimer = window.setTimeout(sendNext, AUTOPLAY_MS);
@@ -129,6 +148,42 @@ export function makeToolbar(root, hooks) {
     shipped.replaceChildren(new Option("choose…", ""), ...options);
   }
 
+  /** The dialog holds another text: what was said about the one before no longer applies. */
+  function textChanged() {
+    fileProblem.hidden = true;
+    find(openDialog, ".pick-chat").hidden = true;
+    chatChoice.replaceChildren();
+  }
+
+  /** @param {File} file */
+  async function readFile(file) {
+    const text = decodeText(new Uint8Array(await file.arrayBuffer()));
+    pasteBox.value = text ?? "";
+    textChanged();
+    fileProblem.hidden = text !== null;
+  }
+
+  /**
+   * Asks which of the chats in a file to open.
+   * @param {Operations["chats"]} fields
+   */
+  function offerChats({ titles, count }) {
+    const shown = titles.length < count ? `, the first ${titles.length.toLocaleString("en")} are listed` : "";
+    find(openDialog, ".chat-count").textContent =
+      `This file holds ${count.toLocaleString("en")} chats${shown}. Choose one, and open it:`;
+    chatChoice.replaceChildren(...titles.map((title, n) => new Option(`${n + 1}. ${title}`, String(n))));
+    find(openDialog, ".pick-chat").hidden = false;
+    if (!openDialog.open) openDialog.showModal();
+    chatChoice.focus();
+  }
+
+  function openText(/** @type {string} */ how) {
+    const keep = keptEnd.value === "end" ? "end" : "beginning";
+    const chat = chatChoice.value ? Number(chatChoice.value) : null;
+    hooks.sendRequest("open", { how, text: pasteBox.value, keep, chat });
+    openDialog.close(); // the text stays in it, for another chat of the file or its other end
+  }
+
   /** @param {FileToSave} file */
   async function save(file) {
     downloadFile(file.mime === "text/html" ? { ...file, text: await withPlotly(file.text) } : file);
@@ -144,18 +199,19 @@ export function makeToolbar(root, hooks) {
     hooks.sendRequest("save", { kind: saveMenu.value });
     saveMenu.value = "";
   });
-  find(root, ".open-button").addEventListener("click", () => openDialog.showModal());
+  find(root, ".open-button").addEventListener("click", () => {
+    openDialog.showModal();
+    pasteBox.select();
+  });
+  pasteBox.addEventListener("input", textChanged);
   fileInput.addEventListener("change", async () => {
     const file = fileInput.files?.[0];
-    if (file) pasteBox.value = await file.text();
+    if (file) await readFile(file);
     fileInput.value = "";
   });
   find(openDialog, ".dialog-actions").addEventListener("click", (event) => {
     const { how } = datasetOf(event);
-    if (!how || !pasteBox.value.trim()) return;
-    hooks.sendRequest("open", { how, text: pasteBox.value });
-    pasteBox.value = "";
-    openDialog.close();
+    if (how && pasteBox.value.trim()) openText(how);
   });
   shipped.addEventListener("change", () => {
     if (shipped.value) hooks.sendRequest("recorded", { name: shipped.value });
@@ -164,7 +220,7 @@ export function makeToolbar(root, hooks) {
   });
   wireDialog(openDialog);
   setDisplay("marks");
-  return { show, listRecordings, save, nextDisplay, sendNext, toggleAutoplay };
+  return { show, listRecordings, offerChats, save, nextDisplay, sendNext, toggleAutoplay };
 }
 
 /**

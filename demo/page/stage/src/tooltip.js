@@ -10,7 +10,7 @@ import { number, projections } from "./text.js";
 /**
  * @typedef {object} TooltipHooks
  * @property {(branch: Branch, turn: number, position: number) => VisibleToken | undefined} token
- * @property {() => [first: number, last: number] | null | undefined} capLayers
+ * @property {(turn: number) => [first: number, last: number] | null | undefined} capLayers
  * @property {(branch: Branch, position: number, turn: number) => void} hover
  */
 
@@ -77,6 +77,12 @@ function fillTooltip(tooltip, branch, token, position, capLayers) {
   tooltip.append(makeElement("p", "", summary), liftBars(token.k, first), makeElement("p", "small", details));
 }
 
+/** Where the visible part of the page ends: at the window's edge, or at the message box that sticks to it. */
+function lowerEdge() {
+  const box = document.querySelector("#say")?.getBoundingClientRect();
+  return box?.height ? Math.min(innerHeight, box.top) : innerHeight;
+}
+
 /**
  * @param {HTMLElement} root
  * @param {Pane[]} panes
@@ -103,11 +109,11 @@ export function makeTooltip(root, panes, hooks) {
     current?.classList.remove("current");
     current = span;
     span.classList.add("current");
-    fillTooltip(tooltip, branch, token, position, hooks.capLayers());
+    fillTooltip(tooltip, branch, token, position, hooks.capLayers(turn));
     tooltip.hidden = false;
     const [box, frame] = [span.getBoundingClientRect(), root.getBoundingClientRect()];
     const left = Math.min(Math.max(box.left - frame.left, 0), Math.max(0, frame.width - tooltip.offsetWidth));
-    const fitsBelow = box.bottom + tooltip.offsetHeight + TOOLTIP_GAP < innerHeight;
+    const fitsBelow = box.bottom + tooltip.offsetHeight + TOOLTIP_GAP < lowerEdge();
     const below = box.bottom - frame.top + TOOLTIP_GAP;
     const above = box.top - frame.top - tooltip.offsetHeight - TOOLTIP_GAP;
     tooltip.style.left = `${left}px`;
@@ -128,7 +134,10 @@ export function makeTooltip(root, panes, hooks) {
    */
   function onKey(event, { log, branch }) {
     const step = event.key === "ArrowRight" ? 1 : event.key === "ArrowLeft" ? -1 : 0;
-    if (event.key === "Escape") hide();
+    if (event.key === "Escape" && current) {
+      hide();
+      event.stopPropagation(); // leaves nothing else
+    }
     if (!step || event.altKey || event.ctrlKey || event.metaKey) return;
     const all = findAll(log, ".turn.shown .tok").filter((span) => !span.closest("details:not([open])"));
     if (!all.length) return;
@@ -141,16 +150,19 @@ export function makeTooltip(root, panes, hooks) {
 
   for (const pane of panes) {
     const { log, branch } = pane;
-    log.addEventListener(
-      "pointerover",
-      (event) => {
-        const span = closestOf(event, ".tok");
-        if (span) show(span, branch);
-        else hide();
-      },
-      { passive: true },
-    );
-    log.addEventListener("pointerleave", hide, { passive: true });
+    const showUnder = (/** @type {Event} */ event) => {
+      const span = closestOf(event, ".tok");
+      if (span) show(span, branch);
+      else hide();
+    };
+    // A finger leaves as soon as it is lifted, so a tap shows the tooltip, which stays until the next tap.
+    const unlessTouch =
+      (/** @type {(event: Event) => void} */ act) => (/** @type {PointerEvent} */ event) => {
+        if (event.pointerType !== "touch") act(event);
+      };
+    log.addEventListener("pointerover", unlessTouch(showUnder), { passive: true });
+    log.addEventListener("pointerleave", unlessTouch(hide), { passive: true });
+    log.addEventListener("click", showUnder);
     log.addEventListener("scroll", () => current && !current.matches(":hover") && hide(), { passive: true });
     log.addEventListener("keydown", (event) => onKey(event, pane));
     log.addEventListener("blur", hide);

@@ -11,38 +11,50 @@ import { makeOverlay } from "./overlay.js";
 import { tokenLabel } from "./text.js";
 import { isLive, meanOf, reasoningMeanOf, SYMBOLS } from "./turns.js";
 
-/** @typedef {{ x: number; y: number; size?: number }} TurnPoint */
+/** @typedef {{ x: number; y: number | null; size?: number }} TurnPoint */
 
-const REASONING_OFFSET = 0.15; // turns
+// In turns, to the right of the reply's mean.
+const REASONING_OFFSET = -0.15;
+/** @type {import("./types").ByBranch<number>} */
+const SPREAD_OFFSETS = { uncapped: -0.05, capped: 0.05, steered: 0 };
 const TURN_MARGIN = 0.25; // axis units of extra room beyond a marker that left the chart
 
 /**
- * All replies of a branch to one message, joined from the lowest to the highest; null ends a line.
+ * A line through all replies of a branch to one message, the drawn one among them, from the lowest to the
+ * highest; null ends a line.
  * @param {Turn[]} turns
  * @param {Branch} branch
  */
 export function spreadPoints(turns, branch) {
   return turns.flatMap((turn, index) => {
-    const all = turn.replies[branch].samples.flatMap(({ mean, text }) =>
-      typeof mean === "number" ? [{ x: index + 1, y: mean, text: tokenLabel(text) }] : [],
+    const { samples } = turn.replies[branch];
+    const x = index + 1 + SPREAD_OFFSETS[branch];
+    const others = samples.flatMap(({ mean, text }) =>
+      typeof mean === "number" ? [{ x, y: mean, text: tokenLabel(text) }] : [],
     );
-    return all.length ? [...all.sort((a, b) => a.y - b.y), { x: null, y: null, text: null }] : [];
+    const drawn = meanOf(turn.replies[branch]);
+    if (!others.length || drawn === null) return [];
+    const all = [...others, { x, y: drawn, text: "the reply that is shown" }];
+    return [...all.sort((a, b) => a.y - b.y), { x: null, y: null, text: null }];
   });
 }
 
 /**
- * The replies that are finished. The marker of the turn that is shown is larger.
+ * The replies that are finished. The marker of the turn that is shown is larger. A turn in between without a
+ * measured reply has a point without a value, so that the line is interrupted there.
  * @param {Turn[]} turns
  * @param {Branch} branch
  * @param {number | null} shown
  * @returns {TurnPoint[]}
  */
 export function replyPoints(turns, branch, shown) {
-  return turns.flatMap((turn, index) => {
+  const points = turns.map((turn, index) => {
     const reply = turn.replies[branch];
-    const y = isLive(reply) ? null : meanOf(reply);
-    return y === null ? [] : [{ x: index + 1, y, size: index === shown ? 13 : 9 }];
+    const y = reply.absent || isLive(reply) ? null : meanOf(reply);
+    return { x: index + 1, y, size: index === shown ? 13 : 9 };
   });
+  const measured = points.map(({ y }) => y !== null);
+  return measured.includes(true) ? points.slice(measured.indexOf(true), measured.lastIndexOf(true) + 1) : [];
 }
 
 /**
@@ -54,7 +66,7 @@ export function replyPoints(turns, branch, shown) {
 export function reasoningPoints(turns, branch) {
   return turns.flatMap((turn, index) => {
     const y = isLive(turn.replies[branch]) ? null : reasoningMeanOf(turn.replies[branch]);
-    return y === null ? [] : [{ x: index + 1 - REASONING_OFFSET, y }];
+    return y === null ? [] : [{ x: index + 1 + REASONING_OFFSET, y }];
   });
 }
 
@@ -97,8 +109,8 @@ export function fillTurns(data, turns, shown) {
 }
 
 /**
- * The reply that is being written: a marker at its mean so far, joined to the turn before. Null if there is
- * none.
+ * The reply that is being written: a marker at its mean so far, joined to the turn before if the branch has
+ * answered in it. Null if there is none.
  * @param {ChartTrace} trace
  * @param {Turn[]} turns
  * @returns {Points | null}
@@ -108,7 +120,9 @@ export function liveSeries(trace, turns) {
   const reply = branch ? turns.at(-1)?.replies[branch] : undefined;
   if (role !== "reply" || !reply || !isLive(reply)) return null;
   const mean = meanOf(reply);
-  return mean === null ? null : { x: [...trace.x.slice(-1), turns.length], y: [...trace.y.slice(-1), mean] };
+  if (mean === null) return null;
+  const before = trace.x.at(-1) === turns.length - 1 ? -1 : trace.x.length;
+  return { x: [...trace.x.slice(before), turns.length], y: [...trace.y.slice(before), mean] };
 }
 
 /** @param {Chart} chart */
@@ -173,7 +187,8 @@ export function makeTurnChart(chart) {
    */
   function count(branch) {
     const trace = chart.ready() ? chart.traces()[chart.traceIndex("reply", branch)] : undefined;
-    return trace ? trace.x.length + (liveSeries(trace, state.turns) ? 1 : 0) : 0;
+    if (!trace) return 0;
+    return trace.y.filter((y) => y !== null).length + (liveSeries(trace, state.turns) ? 1 : 0);
   }
 
   function markChanged() {

@@ -238,10 +238,11 @@ export const turnIsLive = (turn) => BRANCHES.some((branch) => isLive(turn.replie
 /**
  * @param {string} user
  * @param {string[]} branches those that answer; the others get an empty reply, which draws nothing
+ * @param {Pick<TurnData, "settings" | "marks">} [made] how they answer, where it is known
  * @returns {Turn}
  */
-export function newTurn(user, branches) {
-  const turn = { user, replies: byBranch(newReply) };
+export function newTurn(user, branches, { settings, marks } = {}) {
+  const turn = { user, replies: byBranch(newReply), settings: settings ?? null, marks: marks ?? null };
   for (const branch of BRANCHES) turn.replies[branch].absent = !branches.includes(branch);
   return turn;
 }
@@ -251,7 +252,7 @@ export function newTurn(user, branches) {
  * @returns {Turn}
  */
 export function turnFromData(data) {
-  const turn = newTurn(data.user, Object.keys(data.branches ?? {}));
+  const turn = newTurn(data.user, Object.keys(data.branches ?? {}), data);
   for (const branch of BRANCHES) {
     const given = data.branches?.[branch];
     if (!given) continue;

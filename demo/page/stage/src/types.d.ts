@@ -62,9 +62,39 @@ export interface ReplyData extends ReplySummary {
   html?: string | null;
 }
 
+/** How a turn was answered; see "settings" in docs/session-file.md. */
+export interface TurnSettings {
+  /** Null: the cap was off. */
+  cap: { floor_name: string | null; floor: number | null; layers: number[]; floors: number[] } | null;
+  steer?: { layer: number; alpha: number };
+  only?: Branch;
+  seed: number;
+  seeds: number;
+  temperature: number;
+  top_p: number;
+  repetition_penalty: number;
+  max_new_tokens: number;
+  thinking: boolean;
+  span: "both" | "answer" | "reasoning";
+  system_prompt: string;
+  dtype: string;
+  attempt: number;
+  /** The replies came from elsewhere and were only read. */
+  read?: boolean;
+}
+
+/** The reference lines of both charts for the settings of a turn. */
+export interface TurnMarks {
+  shapes: ChartShape[];
+  annotations: ChartNote[];
+  meta: Pick<ChartMeta, "floor" | "floor_label" | "cap_layers">;
+}
+
 export interface TurnData {
   user: string;
   branches?: Partial<ByBranch<ReplyData>>;
+  settings?: TurnSettings;
+  marks?: TurnMarks;
   /** More tokens follow. */
   live?: boolean;
 }
@@ -184,6 +214,7 @@ export interface Script {
   title: string;
   blurb: string;
   content_warning: string;
+  /** How many of its messages have been sent. */
   said: number;
   of: number;
 }
@@ -212,7 +243,13 @@ export interface Operations {
     recorded: boolean;
     script: Script;
   };
-  turn_start: { turn: number; user: string; branches?: Branch[] };
+  turn_start: {
+    turn: number;
+    user: string;
+    branches?: Branch[];
+    settings?: TurnSettings;
+    marks?: TurnMarks;
+  };
   waiting: { turn: number; ahead: number };
   prompt: { turn: number; branch: Branch; user_mean?: number | null };
   tokens: { turn: number; branch: Branch; at: number; tokens: Token[]; place?: Place };
@@ -221,6 +258,8 @@ export interface Operations {
   lost: { branches: Branch[]; text: string };
   marks: { figures: Figures };
   layers: LayerData;
+  layers_failed: { turn: number; branch: Branch };
+  chats: { titles: string[]; count: number };
   left_out: { text: string };
   load: { running: number; waiting: number; mib: number; budget: number };
   notice: { text: string; level?: string };
@@ -255,7 +294,8 @@ export interface Requests {
   regenerate: { turn: number };
   edit: { turn: number; text: string };
   layers: { turn: number; branch: Branch };
-  open: { text: string; how: string | null };
+  /** `keep`: the end of a long chat that is read. `chat`: the one to open of several; null if none is chosen. */
+  open: { text: string; how: string | null; keep: "beginning" | "end" | null; chat: number | null };
 }
 
 export type RequestName = keyof Requests;
@@ -328,6 +368,9 @@ export interface Reply {
 export interface Turn {
   user: string;
   replies: ByBranch<Reply>;
+  /** Null where they are not known. */
+  settings: TurnSettings | null;
+  marks: TurnMarks | null;
 }
 
 /** The colours of the page by name, and the size of its text in pixels. */

@@ -3,11 +3,12 @@
 /** @import { Branch, Reply, SendRequest, Turn, VisibleToken } from "./types" */
 
 import { makeCharts } from "./charts.js";
-import { find, findAll } from "./dom.js";
+import { find, findAll, makeElement } from "./dom.js";
 import { makeLayers } from "./layers.js";
 import { makeMap, makeTabs } from "./map.js";
 import { Conversation } from "./model.js";
 import { makePane, showEmpty, showNotice } from "./panes.js";
+import { makeSeedsButton } from "./seeds.js";
 import { describeCapping, finishLabel } from "./summary.js";
 import { makeSummaryBar } from "./summary_bar.js";
 import { describeMean, number } from "./text.js";
@@ -38,14 +39,18 @@ export function makeView(root, conversation, sendRequest) {
     },
   });
   const map = makeMap(root, { selectTurn: (index) => selectTurn(index, true) });
-  const shown = () => ({ turn: conversation.shown, replies: conversation.shownReplies });
+  const shown = () => ({
+    turn: conversation.shown,
+    replies: conversation.shownReplies,
+    readable: !conversation.meta.watch_only,
+  });
   const layers = makeLayers(root, { sendRequest, flash, shown });
   const summaryBar = makeSummaryBar(root);
   const latestButton = find(root, ".latest");
   latestButton.addEventListener("click", () => selectTurn(conversation.last, true));
   makeTooltip(root, Object.values(panes), {
     token: (branch, index, position) => conversation.reply(index, branch)?.visibleTokens[position - 1],
-    capLayers: () => conversation.chartMeta.cap_layers,
+    capLayers: (index) => conversation.metaOf(index).cap_layers,
     hover: (branch, position, index) => {
       if (index === conversation.shown) charts.hover(branch, position);
     },
@@ -59,14 +64,19 @@ export function makeView(root, conversation, sendRequest) {
   // --- what the user does
 
   /**
-   * The buttons under a reply: in one pane only, and only on a page that can carry the requests out.
+   * The buttons under a reply: all seeds, and in one pane the tools, on a page that can carry them out.
    * @param {number} index
    * @param {Turn} turn
    */
   function toolsFor(index, turn) {
-    if (!sendRequest.available || conversation.meta.watch_only) return null;
-    if (!toolsBranch || toolsBranch !== Conversation.firstBranch(turn)) return null;
-    return turnTools(index, index === conversation.last, { sendRequest, edit });
+    if (!toolsBranch) return null;
+    const box = makeElement("span");
+    const seeds = makeSeedsButton(turn.replies[toolsBranch]);
+    if (seeds) box.append(seeds);
+    const usable = sendRequest.available && !conversation.meta.watch_only;
+    if (usable && toolsBranch === Conversation.firstBranch(turn))
+      box.append(turnTools(index, index === conversation.last, { sendRequest, edit }));
+    return box.childNodes.length ? box : null;
   }
 
   /** @param {number} index */
@@ -127,15 +137,18 @@ export function makeView(root, conversation, sendRequest) {
   }
 
   /** The charts' keys name what they show. */
-  function showReasoningKeys() {
-    const any = conversation.hasReasoning;
-    for (const item of findAll(root, ".reasoning-key")) item.hidden = !any;
+  function showKeys() {
+    for (const branch of BRANCHES) {
+      for (const item of findAll(root, `.key .${branch}`)) item.hidden = !conversation.has(branch);
+    }
+    for (const item of findAll(root, ".reasoning-key")) item.hidden = !conversation.hasReasoning;
+    for (const item of findAll(root, ".seeds-key")) item.hidden = !conversation.hasSeeds;
   }
 
   function arrangePanes() {
-    panes.steered.pane.hidden = !conversation.hasSteered;
-    root.classList.toggle("three", conversation.hasSteered);
-    showReasoningKeys();
+    panes.steered.pane.hidden = !conversation.has("steered");
+    root.classList.toggle("three", conversation.has("steered"));
+    showKeys();
   }
 
   /**
@@ -157,10 +170,16 @@ export function makeView(root, conversation, sendRequest) {
   function showTurn(index) {
     conversation.shown = index;
     for (const branch of BRANCHES) panes[branch].markShown(index);
+    showMarks();
     charts.show(index);
     map.show(index);
     layers.refresh();
     refreshHeaders();
+  }
+
+  /** The charts' reference lines follow the turn that is shown. */
+  function showMarks() {
+    if (conversation.figures) charts.relabel(conversation.figures);
   }
 
   /** @param {boolean} [turnsChanged] */
@@ -201,7 +220,7 @@ export function makeView(root, conversation, sendRequest) {
     layers.reset();
     if (from) showTurn(from - 1);
     else {
-      charts.reset(null, conversation.turns);
+      charts.reset(conversation.figures, conversation.turns);
       map.reset(conversation.meta.map, conversation.turns);
       refreshHeaders();
     }
@@ -215,10 +234,20 @@ export function makeView(root, conversation, sendRequest) {
     for (const index of turns.keys()) mountTurn(index);
     arrangePanes();
     showEmpty(root, conversation.meta.empty_note, turns.length === 0);
-    charts.reset(conversation.meta.figures, turns);
+    conversation.shown = turns.length ? turns.length - 1 : null; // the charts are drawn for this turn
+    charts.reset(conversation.figures, turns);
     map.reset(conversation.meta.map, turns);
     if (turns.length) showTurn(turns.length - 1);
     else refreshHeaders();
+  }
+
+  /** Brings the turn that is shown into sight in all panes, wherever they were. */
+  function showCurrentTurn() {
+    const { shown, showsEarlier } = conversation;
+    for (const branch of BRANCHES) {
+      if (showsEarlier && shown !== null) panes[branch].scrollToTurn(shown);
+      else panes[branch].showNewest();
+    }
   }
 
   // --- one reply
@@ -230,7 +259,7 @@ export function makeView(root, conversation, sendRequest) {
    */
   function appendTokens(index, branch, tokens) {
     panes[branch].appendTokens(index, tokens);
-    if (conversation.reply(index, branch)?.reasoning.count) showReasoningKeys();
+    if (conversation.reply(index, branch)?.reasoning.count) showKeys();
     if (index === conversation.shown) refreshHeaders();
     refreshCharts(false);
   }
@@ -257,9 +286,11 @@ export function makeView(root, conversation, sendRequest) {
     charts,
     layers,
     refreshHeaders,
+    showMarks,
     putTurn,
     removeTurns,
     showTurns,
+    showCurrentTurn,
     appendTokens,
     showFinished,
     repaint,

@@ -2,9 +2,19 @@ import assert from "node:assert/strict";
 import test from "node:test";
 
 import { axesOf, plottingArea, scaleOf } from "../src/axes.js";
-import { colourTrace, moveLabelsInside, themedLayout } from "../src/chart.js";
-import { belowFloor, floorAt, layerValues } from "../src/layers.js";
+import { colourTrace, themedLayout } from "../src/chart.js";
+import {
+  belowFloor,
+  branchToShow,
+  colourRange,
+  floorAt,
+  intervened,
+  layerLayout,
+  layerTraces,
+  layerValues,
+} from "../src/layer_figure.js";
 import { dashesOf, fitsAxes, pixelsOf } from "../src/overlay.js";
+import { allSeeds } from "../src/seeds.js";
 import { fillTokens, seriesOf, tokenAxisLength } from "../src/token_chart.js";
 import {
   fillTurns,
@@ -145,27 +155,47 @@ test("reasoning and user messages have points of their own", () => {
   assert.deepEqual(userPoints([turn], "capped"), [{ x: 1, y: 0.25 }]);
 });
 
-test("further samples are joined from the lowest to the highest, turn by turn", () => {
-  const turns = [finishedTurn(1, 1), finishedTurn(1, 1)];
+test("a line is interrupted where the branch has no reply, and starts where its first one is", () => {
+  const absent = () => newTurn("", ["uncapped"]);
+  const turns = [absent(), finishedTurn(1, 2), absent(), finishedTurn(1, 3), absent()];
+  assert.deepEqual(
+    replyPoints(turns, "capped", null).map(({ x, y }) => [x, y]),
+    [
+      [2, 2],
+      [3, null],
+      [4, 3],
+    ],
+  );
+  assert.deepEqual(replyPoints(turns, "steered", null), []);
+});
+
+test("all seeds of a turn are joined from the lowest to the highest, the drawn reply among them", () => {
+  const turns = [finishedTurn(0, 1.5), finishedTurn(0, 9), finishedTurn(1, 1)];
   const samples = [
     { mean: 2, text: "b" },
     { mean: null, text: "unmeasured" },
     { mean: 1, text: "a" },
   ];
-  for (const turn of turns) finishReply(turn.replies.capped, { finish: "stop", samples });
+  for (const turn of turns.slice(0, 2)) turn.replies.capped.samples = samples;
   const points = spreadPoints(turns, "capped");
   assert.deepEqual(
-    points.map(({ x, y }) => [x, y]),
-    [
-      [1, 1],
-      [1, 2],
-      [null, null],
-      [2, 1],
-      [2, 2],
-      [null, null],
-    ],
+    points.map(({ y }) => y),
+    [1, 1.5, 2, null, 1, 2, 9, null],
   );
   assert.equal(points[0]?.text, "“a”");
+  assert.equal(points[1]?.text, "the reply that is shown");
+  assert.ok(points.every(({ x }, n) => x === null || Math.round(x) === (n < 4 ? 1 : 2)));
+});
+
+test("the list of seeds begins with the reply in the pane", () => {
+  const turn = finishedTurn(0, 1.5);
+  addToken(turn.replies.capped, token(1, { t: "hm", r: 1 }));
+  addToken(turn.replies.capped, token(1, { t: "Yes." }));
+  turn.replies.capped.samples = [{ text: "No." }];
+  assert.deepEqual(allSeeds(turn.replies.capped), [
+    { mean: 1.5, text: "Yes." },
+    { mean: null, text: "No." },
+  ]);
 });
 
 test("the traces of the turn chart are filled by their roles", () => {
@@ -185,6 +215,8 @@ test("a reply that is being written is joined to the turn before", () => {
   assert.equal(liveSeries(reply, turns), null);
   addToken(/** @type {import("../src/types").Turn} */ (turns[1]).replies.capped, token(0.5));
   assert.deepEqual(liveSeries(reply, turns), { x: [1, 2], y: [2, 0.5] });
+  fillTurns([reply], [newTurn("", []), ...turns], 2);
+  assert.deepEqual(liveSeries(reply, turns), { x: [2], y: [0.5] }, "no reply in the turn before");
   assert.equal(liveSeries(trace("user", "capped"), turns), null);
   assert.equal(liveSeries(frame(), turns), null);
 });
@@ -195,7 +227,7 @@ const layout = () => ({
     { name: "line-floor", type: "line", line: { width: 1 } },
     { name: "end-role", type: "rect", line: { width: 0 } },
   ],
-  annotations: [{ name: "label-floor", text: "floor (the cap)", y: 0.6, yanchor: "bottom" }],
+  annotations: [{ name: "label-floor", text: "floor (the cap)", y: 0.6, yanchor: "top" }],
   margin: { l: 48, r: 116, t: 8, b: 36 },
   font: { family: "serif", size: 12, color: "" },
   xaxis: { title: { text: "token" } },
@@ -208,19 +240,14 @@ test("a layout takes the page's colours and text size, and leaves the base as it
   const themed = themedLayout(base, { ...COLOURS, size: 32 }, false);
   assert.equal(themed.shapes[0]?.line.color, COLOURS.capped);
   assert.equal(themed.shapes[1]?.fillcolor, COLOURS.muted);
-  assert.equal(themed.annotations[0]?.bgcolor, `${COLOURS.card}a0`);
   assert.deepEqual(themed.margin, { l: 96, r: 232, t: 8, b: 72 });
   assert.deepEqual(base, layout());
 });
 
-test("a narrow chart has its labels inside", () => {
+test("a narrow chart has its labels in a small margin, one word per line", () => {
   const { margin, annotations } = themedLayout(layout(), COLOURS, true);
-  assert.equal(margin.r, 10);
-  assert.equal(annotations[0]?.text, "floor<br>(the cap)");
-  assert.equal(annotations[0]?.yanchor, "top");
-  const fixed = { name: "label-end-role", text: "▼ role (x)", y: 0, yref: "paper" };
-  moveLabelsInside(fixed);
-  assert.equal(fixed.text, "▼ role (x)");
+  assert.ok(margin.r < layout().margin.r);
+  assert.equal(annotations[0]?.text, "floor<br>(the<br>cap)");
 });
 
 test("a trace takes the colour of its branch, and the frame a neutral one", () => {
@@ -265,9 +292,56 @@ test("the layer view has layers as rows, and can show what the cap changed", () 
   ]);
 });
 
-test("tokens below the floor are marked at the capped layers only", () => {
-  assert.deepEqual(belowFloor(LAYERS), { x: [1, 2], y: [1, 2] });
-  assert.deepEqual(belowFloor({ ...LAYERS, cap: null }), { x: [], y: [] });
+test("tokens below the floor of a capped layer are marked above the layers, where they cover nothing", () => {
+  assert.deepEqual(belowFloor(LAYERS), [1, 2]);
+  assert.deepEqual(belowFloor({ ...LAYERS, floors: [0.5, 0] }), [1]);
+  assert.deepEqual(belowFloor({ ...LAYERS, cap: null }), []);
+  const [heatmap, below] = layerTraces(LAYERS, "own", COLOURS);
+  assert.equal(heatmap?.z?.length, 3);
+  assert.ok(below?.y?.every((y) => /** @type {number} */ (y) > 2.5));
   assert.equal(floorAt(LAYERS, 2), 0.25);
   assert.equal(floorAt(LAYERS, 3), null);
+});
+
+test("both replies of a turn have the same axes, colours and band", () => {
+  const short = { ...LAYERS, branch: /** @type {const} */ ("uncapped"), tokens: ["a"], plain: [[0, 0, 0]] };
+  const [one, other] = [LAYERS, short].map((data) => /** @type {any} */ (layerLayout(data, COLOURS, 12, 2)));
+  assert.deepEqual(one.xaxis.range, [0.5, 2.5]);
+  for (const axis of ["xaxis", "yaxis"]) assert.deepEqual(one[axis].range, other[axis].range);
+  const [colours, others] = [LAYERS, short].map((data) => layerTraces(data, "own", COLOURS)[0]);
+  assert.deepEqual([colours?.zmin, colours?.zmax], colourRange("own"));
+  assert.deepEqual([others?.zmin, others?.zmax], colourRange("own"));
+  const dashes = [one, other].map(({ shapes }) => [shapes[1].y0, shapes[1].y1, shapes[1].line.dash]);
+  assert.deepEqual(dashes, [
+    [0.5, 2.5, "solid"],
+    [0.5, 2.5, "dash"],
+  ]);
+  for (const { annotations } of [one, other])
+    for (const { xref, x, xanchor } of annotations)
+      assert.deepEqual([xref, x, xanchor], ["paper", 1, "left"]);
+});
+
+test("where an answer starts after reasoning is said above the layers", () => {
+  const { annotations, margin } = /** @type {any} */ (
+    layerLayout({ ...LAYERS, reasoning: 1 }, COLOURS, 12, 2)
+  );
+  const labels = annotations.slice(-2);
+  assert.deepEqual(
+    labels.map((/** @type {any} */ label) => [label.text, label.yref, label.y, label.yanchor]),
+    [
+      ["reasoning", "paper", 1, "bottom"],
+      ["answer", "paper", 1, "bottom"],
+    ],
+  );
+  assert.ok(margin.t > 12);
+});
+
+test("the layers offer only replies that are there, and readings that differ", () => {
+  const { replies } = newTurn("", ["capped"]);
+  assert.equal(branchToShow(replies, "steered"), "capped");
+  assert.equal(branchToShow(newTurn("", ["steered", "capped"]).replies, "steered"), "steered");
+  assert.equal(intervened(LAYERS), true);
+  assert.equal(intervened({ ...LAYERS, cap: null }), false);
+  assert.equal(intervened({ ...LAYERS, branch: "uncapped" }), false);
+  assert.equal(intervened({ ...LAYERS, branch: "steered", cap: null }), true);
 });

@@ -109,15 +109,25 @@ test("the cap counts as off only where the charts say that there is no floor", (
 
 test("panes and keys follow the branches and the reasoning of all turns", () => {
   const conversation = running();
-  assert.equal(conversation.hasSteered, false);
+  assert.equal(conversation.has("steered"), false);
   assert.equal(conversation.hasReasoning, false);
   const tokens = [token(1, { r: 1 })];
   conversation.replace([
     ...conversation.turns,
     turnFromData({ user: "", branches: { steered: { tokens } } }),
   ]);
-  assert.equal(conversation.hasSteered, true);
+  assert.equal(conversation.has("steered"), true);
+  assert.equal(conversation.hasSeeds, false);
   assert.equal(conversation.hasReasoning, true);
+});
+
+test("two branches answer before the first turn, and afterwards those that did", () => {
+  const conversation = new Conversation();
+  assert.deepEqual([conversation.has("capped"), conversation.has("steered")], [true, false]);
+  const samples = [{ mean: 1, text: "b" }];
+  conversation.replace([turnFromData({ user: "", branches: { uncapped: { samples } } })]);
+  assert.equal(conversation.has("capped"), false);
+  assert.equal(conversation.hasSeeds, true);
 });
 
 test("the first branch that answers is found, also where others do not", () => {

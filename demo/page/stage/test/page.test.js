@@ -6,7 +6,15 @@ import test from "node:test";
 import { shortcutOf } from "../src/keyboard.js";
 import { makePersistence } from "../src/persistence.js";
 import { handlerOf, makeRequests } from "../src/protocol.js";
-import { Playback, REPLAY_PAUSE_MS, REPLAY_STEP_MS, timeline } from "../src/replay.js";
+import {
+  Playback,
+  REPLAY_BACK_MS,
+  REPLAY_PAUSE_MS,
+  REPLAY_STEP_MS,
+  REPLAY_WAIT_MS,
+  timeline,
+  turnName,
+} from "../src/replay.js";
 import { PROTOCOL } from "./helpers.js";
 
 /** @typedef {import("../src/types").TurnData} TurnData */
@@ -33,6 +41,7 @@ function recorded(turns) {
     startTurn: (turn) => log.push(`start ${turn}`),
     addToken: (_, branch, token) => log.push(`${branch} ${token.t}`),
     endTurn: (turn) => log.push(`end ${turn}`),
+    goTo: (turn) => log.push(`go to ${turn}`),
   });
   return { playback, log, take: () => log.splice(0) };
 }
@@ -59,9 +68,9 @@ test("without times all branches advance together", () => {
 
 test("a replay plays what has come due, and ends the turn once", () => {
   const { playback, take } = recorded([TIMED]);
-  playback.start();
+  playback.jump(0);
   assert.equal(playback.advance(99), true);
-  assert.deepEqual(take(), ["start 0", "uncapped a"]);
+  assert.deepEqual(take(), ["go to 0", "start 0", "uncapped a"]);
   assert.equal(playback.advance(1), true);
   assert.deepEqual(take(), ["capped c"]);
   assert.equal(playback.played, 2);
@@ -72,7 +81,7 @@ test("a replay plays what has come due, and ends the turn once", () => {
 
 test("the next turn starts after a pause", () => {
   const { playback, take } = recorded([TIMED, TIMED]);
-  playback.start();
+  playback.jump(0);
   playback.advance(300);
   take();
   assert.equal(playback.advance(REPLAY_PAUSE_MS), true);
@@ -83,11 +92,43 @@ test("the next turn starts after a pause", () => {
   assert.equal(playback.played, 3);
 });
 
+test("the wait for a turn's first token is cut, and the times between tokens stay", () => {
+  const tokens = [
+    { t: "a", m: 9000 },
+    { t: "b", m: 9040 },
+  ];
+  const slow = { user: "", branches: { uncapped: { tokens }, capped: { tokens: [{ t: "c", m: 9900 }] } } };
+  const times = (/** @type {TurnData} */ data) => timeline(data).map(({ at }) => at);
+  assert.deepEqual(times(slow), [REPLAY_WAIT_MS, REPLAY_WAIT_MS + 40, REPLAY_WAIT_MS + 900]);
+  assert.deepEqual(times(TIMED), [0, 100, 300]);
+});
+
+test("a replay goes on from any turn, and back to the beginning of its own or the one before", () => {
+  const tokens = [0, 100, 9000].map((m) => ({ t: "a", m }));
+  const { playback, take } = recorded(Array(3).fill({ user: "", branches: { capped: { tokens } } }));
+  assert.equal(playback.previous, 2, "a recording that is shown in full");
+  playback.jump(1);
+  assert.deepEqual(take(), ["go to 1", "start 1"]);
+  assert.equal(playback.played, 3, "the turn before counts as played");
+  assert.equal(playback.previous, 0);
+  playback.advance(REPLAY_BACK_MS + 1);
+  assert.equal(playback.previous, 1);
+  playback.jump(3);
+  assert.equal(playback.turn, 1, "there is no such turn");
+  playback.end();
+  assert.equal(playback.previous, 2);
+});
+
+test("turns are listed by their number and the beginning of the message", () => {
+  assert.equal(turnName({ user: " Hello\n there " }, 1), "turn 2: Hello there");
+  assert.equal(turnName({ user: "x".repeat(99) }, 0).length, 39);
+});
+
 test("a recording starts as played, and without turns there is nothing to play", () => {
   const { playback, take } = recorded([]);
   assert.equal(playback.ended, true);
   assert.equal(playback.total, 1);
-  playback.start();
+  playback.jump(0);
   assert.deepEqual(take(), []);
   assert.equal(playback.advance(1000), false);
 });

@@ -39,7 +39,13 @@ const OPERATIONS = {
     recorded: "boolean",
     script: "object",
   },
-  turn_start: { turn: "integer", user: "string", "branches?": "list" },
+  turn_start: {
+    turn: "integer",
+    user: "string",
+    "branches?": "list",
+    "settings?": "object",
+    "marks?": "object",
+  },
   waiting: { turn: "integer", ahead: "integer" },
   prompt: { turn: "integer", branch: "string", "user_mean?": "number or null" },
   tokens: { turn: "integer", branch: "string", at: "integer", tokens: "list", "place?": "list" },
@@ -70,6 +76,8 @@ const OPERATIONS = {
     own: "list",
     plain: "list",
   },
+  layers_failed: { turn: "integer", branch: "string" },
+  chats: { titles: "list", count: "integer" },
   left_out: { text: "string" },
   load: { running: "integer", waiting: "integer", mib: "integer", budget: "integer" },
   notice: { text: "string", "level?": "string" },
@@ -91,7 +99,7 @@ const REQUESTS = {
   regenerate: { turn: "integer" },
   edit: { turn: "integer", text: "string" },
   layers: { turn: "integer", branch: "string" },
-  open: { text: "string", how: "string or null" },
+  open: { text: "string", how: "string or null", keep: "string or null", chat: "integer or null" },
 };
 
 /** @param {Record<string, { fields: object }>} table */

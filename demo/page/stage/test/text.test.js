@@ -21,7 +21,7 @@ test("a mean is described by thirds", () => {
 });
 
 test("token labels show white space, cut long texts and contain no markup", () => {
-  assert.equal(tokenLabel(" a\n\t<b>&"), "“\u00a0a⏎⇥&lt;b&gt;&amp;”");
+  assert.equal(tokenLabel(" a\n\t<b>&"), "“\u00a0a\\n\\t&lt;b&gt;&amp;”");
   assert.equal(tokenLabel("x".repeat(41)), `“${"x".repeat(40)}…”`);
   assert.equal(escapeHtml("<i>"), "&lt;i&gt;");
 });

@@ -1,0 +1,37 @@
+"""The panel "What am I looking at?": about.md, with the layers and the cap that a page shows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from demo.plots.marks import PlotMarks
+
+TITLE = "What am I looking at?"
+
+# A bullet of about.md, for models that can reason.
+_REASONING = (
+    "- **Reasoning** is what the model writes before its answer. It is shown above the answer, and fainter "
+    "in the charts. A reply's mean and its place on the map are those of the answer alone.\n"
+)
+_INSIDE = (
+    "The reading is taken inside the capped layers, so the capped line is shown after the clamp; "
+    "hollow marks show the value before it."
+)
+_OUTSIDE = "The reading is taken outside the capped layers, so the floor line is only for orientation there."
+
+
+def about_text(marks: PlotMarks | None, reasoning: bool) -> str:
+    """The panel's Markdown.
+
+    Args:
+        marks: the probe layer and the capped layers; None where no session is open that would name them.
+        reasoning: whether there is reasoning to explain.
+    """
+    probe, layers, where = "one decoder layer", "a band of layers", ""
+    if marks is not None:
+        probe = f"decoder layer {marks.probe_layer}"
+        if marks.cap_layers is not None:
+            layers = "layers {} to {}".format(*marks.cap_layers)
+            where = _INSIDE if marks.floor_at_probe else _OUTSIDE
+    text = (Path(__file__).parent / "about.md").read_text(encoding="utf-8")
+    return text.format(probe=probe, layers=layers, where=where, reasoning=_REASONING if reasoning else "")

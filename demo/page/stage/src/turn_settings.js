@@ -1,0 +1,131 @@
+// How a turn was answered: in words, and as reference lines of the charts. A turn keeps its settings, whatever
+// is chosen later.
+
+/** @import { Branch, ChartMeta, Figure, Figures, Turn, TurnMarks, TurnSettings } from "./types" */
+
+import { makeButton, makeElement } from "./dom.js";
+import { number } from "./text.js";
+
+/** @typedef {[name: string, value: string]} Row */
+
+const SEED_STEP = 1000; // between the seeds of a turn's answers; see demo/conversation/settings.py
+/** @type {Record<TurnSettings["span"], string>} */
+const SPANS = { both: "answer and reasoning", answer: "answer only", reasoning: "reasoning only" };
+
+// --- words
+
+/** @param {TurnSettings} settings */
+function capText({ cap }) {
+  if (!cap) return "off";
+  const [first, last] = [cap.layers[0], cap.layers.at(-1)];
+  const where = first === last ? `layer ${first}` : `layers ${first}–${last}`;
+  const value = cap.floor === null ? "" : ` (${number(cap.floor)})`;
+  return `floor ${cap.floor_name ?? ""}${value}, ${where}`;
+}
+
+/** @param {TurnSettings} settings */
+function seedText({ seed, seeds, attempt }) {
+  const more = seeds > 1 ? `, and for more answers up to ${seed + SEED_STEP * (seeds - 1)}` : "";
+  return `${seed}${more}${attempt > 1 ? " (new for this attempt)" : ""}`;
+}
+
+/**
+ * @param {TurnSettings} settings
+ * @returns {Row[]}
+ */
+function samplingRows(settings) {
+  /** @type {Row[]} */
+  const rows = [["Seed", seedText(settings)]];
+  if (settings.attempt > 1) rows.unshift(["Attempt", String(settings.attempt)]);
+  rows.push(["Temperature", String(settings.temperature)], ["Top-p", String(settings.top_p)]);
+  rows.push(["Repetition penalty", String(settings.repetition_penalty)]);
+  rows.push(["Most new tokens", String(settings.max_new_tokens)]);
+  if (settings.thinking) rows.push(["Thinking", "on"]);
+  return rows;
+}
+
+/**
+ * The settings of one reply, as names and values.
+ * @param {TurnSettings} settings
+ * @param {Branch} branch
+ * @returns {Row[]}
+ */
+export function settingsRows(settings, branch) {
+  /** @type {Row[]} */
+  const rows = [];
+  if (branch === "capped") rows.push(["Cap", capText(settings)]);
+  const { steer } = settings;
+  if (branch === "steered" && steer) {
+    rows.push(["Steering", `${number(steer.alpha)} × axis at layer ${steer.layer}`]);
+  }
+  const acts = branch === "steered" || (branch === "capped" && settings.cap);
+  if (acts && settings.thinking) rows.push(["Acts on", SPANS[settings.span]]);
+  if (settings.read) rows.push(["Text", "read from a file, not generated here"]);
+  else rows.push(...samplingRows(settings));
+  if (settings.dtype) rows.push(["Number format", settings.dtype]);
+  rows.push(["System prompt", settings.system_prompt.trim() || "none"]);
+  return rows;
+}
+
+/**
+ * What is worth saying of a reply's settings at a glance; most replies need nothing.
+ * @param {TurnSettings} settings
+ * @param {Branch} branch
+ */
+export function settingsNote(settings, branch) {
+  const parts = [];
+  if (settings.attempt > 1) parts.push(`attempt ${settings.attempt}, new seed`);
+  if (branch === "capped" && !settings.cap) parts.push("cap off");
+  return parts.join(" · ");
+}
+
+/**
+ * A button that opens the list of a reply's settings. Null where they are not known.
+ * @param {Turn} turn
+ * @param {Branch} branch
+ */
+export function makeSettingsList(turn, branch) {
+  const { settings } = turn;
+  if (!settings) return null;
+  const note = settingsNote(settings, branch);
+  const button = makeButton("how", `${note && `${note} · `}settings`, "How this reply was made");
+  const list = makeElement("dl", "how-list");
+  for (const [name, value] of settingsRows(settings, branch)) {
+    list.append(makeElement("dt", "", name), makeElement("dd", "", value));
+  }
+  const show = (/** @type {boolean} */ visible) => {
+    list.hidden = !visible;
+    button.setAttribute("aria-expanded", String(visible));
+  };
+  button.addEventListener("click", () => {
+    show(list.hidden === true);
+    list.scrollIntoView({ block: "nearest" });
+  });
+  show(false);
+  return { button, list, show };
+}
+
+// --- reference lines
+
+/**
+ * The charts' figures with the reference lines of a turn.
+ * @param {Figures} figures
+ * @param {TurnMarks | null | undefined} marks none: the turn's settings are not known
+ * @returns {Figures}
+ */
+export function withMarks(figures, marks) {
+  if (!marks) return figures;
+  const { shapes, annotations } = marks;
+  const marked = (/** @type {Figure} */ { data, layout }) => ({
+    data,
+    layout: { ...layout, shapes, annotations, meta: { ...layout.meta, ...marks.meta } },
+  });
+  return { token: marked(figures.token), turn: marked(figures.turn) };
+}
+
+/**
+ * Whether a chart's reference lines say that there was no cap. A cap without a floor at the probe layer is not
+ * off.
+ * @param {ChartMeta} meta
+ */
+export const capIsOff = ({ floor, cap_layers }) => floor === null && !cap_layers;
