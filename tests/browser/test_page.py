@@ -115,7 +115,9 @@ def test_invalid_settings_are_refused_in_one_sentence_and_nothing_is_lost(opened
 def test_empty_message_is_refused(opened):
     page, _ = opened
     say(page, "   ")
-    expect(page.locator(".notices .notice").last).to_contain_text("Write a message first", timeout=TURN_TIMEOUT)
+    expect(page.locator(".notices .notice").last).to_contain_text(
+        "Write a message first", timeout=TURN_TIMEOUT
+    )
 
 
 def test_chat_text_is_never_markup(opened):
