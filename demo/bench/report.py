@@ -138,9 +138,7 @@ def _load_lines(load: dict[str, Any]) -> Iterator[str]:
 
 def _draw_load(load: dict[str, dict[str, float]], path: Path) -> None:
     import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
+    from matplotlib.figure import Figure  # pyplot would take the place of a notebook's own settings
 
     pairs = [int(name) for name in load]
     panels = (
@@ -155,7 +153,8 @@ def _draw_load(load: dict[str, dict[str, float]], path: Path) -> None:
     )
     style: dict[Any, Any] = {"svg.hashsalt": "speed", "svg.fonttype": "path", "font.size": 9}
     with matplotlib.rc_context(style):
-        figure, axes = pyplot.subplots(1, 2, figsize=(8, 3), layout="constrained")
+        figure = Figure(figsize=(8, 3), layout="constrained")
+        axes = figure.subplots(1, 2)
         for panel, (unit, names) in zip(axes, panels, strict=True):
             for (name, label), mark in zip(names.items(), ("o-", "s--"), strict=True):
                 panel.plot(pairs, [one[name] for one in load.values()], mark, label=label)
@@ -164,7 +163,6 @@ def _draw_load(load: dict[str, dict[str, float]], path: Path) -> None:
             panel.minorticks_off()
             panel.legend(frameon=False)
         figure.savefig(path, metadata={"Date": None, "Creator": None})
-        pyplot.close(figure)
 
 
 def engines_document(figures: dict[str, Any]) -> str:

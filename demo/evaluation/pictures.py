@@ -26,21 +26,17 @@ def write_pictures(folder: Path, figures: dict[str, Any]) -> dict[str, str]:
         File name -> alternative text.
     """
     import matplotlib  # slow to import, and needed only here
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
+    from matplotlib.figure import Figure  # pyplot would take the place of a notebook's own settings
 
     texts = {}
     for name, picture in _PICTURES.items():
         if picture.part not in figures:
             continue
         with matplotlib.rc_context(_STYLE):
-            figure, axes = pyplot.subplots(
-                1, picture.columns, figsize=picture.size, layout="constrained", sharey=True
-            )
+            figure = Figure(figsize=picture.size, layout="constrained")
+            axes = figure.subplots(1, picture.columns, sharey=True)
             picture.draw(axes, figures[picture.part])
             figure.savefig(folder / name, metadata={"Date": None, "Creator": None})
-            pyplot.close(figure)
         texts[name] = picture.text
     return texts
 

@@ -22,9 +22,7 @@ def write_plots(folder: Path, built: Built) -> dict[str, str]:
         File name -> alternative text, in the order of the report.
     """
     import matplotlib  # slow to import, and needed only here
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
+    from matplotlib.figure import Figure  # pyplot would take the place of a notebook's own settings
 
     style: dict[Any, Any] = {
         "svg.hashsalt": "assistant-axis",  # without it the ids in the file differ from run to run
@@ -44,10 +42,10 @@ def write_plots(folder: Path, built: Built) -> dict[str, str]:
         if name == "sweep.svg" and not built.trials:
             continue
         with matplotlib.rc_context(style):
-            figure, axes = pyplot.subplots(figsize=size, layout="constrained")
+            figure = Figure(figsize=size, layout="constrained")
+            axes = figure.subplots()
             draw(axes, built)
             figure.savefig(folder / name, metadata={"Date": None, "Creator": None})
-            pyplot.close(figure)
         texts[name] = text
     return texts
 
