@@ -115,7 +115,7 @@ def test_zoom_and_hover_text_stay_while_tokens_arrive(streaming):
 def test_panes_follow_the_replies_until_the_reader_scrolls_back(streaming):
     page, engine = streaming
     engine.pause = 0.02
-    wait_for_tokens(page, 160)
+    wait_for_tokens(page, 300)  # longer than the pane
     engine.pause = 0.3
     page.locator('[data-branch="capped"] .log').hover()
     page.mouse.wheel(0, -90)

@@ -31,7 +31,9 @@ def viewer(address: str) -> Iterator[Page]:
 
 def test_a_replay_goes_to_any_turn_with_the_turns_before_it_complete(viewer):
     messages = [turn.user for turn in open_shipped(NAME).turns]
-    words = viewer.locator('[data-branch="capped"] .reply').all_inner_texts()
+    replies = viewer.locator('[data-branch="capped"] .reply')
+    expect(replies).to_have_count(len(messages))
+    words = replies.all_inner_texts()
     forward, jump = viewer.locator(".replay .next-turn"), viewer.locator(".replay .jump")
     expect(forward).to_be_disabled()
     expect(jump.locator("option")).to_have_count(len(messages))
@@ -43,13 +45,13 @@ def test_a_replay_goes_to_any_turn_with_the_turns_before_it_complete(viewer):
     for turn in (1, 2, 3):
         expect(jump).to_have_value(str(turn))
         assert user_messages(viewer) == messages[: turn + 1]
-        assert viewer.locator('[data-branch="capped"] .reply').all_inner_texts() == [*words[:turn], ""]
+        assert replies.all_inner_texts() == [*words[:turn], ""]
         if turn < 3:
             forward.click()
     viewer.locator(".replay .previous-turn").click()
     assert user_messages(viewer) == messages[:3], "a turn that has just begun leads to the one before"
     viewer.locator(".replay .all").click()
-    assert viewer.locator('[data-branch="capped"] .reply').all_inner_texts() == words
+    assert replies.all_inner_texts() == words
 
 
 def test_the_page_without_a_model_explains_what_the_recording_shows(viewer):
