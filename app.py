@@ -55,7 +55,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     status = " · ".join([f"**{model.slug}** on {model.device}, {model.dtype_reason}", *notes])
     scenarios, defaults = load_scenarios(), Sampling()
     page = build_page(
-        engine, axis, model.slug, status, scenarios, defaults, evaluation, limits, model.thinking
+        engine,
+        axis,
+        model.slug,
+        status,
+        scenarios,
+        defaults,
+        evaluation,
+        limits,
+        model.thinking,
+        model.dtype_name,
     )
     print(status.replace("*", ""))
     _launch(page, options, launch_options())

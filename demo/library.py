@@ -20,7 +20,7 @@ from demo.axis.axis import AssistantAxis
 from demo.axis.components import persona_map
 from demo.conversation.conversation import Conversation
 from demo.conversation.session_file import Recording, dumps, loads
-from demo.conversation.settings import CapChoice, TurnSettings, number_format
+from demo.conversation.settings import CapChoice, TurnSettings
 from demo.conversation.turns import Turn
 from demo.engine.protocol import ReadToken, Request, Sampling, Steer, TokenEvent
 from demo.engine.transformers_engine import TransformersEngine
@@ -90,7 +90,7 @@ class Chat:
             seeds=seeds,
             thinking=self.thinking,
             marks=self.cap.marks(self.engine.axis),
-            dtype=number_format(self.engine.model.dtype_reason),
+            dtype=self.engine.model.dtype_name,
         )
         for event in self._conversation.send(self.engine, text, settings):
             if on_token is not None and isinstance(event, TokenEvent):

@@ -9,26 +9,16 @@ from __future__ import annotations
 import datetime
 import time
 import uuid
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from threading import Event as CancelFlag
 from typing import Literal
 
+from demo.conversation.reading import close, noting_messages, replies_read, with_unread
 from demo.conversation.settings import CAPPED, STEERED, UNCAPPED, TurnSettings
 from demo.conversation.turns import Reply, Turn
-from demo.engine.protocol import (
-    Cap,
-    Engine,
-    Event,
-    Events,
-    PromptEvent,
-    ReadToken,
-    Request,
-    Token,
-    TooLongError,
-    WaitEvent,
-)
+from demo.engine.protocol import Engine, Event, Events, PromptEvent, Request, TooLongError, WaitEvent
 from demo.models.chat_template import LeftOut, Message
 from demo.utils.errors import UserError
 
@@ -144,7 +134,7 @@ class Conversation:
         def refusal(count: int) -> TooLongError | None:
             part = Conversation(kept(count), date=self.date)
             try:
-                _close(engine.read(part._reading(settings, CAPPED)))
+                close(engine.read(part._reading(settings, CAPPED)))
             except TooLongError as error:
                 return error
             return None
@@ -185,14 +175,14 @@ class Conversation:
             seen: set[int] = set()
             chunks = engine.read(request, self._cancel)
             try:
-                noted = _noting_messages(chunks, seen)
-                for index, reply in _replies_read(noted, first, probe_layer, request.cap, self._cancel):
+                noted = noting_messages(chunks, seen)
+                for index, reply in replies_read(noted, first, probe_layer, request.cap, self._cancel):
                     turn = self.turns[index]
-                    turn.replies[request.branch] = _with_unread(reply, texts[index])
+                    turn.replies[request.branch] = with_unread(reply, texts[index])
                     turn.settings = replace(settings, read=True)
                     yield index, request.branch
             finally:
-                _close(chunks)
+                close(chunks)
             if self._cancel.is_set():
                 return
             self.left_out = tuple(
@@ -271,62 +261,3 @@ def message_of(reply: Reply) -> Message:
     if reply.reasoning.strip():
         return {"role": "assistant", "content": reply.text, "reasoning": reply.reasoning.strip("\n")}
     return {"role": "assistant", "content": reply.text}
-
-
-def _noting_messages(chunks: Iterator[list[ReadToken]], seen: set[int]) -> Iterator[list[ReadToken]]:
-    """The same chunks; `seen` collects the messages that have tokens in them."""
-    for chunk in chunks:
-        seen.update(token.message for token in chunk)
-        yield chunk
-
-
-def _replies_read(
-    chunks: Iterator[list[ReadToken]], first: int, probe: int, cap: Cap | None, cancel: CancelFlag
-) -> Iterator[tuple[int, Reply]]:
-    """The turns of a chat that is being read and their replies, each when the next turn begins.
-
-    A turn in the middle of which the reading was cancelled is not among them.
-    """
-    layers = cap.layers if cap else ()
-    reply, number = Reply(0), -1
-    user: list[float] = []
-    for token in (token for chunk in chunks for token in chunk if token.message >= first):
-        turn, is_reply = divmod(token.message - first, 2)
-        if turn != number:
-            if number >= 0:
-                yield number, _finished(reply, user)
-            reply, user, number = Reply(0), [], turn
-        if is_reply:
-            lifts = tuple(token.after[layer] - token.before[layer] for layer in layers)
-            before, after = token.before[probe], token.after[probe]
-            reply.add(
-                Token(token.text, before, after, lifts, False, token.coordinates, reasoning=token.reasoning)
-            )
-        else:
-            user.append(token.before[probe])
-    if number >= 0 and not cancel.is_set():
-        yield number, _finished(reply, user)
-
-
-def _with_unread(read: Reply, text: Reply | None) -> Reply:
-    """A reply that was read, with the reasoning or the answer that the chat template did not write."""
-    if text is None:
-        return read
-    missing = {kind for kind in (True, False) if not any(token.reasoning == kind for token in read.tokens)}
-    unread = [token for token in text.tokens if token.reasoning in missing]
-    if not unread:
-        return read
-    tokens = sorted([*unread, *read.tokens], key=lambda token: not token.reasoning)
-    return Reply(len(tokens), tokens, read.finish, read.user_projection)
-
-
-def _close(chunks: Iterator[list[ReadToken]]) -> None:
-    """End a reading, so that the engine computes no more of it."""
-    if isinstance(chunks, Generator):
-        chunks.close()
-
-
-def _finished(reply: Reply, user: list[float]) -> Reply:
-    reply.user_projection = sum(user) / len(user) if user else None
-    reply.limit, reply.finish = len(reply.tokens), "stop"
-    return reply

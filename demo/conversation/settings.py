@@ -105,11 +105,6 @@ class CapChoice:
         )
 
 
-def number_format(dtype_reason: str) -> str:
-    """The number format without the reason for it: "float32" of "float32: as requested"."""
-    return dtype_reason.partition(":")[0].strip()
-
-
 def make_cap(axis: AssistantAxis, first: int, last: int, floor: str) -> Cap:
     """A cap at decoder layers `first` to `last`, inclusive, each at its own named floor. Raises UserError."""
     if not 0 <= first <= last < axis.layers:

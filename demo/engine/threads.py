@@ -7,6 +7,7 @@ So steps are timed, the next smaller and larger number is tried now and then, an
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -14,6 +15,7 @@ from contextlib import contextmanager
 from functools import partial
 from weakref import WeakKeyDictionary
 
+import psutil
 import torch
 from torch import Tensor, nn
 
@@ -21,19 +23,22 @@ from demo.engine.forward.forward_pass import Chunk, ForwardPass
 from demo.engine.forward.self_test import text_tokens
 from demo.models.loading import LoadedModel
 
-# A trial and what it is compared with are so many steps. The first step with another count is left out: it
-# may have to wake threads.
-_STEPS = 6
+# A trial takes so many steps, after a first one that may have to wake threads. It is compared with the mean
+# of as many steps before it, or of _FEWER where a thread is displaced and each step may take very long.
+_STEPS, _FEWER = 6, 2
 
-_WORTH = 0.9  # another count must take at most this share of the time
+_WORTH = 0.9  # another number must take at most this share of the time
 
 _ALIKE = 0.1  # steps whose tokens differ by no more than this share are compared
 
-# After a trial in vain the next one waits twice as long, in seconds of computing.
-_SOONEST, _LATEST = 0.5, 10.0
+# Seconds of computing between trials. After a trial in vain the next one waits twice as long, up to _LATEST.
+_SOONEST, _LATEST = 0.5, 30.0
 
 # With less CPU time than this share of its threads' time, another process has displaced a thread.
 _DISPLACED = 0.85
+
+# More threads are tried early only where this share of the cores that they would need is idle.
+_IDLE = 0.5
 
 
 def thread_counts(most: int) -> list[int]:
@@ -49,19 +54,26 @@ class ThreadChooser:
         count: The number to use for the next step.
     """
 
-    def __init__(self, most: int) -> None:
-        """See `thread_counts`."""
-        self.most, self._counts = most, thread_counts(most)
-        self._kept = 0  # index of the count in use outside trials
+    def __init__(self, most: int, idle: Callable[[], float] = lambda: math.inf) -> None:
+        """See `thread_counts`.
+
+        Args:
+            idle: How many cores of the machine have been idle on average since it was last called.
+        """
+        self.most, self._counts, self._idle = most, thread_counts(most), idle
+        self._kept = 0  # index of the number in use outside trials
         self._tried: int | None = None
-        self._upwards = False  # whether the last trial was of more threads
         self._recent: deque[float] = deque(maxlen=_STEPS)
+        self._shares: deque[float] = deque(maxlen=_STEPS)
         self._trial: list[float] = []
-        self._skip = 1
-        self._tokens = 0
-        self._clock = self._due = 0.0
-        self._pause = _SOONEST
+        self._fresh = True  # the next step is the first with its number of threads
         self._displaced = False
+        self._tokens = 0
+        self._clock = 0.0
+        # When the next trial of fewer threads, and of more, is due, and how long the one after it waits.
+        self._due = {-1: _LATEST, 1: _SOONEST}
+        self._pause = {-1: _LATEST, 1: _SOONEST}
+        self._latest_more = _LATEST  # more threads are tried then, however busy the machine seems
 
     @property
     def count(self) -> int:
@@ -77,51 +89,61 @@ class ThreadChooser:
         """
         self._clock += seconds
         if abs(tokens - self._tokens) > _ALIKE * self._tokens:
-            self._begin(tokens)
-        if self._skip:
-            self._skip -= 1
-        elif self._tried is None:
-            self._recent.append(seconds)
-            self._watch_for_displacement(cpu_seconds / (self.count * seconds) if seconds > 0 else 1.0)
-            if len(self._recent) == _STEPS and self._clock >= self._due:
-                self._try_another()
-        else:
+            self._tokens = tokens
+            self._begin(None)
+        fresh, self._fresh = self._fresh, False
+        if self._tried is not None:
             self._trial.append(seconds)
             self._judge()
+        elif not fresh:
+            self._recent.append(seconds)
+            self._shares.append(cpu_seconds / (self.count * seconds) if seconds > 0 else 1.0)
+            self._consider()
 
-    def _begin(self, tokens: int) -> None:
-        """Start anew with steps of another size."""
-        self._tokens, self._tried, self._skip = tokens, None, 1
-        self._recent.clear()
-
-    def _watch_for_displacement(self, share: float) -> None:
-        displaced = share < _DISPLACED
-        if displaced and not self._displaced and self.count > 1:
-            # Try fewer as soon as there are steps of this kind to compare with.
-            self._due, self._pause, self._upwards = self._clock, _SOONEST, True
+    def _begin(self, tried: int | None) -> None:
+        """Go on with another number of threads, or with steps of another size."""
+        self._tried, self._fresh = tried, True
+        if tried is None:
             self._recent.clear()
-        self._displaced = displaced
+            self._shares.clear()
+        else:
+            self._trial = []
 
-    def _try_another(self) -> None:
-        """Try the next count in turn: fewer threads after more, and more after fewer."""
-        neighbours = [index for index in (self._kept - 1, self._kept + 1) if 0 <= index < len(self._counts)]
-        if neighbours:
-            self._tried = neighbours[-1] if self._upwards else neighbours[0]
-            self._upwards = self._tried < self._kept
-            self._trial, self._skip = [], 1
+    def _consider(self) -> None:
+        """Start a trial where one is due."""
+        displaced = sum(self._shares) < _DISPLACED * len(self._shares)
+        if len(self._recent) < (_FEWER if displaced else _STEPS):
+            return
+        if displaced != self._displaced:  # a neighbour has come, or gone
+            self._displaced, self._pause[-1] = displaced, _SOONEST if displaced else _LATEST
+            self._due[-1] = self._clock + (0 if displaced else _LATEST)
+        if self._kept + 1 < len(self._counts) and self._clock >= self._due[-1]:
+            self._begin(self._kept + 1)
+        elif self._kept and self._clock >= self._due[1]:
+            wanted = self._counts[self._kept - 1] - self._counts[self._kept]
+            if self._idle() >= _IDLE * wanted or self._clock >= self._latest_more:
+                self._latest_more = self._clock + _LATEST
+                self._begin(self._kept - 1)
+            else:
+                self._due[1] = self._clock + _SOONEST
 
     def _judge(self) -> None:
-        """End the trial once its outcome is clear."""
-        before = sum(self._recent)
-        if len(self._trial) < _STEPS and sum(self._trial) < before:
+        """End the trial once its outcome is clear, or once it has taken as long as the steps before it."""
+        assert self._tried is not None
+        before, after = sum(self._recent) / len(self._recent), self._trial[1:]  # without the first step
+        if len(after) < _STEPS and sum(self._trial) < _STEPS * before:
             return
-        won = len(self._trial) == _STEPS and sum(self._trial) < _WORTH * before
-        if won and self._tried is not None:
+        won = len(after) == _STEPS and sum(after) < _WORTH * _STEPS * before
+        way = -1 if self._tried > self._kept else 1
+        if won:
             self._kept = self._tried
-        self._pause = _SOONEST if won else min(2 * self._pause, _LATEST)
-        self._due = self._clock + self._pause
-        self._tried, self._skip = None, 1
-        self._recent.clear()
+            self._pause[way] = self._pause[-way] = _SOONEST
+            self._due[-way] = self._clock + _SOONEST
+            self._latest_more = self._clock + _LATEST
+        else:
+            self._pause[way] = min(2 * self._pause[way], _LATEST)
+        self._due[way] = self._clock + self._pause[way]
+        self._begin(None)
 
 
 class Threads:
@@ -148,6 +170,19 @@ class Threads:
             self._chooser.observe(tokens, time.perf_counter() - began, time.process_time() - cpu)
 
 
+def idle_cores() -> Callable[[], float]:
+    """A function that says how many cores of the machine were idle on average since it was last called."""
+    last = [time.perf_counter(), psutil.cpu_times().idle]
+
+    def idle() -> float:
+        now = time.perf_counter(), psutil.cpu_times().idle
+        seconds, spent = now[0] - last[0], now[1] - last[1]
+        last[:] = now
+        return spent / seconds if seconds > 0 else 0.0
+
+    return idle
+
+
 # A product of many rows is divided among threads in other ways than one of few, and then rounds otherwise.
 # These numbers of tokens are checked, the largest only where the model's weights have at most _LARGE bytes.
 _STEADY_TOKENS = (8, 128)
@@ -167,7 +202,7 @@ def threads_for(model: LoadedModel, forward: ForwardPass) -> Threads | None:
     depend on how busy the machine is.
     """
     if not _CHOOSER:
-        _CHOOSER.append(ThreadChooser(torch.get_num_threads()))
+        _CHOOSER.append(ThreadChooser(torch.get_num_threads(), idle_cores()))
     chooser = _CHOOSER[0]
     if model.device.type != "cpu" or chooser.most == 1:
         return None

@@ -60,6 +60,11 @@ class LoadedModel:
     dtype_reason: str
 
     @property
+    def dtype_name(self) -> str:
+        """The number format's name, such as float32."""
+        return str(self.dtype).removeprefix("torch.")
+
+    @property
     def layer_count(self) -> int:
         """Number of decoder layers."""
         return len(self.layers)
@@ -118,6 +123,11 @@ class ModelFacts:
     token_bytes: int
     stops: frozenset[int]
     listed_ends: frozenset[int]
+
+    @property
+    def dtype_name(self) -> str:
+        """The number format's name, such as float32."""
+        return str(self.dtype).removeprefix("torch.")
 
     @property
     def thinking(self) -> Thinking:

@@ -18,7 +18,7 @@ import gradio as gr
 from demo.axis.axis import AssistantAxis
 from demo.axis.components import persona_map
 from demo.conversation.session_file import Recording
-from demo.conversation.settings import ALL_BRANCHES, BRANCHES, TurnSettings, number_format
+from demo.conversation.settings import ALL_BRANCHES, BRANCHES, TurnSettings
 from demo.conversation.turns import well_formed
 from demo.engine.protocol import Engine, Events, PromptEvent
 from demo.page.persistence import persist_op
@@ -74,6 +74,7 @@ class ChatHandlers:
     """Bound to one engine and axis; every method works on the visitor's own Session.
 
     Attributes:
+        dtype: number format of the model's weights; empty when unknown.
         tabs: sessions by Gradio's session hash.
         explain: one sentence for an error; see `plain_reason`.
     """
@@ -82,6 +83,7 @@ class ChatHandlers:
     axis: AssistantAxis
     model_name: str
     rate_limiter: RateLimiter = field(default_factory=RateLimiter)
+    dtype: str = ""
     tabs: WeakValueDictionary[str, Session] = field(default_factory=WeakValueDictionary)
     explain: Callable[[Exception, str], str] = field(default_factory=lambda: plain_reason)
 
@@ -89,11 +91,6 @@ class ChatHandlers:
     def map(self) -> dict[str, Any]:
         """The fixed part of the persona map, which every reset and every recording carries."""
         return persona_map(self.axis)
-
-    @cached_property
-    def dtype(self) -> str:
-        """Number format of the model's weights; empty for an engine that does not name its model."""
-        return number_format(getattr(getattr(self.engine, "model", None), "dtype_reason", ""))
 
     # --- buttons
 

@@ -86,6 +86,7 @@ def build_page(
     evaluation: str = "",
     limits: Limits | None = None,
     thinking: Thinking = "never",
+    dtype: str = "",
 ) -> gr.Blocks:
     """The whole page.
 
@@ -95,9 +96,10 @@ def build_page(
         evaluation: Markdown on whether capping works on this model.
         limits: rate limits; None for the defaults.
         thinking: whether the model reasons before it answers.
+        dtype: number format of the model's weights, for the settings of each turn.
     """
     rate_limiter = RateLimiter(limits or Limits())
-    handlers = ChatHandlers(engine, axis, model_name, rate_limiter)
+    handlers = ChatHandlers(engine, axis, model_name, rate_limiter, dtype)
     with gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=True) as page:
         # A lambda, because Gradio copies the callback and would copy the engine with a bound method.
         session = gr.State(Session(), delete_callback=lambda gone: handlers.close(gone))

@@ -11,13 +11,13 @@ from dataclasses import dataclass, replace
 
 import gradio as gr
 
-from demo.conversation.conversation import End, message_of
-from demo.conversation.session_file import Recording, rounded
-from demo.conversation.settings import CAPPED, STEERED, TurnSettings
+from demo.conversation.conversation import End
+from demo.conversation.session_file import Recording
+from demo.conversation.settings import CAPPED, TurnSettings
 from demo.conversation.transcripts import Transcript, parse_file
 from demo.conversation.turns import well_formed
-from demo.engine.protocol import Message, ReadToken, Request
 from demo.page.chat_handlers import ChatHandlers, PageUpdate
+from demo.page.layers import layers_op
 from demo.page.opening import (
     LEFT_OUT_REASONING,
     Place,
@@ -212,43 +212,18 @@ class StageHandlers(RecordingHandlers):
 
     def on_layers(self, call: Call) -> Answer:
         """A reply at every decoder layer: as its branch reads it, and as the unsteered model does."""
+        handlers, conversation = self._handlers, call.session.chat.conversation
+        updates, branch = Updates(conversation), call.asked.fields["branch"]
         try:
-            with self._handlers.admit(call.request, call.settings.characters):
-                yield self._layers(call)
+            with handlers.admit(call.request, call.settings.characters):
+                index = call.turn
+                settings = self._settings_of(call, index)
+                updates.add(layers_op(handlers.engine, handlers.axis, conversation, index, branch, settings))
+                yield PageUpdate(updates.take())
         except Exception:
-            fields, updates = call.asked.fields, Updates(call.session.chat.conversation)
-            updates.add(operation("layers_failed", turn=fields["turn"], branch=fields["branch"]))
+            updates.add(operation("layers_failed", turn=call.asked.fields["turn"], branch=branch))
             yield PageUpdate(updates.take())
             raise
-
-    def _layers(self, call: Call) -> PageUpdate:
-        index, branch = call.turn, call.asked.fields["branch"]
-        turn = call.session.chat.conversation.turns[index]
-        if branch not in turn.replies or not any(token.text for token in turn.replies[branch].tokens):
-            raise UserError("This branch has no reply in this turn.")
-        settings = self._settings_of(call, index)
-        own = self._read_request(call, index, branch, settings)
-        plain = self._read_reply(replace(own, cap=None, steer=None))
-        mine = plain if own.cap is None and own.steer is None else self._read_reply(own)
-        # The turn's cap, for every branch: the page marks its layers in all of them.
-        axis, cap = self._handlers.axis, settings.cap
-        floors = zip(cap.layers, cap.floors, strict=True) if cap else ()
-        updates = Updates(call.session.chat.conversation)
-        updates.add(
-            operation(
-                "layers",
-                turn=index,
-                branch=branch,
-                probe=axis.probe_layer,
-                cap=[cap.layers[0], cap.layers[-1]] if cap else None,
-                floors=[rounded(axis.to_units(floor, layer)) for layer, floor in floors],
-                tokens=[token.text for token in mine],
-                reasoning=sum(token.reasoning for token in mine),
-                own=[[rounded(value) for value in token.after] for token in mine],
-                plain=[[rounded(value) for value in token.after] for token in plain],
-            )
-        )
-        return PageUpdate(updates.take(), busy=None)
 
     def _settings_of(self, call: Call, index: int) -> TurnSettings:
         """The settings of an earlier turn; those of the panel if they are not known or of another model."""
@@ -256,32 +231,6 @@ class StageHandlers(RecordingHandlers):
         if settings is None or call.session.chat.watch_only:
             return call.settings.turn_settings(self._handlers.axis, index)
         return settings
-
-    def _read_request(self, call: Call, index: int, branch: str, settings: TurnSettings) -> Request:
-        """The request that reads an earlier reply under the intervention of its branch."""
-        conversation = call.session.chat.conversation
-        turn = conversation.turns[index]
-        messages = [
-            *conversation.messages(branch, settings.system_prompt, index),
-            Message(role="user", content=turn.user),
-            message_of(turn.replies[branch]),
-        ]
-        cap = settings.cap if branch == CAPPED else None
-        steer = settings.steer if branch == STEERED else None
-        return Request(
-            branch,
-            tuple(messages),
-            cap=cap,
-            steer=steer,
-            span=settings.span,
-            thinking=settings.thinking,
-            date=conversation.date,
-        )
-
-    def _read_reply(self, request: Request) -> list[ReadToken]:
-        last = len(request.messages) - 1
-        chunks = self._handlers.engine.read(request)
-        return [token for chunk in chunks for token in chunk if token.message == last]
 
     def on_open(self, call: Call) -> Answer:
         """Open a session file or a transcript.

@@ -50,6 +50,7 @@ class SlowEngine:
             spec="some/model",
             slug="model",
             device="cpu",
+            dtype_name="float32",
             dtype_reason="float32: as asked",
             thinking="optional",
         )

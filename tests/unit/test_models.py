@@ -45,7 +45,7 @@ def test_default_model_is_ready_to_run(default: LoadedModel) -> None:
     assert not default.model.training
     assert not any(weight.requires_grad for weight in default.model.parameters())
     assert {weight.dtype for weight in default.model.parameters()} == {default.dtype}
-    assert default.dtype_reason.startswith(str(default.dtype).removeprefix("torch."))
+    assert default.dtype_reason.startswith(default.dtype_name)
 
 
 def test_default_model_answers_a_question(default: LoadedModel) -> None:

@@ -38,6 +38,7 @@ class RemoteModel:
     spec: str
     slug: str
     device: str
+    dtype_name: str
     dtype_reason: str
     thinking: Thinking = "never"
 

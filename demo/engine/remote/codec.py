@@ -29,7 +29,7 @@ from demo.engine.protocol import (
 from demo.models.chat_template import LeftOut, Message
 from demo.utils.errors import UserError
 
-VERSION = 3
+VERSION = 4
 
 _EVENTS: dict[str, type[WaitEvent] | type[PromptEvent] | type[TokenEvent]] = {
     "wait": WaitEvent,

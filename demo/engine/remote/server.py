@@ -103,6 +103,7 @@ class Service:
             "spec": model.spec,
             "slug": model.slug,
             "device": str(model.device),
+            "dtype_name": model.dtype_name,
             "dtype_reason": model.dtype_reason,
             "thinking": model.thinking,
         }
