@@ -40,7 +40,7 @@ class ModelIdentity(Protocol):
     @property
     def revision(self) -> str | None: ...
     @property
-    def dtype(self) -> torch.dtype: ...
+    def dtype_name(self) -> str: ...
     @property
     def tokenizer(self) -> Sized: ...
 
@@ -162,9 +162,9 @@ class AssistantAxis:
                 f"The axis was extracted from {made_for['id']}, not from this checkpoint: "
                 "floors may not transfer."
             )
-        if dtype and dtype != str(model.dtype).removeprefix("torch."):
+        if dtype and dtype != model.dtype_name:
             notes.append(
-                f"The axis was extracted in {dtype}; this model runs in {model.dtype}, "
+                f"The axis was extracted in {dtype}; this model runs in {model.dtype_name}, "
                 "so floors may be slightly off."
             )
         return notes

@@ -90,7 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         scenarios[options.scenario],
         sampling,
         options.thinking,
-        str(model.dtype).removeprefix("torch."),
+        model.dtype_name,
     )
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(dumps(recording), encoding="utf-8")

@@ -120,7 +120,7 @@ def _about(model: LoadedModel, axis: AssistantAxis, size: Size, seed: int) -> di
         "format": 1,
         "command": COMMAND,
         "model": model.spec,
-        "dtype": str(model.dtype).removeprefix("torch."),
+        "dtype": model.dtype_name,
         "axis": axis_digest(axis),
         "seed": seed,
         "size": asdict(size),

@@ -186,7 +186,7 @@ def about(model: LoadedModel, axis: AssistantAxis, setup: Setup) -> dict[str, An
         "format": FORMAT,
         "command": COMMAND,
         "model": model.spec,
-        "dtype": str(model.dtype).removeprefix("torch."),
+        "dtype": model.dtype_name,
         "axis": {
             "digest": axis_digest(axis),
             "probe_layer": axis.probe_layer,

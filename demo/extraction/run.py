@@ -201,7 +201,7 @@ def _about(model: LoadedModel, plan: Plan, settings: Settings, judge: Judge) -> 
             "layers": len(model.layers),
             "hidden_size": model.hidden_size,
             "vocab_size": len(model.tokenizer),
-            "dtype": str(model.dtype).removeprefix("torch."),
+            "dtype": model.dtype_name,
         },
         "questions": {split: len(texts) for split, texts in plan.questions.items()},
         "default_prompts": list(plan.default_prompts),

@@ -101,13 +101,13 @@ class ChatHandlers:
 
     def new_chat(self, session: Session, values: PanelValues) -> PageUpdate:
         """Another conversation, with nothing of the one before; those before it stay in the list."""
-        self.switch(session, Chat())
+        self.switch(session, Chat(), values)
         chat = session.chat
         return replace(self.reset(session, values), message="", system_prompt=chat.system_prompt)
 
     def start(self, session: Session, chat: Chat, values: PanelValues) -> PageUpdate:
         """A new chat that follows a script: its system prompt, and its first message ready to be sent."""
-        self.switch(session, chat)
+        self.switch(session, chat, values)
         opened = self.reset(session, values)
         return replace(opened, message=chat.next_line(), system_prompt=chat.system_prompt)
 
@@ -260,8 +260,13 @@ class ChatHandlers:
         updates.add(notice_op(self.explain(error, _FAILED), "error"))
         return PageUpdate(updates.take())
 
-    def switch(self, session: Session, chat: Chat) -> None:
-        """Show another conversation. A turn that still runs elsewhere is stopped."""
+    def switch(self, session: Session, chat: Chat, values: PanelValues) -> None:
+        """Show another conversation. A turn that still runs elsewhere is stopped.
+
+        The one that was shown keeps the system prompt that stands in the settings, sent or not.
+        """
+        if isinstance(values.system_prompt, str) and not session.chat.watch_only:
+            session.chat.system_prompt = well_formed(values.system_prompt)
         self.forget(session.show(chat))
 
     def forget(self, chats: list[Chat]) -> None:

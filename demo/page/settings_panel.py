@@ -251,7 +251,7 @@ def _branch_components(axis: AssistantAxis) -> dict[str, Any]:
     """The choice of the branches that answer, and the steered reply."""
     layers = f"0 to {axis.layers - 1}"
     with gr.Group():
-        only = gr.Radio(list(_ONLY), value=_EVERY, label="Speak to", elem_id="only")
+        only = gr.Radio(_addressed(False), value=_EVERY, label="Speak to", elem_id="only")
     with gr.Group():
         steer_on = gr.Checkbox(value=False, label="Third reply: steered", elem_id="steer-on")
         steer_alpha = gr.Slider(
@@ -266,7 +266,21 @@ def _branch_components(axis: AssistantAxis) -> dict[str, Any]:
         steer_layer = gr.Number(
             axis.probe_layer, label="Steered layer", precision=0, elem_id="steer-layer", info=layers
         )
+    steer_on.change(
+        _offer_branches, [steer_on, only], only, queue=False, show_progress="hidden", api_visibility="private"
+    )
     return {"only": only, "steer_on": steer_on, "steer_layer": steer_layer, "steer_alpha": steer_alpha}
+
+
+def _addressed(steered: bool) -> list[str]:
+    """The branches that a message can be meant for."""
+    return [name for name, branch in _ONLY.items() if steered or branch != STEERED]
+
+
+def _offer_branches(steer_on: Any, chosen: Any) -> Any:
+    """The steered branch is offered only while it answers."""
+    offered = _addressed(bool(steer_on))
+    return gr.update(choices=offered, value=chosen if chosen in offered else _EVERY)
 
 
 def panel_values(values: Sequence[Any]) -> PanelValues:

@@ -99,7 +99,7 @@ class RecordingHandlers(Dispatcher):
         """The conversation that is shown, from scratch."""
         raise NotImplementedError
 
-    def switch(self, session: Session, chat: Chat) -> None:
+    def switch(self, call: Call, chat: Chat) -> None:
         """Show another conversation."""
         raise NotImplementedError
 
@@ -124,7 +124,7 @@ class RecordingHandlers(Dispatcher):
 
     def on_switch(self, call: Call) -> Answer:
         refuse_while_running(call.session)
-        self.switch(call.session, call.session.chats[call.chat])
+        self.switch(call, call.session.chats[call.chat])
         yield self.changed(call)
 
     def on_close(self, call: Call) -> Answer:
@@ -135,7 +135,7 @@ class RecordingHandlers(Dispatcher):
     def on_recorded(self, call: Call) -> Answer:
         refuse_while_running(call.session)
         recording = open_shipped(call.asked.fields["name"])
-        self.switch(call.session, chat_of(recording, self.recorded_as()))
+        self.switch(call, chat_of(recording, self.recorded_as()))
         yield self.changed(call)
 
     def on_save(self, call: Call) -> Answer:
@@ -156,8 +156,8 @@ class StageHandlers(RecordingHandlers):
     def shown(self, call: Call) -> PageUpdate:
         return self._handlers.reset(call.session, call.settings)
 
-    def switch(self, session: Session, chat: Chat) -> None:
-        self._handlers.switch(session, chat)
+    def switch(self, call: Call, chat: Chat) -> None:
+        self._handlers.switch(call.session, chat, call.settings)
 
     def recording(self, call: Call) -> Recording:
         return self._handlers.recording(call.session.chat, call.settings)
@@ -177,7 +177,7 @@ class StageHandlers(RecordingHandlers):
 
     def on_fork(self, call: Call) -> Answer:
         refuse_while_running(call.session)
-        self.switch(call.session, call.session.chat.fork(call.turn + 1))
+        self.switch(call, call.session.chat.fork(call.turn + 1))
         yield self.changed(call)
 
     def on_restore(self, call: Call) -> Answer:
@@ -243,7 +243,7 @@ class StageHandlers(RecordingHandlers):
         with self._handlers.admit(call.request, call.settings.characters):
             found = parse_file(checked_text(fields["text"]))
             if isinstance(found, Recording):
-                self.switch(call.session, chat_of(found, self.recorded_as()))
+                self.switch(call, chat_of(found, self.recorded_as()))
                 yield self.changed(call)
             elif fields["chat"] is None and len(found.chats) > 1:
                 updates = Updates(call.session.chat.conversation)
@@ -257,7 +257,7 @@ class StageHandlers(RecordingHandlers):
     def _replay(self, call: Call, transcript: Transcript) -> Answer:
         chat = chat_of_transcript(transcript)
         chat.conversation.turns, chat.script = [], transcript.user_messages
-        self.switch(call.session, chat)
+        self.switch(call, chat)
         yield self.changed(call)
 
     def _read_transcript(self, call: Call, transcript: Transcript) -> Answer:
@@ -272,7 +272,7 @@ class StageHandlers(RecordingHandlers):
             cut = describe_cut(total, len(chat.conversation.turns), keep, too_long)
             chat.blurb = " ".join(filter(None, [cut, chat.blurb]))
             line = line if keep == "end" else ""
-        self.switch(session, chat)
+        self.switch(call, chat)
         session.claim(chat)
         try:
             yield replace(self.changed(call), message=line, busy=True)

@@ -157,12 +157,14 @@ def test_single_branch_several_seeds_and_steered_reply(opened):
     page, _ = opened
     send_messages(page, "Name a fruit.")
     page.locator("#settings .toggle-button").click()
+    expect(page.locator("#only label", has_text="Steered")).to_have_count(0)
     page.locator("#only label", has_text="Capped").last.click()
     send_messages(page, "Only you.")
     assert user_messages(page) == ["Name a fruit."]
     assert user_messages(page, "capped") == ["Name a fruit.", "Only you."]
     page.locator("#only label", has_text="All").click()
     page.locator("#steer-on input").check()
+    expect(page.locator("#only label", has_text="Steered")).to_be_visible()
     set_number(page, "seeds", 3)
     send_messages(page, "Name a tree.")
     expect(page.locator('.pane[data-branch="steered"]')).to_be_visible()

@@ -113,7 +113,7 @@ def fake_model(**changes):
         "hidden_size": 16,
         "tokenizer": range(100),
         "revision": "r1",
-        "dtype": torch.float32,
+        "dtype_name": "float32",
     }
     return SimpleNamespace(**{**about, **changes})
 
@@ -139,7 +139,7 @@ def test_another_shape_is_refused_and_a_fine_tuned_model_gets_a_note(axis):
             axis.check_model(fake_model(**change))
     assert "may not transfer" in axis.check_model(fake_model(spec="mine/fine-tune"))[0]
     assert "may not transfer" in axis.check_model(fake_model(revision="r2"))[0]
-    assert "bfloat16" in axis.check_model(fake_model(dtype=torch.bfloat16))[0]
+    assert "bfloat16" in axis.check_model(fake_model(dtype_name="bfloat16"))[0]
 
 
 def test_a_cap_holds_one_raw_floor_per_layer(axis):

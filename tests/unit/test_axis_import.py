@@ -221,7 +221,7 @@ def test_loading_an_axis_returns_its_notes(published, caps, tmp_path):
         hidden_size=HIDDEN,
         tokenizer=range(9),
         revision=None,
-        dtype=torch.float32,
+        dtype_name="float32",
     )
     notes = axis.check_model(model)  # type: ignore[arg-type]
     assert "no anchors in the source" in notes[0] and "does not say which model" in notes[1]

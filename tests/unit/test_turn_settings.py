@@ -160,6 +160,23 @@ def test_the_drawer_shows_the_system_prompt_that_is_used(how):
     assert visit.prompt_used == wanted == visit.prompt_in_drawer
 
 
+def test_a_system_prompt_that_was_typed_and_not_sent_waits_with_its_conversation():
+    visit = Visit().say("Hello").start(scenario("Who are you?", prompt=DEMON)).say()
+    visit.values = replace(visit.values, system_prompt="Be kind.")
+    assert visit.ask("switch", conversation=0).prompt_in_drawer == ""
+    assert visit.ask("switch", conversation=1).prompt_in_drawer == "Be kind."
+
+
+def test_a_turn_keeps_the_number_format_it_was_made_in():
+    visit = Visit()
+    visit.handlers = replace(visit.handlers, dtype="bfloat16")
+    visit.say("Hello")
+    visit.handlers = replace(visit.handlers, dtype="float32")
+    visit.say("And now?")
+    settings = [turn.settings for turn in visit.session.chat.conversation.turns]
+    assert [one.dtype for one in settings if one] == ["bfloat16", "float32"]
+
+
 @pytest.mark.parametrize("how", ["file", "read", "replay"])
 def test_what_is_opened_brings_its_system_prompt_into_the_drawer(how):
     visit = Visit(replace(VALUES, system_prompt=DEMON)).say("Hello")

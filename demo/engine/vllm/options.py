@@ -95,7 +95,7 @@ def engine_arguments(facts: ModelFacts, options: VllmOptions) -> dict[str, Any]:
         )
     arguments = {
         "model": str(facts.folder),
-        "dtype": str(facts.dtype).removeprefix("torch."),
+        "dtype": facts.dtype_name,
         "tensor_parallel_size": options.tensor_parallel,
         "pipeline_parallel_size": options.pipeline_parallel,
         "max_model_len": context,

@@ -1,6 +1,6 @@
 // Made from src/ and protocol.json by `npm run build`; do not edit.
-// Sources: d59a02195726a7f1a61472617ebdbcd2bec8337bb6c0f5c1f398d39efd014054
-// Bundle: 1cc0d603baca6b4cf7833e22ae812f07d91ee87b53d3fb0005b99274737c0a2e
+// Sources: ebf5a2fdce6ac8b41901a5f15105aeeb8d0c3b53d790ccd96c19de498be31fea
+// Bundle: 352cfa793218643bd00fa5df39a16e7fab94170d874348aa9889d09daf5be6af
 (() => {
   // protocol.json
   var protocol_default = {
@@ -437,7 +437,7 @@
     const help = findAs(root, "dialog.keys", HTMLDialogElement);
     const presentButton = find(root, ".present-button");
     wireDialog(help);
-    find(root, ".help-button").addEventListener("click", () => help.showModal());
+    find(root, ".help-button").addEventListener("click", showHelp);
     presentButton.addEventListener("click", togglePresenting);
     const { textContent: presentLabel, title: presentTitle } = presentButton;
     watchSending(() => {
@@ -445,6 +445,10 @@
       else if (matchMedia("(pointer: coarse)").matches) messageBox()?.blur();
       actions.sent();
     });
+    function showHelp() {
+      find(help, ".with-model").hidden = messageBox() === null;
+      help.showModal();
+    }
     function togglePresenting() {
       const presenting = document.body.classList.toggle("presenting");
       showMessageBox(false);
@@ -472,7 +476,7 @@
       ["a", actions.autoplay],
       ["p", togglePresenting],
       [" ", actions.replay],
-      ["?", () => help.showModal()],
+      ["?", showHelp],
       ["/", () => showMessageBox(true)]
     ]);
     document.addEventListener("keydown", (event) => {
@@ -901,419 +905,12 @@
     }
   };
 
-  // src/reasoning.js
-  function appendSpans(box, spans, trim) {
-    let begun = !trim || box.textContent !== "";
-    for (const span of spans) {
-      if (!begun) span.textContent = (span.textContent ?? "").trimStart();
-      begun ||= span.textContent !== "";
-    }
-    box.append(...spans);
-  }
-  function makeReasoning() {
-    const block = makeElement("details", "reasoning");
-    const heading = makeElement("summary", "", "Reasoning…");
-    const box = makeElement("div", "thoughts");
-    let settled = false;
-    let ended = false;
-    block.hidden = true;
-    block.append(heading, box);
-    heading.addEventListener("click", () => {
-      settled = true;
-    });
-    function append(spans) {
-      block.hidden = false;
-      if (!settled && !ended) block.open = true;
-      appendSpans(box, spans, true);
-    }
-    function end() {
-      ended = true;
-      heading.textContent = `Reasoning · ${box.children.length} tokens`;
-    }
-    function answerBegins(following) {
-      if (ended) return;
-      if (!following) settled = true;
-      if (!settled) block.open = false;
-      end();
-    }
-    function finish(reply) {
-      if (hasReasoning(reply)) end();
-    }
-    function keep(old) {
-      if (old.block.hidden) return;
-      block.open = old.block.open;
-      settled = true;
-    }
-    function reveal(token) {
-      if (!box.contains(token)) return;
-      block.open = settled = true;
-    }
-    return { block, append, answerBegins, finish, keep, reveal };
-  }
-
-  // src/scrolling.js
-  var NEAR_PX = 12;
-  var MOVED_PX = 4;
-  var GAP_PX = 8;
-  function positionFor(top, full, view, last) {
-    return last && full - top + GAP_PX <= view ? full - view : top - GAP_PX;
-  }
-  function makeScrolling(log) {
-    let goal = "newest";
-    let seen = { top: 0, full: 0, view: 0 };
-    const look = () => ({ top: log.scrollTop, full: log.scrollHeight, view: log.clientHeight });
-    const atEnd = () => log.scrollHeight - log.scrollTop - log.clientHeight < NEAR_PX;
-    function noticeUser() {
-      const now = look();
-      if (now.full !== seen.full || now.view !== seen.view || Math.abs(now.top - seen.top) < MOVED_PX) return;
-      goal = atEnd() ? "end" : null;
-      seen = now;
-    }
-    function wanted() {
-      if (goal === null) return null;
-      const turns = log.querySelectorAll(".turn");
-      const last = turns[turns.length - 1];
-      const turn = typeof goal === "number" ? log.querySelector(`.turn[data-turn="${goal}"]`) : last;
-      if (goal === "end" || !turn) return log.scrollHeight;
-      const top = turn.getBoundingClientRect().top - log.getBoundingClientRect().top + log.scrollTop;
-      return positionFor(top, log.scrollHeight, log.clientHeight, turn === last);
-    }
-    function keep() {
-      const position = wanted();
-      if (position !== null) log.scrollTop = position;
-      seen = look();
-    }
-    function show(next) {
-      goal = next;
-      keep();
-    }
-    const sizes = new ResizeObserver(keep);
-    sizes.observe(log);
-    log.addEventListener("scroll", noticeUser, { passive: true });
-    return {
-      noticeUser,
-      keep,
-      show,
-      following: () => goal !== null,
-      growing: () => goal === "newest" && show("end"),
-      watch: (turn) => sizes.observe(turn)
-    };
-  }
-
-  // src/summary.js
-  var FINISH_LABELS = { cancelled: "Stopped", failed: "Ended by an error" };
-  var TREND_TURNS = 3;
-  var TREND_FLAT = 0.1;
-  function describeShare(share) {
-    return `${share < 5e-3 ? "under 1" : Math.round(100 * share)}%`;
-  }
-  function describeCapping(reply, brief) {
-    const [answer, reasoning] = [firedShare(reply), reasoningFiredShare(reply)];
-    if (answer === null && reasoning === null) return "";
-    if (!answer && !reasoning) return "cap did not act on this reply";
-    const amount = (share) => share ? describeShare(share) : "none";
-    if (reasoning === null) return `cap acted on ${amount(answer)} of this reply’s tokens`;
-    if (answer === null) return `cap acted on ${amount(reasoning)} of the reasoning’s tokens`;
-    if (brief) return `cap: ${amount(answer)} of answer, ${amount(reasoning)} of reasoning`;
-    return `cap acted on ${amount(answer)} of the answer, ${amount(reasoning)} of the reasoning`;
-  }
-  function finishLabel(reply) {
-    if (reply.finish === "length") {
-      const reached = `Reached the token limit (${reply.limit ?? reply.visibleTokens.length})`;
-      return hasReasoning(reply) && !reply.answer.count ? `${reached} before the answer` : reached;
-    }
-    if (reply.fault) return reply.fault;
-    return (reply.finish && FINISH_LABELS[reply.finish]) ?? null;
-  }
-  function trendWord(change) {
-    if (change > TREND_FLAT) return "rising";
-    return change < -TREND_FLAT ? "falling" : "steady";
-  }
-  function trendOf(turns, branch, index) {
-    const all = turns.slice(0, index + 1).map((turn) => turn.replies[branch]);
-    const replies = all.filter((reply) => !reply.absent);
-    const means = replies.map(meanOf).filter((mean) => mean !== null);
-    const last = means.slice(-TREND_TURNS);
-    const [oldest, newest] = [last[0], last.at(-1)];
-    if (last.length < 2 || oldest === void 0 || newest === void 0) return null;
-    const change = newest - oldest;
-    return { change, turns: last.length, word: trendWord(change) };
-  }
-  function rangeSentence(name, mean, range) {
-    if (mean === null) return "";
-    if (!range) return `${name} is at ${number(mean)}.`;
-    if (mean < range[0]) return `${name} is below the Assistant range.`;
-    if (mean > range[1]) return `${name} is above the Assistant range.`;
-    return `${name} is within the Assistant range.`;
-  }
-  function capSentence(reply, off) {
-    if (reply.absent) return "";
-    if (off) return "The cap is off.";
-    const capping = describeCapping(reply, false);
-    return capping && `The ${capping}.`;
-  }
-  function summarise(turns, index, range, capOff) {
-    const turn = index === null ? void 0 : turns[index];
-    if (!turn || index === null) return { items: [], gap: null, sentence: "" };
-    const mean = (branch) => turn.replies[branch].absent ? null : meanOf(turn.replies[branch]);
-    const items = BRANCHES.flatMap((branch) => {
-      const value = mean(branch);
-      return value === null ? [] : [{ branch, mean: value, trend: trendOf(turns, branch, index) }];
-    });
-    const described = items.filter(({ branch }) => branch !== "capped" || items.length === 1);
-    const sentences = described.map(
-      ({ branch, mean: value }) => rangeSentence(branch.charAt(0).toUpperCase() + branch.slice(1), value, range)
-    );
-    sentences.push(capSentence(turn.replies.capped, capOff));
-    const [uncapped, capped] = [mean("uncapped"), mean("capped")];
-    const gap = uncapped === null || capped === null ? null : capped - uncapped;
-    return { items, gap, sentence: sentences.filter(Boolean).join(" ") };
-  }
-
-  // src/panes.js
+  // src/notices.js
   var DEFAULT_EMPTY_NOTE = [
     "One model answers every message twice.",
     "Left: unchanged. Right: kept from drifting away from its Assistant persona.",
     "Below: where each token lies on the Assistant Axis. Click a scenario above, or write a message."
   ].join("\n");
-  function makePane(root, branch, hooks) {
-    const pane = find(root, `.pane[data-branch="${branch}"]`);
-    const log = find(pane, ".log");
-    const sections = /* @__PURE__ */ new Map();
-    const gaps = /* @__PURE__ */ new Map();
-    const scrolling = makeScrolling(log);
-    const showLegend = (visible) => {
-      for (const legend of findAll(pane, ".legend")) legend.hidden = !visible;
-    };
-    let pulse = null;
-    let lostNotice = null;
-    log.addEventListener("click", (event) => {
-      if (closestOf(event, "button, summary")) scrolling.show(null);
-      const section = closestOf(event, ".turn");
-      if (section && !targetOf(event).closest("button, textarea, summary") && !String(getSelection())) {
-        hooks.selectTurn(Number(section.dataset.turn));
-      }
-    });
-    function build(index, turn) {
-      const section = makeElement("section", "turn");
-      section.dataset.turn = String(index);
-      const user = makeElement("p", "user");
-      user.append(makeElement("span", "hidden-status", "You: "), document.createTextNode(turn.user));
-      const reasoning = makeReasoning();
-      const tokenBox = makeElement("div", "reply");
-      tokenBox.dataset.turn = String(index);
-      const prose = makeElement("div", "formatted");
-      const wait = makeElement("p", "wait", "reading the prompt…");
-      const finish = makeElement("p", "finish");
-      const foot = makeElement("p", "foot");
-      const select = makeButton("select-turn");
-      select.addEventListener("click", () => hooks.selectTurn(index));
-      finish.hidden = foot.hidden = true;
-      foot.append(select);
-      const tools = hooks.tools(index, turn);
-      if (tools) foot.append(tools);
-      section.append(user, reasoning.block, tokenBox, prose, wait, finish, foot);
-      const how = makeSettingsList(turn, branch);
-      if (how) {
-        foot.append(how.button);
-        section.append(how.list);
-      }
-      return { section, user, reasoning, tokenBox, prose, wait, finish, foot, select, how, spans: [] };
-    }
-    function mountGap(index) {
-      const line = makeElement("p", "no-reply", `turn ${index + 1}: no ${branch} reply`);
-      const place = sections.get(index)?.section ?? gaps.get(index);
-      if (place) place.replaceWith(line);
-      else log.append(line);
-      sections.delete(index);
-      gaps.set(index, line);
-    }
-    function mount(index, turn) {
-      if (turn.replies[branch].absent) {
-        mountGap(index);
-        return;
-      }
-      const old = sections.get(index);
-      scrolling.noticeUser();
-      lostNotice?.remove();
-      const fresh = build(index, turn);
-      const place = old?.section ?? gaps.get(index);
-      if (place) place.replaceWith(fresh.section);
-      else log.append(fresh.section);
-      gaps.delete(index);
-      if (old?.section.classList.contains("shown")) fresh.section.classList.add("shown");
-      sections.set(index, fresh);
-      scrolling.watch(fresh.section);
-      if (old) fresh.reasoning.keep(old.reasoning);
-      if (old?.how) fresh.how?.show(!old.how.list.hidden);
-      addTokens(index, turn.replies[branch].visibleTokens);
-      showFinished(index, turn.replies[branch]);
-    }
-    function tokenSpan(token, position) {
-      const span = makeElement("span", token.c ? "tok fired" : "tok", token.t);
-      span.dataset.i = String(position);
-      if (token.c) showLegend(true);
-      const tone = toneOf(token.a ?? token.b);
-      if (tone !== null) {
-        span.style.setProperty("--tone", `${Math.round(Math.abs(tone) * 100)}%`);
-        span.classList.add(tone < 0 ? "low" : "high");
-      }
-      return span;
-    }
-    function appendTokens(index, tokens) {
-      scrolling.growing();
-      addTokens(index, tokens);
-    }
-    function addTokens(index, tokens) {
-      const entry = sections.get(index);
-      if (!entry || !tokens.length) return;
-      scrolling.noticeUser();
-      const { reasoning, tokenBox, spans } = entry;
-      const first = spans.length;
-      for (const token of tokens) spans.push(tokenSpan(token, spans.length + 1));
-      const fresh = (wanted) => spans.slice(first).filter((_, n) => Boolean(tokens[n]?.r) === wanted);
-      if (tokens.some((token) => token.r)) reasoning.append(fresh(true));
-      if (!reasoning.block.hidden && tokens.some((token) => !token.r))
-        reasoning.answerBegins(scrolling.following());
-      appendSpans(tokenBox, fresh(false), !reasoning.block.hidden);
-      entry.wait.hidden = true;
-      stopPulse();
-      scrolling.keep();
-    }
-    function showFinished(index, reply) {
-      const entry = sections.get(index);
-      if (!entry || reply.finish === null) return;
-      scrolling.noticeUser();
-      const label = finishLabel(reply);
-      entry.wait.hidden = true;
-      stopPulse();
-      entry.finish.hidden = label === null;
-      entry.finish.textContent = label ?? "";
-      entry.finish.classList.toggle("failed", reply.finish === "failed");
-      if (reply.html) {
-        entry.prose.innerHTML = reply.html;
-        entry.section.classList.add("has-prose");
-      }
-      entry.foot.hidden = false;
-      entry.reasoning.finish(reply);
-      const tokens = `${reply.visibleTokens.length} tokens`;
-      const reasoning = hasReasoning(reply) ? `, reasoning ${number(reasoningMeanOf(reply))}` : "";
-      entry.select.textContent = `turn ${index + 1} · mean ${number(meanOf(reply))}${reasoning} · ${tokens}`;
-      entry.select.title = "Show this turn in the token chart";
-      scrolling.keep();
-    }
-    function showWaiting(index) {
-      scrolling.show("end");
-      const entry = sections.get(index);
-      if (!entry || matchMedia("(prefers-reduced-motion: reduce)").matches) return;
-      const frames = [{ opacity: 1 }, { opacity: 0.45 }];
-      const timing = { duration: 900, iterations: Infinity, direction: "alternate", easing: "ease-in-out" };
-      pulse = entry.wait.animate(frames, timing);
-    }
-    function showLost(text) {
-      lostNotice?.remove();
-      lostNotice = makeElement("p", "notice error", text);
-      log.append(lostNotice);
-      scrolling.show("end");
-    }
-    function showQueue(index, ahead) {
-      const entry = sections.get(index);
-      if (!entry) return;
-      const others = ahead === 1 ? "1 conversation is" : `${ahead} conversations are`;
-      entry.wait.textContent = ahead ? `waiting: ${others} ahead…` : "reading the prompt…";
-    }
-    function stopPulse() {
-      pulse?.cancel();
-      pulse = null;
-    }
-    function showMean(reply, prefix) {
-      const answer = reply ? meanOf(reply) : null;
-      const mean = answer ?? (reply ? reasoningMeanOf(reply) : null);
-      const part = mean !== null && answer === null ? "reasoning " : "";
-      const chip = find(pane, ".chip");
-      const marker = find(pane, ".gauge i");
-      const description = part || mean === null ? "" : ` · ${describeMean(mean)}`;
-      chip.textContent = mean === null ? "–" : `${prefix}${part}${number(mean)}${description}`;
-      const measured = part ? "the reasoning before this reply" : "this reply";
-      chip.title = `Mean projection of ${measured} in axis units: 0 = average role, 1 = default Assistant`;
-      marker.hidden = mean === null;
-      if (mean !== null) marker.style.left = `${Math.min(100, Math.max(0, (mean + 1) / 3 * 100))}%`;
-    }
-    function showCapAction(text) {
-      find(pane, ".cap-action").textContent = text;
-    }
-    function markShown(index) {
-      log.querySelector(".turn.shown")?.classList.remove("shown");
-      sections.get(index)?.section.classList.add("shown");
-    }
-    function scrollToTurn(index) {
-      scrolling.show(index);
-    }
-    function tokenAt(index, position) {
-      return sections.get(index)?.spans[position - 1] ?? null;
-    }
-    function highlight(index, position) {
-      log.querySelector(".tok.highlighted")?.classList.remove("highlighted");
-      if (position) tokenAt(index, position)?.classList.add("highlighted");
-    }
-    function flash(index, position) {
-      const token = tokenAt(index, position);
-      if (!token) return;
-      sections.get(index)?.reasoning.reveal(token);
-      log.scrollTop = token.offsetTop - log.offsetTop - log.clientHeight / 2;
-      scrolling.show(null);
-      token.classList.remove("flash");
-      void token.offsetWidth;
-      token.classList.add("flash");
-    }
-    function removeFrom(first) {
-      for (const [index, entry] of sections) {
-        if (index < first) continue;
-        entry.section.remove();
-        sections.delete(index);
-      }
-      for (const [index, line] of gaps) {
-        if (index < first) continue;
-        line.remove();
-        gaps.delete(index);
-      }
-    }
-    function clear() {
-      stopPulse();
-      log.replaceChildren();
-      sections.clear();
-      gaps.clear();
-      showLegend(false);
-      scrolling.show("newest");
-    }
-    function showNewest() {
-      scrolling.show("newest");
-    }
-    function userMessage(index) {
-      return sections.get(index)?.user ?? null;
-    }
-    return {
-      branch,
-      pane,
-      log,
-      mount,
-      appendTokens,
-      showFinished,
-      showWaiting,
-      showLost,
-      showQueue,
-      showMean,
-      showCapAction,
-      markShown,
-      scrollToTurn,
-      showNewest,
-      highlight,
-      flash,
-      removeFrom,
-      clear,
-      userMessage
-    };
-  }
   function bringPanesIntoSight(root) {
     find(root, ".panes").scrollIntoView({ block: "nearest" });
   }
@@ -2979,6 +2576,415 @@
     }
   }
 
+  // src/pane_header.js
+  function showMean(pane, reply, prefix) {
+    const answer = reply ? meanOf(reply) : null;
+    const mean = answer ?? (reply ? reasoningMeanOf(reply) : null);
+    const part = mean !== null && answer === null ? "reasoning " : "";
+    const chip = find(pane, ".chip");
+    const marker = find(pane, ".gauge i");
+    const description = part || mean === null ? "" : ` · ${describeMean(mean)}`;
+    chip.textContent = mean === null ? "–" : `${prefix}${part}${number(mean)}${description}`;
+    const measured = part ? "the reasoning before this reply" : "this reply";
+    chip.title = `Mean projection of ${measured} in axis units: 0 = average role, 1 = default Assistant`;
+    marker.hidden = mean === null;
+    if (mean !== null) marker.style.left = `${Math.min(100, Math.max(0, (mean + 1) / 3 * 100))}%`;
+  }
+  function showCapAction(pane, text) {
+    find(pane, ".cap-action").textContent = text;
+  }
+
+  // src/reasoning.js
+  function appendSpans(box, spans, trim) {
+    let begun = !trim || box.textContent !== "";
+    for (const span of spans) {
+      if (!begun) span.textContent = (span.textContent ?? "").trimStart();
+      begun ||= span.textContent !== "";
+    }
+    box.append(...spans);
+  }
+  function makeReasoning() {
+    const block = makeElement("details", "reasoning");
+    const heading = makeElement("summary", "", "Reasoning…");
+    const box = makeElement("div", "thoughts");
+    let settled = false;
+    let ended = false;
+    block.hidden = true;
+    block.append(heading, box);
+    heading.addEventListener("click", () => {
+      settled = true;
+    });
+    function append(spans) {
+      block.hidden = false;
+      if (!settled && !ended) block.open = true;
+      appendSpans(box, spans, true);
+    }
+    function end() {
+      ended = true;
+      heading.textContent = `Reasoning · ${box.children.length} tokens`;
+    }
+    function answerBegins(following) {
+      if (ended) return;
+      if (!following) settled = true;
+      if (!settled) block.open = false;
+      end();
+    }
+    function finish(reply) {
+      if (hasReasoning(reply)) end();
+    }
+    function keep(old) {
+      if (old.block.hidden) return;
+      block.open = old.block.open;
+      settled = true;
+    }
+    function reveal(token) {
+      if (!box.contains(token)) return;
+      block.open = settled = true;
+    }
+    return { block, append, answerBegins, finish, keep, reveal };
+  }
+
+  // src/scrolling.js
+  var NEAR_PX = 12;
+  var MOVED_PX = 4;
+  var GAP_PX = 8;
+  function positionFor(top, full, view, last) {
+    return last && full - top + GAP_PX <= view ? full - view : top - GAP_PX;
+  }
+  function makeScrolling(log) {
+    let goal = "newest";
+    let seen = { top: 0, full: 0, view: 0 };
+    const look = () => ({ top: log.scrollTop, full: log.scrollHeight, view: log.clientHeight });
+    const atEnd = () => log.scrollHeight - log.scrollTop - log.clientHeight < NEAR_PX;
+    function noticeUser() {
+      const now = look();
+      if (now.full !== seen.full || now.view !== seen.view || Math.abs(now.top - seen.top) < MOVED_PX) return;
+      goal = atEnd() ? "end" : null;
+      seen = now;
+    }
+    function wanted() {
+      if (goal === null) return null;
+      const turns = log.querySelectorAll(".turn");
+      const last = turns[turns.length - 1];
+      const turn = typeof goal === "number" ? log.querySelector(`.turn[data-turn="${goal}"]`) : last;
+      if (goal === "end" || !turn) return log.scrollHeight;
+      const top = turn.getBoundingClientRect().top - log.getBoundingClientRect().top + log.scrollTop;
+      return positionFor(top, log.scrollHeight, log.clientHeight, turn === last);
+    }
+    function keep() {
+      const position = wanted();
+      if (position !== null) log.scrollTop = position;
+      seen = look();
+    }
+    function show(next) {
+      goal = next;
+      keep();
+    }
+    const sizes = new ResizeObserver(keep);
+    sizes.observe(log);
+    log.addEventListener("scroll", noticeUser, { passive: true });
+    return {
+      noticeUser,
+      keep,
+      show,
+      following: () => goal !== null,
+      growing: () => goal === "newest" && show("end"),
+      watch: (turn) => sizes.observe(turn)
+    };
+  }
+
+  // src/summary.js
+  var FINISH_LABELS = { cancelled: "Stopped", failed: "Ended by an error" };
+  var TREND_TURNS = 3;
+  var TREND_FLAT = 0.1;
+  function describeShare(share) {
+    return `${share < 5e-3 ? "under 1" : Math.round(100 * share)}%`;
+  }
+  function describeCapping(reply, brief) {
+    const [answer, reasoning] = [firedShare(reply), reasoningFiredShare(reply)];
+    if (answer === null && reasoning === null) return "";
+    if (!answer && !reasoning) return "cap did not act on this reply";
+    const amount = (share) => share ? describeShare(share) : "none";
+    if (reasoning === null) return `cap acted on ${amount(answer)} of this reply’s tokens`;
+    if (answer === null) return `cap acted on ${amount(reasoning)} of the reasoning’s tokens`;
+    if (brief) return `cap: ${amount(answer)} of answer, ${amount(reasoning)} of reasoning`;
+    return `cap acted on ${amount(answer)} of the answer, ${amount(reasoning)} of the reasoning`;
+  }
+  function finishLabel(reply) {
+    if (reply.finish === "length") {
+      const reached = `Reached the token limit (${reply.limit ?? reply.visibleTokens.length})`;
+      return hasReasoning(reply) && !reply.answer.count ? `${reached} before the answer` : reached;
+    }
+    if (reply.fault) return reply.fault;
+    return (reply.finish && FINISH_LABELS[reply.finish]) ?? null;
+  }
+  function trendWord(change) {
+    if (change > TREND_FLAT) return "rising";
+    return change < -TREND_FLAT ? "falling" : "steady";
+  }
+  function trendOf(turns, branch, index) {
+    const all = turns.slice(0, index + 1).map((turn) => turn.replies[branch]);
+    const replies = all.filter((reply) => !reply.absent);
+    const means = replies.map(meanOf).filter((mean) => mean !== null);
+    const last = means.slice(-TREND_TURNS);
+    const [oldest, newest] = [last[0], last.at(-1)];
+    if (last.length < 2 || oldest === void 0 || newest === void 0) return null;
+    const change = newest - oldest;
+    return { change, turns: last.length, word: trendWord(change) };
+  }
+  function rangeSentence(name, mean, range) {
+    if (mean === null) return "";
+    if (!range) return `${name} is at ${number(mean)}.`;
+    if (mean < range[0]) return `${name} is below the Assistant range.`;
+    if (mean > range[1]) return `${name} is above the Assistant range.`;
+    return `${name} is within the Assistant range.`;
+  }
+  function capSentence(reply, off) {
+    if (reply.absent) return "";
+    if (off) return "The cap is off.";
+    const capping = describeCapping(reply, false);
+    return capping && `The ${capping}.`;
+  }
+  function summarise(turns, index, range, capOff) {
+    const turn = index === null ? void 0 : turns[index];
+    if (!turn || index === null) return { items: [], gap: null, sentence: "" };
+    const mean = (branch) => turn.replies[branch].absent ? null : meanOf(turn.replies[branch]);
+    const items = BRANCHES.flatMap((branch) => {
+      const value = mean(branch);
+      return value === null ? [] : [{ branch, mean: value, trend: trendOf(turns, branch, index) }];
+    });
+    const described = items.filter(({ branch }) => branch !== "capped" || items.length === 1);
+    const sentences = described.map(
+      ({ branch, mean: value }) => rangeSentence(branch.charAt(0).toUpperCase() + branch.slice(1), value, range)
+    );
+    sentences.push(capSentence(turn.replies.capped, capOff));
+    const [uncapped, capped] = [mean("uncapped"), mean("capped")];
+    const gap = uncapped === null || capped === null ? null : capped - uncapped;
+    return { items, gap, sentence: sentences.filter(Boolean).join(" ") };
+  }
+
+  // src/panes.js
+  function makePane(root, branch, hooks) {
+    const pane = find(root, `.pane[data-branch="${branch}"]`);
+    const log = find(pane, ".log");
+    const sections = /* @__PURE__ */ new Map();
+    const gaps = /* @__PURE__ */ new Map();
+    const scrolling = makeScrolling(log);
+    const showLegend = (visible) => {
+      for (const legend of findAll(pane, ".legend")) legend.hidden = !visible;
+    };
+    let pulse = null;
+    let lostNotice = null;
+    log.addEventListener("click", (event) => {
+      if (closestOf(event, "button, summary")) scrolling.show(null);
+      const section = closestOf(event, ".turn");
+      if (section && !targetOf(event).closest("button, textarea, summary") && !String(getSelection())) {
+        hooks.selectTurn(Number(section.dataset.turn));
+      }
+    });
+    function build(index, turn) {
+      const section = makeElement("section", "turn");
+      section.dataset.turn = String(index);
+      const user = makeElement("p", "user");
+      user.append(makeElement("span", "hidden-status", "You: "), document.createTextNode(turn.user));
+      const reasoning = makeReasoning();
+      const tokenBox = makeElement("div", "reply");
+      tokenBox.dataset.turn = String(index);
+      const prose = makeElement("div", "formatted");
+      const wait = makeElement("p", "wait", "reading the prompt…");
+      const finish = makeElement("p", "finish");
+      const foot = makeElement("p", "foot");
+      const select = makeButton("select-turn");
+      select.addEventListener("click", () => hooks.selectTurn(index));
+      finish.hidden = foot.hidden = true;
+      foot.append(select);
+      const tools = hooks.tools(index, turn);
+      if (tools) foot.append(tools);
+      section.append(user, reasoning.block, tokenBox, prose, wait, finish, foot);
+      const how = makeSettingsList(turn, branch);
+      if (how) {
+        foot.append(how.button);
+        section.append(how.list);
+      }
+      return { section, user, reasoning, tokenBox, prose, wait, finish, foot, select, how, spans: [] };
+    }
+    function mountGap(index) {
+      const line = makeElement("p", "no-reply", `turn ${index + 1}: no ${branch} reply`);
+      const place = sections.get(index)?.section ?? gaps.get(index);
+      if (place) place.replaceWith(line);
+      else log.append(line);
+      sections.delete(index);
+      gaps.set(index, line);
+    }
+    function mount(index, turn) {
+      if (turn.replies[branch].absent) {
+        mountGap(index);
+        return;
+      }
+      const old = sections.get(index);
+      scrolling.noticeUser();
+      lostNotice?.remove();
+      const fresh = build(index, turn);
+      const place = old?.section ?? gaps.get(index);
+      if (place) place.replaceWith(fresh.section);
+      else log.append(fresh.section);
+      gaps.delete(index);
+      if (old?.section.classList.contains("shown")) fresh.section.classList.add("shown");
+      sections.set(index, fresh);
+      scrolling.watch(fresh.section);
+      if (old) fresh.reasoning.keep(old.reasoning);
+      if (old?.how) fresh.how?.show(!old.how.list.hidden);
+      addTokens(index, turn.replies[branch].visibleTokens);
+      showFinished(index, turn.replies[branch]);
+    }
+    function tokenSpan(token, position) {
+      const span = makeElement("span", token.c ? "tok fired" : "tok", token.t);
+      span.dataset.i = String(position);
+      if (token.c) showLegend(true);
+      const tone = toneOf(token.a ?? token.b);
+      if (tone !== null) {
+        span.style.setProperty("--tone", `${Math.round(Math.abs(tone) * 100)}%`);
+        span.classList.add(tone < 0 ? "low" : "high");
+      }
+      return span;
+    }
+    function appendTokens(index, tokens) {
+      scrolling.growing();
+      addTokens(index, tokens);
+    }
+    function addTokens(index, tokens) {
+      const entry = sections.get(index);
+      if (!entry || !tokens.length) return;
+      scrolling.noticeUser();
+      const { reasoning, tokenBox, spans } = entry;
+      const first = spans.length;
+      for (const token of tokens) spans.push(tokenSpan(token, spans.length + 1));
+      const fresh = (wanted) => spans.slice(first).filter((_, n) => Boolean(tokens[n]?.r) === wanted);
+      if (tokens.some((token) => token.r)) reasoning.append(fresh(true));
+      if (!reasoning.block.hidden && tokens.some((token) => !token.r))
+        reasoning.answerBegins(scrolling.following());
+      appendSpans(tokenBox, fresh(false), !reasoning.block.hidden);
+      entry.wait.hidden = true;
+      stopPulse();
+      scrolling.keep();
+    }
+    function showFinished(index, reply) {
+      const entry = sections.get(index);
+      if (!entry || reply.finish === null) return;
+      scrolling.noticeUser();
+      const label = finishLabel(reply);
+      entry.wait.hidden = true;
+      stopPulse();
+      entry.finish.hidden = label === null;
+      entry.finish.textContent = label ?? "";
+      entry.finish.classList.toggle("failed", reply.finish === "failed");
+      if (reply.html) {
+        entry.prose.innerHTML = reply.html;
+        entry.section.classList.add("has-prose");
+      }
+      entry.foot.hidden = false;
+      entry.reasoning.finish(reply);
+      const tokens = `${reply.visibleTokens.length} tokens`;
+      const reasoning = hasReasoning(reply) ? `, reasoning ${number(reasoningMeanOf(reply))}` : "";
+      entry.select.textContent = `turn ${index + 1} · mean ${number(meanOf(reply))}${reasoning} · ${tokens}`;
+      entry.select.title = "Show this turn in the token chart";
+      scrolling.keep();
+    }
+    function showWaiting(index) {
+      scrolling.show("end");
+      const entry = sections.get(index);
+      if (!entry || matchMedia("(prefers-reduced-motion: reduce)").matches) return;
+      const frames = [{ opacity: 1 }, { opacity: 0.45 }];
+      const timing = { duration: 900, iterations: Infinity, direction: "alternate", easing: "ease-in-out" };
+      pulse = entry.wait.animate(frames, timing);
+    }
+    function showLost(text) {
+      lostNotice?.remove();
+      lostNotice = makeElement("p", "notice error", text);
+      log.append(lostNotice);
+      scrolling.show("end");
+    }
+    function showQueue(index, ahead) {
+      const entry = sections.get(index);
+      if (!entry) return;
+      const others = ahead === 1 ? "1 conversation is" : `${ahead} conversations are`;
+      entry.wait.textContent = ahead ? `waiting: ${others} ahead…` : "reading the prompt…";
+    }
+    function stopPulse() {
+      pulse?.cancel();
+      pulse = null;
+    }
+    function markShown(index) {
+      log.querySelector(".turn.shown")?.classList.remove("shown");
+      sections.get(index)?.section.classList.add("shown");
+    }
+    function scrollToTurn(index) {
+      scrolling.show(index);
+    }
+    function tokenAt(index, position) {
+      return sections.get(index)?.spans[position - 1] ?? null;
+    }
+    function highlight(index, position) {
+      log.querySelector(".tok.highlighted")?.classList.remove("highlighted");
+      if (position) tokenAt(index, position)?.classList.add("highlighted");
+    }
+    function flash(index, position) {
+      const token = tokenAt(index, position);
+      if (!token) return;
+      sections.get(index)?.reasoning.reveal(token);
+      log.scrollTop = token.offsetTop - log.offsetTop - log.clientHeight / 2;
+      scrolling.show(null);
+      token.classList.remove("flash");
+      void token.offsetWidth;
+      token.classList.add("flash");
+    }
+    function removeFrom(first) {
+      for (const [index, entry] of sections) {
+        if (index < first) continue;
+        entry.section.remove();
+        sections.delete(index);
+      }
+      for (const [index, line] of gaps) {
+        if (index < first) continue;
+        line.remove();
+        gaps.delete(index);
+      }
+    }
+    function clear() {
+      stopPulse();
+      log.replaceChildren();
+      sections.clear();
+      gaps.clear();
+      showLegend(false);
+      scrolling.show("newest");
+    }
+    function showNewest() {
+      scrolling.show("newest");
+    }
+    function userMessage(index) {
+      return sections.get(index)?.user ?? null;
+    }
+    return {
+      branch,
+      pane,
+      log,
+      mount,
+      appendTokens,
+      showFinished,
+      showWaiting,
+      showLost,
+      showQueue,
+      markShown,
+      scrollToTurn,
+      showNewest,
+      highlight,
+      flash,
+      removeFrom,
+      clear,
+      userMessage
+    };
+  }
+
   // src/seeds.js
   function allSeeds(reply) {
     const answer = reply.visibleTokens.filter((token) => !token.r).map((token) => token.t);
@@ -3226,9 +3232,9 @@
       const { turns, shown: index, showsEarlier, shownReplies } = conversation;
       const label = index === null ? "" : `turn ${index + 1}`;
       for (const branch of BRANCHES) {
-        panes[branch].showMean(shownReplies?.[branch], showsEarlier ? `${label}: ` : "");
+        showMean(panes[branch].pane, shownReplies?.[branch], showsEarlier ? `${label}: ` : "");
       }
-      panes.capped.showCapAction(capAction(shownReplies?.capped));
+      showCapAction(panes.capped.pane, capAction(shownReplies?.capped));
       find(root, ".turn-label").textContent = label && ` · ${label}`;
       latestButton.hidden = !showsEarlier;
       summaryBar.show(turns, index, conversation.chartMeta.default_range, conversation.capIsOff);

@@ -78,7 +78,7 @@ export function makeKeyboard(root, actions) {
   const help = findAs(root, "dialog.keys", HTMLDialogElement);
   const presentButton = find(root, ".present-button");
   wireDialog(help);
-  find(root, ".help-button").addEventListener("click", () => help.showModal());
+  find(root, ".help-button").addEventListener("click", showHelp);
   presentButton.addEventListener("click", togglePresenting);
   const { textContent: presentLabel, title: presentTitle } = presentButton;
   watchSending(() => {
@@ -87,6 +87,12 @@ export function makeKeyboard(root, actions) {
     else if (matchMedia("(pointer: coarse)").matches) messageBox()?.blur();
     actions.sent();
   });
+
+  function showHelp() {
+    // A page without a model has no message box.
+    find(help, ".with-model").hidden = messageBox() === null;
+    help.showModal();
+  }
 
   function togglePresenting() {
     const presenting = document.body.classList.toggle("presenting");
@@ -120,7 +126,7 @@ export function makeKeyboard(root, actions) {
     ["a", actions.autoplay],
     ["p", togglePresenting],
     [" ", actions.replay],
-    ["?", () => help.showModal()],
+    ["?", showHelp],
     ["/", () => showMessageBox(true)],
   ]);
 

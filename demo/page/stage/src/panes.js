@@ -8,7 +8,7 @@ import { closestOf, find, findAll, makeButton, makeElement, targetOf } from "./d
 import { appendSpans, makeReasoning } from "./reasoning.js";
 import { makeScrolling } from "./scrolling.js";
 import { finishLabel } from "./summary.js";
-import { describeMean, number } from "./text.js";
+import { number } from "./text.js";
 import { makeSettingsList } from "./turn_settings.js";
 import { hasReasoning, meanOf, reasoningMeanOf, toneOf } from "./turns.js";
 
@@ -35,12 +35,6 @@ import { hasReasoning, meanOf, reasoningMeanOf, toneOf } from "./turns.js";
  */
 
 /** @typedef {ReturnType<typeof makePane>} Pane */
-
-const DEFAULT_EMPTY_NOTE = [
-  "One model answers every message twice.",
-  "Left: unchanged. Right: kept from drifting away from its Assistant persona.",
-  "Below: where each token lies on the Assistant Axis. Click a scenario above, or write a message.",
-].join("\n");
 
 /**
  * @param {HTMLElement} root
@@ -262,30 +256,6 @@ export function makePane(root, branch, hooks) {
     pulse = null;
   }
 
-  /**
-   * @param {Reply | undefined} reply
-   * @param {string} prefix
-   */
-  function showMean(reply, prefix) {
-    const answer = reply ? meanOf(reply) : null;
-    const mean = answer ?? (reply ? reasoningMeanOf(reply) : null);
-    const part = mean !== null && answer === null ? "reasoning " : "";
-    const chip = find(pane, ".chip");
-    const marker = find(pane, ".gauge i");
-    const description = part || mean === null ? "" : ` · ${describeMean(mean)}`;
-    chip.textContent = mean === null ? "–" : `${prefix}${part}${number(mean)}${description}`;
-    const measured = part ? "the reasoning before this reply" : "this reply";
-    chip.title = `Mean projection of ${measured} in axis units: 0 = average role, 1 = default Assistant`;
-    marker.hidden = mean === null;
-    // The gauge runs from -1 to 2, so that 0 and 1 lie at its thirds, where the ticks are.
-    if (mean !== null) marker.style.left = `${Math.min(100, Math.max(0, ((mean + 1) / 3) * 100))}%`;
-  }
-
-  /** @param {string} text */
-  function showCapAction(text) {
-    find(pane, ".cap-action").textContent = text;
-  }
-
   /** @param {number} index */
   function markShown(index) {
     log.querySelector(".turn.shown")?.classList.remove("shown");
@@ -373,8 +343,6 @@ export function makePane(root, branch, hooks) {
     showWaiting,
     showLost,
     showQueue,
-    showMean,
-    showCapAction,
     markShown,
     scrollToTurn,
     showNewest,
@@ -384,40 +352,4 @@ export function makePane(root, branch, hooks) {
     clear,
     userMessage,
   };
-}
-
-/**
- * Scrolls the page to the panes where it is longer than the screen, as on a phone.
- * @param {HTMLElement} root
- */
-export function bringPanesIntoSight(root) {
-  find(root, ".panes").scrollIntoView({ block: "nearest" });
-}
-
-/**
- * @param {HTMLElement} root
- * @param {string | null | undefined} note
- * @param {boolean} visible
- */
-export function showEmpty(root, note, visible) {
-  const box = find(root, ".empty");
-  box.hidden = !visible;
-  box.replaceChildren(...(note || DEFAULT_EMPTY_NOTE).split("\n").map((line) => makeElement("p", "", line)));
-}
-
-/**
- * @param {HTMLElement} root
- * @param {string} text
- * @param {string} [level]
- */
-export function showNotice(root, text, level) {
-  const list = find(root, ".notices");
-  for (const old of [...list.children]) if (old.firstChild?.textContent === text) old.remove();
-  while (list.children.length > 2) list.firstChild?.remove();
-  const notice = makeElement("div", level === "error" ? "notice error" : "notice");
-  notice.setAttribute("role", "alert");
-  const close = makeButton("", "×", "Dismiss this notice");
-  close.addEventListener("click", () => notice.remove());
-  notice.append(makeElement("span", "", text), close);
-  list.append(notice);
 }

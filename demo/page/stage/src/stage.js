@@ -6,7 +6,7 @@
 import { find } from "./dom.js";
 import { makeKeyboard } from "./keyboard.js";
 import { Conversation } from "./model.js";
-import { bringPanesIntoSight, showEmpty, showNotice } from "./panes.js";
+import { bringPanesIntoSight, showEmpty, showNotice } from "./notices.js";
 import { makePersistence } from "./persistence.js";
 import { checkProtocol, handlerOf } from "./protocol.js";
 import { makeReplay } from "./replay.js";

@@ -7,7 +7,9 @@ import { find, findAll, makeElement } from "./dom.js";
 import { makeLayers } from "./layers.js";
 import { makeMap, makeTabs } from "./map.js";
 import { Conversation } from "./model.js";
-import { makePane, showEmpty, showNotice } from "./panes.js";
+import { showEmpty, showNotice } from "./notices.js";
+import { showCapAction, showMean } from "./pane_header.js";
+import { makePane } from "./panes.js";
 import { makeSeedsButton } from "./seeds.js";
 import { describeCapping, finishLabel } from "./summary.js";
 import { makeSummaryBar } from "./summary_bar.js";
@@ -128,9 +130,9 @@ export function makeView(root, conversation, sendRequest) {
     const { turns, shown: index, showsEarlier, shownReplies } = conversation;
     const label = index === null ? "" : `turn ${index + 1}`;
     for (const branch of BRANCHES) {
-      panes[branch].showMean(shownReplies?.[branch], showsEarlier ? `${label}: ` : "");
+      showMean(panes[branch].pane, shownReplies?.[branch], showsEarlier ? `${label}: ` : "");
     }
-    panes.capped.showCapAction(capAction(shownReplies?.capped));
+    showCapAction(panes.capped.pane, capAction(shownReplies?.capped));
     find(root, ".turn-label").textContent = label && ` · ${label}`;
     latestButton.hidden = !showsEarlier;
     summaryBar.show(turns, index, conversation.chartMeta.default_range, conversation.capIsOff);

@@ -1,0 +1,36 @@
+// The header of a pane: the mean of a reply, and what the cap did to it.
+
+/** @import { Reply } from "./types" */
+
+import { find } from "./dom.js";
+import { describeMean, number } from "./text.js";
+import { meanOf, reasoningMeanOf } from "./turns.js";
+
+/**
+ * The mean of a reply, as a number and on the gauge.
+ * @param {HTMLElement} pane
+ * @param {Reply | undefined} reply
+ * @param {string} prefix
+ */
+export function showMean(pane, reply, prefix) {
+  const answer = reply ? meanOf(reply) : null;
+  const mean = answer ?? (reply ? reasoningMeanOf(reply) : null);
+  const part = mean !== null && answer === null ? "reasoning " : "";
+  const chip = find(pane, ".chip");
+  const marker = find(pane, ".gauge i");
+  const description = part || mean === null ? "" : ` · ${describeMean(mean)}`;
+  chip.textContent = mean === null ? "–" : `${prefix}${part}${number(mean)}${description}`;
+  const measured = part ? "the reasoning before this reply" : "this reply";
+  chip.title = `Mean projection of ${measured} in axis units: 0 = average role, 1 = default Assistant`;
+  marker.hidden = mean === null;
+  // The gauge runs from -1 to 2, so that 0 and 1 lie at its thirds, where the ticks are.
+  if (mean !== null) marker.style.left = `${Math.min(100, Math.max(0, ((mean + 1) / 3) * 100))}%`;
+}
+
+/**
+ * @param {HTMLElement} pane
+ * @param {string} text
+ */
+export function showCapAction(pane, text) {
+  find(pane, ".cap-action").textContent = text;
+}
