@@ -1,4 +1,4 @@
-"""Quality gates: thresholds that a trustworthy axis meets, and the warning for one that does not."""
+"""Quality gates: thresholds that a trustworthy axis meets, and what they found in plain words."""
 
 from __future__ import annotations
 
@@ -24,20 +24,39 @@ GATES = {
     "sameness": LEAST_SAME,
 }
 
-GATE_WARNINGS = {
-    "split_half": "two halves of its rollouts give different axes "
-    "(cosine {value:.2f}, needs {threshold:.2f})",
-    "cos_pc1": "it is not the main direction in which roles differ "
-    "(cosine {value:.2f} with PC1, needs {threshold:.2f})",
-    "default_above_roles": "the default Assistant lies above only {value:.0%} of the roles "
-    "(needs {threshold:.0%})",
-    "auc": "it separates default from role-played replies less well than it should "
-    "(AUC {value:.2f}, needs {threshold:.2f})",
-    "fluency": "capped replies read less naturally "
-    "(perplexity {value:.2f} times the uncapped, at most {threshold:.2f})",
-    "sameness": "only {value:.0%} of plain answers that were correct stay correct under the cap "
-    "(needs {threshold:.0%})",
+# What each gate found, in plain words. {value} and {threshold} are those of axis.json.
+_FINDINGS = {
+    "split_half": "Made twice, from two halves of the recorded replies, it points nearly the same way: "
+    "cosine {value:.2f} (wanted: at least {threshold:.2f}).",
+    "cos_pc1": "It is close to the main direction in which roles differ: cosine {value:.2f} with the first "
+    "principal component (wanted: at least {threshold:.2f}).",
+    "default_above_roles": "The default Assistant lies above {value:.0%} of the roles "
+    "(wanted: at least {threshold:.0%}).",
+    "auc": "Of a default reply and a role-played one, the default one lies higher {value:.0%} of the time "
+    "(wanted: at least {threshold:.0%}; a coin would reach 50%).",
+    "fluency": "Capped replies read about as naturally as uncapped ones: {value:.2f} times their perplexity "
+    "(wanted: at most {threshold:.2f}).",
+    "sameness": "Of the plain questions answered correctly, {value:.0%} are still answered correctly under "
+    "the cap (wanted: at least {threshold:.0%}).",
 }
+
+# What follows for the reader where a gate fails.
+_CONSEQUENCES = {
+    "split_half": "The direction depends on chance, so its numbers mean little.",
+    "cos_pc1": "It may show something else than how Assistant-like a reply is.",
+    "default_above_roles": "It does not separate the Assistant from many roles.",
+    "auc": "So one reply's place on the axis is weak evidence. Compare means over several turns or seeds.",
+    "fluency": "So the cap costs fluency; do not read odd wording as a change of persona.",
+    "sameness": "So the cap changes answers that it should leave alone.",
+}
+
+# An axis that fails one of these is not worth looking at, and the page says so at once.
+_BROKEN = ("split_half", "default_above_roles")
+
+_LIMITS = (
+    "**What no axis can tell.** It is one direction of many. A low projection makes odd behaviour possible, "
+    "not certain, and a single reply is a single sample."
+)
 
 _UPPER_BOUNDS = ("fluency",)
 
@@ -53,28 +72,47 @@ def gate(name: str, value: float) -> dict[str, Any]:
     return {"value": shown, "threshold": GATES[name], "passed": passes(name, value)}
 
 
-def failed_gates(manifest: dict[str, Any]) -> list[str]:
-    """One clause for each gate in axis.json that was measured and failed.
+def _measured(manifest: dict[str, Any]) -> dict[str, tuple[str, bool]]:
+    """What each gate in axis.json found, in words, and whether it passed.
 
     The file is untrusted, so only its numbers are shown; unknown or malformed entries are left out.
     """
-    gates = manifest.get("gates")
-    clauses = []
-    for name, warning in GATE_WARNINGS.items():
+    gates, found = manifest.get("gates"), {}
+    for name, words in _FINDINGS.items():
         entry = gates.get(name) if isinstance(gates, dict) else None
-        if not isinstance(entry, dict) or entry.get("passed") is not False:
+        if not isinstance(entry, dict) or not isinstance(entry.get("passed"), bool):
             continue
         value, threshold = entry.get("value"), entry.get("threshold")
         if isinstance(value, (int, float)) and isinstance(threshold, (int, float)):
-            clauses.append(warning.format(value=value, threshold=threshold))
-    return clauses
+            found[name] = (words.format(value=value, threshold=threshold), entry["passed"])
+    return found
 
 
-def gate_banner(manifest: dict[str, Any]) -> str | None:
-    """The warning that the page shows above everything else; None for an axis that passes its gates."""
-    clauses = failed_gates(manifest)
-    if not clauses:
+def reliability(manifest: dict[str, Any]) -> str:
+    """Markdown that answers how reliable an axis is, from the gates in its axis.json."""
+    measured = _measured(manifest)
+    if not measured:
+        return f"This axis carries no quality checks, so nothing is known about it.\n\n{_LIMITS}"
+    failed = [name for name, (_, passed) in measured.items() if not passed]
+    count = len(measured)
+    short = (
+        f"**It passes all of its {count} checks.**"
+        if not failed
+        else (
+            f"**It passes {count - len(failed)} of its {count} checks.** "
+            + " ".join(_CONSEQUENCES[name] for name in failed)
+        )
+    )
+    lines = [f"- {'✓' if passed else '✗'} {words}" for words, passed in measured.values()]
+    return "\n\n".join([short, "\n".join(lines), _LIMITS])
+
+
+def broken_banner(manifest: dict[str, Any]) -> str | None:
+    """The warning above everything else, for an axis whose direction cannot be trusted; otherwise None."""
+    measured = _measured(manifest)
+    failed = [name for name in _BROKEN if name in measured and not measured[name][1]]
+    if not failed:
         return None
-    return (
-        f"**Interpret with care.** This axis fails {len(clauses)} of its quality gates: {'; '.join(clauses)}."
+    return "**This axis cannot be trusted.** " + " ".join(
+        f"{measured[name][0]} {_CONSEQUENCES[name]}" for name in failed
     )

@@ -84,13 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.thinking and model.thinking == "never":
         raise UserError(f"{model.slug} does not reason before it answers; leave --thinking out.")
     recording = record(
-        engine,
-        axis,
-        model.slug,
-        scenarios[options.scenario],
-        sampling,
-        options.thinking,
-        model.dtype_name,
+        engine, axis, model.slug, scenarios[options.scenario], sampling, options.thinking, model.dtype_name
     )
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(dumps(recording), encoding="utf-8")

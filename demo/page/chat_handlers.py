@@ -101,13 +101,20 @@ class ChatHandlers:
 
     def new_chat(self, session: Session, values: PanelValues) -> PageUpdate:
         """Another conversation, with nothing of the one before; those before it stay in the list."""
-        self.switch(session, Chat(), values)
+        self.switch(session, Chat())
         chat = session.chat
         return replace(self.reset(session, values), message="", system_prompt=chat.system_prompt)
 
     def start(self, session: Session, chat: Chat, values: PanelValues) -> PageUpdate:
-        """A new chat that follows a script: its system prompt, and its first message ready to be sent."""
-        self.switch(session, chat, values)
+        """A new chat that follows a script: its system prompt, and its first message ready to be sent.
+
+        The second press of a double click changes nothing.
+        """
+        shown = session.chat
+        twice = (shown.title, shown.script) == (chat.title, chat.script) and shown.has_just_begun
+        if twice and session.running is shown:
+            return PageUpdate()
+        self.switch(session, chat)
         opened = self.reset(session, values)
         return replace(opened, message=chat.next_line(), system_prompt=chat.system_prompt)
 
@@ -138,6 +145,19 @@ class ChatHandlers:
         except UserError as error:
             updates.add(notice_op(str(error), "error"))
         return PageUpdate(updates.take())
+
+    def set_system_prompt(self, session: Session, text: object) -> PageUpdate:
+        """The next turn's system prompt was changed, in the settings or in a pane. Both show it.
+
+        Raises:
+            UserError: the conversation is of another model, and can only be watched.
+        """
+        chat, updates = session.chat, Updates(session.chat.conversation)
+        if chat.watch_only:
+            raise UserError("This recorded session can be watched but not continued; start a new chat.")
+        chat.system_prompt = well_formed(text) if isinstance(text, str) else ""
+        updates.add(operation("conversations", **session.overview()))
+        return PageUpdate(updates.take(), system_prompt=chat.system_prompt)
 
     def leave(self, request: gr.Request) -> None:
         """A tab is closed, or its connection broke.
@@ -260,13 +280,8 @@ class ChatHandlers:
         updates.add(notice_op(self.explain(error, _FAILED), "error"))
         return PageUpdate(updates.take())
 
-    def switch(self, session: Session, chat: Chat, values: PanelValues) -> None:
-        """Show another conversation. A turn that still runs elsewhere is stopped.
-
-        The one that was shown keeps the system prompt that stands in the settings, sent or not.
-        """
-        if isinstance(values.system_prompt, str) and not session.chat.watch_only:
-            session.chat.system_prompt = well_formed(values.system_prompt)
+    def switch(self, session: Session, chat: Chat) -> None:
+        """Show another conversation. A turn that still runs elsewhere is stopped."""
         self.forget(session.show(chat))
 
     def forget(self, chats: list[Chat]) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 
 from demo.axis.axis import AssistantAxis
-from demo.axis.gates import gate_banner
+from demo.axis.gates import broken_banner, reliability
 from demo.conversation.scenarios import Scenario
 from demo.conversation.settings import CapChoice
 from demo.engine.protocol import Engine, Sampling
@@ -53,6 +53,14 @@ _ON_ARRIVAL = """() => {
   if (innerWidth < 1360) document.querySelector('#settings .toggle-button')?.click();
   if (innerWidth < 700 || document.activeElement !== document.body) return;
   document.querySelector('#message textarea')?.focus({ preventScroll: true });
+}"""
+
+RELIABILITY = "How reliable is this axis?"
+
+_OPEN_RELIABILITY = """() => {
+  const button = document.querySelector('#reliability > button');
+  if (!button.classList.contains('open')) button.click();
+  setTimeout(() => document.querySelector('#reliability').scrollIntoView({ behavior: 'smooth' }), 100);
 }"""
 
 # Options of event listeners.
@@ -109,10 +117,11 @@ def build_page(
         with gr.Column(elem_id="screen"):
             with gr.Row(elem_id="top"):
                 gr.Markdown(f"# {TITLE}", elem_id="title")
+                reliable = gr.Button(RELIABILITY, size="sm", min_width=90, elem_id="how-reliable")
                 buttons = [
                     gr.Button(s.title, size="sm", min_width=90, elem_classes="scenario") for s in scenarios
                 ]
-            banner = gate_banner(axis.manifest)
+            banner = broken_banner(axis.manifest)
             if banner is not None:
                 gr.Markdown(banner, elem_id="gates")
             view = stage()
@@ -120,6 +129,9 @@ def build_page(
         gr.Markdown(status, elem_id="status")
         with gr.Accordion(about.TITLE, open=False, elem_id="about"):
             gr.Markdown(about.about_text(CapChoice.of_axis(axis).marks(axis), thinking != "never"))
+        with gr.Accordion(RELIABILITY, open=False, elem_id="reliability"):
+            gr.Markdown(reliability(axis.manifest))
+        reliable.click(None, js=_OPEN_RELIABILITY, api_visibility="private")
         with gr.Accordion("Does capping work here, and what does it cost?", open=False, elem_id="evaluation"):
             gr.Markdown(evaluation)
         started_by = list(zip(buttons, scenarios, strict=True))
@@ -199,6 +211,12 @@ def _connect(page: gr.Blocks, handlers: ChatHandlers, components: Components) ->
     def redraw_marks(session: Session, *values: Any) -> Any:
         return handlers.redraw_marks(session, panel_values(values)).outputs()
 
+    def prompt_typed(session: Session, text: Any) -> Any:
+        # The box itself is left alone, because its user goes on typing.
+        return gr.skip() if session.chat.watch_only else handlers.set_system_prompt(session, text).stage
+
+    typed = [components.session, panel.system_prompt]
+    panel.system_prompt.input(prompt_typed, typed, components.view, trigger_mode="always_last", **_PRIVATE)
     page.load(opened, settings, outputs, **_PRIVATE)
     page.unload(handlers.leave)
     page.load(None, js=_ON_ARRIVAL, api_visibility="private")

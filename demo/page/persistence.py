@@ -33,21 +33,23 @@ def restore_chats(session: Session, stored: object, current: object, model_name:
     """Show the conversations that a browser has stored.
 
     Args:
-        stored: one text per conversation, as the browser sent it; it may be anything.
+        stored: one text per conversation, as the browser sent it; it may be anything. Empty where the tab
+            was reloaded during its first reply.
         current: index of the conversation to show.
         model_name: the model that can continue a conversation here.
 
     Raises:
         UserError: with nothing changed, when the stored conversations cannot be used.
     """
-    if not isinstance(stored, list) or not 1 <= len(stored) <= MOST_CHATS:
+    if not isinstance(stored, list) or len(stored) > MOST_CHATS:
         raise UserError("The browser's storage holds no list of conversations; start a new chat.")
     chats = [_chat(checked_text(text), model_name) for text in stored]
     if len({chat.id for chat in (*chats, *session.chats)}) < len(chats) + len(session.chats):
         raise UserError("The conversations in the browser's storage are open already.")
     for chat in chats:
         session.show(chat)
-    session.show(chats[current if isinstance(current, int) and 0 <= current < len(chats) else -1])
+    if chats:
+        session.show(chats[current if isinstance(current, int) and 0 <= current < len(chats) else -1])
 
 
 def _chat(text: str, model_name: str) -> Chat:

@@ -80,6 +80,11 @@ class Chat:
         """How many scripted messages have been sent; what is undone or forked away no longer counts."""
         return sum(turn.scripted for turn in self.conversation.turns)
 
+    @property
+    def has_just_begun(self) -> bool:
+        """Whether nothing but the first message of its script has been sent."""
+        return len(self.conversation.turns) == self.said == 1
+
     def next_line(self) -> str:
         """The scripted message that has not been sent yet; empty when there is none."""
         return self.script[self.said] if self.said < len(self.script) else ""
@@ -185,7 +190,7 @@ class Session:
         return closed
 
     def overview(self) -> dict[str, Any]:
-        """What the stage shows of the conversations, and of the script of the one that is shown."""
+        """The open conversations, and script and system prompt of the one that is shown."""
         chat = self.chat
         return {
             "list": [one.title for one in self.chats],
@@ -200,4 +205,5 @@ class Session:
                 "said": chat.said,
                 "of": len(chat.script),
             },
+            "system_prompt": chat.system_prompt,
         }

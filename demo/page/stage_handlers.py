@@ -99,7 +99,7 @@ class RecordingHandlers(Dispatcher):
         """The conversation that is shown, from scratch."""
         raise NotImplementedError
 
-    def switch(self, call: Call, chat: Chat) -> None:
+    def switch(self, session: Session, chat: Chat) -> None:
         """Show another conversation."""
         raise NotImplementedError
 
@@ -124,7 +124,7 @@ class RecordingHandlers(Dispatcher):
 
     def on_switch(self, call: Call) -> Answer:
         refuse_while_running(call.session)
-        self.switch(call, call.session.chats[call.chat])
+        self.switch(call.session, call.session.chats[call.chat])
         yield self.changed(call)
 
     def on_close(self, call: Call) -> Answer:
@@ -135,7 +135,7 @@ class RecordingHandlers(Dispatcher):
     def on_recorded(self, call: Call) -> Answer:
         refuse_while_running(call.session)
         recording = open_shipped(call.asked.fields["name"])
-        self.switch(call, chat_of(recording, self.recorded_as()))
+        self.switch(call.session, chat_of(recording, self.recorded_as()))
         yield self.changed(call)
 
     def on_save(self, call: Call) -> Answer:
@@ -156,8 +156,8 @@ class StageHandlers(RecordingHandlers):
     def shown(self, call: Call) -> PageUpdate:
         return self._handlers.reset(call.session, call.settings)
 
-    def switch(self, call: Call, chat: Chat) -> None:
-        self._handlers.switch(call.session, chat, call.settings)
+    def switch(self, session: Session, chat: Chat) -> None:
+        self._handlers.switch(session, chat)
 
     def recording(self, call: Call) -> Recording:
         return self._handlers.recording(call.session.chat, call.settings)
@@ -175,9 +175,13 @@ class StageHandlers(RecordingHandlers):
         text = call.session.chat.conversation.undo()
         yield replace(self.shown(call), message=text)
 
+    def on_system_prompt(self, call: Call) -> Answer:
+        """The next turn's system prompt, edited in a pane."""
+        yield self._handlers.set_system_prompt(call.session, call.asked.fields["text"])
+
     def on_fork(self, call: Call) -> Answer:
         refuse_while_running(call.session)
-        self.switch(call, call.session.chat.fork(call.turn + 1))
+        self.switch(call.session, call.session.chat.fork(call.turn + 1))
         yield self.changed(call)
 
     def on_restore(self, call: Call) -> Answer:
@@ -243,7 +247,7 @@ class StageHandlers(RecordingHandlers):
         with self._handlers.admit(call.request, call.settings.characters):
             found = parse_file(checked_text(fields["text"]))
             if isinstance(found, Recording):
-                self.switch(call, chat_of(found, self.recorded_as()))
+                self.switch(call.session, chat_of(found, self.recorded_as()))
                 yield self.changed(call)
             elif fields["chat"] is None and len(found.chats) > 1:
                 updates = Updates(call.session.chat.conversation)
@@ -257,7 +261,7 @@ class StageHandlers(RecordingHandlers):
     def _replay(self, call: Call, transcript: Transcript) -> Answer:
         chat = chat_of_transcript(transcript)
         chat.conversation.turns, chat.script = [], transcript.user_messages
-        self.switch(call, chat)
+        self.switch(call.session, chat)
         yield self.changed(call)
 
     def _read_transcript(self, call: Call, transcript: Transcript) -> Answer:
@@ -272,7 +276,7 @@ class StageHandlers(RecordingHandlers):
             cut = describe_cut(total, len(chat.conversation.turns), keep, too_long)
             chat.blurb = " ".join(filter(None, [cut, chat.blurb]))
             line = line if keep == "end" else ""
-        self.switch(call, chat)
+        self.switch(call.session, chat)
         session.claim(chat)
         try:
             yield replace(self.changed(call), message=line, busy=True)

@@ -51,8 +51,8 @@ class Viewer(RecordingHandlers):
     def shown(self, call: Call) -> PageUpdate:
         return self._whole(call.session)
 
-    def switch(self, call: Call, chat: Chat) -> None:
-        call.session.show(chat)
+    def switch(self, session: Session, chat: Chat) -> None:
+        session.show(chat)
 
     def recording(self, call: Call) -> Recording:
         recording = call.session.chat.recording

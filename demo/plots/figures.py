@@ -59,7 +59,7 @@ def turn_figure(marks: PlotMarks) -> dict[str, Any]:
     traces += [_reasoning_trace(branch) for branch in BRANCHES]
     traces += [_reply_trace(branch) for branch in BRANCHES]
     traces.append(_frame_trace(0.6, 4.4))
-    layout = _layout(marks, "turn")
+    layout = _layout(marks, "turn · points: mean of a reply")
     layout.xaxis.update(tick0=1, dtick=1, tickformat="d")
     return _plain(go.Figure(traces, layout))
 

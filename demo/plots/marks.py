@@ -61,22 +61,7 @@ def floor_label(marks: PlotMarks) -> str | None:
 def mark_shapes(marks: PlotMarks) -> list[dict[str, Any]]:
     """The lines and bands as Plotly layout shapes."""
     across = {"xref": "paper", "x0": 0, "x1": 1, "layer": "below"}
-    # The shaded ends are in paper coordinates: they show the two directions, not a boundary.
-    ends = [("end-assistant", 0.9, 1.0), ("end-role", 0.0, 0.1)]
-    shapes: list[dict[str, Any]] = [
-        {
-            **across,
-            "name": name,
-            "type": "rect",
-            "yref": "paper",
-            "y0": low,
-            "y1": high,
-            "fillcolor": NEUTRAL,
-            "opacity": 0.12,
-            "line": {"width": 0},
-        }
-        for name, low, high in ends
-    ]
+    shapes: list[dict[str, Any]] = []
     if marks.default_range is not None:
         low, high = marks.default_range
         band = {

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect
 
+from demo.conversation.scenarios import load_scenarios
 from tests.helpers.browser import (
     TURN_TIMEOUT,
     finished,
@@ -38,6 +39,14 @@ def test_autoplay_sends_the_script_until_it_is_turned_off(opened):
     sent = turns.count()
     page.wait_for_timeout(3000)  # nothing may happen in this time, which is longer than autoplay's pause
     assert turns.count() == sent
+
+
+def test_a_double_click_starts_a_scenario_once(opened):
+    page, _ = opened
+    with one_turn(page):
+        page.locator(".scenario").first.dblclick()
+    assert len(user_messages(page)) == 1
+    expect(page.locator(".conversations .conversation")).to_have_count(1)
 
 
 def test_shortcut_regenerates_with_other_random_numbers(opened):
@@ -80,6 +89,26 @@ def test_new_chat_after_a_scenario_answers_without_its_system_prompt(opened):
     page.locator(".conversations .conversation button").first.click()
     expect(prompt).not_to_have_value("")
     assert settings_of(page, "uncapped", 0)["System prompt"] == prompt.input_value()
+
+
+def test_the_system_prompt_is_the_first_bubble_of_both_panes_and_is_changed_there(opened):
+    page, _ = opened
+    bubbles = page.locator(".pane:not([hidden]) .log > .system:first-child")
+    expect(bubbles).to_have_text(["System prompt: none add"] * 2)
+    start_first_scenario(page, tokens=6)
+    prompt = load_scenarios()[0].system_prompt
+    expect(bubbles).to_have_text([f"System prompt: {prompt} edit"] * 2)
+    bubbles.first.get_by_role("button", name="edit").click()
+    box = bubbles.first.locator("textarea")
+    expect(box).to_have_value(prompt)
+    box.fill("You are kind.")
+    box.press("Enter")
+    expect(page.locator("#system-prompt textarea")).to_have_value("You are kind.")
+    expect(bubbles.last).to_contain_text("From your next message on: You are kind.")
+    send_messages(page, "Who are you?", tokens=6)
+    changed = page.locator('[data-branch="capped"] .turn[data-turn="1"] .system.changed')
+    expect(changed).to_have_text("System prompt from here on: You are kind.")
+    expect(bubbles).to_have_text([f"System prompt: {prompt} edit"] * 2)
 
 
 def test_turns_keep_the_settings_that_they_were_made_with(opened, tmp_path: Path):

@@ -23,6 +23,7 @@ from tests.helpers.browser import (
     reply,
     say,
     set_number,
+    user_messages,
     wait_for_first_update,
     wait_until_loaded,
 )
@@ -85,12 +86,11 @@ def page(address: str) -> Iterator[Page]:
         yield page
 
 
-def begin_a_story(page: Page) -> None:
+def begin_a_story(page: Page, turn: int = 1) -> None:
     set_number(page, "max-new-tokens", 1000)
     say(page, STORY)
-    page.wait_for_function(
-        "document.querySelectorAll('.reply[data-turn=\"1\"] .tok').length > 4", timeout=TURN_TIMEOUT
-    )
+    tokens = f"document.querySelectorAll('.reply[data-turn=\"{turn}\"] .tok')"
+    page.wait_for_function(f"{tokens}.length > 4", timeout=TURN_TIMEOUT)
 
 
 def first_turn(page: Page) -> tuple[list[str], dict]:
@@ -128,6 +128,18 @@ def test_reload_during_a_reply_restores_the_conversation(page):
         "the conversation came back, the message of the lost reply in the box",
         GROUP,
     )
+
+
+def test_reload_during_the_first_reply_puts_its_message_back(page):
+    begin_a_story(page, 0)
+    page.reload()
+    wait_until_loaded(page)
+    expect(page.locator("#message textarea")).to_have_value(STORY)
+    expect(page.locator(".notices")).to_contain_text(REPLY_LOST)
+    expect(page.locator(".notices")).not_to_contain_text(RESTORED)
+    with one_turn(page):
+        say(page, "Name a colour.")
+    assert user_messages(page) == ["Name a colour."]
 
 
 def test_all_conversations_are_restored_in_their_own_tab_only(page):

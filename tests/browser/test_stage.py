@@ -305,7 +305,7 @@ def test_summary_bar_describes_the_drift_in_words(opened):
     page, _ = opened
     start_first_scenario(page)
     bar = page.locator(".summary-bar")
-    expect(bar.locator(".sentence")).to_contain_text("Uncapped is below the Assistant range.")
+    expect(bar.locator(".sentence")).to_contain_text("The replies differ from the first word on.")
     expect(bar.locator(".sentence")).to_contain_text("The cap acted on")
     assert bar.locator(".branch-mean").count() == len(BRANCHES)
     expect(bar.locator(".gap")).to_contain_text("gap")

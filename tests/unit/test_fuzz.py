@@ -24,7 +24,7 @@ from safetensors.torch import save
 
 from demo.axis.components import persona_map
 from demo.axis.files import load_axis, save_axis
-from demo.axis.gates import gate_banner
+from demo.axis.gates import reliability
 from demo.axis.importer.build import ImportOptions, import_axis
 from demo.conversation.exports import COLUMNS, tokens_csv
 from demo.conversation.scenarios import SCENARIOS, load_scenarios
@@ -166,7 +166,7 @@ def test_axis_folders(tmp_path):
 
     def load() -> None:
         found = load_axis(tmp_path)
-        gate_banner(found.manifest)
+        reliability(found.manifest)
         persona_map(found)
         evaluation_text(found, tmp_path)
         CapChoice.of_axis(found).marks(found)
@@ -315,8 +315,9 @@ def test_conversations_kept_by_the_browser(small_session):
         session = Session()
         restore_chats(session, texts, current, model)
         assert session.chat.conversation.turns or session.chat.next_line() is not None
-        op = persist_op(session.chat, loads(texts[0]))
-        assert session.overview()["ids"] and json.dumps(op)
+        assert session.overview()["ids"]
+        if texts:  # none where the tab was reloaded during its first reply
+            assert json.dumps(persist_op(session.chat, loads(texts[0])))
 
     for rng in seeds(cases(1500)):
         texts: Any = [

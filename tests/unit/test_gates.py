@@ -1,34 +1,53 @@
-"""The warning for an axis that fails its quality gates."""
+"""How reliable an axis is, in words, and the warning for one that cannot be trusted."""
 
 from __future__ import annotations
 
-from demo.axis.gates import GATE_WARNINGS, GATES, failed_gates, gate_banner
+import pytest
+
+from demo.axis.gates import GATES, broken_banner, reliability
 
 
 def gate(value: float, threshold: float, passed: bool) -> dict[str, object]:
     return {"value": value, "threshold": threshold, "passed": passed}
 
 
-def test_every_gate_has_a_warning():
-    assert set(GATE_WARNINGS) == set(GATES)
+def test_every_gate_is_explained_passed_or_failed():
+    for passed in (True, False):
+        text = reliability({"gates": {name: gate(1.0, 0.9, passed) for name in GATES}})
+        assert text.count("✓ " if passed else "✗ ") == len(GATES)
+        assert f"**It passes {'all of its' if passed else '0 of its'} {len(GATES)} checks.**" in text
 
 
-def test_an_axis_that_passes_has_no_banner():
-    assert gate_banner({"gates": {name: gate(1.0, 0.9, True) for name in GATES}}) is None
-    assert gate_banner({}) is None
+def test_a_failed_gate_is_named_with_its_figures_and_what_follows():
+    manifest = {"gates": {"auc": gate(0.83, 0.95, False), "split_half": gate(0.97, 0.95, True)}}
+    text = reliability(manifest)
+    assert text.startswith(
+        "**It passes 1 of its 2 checks.** So one reply's place on the axis is weak evidence."
+    )
+    assert "✗ Of a default reply and a role-played one, the default one lies higher 83% of the time" in text
+    assert "✓ Made twice" in text and "cosine 0.97" in text
+    assert broken_banner(manifest) is None, "this axis has limits, but nothing is broken"
 
 
-def test_the_banner_names_a_failed_gate_with_its_numbers():
-    banner = gate_banner({"gates": {"auc": gate(0.91, 0.95, False), "split_half": gate(0.97, 0.95, True)}})
-    assert banner is not None and "AUC 0.91, needs 0.95" in banner and "1 of its quality gates" in banner
-    assert "two halves" not in banner
+@pytest.mark.parametrize("name", ["split_half", "default_above_roles"])
+def test_an_axis_that_cannot_be_trusted_has_a_banner(name):
+    banner = broken_banner({"gates": {name: gate(0.21, 0.95, False), "auc": gate(0.5, 0.95, False)}})
+    assert (
+        banner is not None and banner.startswith("**This axis cannot be trusted.**") and "coin" not in banner
+    )
+    assert "0.21" in banner or "21%" in banner
+    assert broken_banner({"gates": {name: gate(0.96, 0.95, True)}}) is None
 
 
-def test_text_from_an_untrusted_manifest_is_not_shown():
-    hostile = {
-        "auc": {"value": "<script>", "threshold": 0.95, "passed": False},
-        "<b>": gate(0.1, 0.9, False),
-        "fluency": "x",
-    }
-    assert failed_gates({"gates": hostile}) == []
-    assert failed_gates({"gates": [1, 2]}) == []
+@pytest.mark.parametrize(
+    "gates",
+    [
+        {"auc": {"value": "<script>", "threshold": 0.95, "passed": False}, "<b>": gate(0.1, 0.9, False)},
+        {"split_half": {"value": 1, "threshold": 1, "passed": "<script>"}, "fluency": "x"},
+        [1, 2],
+        None,
+    ],
+)
+def test_text_from_an_untrusted_manifest_is_not_shown(gates):
+    assert reliability({"gates": gates}).startswith("This axis carries no quality checks")
+    assert broken_banner({"gates": gates}) is None

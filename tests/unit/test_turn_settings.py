@@ -20,6 +20,7 @@ from demo.page.session import Chat, Session
 from demo.page.settings_panel import PanelValues
 from demo.page.stage_handlers import RETRY_STEP, StageHandlers
 from demo.page.updates import turn_marks
+from demo.utils.errors import UserError
 from tests.helpers.axes import random_axis
 from tests.helpers.scripted import ScriptedEngine
 
@@ -152,7 +153,7 @@ def test_the_drawer_shows_the_system_prompt_that_is_used(how):
         visit.ask("edit", turn=0, text="Who?")
     else:
         visit.handlers = replace(visit.handlers, model_name="smollm2-135m-instruct")
-        visit.ask("recorded", name="demon")
+        visit.ask("recorded", name="menacing-demon")
         wanted = visit.session.chat.system_prompt
         assert wanted
     assert visit.prompt_in_drawer == wanted
@@ -162,9 +163,28 @@ def test_the_drawer_shows_the_system_prompt_that_is_used(how):
 
 def test_a_system_prompt_that_was_typed_and_not_sent_waits_with_its_conversation():
     visit = Visit().say("Hello").start(scenario("Who are you?", prompt=DEMON)).say()
-    visit.values = replace(visit.values, system_prompt="Be kind.")
+    visit.handlers.set_system_prompt(visit.session, "Be kind.")
     assert visit.ask("switch", conversation=0).prompt_in_drawer == ""
     assert visit.ask("switch", conversation=1).prompt_in_drawer == "Be kind."
+
+
+def test_a_system_prompt_changed_in_a_pane_is_in_the_drawer_and_answers_the_next_message():
+    visit = Visit().start(scenario("Who are you?", "What now?", prompt=DEMON)).say()
+    visit.ask("system_prompt", text="Be kind.")
+    assert visit.prompt_in_drawer == visit.session.overview()["system_prompt"] == "Be kind."
+    assert visit.prompt_used == DEMON
+    visit.say("And now?")
+    assert visit.prompt_used == "Be kind."
+
+
+def test_the_system_prompt_of_a_session_of_another_model_cannot_be_changed():
+    visit = Visit()
+    visit.handlers = replace(visit.handlers, model_name="another")
+    visit.ask("recorded", name="menacing-demon")
+    before = visit.session.chat.system_prompt
+    with pytest.raises(UserError, match="watched but not continued"):
+        visit.handlers.set_system_prompt(visit.session, "Be kind.")
+    assert visit.session.chat.system_prompt == before != ""
 
 
 def test_a_turn_keeps_the_number_format_it_was_made_in():

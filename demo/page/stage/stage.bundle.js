@@ -1,6 +1,6 @@
 // Made from src/ and protocol.json by `npm run build`; do not edit.
-// Sources: ebf5a2fdce6ac8b41901a5f15105aeeb8d0c3b53d790ccd96c19de498be31fea
-// Bundle: 352cfa793218643bd00fa5df39a16e7fab94170d874348aa9889d09daf5be6af
+// Sources: be4923398d001ef1ec1e12d9b1a4e4deb2fb61c38143fb2cdf607118a043b98c
+// Bundle: c4ce2da15801105952bb1d1c6b716d3087a99af5ef3a8234581a7bb19b969965
 (() => {
   // protocol.json
   var protocol_default = {
@@ -11,14 +11,15 @@
         fields: { meta: "object", "turns?": "list" }
       },
       conversations: {
-        about: "the list of open conversations and the script of the current one",
+        about: "the list of open conversations, and script and system prompt of the current one",
         fields: {
           list: "list",
           ids: "list",
           current: "integer",
           watch_only: "boolean",
           recorded: "boolean",
-          script: "object"
+          script: "object",
+          system_prompt: "string"
         }
       },
       turn_start: {
@@ -116,6 +117,7 @@
       switch: { needs_model: false, fields: { conversation: "integer" } },
       close: { needs_model: false, fields: { conversation: "integer" } },
       recorded: { needs_model: false, fields: { name: "string" } },
+      system_prompt: { needs_model: false, fields: { text: "string" } },
       save: { needs_model: false, fields: { kind: "string" } },
       restore: {
         needs_model: false,
@@ -379,26 +381,29 @@
     return box;
   }
   function editMessage(message, text, send) {
+    editText(message, text, { label: "Your message", action: "Send", mayBeEmpty: false }, send);
+  }
+  function editText(element2, text, { label, action, mayBeEmpty }, done) {
     const form = makeElement("form", "edit-form");
     const box = makeElement("textarea");
     box.value = text;
-    box.setAttribute("aria-label", "Your message");
+    box.setAttribute("aria-label", label);
     const cancel = makeButton("", "Cancel");
-    form.append(box, makeElement("button", "", "Send"), cancel);
-    const close = () => form.replaceWith(message);
+    form.append(box, makeElement("button", "", action), cancel);
+    const close = () => form.replaceWith(element2);
     cancel.addEventListener("click", close);
     form.addEventListener("submit", (event) => {
       event.preventDefault();
-      if (!box.value.trim()) return;
+      if (!mayBeEmpty && !box.value.trim()) return;
       close();
-      send(box.value);
+      done(box.value);
     });
     form.addEventListener("keydown", (event) => {
       if (event.key === "Escape") close();
       if (event.key === "Enter" && !event.shiftKey) form.requestSubmit();
       event.stopPropagation();
     });
-    message.replaceWith(form);
+    element2.replaceWith(form);
     box.focus();
   }
 
@@ -501,7 +506,7 @@
   }
   function describeMean(mean) {
     if (mean >= 2 / 3) return "Assistant-like";
-    return mean <= 1 / 3 ? "role-playing" : "in between";
+    return mean <= 1 / 3 ? "role-like" : "in between";
   }
   var escapeHtml = (text) => text.replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
   function tokenLabel(text) {
@@ -755,6 +760,27 @@
       this.recorded = [];
       this.shown = null;
       this.pinned = false;
+      this.nextPrompt = "";
+    }
+    /**
+     * The system prompt that the conversation began with, and the next message's, if that is another one.
+     * @returns {{ first: string; next: string | null }}
+     */
+    get prompts() {
+      const known = this.turns.map(({ settings }) => settings?.system_prompt);
+      const last = known.at(-1);
+      const changed = last !== void 0 && last.trim() !== this.nextPrompt.trim();
+      return { first: known[0] ?? this.nextPrompt, next: changed ? this.nextPrompt : null };
+    }
+    /**
+     * The system prompt of a turn, if it is another than that of the turn before; otherwise null.
+     * @param {number} index
+     */
+    promptChange(index) {
+      const before = this.turns[index - 1]?.settings?.system_prompt;
+      const own = this.turns[index]?.settings?.system_prompt;
+      if (before === void 0 || own === void 0 || before.trim() === own.trim()) return null;
+      return own;
     }
     get last() {
       return this.turns.length - 1;
@@ -960,6 +986,7 @@
   function persistenceIn(storage, hooks) {
     const conversations = /* @__PURE__ */ new Map();
     let restoring = false;
+    let sent = 0;
     let warned = false;
     const readConversation = (id) => storage.get(`conversation:${id}`) ?? storage.get(LEGACY_PREFIX + id);
     function writeConversation(id, text) {
@@ -996,26 +1023,29 @@
     }
     return {
       /**
-       * The page has loaded. If it shows no turns, the stored conversations are sent to the server.
+       * The page has loaded. If it shows no turns, the stored conversations are sent to the server, and the
+       * message whose reply was being written, which may be the first of all.
        * @param {number} turns how many it shows
        */
       start(turns) {
         const { ids, current } = storedList();
         const texts = ids.map(readConversation);
         const stored = texts.filter((text) => text !== null);
-        if (turns || !stored.length) return;
+        const draft = storage.get("draft");
+        if (turns || !stored.length && draft === null) return;
         const before = texts.slice(0, current).filter((text) => text !== null).length;
         restoring = true;
-        const draft = storage.get("draft");
+        sent = stored.length;
         hooks.sendRequest("restore", { conversations: stored, current: before, draft });
       },
       restored() {
         restoring = false;
         const draft = storage.get("draft");
         storage.remove("draft");
-        hooks.warn(
-          draft ? "Your conversation is back. The reply that was being written is lost; your message is back in the box." : "Your conversation is back, as this browser tab had stored it."
-        );
+        const back = "Your conversation is back";
+        const lost = "The reply that was being written is lost; your message is back in the box.";
+        if (draft === null) hooks.warn(`${back}, as this browser tab had stored it.`);
+        else hooks.warn(sent ? `${back}. ${lost}` : lost);
       },
       /** @param {Operations["persist"]} fields */
       persist({ id, head, from, turns }) {
@@ -2668,7 +2698,8 @@
       const last = turns[turns.length - 1];
       const turn = typeof goal === "number" ? log.querySelector(`.turn[data-turn="${goal}"]`) : last;
       if (goal === "end" || !turn) return log.scrollHeight;
-      const top = turn.getBoundingClientRect().top - log.getBoundingClientRect().top + log.scrollTop;
+      const above = turn.getBoundingClientRect().top - log.getBoundingClientRect().top + log.scrollTop;
+      const top = turn === turns[0] ? 0 : above;
       return positionFor(top, log.scrollHeight, log.clientHeight, turn === last);
     }
     function keep() {
@@ -2705,7 +2736,8 @@
     if (answer === null && reasoning === null) return "";
     if (!answer && !reasoning) return "cap did not act on this reply";
     const amount = (share) => share ? describeShare(share) : "none";
-    if (reasoning === null) return `cap acted on ${amount(answer)} of this reply’s tokens`;
+    if (reasoning === null)
+      return `cap acted on ${amount(answer)} of ${brief ? "its" : "the capped reply’s"} tokens`;
     if (answer === null) return `cap acted on ${amount(reasoning)} of the reasoning’s tokens`;
     if (brief) return `cap: ${amount(answer)} of answer, ${amount(reasoning)} of reasoning`;
     return `cap acted on ${amount(answer)} of the answer, ${amount(reasoning)} of the reasoning`;
@@ -2732,12 +2764,26 @@
     const change = newest - oldest;
     return { change, turns: last.length, word: trendWord(change) };
   }
-  function rangeSentence(name, mean, range) {
-    if (mean === null) return "";
-    if (!range) return `${name} is at ${number(mean)}.`;
-    if (mean < range[0]) return `${name} is below the Assistant range.`;
-    if (mean > range[1]) return `${name} is above the Assistant range.`;
-    return `${name} is within the Assistant range.`;
+  var answerOf = (reply) => reply.visibleTokens.filter((token) => !token.r).map((token) => token.t).join("").trim();
+  function wordsSentence(uncapped, capped) {
+    if (uncapped.absent || capped.absent || !uncapped.finish || !capped.finish) return "";
+    const [left, right] = [answerOf(uncapped), answerOf(capped)];
+    if (left === right) return "Both replies are the same, word for word.";
+    const [words, others] = [left.split(/\s+/), right.split(/\s+/)];
+    const shared = words.findIndex((word, n) => word !== others[n]);
+    const count = shared < 0 ? words.length : shared;
+    if (count === 0) return "The replies differ from the first word on.";
+    return `The replies share their first ${count === 1 ? "word" : `${count} words`} and then differ.`;
+  }
+  function zonesSentence(items) {
+    const zones = items.map(({ branch, mean }) => `${branch} ${describeMean(mean)}`);
+    if (!zones.length) return "";
+    const [first] = items;
+    const alike = items.every(({ mean }) => first && describeMean(mean) === describeMean(first.mean));
+    if (first && alike && items.length > 1) {
+      return `On the axis ${items.length === 2 ? "both" : "all"} are ${describeMean(first.mean)}.`;
+    }
+    return `On the axis: ${zones.join(", ")}.`;
   }
   function capSentence(reply, off) {
     if (reply.absent) return "";
@@ -2745,7 +2791,7 @@
     const capping = describeCapping(reply, false);
     return capping && `The ${capping}.`;
   }
-  function summarise(turns, index, range, capOff) {
+  function summarise(turns, index, capOff) {
     const turn = index === null ? void 0 : turns[index];
     if (!turn || index === null) return { items: [], gap: null, sentence: "" };
     const mean = (branch) => turn.replies[branch].absent ? null : meanOf(turn.replies[branch]);
@@ -2753,14 +2799,44 @@
       const value = mean(branch);
       return value === null ? [] : [{ branch, mean: value, trend: trendOf(turns, branch, index) }];
     });
-    const described = items.filter(({ branch }) => branch !== "capped" || items.length === 1);
-    const sentences = described.map(
-      ({ branch, mean: value }) => rangeSentence(branch.charAt(0).toUpperCase() + branch.slice(1), value, range)
-    );
-    sentences.push(capSentence(turn.replies.capped, capOff));
+    const { uncapped: left, capped: right } = turn.replies;
+    const sentences = [wordsSentence(left, right), zonesSentence(items), capSentence(right, capOff)];
     const [uncapped, capped] = [mean("uncapped"), mean("capped")];
     const gap = uncapped === null || capped === null ? null : capped - uncapped;
     return { items, gap, sentence: sentences.filter(Boolean).join(" ") };
+  }
+
+  // src/system_prompt.js
+  var lineOf = (text) => text.trim() || "none";
+  function makeSystemPrompt(save) {
+    const element2 = makeElement("div", "system");
+    element2.hidden = true;
+    function show({ first, next, editable }) {
+      if (element2.querySelector("form")) return;
+      element2.hidden = !editable && !first.trim();
+      const line = makeElement("p", "text");
+      line.append(makeElement("span", "label", "System prompt: "), lineOf(first));
+      element2.replaceChildren(line);
+      if (next !== null) {
+        element2.append(makeElement("p", "next", `From your next message on: ${lineOf(next)}`));
+      }
+      if (!editable) return;
+      const shown = next ?? first;
+      const button = makeButton(
+        "",
+        shown.trim() ? "edit" : "add",
+        "Change the system prompt for the next message"
+      );
+      button.addEventListener("click", () => {
+        const words = { label: "System prompt", action: "Use from the next message on", mayBeEmpty: true };
+        editText(line, shown, words, save);
+      });
+      line.append(" ", button);
+    }
+    return { element: element2, show };
+  }
+  function makePromptChange(text) {
+    return makeElement("p", "system changed", `System prompt from here on: ${lineOf(text)}`);
   }
 
   // src/panes.js
@@ -2770,6 +2846,8 @@
     const sections = /* @__PURE__ */ new Map();
     const gaps = /* @__PURE__ */ new Map();
     const scrolling = makeScrolling(log);
+    const system = makeSystemPrompt(hooks.setPrompt);
+    log.append(system.element);
     const showLegend = (visible) => {
       for (const legend of findAll(pane, ".legend")) legend.hidden = !visible;
     };
@@ -2800,6 +2878,8 @@
       foot.append(select);
       const tools = hooks.tools(index, turn);
       if (tools) foot.append(tools);
+      const changed = hooks.promptChange(index);
+      if (changed !== null) section.append(makePromptChange(changed));
       section.append(user, reasoning.block, tokenBox, prose, wait, finish, foot);
       const how = makeSettingsList(turn, branch);
       if (how) {
@@ -2952,7 +3032,7 @@
     }
     function clear() {
       stopPulse();
-      log.replaceChildren();
+      log.replaceChildren(system.element);
       sections.clear();
       gaps.clear();
       showLegend(false);
@@ -2974,6 +3054,7 @@
       showWaiting,
       showLost,
       showQueue,
+      showPrompts: system.show,
       markShown,
       scrollToTurn,
       showNewest,
@@ -3040,8 +3121,8 @@
     const bar = find(root, ".summary-bar");
     const numbers = find(bar, ".numbers");
     const sentence = find(bar, ".sentence");
-    function show(turns, index, range, capOff) {
-      const summary = summarise(turns, index, range, capOff);
+    function show(turns, index, capOff) {
+      const summary = summarise(turns, index, capOff);
       bar.hidden = summary.items.length === 0;
       numbers.replaceChildren(...summary.items.map(makeItem));
       if (summary.gap !== null) numbers.append(makeElement("span", "gap", `gap ${number(summary.gap)}`));
@@ -3164,7 +3245,14 @@
   // src/view.js
   function makeView(root, conversation, sendRequest) {
     let toolsBranch = null;
-    const panes = byBranch((branch) => makePane(root, branch, { selectTurn, tools: toolsFor }));
+    const panes = byBranch(
+      (branch) => makePane(root, branch, {
+        selectTurn,
+        tools: toolsFor,
+        promptChange: (index) => conversation.promptChange(index),
+        setPrompt: (text) => sendRequest("system_prompt", { text })
+      })
+    );
     const charts = makeCharts(root, {
       selectTurn: (index) => selectTurn(index, true),
       flash,
@@ -3237,7 +3325,7 @@
       showCapAction(panes.capped.pane, capAction(shownReplies?.capped));
       find(root, ".turn-label").textContent = label && ` · ${label}`;
       latestButton.hidden = !showsEarlier;
-      summaryBar.show(turns, index, conversation.chartMeta.default_range, conversation.capIsOff);
+      summaryBar.show(turns, index, conversation.capIsOff);
     }
     function showKeys() {
       for (const branch of BRANCHES) {
@@ -3257,6 +3345,10 @@
       const end = reply.finish === "failed" ? `failed: ${finishLabel(reply)}` : "finished";
       const status = `Turn ${index + 1}, ${reply.branch} reply ${end}${result}`;
       find(root, "p.hidden-status").textContent = status;
+    }
+    function showPrompts() {
+      const editable = sendRequest.available && !conversation.meta.watch_only;
+      for (const branch of BRANCHES) panes[branch].showPrompts({ ...conversation.prompts, editable });
     }
     function showTurn(index) {
       conversation.shown = index;
@@ -3286,6 +3378,7 @@
       const next = conversation.put(index, turn);
       if (index > 0 && index === conversation.last) mountTurn(index - 1);
       mountTurn(index);
+      showPrompts();
       arrangePanes();
       showEmpty(root, conversation.meta.empty_note, false);
       if (next === null) refreshCharts();
@@ -3295,6 +3388,7 @@
       conversation.removeFrom(from);
       for (const branch of BRANCHES) panes[branch].removeFrom(from);
       layers.reset();
+      showPrompts();
       if (from) showTurn(from - 1);
       else {
         charts.reset(conversation.figures, conversation.turns);
@@ -3306,6 +3400,7 @@
       conversation.replace(turns);
       layers.reset();
       for (const branch of BRANCHES) panes[branch].clear();
+      showPrompts();
       for (const index of turns.keys()) mountTurn(index);
       arrangePanes();
       showEmpty(root, conversation.meta.empty_note, turns.length === 0);
@@ -3344,6 +3439,7 @@
       charts,
       layers,
       refreshHeaders,
+      showPrompts,
       showMarks,
       putTurn,
       removeTurns,
@@ -3428,6 +3524,8 @@
       reset,
       conversations(fields) {
         toolbar.show(fields, conversation.turns.length);
+        conversation.nextPrompt = fields.system_prompt;
+        view.showPrompts();
         persistence?.updateList(fields);
         if (fields.recorded) replay.load(conversation.recorded);
       },

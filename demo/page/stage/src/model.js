@@ -30,6 +30,30 @@ export class Conversation {
     this.shown = null;
     /** The user has selected an earlier turn, which stays shown when a new one begins. */
     this.pinned = false;
+    /** The system prompt of the next turn. */
+    this.nextPrompt = "";
+  }
+
+  /**
+   * The system prompt that the conversation began with, and the next message's, if that is another one.
+   * @returns {{ first: string; next: string | null }}
+   */
+  get prompts() {
+    const known = this.turns.map(({ settings }) => settings?.system_prompt);
+    const last = known.at(-1);
+    const changed = last !== undefined && last.trim() !== this.nextPrompt.trim();
+    return { first: known[0] ?? this.nextPrompt, next: changed ? this.nextPrompt : null };
+  }
+
+  /**
+   * The system prompt of a turn, if it is another than that of the turn before; otherwise null.
+   * @param {number} index
+   */
+  promptChange(index) {
+    const before = this.turns[index - 1]?.settings?.system_prompt;
+    const own = this.turns[index]?.settings?.system_prompt;
+    if (before === undefined || own === undefined || before.trim() === own.trim()) return null;
+    return own;
   }
 
   get last() {

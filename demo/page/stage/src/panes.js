@@ -8,6 +8,7 @@ import { closestOf, find, findAll, makeButton, makeElement, targetOf } from "./d
 import { appendSpans, makeReasoning } from "./reasoning.js";
 import { makeScrolling } from "./scrolling.js";
 import { finishLabel } from "./summary.js";
+import { makePromptChange, makeSystemPrompt } from "./system_prompt.js";
 import { number } from "./text.js";
 import { makeSettingsList } from "./turn_settings.js";
 import { hasReasoning, meanOf, reasoningMeanOf, toneOf } from "./turns.js";
@@ -32,6 +33,8 @@ import { hasReasoning, meanOf, reasoningMeanOf, toneOf } from "./turns.js";
  * @typedef {object} PaneHooks
  * @property {(index: number) => void} selectTurn
  * @property {(index: number, turn: Turn) => HTMLElement | null} tools the buttons under a reply, if any
+ * @property {(index: number) => string | null} promptChange the turn's system prompt, where it is a new one
+ * @property {(text: string) => void} setPrompt sets the next message's system prompt
  */
 
 /** @typedef {ReturnType<typeof makePane>} Pane */
@@ -55,6 +58,8 @@ export function makePane(root, branch, hooks) {
    */
   const gaps = new Map();
   const scrolling = makeScrolling(log);
+  const system = makeSystemPrompt(hooks.setPrompt);
+  log.append(system.element);
   const showLegend = (/** @type {boolean} */ visible) => {
     for (const legend of findAll(pane, ".legend")) legend.hidden = !visible;
   };
@@ -95,6 +100,8 @@ export function makePane(root, branch, hooks) {
     foot.append(select);
     const tools = hooks.tools(index, turn);
     if (tools) foot.append(tools);
+    const changed = hooks.promptChange(index);
+    if (changed !== null) section.append(makePromptChange(changed));
     section.append(user, reasoning.block, tokenBox, prose, wait, finish, foot);
     const how = makeSettingsList(turn, branch);
     if (how) {
@@ -316,7 +323,7 @@ export function makePane(root, branch, hooks) {
 
   function clear() {
     stopPulse();
-    log.replaceChildren();
+    log.replaceChildren(system.element);
     sections.clear();
     gaps.clear();
     showLegend(false);
@@ -343,6 +350,7 @@ export function makePane(root, branch, hooks) {
     showWaiting,
     showLost,
     showQueue,
+    showPrompts: system.show,
     markShown,
     scrollToTurn,
     showNewest,

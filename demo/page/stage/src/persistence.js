@@ -59,6 +59,7 @@ function persistenceIn(storage, hooks) {
    */
   const conversations = new Map();
   let restoring = false;
+  let sent = 0; // the number of conversations that were sent to the server
   let warned = false;
 
   const readConversation = (/** @type {string} */ id) =>
@@ -116,29 +117,29 @@ function persistenceIn(storage, hooks) {
 
   return {
     /**
-     * The page has loaded. If it shows no turns, the stored conversations are sent to the server.
+     * The page has loaded. If it shows no turns, the stored conversations are sent to the server, and the
+     * message whose reply was being written, which may be the first of all.
      * @param {number} turns how many it shows
      */
     start(turns) {
       const { ids, current } = storedList();
       const texts = ids.map(readConversation);
       const stored = texts.filter((text) => text !== null);
-      if (turns || !stored.length) return;
+      const draft = storage.get("draft");
+      if (turns || (!stored.length && draft === null)) return;
       const before = texts.slice(0, current).filter((text) => text !== null).length;
       restoring = true;
-      const draft = storage.get("draft");
+      sent = stored.length;
       hooks.sendRequest("restore", { conversations: stored, current: before, draft });
     },
     restored() {
       restoring = false;
       const draft = storage.get("draft");
       storage.remove("draft");
-      hooks.warn(
-        draft
-          ? "Your conversation is back. The reply that was being written is lost; " +
-              "your message is back in the box."
-          : "Your conversation is back, as this browser tab had stored it.",
-      );
+      const back = "Your conversation is back";
+      const lost = "The reply that was being written is lost; your message is back in the box.";
+      if (draft === null) hooks.warn(`${back}, as this browser tab had stored it.`);
+      else hooks.warn(sent ? `${back}. ${lost}` : lost);
     },
     /** @param {Operations["persist"]} fields */
     persist({ id, head, from, turns }) {

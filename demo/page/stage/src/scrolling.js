@@ -50,7 +50,9 @@ export function makeScrolling(log) {
     const last = turns[turns.length - 1];
     const turn = typeof goal === "number" ? log.querySelector(`.turn[data-turn="${goal}"]`) : last;
     if (goal === "end" || !turn) return log.scrollHeight;
-    const top = turn.getBoundingClientRect().top - log.getBoundingClientRect().top + log.scrollTop;
+    // The system prompt stands over the first turn.
+    const above = turn.getBoundingClientRect().top - log.getBoundingClientRect().top + log.scrollTop;
+    const top = turn === turns[0] ? 0 : above;
     return positionFor(top, log.scrollHeight, log.clientHeight, turn === last);
   }
 

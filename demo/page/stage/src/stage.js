@@ -115,6 +115,8 @@ export function makeStage(root, protocol, sendRequest) {
     reset,
     conversations(fields) {
       toolbar.show(fields, conversation.turns.length);
+      conversation.nextPrompt = fields.system_prompt;
+      view.showPrompts();
       persistence?.updateList(fields);
       if (fields.recorded) replay.load(conversation.recorded);
     },

@@ -1,8 +1,8 @@
 // What a reply and a conversation amount to, in numbers and sentences. Uses neither the DOM nor Plotly.
 
-/** @import { Branch, Finish, Range, Reply, Turn } from "./types" */
+/** @import { Branch, Finish, Reply, Turn } from "./types" */
 
-import { number } from "./text.js";
+import { describeMean } from "./text.js";
 import { BRANCHES, firedShare, hasReasoning, meanOf, reasoningFiredShare } from "./turns.js";
 
 /** @type {Partial<Record<Finish, string>>} */
@@ -34,7 +34,8 @@ export function describeCapping(reply, brief) {
   if (answer === null && reasoning === null) return "";
   if (!answer && !reasoning) return "cap did not act on this reply";
   const amount = (/** @type {number | null} */ share) => (share ? describeShare(share) : "none");
-  if (reasoning === null) return `cap acted on ${amount(answer)} of this reply’s tokens`;
+  if (reasoning === null)
+    return `cap acted on ${amount(answer)} of ${brief ? "its" : "the capped reply’s"} tokens`;
   if (answer === null) return `cap acted on ${amount(reasoning)} of the reasoning’s tokens`;
   if (brief) return `cap: ${amount(answer)} of answer, ${amount(reasoning)} of reasoning`;
   return `cap acted on ${amount(answer)} of the answer, ${amount(reasoning)} of the reasoning`;
@@ -81,17 +82,40 @@ export function trendOf(turns, branch, index) {
   return { change, turns: last.length, word: trendWord(change) };
 }
 
+/** @param {Reply} reply */
+const answerOf = (reply) =>
+  reply.visibleTokens
+    .filter((token) => !token.r)
+    .map((token) => token.t)
+    .join("")
+    .trim();
+
 /**
- * @param {string} name
- * @param {number | null} mean
- * @param {Range | null | undefined} range
+ * Where two answers part; nothing while either of them is being written.
+ * @param {Reply} uncapped
+ * @param {Reply} capped
  */
-function rangeSentence(name, mean, range) {
-  if (mean === null) return "";
-  if (!range) return `${name} is at ${number(mean)}.`;
-  if (mean < range[0]) return `${name} is below the Assistant range.`;
-  if (mean > range[1]) return `${name} is above the Assistant range.`;
-  return `${name} is within the Assistant range.`;
+function wordsSentence(uncapped, capped) {
+  if (uncapped.absent || capped.absent || !uncapped.finish || !capped.finish) return "";
+  const [left, right] = [answerOf(uncapped), answerOf(capped)];
+  if (left === right) return "Both replies are the same, word for word.";
+  const [words, others] = [left.split(/\s+/), right.split(/\s+/)];
+  const shared = words.findIndex((word, n) => word !== others[n]);
+  const count = shared < 0 ? words.length : shared;
+  if (count === 0) return "The replies differ from the first word on.";
+  return `The replies share their first ${count === 1 ? "word" : `${count} words`} and then differ.`;
+}
+
+/** @param {BranchSummary[]} items */
+function zonesSentence(items) {
+  const zones = items.map(({ branch, mean }) => `${branch} ${describeMean(mean)}`);
+  if (!zones.length) return "";
+  const [first] = items;
+  const alike = items.every(({ mean }) => first && describeMean(mean) === describeMean(first.mean));
+  if (first && alike && items.length > 1) {
+    return `On the axis ${items.length === 2 ? "both" : "all"} are ${describeMean(first.mean)}.`;
+  }
+  return `On the axis: ${zones.join(", ")}.`;
 }
 
 /**
@@ -109,11 +133,10 @@ function capSentence(reply, off) {
  * Drift at a glance, for one turn.
  * @param {Turn[]} turns
  * @param {number | null} index
- * @param {Range | null | undefined} range of default replies
  * @param {boolean} capOff
  * @returns {Summary}
  */
-export function summarise(turns, index, range, capOff) {
+export function summarise(turns, index, capOff) {
   const turn = index === null ? undefined : turns[index];
   if (!turn || index === null) return { items: [], gap: null, sentence: "" };
   const mean = (/** @type {Branch} */ branch) =>
@@ -122,11 +145,8 @@ export function summarise(turns, index, range, capOff) {
     const value = mean(branch);
     return value === null ? [] : [{ branch, mean: value, trend: trendOf(turns, branch, index) }];
   });
-  const described = items.filter(({ branch }) => branch !== "capped" || items.length === 1);
-  const sentences = described.map(({ branch, mean: value }) =>
-    rangeSentence(branch.charAt(0).toUpperCase() + branch.slice(1), value, range),
-  );
-  sentences.push(capSentence(turn.replies.capped, capOff));
+  const { uncapped: left, capped: right } = turn.replies;
+  const sentences = [wordsSentence(left, right), zonesSentence(items), capSentence(right, capOff)];
   const [uncapped, capped] = [mean("uncapped"), mean("capped")];
   const gap = uncapped === null || capped === null ? null : capped - uncapped;
   return { items, gap, sentence: sentences.filter(Boolean).join(" ") };

@@ -3,7 +3,7 @@
 
 /**
  * @import { BranchSummary, TrendWord } from "./summary.js"
- * @import { Range, Turn } from "./types"
+ * @import { Turn } from "./types"
  */
 
 import { find, makeElement } from "./dom.js";
@@ -35,11 +35,10 @@ export function makeSummaryBar(root) {
   /**
    * @param {Turn[]} turns
    * @param {number | null} index
-   * @param {Range | null | undefined} range of default replies
    * @param {boolean} capOff
    */
-  function show(turns, index, range, capOff) {
-    const summary = summarise(turns, index, range, capOff);
+  function show(turns, index, capOff) {
+    const summary = summarise(turns, index, capOff);
     bar.hidden = summary.items.length === 0;
     numbers.replaceChildren(...summary.items.map(makeItem));
     if (summary.gap !== null) numbers.append(makeElement("span", "gap", `gap ${number(summary.gap)}`));

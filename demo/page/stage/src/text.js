@@ -19,7 +19,7 @@ export function number(value) {
  */
 export function describeMean(mean) {
   if (mean >= 2 / 3) return "Assistant-like";
-  return mean <= 1 / 3 ? "role-playing" : "in between";
+  return mean <= 1 / 3 ? "role-like" : "in between";
 }
 
 /**

@@ -257,25 +257,36 @@ export function turnTools(index, last, hooks) {
  * @param {(text: string) => void} send
  */
 export function editMessage(message, text, send) {
+  editText(message, text, { label: "Your message", action: "Send", mayBeEmpty: false }, send);
+}
+
+/**
+ * A box in the place of an element, with a text to be changed.
+ * @param {HTMLElement} element
+ * @param {string} text
+ * @param {{ label: string; action: string; mayBeEmpty: boolean }} words
+ * @param {(text: string) => void} done
+ */
+export function editText(element, text, { label, action, mayBeEmpty }, done) {
   const form = makeElement("form", "edit-form");
   const box = makeElement("textarea");
   box.value = text;
-  box.setAttribute("aria-label", "Your message");
+  box.setAttribute("aria-label", label);
   const cancel = makeButton("", "Cancel");
-  form.append(box, makeElement("button", "", "Send"), cancel);
-  const close = () => form.replaceWith(message);
+  form.append(box, makeElement("button", "", action), cancel);
+  const close = () => form.replaceWith(element);
   cancel.addEventListener("click", close);
   form.addEventListener("submit", (event) => {
     event.preventDefault();
-    if (!box.value.trim()) return;
+    if (!mayBeEmpty && !box.value.trim()) return;
     close();
-    send(box.value);
+    done(box.value);
   });
   form.addEventListener("keydown", (event) => {
     if (event.key === "Escape") close();
     if (event.key === "Enter" && !event.shiftKey) form.requestSubmit();
     event.stopPropagation();
   });
-  message.replaceWith(form);
+  element.replaceWith(form);
   box.focus();
 }

@@ -242,6 +242,8 @@ export interface Operations {
     watch_only: boolean;
     recorded: boolean;
     script: Script;
+    /** The one that the next turn gets. */
+    system_prompt: string;
   };
   turn_start: {
     turn: number;
@@ -289,6 +291,7 @@ export interface Requests {
   switch: { conversation: number };
   close: { conversation: number };
   recorded: { name: string };
+  system_prompt: { text: string };
   save: { kind: string };
   restore: { conversations: string[]; current: number; draft: string | null };
   regenerate: { turn: number };

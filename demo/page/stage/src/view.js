@@ -31,7 +31,14 @@ export function makeView(root, conversation, sendRequest) {
    * @type {Branch | null}
    */
   let toolsBranch = null;
-  const panes = byBranch((branch) => makePane(root, branch, { selectTurn, tools: toolsFor }));
+  const panes = byBranch((branch) =>
+    makePane(root, branch, {
+      selectTurn,
+      tools: toolsFor,
+      promptChange: (index) => conversation.promptChange(index),
+      setPrompt: (text) => sendRequest("system_prompt", { text }),
+    }),
+  );
   const charts = makeCharts(root, {
     selectTurn: (index) => selectTurn(index, true),
     flash,
@@ -135,7 +142,7 @@ export function makeView(root, conversation, sendRequest) {
     showCapAction(panes.capped.pane, capAction(shownReplies?.capped));
     find(root, ".turn-label").textContent = label && ` · ${label}`;
     latestButton.hidden = !showsEarlier;
-    summaryBar.show(turns, index, conversation.chartMeta.default_range, conversation.capIsOff);
+    summaryBar.show(turns, index, conversation.capIsOff);
   }
 
   /** The charts' keys name what they show. */
@@ -164,6 +171,11 @@ export function makeView(root, conversation, sendRequest) {
     const end = reply.finish === "failed" ? `failed: ${finishLabel(reply)}` : "finished";
     const status = `Turn ${index + 1}, ${reply.branch} reply ${end}${result}`;
     find(root, "p.hidden-status").textContent = status;
+  }
+
+  function showPrompts() {
+    const editable = sendRequest.available && !conversation.meta.watch_only;
+    for (const branch of BRANCHES) panes[branch].showPrompts({ ...conversation.prompts, editable });
   }
 
   // --- turns
@@ -209,6 +221,7 @@ export function makeView(root, conversation, sendRequest) {
     // The turn before is no longer the last, so it loses its undo button.
     if (index > 0 && index === conversation.last) mountTurn(index - 1);
     mountTurn(index);
+    showPrompts();
     arrangePanes();
     showEmpty(root, conversation.meta.empty_note, false);
     if (next === null) refreshCharts();
@@ -220,6 +233,7 @@ export function makeView(root, conversation, sendRequest) {
     conversation.removeFrom(from);
     for (const branch of BRANCHES) panes[branch].removeFrom(from);
     layers.reset();
+    showPrompts();
     if (from) showTurn(from - 1);
     else {
       charts.reset(conversation.figures, conversation.turns);
@@ -233,6 +247,7 @@ export function makeView(root, conversation, sendRequest) {
     conversation.replace(turns);
     layers.reset();
     for (const branch of BRANCHES) panes[branch].clear();
+    showPrompts();
     for (const index of turns.keys()) mountTurn(index);
     arrangePanes();
     showEmpty(root, conversation.meta.empty_note, turns.length === 0);
@@ -288,6 +303,7 @@ export function makeView(root, conversation, sendRequest) {
     charts,
     layers,
     refreshHeaders,
+    showPrompts,
     showMarks,
     putTurn,
     removeTurns,

@@ -138,3 +138,23 @@ test("the first branch that answers is found, also where others do not", () => {
     "steered",
   ]);
 });
+
+test("a conversation shows the system prompt it began with, and where another one begins", () => {
+  const conversation = new Conversation();
+  conversation.nextPrompt = "You are a demon.";
+  assert.deepEqual(conversation.prompts, { first: "You are a demon.", next: null });
+  const turn = (/** @type {string} */ prompt) => {
+    const settings = /** @type {import("../src/types").TurnSettings} */ ({ system_prompt: prompt });
+    return { ...newTurn("Hello", ["uncapped", "capped"]), settings };
+  };
+  conversation.turns = [turn("You are a demon."), turn("You are a demon. "), turn("")];
+  assert.deepEqual(
+    [0, 1, 2, 3].map((n) => conversation.promptChange(n)),
+    [null, null, "", null],
+  );
+  assert.deepEqual(conversation.prompts, { first: "You are a demon.", next: "You are a demon." });
+  conversation.nextPrompt = "";
+  assert.deepEqual(conversation.prompts, { first: "You are a demon.", next: null });
+  conversation.turns[0] = newTurn("Hello", ["uncapped"]);
+  assert.equal(conversation.promptChange(1), null);
+});

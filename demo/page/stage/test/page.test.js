@@ -229,6 +229,17 @@ test("stored conversations return to a page that shows no turns, with the one in
   assert.equal(request.draft, "half a message");
 });
 
+test("a message whose reply was the first of all returns without a conversation", () => {
+  const { sent, warnings, open } = stored();
+  open()?.turnStarted("half a message");
+  const after = open();
+  after?.start(0);
+  const request = /** @type {any} */ (sent).at(0)[1];
+  assert.deepEqual([request.conversations, request.draft], [[], "half a message"]);
+  after?.restored();
+  assert.match(warnings[0] ?? "", /^The reply that was being written is lost/);
+});
+
 test("a full storage keeps the conversation in use, and warns once when even that is too long", () => {
   const { values, warnings, open } = stored(120);
   const persistence = open();

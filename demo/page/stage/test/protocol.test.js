@@ -38,6 +38,7 @@ const OPERATIONS = {
     watch_only: "boolean",
     recorded: "boolean",
     script: "object",
+    system_prompt: "string",
   },
   turn_start: {
     turn: "integer",
@@ -94,6 +95,7 @@ const REQUESTS = {
   switch: { conversation: "integer" },
   close: { conversation: "integer" },
   recorded: { name: "string" },
+  system_prompt: { text: "string" },
   save: { kind: "string" },
   restore: { conversations: "list", current: "integer", draft: "string or null" },
   regenerate: { turn: "integer" },

@@ -17,7 +17,7 @@ test("numbers have two decimals and a true minus sign, and zero has no sign", ()
 test("a mean is described by thirds", () => {
   assert.equal(describeMean(2 / 3), "Assistant-like");
   assert.equal(describeMean(0.5), "in between");
-  assert.equal(describeMean(1 / 3), "role-playing");
+  assert.equal(describeMean(1 / 3), "role-like");
 });
 
 test("token labels show white space, cut long texts and contain no markup", () => {
@@ -58,7 +58,7 @@ test("capping is described for answer and reasoning", () => {
 test("capping of a reply without reasoning names the reply, and a small share is not called 0%", () => {
   const reply = newReply("capped");
   finishReply(reply, { finish: "stop", fired: 1, count: 1000 });
-  assert.equal(describeCapping(reply, true), "cap acted on under 1% of this reply’s tokens");
+  assert.equal(describeCapping(reply, true), "cap acted on under 1% of its tokens");
   finishReply(reply, { finish: "stop", fired: 0, count: 1000 });
   assert.equal(describeCapping(reply, true), "cap did not act on this reply");
 });
@@ -95,7 +95,7 @@ test("a trend needs two replies and looks at the last three", () => {
 test("a turn is summarised by means, gap and sentences", () => {
   const turn = finishedTurn(-0.5, 0.9);
   finishReply(turn.replies.capped, { finish: "stop", mean: 0.9, fired: 1, count: 2 });
-  const summary = summarise([turn], 0, [0.4, 1.2], false);
+  const summary = summarise([turn], 0, false);
   assert.deepEqual(
     summary.items.map(({ branch, mean }) => [branch, mean]),
     [
@@ -106,19 +106,41 @@ test("a turn is summarised by means, gap and sentences", () => {
   assert.equal(summary.gap?.toFixed(6), "1.400000");
   assert.equal(
     summary.sentence,
-    "Uncapped is below the Assistant range. The cap acted on 50% of this reply’s tokens.",
+    "Both replies are the same, word for word. On the axis: uncapped role-like, capped Assistant-like. " +
+      "The cap acted on 50% of the capped reply’s tokens.",
   );
 });
 
 test("a capped reply alone is described, and a cap that is off is named", () => {
   const turn = newTurn("", ["capped"]);
   finishReply(turn.replies.capped, { finish: "stop", mean: 2 });
-  assert.equal(
-    summarise([turn], 0, [0, 1], true).sentence,
-    "Capped is above the Assistant range. The cap is off.",
+  assert.equal(summarise([turn], 0, true).sentence, "On the axis: capped Assistant-like. The cap is off.");
+  assert.deepEqual(summarise([turn], null, true), { items: [], gap: null, sentence: "" });
+});
+
+test("the sentence of a turn says where the two answers part", () => {
+  const sentence = (/** @type {string} */ left, /** @type {string} */ right) => {
+    const turn = newTurn("", ["uncapped", "capped"]);
+    for (const [branch, text] of /** @type {const} */ ([
+      ["uncapped", left],
+      ["capped", right],
+    ])) {
+      addToken(turn.replies[branch], { t: "thinking", a: 1, r: 1 });
+      for (const word of text.split(/(?= )/)) addToken(turn.replies[branch], { t: word, a: 1 });
+    }
+    assert.doesNotMatch(summarise([turn], 0, false).sentence, /word/, "the replies are being written");
+    for (const reply of Object.values(turn.replies))
+      if (!reply.absent) finishReply(reply, { finish: "stop" });
+    return summarise([turn], 0, false).sentence;
+  };
+  assert.match(
+    sentence("A b c", "A b c"),
+    /^Both replies are the same, word for word\. On the axis both are/,
   );
-  assert.equal(summarise([turn], 0, null, true).sentence, "Capped is at 2.00. The cap is off.");
-  assert.deepEqual(summarise([turn], null, null, true), { items: [], gap: null, sentence: "" });
+  assert.match(sentence("A b c", "A b d"), /^The replies share their first 2 words and then differ\./);
+  assert.match(sentence("A b", "A c"), /^The replies share their first word and then differ\./);
+  assert.match(sentence("A b", "A b c"), /^The replies share their first 2 words and then differ\./);
+  assert.match(sentence("B", "A"), /^The replies differ from the first word on\./);
 });
 
 test("probabilities have a decimal where they are small", () => {
