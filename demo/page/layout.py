@@ -5,6 +5,7 @@ This module declares the components and connects them with their handlers.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,6 +63,12 @@ _OPEN_RELIABILITY = """() => {
   if (!button.classList.contains('open')) button.click();
   setTimeout(() => document.querySelector('#reliability').scrollIntoView({ behavior: 'smooth' }), 100);
 }"""
+
+# What a scenario shows appears under the mouse; Gradio's buttons have no such text.
+_HINTS = """() => {{
+  const hints = {hints};
+  document.querySelectorAll('.scenario').forEach((button, n) => {{ button.title = hints[n]; }});
+}}"""
 
 # Options of event listeners.
 _QUIET: dict[str, Any] = {"show_progress": "hidden"}
@@ -220,6 +227,8 @@ def _connect(page: gr.Blocks, handlers: ChatHandlers, components: Components) ->
     page.load(opened, settings, outputs, **_PRIVATE)
     page.unload(handlers.leave)
     page.load(None, js=_ON_ARRIVAL, api_visibility="private")
+    hints = json.dumps([scenario.blurb for _, scenario in components.scenarios])
+    page.load(None, js=_HINTS.format(hints=hints), api_visibility="private")
     _connect_buttons(handlers, components, settings, outputs)
     changes = [component.change for component in panel.cap_inputs()]
     gr.on(changes, redraw_marks, settings, outputs, trigger_mode="always_last", **_PRIVATE)

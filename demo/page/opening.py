@@ -52,6 +52,11 @@ def chat_of_transcript(transcript: Transcript) -> Chat:
     return chat
 
 
+def describe_readers(written_by: str, read_by: str) -> str:
+    """Whose words a transcript holds, and whose projections the page shows of them."""
+    return f"Written by {written_by or 'a model that the file does not name'}, read by {read_by}."
+
+
 def describe_cut(total: int, kept: int, keep: End, error: TooLongError) -> str:
     """What is read of a chat that does not fit the context window, and how to read the other end."""
     first = 1 if keep == "beginning" else total - kept + 1

@@ -24,6 +24,7 @@ from demo.page.opening import (
     chat_of_transcript,
     chats_op,
     describe_cut,
+    describe_readers,
     has_unread_reasoning,
 )
 from demo.page.persistence import persist_op, restore_chats
@@ -271,6 +272,8 @@ class StageHandlers(RecordingHandlers):
         settings = replace(settings, system_prompt=chat.system_prompt, dtype=handlers.dtype)
         keep: End = "end" if call.asked.fields["keep"] == "end" else "beginning"
         total = len(transcript.turns)
+        readers = describe_readers(transcript.model, handlers.model_name)
+        chat.blurb = " ".join(filter(None, [readers, chat.blurb]))
         too_long = chat.conversation.keep_what_fits(handlers.engine, settings, keep) if total else None
         if too_long is not None:
             cut = describe_cut(total, len(chat.conversation.turns), keep, too_long)

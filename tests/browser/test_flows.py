@@ -98,7 +98,7 @@ def test_the_system_prompt_is_the_first_bubble_of_both_panes_and_is_changed_ther
     start_first_scenario(page, tokens=6)
     prompt = load_scenarios()[0].system_prompt
     expect(bubbles).to_have_text([f"System prompt: {prompt} edit"] * 2)
-    bubbles.first.get_by_role("button", name="edit").click()
+    bubbles.first.locator("button", has_text="edit").click()
     box = bubbles.first.locator("textarea")
     expect(box).to_have_value(prompt)
     box.fill("You are kind.")

@@ -225,7 +225,7 @@ def test_a_long_transcript_is_read_as_far_as_it_fits_and_says_so(keep, words, us
 def test_a_single_turn_that_fits_is_described_in_the_singular():
     visitor = Visitor(NarrowEngine(context=2 + 5))
     visitor.ask(do="open", how="read", keep="end", text=transcript())
-    assert visitor.session.chat.blurb.startswith("Turn 7 of 7 is read, here as turn 1;")
+    assert "Turn 7 of 7 is read, here as turn 1;" in visitor.session.chat.blurb
 
 
 @pytest.mark.parametrize("fail_after", [1, 4])
@@ -313,7 +313,7 @@ def test_the_visitor_is_asked_which_of_several_chats_to_open():
     visitor.ask(do="open", how="read", text=text, chat=1)
     chat = visitor.session.chat
     assert chat.title == "Second" and len(chat.conversation.turns) == 2
-    assert chat.blurb == "This is chat 2 of 2 in its file."
+    assert chat.blurb == "Written by other, read by tiny. This is chat 2 of 2 in its file."
 
 
 @pytest.mark.parametrize(("keep", "box"), [("beginning", ""), ("end", "And now?")])
@@ -339,3 +339,11 @@ def test_a_transcript_brings_its_system_prompt_also_when_it_is_replayed():
         visitor.ask(do="open", how=how, text=transcript())
         assert [one.system_prompt for one in visitor.updates if one.system_prompt is not None] == ["Be kind."]
     assert visitor.box == "question 1"
+
+
+def test_words_of_an_unknown_model_are_not_attributed():
+    visitor = Visitor(NarrowEngine())
+    messages = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    visitor.ask(do="open", how="read", text=json.dumps(messages))
+    blurb = visitor.session.chat.blurb
+    assert blurb.startswith("Written by a model that the file does not name, read by tiny.")

@@ -1,6 +1,6 @@
 // Made from src/ and protocol.json by `npm run build`; do not edit.
-// Sources: be4923398d001ef1ec1e12d9b1a4e4deb2fb61c38143fb2cdf607118a043b98c
-// Bundle: c4ce2da15801105952bb1d1c6b716d3087a99af5ef3a8234581a7bb19b969965
+// Sources: cae7207f0972a1c745dfd5f54be8aa54b2c8a72bcb3be7c59249fa3eceb6ec8a
+// Bundle: 2f486f996abb041d75aa0cdce034fde1a03470243f0333df6a7918104c73a111
 (() => {
   // protocol.json
   var protocol_default = {
@@ -986,7 +986,6 @@
   function persistenceIn(storage, hooks) {
     const conversations = /* @__PURE__ */ new Map();
     let restoring = false;
-    let sent = 0;
     let warned = false;
     const readConversation = (id) => storage.get(`conversation:${id}`) ?? storage.get(LEGACY_PREFIX + id);
     function writeConversation(id, text) {
@@ -1035,7 +1034,6 @@
         if (turns || !stored.length && draft === null) return;
         const before = texts.slice(0, current).filter((text) => text !== null).length;
         restoring = true;
-        sent = stored.length;
         hooks.sendRequest("restore", { conversations: stored, current: before, draft });
       },
       restored() {
@@ -1045,7 +1043,8 @@
         const back = "Your conversation is back";
         const lost = "The reply that was being written is lost; your message is back in the box.";
         if (draft === null) hooks.warn(`${back}, as this browser tab had stored it.`);
-        else hooks.warn(sent ? `${back}. ${lost}` : lost);
+        else
+          hooks.warn(storedList().ids.some((id) => readConversation(id) !== null) ? `${back}. ${lost}` : lost);
       },
       /** @param {Operations["persist"]} fields */
       persist({ id, head, from, turns }) {
@@ -2035,7 +2034,9 @@
       for (const button of findAll(modes, "button")) {
         button.setAttribute("aria-pressed", String(button.dataset.mode === state.mode));
       }
-      find(modes, '[data-mode="plain"]').textContent = branch === "steered" ? "not steered" : "no cap";
+      const intervention = branch === "steered" ? "steering" : "the cap";
+      find(modes, '[data-mode="own"]').textContent = `with ${intervention}`;
+      find(modes, '[data-mode="plain"]').textContent = `without ${intervention}`;
       const mode = offered ? state.mode : "own";
       find(panel, ".mode-label").textContent = LAYER_MODES[mode];
       const [low, high] = colourRange(mode);

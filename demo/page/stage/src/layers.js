@@ -98,7 +98,9 @@ export function makeLayers(root, hooks) {
     for (const button of findAll(modes, "button")) {
       button.setAttribute("aria-pressed", String(button.dataset.mode === state.mode));
     }
-    find(modes, '[data-mode="plain"]').textContent = branch === "steered" ? "not steered" : "no cap";
+    const intervention = branch === "steered" ? "steering" : "the cap";
+    find(modes, '[data-mode="own"]').textContent = `with ${intervention}`;
+    find(modes, '[data-mode="plain"]').textContent = `without ${intervention}`;
     const mode = offered ? state.mode : "own";
     find(panel, ".mode-label").textContent = LAYER_MODES[mode];
     const [low, high] = colourRange(mode);

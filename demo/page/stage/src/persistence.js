@@ -59,7 +59,6 @@ function persistenceIn(storage, hooks) {
    */
   const conversations = new Map();
   let restoring = false;
-  let sent = 0; // the number of conversations that were sent to the server
   let warned = false;
 
   const readConversation = (/** @type {string} */ id) =>
@@ -129,7 +128,6 @@ function persistenceIn(storage, hooks) {
       if (turns || (!stored.length && draft === null)) return;
       const before = texts.slice(0, current).filter((text) => text !== null).length;
       restoring = true;
-      sent = stored.length;
       hooks.sendRequest("restore", { conversations: stored, current: before, draft });
     },
     restored() {
@@ -139,7 +137,8 @@ function persistenceIn(storage, hooks) {
       const back = "Your conversation is back";
       const lost = "The reply that was being written is lost; your message is back in the box.";
       if (draft === null) hooks.warn(`${back}, as this browser tab had stored it.`);
-      else hooks.warn(sent ? `${back}. ${lost}` : lost);
+      else
+        hooks.warn(storedList().ids.some((id) => readConversation(id) !== null) ? `${back}. ${lost}` : lost);
     },
     /** @param {Operations["persist"]} fields */
     persist({ id, head, from, turns }) {
