@@ -48,7 +48,7 @@ def test_scenario_starts_with_one_click_and_the_cap_acts(opened):
     assert "You are" in page.locator("#system-prompt textarea").input_value()
     assert page.locator('[data-branch="capped"] .tok.fired').count() > 0
     assert page.locator('[data-branch="uncapped"] .tok.fired').count() == 0
-    expect(page.locator('[data-branch="capped"] .cap-action')).to_contain_text("% of this reply")
+    expect(page.locator('[data-branch="capped"] .cap-action')).to_contain_text("% of its tokens")
     assert page.locator("#message textarea").input_value(), "the script's next message must be in the box"
 
 

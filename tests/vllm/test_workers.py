@@ -238,7 +238,7 @@ def test_self_test_detects_workers_with_different_streams(self_test):
 def facts(device: str = "cuda") -> SimpleNamespace:
     return SimpleNamespace(
         folder="there",
-        dtype=torch.bfloat16,
+        dtype_name="bfloat16",
         context=8192,
         device=device,
         tokenizer=SimpleNamespace(all_special_ids=[2, 1], added_tokens_decoder={}),
