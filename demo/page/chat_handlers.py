@@ -159,6 +159,22 @@ class ChatHandlers:
         updates.add(operation("conversations", **session.overview()))
         return PageUpdate(updates.take(), system_prompt=chat.system_prompt)
 
+    def note_typed_prompt(self, session: Session, conversation: str, text: str) -> PageUpdate:
+        """A system prompt is being typed into the settings.
+
+        The box itself is left alone, because its user goes on typing.
+
+        Args:
+            conversation: the id of the one that it is meant for. Another may be shown by now.
+        """
+        chat = next((chat for chat in session.chats if chat.id == conversation and not chat.watch_only), None)
+        if chat is None:
+            return PageUpdate()
+        if chat is session.chat:
+            return replace(self.set_system_prompt(session, text), system_prompt=None)
+        chat.system_prompt = well_formed(text)
+        return PageUpdate()
+
     def leave(self, request: gr.Request) -> None:
         """A tab is closed, or its connection broke.
 

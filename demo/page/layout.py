@@ -218,12 +218,6 @@ def _connect(page: gr.Blocks, handlers: ChatHandlers, components: Components) ->
     def redraw_marks(session: Session, *values: Any) -> Any:
         return handlers.redraw_marks(session, panel_values(values)).outputs()
 
-    def prompt_typed(session: Session, text: Any) -> Any:
-        # The box itself is left alone, because its user goes on typing.
-        return gr.skip() if session.chat.watch_only else handlers.set_system_prompt(session, text).stage
-
-    typed = [components.session, panel.system_prompt]
-    panel.system_prompt.input(prompt_typed, typed, components.view, trigger_mode="always_last", **_PRIVATE)
     page.load(opened, settings, outputs, **_PRIVATE)
     page.unload(handlers.leave)
     page.load(None, js=_ON_ARRIVAL, api_visibility="private")

@@ -180,6 +180,11 @@ class StageHandlers(RecordingHandlers):
         """The next turn's system prompt, edited in a pane."""
         yield self._handlers.set_system_prompt(call.session, call.asked.fields["text"])
 
+    def on_typed_prompt(self, call: Call) -> Answer:
+        """The next turn's system prompt, as it is typed into the settings."""
+        fields = call.asked.fields
+        yield self._handlers.note_typed_prompt(call.session, fields["conversation"], fields["text"])
+
     def on_fork(self, call: Call) -> Answer:
         refuse_while_running(call.session)
         self.switch(call.session, call.session.chat.fork(call.turn + 1))

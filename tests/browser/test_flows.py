@@ -111,6 +111,23 @@ def test_the_system_prompt_is_the_first_bubble_of_both_panes_and_is_changed_ther
     expect(bubbles).to_have_text([f"System prompt: {prompt} edit"] * 2)
 
 
+def test_a_system_prompt_typed_into_the_settings_waits_with_its_conversation(opened):
+    page, _ = opened
+    send_messages(page, "Name a colour.", tokens=6)
+    page.locator("#new-chat").click()
+    expect(page.locator(".tok")).to_have_count(0)
+    send_messages(page, "Name a fruit.", tokens=6)
+    box = page.locator("#system-prompt textarea")
+    box.fill("Be a cat.")
+    conversations = page.locator(".conversations .conversation")
+    conversations.first.locator("button").first.click()
+    expect(box).to_have_value("")
+    conversations.nth(1).locator("button").first.click()
+    expect(box).to_have_value("Be a cat.")
+    bubble = page.locator('[data-branch="capped"] .log > .system:first-child')
+    expect(bubble).to_contain_text("From your next message on: Be a cat.")
+
+
 def test_turns_keep_the_settings_that_they_were_made_with(opened, tmp_path: Path):
     page, _ = opened
     send_messages(page, "Hello")

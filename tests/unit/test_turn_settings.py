@@ -163,9 +163,21 @@ def test_the_drawer_shows_the_system_prompt_that_is_used(how):
 
 def test_a_system_prompt_that_was_typed_and_not_sent_waits_with_its_conversation():
     visit = Visit().say("Hello").start(scenario("Who are you?", prompt=DEMON)).say()
-    visit.handlers.set_system_prompt(visit.session, "Be kind.")
+    visit.ask("typed_prompt", conversation=visit.session.chat.id, text="Be kind.")
     assert visit.ask("switch", conversation=0).prompt_in_drawer == ""
     assert visit.ask("switch", conversation=1).prompt_in_drawer == "Be kind."
+
+
+def test_a_typed_system_prompt_that_arrives_late_reaches_its_own_conversation():
+    visit = Visit().say("Hello").start(scenario("Who are you?", prompt=DEMON)).say()
+    typed = {"conversation": visit.session.chat.id, "text": "Be kind."}
+    visit.ask("switch", conversation=0).ask("typed_prompt", **typed)
+    assert [chat.system_prompt for chat in visit.session.chats] == ["", "Be kind."]
+    assert visit.prompt_in_drawer == ""
+    visit.ask("typed_prompt", conversation="gone", text="Be kind.")
+    visit.ask("typed_prompt", conversation=visit.session.chat.id, text="Be brief.")
+    assert visit.session.overview()["system_prompt"] == "Be brief."
+    assert visit.prompt_in_drawer == "", "the box is left to whoever types"
 
 
 def test_a_system_prompt_changed_in_a_pane_is_in_the_drawer_and_answers_the_next_message():

@@ -1,6 +1,6 @@
 // Made from src/ and protocol.json by `npm run build`; do not edit.
-// Sources: cae7207f0972a1c745dfd5f54be8aa54b2c8a72bcb3be7c59249fa3eceb6ec8a
-// Bundle: 2f486f996abb041d75aa0cdce034fde1a03470243f0333df6a7918104c73a111
+// Sources: c2851d8df12f7dd6c091fd40b62e96b5d05d3bd14c44142bd5f7b7e8c00df212
+// Bundle: 025d1449230c65663ddf158fa466232d3dfc4469b9ed70336f224728178aeac0
 (() => {
   // protocol.json
   var protocol_default = {
@@ -118,6 +118,7 @@
       close: { needs_model: false, fields: { conversation: "integer" } },
       recorded: { needs_model: false, fields: { name: "string" } },
       system_prompt: { needs_model: false, fields: { text: "string" } },
+      typed_prompt: { needs_model: false, fields: { conversation: "string", text: "string" } },
       save: { needs_model: false, fields: { kind: "string" } },
       restore: {
         needs_model: false,
@@ -760,6 +761,7 @@
       this.recorded = [];
       this.shown = null;
       this.pinned = false;
+      this.id = "";
       this.nextPrompt = "";
     }
     /**
@@ -1237,6 +1239,56 @@
     turnList.addEventListener("change", () => playFrom(Number(turnList.value)));
     find(controls, ".all").addEventListener("click", showAll);
     return { load, toggle };
+  }
+
+  // src/system_prompt.js
+  var lineOf = (text) => text.trim() || "none";
+  function makeSystemPrompt(save) {
+    const element2 = makeElement("div", "system");
+    element2.hidden = true;
+    function show({ first, next, editable }) {
+      if (element2.querySelector("form")) return;
+      element2.hidden = !editable && !first.trim();
+      const line = makeElement("p", "text");
+      line.append(makeElement("span", "label", "System prompt: "), lineOf(first));
+      element2.replaceChildren(line);
+      if (next !== null) {
+        element2.append(makeElement("p", "next", `From your next message on: ${lineOf(next)}`));
+      }
+      if (!editable) return;
+      const shown = next ?? first;
+      const button = makeButton(
+        "",
+        shown.trim() ? "edit" : "add",
+        "Change the system prompt for the next message"
+      );
+      button.addEventListener("click", () => {
+        const words = { label: "System prompt", action: "Use from the next message on", mayBeEmpty: true };
+        editText(line, shown, words, save);
+      });
+      line.append(" ", button);
+    }
+    return { element: element2, show };
+  }
+  function makePromptChange(text) {
+    return makeElement("p", "system changed", `System prompt from here on: ${lineOf(text)}`);
+  }
+  var TYPED_MS = 200;
+  function watchPromptBox(typed) {
+    let timer = 0;
+    const isBox = (target) => target instanceof HTMLTextAreaElement && target.closest("#system-prompt") ? target : null;
+    document.addEventListener("input", ({ target }) => {
+      const box = isBox(target);
+      if (!box) return;
+      clearTimeout(timer);
+      timer = window.setTimeout(() => typed(box.value), TYPED_MS);
+    });
+    document.addEventListener("change", ({ target }) => {
+      const box = isBox(target);
+      if (!box) return;
+      clearTimeout(timer);
+      typed(box.value);
+    });
   }
 
   // src/chart.js
@@ -2807,39 +2859,6 @@
     return { items, gap, sentence: sentences.filter(Boolean).join(" ") };
   }
 
-  // src/system_prompt.js
-  var lineOf = (text) => text.trim() || "none";
-  function makeSystemPrompt(save) {
-    const element2 = makeElement("div", "system");
-    element2.hidden = true;
-    function show({ first, next, editable }) {
-      if (element2.querySelector("form")) return;
-      element2.hidden = !editable && !first.trim();
-      const line = makeElement("p", "text");
-      line.append(makeElement("span", "label", "System prompt: "), lineOf(first));
-      element2.replaceChildren(line);
-      if (next !== null) {
-        element2.append(makeElement("p", "next", `From your next message on: ${lineOf(next)}`));
-      }
-      if (!editable) return;
-      const shown = next ?? first;
-      const button = makeButton(
-        "",
-        shown.trim() ? "edit" : "add",
-        "Change the system prompt for the next message"
-      );
-      button.addEventListener("click", () => {
-        const words = { label: "System prompt", action: "Use from the next message on", mayBeEmpty: true };
-        editText(line, shown, words, save);
-      });
-      line.append(" ", button);
-    }
-    return { element: element2, show };
-  }
-  function makePromptChange(text) {
-    return makeElement("p", "system changed", `System prompt from here on: ${lineOf(text)}`);
-  }
-
   // src/panes.js
   function makePane(root, branch, hooks) {
     const pane = find(root, `.pane[data-branch="${branch}"]`);
@@ -3489,6 +3508,10 @@
       undo: () => conversation.turns.length && sendRequest("undo"),
       again: () => conversation.turns.length && sendRequest("regenerate", { turn: conversation.last })
     });
+    watchPromptBox((text) => {
+      if (sendRequest.available && !conversation.meta.watch_only)
+        sendRequest("typed_prompt", { conversation: conversation.id, text });
+    });
     const leftOut = find(root, ".left-out");
     const loadLine = find(root, ".load");
     function heal() {
@@ -3525,6 +3548,7 @@
       reset,
       conversations(fields) {
         toolbar.show(fields, conversation.turns.length);
+        conversation.id = fields.ids[fields.current] ?? "";
         conversation.nextPrompt = fields.system_prompt;
         view.showPrompts();
         persistence?.updateList(fields);

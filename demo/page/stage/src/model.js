@@ -30,6 +30,8 @@ export class Conversation {
     this.shown = null;
     /** The user has selected an earlier turn, which stays shown when a new one begins. */
     this.pinned = false;
+    /** The name under which the server knows the conversation. */
+    this.id = "";
     /** The system prompt of the next turn. */
     this.nextPrompt = "";
   }

@@ -10,6 +10,7 @@ import { bringPanesIntoSight, showEmpty, showNotice } from "./notices.js";
 import { makePersistence } from "./persistence.js";
 import { checkProtocol, handlerOf } from "./protocol.js";
 import { makeReplay } from "./replay.js";
+import { watchPromptBox } from "./system_prompt.js";
 import { makeToolbar } from "./toolbar.js";
 import { BRANCHES, newTurn, turnFromData, turnIsLive } from "./turns.js";
 import { makeView } from "./view.js";
@@ -58,6 +59,10 @@ export function makeStage(root, protocol, sendRequest) {
     },
     undo: () => conversation.turns.length && sendRequest("undo"),
     again: () => conversation.turns.length && sendRequest("regenerate", { turn: conversation.last }),
+  });
+  watchPromptBox((text) => {
+    if (sendRequest.available && !conversation.meta.watch_only)
+      sendRequest("typed_prompt", { conversation: conversation.id, text });
   });
   const leftOut = find(root, ".left-out");
   const loadLine = find(root, ".load");
@@ -115,6 +120,7 @@ export function makeStage(root, protocol, sendRequest) {
     reset,
     conversations(fields) {
       toolbar.show(fields, conversation.turns.length);
+      conversation.id = fields.ids[fields.current] ?? "";
       conversation.nextPrompt = fields.system_prompt;
       view.showPrompts();
       persistence?.updateList(fields);

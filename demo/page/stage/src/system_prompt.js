@@ -53,3 +53,28 @@ export function makeSystemPrompt(save) {
 export function makePromptChange(text) {
   return makeElement("p", "system changed", `System prompt from here on: ${lineOf(text)}`);
 }
+
+const TYPED_MS = 200;
+
+/**
+ * Calls back when the system prompt is typed or pasted into the settings. Gradio's own event comes with keys only.
+ * @param {(text: string) => void} typed
+ */
+export function watchPromptBox(typed) {
+  let timer = 0;
+  const isBox = (/** @type {EventTarget | null} */ target) =>
+    target instanceof HTMLTextAreaElement && target.closest("#system-prompt") ? target : null;
+  document.addEventListener("input", ({ target }) => {
+    const box = isBox(target);
+    if (!box) return;
+    clearTimeout(timer);
+    timer = window.setTimeout(() => typed(box.value), TYPED_MS);
+  });
+  // The box is left, perhaps for another conversation.
+  document.addEventListener("change", ({ target }) => {
+    const box = isBox(target);
+    if (!box) return;
+    clearTimeout(timer);
+    typed(box.value);
+  });
+}

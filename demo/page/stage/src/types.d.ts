@@ -292,6 +292,8 @@ export interface Requests {
   close: { conversation: number };
   recorded: { name: string };
   system_prompt: { text: string };
+  /** `conversation`: the id of the one that it is typed for. */
+  typed_prompt: { conversation: string; text: string };
   save: { kind: string };
   restore: { conversations: string[]; current: number; draft: string | null };
   regenerate: { turn: number };

@@ -96,6 +96,7 @@ const REQUESTS = {
   close: { conversation: "integer" },
   recorded: { name: "string" },
   system_prompt: { text: "string" },
+  typed_prompt: { conversation: "string", text: "string" },
   save: { kind: "string" },
   restore: { conversations: "list", current: "integer", draft: "string or null" },
   regenerate: { turn: "integer" },
