@@ -61,10 +61,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         status,
         scenarios,
         defaults,
-        evaluation,
-        limits,
-        model.thinking,
-        model.dtype_name,
+        evaluation=evaluation,
+        limits=limits,
+        thinking=model.thinking,
+        dtype=model.dtype_name,
     )
     print(status.replace("*", ""))
     _launch(page, options, launch_options())

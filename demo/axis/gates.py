@@ -24,17 +24,17 @@ GATES = {
     "sameness": LEAST_SAME,
 }
 
-# What each gate found, in plain words. {value} and {threshold} are those of axis.json.
-_FINDINGS = {
-    "split_half": "Made twice, from two halves of the recorded replies, it points nearly the same way: "
-    "cosine {value:.2f} (wanted: at least {threshold:.2f}).",
-    "cos_pc1": "It is close to the main direction in which roles differ: cosine {value:.2f} with the first "
-    "principal component (wanted: at least {threshold:.2f}).",
+# What each gate measured, in words that hold whether it passed or failed, with the figures of axis.json.
+_MEASURES = {
+    "split_half": "Made twice, from two halves of the replies, the two directions have a cosine of "
+    "{value:.2f} (wanted: at least {threshold:.2f}).",
+    "cos_pc1": "Its cosine with the main direction in which roles differ, the first principal component, is "
+    "{value:.2f} (wanted: at least {threshold:.2f}).",
     "default_above_roles": "The default Assistant lies above {value:.0%} of the roles "
     "(wanted: at least {threshold:.0%}).",
     "auc": "Of a default reply and a role-played one, the default one lies higher {value:.0%} of the time "
     "(wanted: at least {threshold:.0%}; a coin would reach 50%).",
-    "fluency": "Capped replies read about as naturally as uncapped ones: {value:.2f} times their perplexity "
+    "fluency": "Capped replies have {value:.2f} times the perplexity of uncapped ones "
     "(wanted: at most {threshold:.2f}).",
     "sameness": "Of the plain questions answered correctly, {value:.0%} are still answered correctly under "
     "the cap (wanted: at least {threshold:.0%}).",
@@ -43,11 +43,11 @@ _FINDINGS = {
 # What follows for the reader where a gate fails.
 _CONSEQUENCES = {
     "split_half": "The direction depends on chance, so its numbers mean little.",
-    "cos_pc1": "It may show something else than how Assistant-like a reply is.",
-    "default_above_roles": "It does not separate the Assistant from many roles.",
-    "auc": "So one reply's place on the axis is weak evidence. Compare means over several turns or seeds.",
-    "fluency": "So the cap costs fluency; do not read odd wording as a change of persona.",
-    "sameness": "So the cap changes answers that it should leave alone.",
+    "cos_pc1": "It may show something other than how Assistant-like a reply is.",
+    "default_above_roles": "Many roles look as Assistant-like as the Assistant itself.",
+    "auc": "One reply's place on the axis is weak evidence: compare means over several turns or seeds.",
+    "fluency": "The cap costs fluency: do not take odd wording for a change of persona.",
+    "sameness": "The cap changes answers that it should leave alone.",
 }
 
 # An axis that fails one of these is not worth looking at, and the page says so at once.
@@ -73,12 +73,12 @@ def gate(name: str, value: float) -> dict[str, Any]:
 
 
 def _measured(manifest: dict[str, Any]) -> dict[str, tuple[str, bool]]:
-    """What each gate in axis.json found, in words, and whether it passed.
+    """What each gate in axis.json measured, in words, and whether it passed.
 
     The file is untrusted, so only its numbers are shown; unknown or malformed entries are left out.
     """
     gates, found = manifest.get("gates"), {}
-    for name, words in _FINDINGS.items():
+    for name, words in _MEASURES.items():
         entry = gates.get(name) if isinstance(gates, dict) else None
         if not isinstance(entry, dict) or not isinstance(entry.get("passed"), bool):
             continue
@@ -94,16 +94,11 @@ def reliability(manifest: dict[str, Any]) -> str:
     if not measured:
         return f"This axis carries no quality checks, so nothing is known about it.\n\n{_LIMITS}"
     failed = [name for name, (_, passed) in measured.items() if not passed]
-    count = len(measured)
-    short = (
-        f"**It passes all of its {count} checks.**"
-        if not failed
-        else (
-            f"**It passes {count - len(failed)} of its {count} checks.** "
-            + " ".join(_CONSEQUENCES[name] for name in failed)
-        )
+    passes_of = f"{len(measured) - len(failed)} of its" if failed else "all of its"
+    short = " ".join(
+        [f"**It passes {passes_of} {len(measured)} checks.**", *(_CONSEQUENCES[name] for name in failed)]
     )
-    lines = [f"- {'✓' if passed else '✗'} {words}" for words, passed in measured.values()]
+    lines = [f"- {'Passed:' if passed else '**Failed:**'} {words}" for words, passed in measured.values()]
     return "\n\n".join([short, "\n".join(lines), _LIMITS])
 
 

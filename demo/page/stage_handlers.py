@@ -1,15 +1,8 @@
-"""Handlers for the stage's own buttons, which send requests (see stage/protocol.json).
-
-A `Dispatcher` has one method `on_<request>` for each request that it answers. `RecordingHandlers` answers the
-requests that need no model, and serves the page without one (viewer.py). `StageHandlers` answers all of them.
-"""
+"""Handlers for the stage's own buttons on a page with a model, one method for each request."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
-
-import gradio as gr
+from dataclasses import replace
 
 from demo.conversation.conversation import End
 from demo.conversation.session_file import Recording
@@ -28,121 +21,14 @@ from demo.page.opening import (
     has_unread_reasoning,
 )
 from demo.page.persistence import persist_op, restore_chats
-from demo.page.recordings import chat_of, checked_text, download_op, open_shipped
+from demo.page.recording_handlers import Answer, Call, RecordingHandlers, refuse_while_running
+from demo.page.recordings import chat_of, checked_text
 from demo.page.session import Chat, Session
-from demo.page.settings_panel import PanelValues
-from demo.page.stage.protocol import StageRequest, operation
+from demo.page.stage.protocol import operation
 from demo.page.updates import Updates, left_out_op, notice_op, turn_op
-from demo.utils.errors import UserError
 
 # Distance between the seeds of two attempts at a turn, clear of the seeds of the turns that follow.
 RETRY_STEP = 100
-Answer = Iterator[PageUpdate]
-
-
-@dataclass(frozen=True)
-class Call:
-    """One request of the stage, with the session and the settings it came with.
-
-    Attributes:
-        values: None on a page without a model.
-    """
-
-    session: Session
-    asked: StageRequest
-    values: PanelValues | None
-    request: gr.Request
-
-    @property
-    def settings(self) -> PanelValues:
-        """The settings, on a page with a model."""
-        assert self.values is not None
-        return self.values
-
-    @property
-    def turn(self) -> int:
-        """The requested turn. Raises UserError when it is no longer there."""
-        return self.asked.index("turn", len(self.session.chat.conversation.turns))
-
-    @property
-    def chat(self) -> int:
-        """The requested conversation. Raises UserError when it is no longer there."""
-        return self.asked.index("conversation", len(self.session.chats))
-
-
-class Dispatcher:
-    """Answers a request by the method of its name."""
-
-    unavailable = "This page cannot do that; reload it."
-
-    def dispatch(
-        self, session: Session, data: object, values: PanelValues | None, request: gr.Request
-    ) -> Answer:
-        """Answer what the browser sent, which may be anything. Errors become a notice."""
-        try:
-            asked = StageRequest.parse(data)
-            answer = getattr(self, f"on_{asked.name}", None)
-            if answer is None:
-                raise UserError(self.unavailable)
-            yield from answer(Call(session, asked, values, request))
-        except Exception as error:
-            yield self.refused(session, error)
-
-    def refused(self, session: Session, error: Exception) -> PageUpdate:
-        """A notice that says why a request was not answered."""
-        raise NotImplementedError
-
-
-class RecordingHandlers(Dispatcher):
-    """The requests that work on recorded sessions."""
-
-    def shown(self, call: Call) -> PageUpdate:
-        """The conversation that is shown, from scratch."""
-        raise NotImplementedError
-
-    def switch(self, session: Session, chat: Chat) -> None:
-        """Show another conversation."""
-        raise NotImplementedError
-
-    def recording(self, call: Call) -> Recording:
-        """The conversation that is shown, as a recording."""
-        raise NotImplementedError
-
-    def closed(self, chat: Chat) -> None:
-        """A conversation was closed."""
-
-    def recorded_as(self) -> str:
-        """Name of the model that could continue a recording here; "" for none."""
-        return ""
-
-    def changed(self, call: Call) -> PageUpdate:
-        """Another conversation is shown: its system prompt, and its script's next message in the box."""
-        chat = call.session.chat
-        return replace(self.shown(call), message=chat.next_line(), system_prompt=chat.system_prompt)
-
-    def on_show(self, call: Call) -> Answer:
-        yield self.shown(call)
-
-    def on_switch(self, call: Call) -> Answer:
-        refuse_while_running(call.session)
-        self.switch(call.session, call.session.chats[call.chat])
-        yield self.changed(call)
-
-    def on_close(self, call: Call) -> Answer:
-        refuse_while_running(call.session)
-        self.closed(call.session.close(call.chat))
-        yield self.changed(call)
-
-    def on_recorded(self, call: Call) -> Answer:
-        refuse_while_running(call.session)
-        recording = open_shipped(call.asked.fields["name"])
-        self.switch(call.session, chat_of(recording, self.recorded_as()))
-        yield self.changed(call)
-
-    def on_save(self, call: Call) -> Answer:
-        updates = Updates(call.session.chat.conversation)
-        updates.add(download_op(call.session.chat, self.recording(call), call.asked.fields["kind"]))
-        yield PageUpdate(updates.take())
 
 
 class StageHandlers(RecordingHandlers):
@@ -326,9 +212,3 @@ class StageHandlers(RecordingHandlers):
             left_out_op(chat.left_out), persist_op(chat, self._handlers.recording(chat, call.settings))
         )
         return PageUpdate(updates.take(), busy=False)
-
-
-def refuse_while_running(session: Session) -> None:
-    """Raises UserError while a reply of the conversation that is shown is being written."""
-    if session.running is session.chat:
-        raise UserError("A reply is still being written; stop it first.")

@@ -11,11 +11,11 @@ from demo.conversation.session_file import Recording
 from demo.conversation.transcripts import parse_file
 from demo.page.about import TITLE, about_text
 from demo.page.chat_handlers import PageUpdate, plain_reason
+from demo.page.recording_handlers import Answer, Call, RecordingHandlers
 from demo.page.recordings import chat_of, checked_text, recorded_ops, stage_meta
 from demo.page.session import Chat, Session
 from demo.page.stage.component import stage
 from demo.page.stage.protocol import Operation, operation
-from demo.page.stage_handlers import Answer, Call, RecordingHandlers
 from demo.page.updates import Updates, notice_op, reset_op
 from demo.plots.marks import PlotMarks
 from demo.utils.errors import UserError

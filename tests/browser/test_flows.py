@@ -85,7 +85,7 @@ def test_new_chat_after_a_scenario_answers_without_its_system_prompt(opened):
     expect(page.locator("#message textarea")).to_have_value("")
     with one_turn(page):
         say(page, "Hello")
-    assert settings_of(page, "uncapped", 0)["System prompt"] == "none"
+    assert settings_of(page, "uncapped", 0)["System prompt"] == "the model’s own default"
     page.locator(".conversations .conversation button").first.click()
     expect(prompt).not_to_have_value("")
     assert settings_of(page, "uncapped", 0)["System prompt"] == prompt.input_value()
@@ -94,7 +94,7 @@ def test_new_chat_after_a_scenario_answers_without_its_system_prompt(opened):
 def test_the_system_prompt_is_the_first_bubble_of_both_panes_and_is_changed_there(opened):
     page, _ = opened
     bubbles = page.locator(".pane:not([hidden]) .log > .system:first-child")
-    expect(bubbles).to_have_text(["System prompt: none add"] * 2)
+    expect(bubbles).to_have_text(["System prompt: the model’s own default add"] * 2)
     start_first_scenario(page, tokens=6)
     prompt = load_scenarios()[0].system_prompt
     expect(bubbles).to_have_text([f"System prompt: {prompt} edit"] * 2)

@@ -204,6 +204,10 @@ def test_phone_opens_at_the_top_and_shows_both_replies_above_the_message_box(lon
         wait_until_still(page)
         assert page.evaluate("scrollY") == 0
         expect(page.locator("#send")).to_be_in_viewport(ratio=1)
+        scenario = page.locator("button.scenario").first.bounding_box()
+        drawer = page.locator("#settings .toggle-button").bounding_box()
+        assert scenario is not None and drawer is not None
+        assert scenario["x"] + scenario["width"] < drawer["x"] - 8, "no scenario can be read and tapped"
         page.evaluate("scrollTo(0, document.documentElement.scrollHeight)")
         with one_turn(page):
             page.locator("#message textarea").fill("Hello.")

@@ -14,18 +14,17 @@ def gate(value: float, threshold: float, passed: bool) -> dict[str, object]:
 def test_every_gate_is_explained_passed_or_failed():
     for passed in (True, False):
         text = reliability({"gates": {name: gate(1.0, 0.9, passed) for name in GATES}})
-        assert text.count("✓ " if passed else "✗ ") == len(GATES)
+        assert text.count("- Passed: " if passed else "- **Failed:** ") == len(GATES)
         assert f"**It passes {'all of its' if passed else '0 of its'} {len(GATES)} checks.**" in text
 
 
 def test_a_failed_gate_is_named_with_its_figures_and_what_follows():
     manifest = {"gates": {"auc": gate(0.83, 0.95, False), "split_half": gate(0.97, 0.95, True)}}
     text = reliability(manifest)
-    assert text.startswith(
-        "**It passes 1 of its 2 checks.** So one reply's place on the axis is weak evidence."
-    )
-    assert "✗ Of a default reply and a role-played one, the default one lies higher 83% of the time" in text
-    assert "✓ Made twice" in text and "cosine 0.97" in text
+    assert text.startswith("**It passes 1 of its 2 checks.** One reply's place on the axis is weak evidence")
+    failed = "- **Failed:** Of a default reply and a role-played one, the default one lies higher 83% of the time"
+    assert failed in text
+    assert "- Passed: Made twice" in text and "cosine of 0.97" in text
     assert broken_banner(manifest) is None, "this axis has limits, but nothing is broken"
 
 
@@ -36,6 +35,7 @@ def test_an_axis_that_cannot_be_trusted_has_a_banner(name):
         banner is not None and banner.startswith("**This axis cannot be trusted.**") and "coin" not in banner
     )
     assert "0.21" in banner or "21%" in banner
+    assert "nearly" not in banner and "close" not in banner, "a failed check must not read like a passed one"
     assert broken_banner({"gates": {name: gate(0.96, 0.95, True)}}) is None
 
 

@@ -1,6 +1,6 @@
 // Made from src/ and protocol.json by `npm run build`; do not edit.
-// Sources: c2851d8df12f7dd6c091fd40b62e96b5d05d3bd14c44142bd5f7b7e8c00df212
-// Bundle: 025d1449230c65663ddf158fa466232d3dfc4469b9ed70336f224728178aeac0
+// Sources: 5b43bd3ed701e6c6f9757acf20f6f2609aaaa3a78ec606bce53dc61724f582be
+// Bundle: a7c63b0db0f907939e1a30e5055aa399100361c195dbfece2ac551f61b89463b
 (() => {
   // protocol.json
   var protocol_default = {
@@ -509,6 +509,7 @@
     if (mean >= 2 / 3) return "Assistant-like";
     return mean <= 1 / 3 ? "role-like" : "in between";
   }
+  var describePrompt = (prompt) => prompt.trim() || "the model’s own default";
   var escapeHtml = (text) => text.replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
   function tokenLabel(text) {
     const short = text.length > 40 ? `${text.slice(0, 40)}…` : text;
@@ -566,7 +567,7 @@
     if (settings.read) rows.push(["Text", "read from a file, not generated here"]);
     else rows.push(...samplingRows(settings));
     if (settings.dtype) rows.push(["Number format", settings.dtype]);
-    rows.push(["System prompt", settings.system_prompt.trim() || "none"]);
+    rows.push(["System prompt", describePrompt(settings.system_prompt)]);
     return rows;
   }
   function settingsNote(settings, branch) {
@@ -769,10 +770,10 @@
      * @returns {{ first: string; next: string | null }}
      */
     get prompts() {
-      const known = this.turns.map(({ settings }) => settings?.system_prompt);
-      const last = known.at(-1);
+      const first = this.turns[0]?.settings?.system_prompt ?? this.nextPrompt;
+      const last = this.turns.at(-1)?.settings?.system_prompt;
       const changed = last !== void 0 && last.trim() !== this.nextPrompt.trim();
-      return { first: known[0] ?? this.nextPrompt, next: changed ? this.nextPrompt : null };
+      return { first, next: changed ? this.nextPrompt : null };
     }
     /**
      * The system prompt of a turn, if it is another than that of the turn before; otherwise null.
@@ -1242,7 +1243,6 @@
   }
 
   // src/system_prompt.js
-  var lineOf = (text) => text.trim() || "none";
   function makeSystemPrompt(save) {
     const element2 = makeElement("div", "system");
     element2.hidden = true;
@@ -1250,10 +1250,10 @@
       if (element2.querySelector("form")) return;
       element2.hidden = !editable && !first.trim();
       const line = makeElement("p", "text");
-      line.append(makeElement("span", "label", "System prompt: "), lineOf(first));
+      line.append(makeElement("span", "label", "System prompt: "), describePrompt(first));
       element2.replaceChildren(line);
       if (next !== null) {
-        element2.append(makeElement("p", "next", `From your next message on: ${lineOf(next)}`));
+        element2.append(makeElement("p", "next", `From your next message on: ${describePrompt(next)}`));
       }
       if (!editable) return;
       const shown = next ?? first;
@@ -1271,24 +1271,24 @@
     return { element: element2, show };
   }
   function makePromptChange(text) {
-    return makeElement("p", "system changed", `System prompt from here on: ${lineOf(text)}`);
+    return makeElement("p", "system changed", `System prompt from here on: ${describePrompt(text)}`);
   }
   var TYPED_MS = 200;
   function watchPromptBox(typed) {
     let timer = 0;
-    const isBox = (target) => target instanceof HTMLTextAreaElement && target.closest("#system-prompt") ? target : null;
+    let waiting = "";
+    const tell = () => {
+      clearTimeout(timer);
+      timer = 0;
+      typed(waiting);
+    };
     document.addEventListener("input", ({ target }) => {
-      const box = isBox(target);
-      if (!box) return;
+      if (!(target instanceof HTMLTextAreaElement) || !target.closest("#system-prompt")) return;
+      waiting = target.value;
       clearTimeout(timer);
-      timer = window.setTimeout(() => typed(box.value), TYPED_MS);
+      timer = window.setTimeout(tell, TYPED_MS);
     });
-    document.addEventListener("change", ({ target }) => {
-      const box = isBox(target);
-      if (!box) return;
-      clearTimeout(timer);
-      typed(box.value);
-    });
+    document.addEventListener("focusout", () => timer && tell());
   }
 
   // src/chart.js
@@ -2779,6 +2779,7 @@
 
   // src/summary.js
   var FINISH_LABELS = { cancelled: "Stopped", failed: "Ended by an error" };
+  var READ = "Both panes show the same words, which were read and not generated.";
   var TREND_TURNS = 3;
   var TREND_FLAT = 0.1;
   function describeShare(share) {
@@ -2817,26 +2818,30 @@
     const change = newest - oldest;
     return { change, turns: last.length, word: trendWord(change) };
   }
-  var answerOf = (reply) => reply.visibleTokens.filter((token) => !token.r).map((token) => token.t).join("").trim();
+  var answerOf = (reply) => reply.visibleTokens.filter((token) => !token.r).map((token) => token.t).join("");
+  var WORDS = typeof Intl.Segmenter === "function" ? new Intl.Segmenter(void 0, { granularity: "word" }) : null;
+  function piecesOf(text) {
+    const pieces = WORDS ? Array.from(WORDS.segment(text), ({ segment }) => segment) : text.split(/\s+/);
+    return pieces.filter((piece) => piece.trim());
+  }
   function wordsSentence(uncapped, capped) {
-    if (uncapped.absent || capped.absent || !uncapped.finish || !capped.finish) return "";
-    const [left, right] = [answerOf(uncapped), answerOf(capped)];
-    if (left === right) return "Both replies are the same, word for word.";
-    const [words, others] = [left.split(/\s+/), right.split(/\s+/)];
-    const shared = words.findIndex((word, n) => word !== others[n]);
-    const count = shared < 0 ? words.length : shared;
+    if (!uncapped.finish || !capped.finish) return "";
+    const [left, right] = [piecesOf(answerOf(uncapped)), piecesOf(answerOf(capped))];
+    if (!left.length || !right.length) return "";
+    const parting = left.findIndex((piece, n) => piece !== right[n]);
+    if (parting < 0 && left.length === right.length) return "Both replies are the same, word for word.";
+    const shared = parting < 0 ? left : left.slice(0, parting);
+    const count = shared.filter((piece) => /[\p{L}\p{N}]/u.test(piece)).length;
     if (count === 0) return "The replies differ from the first word on.";
     return `The replies share their first ${count === 1 ? "word" : `${count} words`} and then differ.`;
   }
   function zonesSentence(items) {
-    const zones = items.map(({ branch, mean }) => `${branch} ${describeMean(mean)}`);
-    if (!zones.length) return "";
-    const [first] = items;
-    const alike = items.every(({ mean }) => first && describeMean(mean) === describeMean(first.mean));
-    if (first && alike && items.length > 1) {
-      return `On the axis ${items.length === 2 ? "both" : "all"} are ${describeMean(first.mean)}.`;
+    const zones = items.map(({ mean }) => describeMean(mean));
+    if (items.length > 1 && new Set(zones).size === 1) {
+      return `On the axis ${items.length === 2 ? "both" : "all"} are ${zones[0]}.`;
     }
-    return `On the axis: ${zones.join(", ")}.`;
+    const named = items.map(({ branch }, n) => `${branch} ${zones[n]}`);
+    return named.length ? `On the axis: ${named.join(", ")}.` : "";
   }
   function capSentence(reply, off) {
     if (reply.absent) return "";
@@ -2853,7 +2858,8 @@
       return value === null ? [] : [{ branch, mean: value, trend: trendOf(turns, branch, index) }];
     });
     const { uncapped: left, capped: right } = turn.replies;
-    const sentences = [wordsSentence(left, right), zonesSentence(items), capSentence(right, capOff)];
+    const words = turn.settings?.read ? READ : wordsSentence(left, right);
+    const sentences = [words, zonesSentence(items), capSentence(right, capOff)];
     const [uncapped, capped] = [mean("uncapped"), mean("capped")];
     const gap = uncapped === null || capped === null ? null : capped - uncapped;
     return { items, gap, sentence: sentences.filter(Boolean).join(" ") };
@@ -3352,6 +3358,7 @@
         for (const item of findAll(root, `.key .${branch}`)) item.hidden = !conversation.has(branch);
       }
       for (const item of findAll(root, ".reasoning-key")) item.hidden = !conversation.hasReasoning;
+      find(root, ".range-key").hidden = !conversation.chartMeta.default_range;
       for (const item of findAll(root, ".seeds-key")) item.hidden = !conversation.hasSeeds;
     }
     function arrangePanes() {

@@ -41,10 +41,10 @@ export class Conversation {
    * @returns {{ first: string; next: string | null }}
    */
   get prompts() {
-    const known = this.turns.map(({ settings }) => settings?.system_prompt);
-    const last = known.at(-1);
+    const first = this.turns[0]?.settings?.system_prompt ?? this.nextPrompt;
+    const last = this.turns.at(-1)?.settings?.system_prompt;
     const changed = last !== undefined && last.trim() !== this.nextPrompt.trim();
-    return { first: known[0] ?? this.nextPrompt, next: changed ? this.nextPrompt : null };
+    return { first, next: changed ? this.nextPrompt : null };
   }
 
   /**

@@ -7,6 +7,7 @@ import { BRANCHES, firedShare, hasReasoning, meanOf, reasoningFiredShare } from 
 
 /** @type {Partial<Record<Finish, string>>} */
 const FINISH_LABELS = { cancelled: "Stopped", failed: "Ended by an error" };
+const READ = "Both panes show the same words, which were read and not generated.";
 const TREND_TURNS = 3;
 // In axis units: a smaller change between the first and the last of these turns counts as none.
 const TREND_FLAT = 0.1;
@@ -87,35 +88,46 @@ const answerOf = (reply) =>
   reply.visibleTokens
     .filter((token) => !token.r)
     .map((token) => token.t)
-    .join("")
-    .trim();
+    .join("");
+
+// Not every language separates its words by spaces. Some older browsers cannot tell words apart.
+const WORDS =
+  typeof Intl.Segmenter === "function" ? new Intl.Segmenter(undefined, { granularity: "word" }) : null;
 
 /**
- * Where two answers part; nothing while either of them is being written.
+ * The words and punctuation marks of a text.
+ * @param {string} text
+ */
+function piecesOf(text) {
+  const pieces = WORDS ? Array.from(WORDS.segment(text), ({ segment }) => segment) : text.split(/\s+/);
+  return pieces.filter((piece) => piece.trim());
+}
+
+/**
+ * Where two answers part; nothing while either of them is empty or being written.
  * @param {Reply} uncapped
  * @param {Reply} capped
  */
 function wordsSentence(uncapped, capped) {
-  if (uncapped.absent || capped.absent || !uncapped.finish || !capped.finish) return "";
-  const [left, right] = [answerOf(uncapped), answerOf(capped)];
-  if (left === right) return "Both replies are the same, word for word.";
-  const [words, others] = [left.split(/\s+/), right.split(/\s+/)];
-  const shared = words.findIndex((word, n) => word !== others[n]);
-  const count = shared < 0 ? words.length : shared;
+  if (!uncapped.finish || !capped.finish) return "";
+  const [left, right] = [piecesOf(answerOf(uncapped)), piecesOf(answerOf(capped))];
+  if (!left.length || !right.length) return "";
+  const parting = left.findIndex((piece, n) => piece !== right[n]);
+  if (parting < 0 && left.length === right.length) return "Both replies are the same, word for word.";
+  const shared = parting < 0 ? left : left.slice(0, parting);
+  const count = shared.filter((piece) => /[\p{L}\p{N}]/u.test(piece)).length;
   if (count === 0) return "The replies differ from the first word on.";
   return `The replies share their first ${count === 1 ? "word" : `${count} words`} and then differ.`;
 }
 
 /** @param {BranchSummary[]} items */
 function zonesSentence(items) {
-  const zones = items.map(({ branch, mean }) => `${branch} ${describeMean(mean)}`);
-  if (!zones.length) return "";
-  const [first] = items;
-  const alike = items.every(({ mean }) => first && describeMean(mean) === describeMean(first.mean));
-  if (first && alike && items.length > 1) {
-    return `On the axis ${items.length === 2 ? "both" : "all"} are ${describeMean(first.mean)}.`;
+  const zones = items.map(({ mean }) => describeMean(mean));
+  if (items.length > 1 && new Set(zones).size === 1) {
+    return `On the axis ${items.length === 2 ? "both" : "all"} are ${zones[0]}.`;
   }
-  return `On the axis: ${zones.join(", ")}.`;
+  const named = items.map(({ branch }, n) => `${branch} ${zones[n]}`);
+  return named.length ? `On the axis: ${named.join(", ")}.` : "";
 }
 
 /**
@@ -146,7 +158,8 @@ export function summarise(turns, index, capOff) {
     return value === null ? [] : [{ branch, mean: value, trend: trendOf(turns, branch, index) }];
   });
   const { uncapped: left, capped: right } = turn.replies;
-  const sentences = [wordsSentence(left, right), zonesSentence(items), capSentence(right, capOff)];
+  const words = turn.settings?.read ? READ : wordsSentence(left, right);
+  const sentences = [words, zonesSentence(items), capSentence(right, capOff)];
   const [uncapped, capped] = [mean("uncapped"), mean("capped")];
   const gap = uncapped === null || capped === null ? null : capped - uncapped;
   return { items, gap, sentence: sentences.filter(Boolean).join(" ") };

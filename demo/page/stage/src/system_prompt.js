@@ -1,6 +1,7 @@
 // The system prompt as the first thing in a pane: every reply depends on it, so it must not be hidden.
 
 import { makeButton, makeElement } from "./dom.js";
+import { describePrompt } from "./text.js";
 import { editText } from "./toolbar.js";
 
 /**
@@ -10,9 +11,6 @@ import { editText } from "./toolbar.js";
  * @property {string | null} next the one that the next message gets; null if it is that of the last turn
  * @property {boolean} editable
  */
-
-/** @param {string} text */
-const lineOf = (text) => text.trim() || "none";
 
 /** @param {(text: string) => void} save called with a new system prompt for the next message */
 export function makeSystemPrompt(save) {
@@ -24,10 +22,10 @@ export function makeSystemPrompt(save) {
     if (element.querySelector("form")) return; // it is being edited
     element.hidden = !editable && !first.trim();
     const line = makeElement("p", "text");
-    line.append(makeElement("span", "label", "System prompt: "), lineOf(first));
+    line.append(makeElement("span", "label", "System prompt: "), describePrompt(first));
     element.replaceChildren(line);
     if (next !== null) {
-      element.append(makeElement("p", "next", `From your next message on: ${lineOf(next)}`));
+      element.append(makeElement("p", "next", `From your next message on: ${describePrompt(next)}`));
     }
     if (!editable) return;
     const shown = next ?? first;
@@ -51,7 +49,7 @@ export function makeSystemPrompt(save) {
  * @param {string} text
  */
 export function makePromptChange(text) {
-  return makeElement("p", "system changed", `System prompt from here on: ${lineOf(text)}`);
+  return makeElement("p", "system changed", `System prompt from here on: ${describePrompt(text)}`);
 }
 
 const TYPED_MS = 200;
@@ -62,19 +60,18 @@ const TYPED_MS = 200;
  */
 export function watchPromptBox(typed) {
   let timer = 0;
-  const isBox = (/** @type {EventTarget | null} */ target) =>
-    target instanceof HTMLTextAreaElement && target.closest("#system-prompt") ? target : null;
-  document.addEventListener("input", ({ target }) => {
-    const box = isBox(target);
-    if (!box) return;
+  let waiting = ""; // what has been typed and not told yet
+  const tell = () => {
     clearTimeout(timer);
-    timer = window.setTimeout(() => typed(box.value), TYPED_MS);
+    timer = 0;
+    typed(waiting);
+  };
+  document.addEventListener("input", ({ target }) => {
+    if (!(target instanceof HTMLTextAreaElement) || !target.closest("#system-prompt")) return;
+    waiting = target.value;
+    clearTimeout(timer);
+    timer = window.setTimeout(tell, TYPED_MS);
   });
   // The box is left, perhaps for another conversation.
-  document.addEventListener("change", ({ target }) => {
-    const box = isBox(target);
-    if (!box) return;
-    clearTimeout(timer);
-    typed(box.value);
-  });
+  document.addEventListener("focusout", () => timer && tell());
 }

@@ -23,6 +23,12 @@ export function describeMean(mean) {
 }
 
 /**
+ * Many chat templates add a system prompt of their own where none is given.
+ * @param {string} prompt
+ */
+export const describePrompt = (prompt) => prompt.trim() || "the model’s own default";
+
+/**
  * Plotly interprets some HTML in its texts.
  * @param {string} text
  */

@@ -4,7 +4,7 @@
 /** @import { Branch, ChartMeta, Figure, Figures, Turn, TurnMarks, TurnSettings } from "./types" */
 
 import { makeButton, makeElement } from "./dom.js";
-import { number } from "./text.js";
+import { describePrompt, number } from "./text.js";
 
 /** @typedef {[name: string, value: string]} Row */
 
@@ -63,7 +63,7 @@ export function settingsRows(settings, branch) {
   if (settings.read) rows.push(["Text", "read from a file, not generated here"]);
   else rows.push(...samplingRows(settings));
   if (settings.dtype) rows.push(["Number format", settings.dtype]);
-  rows.push(["System prompt", settings.system_prompt.trim() || "none"]);
+  rows.push(["System prompt", describePrompt(settings.system_prompt)]);
   return rows;
 }
 

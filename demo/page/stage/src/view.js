@@ -151,6 +151,7 @@ export function makeView(root, conversation, sendRequest) {
       for (const item of findAll(root, `.key .${branch}`)) item.hidden = !conversation.has(branch);
     }
     for (const item of findAll(root, ".reasoning-key")) item.hidden = !conversation.hasReasoning;
+    find(root, ".range-key").hidden = !conversation.chartMeta.default_range;
     for (const item of findAll(root, ".seeds-key")) item.hidden = !conversation.hasSeeds;
   }
 

@@ -106,7 +106,7 @@ test("a turn is summarised by means, gap and sentences", () => {
   assert.equal(summary.gap?.toFixed(6), "1.400000");
   assert.equal(
     summary.sentence,
-    "Both replies are the same, word for word. On the axis: uncapped role-like, capped Assistant-like. " +
+    "On the axis: uncapped role-like, capped Assistant-like. " +
       "The cap acted on 50% of the capped reply’s tokens.",
   );
 });
@@ -140,7 +140,21 @@ test("the sentence of a turn says where the two answers part", () => {
   assert.match(sentence("A b c", "A b d"), /^The replies share their first 2 words and then differ\./);
   assert.match(sentence("A b", "A c"), /^The replies share their first word and then differ\./);
   assert.match(sentence("A b", "A b c"), /^The replies share their first 2 words and then differ\./);
+  assert.match(sentence("A b c", "A b"), /^The replies share their first 2 words and then differ\./);
+  assert.match(sentence("A b.", "A b!"), /^The replies share their first 2 words and then differ\./);
   assert.match(sentence("B", "A"), /^The replies differ from the first word on\./);
+  assert.match(sentence("A b", "A  b "), /^Both replies are the same, word for word\./);
+  assert.match(
+    sentence("\u4f60\u597d\uff0c\u4e16\u754c", "\u4f60\u597d\uff0c\u670b\u53cb"),
+    /^The replies share their first (word|\d+ words) and then/,
+  );
+  assert.match(sentence("", "A"), /^On the axis/, "there is nothing to compare");
+});
+
+test("words that were read and not generated are not compared", () => {
+  const turn = finishedTurn(1, 1);
+  turn.settings = /** @type {import("../src/types").TurnSettings} */ ({ read: true });
+  assert.match(summarise([turn], 0, false).sentence, /^Both panes show the same words, which were read/);
 });
 
 test("probabilities have a decimal where they are small", () => {

@@ -76,7 +76,7 @@ test("another attempt and a cap that was off are named at a glance", () => {
   assert.equal(settingsNote(OFF, "capped"), "attempt 2, new seed · cap off");
   assert.equal(settingsNote(OFF, "uncapped"), "attempt 2, new seed");
   assert.equal(listed(OFF, "capped").Seed, "105 (new for this attempt)");
-  assert.equal(listed(OFF, "capped")["System prompt"], "none");
+  assert.equal(listed(OFF, "capped")["System prompt"], "the model’s own default");
 });
 
 test("steering, thinking and the part they act on are listed where they had an effect", () => {

@@ -1,0 +1,135 @@
+"""Handlers for those of the stage's requests that need no model, and how a request finds its handler.
+
+A `Dispatcher` has one method `on_<request>` for each request that it answers (see stage/protocol.json).
+`RecordingHandlers` serves the page without a model (viewer.py), and is the base of those with one
+(stage_handlers.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import gradio as gr
+
+from demo.conversation.session_file import Recording
+from demo.page.chat_handlers import PageUpdate
+from demo.page.recordings import chat_of, download_op, open_shipped
+from demo.page.session import Chat, Session
+from demo.page.settings_panel import PanelValues
+from demo.page.stage.protocol import StageRequest
+from demo.page.updates import Updates
+from demo.utils.errors import UserError
+
+Answer = Iterator[PageUpdate]
+
+
+@dataclass(frozen=True)
+class Call:
+    """One request of the stage, with the session and the settings it came with.
+
+    Attributes:
+        values: None on a page without a model.
+    """
+
+    session: Session
+    asked: StageRequest
+    values: PanelValues | None
+    request: gr.Request
+
+    @property
+    def settings(self) -> PanelValues:
+        """The settings, on a page with a model."""
+        assert self.values is not None
+        return self.values
+
+    @property
+    def turn(self) -> int:
+        """The requested turn. Raises UserError when it is no longer there."""
+        return self.asked.index("turn", len(self.session.chat.conversation.turns))
+
+    @property
+    def chat(self) -> int:
+        """The requested conversation. Raises UserError when it is no longer there."""
+        return self.asked.index("conversation", len(self.session.chats))
+
+
+class Dispatcher:
+    """Answers a request by the method of its name."""
+
+    unavailable = "This page cannot do that; reload it."
+
+    def dispatch(
+        self, session: Session, data: object, values: PanelValues | None, request: gr.Request
+    ) -> Answer:
+        """Answer what the browser sent, which may be anything. Errors become a notice."""
+        try:
+            asked = StageRequest.parse(data)
+            answer = getattr(self, f"on_{asked.name}", None)
+            if answer is None:
+                raise UserError(self.unavailable)
+            yield from answer(Call(session, asked, values, request))
+        except Exception as error:
+            yield self.refused(session, error)
+
+    def refused(self, session: Session, error: Exception) -> PageUpdate:
+        """A notice that says why a request was not answered."""
+        raise NotImplementedError
+
+
+class RecordingHandlers(Dispatcher):
+    """The requests that work on recorded sessions."""
+
+    def shown(self, call: Call) -> PageUpdate:
+        """The conversation that is shown, from scratch."""
+        raise NotImplementedError
+
+    def switch(self, session: Session, chat: Chat) -> None:
+        """Show another conversation."""
+        raise NotImplementedError
+
+    def recording(self, call: Call) -> Recording:
+        """The conversation that is shown, as a recording."""
+        raise NotImplementedError
+
+    def closed(self, chat: Chat) -> None:
+        """A conversation was closed."""
+
+    def recorded_as(self) -> str:
+        """Name of the model that could continue a recording here; "" for none."""
+        return ""
+
+    def changed(self, call: Call) -> PageUpdate:
+        """Another conversation is shown: its system prompt, and its script's next message in the box."""
+        chat = call.session.chat
+        return replace(self.shown(call), message=chat.next_line(), system_prompt=chat.system_prompt)
+
+    def on_show(self, call: Call) -> Answer:
+        yield self.shown(call)
+
+    def on_switch(self, call: Call) -> Answer:
+        refuse_while_running(call.session)
+        self.switch(call.session, call.session.chats[call.chat])
+        yield self.changed(call)
+
+    def on_close(self, call: Call) -> Answer:
+        refuse_while_running(call.session)
+        self.closed(call.session.close(call.chat))
+        yield self.changed(call)
+
+    def on_recorded(self, call: Call) -> Answer:
+        refuse_while_running(call.session)
+        recording = open_shipped(call.asked.fields["name"])
+        self.switch(call.session, chat_of(recording, self.recorded_as()))
+        yield self.changed(call)
+
+    def on_save(self, call: Call) -> Answer:
+        updates = Updates(call.session.chat.conversation)
+        updates.add(download_op(call.session.chat, self.recording(call), call.asked.fields["kind"]))
+        yield PageUpdate(updates.take())
+
+
+def refuse_while_running(session: Session) -> None:
+    """Raises UserError while a reply of the conversation that is shown is being written."""
+    if session.running is session.chat:
+        raise UserError("A reply is still being written; stop it first.")
