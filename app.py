@@ -25,7 +25,6 @@ if on_zerogpu():
 
 from demo.axis.files import axis_folder
 from demo.engine.options import add_engine_options, end_plainly_when_asked, load_engine
-from demo.engine.protocol import Sampling
 from demo.utils.cli import command
 from demo.utils.errors import UserError
 from demo.utils.progress import ConsoleProgress
@@ -47,13 +46,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     # Imported late, so that a mistake in the flags is reported at once.
     from demo.conversation.scenarios import load_scenarios
+    from demo.conversation.settings import PAGE_SAMPLING
     from demo.page.evaluation_panel import evaluation_text
     from demo.page.layout import build_page, launch_options
 
     model, axis = engine.model, engine.axis
     evaluation = evaluation_text(axis, _axis_home(options, model.slug))
     status = " · ".join([f"**{model.slug}** on {model.device}, {model.dtype_reason}", *notes])
-    scenarios, defaults = load_scenarios(), Sampling()
+    scenarios, defaults = load_scenarios(), PAGE_SAMPLING
     page = build_page(
         engine,
         axis,

@@ -41,6 +41,7 @@ _SETTINGS = (
     "top_p",
     "repetition_penalty",
     "max_new_tokens",
+    "soft_limit",
     "thinking",
     "dtype",
 )
@@ -118,6 +119,7 @@ def _settings(settings: TurnSettings, branch: str, sample: int) -> dict[str, Any
         "top_p": sampling.top_p,
         "repetition_penalty": sampling.repetition_penalty,
         "max_new_tokens": sampling.max_new_tokens,
+        "soft_limit": sampling.soft_limit,
         "thinking": int(settings.thinking),
     }
 

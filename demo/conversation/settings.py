@@ -14,6 +14,8 @@ BRANCHES = (UNCAPPED, CAPPED)
 ALL_BRANCHES = (*BRANCHES, STEERED)
 # Distance between the seeds of a turn's samples, clear of the seeds of the turns that follow.
 SEED_STEP = 1000
+# What the page opens with. A reply ends with a sentence: half a sentence reads like a fault of the model.
+PAGE_SAMPLING = Sampling(max_new_tokens=128, soft_limit=60)
 MOST_SEEDS = 8
 
 

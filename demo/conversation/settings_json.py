@@ -11,7 +11,7 @@ from demo.engine.protocol import Cap, Sampling, Span, Steer
 from demo.plots.marks import PlotMarks
 from demo.utils.errors import UserError
 
-_SAMPLING = ("seed", "temperature", "top_p", "repetition_penalty", "max_new_tokens")
+_SAMPLING = ("seed", "temperature", "top_p", "repetition_penalty", "max_new_tokens", "soft_limit")
 
 
 def settings_json(settings: TurnSettings) -> dict[str, Any]:
@@ -61,6 +61,7 @@ def settings_from_json(data: dict[str, Any], marks: PlotMarks) -> TurnSettings:
                 max_new_tokens=whole(data["max_new_tokens"]),
                 seed=whole(data["seed"]),
                 repetition_penalty=number(data["repetition_penalty"]),
+                soft_limit=whole(data.get("soft_limit", 0)),
             ),
             cap=None if cap is None else _cap(cap),
             system_prompt=text(data.get("system_prompt", "")),

@@ -22,7 +22,9 @@ def as_coordinates(place: Sequence[float]) -> Coordinates | None:
     return (place[0], place[1], place[2]) if place else None
 
 
-FinishReason = Literal["stop", "length", "cancelled", "failed"]
+# "stop": the model ended the reply. "sentence": the soft limit ended it between two sentences. "length": the
+# limit ended it anywhere.
+FinishReason = Literal["stop", "sentence", "length", "cancelled", "failed"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +37,8 @@ class Sampling:
     Attributes:
         temperature: 0 is greedy.
         repetition_penalty: 1 is none.
+        soft_limit: once the answer has so many tokens, it ends with the sentence it is in; 0 is none.
+            Reasoning does not count, and `max_new_tokens` holds in any case.
     """
 
     temperature: float = 0.3
@@ -42,6 +46,7 @@ class Sampling:
     max_new_tokens: int = 96
     seed: int = 0
     repetition_penalty: float = 1.1
+    soft_limit: int = 0
 
     def __post_init__(self) -> None:
         if not 0 <= self.temperature <= 5:
@@ -50,6 +55,10 @@ class Sampling:
             raise UserError(f"Top-p must be above 0 and at most 1, not {self.top_p}.")
         if not 1 <= self.max_new_tokens <= 100_000:
             raise UserError(f"Max new tokens must be at least 1, not {self.max_new_tokens}.")
+        if not 0 <= self.soft_limit <= 100_000:
+            raise UserError(
+                f"Replies can end at a sentence after 0 (never) to 100000 tokens, not {self.soft_limit}."
+            )
         if not 0 <= self.seed < 2**53:
             raise UserError(f"The seed must be a whole number from 0 to 2^53, not {self.seed}.")
         if not 1 <= self.repetition_penalty <= 2:

@@ -11,9 +11,9 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from demo.engine.forward.forward_pass import ActivationRecorder, Chunk, ChunkReading
-from demo.engine.protocol import PromptEvent, Request, Token, TokenEvent
+from demo.engine.protocol import FinishReason, PromptEvent, Request, Token, TokenEvent
 from demo.engine.sampling import SamplingStep
-from demo.engine.text import Piece, ReplyText
+from demo.engine.text import Piece, ReplyText, ends_sentence
 from demo.models.chat_template import ReasoningFormat, RenderedChat, reasoning_format, special_tokens
 from demo.models.loading import LoadedModel, ModelFacts
 
@@ -109,6 +109,7 @@ class TokenSequence:
         self._piece = Piece("", False, False)
         self._probability: float | None = None
         self._penalised = spoken_tokens(self.request, self.chat)
+        self._answer, self._answer_tokens = "", 0
 
     @cached_property
     def exempt_in_prompt(self) -> list[bool]:
@@ -130,9 +131,20 @@ class TokenSequence:
 
     @property
     def wants_stop(self) -> bool:
-        """Whether the pending token ends the reply."""
+        """Whether the reply ends before the pending token."""
+        return self._model_stops or self._sentence_ends
+
+    @property
+    def _model_stops(self) -> bool:
+        """Whether the pending token is one with which the model ends a reply."""
         ends = self.vocabulary.listed if self._piece.reasoning else self.vocabulary.stops
         return self.pending in ends
+
+    @property
+    def _sentence_ends(self) -> bool:
+        """Whether the soft limit is reached, and the pending token would begin another sentence."""
+        limit = self.request.sampling.soft_limit
+        return 0 < limit <= self._answer_tokens and ends_sentence(self._answer, self._piece.text)
 
     @property
     def is_broken(self) -> bool:
@@ -207,6 +219,8 @@ class TokenSequence:
         assert token is not None
         self.generated.append(token)
         self.before += reading.before
+        if not self._piece.reasoning and not self.pending_is_special:
+            self._answer, self._answer_tokens = self._answer + self._piece.text, self._answer_tokens + 1
         return TokenEvent(
             self.request.branch,
             token,
@@ -225,8 +239,13 @@ class TokenSequence:
         )
 
     def stop_event(self) -> TokenEvent:
-        """The event of a pending token that ends the reply and is not run."""
+        """The event of a reply that ends before the pending token, which is not run.
+
+        At the end of a sentence that token is no part of the reply.
+        """
         assert self.pending is not None
+        if not self._model_stops:
+            return self._ending("sentence")
         return TokenEvent(
             self.request.branch,
             self.pending,
@@ -245,9 +264,13 @@ class TokenSequence:
 
     def failed_event(self, error: BaseException) -> TokenEvent:
         """The event of a sequence that ends because of an error."""
+        return self._ending("failed", str(error))
+
+    def _ending(self, reason: FinishReason, fault: str = "") -> TokenEvent:
+        """An event without a token."""
         position = len(self.chat.ids) + len(self.generated)
         return TokenEvent(
-            self.request.branch, None, Token("", None, None, (), False), position, "failed", str(error)
+            self.request.branch, None, Token("", None, None, (), False), position, reason, fault
         )
 
     @property

@@ -74,6 +74,32 @@ class TextStream:
         return str(self._backend.decode(ids, skip_special_tokens=self._skip))
 
 
+_SENTENCE_END = re.compile(r"""(?:[.!?…]["'”’»)\]*_]*|[。！？]["”’」』）]*)\s*\Z""")
+# A dot after a number or a letter of its own, or after a title, seldom ends a sentence.
+_NO_END = re.compile(
+    r"""(?:^|[\s("'*])(?:\d+|[A-Za-z]|[A-Za-z]\.[A-Za-z]|Mr|Mrs|Ms|Dr|Prof|St|vs)\.\**\s*\Z"""
+)
+_WIDE_END = re.compile(r"""[。！？]["”’」』）]*\Z""")
+_FENCE = "```"
+
+
+def ends_sentence(text: str, following: str) -> bool:
+    """Whether a sentence ends where `text` does, given the piece of text that would come next.
+
+    Code is not cut. A line of a list ends like a sentence, a heading or an introduction ("...:") does not.
+    """
+    if text.count(_FENCE) % 2:
+        return False
+    if following.startswith("\n") or text.endswith("\n"):
+        line = text.rstrip().rpartition("\n")[2]
+        if len(line.split()) > 2 and not line.startswith("#") and line[-1] not in ":;,-–—":
+            return True
+    parted = (
+        following[:1].isspace() or text[-1:].isspace() or bool(_WIDE_END.search(text) and following.isalnum())
+    )
+    return parted and bool(_SENTENCE_END.search(text)) and not _NO_END.search(text)
+
+
 def content_texts(tokenizer: PreTrainedTokenizerBase, chat: RenderedChat) -> list[str]:
     """What each token of a finished chat adds to its message; empty for template text."""
     texts = [""] * len(chat.ids)

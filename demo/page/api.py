@@ -75,18 +75,20 @@ class Api:
         first_layer: int = -1,
         last_layer: int = -1,
         thinking: bool = False,
+        soft_limit: int = 0,
         request: gr.Request | None = None,
     ) -> dict[str, Any]:
         """Answer a message uncapped and capped.
 
         history: earlier turns, as returned under "turn". floor, first_layer, last_layer: those of the axis
-        unless given. thinking: let a model that can reason do so before it answers. Returns both replies
-        with every token's projection in axis units, and the turn to append to the history.
+        unless given. thinking: let a model that can reason do so before it answers. soft_limit: from so many
+        tokens on, a reply ends with its sentence; 0 for never. Returns both replies with every token's
+        projection in axis units, and the turn to append to the history.
         """
         with _errors_in_one_sentence():
             message, system_prompt = well_formed(message), well_formed(system_prompt)
             conversation = conversation_from(history or [])
-            sampling = Sampling(temperature=temperature, max_new_tokens=max_new_tokens, seed=seed)
+            sampling = Sampling(temperature, max_new_tokens=max_new_tokens, seed=seed, soft_limit=soft_limit)
             settings = TurnSettings(
                 sampling,
                 self._cap(cap, floor, first_layer, last_layer),

@@ -42,6 +42,7 @@ class PanelValues:
     top_p: Any
     repetition_penalty: Any
     max_new_tokens: Any
+    soft_limit: Any
     seed: Any
     seeds: Any
     only: Any
@@ -73,6 +74,7 @@ class PanelValues:
             max_new_tokens=_whole(self.max_new_tokens, "number of new tokens"),
             seed=_whole(self.seed, "seed") + turn,
             repetition_penalty=_real(self.repetition_penalty, "repetition penalty"),
+            soft_limit=_whole(self.soft_limit, "number of tokens before a sentence ends the reply"),
         )
         system = self.system_prompt or ""
         if not isinstance(system, str) or not isinstance(self.only, str | None):
@@ -116,6 +118,7 @@ class SettingsPanel:
     top_p: gr.Slider
     repetition_penalty: gr.Slider
     max_new_tokens: gr.Slider
+    soft_limit: gr.Slider
     seed: gr.Number
     seeds: gr.Slider
     only: gr.Radio
@@ -221,6 +224,15 @@ def _sampling_components(defaults: Sampling, thinking: Thinking) -> dict[str, An
             elem_id="repetition-penalty",
         )
         max_new_tokens = gr.Slider(8, most, tokens, step=8, label="Max new tokens", elem_id="max-new-tokens")
+        soft_limit = gr.Slider(
+            0,
+            512,
+            defaults.soft_limit,
+            step=4,
+            label="End at a sentence after",
+            elem_id="soft-limit",
+            info="From so many tokens on, a reply ends with its sentence. 0: it never ends early.",
+        )
         seed = gr.Number(
             defaults.seed,
             label="Seed",
@@ -242,6 +254,7 @@ def _sampling_components(defaults: Sampling, thinking: Thinking) -> dict[str, An
         "top_p": top_p,
         "repetition_penalty": penalty,
         "max_new_tokens": max_new_tokens,
+        "soft_limit": soft_limit,
         "seed": seed,
         "seeds": seeds,
     }

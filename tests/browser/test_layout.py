@@ -17,7 +17,6 @@ from demo.page.recordings import offline_page, open_shipped, shipped
 from demo.page.viewer import build_viewer
 from tests.helpers.browser import (
     chromium_page,
-    finished,
     one_turn,
     press_key,
     say,
@@ -28,6 +27,7 @@ from tests.helpers.browser import (
 )
 from tests.helpers.hosted import hosted
 from tests.helpers.scripted import ScriptedEngine
+from tests.helpers.waiting import wait_until
 
 pytestmark = pytest.mark.browser
 PHONE = (390, 844)
@@ -59,9 +59,10 @@ SMALLEST_TEXT = """() => {
 class StoppedEngine(ScriptedEngine):
     """Answers when it is told to stop, or else after half a minute."""
 
-    stopped = False
+    started = stopped = False
 
     def _events(self, cancel: Any) -> Iterator[Any]:
+        self.started = True
         self.stopped = cancel.wait(30)
         yield from super()._events(cancel)
 
@@ -275,10 +276,10 @@ def test_reply_can_be_stopped_while_presenting():
     with hosted(engine) as address, chromium_page(address, *PROJECTOR) as (page, _):
         say(page, "Hello.")
         expect(page.locator("#stop")).to_be_visible()
+        wait_until(lambda: engine.started)
         press_key(page, "p")
-        page.keyboard.press("s")
-        finished(page)
-        assert engine.stopped
+        page.keyboard.press("s")  # the button is hidden here
+        wait_until(lambda: engine.stopped, seconds=20)
 
 
 @pytest.mark.parametrize("display", ["marks", "prose"])

@@ -5,14 +5,24 @@ from __future__ import annotations
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.helpers.browser import BRANCHES, TURN_TIMEOUT, finished, one_turn, points, reply, say, set_number
+from tests.helpers.browser import (
+    BRANCHES,
+    TURN_TIMEOUT,
+    ask_for_long_replies,
+    finished,
+    one_turn,
+    points,
+    reply,
+    say,
+    set_number,
+)
 
 pytestmark = pytest.mark.browser
 STORY = "Write a very long story about a lighthouse, with many chapters."
 
 
 def begin_a_long_story(page: Page) -> None:
-    set_number(page, "max-new-tokens", 1000)
+    ask_for_long_replies(page)
     say(page, STORY)
     page.wait_for_function("document.querySelectorAll('.tok').length > 4", timeout=TURN_TIMEOUT)
 

@@ -17,12 +17,12 @@ from demo.utils.paths import ROOT
 from tests.helpers.browser import (
     BRANCHES,
     TURN_TIMEOUT,
+    ask_for_long_replies,
     chromium_page,
     one_turn,
     points,
     reply,
     say,
-    set_number,
     user_messages,
     wait_for_first_update,
     wait_until_loaded,
@@ -87,7 +87,7 @@ def page(address: str) -> Iterator[Page]:
 
 
 def begin_a_story(page: Page, turn: int = 1) -> None:
-    set_number(page, "max-new-tokens", 1000)
+    ask_for_long_replies(page)
     say(page, STORY)
     tokens = f"document.querySelectorAll('.reply[data-turn=\"{turn}\"] .tok')"
     page.wait_for_function(f"{tokens}.length > 4", timeout=TURN_TIMEOUT)

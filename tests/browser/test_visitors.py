@@ -11,13 +11,13 @@ from playwright.sync_api import Page, expect
 
 from tests.helpers.browser import (
     TURN_TIMEOUT,
+    ask_for_long_replies,
     chromium_page,
     finished,
     one_turn,
     reply,
     running_app,
     say,
-    set_number,
     wait_until_loaded,
 )
 
@@ -36,7 +36,7 @@ def another_visitor(page: Page) -> Page:
 
 
 def begin_a_long_story(page: Page) -> None:
-    set_number(page, "max-new-tokens", 1000)
+    ask_for_long_replies(page)
     say(page, LONG)
     page.wait_for_function("document.querySelectorAll('.tok').length > 4", timeout=TURN_TIMEOUT)
 

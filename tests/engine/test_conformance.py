@@ -121,6 +121,30 @@ def test_events_come_in_step(engine, cap):
         assert ended or abs(counts["plain"] - counts["capped"]) <= 1
 
 
+def test_a_soft_limit_ends_replies_at_a_sentence_and_changes_nothing_before(engine, cap):
+    """Each reply is the beginning of the one without the limit, and the next turn can follow it."""
+    long, soft = greedy(120), replace(greedy(120), soft_limit=12)
+    free = list(engine.stream(pair((DEMON, EYES), cap, long)))
+    ended = list(engine.stream(pair((DEMON, EYES), cap, soft)))
+    reasons = set()
+    for branch in ("plain", "capped"):
+        whole, own = tokens_of(free, branch), tokens_of(ended, branch)
+        reasons.add(own[-1].finish_reason)
+        if own[-1].finish_reason != "sentence":
+            continue
+        assert own[-1].token_id is None and not own[-1].token.text
+        count = len(own) - 1
+        assert 12 <= count < 120 and own[-1].position == whole[count].position
+        assert [e.token_id for e in own[:-1]] == [e.token_id for e in whole[:count]]
+        text, rest = ("".join(e.token.text for e in part) for part in (own, whole[count:]))
+        assert text.rstrip()[-1] in ".!?\"'\u201d*" and not rest[:1].isalnum()
+        history = (DEMON, EYES, {"role": "assistant", "content": text}, {"role": "user", "content": "Go on."})
+        prompt, *_ = engine.stream([Request(branch, history, greedy(2), cap if branch == "capped" else None)])
+        assert prompt.prompt_tokens > own[-1].position
+    assert "sentence" in reasons, "no reply reached the soft limit, so this test proves nothing"
+    wait_until_idle(engine)
+
+
 @pytest.mark.parametrize("capped", [False, True])
 def test_reply_and_readings_equal_the_reference(model, axis, engine, cap, capped):
     used = cap if capped else None

@@ -36,7 +36,7 @@ from tests.trust import held
 GROUP = "faults"
 REMOVED = "the turn is removed with one sentence, and the next one works"
 NO_REQUEST = cast(gr.Request, None)
-VALUES = PanelValues("", 0.3, 0.9, 1.1, 8, 0, 1, "All", False, 1, 1.0, True, "p25", 1, 2)
+VALUES = PanelValues("", 0.3, 0.9, 1.1, 8, 0, 0, 1, "All", False, 1, 1.0, True, "p25", 1, 2)
 
 
 def settings(tokens: int = 6) -> TurnSettings:

@@ -151,6 +151,12 @@ def user_messages(page: Page, branch: str = "uncapped") -> list[str]:
     return [text.removeprefix("You: ") for text in texts]
 
 
+def ask_for_long_replies(page: Page) -> None:
+    """Replies of up to 1,000 tokens, for what needs time."""
+    set_number(page, "max-new-tokens", 1000)
+    set_number(page, "soft-limit", 0)
+
+
 def set_number(page: Page, control: str, value: object) -> None:
     box = page.locator(f'#{control} input[type="number"]').first
     box.fill(str(value))

@@ -10,7 +10,7 @@ from demo.engine.protocol import Load, PromptEvent, ReadToken, Sampling, Token, 
 from demo.models.chat_template import LeftOut
 from demo.utils.errors import UserError
 
-SETTINGS = TurnSettings(Sampling(max_new_tokens=9), None, "Be kind.")
+SETTINGS = TurnSettings(Sampling(max_new_tokens=9, soft_limit=5), None, "Be kind.")
 FAULT = "The model's numbers overflowed, so this reply ended; try float32."
 
 

@@ -31,7 +31,7 @@ from tests.helpers.scripted import FAULT, SETTINGS, ScriptedEngine
 from tests.helpers.tiny_models import tiny_llama
 
 NO_REQUEST = cast(gr.Request, None)
-VALUES = PanelValues("", 0.3, 0.9, 1.1, 8, 0, 1, "All", False, 1, 1.0, True, "p25", 1, 2)
+VALUES = PanelValues("", 0.3, 0.9, 1.1, 8, 0, 0, 1, "All", False, 1, 1.0, True, "p25", 1, 2)
 THINKING = replace(VALUES, thinking=True)
 THOUGHTS = ("Let", " me", " see.")
 

@@ -244,7 +244,7 @@ def test_scenario_files(tmp_path):
 def test_settings():
     """Any program can send settings to the page's endpoints."""
     trial, axis = LoaderTrial("settings"), random_axis(4, 16, 1, (1, 2))
-    good = ["", 0.3, 0.9, 1.1, 24, 0, 1, "All", False, 1, 1.0, True, "p25", 1, 2]
+    good = ["", 0.3, 0.9, 1.1, 24, 12, 0, 1, "All", False, 1, 1.0, True, "p25", 1, 2]
     for rng in seeds(cases(2000)):
         values = list(good)
         for _ in range(rng.choice((1, 1, 3))):
@@ -265,7 +265,7 @@ def test_requests_of_the_stage():
     limiter = RateLimiter(Limits(per_minute=10**9))
     handlers = ChatHandlers(ScriptedEngine(), axis, "tiny", limiter, explain=only_user_errors)
     stage, session, no_request = StageHandlers(handlers), Session(), cast(gr.Request, None)
-    settings = panel_values(("", 0.3, 0.9, 1.1, 8, 0, 1, "All", False, 1, 1.0, True, "p25", 1, 2))
+    settings = panel_values(("", 0.3, 0.9, 1.1, 8, 0, 0, 1, "All", False, 1, 1.0, True, "p25", 1, 2))
 
     def send(data: Any) -> None:
         updates = list(stage.dispatch(session, data, settings, no_request))

@@ -25,7 +25,7 @@ from tests.helpers.engines import served
 from tests.helpers.scripted import SETTINGS, ScriptedEngine
 
 NO_REQUEST = cast(gr.Request, None)
-VALUES = PanelValues("", 0.3, 0.9, 1.1, 8, 0, 1, "All", False, 1, 1.0, True, "p25", 1, 2)
+VALUES = PanelValues("", 0.3, 0.9, 1.1, 8, 0, 0, 1, "All", False, 1, 1.0, True, "p25", 1, 2)
 TURNS = 7
 
 

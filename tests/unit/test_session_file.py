@@ -236,8 +236,8 @@ def test_the_csv_has_the_settings_of_each_reply(recording):
     assert cells("1", CAPPED, "0", *band) == ["on", "14", "17", str(0.1 + 0.2), "answer and reasoning"]
     assert cells("1", UNCAPPED, "0", *band) == ["off", "", "", "", ""]
     assert cells("2", CAPPED, "0", *band) == ["off", "", "", "", ""], "the cap was off in this turn"
-    sampling = ("seed", "attempt", "temperature", "top_p", "max_new_tokens", "dtype")
-    assert cells("1", UNCAPPED, "0", *sampling) == ["0", "2", "0.3", "0.9", "9", "float32"]
+    sampling = ("seed", "attempt", "temperature", "top_p", "max_new_tokens", "soft_limit", "dtype")
+    assert cells("1", UNCAPPED, "0", *sampling) == ["0", "2", "0.3", "0.9", "9", "5", "float32"]
     assert cells("1", UNCAPPED, "1", "seed") == ["1000"]
 
 

@@ -7,7 +7,7 @@ from tokenizers import AddedToken
 
 from demo.bench.decoding import difference_of, try_sequences
 from demo.bench.small_tokenizers import KINDS, small_tokenizer
-from demo.engine.text import ReplyText, TextStream, byte_tokens, content_texts
+from demo.engine.text import ReplyText, TextStream, byte_tokens, content_texts, ends_sentence
 from demo.models.chat_template import ReasoningFormat, RenderedChat, special_tokens
 
 BYTE_FALLBACK = "sentencepiece BPE"
@@ -113,3 +113,46 @@ def test_an_answer_without_reasoning_loses_its_header_only():
 def test_text_that_only_resembles_a_mark_stays():
     assert spans(THINK, "a < b and <b>")[1] == "a < b and <b>"
     assert spans(None, "no marks at all")[:2] == ("", "no marks at all")
+
+
+@pytest.mark.parametrize(
+    ("text", "following"),
+    [
+        ("I am a demon.", " I"),
+        ("I am a demon. ", "I"),
+        ('He said "no."', " Then"),
+        ("Really?!", "\n"),
+        ("**Stop!**", " Now"),
+        ("It ends…", " And"),
+        ("我是一个恶魔。", "我"),
+        ("「来吧。」", "他"),
+        ("- two loaves of bread", "\n"),
+        ("Done.\n\n", "Next"),
+        ("```\nx = 1\n```\nThat is all.", " So"),
+    ],
+)
+def test_a_sentence_ends_between_two_sentences(text, following):
+    assert ends_sentence(text, following)
+
+
+@pytest.mark.parametrize(
+    ("text", "following"),
+    [
+        ("Pi is 3.", "14"),
+        ("Read example.", "com"),
+        ('He said "no.', '"'),
+        ("I am a", " demon"),
+        ("Ask Dr.", " Marrow"),
+        ("First, e.g.", " bread"),
+        ("Two things:\n1.", " Bread"),
+        ("Here are the steps:", "\n"),
+        ("## What to do", "\n"),
+        ("This is\n", "it"),
+        ("", " I"),
+        ("恶魔。", "」"),
+        ("```python\nprint('Hello there, you.')", "\n"),
+        ("Nobody knows,", " yet"),
+    ],
+)
+def test_a_sentence_goes_on(text, following):
+    assert not ends_sentence(text, following)

@@ -25,7 +25,7 @@ from tests.helpers.axes import random_axis
 from tests.helpers.scripted import ScriptedEngine
 
 NO_REQUEST = cast(gr.Request, None)
-VALUES = PanelValues("", 0.3, 0.9, 1.1, 8, 0, 1, "All", False, 1, 1.0, True, "p25", 1, 2)
+VALUES = PanelValues("", 0.3, 0.9, 1.1, 8, 0, 0, 1, "All", False, 1, 1.0, True, "p25", 1, 2)
 OFF = replace(VALUES, cap_on=False)
 DEMON = "You are a demon."
 

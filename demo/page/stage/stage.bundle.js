@@ -1,6 +1,6 @@
 // Made from src/ and protocol.json by `npm run build`; do not edit.
-// Sources: 5b43bd3ed701e6c6f9757acf20f6f2609aaaa3a78ec606bce53dc61724f582be
-// Bundle: a7c63b0db0f907939e1a30e5055aa399100361c195dbfece2ac551f61b89463b
+// Sources: 3dfe885f54229313ab44b4903a6f6243fd2e1a34348055f5d1aacb6bb5f0355a
+// Bundle: 2ea56278050ca39295c310dc429dfddec14f475de241de4637ec9334107bf3b0
 (() => {
   // protocol.json
   var protocol_default = {
@@ -552,6 +552,7 @@
     rows.push(["Temperature", String(settings.temperature)], ["Top-p", String(settings.top_p)]);
     rows.push(["Repetition penalty", String(settings.repetition_penalty)]);
     rows.push(["Most new tokens", String(settings.max_new_tokens)]);
+    if (settings.soft_limit) rows.push(["End at a sentence after", String(settings.soft_limit)]);
     if (settings.thinking) rows.push(["Thinking", "on"]);
     return rows;
   }
@@ -2990,7 +2991,8 @@
       }
       entry.foot.hidden = false;
       entry.reasoning.finish(reply);
-      const tokens = `${reply.visibleTokens.length} tokens`;
+      const ended = reply.finish === "sentence" ? ", ended at a sentence" : "";
+      const tokens = `${reply.visibleTokens.length} tokens${ended}`;
       const reasoning = hasReasoning(reply) ? `, reasoning ${number(reasoningMeanOf(reply))}` : "";
       entry.select.textContent = `turn ${index + 1} · mean ${number(meanOf(reply))}${reasoning} · ${tokens}`;
       entry.select.title = "Show this turn in the token chart";

@@ -218,7 +218,8 @@ export function makePane(root, branch, hooks) {
     }
     entry.foot.hidden = false;
     entry.reasoning.finish(reply);
-    const tokens = `${reply.visibleTokens.length} tokens`;
+    const ended = reply.finish === "sentence" ? ", ended at a sentence" : "";
+    const tokens = `${reply.visibleTokens.length} tokens${ended}`;
     const reasoning = hasReasoning(reply) ? `, reasoning ${number(reasoningMeanOf(reply))}` : "";
     entry.select.textContent = `turn ${index + 1} · mean ${number(meanOf(reply))}${reasoning} · ${tokens}`;
     entry.select.title = "Show this turn in the token chart";

@@ -40,6 +40,7 @@ function samplingRows(settings) {
   rows.push(["Temperature", String(settings.temperature)], ["Top-p", String(settings.top_p)]);
   rows.push(["Repetition penalty", String(settings.repetition_penalty)]);
   rows.push(["Most new tokens", String(settings.max_new_tokens)]);
+  if (settings.soft_limit) rows.push(["End at a sentence after", String(settings.soft_limit)]);
   if (settings.thinking) rows.push(["Thinking", "on"]);
   return rows;
 }

@@ -5,7 +5,7 @@ import type { PlotTrace } from "./plotly";
 
 export type Branch = "uncapped" | "capped" | "steered";
 export type ByBranch<T> = Record<Branch, T>;
-export type Finish = "stop" | "length" | "cancelled" | "failed";
+export type Finish = "stop" | "sentence" | "length" | "cancelled" | "failed";
 /** Coordinates on the persona map: [PC1, PC2, PC3]. */
 export type Place = number[];
 export type Range = [low: number, high: number];
@@ -74,6 +74,8 @@ export interface TurnSettings {
   top_p: number;
   repetition_penalty: number;
   max_new_tokens: number;
+  /** Missing in files of earlier versions. */
+  soft_limit?: number;
   thinking: boolean;
   span: "both" | "answer" | "reasoning";
   system_prompt: string;
