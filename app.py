@@ -5,14 +5,23 @@ from __future__ import annotations
 import argparse
 import gc
 import os
-from collections.abc import Sequence
+import webbrowser
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import configargparse
 
-from demo.page.hosting import add_hosting_options, limits_of, password_of, proxies_of, root_path_of
+from demo.page.hosting import (
+    add_hosting_options,
+    add_intro_option,
+    limits_of,
+    password_of,
+    proxies_of,
+    root_path_of,
+)
 from demo.space import on_zerogpu
 
 # Set before gradio is imported: no analytics, whatever the environment says. Gradio would also keep the last
@@ -29,6 +38,9 @@ from demo.utils.cli import command
 from demo.utils.errors import UserError
 from demo.utils.progress import ConsoleProgress
 
+if TYPE_CHECKING:
+    from demo.conversation.session_file import Recording
+
 
 @command
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -39,13 +51,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.replay is not None:
         _replay(options)
         return
-    # Load on a thread that ends. A thread that has computed keeps a pool of helper threads, and several pools
-    # slow each other down.
-    with ThreadPoolExecutor(1) as apart:
+    # Imported late, so that a mistake in the flags is reported at once.
+    from demo.page.recordings import intro_file, open_file
+
+    found = intro_file(options.intro)
+    intro = None if found is None else open_file(found)
+    with _waiting_page(intro, options), ThreadPoolExecutor(1) as apart:
+        # On a thread that ends: one that has computed keeps a pool of helper threads, and several pools slow
+        # each other down.
         engine, notes = apart.submit(load_engine, options, ConsoleProgress()).result()
 
-    # Imported late, so that a mistake in the flags is reported at once.
-    from demo.conversation.scenarios import load_scenarios
+    from demo.conversation.scenarios import load_scenarios, with_measured_shares
     from demo.conversation.settings import PAGE_SAMPLING
     from demo.page.evaluation_panel import evaluation_text
     from demo.page.layout import build_page, launch_options
@@ -53,21 +69,43 @@ def main(arguments: Sequence[str] | None = None) -> None:
     model, axis = engine.model, engine.axis
     evaluation = evaluation_text(axis, _axis_home(options, model.slug))
     status = " · ".join([f"**{model.slug}** on {model.device}, {model.dtype_reason}", *notes])
-    scenarios, defaults = load_scenarios(), PAGE_SAMPLING
+    scenarios = with_measured_shares(load_scenarios(dtype=model.dtype_name), model.slug, model.dtype_name)
     page = build_page(
         engine,
         axis,
         model.slug,
         status,
         scenarios,
-        defaults,
+        PAGE_SAMPLING,
         evaluation=evaluation,
         limits=limits,
         thinking=model.thinking,
         dtype=model.dtype_name,
+        intro=intro,
     )
     print(status.replace("*", ""))
     _launch(page, options, launch_options())
+
+
+@contextmanager
+def _waiting_page(intro: Recording | None, options: argparse.Namespace) -> Iterator[None]:
+    """Show the intro while the model is being loaded, on the port of the page.
+
+    Without an intro nothing is shown. Nor is it where visitors must enter a password first, or where the host
+    starts the program when it sees a page.
+    """
+    if intro is None or password_of(options) is not None or on_zerogpu():
+        yield
+        return
+    from demo.page.waiting_page import WaitingPage
+
+    with closing(WaitingPage(intro, options.host, options.port, root_path_of(options))) as page:
+        options.port = page.port
+        print(f"The page is open while the model is loading: http://{options.host}:{page.port}", flush=True)
+        if options.open:
+            webbrowser.open(f"http://localhost:{page.port}")
+            options.open = False
+        yield
 
 
 def _axis_home(options: argparse.Namespace, slug: str) -> Path | None:
@@ -107,6 +145,7 @@ def parser() -> argparse.ArgumentParser:
     )
     add_engine_options(found)
     add_hosting_options(found)
+    add_intro_option(found)
     found.add_argument("--open", action="store_true", help="open the page in the browser")
     found.add_argument(
         "--replay",

@@ -10,24 +10,27 @@ from pathlib import Path
 
 from playwright.sync_api import Page, expect
 
-from tests.helpers.browser import chromium_page, running_app, set_number, wait_until_still
+from demo.page.recordings import INTRO
+from tests.helpers.browser import chromium_page, running_app, wait_until_still
 
 SIZES = {"desktop": (1920, 1080), "projector": (1280, 720), "phone": (390, 844)}
-# File name, scenario, turns, tokens per reply, size, theme.
+# File name, scenario, turns, size, theme.
 SCENES = (
-    ("demon", "Demon", 1, 40, "projector", "light"),
-    ("rogue-ai", "Rogue", 1, 40, "projector", "dark"),
-    ("plain", "Plain", 1, 48, "projector", "light"),
-    ("talk-dark", "Late-night", 6, None, "desktop", "dark"),
-    ("demon-phone", "Demon", 1, 40, "phone", "light"),
+    ("demon", "Demon", 1, "projector", "light"),
+    ("pirate", "Pirate tale", 1, "projector", "dark"),
+    ("plain", "Plain facts", 1, "projector", "light"),
+    ("talk-dark", "Late-night talk", 6, "desktop", "dark"),
+    ("demon-phone", "Demon", 1, "phone", "light"),
+    ("pirate-phone", "Pirate tale", 1, "phone", "dark"),
 )
 
 
-def play(page: Page, scenario: str, turns: int, tokens: int | None) -> None:
-    """Start a scenario and send its next messages. tokens: keeps replies short enough to be seen whole."""
-    if tokens is not None:
-        set_number(page, "max-new-tokens", tokens)
-    page.locator("button.scenario", has_text=scenario).click()
+def play(page: Page, scenario: str, turns: int) -> None:
+    """Start a scenario and send its next messages."""
+    button = page.locator("button.scenario", has_text=scenario)
+    if not button.is_visible():
+        page.locator("#more-scenarios").click()
+    button.click()
     for turn in range(turns):
         page.locator("#stop").wait_for(state="visible", timeout=60_000)
         page.locator("#stop").wait_for(state="hidden", timeout=300_000)
@@ -58,16 +61,37 @@ def take_details(page: Page, folder: Path) -> None:
     page.screenshot(path=folder / "presenting.png")
 
 
+def take_intro(address: str, folder: Path) -> None:
+    """Screenshots of what a visitor sees first, at every size, light and dark."""
+    for size, (width, height) in SIZES.items():
+        for theme in ("light", "dark"):
+            query = f"?__theme={theme}"
+            with chromium_page(address, width, height, query, touch=size == "phone") as (page, _):
+                expect(page.locator(".intro")).to_be_visible()
+                page.locator(".replay .play", has_text="Replay").wait_for(timeout=60_000)
+                wait_until_still(page)
+                page.screenshot(path=folder / f"open-{size}-{theme}.png")
+
+
+def take_veil(page: Page, folder: Path) -> None:
+    """A screenshot of a new turn under the veil."""
+    page.keyboard.press("v")
+    page.keyboard.press("n")
+    expect(page.locator(".veil")).to_contain_text("Both replies are ready", timeout=120_000)
+    page.screenshot(path=folder / "veil.png")
+
+
 def main(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    with running_app() as address:
-        for name, scenario, turns, tokens, size, theme in SCENES:
+    with running_app("--intro", str(INTRO)) as address:
+        take_intro(address, folder)
+        for name, scenario, turns, size, theme in SCENES:
             with chromium_page(address, *SIZES[size], query=f"?__theme={theme}") as (page, _):
-                page.screenshot(path=folder / f"open-{size}-{theme}.png")
-                play(page, scenario, turns, tokens)
+                play(page, scenario, turns)
                 page.screenshot(path=folder / f"{name}.png", full_page=size == "phone")
                 if name == "demon":
                     take_details(page, folder)
+                    take_veil(page, folder)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ def free_port() -> int:
 
 @contextmanager
 def server(flags: Sequence[str], environment: Mapping[str, str] | None = None) -> Iterator[tuple[str, int]]:
-    """Run `python app.py` on a free port.
+    """Run `python app.py` on a free port, without an intro unless `flags` ask for one.
 
     Args:
         flags: Its command line.
@@ -37,11 +37,12 @@ def server(flags: Sequence[str], environment: Mapping[str, str] | None = None) -
         RuntimeError: The program ended or did not answer in time.
     """
     port = free_port()
-    command_line = [sys.executable, "app.py", "--port", str(port), *flags]
+    command_line = [sys.executable, "app.py", "--port", str(port), "--intro", "none", *flags]
     process = subprocess.Popen(command_line, cwd=ROOT, env={**os.environ, **(environment or {})})
     address = f"http://127.0.0.1:{port}/"
     try:
-        await_page(address, process)
+        # With an intro the page answers before the live one does.
+        await_page(f"{address}config" if "--intro" in flags else address, process)
         yield address, process.pid
     finally:
         process.terminate()

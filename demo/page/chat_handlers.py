@@ -23,7 +23,7 @@ from demo.conversation.turns import well_formed
 from demo.engine.protocol import Engine, Events, PromptEvent
 from demo.page.persistence import persist_op
 from demo.page.rate_limit import RateLimiter, address_of
-from demo.page.recordings import figures, recorded_ops, stage_meta
+from demo.page.recordings import figures, intro_of, recorded_ops, stage_meta
 from demo.page.session import Chat, Session
 from demo.page.settings_panel import PanelValues
 from demo.page.stage.protocol import Operation, operation
@@ -75,6 +75,7 @@ class ChatHandlers:
 
     Attributes:
         dtype: number format of the model's weights; empty when unknown.
+        intro: the recording that plays when a visitor arrives; None for an empty page.
         tabs: sessions by Gradio's session hash.
         explain: one sentence for an error; see `plain_reason`.
     """
@@ -84,6 +85,7 @@ class ChatHandlers:
     model_name: str
     rate_limiter: RateLimiter = field(default_factory=RateLimiter)
     dtype: str = ""
+    intro: Recording | None = None
     tabs: WeakValueDictionary[str, Session] = field(default_factory=WeakValueDictionary)
     explain: Callable[[Exception, str], str] = field(default_factory=lambda: plain_reason)
 
@@ -95,9 +97,9 @@ class ChatHandlers:
     # --- buttons
 
     def open(self, session: Session, values: PanelValues, request: gr.Request) -> PageUpdate:
-        """A visitor arrives: show their conversation."""
+        """A visitor arrives: show their conversation, or else the intro."""
         self.tabs[str(request.session_hash)] = session
-        return self.reset(session, values)
+        return self.reset(session, values, arrived=session.is_untouched)
 
     def new_chat(self, session: Session, values: PanelValues) -> PageUpdate:
         """Another conversation, with nothing of the one before; those before it stay in the list."""
@@ -251,7 +253,7 @@ class ChatHandlers:
                 f"This session was recorded with {model}, "
                 "so it can be watched but not continued here; start a new chat."
             )
-        settings = replace(settings or values.turn_settings(self.axis, at), dtype=self.dtype)
+        settings = replace(settings or values.turn_settings(self.axis, at, chat.seed), dtype=self.dtype)
         session.claim(chat)
         replaced = chat.conversation.turns[at : at + 1]
         try:
@@ -304,14 +306,18 @@ class ChatHandlers:
         """Drop the KV caches of these chats."""
         self.engine.forget([chat.conversation.branch_id(branch) for chat in chats for branch in ALL_BRANCHES])
 
-    def reset(self, session: Session, values: PanelValues, *more: Operation) -> PageUpdate:
-        """The conversation that is shown, from scratch."""
+    def reset(
+        self, session: Session, values: PanelValues, *more: Operation, arrived: bool = False
+    ) -> PageUpdate:
+        """The conversation that is shown, from scratch. arrived: with the intro, which covers it."""
         chat = session.chat
         updates = Updates(chat.conversation)
         if chat.recording is not None:
             updates.add(*recorded_ops(session), *more)
         else:
             meta = stage_meta(self.model_name, self.marks(values), self.map, False)
+            if arrived and self.intro is not None:
+                meta["intro"] = intro_of(self.intro)
             overview = operation("conversations", **session.overview())
             updates.add(reset_op(chat.conversation, meta), overview, *more)
         updates.add(left_out_op(chat.left_out))

@@ -81,6 +81,16 @@ def add_hosting_options(parser: argparse.ArgumentParser) -> None:
         group.add_argument(_flag(field.name), type=int, default=field.default, metavar="N", help=text)
 
 
+def add_intro_option(parser: argparse.ArgumentParser) -> None:
+    """Add the flag."""
+    parser.add_argument(
+        "--intro",
+        metavar="FILE",
+        help="the recorded session that plays when a visitor arrives, or none (default: one that comes with "
+        "the program)",
+    )
+
+
 def root_path_of(options: argparse.Namespace) -> str | None:
     """The path of the page behind a proxy; None when there is none. Raises UserError if it is no path."""
     path = (options.root_path or "").rstrip("/")

@@ -6,7 +6,7 @@ This module declares the components and connects them with their handlers.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,8 @@ import gradio as gr
 
 from demo.axis.axis import AssistantAxis
 from demo.axis.gates import broken_banner, reliability
-from demo.conversation.scenarios import Scenario
+from demo.conversation.scenarios import GROUPS, Scenario
+from demo.conversation.session_file import Recording
 from demo.conversation.settings import CapChoice
 from demo.engine.protocol import Engine, Sampling
 from demo.page import about
@@ -64,10 +65,23 @@ _OPEN_RELIABILITY = """() => {
   setTimeout(() => document.querySelector('#reliability').scrollIntoView({ behavior: 'smooth' }), 100);
 }"""
 
-# What a scenario shows appears under the mouse; Gradio's buttons have no such text.
-_HINTS = """() => {{
+# What a scenario shows appears under the mouse; Gradio's buttons have no such text. The browser opens and
+# closes the list of further scenarios, with Escape and a click outside too.
+_SCENARIOS = """() => {{
   const hints = {hints};
-  document.querySelectorAll('.scenario').forEach((button, n) => {{ button.title = hints[n]; }});
+  const [list, button] = ['#all-scenarios', '#more-scenarios'].map((one) => document.querySelector(one));
+  document.querySelectorAll('.scenario').forEach((one, n) => {{ one.title = hints[n]; }});
+  if (!list || !button) return;
+  list.popover = 'auto';
+  button.popoverTargetElement = list;
+  button.setAttribute('aria-haspopup', 'true');
+  list.addEventListener('click', (event) => event.target.closest('.scenario') && list.hidePopover());
+  list.addEventListener('beforetoggle', (event) => {{
+    const {{ left, bottom }} = button.getBoundingClientRect();
+    list.style.left = `${{Math.max(8, Math.min(left, innerWidth - 340))}}px`;
+    list.style.top = `${{bottom + 4}}px`;
+    button.setAttribute('aria-expanded', String(event.newState === 'open'));
+  }});
 }}"""
 
 # Options of event listeners.
@@ -102,6 +116,7 @@ def build_page(
     limits: Limits | None = None,
     thinking: Thinking = "never",
     dtype: str = "",
+    intro: Recording | None = None,
 ) -> gr.Blocks:
     """The whole page.
 
@@ -112,9 +127,10 @@ def build_page(
         limits: rate limits; None for the defaults.
         thinking: whether the model reasons before it answers.
         dtype: number format of the model's weights, for the settings of each turn.
+        intro: the recording that plays when a visitor arrives; None for an empty page.
     """
     rate_limiter = RateLimiter(limits or Limits())
-    handlers = ChatHandlers(engine, axis, model_name, rate_limiter, dtype)
+    handlers = ChatHandlers(engine, axis, model_name, rate_limiter, dtype, intro)
     with gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=True) as page:
         # A lambda, because Gradio copies the callback and would copy the engine with a bound method.
         session = gr.State(Session(), delete_callback=lambda gone: handlers.close(gone))
@@ -125,9 +141,13 @@ def build_page(
             with gr.Row(elem_id="top"):
                 gr.Markdown(f"# {TITLE}", elem_id="title")
                 reliable = gr.Button(RELIABILITY, size="sm", min_width=90, elem_id="how-reliable")
-                buttons = [
-                    gr.Button(s.title, size="sm", min_width=90, elem_classes="scenario") for s in scenarios
-                ]
+                started_by = _scenario_buttons([scenario for scenario in scenarios if scenario.first])
+                further = [scenario for scenario in scenarios if not scenario.first]
+                if further:
+                    gr.Button("More scenarios", size="sm", min_width=90, elem_id="more-scenarios")
+            if further:
+                with gr.Column(elem_id="all-scenarios"):
+                    started_by += _grouped_buttons(further)
             banner = broken_banner(axis.manifest)
             if banner is not None:
                 gr.Markdown(banner, elem_id="gates")
@@ -141,12 +161,30 @@ def build_page(
         reliable.click(None, js=_OPEN_RELIABILITY, api_visibility="private")
         with gr.Accordion("Does capping work here, and what does it cost?", open=False, elem_id="evaluation"):
             gr.Markdown(evaluation)
-        started_by = list(zip(buttons, scenarios, strict=True))
         components = Components(session, view, message, send, stop, new_chat, panel, started_by)
         _connect(page, handlers, components)
         add_api(Api(engine, axis, model_name, rate_limiter, thinking), MODEL_QUEUE)
     page.queue(max_size=_MOST_QUEUED)
     return page
+
+
+def _scenario_buttons(scenarios: Sequence[Scenario]) -> list[tuple[gr.Button, Scenario]]:
+    """A button for each scenario, in the current Gradio context."""
+    return [
+        (gr.Button(one.title, size="sm", min_width=90, elem_classes="scenario"), one) for one in scenarios
+    ]
+
+
+def _grouped_buttons(scenarios: Sequence[Scenario]) -> list[tuple[gr.Button, Scenario]]:
+    """The same, under the names of their groups."""
+    buttons = []
+    for group in GROUPS:
+        members = [scenario for scenario in scenarios if scenario.group == group]
+        if members:
+            gr.Markdown(f"**{group}**")
+            with gr.Row():
+                buttons += _scenario_buttons(members)
+    return buttons
 
 
 def _message_box() -> tuple[gr.Textbox, gr.Button, gr.Button, gr.Button]:
@@ -222,7 +260,7 @@ def _connect(page: gr.Blocks, handlers: ChatHandlers, components: Components) ->
     page.unload(handlers.leave)
     page.load(None, js=_ON_ARRIVAL, api_visibility="private")
     hints = json.dumps([scenario.blurb for _, scenario in components.scenarios])
-    page.load(None, js=_HINTS.format(hints=hints), api_visibility="private")
+    page.load(None, js=_SCENARIOS.format(hints=hints), api_visibility="private")
     _connect_buttons(handlers, components, settings, outputs)
     changes = [component.change for component in panel.cap_inputs()]
     gr.on(changes, redraw_marks, settings, outputs, trigger_mode="always_last", **_PRIVATE)

@@ -23,6 +23,7 @@ def persist_op(chat: Chat, recording: Recording, start: int = 0) -> Operation:
         "script": chat.script,
         "scripted": [index for index, turn in enumerate(chat.conversation.turns) if turn.scripted],
         "content_warning": chat.content_warning,
+        "seed": chat.seed,
         "recorded": chat.recording is not None,
     }
     turns = [turn_json(turn) for turn in chat.conversation.turns[start:]]
@@ -58,7 +59,8 @@ def _chat(text: str, model_name: str) -> Chat:
     script = data.get("script", [])
     warning = data.get("content_warning", data.get("care", ""))  # "care" as earlier versions wrote it
     texts = [warning, *script] if isinstance(script, list) else [None]
-    if not all(isinstance(one, str) for one in texts):
+    seed = data.get("seed", 0)  # earlier versions wrote none
+    if not all(isinstance(one, str) for one in texts) or type(seed) is not int or not 0 <= seed < 2**31:
         raise UserError("The browser's storage is damaged; start a new chat.")
     other_model = recording.model != model_name
     chat = Chat(
@@ -70,6 +72,7 @@ def _chat(text: str, model_name: str) -> Chat:
         script=tuple(script),
         recording=recording if other_model or data.get("recorded") is True else None,
         watch_only=other_model,
+        seed=seed,
     )
     _note_scripted(chat, data.get("scripted"))
     if re.fullmatch("[0-9a-f]{16}", str(data.get("id"))):

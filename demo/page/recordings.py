@@ -18,13 +18,15 @@ from demo.conversation.session_file import MOST_BYTES, Recording, dumps, loads
 from demo.page.session import Chat, Session
 from demo.page.stage.component import stage_html, stage_script, stage_styles
 from demo.page.stage.protocol import Operation, operation
-from demo.page.updates import Updates, reset_op
+from demo.page.updates import Updates, recorded_turn, reset_op
 from demo.plots.figures import token_figure, turn_figure
 from demo.plots.marks import PlotMarks
 from demo.utils.errors import UserError
 from demo.utils.paths import ASSETS
 
 FOLDER = ASSETS / "recorded"
+# What a visitor sees first: the beginning of a scenario, in which the words of the replies differ.
+INTRO = ASSETS / "intro.session.json"
 ENDING = ".session.json"
 
 
@@ -41,6 +43,13 @@ def open_shipped(name: str) -> Recording:
     if name not in shipped():
         raise UserError("There is no recorded session of that name; choose one from the list.")
     return open_file(FOLDER / f"{name}{ENDING}")
+
+
+def intro_file(flag: str | None) -> Path | None:
+    """The file that the flag --intro names; None for none."""
+    if flag is None:
+        return INTRO
+    return None if flag == "none" else Path(flag)
 
 
 def open_file(path: Path) -> Recording:
@@ -113,6 +122,12 @@ def recorded_ops(session: Session) -> list[Operation]:
     ]
 
 
+def intro_of(recording: Recording) -> dict[str, Any]:
+    """A recording as the intro of a page: what `stage_meta` says of it, and its turns."""
+    meta = stage_meta(recording.model, recording.marks, recording.map, True)
+    return {"meta": meta, "turns": [recorded_turn(turn) for turn in recording.turns]}
+
+
 # --- saving
 
 
@@ -135,6 +150,8 @@ def download_op(chat: Chat, recording: Recording, kind: str) -> Operation:
 # The browser inserts its own copy of the plotting script here when it saves the file: the script is large.
 PLOTLY = "/*plotly*/"
 _POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
+# The waiting page loads that script from its server, and asks it whether the model is there.
+_WAITING_POLICY = _POLICY.replace("'unsafe-inline';", "'unsafe-inline' 'self';", 1) + "; connect-src 'self'"
 _PAGE = """<!doctype html>
 <html lang="en">
 <head>
@@ -150,7 +167,7 @@ body.dark {{ background: #0c1119; }}
 </head>
 <body>
 <main id="element">{stage}</main>
-<script>{plotly}</script>
+{plotly}
 <script>
 if (matchMedia("(prefers-color-scheme: dark)").matches) document.body.classList.add("dark");
 (function () {{
@@ -170,14 +187,35 @@ def offline_page(recording: Recording) -> str:
     """A session as one HTML file: the stage with its data, for a browser without server or network."""
     session = Session()
     session.chats = [replace(chat_of(recording, ""), watch_only=True)]
-    updates = Updates(session.chat.conversation)
-    updates.add(*recorded_ops(session))
+    title = f"{recording.title} · Persona drift"
+    return _page(title, recorded_ops(session), _POLICY, f"<script>{PLOTLY}</script>")
+
+
+def waiting_html(intro: Recording, root_path: str) -> str:
+    """The page while the model is being loaded: the stage with the intro. root_path: of the server."""
+    session = Session()
+    ready = f"{root_path}/config"
+    meta = stage_meta("", intro.marks, {}, True) | {"intro": intro_of(intro), "ready": ready}
+    ops = [reset_op(session.chat.conversation, meta), operation("conversations", **session.overview())]
+    script = f'<script src="{html.escape(root_path)}/plotly.min.js"></script>'
+    return _page("Persona drift, live", ops, _WAITING_POLICY, script)
+
+
+def _page(title: str, ops: list[Operation], policy: str, plotly: str) -> str:
+    """The stage as a page of its own.
+
+    Args:
+        policy: its Content-Security-Policy.
+        plotly: the script element of the charts.
+    """
+    updates = Updates(Session().chat.conversation)
+    updates.add(*ops)
     return _PAGE.format(
-        policy=_POLICY,
-        title=html.escape(f"{recording.title} · Persona drift"),
+        policy=policy,
+        title=html.escape(title),
         styles="\n".join(stage_styles()),
         stage=stage_html(),
-        plotly=PLOTLY,
+        plotly=plotly,
         # A string inside a script element. No text of a chat may end that element.
         value=json.dumps(updates.take()).replace("<", "\\u003c"),
         script=stage_script(),

@@ -50,6 +50,7 @@ class Chat:
         recording: the file it came from; None for a conversation that began here.
         watch_only: whether it cannot be continued, because its model is not loaded here.
         left_out: what the model's chat template left out of its prompts, one phrase each.
+        seed: added to the seed of the settings, as the scenario asks for.
         id: the name under which the browser stores it.
     """
 
@@ -63,6 +64,7 @@ class Chat:
     watch_only: bool = False
     id: str = field(default_factory=lambda: token_hex(8))
     left_out: tuple[str, ...] = ()
+    seed: int = 0
 
     @classmethod
     def of_scenario(cls, scenario: Scenario) -> Chat:
@@ -73,6 +75,7 @@ class Chat:
             content_warning=scenario.content_warning,
             system_prompt=scenario.system_prompt,
             script=scenario.turns,
+            seed=scenario.seed,
         )
 
     @property
@@ -123,6 +126,7 @@ class Chat:
             self.recording,
             self.watch_only,
             left_out=self.left_out,
+            seed=self.seed,
         )
 
 
@@ -147,6 +151,11 @@ class Session:
     def chat(self) -> Chat:
         """The conversation that is shown."""
         return self.chats[self.current]
+
+    @property
+    def is_untouched(self) -> bool:
+        """Whether there is nothing but an empty chat."""
+        return len(self.chats) == 1 and not self.chat.conversation.turns and self.chat.recording is None
 
     def claim(self, chat: Chat) -> None:
         """A turn of this chat begins. Raises UserError while another one is being answered."""

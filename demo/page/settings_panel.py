@@ -62,8 +62,11 @@ class PanelValues:
         values = (getattr(self, field.name) for field in fields(self))
         return sum(len(value) for value in values if isinstance(value, str))
 
-    def turn_settings(self, axis: AssistantAxis, turn: int) -> TurnSettings:
+    def turn_settings(self, axis: AssistantAxis, turn: int, seed: int = 0) -> TurnSettings:
         """The settings of turn number `turn`, from 0. Each turn has another seed than the one before.
+
+        Args:
+            seed: added to the chosen seed, for a scenario that has one of its own.
 
         Raises:
             UserError: a value is not valid.
@@ -72,7 +75,7 @@ class PanelValues:
             temperature=_real(self.temperature, "temperature"),
             top_p=_real(self.top_p, "top-p"),
             max_new_tokens=_whole(self.max_new_tokens, "number of new tokens"),
-            seed=_whole(self.seed, "seed") + turn,
+            seed=_whole(self.seed, "seed") + seed + turn,
             repetition_penalty=_real(self.repetition_penalty, "repetition penalty"),
             soft_limit=_whole(self.soft_limit, "number of tokens before a sentence ends the reply"),
         )
@@ -238,7 +241,7 @@ def _sampling_components(defaults: Sampling, thinking: Thinking) -> dict[str, An
             label="Seed",
             precision=0,
             elem_id="seed",
-            info="Both replies use the same random numbers.",
+            info="Both replies use the same random numbers. A scenario and each turn add to it.",
         )
         seeds = gr.Slider(
             1,

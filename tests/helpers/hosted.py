@@ -9,6 +9,7 @@ from typing import Any
 from demo.bench.app_process import free_port
 from demo.bench.browser_client import BrowserClient
 from demo.conversation.scenarios import load_scenarios
+from demo.conversation.session_file import Recording
 from demo.engine.protocol import Sampling
 from demo.page.hosting import Limits
 from demo.page.layout import build_page, launch_options
@@ -20,12 +21,19 @@ MODEL_NAME = "a-model-of-the-tests"
 
 @contextmanager
 def hosted(
-    engine: Any, limits: Limits | None = None, password: str | None = None, root_path: str | None = None
+    engine: Any,
+    limits: Limits | None = None,
+    password: str | None = None,
+    root_path: str | None = None,
+    intro: Recording | None = None,
+    port: int | None = None,
 ) -> Iterator[str]:
     """Serve the page with this engine. Yields its address."""
     axis = random_axis(4, 16, 2, (1, 2), MODEL_NAME)
-    page = build_page(engine, axis, MODEL_NAME, MODEL_NAME, load_scenarios(), Sampling(), "", limits)
-    port = free_port()
+    page = build_page(
+        engine, axis, MODEL_NAME, MODEL_NAME, load_scenarios(), Sampling(), "", limits, intro=intro
+    )
+    port = free_port() if port is None else port
     options = launch_options() | middleware_options(password, root_path)
     page.launch(server_name="127.0.0.1", server_port=port, prevent_thread_lock=True, quiet=True, **options)
     try:

@@ -26,9 +26,12 @@ STYLES = (
     "charts.css",
     "map.css",
     "toolbar.css",
+    "intro.css",
     "summary_bar.css",
     "tooltip.css",
     "presenting.css",
+    "presenter.css",
+    "tour.css",
 )
 
 

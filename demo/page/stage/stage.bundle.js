@@ -1,6 +1,6 @@
 // Made from src/ and protocol.json by `npm run build`; do not edit.
-// Sources: 3dfe885f54229313ab44b4903a6f6243fd2e1a34348055f5d1aacb6bb5f0355a
-// Bundle: 2ea56278050ca39295c310dc429dfddec14f475de241de4637ec9334107bf3b0
+// Sources: f3cd486b16fde636d0df1da0169da4c3f8f3a96c4b9b8984f3b12354d6cce7e0
+// Bundle: 074798c421f681e93eba1a313db54a9cb228293b83555be5ae4dae8503ab060b
 (() => {
   // protocol.json
   var protocol_default = {
@@ -208,6 +208,259 @@
     if (unknown.length) throw new Error(`These operations are not in protocol.json: ${unknown.join(", ")}.`);
   }
 
+  // src/text.js
+  function number(value) {
+    if (value === null || value === void 0) return "–";
+    const text = Math.abs(value).toFixed(2);
+    return value < 0 && Number(text) > 0 ? `−${text}` : text;
+  }
+  function describeMean(mean) {
+    if (mean >= 2 / 3) return "Assistant-like";
+    return mean <= 1 / 3 ? "role-like" : "in between";
+  }
+  var describePrompt = (prompt) => prompt.trim() || "the model’s own default";
+  var escapeHtml = (text) => text.replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
+  function tokenLabel(text) {
+    const short = text.length > 40 ? `${text.slice(0, 40)}…` : text;
+    const shown = short.replace(/\n/g, "\\n").replace(/\t/g, "\\t").replace(/ /g, " ");
+    return `“${escapeHtml(shown)}”`;
+  }
+  function projections(token) {
+    const before = token.b ?? token.a ?? null;
+    const after = token.a ?? token.b ?? null;
+    return before === null || after === null ? { before: null, after: null } : { before, after };
+  }
+  function describeToken(branch, token) {
+    const { before, after } = projections(token);
+    if (before === null) return "projection not recorded";
+    if (branch !== "capped") return `projection ${number(after)} (axis units)`;
+    if (!token.c) return `projection ${number(after)} (axis units), the cap did not act`;
+    if (Math.abs(after - before) > 1e-6) {
+      return `the cap acted here: projection ${number(before)} → ${number(after)} (axis units)`;
+    }
+    return `the cap acted at other layers (sum ${number(token.c)}): projection ${number(after)} (axis units)`;
+  }
+
+  // src/turns.js
+  var BRANCHES = ["uncapped", "capped", "steered"];
+  var SYMBOLS = { uncapped: "circle", capped: "diamond", steered: "square" };
+  var DASHES = { uncapped: "4px,3px", capped: "solid", steered: "1px,3px" };
+  var TONE_CENTRE = 0.5;
+  var TONE_RANGE = 1.25;
+  var TRAILING_TOKENS = 8;
+  var SERIES_ROLES = [
+    "raw",
+    "smooth",
+    "fired",
+    "reasoning-raw",
+    "reasoning-smooth",
+    "reasoning-fired",
+    "lift",
+    "before",
+    "answer-start"
+  ];
+  var ANSWER_START_LINE = [-0.75, 1.5];
+  function byBranch(make) {
+    return { uncapped: make("uncapped"), capped: make("capped"), steered: make("steered") };
+  }
+  function toneOf(value) {
+    if (value === null || value === void 0) return null;
+    return Math.max(-1, Math.min(1, (value - TONE_CENTRE) / TONE_RANGE));
+  }
+  function emptySeries() {
+    const entries = SERIES_ROLES.map((role) => [role, { x: [], y: [], customdata: [] }]);
+    return Object.fromEntries(entries);
+  }
+  var newSpan = () => ({ count: 0, fired: 0, sum: 0, measured: 0, recent: [] });
+  function newReply(branch) {
+    return {
+      branch,
+      absent: false,
+      received: 0,
+      visibleTokens: [],
+      series: emptySeries(),
+      answer: newSpan(),
+      reasoning: newSpan(),
+      samples: [],
+      html: null,
+      finish: null,
+      fault: "",
+      finalMean: null,
+      finalReasoningMean: null,
+      finalFired: null,
+      finalCount: null,
+      limit: null,
+      userMean: null,
+      place: null
+    };
+  }
+  function addPoint(series, x, y, customdata) {
+    series.x.push(x);
+    series.y.push(y);
+    series.customdata.push(customdata);
+  }
+  var spanOf = (reply, token) => token.r ? reply.reasoning : reply.answer;
+  function markAnswerStart(reply, position) {
+    for (const y of ANSWER_START_LINE) addPoint(reply.series["answer-start"], position - 0.5, y, null);
+  }
+  function addToSeries(reply, token, position) {
+    const after = token.a ?? token.b;
+    if (after === null || after === void 0) return;
+    const span = spanOf(reply, token);
+    const series = (role) => reply.series[token.r ? (
+      /** @type {const} */
+      `reasoning-${role}`
+    ) : role];
+    const { lift, before } = reply.series;
+    const hover = [tokenLabel(token.t), describeToken(reply.branch, token)];
+    if (!token.r && !span.measured && reply.reasoning.count) markAnswerStart(reply, position);
+    span.sum += after;
+    span.measured += 1;
+    span.recent.push(after);
+    if (span.recent.length > TRAILING_TOKENS) span.recent.shift();
+    addPoint(series("raw"), position, after, hover);
+    const trailing = span.recent.reduce((sum, value) => sum + value, 0) / span.recent.length;
+    addPoint(series("smooth"), position, trailing, null);
+    if (!token.c) return;
+    addPoint(series("fired"), position, after, hover);
+    if (token.b === null || token.b === void 0) return;
+    addPoint(before, position, token.b, null);
+    for (const y of [token.b, after, null]) addPoint(lift, position, y, null);
+  }
+  function addToken(reply, received) {
+    reply.received += 1;
+    if (received.s) return null;
+    const token = Object.assign(received, { c: received.k?.reduce((sum, value) => sum + value, 0) ?? 0 });
+    reply.visibleTokens.push(token);
+    const span = spanOf(reply, token);
+    span.count += 1;
+    if (token.c) span.fired += 1;
+    addToSeries(reply, token, reply.visibleTokens.length);
+    return token;
+  }
+  function finishReply(reply, data) {
+    reply.finish = data.finish ?? null;
+    reply.fault = data.fault ?? "";
+    reply.finalMean = data.mean ?? null;
+    reply.finalReasoningMean = data.reasoning_mean ?? null;
+    reply.finalFired = data.fired ?? null;
+    reply.finalCount = data.count ?? null;
+    reply.limit = data.limit ?? null;
+    reply.place = data.place ?? null;
+    reply.samples = data.samples ?? reply.samples;
+    reply.html = data.html ?? reply.html;
+  }
+  var spanMean = ({ sum, measured }) => measured ? sum / measured : null;
+  function meanOf(reply) {
+    return reply.finalMean ?? spanMean(reply.answer);
+  }
+  function reasoningMeanOf(reply) {
+    return reply.finalReasoningMean ?? spanMean(reply.reasoning);
+  }
+  var hasReasoning = (reply) => reply.reasoning.count > 0;
+  function firedShare(reply) {
+    const count = reply.finalCount ?? reply.answer.count;
+    return count ? (reply.finalFired ?? reply.answer.fired) / count : null;
+  }
+  function reasoningFiredShare({ reasoning }) {
+    return reasoning.count ? reasoning.fired / reasoning.count : null;
+  }
+  var isLive = (reply) => !reply.absent && reply.finish === null;
+  var turnIsLive = (turn) => BRANCHES.some((branch) => isLive(turn.replies[branch]));
+  function newTurn(user, branches, { settings, marks } = {}) {
+    const turn = { user, replies: byBranch(newReply), settings: settings ?? null, marks: marks ?? null };
+    for (const branch of BRANCHES) turn.replies[branch].absent = !branches.includes(branch);
+    return turn;
+  }
+  function turnFromData(data) {
+    const turn = newTurn(data.user, Object.keys(data.branches ?? {}), data);
+    for (const branch of BRANCHES) {
+      const given = data.branches?.[branch];
+      if (!given) continue;
+      const reply = turn.replies[branch];
+      for (const token of given.tokens ?? []) addToken(reply, token);
+      reply.userMean = given.user_mean ?? null;
+      finishReply(reply, given);
+      if (!data.live) reply.finish ??= "stop";
+    }
+    return turn;
+  }
+
+  // src/intro.js
+  var LIVE = "#live";
+  var ASK_EVERY_MS = 500;
+  function startFirstScenario() {
+    const button = document.querySelector("button.scenario");
+    if (button instanceof HTMLElement) button.click();
+    return button !== null;
+  }
+  async function isThere(address) {
+    try {
+      return (await fetch(address, { cache: "no-store" })).ok;
+    } catch {
+      return false;
+    }
+  }
+  function makeIntro(root, conversation, { showTurns, replay }) {
+    const box = find(root, ".intro");
+    const tryLive = findAs(box, ".try-live", HTMLButtonElement);
+    let own = null;
+    function end() {
+      if (own) conversation.meta = own;
+      own = null;
+      box.hidden = true;
+      root.classList.remove("in-intro");
+    }
+    function show({ meta, turns }) {
+      own = conversation.meta;
+      conversation.meta = { ...own, ...meta, watch_only: true };
+      conversation.recorded = turns;
+      find(box, ".recorded-with").textContent = meta.model ?? "";
+      box.hidden = false;
+      root.classList.add("in-intro");
+      const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
+      showTurns(still ? turns.map(turnFromData) : []);
+      replay.load(turns);
+      if (!still) replay.toggle();
+    }
+    function leave() {
+      if (!own) return;
+      end();
+      conversation.recorded = [];
+      replay.load([]);
+      showTurns([]);
+    }
+    function open(recorded) {
+      if (location.hash === LIVE) {
+        history.replaceState(null, "", location.pathname + location.search);
+        startFirstScenario();
+      } else if (recorded) {
+        show(recorded);
+      }
+    }
+    async function openWhenReady() {
+      const { ready } = own ?? {};
+      if (!ready) return;
+      Object.assign(tryLive, { disabled: true, textContent: "Loading the model…" });
+      while (!await isThere(ready)) await new Promise((done) => setTimeout(done, ASK_EVERY_MS));
+      location.hash = LIVE;
+      location.reload();
+    }
+    tryLive.addEventListener("click", () => startFirstScenario() || openWhenReady());
+    return {
+      open,
+      end,
+      leave,
+      get shown() {
+        return own !== null;
+      },
+      /** The facts of the page itself. */
+      get ownMeta() {
+        return own ?? conversation.meta;
+      }
+    };
+  }
+
   // src/toolbar.js
   var AUTOPLAY_MS = 1500;
   var DISPLAY_MODES = ["marks", "lens", "prose"];
@@ -282,6 +535,7 @@
       scriptBox.hidden = !script.of && !script.blurb;
       find(scriptBox, "b").textContent = script.title;
       find(scriptBox, ".blurb").textContent = script.blurb;
+      if (!script.said) findAs(scriptBox, "details", HTMLDetailsElement).open = false;
       const warning = find(scriptBox, ".content-warning");
       warning.textContent = script.content_warning;
       warning.hidden = !script.content_warning;
@@ -481,6 +735,13 @@
       ["l", actions.nextDisplay],
       ["a", actions.autoplay],
       ["p", togglePresenting],
+      ["v", actions.veil],
+      ["+", actions.larger],
+      ["=", actions.larger],
+      // the key of the plus sign, without Shift
+      ["-", actions.smaller],
+      ["[", actions.turnBefore],
+      ["]", actions.nextTurn],
       [" ", actions.replay],
       ["?", showHelp],
       ["/", () => showMessageBox(true)]
@@ -497,39 +758,6 @@
       event.preventDefault();
       action();
     });
-  }
-
-  // src/text.js
-  function number(value) {
-    if (value === null || value === void 0) return "–";
-    const text = Math.abs(value).toFixed(2);
-    return value < 0 && Number(text) > 0 ? `−${text}` : text;
-  }
-  function describeMean(mean) {
-    if (mean >= 2 / 3) return "Assistant-like";
-    return mean <= 1 / 3 ? "role-like" : "in between";
-  }
-  var describePrompt = (prompt) => prompt.trim() || "the model’s own default";
-  var escapeHtml = (text) => text.replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
-  function tokenLabel(text) {
-    const short = text.length > 40 ? `${text.slice(0, 40)}…` : text;
-    const shown = short.replace(/\n/g, "\\n").replace(/\t/g, "\\t").replace(/ /g, " ");
-    return `“${escapeHtml(shown)}”`;
-  }
-  function projections(token) {
-    const before = token.b ?? token.a ?? null;
-    const after = token.a ?? token.b ?? null;
-    return before === null || after === null ? { before: null, after: null } : { before, after };
-  }
-  function describeToken(branch, token) {
-    const { before, after } = projections(token);
-    if (before === null) return "projection not recorded";
-    if (branch !== "capped") return `projection ${number(after)} (axis units)`;
-    if (!token.c) return `projection ${number(after)} (axis units), the cap did not act`;
-    if (Math.abs(after - before) > 1e-6) {
-      return `the cap acted here: projection ${number(before)} → ${number(after)} (axis units)`;
-    }
-    return `the cap acted at other layers (sum ${number(token.c)}): projection ${number(after)} (axis units)`;
   }
 
   // src/turn_settings.js
@@ -607,151 +835,6 @@
     return { token: marked(figures.token), turn: marked(figures.turn) };
   }
   var capIsOff = ({ floor, cap_layers }) => floor === null && !cap_layers;
-
-  // src/turns.js
-  var BRANCHES = ["uncapped", "capped", "steered"];
-  var SYMBOLS = { uncapped: "circle", capped: "diamond", steered: "square" };
-  var DASHES = { uncapped: "4px,3px", capped: "solid", steered: "1px,3px" };
-  var TONE_CENTRE = 0.5;
-  var TONE_RANGE = 1.25;
-  var TRAILING_TOKENS = 8;
-  var SERIES_ROLES = [
-    "raw",
-    "smooth",
-    "fired",
-    "reasoning-raw",
-    "reasoning-smooth",
-    "reasoning-fired",
-    "lift",
-    "before",
-    "answer-start"
-  ];
-  var ANSWER_START_LINE = [-0.75, 1.5];
-  function byBranch(make) {
-    return { uncapped: make("uncapped"), capped: make("capped"), steered: make("steered") };
-  }
-  function toneOf(value) {
-    if (value === null || value === void 0) return null;
-    return Math.max(-1, Math.min(1, (value - TONE_CENTRE) / TONE_RANGE));
-  }
-  function emptySeries() {
-    const entries = SERIES_ROLES.map((role) => [role, { x: [], y: [], customdata: [] }]);
-    return Object.fromEntries(entries);
-  }
-  var newSpan = () => ({ count: 0, fired: 0, sum: 0, measured: 0, recent: [] });
-  function newReply(branch) {
-    return {
-      branch,
-      absent: false,
-      received: 0,
-      visibleTokens: [],
-      series: emptySeries(),
-      answer: newSpan(),
-      reasoning: newSpan(),
-      samples: [],
-      html: null,
-      finish: null,
-      fault: "",
-      finalMean: null,
-      finalReasoningMean: null,
-      finalFired: null,
-      finalCount: null,
-      limit: null,
-      userMean: null,
-      place: null
-    };
-  }
-  function addPoint(series, x, y, customdata) {
-    series.x.push(x);
-    series.y.push(y);
-    series.customdata.push(customdata);
-  }
-  var spanOf = (reply, token) => token.r ? reply.reasoning : reply.answer;
-  function markAnswerStart(reply, position) {
-    for (const y of ANSWER_START_LINE) addPoint(reply.series["answer-start"], position - 0.5, y, null);
-  }
-  function addToSeries(reply, token, position) {
-    const after = token.a ?? token.b;
-    if (after === null || after === void 0) return;
-    const span = spanOf(reply, token);
-    const series = (role) => reply.series[token.r ? (
-      /** @type {const} */
-      `reasoning-${role}`
-    ) : role];
-    const { lift, before } = reply.series;
-    const hover = [tokenLabel(token.t), describeToken(reply.branch, token)];
-    if (!token.r && !span.measured && reply.reasoning.count) markAnswerStart(reply, position);
-    span.sum += after;
-    span.measured += 1;
-    span.recent.push(after);
-    if (span.recent.length > TRAILING_TOKENS) span.recent.shift();
-    addPoint(series("raw"), position, after, hover);
-    const trailing = span.recent.reduce((sum, value) => sum + value, 0) / span.recent.length;
-    addPoint(series("smooth"), position, trailing, null);
-    if (!token.c) return;
-    addPoint(series("fired"), position, after, hover);
-    if (token.b === null || token.b === void 0) return;
-    addPoint(before, position, token.b, null);
-    for (const y of [token.b, after, null]) addPoint(lift, position, y, null);
-  }
-  function addToken(reply, received) {
-    reply.received += 1;
-    if (received.s) return null;
-    const token = Object.assign(received, { c: received.k?.reduce((sum, value) => sum + value, 0) ?? 0 });
-    reply.visibleTokens.push(token);
-    const span = spanOf(reply, token);
-    span.count += 1;
-    if (token.c) span.fired += 1;
-    addToSeries(reply, token, reply.visibleTokens.length);
-    return token;
-  }
-  function finishReply(reply, data) {
-    reply.finish = data.finish ?? null;
-    reply.fault = data.fault ?? "";
-    reply.finalMean = data.mean ?? null;
-    reply.finalReasoningMean = data.reasoning_mean ?? null;
-    reply.finalFired = data.fired ?? null;
-    reply.finalCount = data.count ?? null;
-    reply.limit = data.limit ?? null;
-    reply.place = data.place ?? null;
-    reply.samples = data.samples ?? reply.samples;
-    reply.html = data.html ?? reply.html;
-  }
-  var spanMean = ({ sum, measured }) => measured ? sum / measured : null;
-  function meanOf(reply) {
-    return reply.finalMean ?? spanMean(reply.answer);
-  }
-  function reasoningMeanOf(reply) {
-    return reply.finalReasoningMean ?? spanMean(reply.reasoning);
-  }
-  var hasReasoning = (reply) => reply.reasoning.count > 0;
-  function firedShare(reply) {
-    const count = reply.finalCount ?? reply.answer.count;
-    return count ? (reply.finalFired ?? reply.answer.fired) / count : null;
-  }
-  function reasoningFiredShare({ reasoning }) {
-    return reasoning.count ? reasoning.fired / reasoning.count : null;
-  }
-  var isLive = (reply) => !reply.absent && reply.finish === null;
-  var turnIsLive = (turn) => BRANCHES.some((branch) => isLive(turn.replies[branch]));
-  function newTurn(user, branches, { settings, marks } = {}) {
-    const turn = { user, replies: byBranch(newReply), settings: settings ?? null, marks: marks ?? null };
-    for (const branch of BRANCHES) turn.replies[branch].absent = !branches.includes(branch);
-    return turn;
-  }
-  function turnFromData(data) {
-    const turn = newTurn(data.user, Object.keys(data.branches ?? {}), data);
-    for (const branch of BRANCHES) {
-      const given = data.branches?.[branch];
-      if (!given) continue;
-      const reply = turn.replies[branch];
-      for (const token of given.tokens ?? []) addToken(reply, token);
-      reply.userMean = given.user_mean ?? null;
-      finishReply(reply, given);
-      if (!data.live) reply.finish ??= "stop";
-    }
-    return turn;
-  }
 
   // src/model.js
   var Conversation = class {
@@ -1029,16 +1112,18 @@
        * The page has loaded. If it shows no turns, the stored conversations are sent to the server, and the
        * message whose reply was being written, which may be the first of all.
        * @param {number} turns how many it shows
+       * @returns {boolean} whether anything was sent
        */
       start(turns) {
         const { ids, current } = storedList();
         const texts = ids.map(readConversation);
         const stored = texts.filter((text) => text !== null);
         const draft = storage.get("draft");
-        if (turns || !stored.length && draft === null) return;
+        if (turns || !stored.length && draft === null) return false;
         const before = texts.slice(0, current).filter((text) => text !== null).length;
         restoring = true;
         hooks.sendRequest("restore", { conversations: stored, current: before, draft });
+        return true;
       },
       restored() {
         restoring = false;
@@ -1069,6 +1154,90 @@
         storage.set("draft", text);
       },
       turnEnded: () => storage.remove("draft")
+    };
+  }
+
+  // src/presenter.js
+  var TEXT_SIZES = [0.85, 1, 1.15, 1.3, 1.5, 1.75];
+  var SIZE_KEY = "persona-drift:text-size";
+  var WRITING = "Both replies are being written. Predict: what will each say, and which line will lie higher?";
+  var READY = "Both replies are ready. Predict: what does each say, and which line lies higher?";
+  function nextSize(size, step) {
+    const nearest = TEXT_SIZES.reduce(
+      (best, one) => Math.abs(one - size) < Math.abs(best - size) ? one : best
+    );
+    return TEXT_SIZES[TEXT_SIZES.indexOf(nearest) + step] ?? nearest;
+  }
+  function makeTextSize(root, resized) {
+    const html = document.documentElement;
+    function apply(size) {
+      html.style.fontSize = size === null ? "" : `${Number(size) * 100}%`;
+    }
+    function change(step) {
+      const size = String(nextSize(Number.parseFloat(getComputedStyle(html).fontSize) / 16, step));
+      apply(size);
+      try {
+        localStorage.setItem(SIZE_KEY, size);
+      } catch {
+      }
+      dispatchEvent(new Event("resize"));
+      resized();
+    }
+    try {
+      const stored = localStorage.getItem(SIZE_KEY);
+      if (TEXT_SIZES.includes(Number(stored))) apply(stored);
+    } catch {
+    }
+    const [larger, smaller] = [() => change(1), () => change(-1)];
+    find(root, "dialog .larger").addEventListener("click", larger);
+    find(root, "dialog .smaller").addEventListener("click", smaller);
+    return { larger, smaller };
+  }
+  function makeVeil(root, lifted) {
+    const veil = find(root, ".veil");
+    const words = find(veil, "p");
+    const switchButton = findAs(root, ".predict-button", HTMLButtonElement);
+    const showButton = makeButton("show-replies", "Show both replies (v)");
+    let on = false;
+    veil.append(showButton);
+    function setVeiled(veiled) {
+      const [was, had] = [!veil.hidden, veil.contains(document.activeElement)];
+      root.classList.toggle("veiled", veiled);
+      veil.hidden = !veiled;
+      if (!veiled) dispatchEvent(new Event("resize"));
+      if (had) find(root, ".log").focus();
+      if (was && !veiled) lifted();
+    }
+    function setOn(value) {
+      on = value;
+      switchButton.setAttribute("aria-pressed", String(on));
+    }
+    function toggle() {
+      if (root.classList.contains("veiled")) setVeiled(false);
+      else setOn(!on);
+    }
+    switchButton.addEventListener("click", () => {
+      setOn(!on);
+      if (!on) setVeiled(false);
+    });
+    showButton.addEventListener("click", () => setVeiled(false));
+    setOn(false);
+    return {
+      toggle,
+      get shown() {
+        return !veil.hidden;
+      },
+      lift: () => setVeiled(false),
+      /** A turn begins. */
+      turnBegins() {
+        if (!on) return;
+        words.textContent = WRITING;
+        setVeiled(true);
+      },
+      /** All its replies have ended. */
+      turnEnds() {
+        words.textContent = READY;
+      }
     };
   }
 
@@ -1154,12 +1323,14 @@
     /** Called again and again after a turn's last token, until the pause before the next turn is over. */
     endTurn() {
       const data = this.turns[this.turn];
-      if (!this.turnEnded && data) this.hooks.endTurn(this.turn, data);
+      const hasJustEnded = !this.turnEnded;
+      if (hasJustEnded && data) this.hooks.endTurn(this.turn, data);
       this.turnEnded = true;
       if (this.turn + 1 >= this.turns.length) {
         this.end();
         return false;
       }
+      if (hasJustEnded) return true;
       if (this.clock > (this.tokens.at(-1)?.at ?? 0) + REPLAY_PAUSE_MS) this.startTurn(this.turn + 1);
       return true;
     }
@@ -1179,6 +1350,7 @@
     const progress = findAs(controls, "progress", HTMLProgressElement);
     let playback = new Playback([], hooks);
     let playing = false;
+    let held = false;
     let last = 0;
     let frame = 0;
     function updateControls() {
@@ -1197,7 +1369,7 @@
       updateControls();
     }
     function stop() {
-      playing = false;
+      playing = held = false;
       cancelAnimationFrame(frame);
     }
     function step(now) {
@@ -1225,6 +1397,16 @@
       stop();
       updateControls();
     }
+    function hold() {
+      if (!playing || playback.turn + 1 >= playback.turns.length) return;
+      stop();
+      held = true;
+      updateControls();
+    }
+    function goOn() {
+      if (held) play();
+      held = false;
+    }
     function playFrom(turn) {
       playback.jump(turn);
       play();
@@ -1240,7 +1422,7 @@
     forward.addEventListener("click", () => playFrom(playback.turn + 1));
     turnList.addEventListener("change", () => playFrom(Number(turnList.value)));
     find(controls, ".all").addEventListener("click", showAll);
-    return { load, toggle };
+    return { load, toggle, hold, goOn };
   }
 
   // src/system_prompt.js
@@ -1290,6 +1472,123 @@
       timer = window.setTimeout(tell, TYPED_MS);
     });
     document.addEventListener("focusout", () => timer && tell());
+  }
+
+  // src/tour.js
+  var DONE_KEY = "persona-drift:tour";
+  var GAP = 10;
+  var STEPS = [
+    {
+      target: "#stage .panes",
+      title: "One model, two replies",
+      text: "Both panes get the same messages, from the same model with the same random numbers. The right one is capped: a token that drifts too far from the Assistant is lifted back to a floor."
+    },
+    {
+      target: "#stage .chart-panel.wide",
+      title: "Where each token lies",
+      text: "Up is the Assistant, down are roles. The dashed line is the uncapped reply, the solid one the capped. The floor is the line at which the cap acts."
+    },
+    {
+      target: '#stage .pane[data-branch="capped"]',
+      title: "Where the cap acted",
+      text: "A token that the cap has lifted is underlined, and a triangle in the chart. Point at any token for its figures. Where nothing is underlined, the cap left the reply as it was."
+    },
+    {
+      target: "#top",
+      title: "Your turn",
+      text: "Start a scenario, or write a message below. The settings, on the right, move the floor, switch the cap off, and hold the seed and the system prompt."
+    }
+  ];
+  function placeCard(target, card, page) {
+    const below = target.bottom + GAP;
+    const above = target.top - GAP - card.height;
+    const over = Math.min(target.bottom, page.height) - GAP - card.height;
+    const top = below + card.height <= page.height ? below : above >= 0 ? above : Math.max(0, over);
+    const centred = target.left + (target.width - card.width) / 2;
+    return { top, left: Math.max(GAP, Math.min(centred, page.width - card.width - GAP)) };
+  }
+  function makeTour(root) {
+    const card = makeElement("div", "tour");
+    const [title, text, count] = [makeElement("h3"), makeElement("p"), makeElement("span", "tour-count")];
+    const [skip, back, next] = [makeButton("", "Skip"), makeButton("", "Back"), makeButton("primary", "Next")];
+    const buttons = makeElement("p", "dialog-actions");
+    const offers = findAll(root, ".start-tour");
+    let target = null;
+    let step = 0;
+    title.id = "tour-title";
+    card.setAttribute("role", "dialog");
+    card.setAttribute("aria-labelledby", title.id);
+    card.hidden = true;
+    buttons.append(count, skip, back, next);
+    card.append(title, text, buttons);
+    root.append(card);
+    const steps = () => STEPS.filter((one) => document.querySelector(one.target));
+    function mark(element2) {
+      target?.classList.remove("tour-target");
+      target = element2;
+      target?.classList.add("tour-target");
+    }
+    function place() {
+      if (!target || card.hidden) return;
+      const size = { width: card.offsetWidth, height: card.offsetHeight };
+      const page = { width: innerWidth, height: innerHeight };
+      const { top, left } = placeCard(target.getBoundingClientRect(), size, page);
+      Object.assign(card.style, { top: `${top}px`, left: `${left}px` });
+    }
+    function show(index) {
+      const all = steps();
+      const one = all[index];
+      if (!one) {
+        end();
+        return;
+      }
+      step = index;
+      mark(document.querySelector(one.target));
+      target?.scrollIntoView({ block: "nearest" });
+      [title.textContent, text.textContent] = [one.title, one.text];
+      count.textContent = `${index + 1} of ${all.length}`;
+      back.disabled = index === 0;
+      next.textContent = index + 1 < all.length ? "Next" : "Done";
+      card.hidden = false;
+      place();
+      next.focus({ preventScroll: true });
+    }
+    function end() {
+      mark(null);
+      card.hidden = true;
+      for (const offer of offers) if (!offer.closest("dialog")) offer.hidden = true;
+      try {
+        localStorage.setItem(DONE_KEY, "1");
+      } catch {
+      }
+    }
+    function start() {
+      for (const dialog of findAll(root, "dialog[open]")) dialog.close();
+      show(0);
+    }
+    for (const offer of offers) offer.addEventListener("click", start);
+    skip.addEventListener("click", end);
+    back.addEventListener("click", () => show(step - 1));
+    next.addEventListener("click", () => show(step + 1));
+    card.addEventListener("keydown", (event) => {
+      const moves = /* @__PURE__ */ new Map([
+        ["Escape", end],
+        ["ArrowLeft", () => step > 0 && show(step - 1)],
+        ["ArrowRight", () => show(step + 1)]
+      ]);
+      const move = moves.get(event.key);
+      if (!move) return;
+      event.preventDefault();
+      event.stopPropagation();
+      move();
+    });
+    addEventListener("resize", place);
+    addEventListener("scroll", place, { capture: true, passive: true });
+    try {
+      const seen = localStorage.getItem(DONE_KEY) !== null;
+      for (const offer of offers) if (!offer.closest("dialog")) offer.hidden = seen;
+    } catch {
+    }
   }
 
   // src/chart.js
@@ -2661,6 +2960,14 @@
   }
 
   // src/pane_header.js
+  var TREND_SIGNS = { rising: "↗", falling: "↘", steady: "→" };
+  function showTrend(pane, trend) {
+    const sign = find(pane, ".trend");
+    sign.hidden = trend === null;
+    if (!trend) return;
+    sign.title = `${trend.word}: ${number(trend.change)} over the last ${trend.turns} turns`;
+    sign.replaceChildren(TREND_SIGNS[trend.word], makeElement("span", "hidden-status", ` ${trend.word}`));
+  }
   function showMean(pane, reply, prefix) {
     const answer = reply ? meanOf(reply) : null;
     const mean = answer ?? (reply ? reasoningMeanOf(reply) : null);
@@ -2668,7 +2975,8 @@
     const chip = find(pane, ".chip");
     const marker = find(pane, ".gauge i");
     const description = part || mean === null ? "" : ` · ${describeMean(mean)}`;
-    chip.textContent = mean === null ? "–" : `${prefix}${part}${number(mean)}${description}`;
+    if (mean === null) chip.textContent = "–";
+    else chip.replaceChildren(`${prefix}${part}`, makeElement("b", "", number(mean)), description);
     const measured = part ? "the reasoning before this reply" : "this reply";
     chip.title = `Mean projection of ${measured} in axis units: 0 = average role, 1 = default Assistant`;
     marker.hidden = mean === null;
@@ -3133,28 +3441,15 @@
   }
 
   // src/summary_bar.js
-  var TREND_SIGNS = { rising: "↗", falling: "↘", steady: "→" };
-  function makeItem({ branch, mean, trend }) {
-    const item = makeElement("span", `branch-mean ${branch}`);
-    item.append(makeElement("b", "", number(mean)), makeElement("span", "", ` ${branch}`));
-    if (trend) {
-      const sign = makeElement("span", "trend", TREND_SIGNS[trend.word]);
-      sign.title = `${trend.word}: ${number(trend.change)} over the last ${trend.turns} turns`;
-      sign.append(makeElement("span", "hidden-status", ` ${trend.word}`));
-      item.append(sign);
-    }
-    return item;
-  }
   function makeSummaryBar(root) {
     const bar = find(root, ".summary-bar");
-    const numbers = find(bar, ".numbers");
-    const sentence = find(bar, ".sentence");
-    function show(turns, index, capOff) {
-      const summary = summarise(turns, index, capOff);
-      bar.hidden = summary.items.length === 0;
-      numbers.replaceChildren(...summary.items.map(makeItem));
-      if (summary.gap !== null) numbers.append(makeElement("span", "gap", `gap ${number(summary.gap)}`));
-      if (sentence.textContent !== summary.sentence) sentence.textContent = summary.sentence;
+    const gapBox = find(bar, ".gap");
+    const sentenceBox = find(bar, ".sentence");
+    function show({ items, gap, sentence }) {
+      bar.hidden = items.length === 0;
+      gapBox.textContent = gap === null ? "" : `gap ${number(gap)}`;
+      gapBox.title = "Capped mean minus uncapped mean, in axis units";
+      if (sentenceBox.textContent !== sentence) sentenceBox.textContent = sentence;
     }
     return { show };
   }
@@ -3242,7 +3537,7 @@
         hide();
         event.stopPropagation();
       }
-      if (!step || event.altKey || event.ctrlKey || event.metaKey) return;
+      if (!step || event.altKey || event.ctrlKey || event.metaKey || root.classList.contains("veiled")) return;
       const all = findAll(log, ".turn.shown .tok").filter((span) => !span.closest("details:not([open])"));
       if (!all.length) return;
       const at = current && all.includes(current) ? all.indexOf(current) + step : step > 0 ? 0 : all.length - 1;
@@ -3268,6 +3563,36 @@
       log.addEventListener("keydown", (event) => onKey(event, pane));
       log.addEventListener("blur", hide);
     }
+  }
+
+  // src/turn_list.js
+  function makeTurnList(root, select) {
+    const box = find(root, ".turn-list");
+    const list = findAs(box, "select", HTMLSelectElement);
+    const back = findAs(box, ".back", HTMLButtonElement);
+    const on = findAs(box, ".on", HTMLButtonElement);
+    let shown = -1;
+    let count = 0;
+    function move(step) {
+      const index = shown + step;
+      if (index >= 0 && index < count) select(index);
+    }
+    function show(turns, index) {
+      const names = turns.map(turnName);
+      const known = Array.from(list.options, (option) => option.text);
+      if (names.join("\n") !== known.join("\n")) {
+        list.replaceChildren(...names.map((name, n) => new Option(name, String(n))));
+      }
+      [shown, count] = [index ?? -1, turns.length];
+      list.value = String(shown);
+      box.hidden = count < 2;
+      back.disabled = shown <= 0;
+      on.disabled = shown + 1 >= count;
+    }
+    list.addEventListener("change", () => select(Number(list.value)));
+    back.addEventListener("click", () => move(-1));
+    on.addEventListener("click", () => move(1));
+    return { show, back: () => move(-1), on: () => move(1) };
   }
 
   // src/view.js
@@ -3297,6 +3622,7 @@
     });
     const layers = makeLayers(root, { sendRequest, flash, shown });
     const summaryBar = makeSummaryBar(root);
+    const turnList = makeTurnList(root, (index) => selectTurn(index, true));
     const latestButton = find(root, ".latest");
     latestButton.addEventListener("click", () => selectTurn(conversation.last, true));
     makeTooltip(root, Object.values(panes), {
@@ -3347,13 +3673,16 @@
     function refreshHeaders() {
       const { turns, shown: index, showsEarlier, shownReplies } = conversation;
       const label = index === null ? "" : `turn ${index + 1}`;
+      const summary = summarise(turns, index, conversation.capIsOff);
       for (const branch of BRANCHES) {
         showMean(panes[branch].pane, shownReplies?.[branch], showsEarlier ? `${label}: ` : "");
+        const { trend = null } = summary.items.find((item) => item.branch === branch) ?? {};
+        showTrend(panes[branch].pane, trend);
       }
       showCapAction(panes.capped.pane, capAction(shownReplies?.capped));
-      find(root, ".turn-label").textContent = label && ` · ${label}`;
+      turnList.show(turns, index);
       latestButton.hidden = !showsEarlier;
-      summaryBar.show(turns, index, conversation.capIsOff);
+      summaryBar.show(summary);
     }
     function showKeys() {
       for (const branch of BRANCHES) {
@@ -3370,7 +3699,8 @@
     }
     function announce(index, reply) {
       const mean = meanOf(reply);
-      const result = mean === null ? "" : `, mean ${number(mean)}, ${describeMean(mean)}`;
+      const told = mean !== null && !root.classList.contains("veiled");
+      const result = !told ? "" : `, mean ${number(mean)}, ${describeMean(mean)}`;
       const end = reply.finish === "failed" ? `failed: ${finishLabel(reply)}` : "finished";
       const status = `Turn ${index + 1}, ${reply.branch} reply ${end}${result}`;
       find(root, "p.hidden-status").textContent = status;
@@ -3467,6 +3797,7 @@
       panes,
       charts,
       layers,
+      turnList,
       refreshHeaders,
       showPrompts,
       showMarks,
@@ -3489,6 +3820,8 @@
     let settled = 0;
     const conversation = new Conversation();
     const view = makeView(root, conversation, sendRequest);
+    const veil = makeVeil(root, () => replay.goOn());
+    const textSize = makeTextSize(root, () => view.showCurrentTurn());
     const toolbar = makeToolbar(root, { sendRequest, busy: () => conversation.busy });
     const persistence = makePersistence({ sendRequest, warn: (text) => showNotice(root, text) });
     const replay = makeReplay(root, {
@@ -3499,30 +3832,42 @@
           if (data) view.putTurn(n, turnFromData(data));
         }
       },
-      startTurn: (turn, data) => handlers.turn_start({ ...data, turn, branches: Conversation.answering(data) }, false),
+      startTurn: (turn, data) => beginTurn({ ...data, turn, branches: Conversation.answering(data) }),
       addToken: (turn, branch, token) => handlers.tokens({ turn, branch, at: Number.POSITIVE_INFINITY, tokens: [{ ...token }] }, false),
-      endTurn: (turn, data) => view.putTurn(turn, turnFromData(data)),
+      endTurn: (turn, data) => {
+        view.putTurn(turn, turnFromData(data));
+        veil.turnEnds();
+        if (veil.shown) replay.hold();
+      },
       showAll: () => view.showTurns(conversation.recorded.map(turnFromData))
     });
+    const intro = makeIntro(root, conversation, { showTurns: view.showTurns, replay });
     makeKeyboard(root, {
       next: toolbar.sendNext,
       nextDisplay: toolbar.nextDisplay,
       autoplay: toolbar.toggleAutoplay,
       replay: replay.toggle,
       presented: view.showCurrentTurn,
+      veil: veil.toggle,
+      larger: textSize.larger,
+      smaller: textSize.smaller,
+      turnBefore: view.turnList.back,
+      nextTurn: view.turnList.on,
       sent: () => {
         repliesExpected = true;
         bringPanesIntoSight(root);
       },
-      undo: () => conversation.turns.length && sendRequest("undo"),
-      again: () => conversation.turns.length && sendRequest("regenerate", { turn: conversation.last })
+      undo: () => hasOwnTurns() && sendRequest("undo"),
+      again: () => hasOwnTurns() && sendRequest("regenerate", { turn: conversation.last })
     });
     watchPromptBox((text) => {
-      if (sendRequest.available && !conversation.meta.watch_only)
+      if (sendRequest.available && !intro.ownMeta.watch_only)
         sendRequest("typed_prompt", { conversation: conversation.id, text });
     });
+    makeTour(root);
     const leftOut = find(root, ".left-out");
     const loadLine = find(root, ".load");
+    const hasOwnTurns = () => conversation.turns.length > 0 && !intro.shown;
     function heal() {
       const seq = lastSeq;
       setTimeout(() => {
@@ -3530,24 +3875,38 @@
       }, HEAL_MS);
     }
     function open(turns) {
-      if (!conversation.meta.watch_only) persistence?.start(turns.length);
+      const restoring = !conversation.meta.watch_only && persistence?.start(turns.length);
       opened = true;
       const live = turns.filter(turnIsLive).length;
       settled += conversation.turns.length ? 0 : turns.length - live;
       if (live) heal();
       else if (turns.length) persistence?.turnEnded();
+      return !restoring && !turns.length;
     }
     function reset({ meta, turns: given = [] }, late) {
       const keepsTurns = late && !opened && conversation.turns.length > 0;
       const turns = keepsTurns ? conversation.turns : given.map(turnFromData);
+      intro.end();
+      veil.lift();
       conversation.meta = { ...meta };
-      if (!opened) open(turns);
+      const arrived = !opened && open(turns);
       find(root, ".notices").replaceChildren();
       leftOut.hidden = true;
       conversation.recorded = given;
       replay.load([]);
       toolbar.listRecordings(meta.shipped ?? []);
       view.showTurns(turns);
+      if (arrived) intro.open(meta.intro);
+    }
+    function beginTurn({ turn, user, branches = ["uncapped", "capped"], ...made }) {
+      find(root, ".notices").replaceChildren();
+      if (turn < conversation.turns.length) view.removeTurns(turn);
+      conversation.pinned = false;
+      veil.turnBegins();
+      view.putTurn(turn, newTurn(user, branches, made));
+      for (const branch of BRANCHES) view.panes[branch].showWaiting(turn);
+      if (repliesExpected) bringPanesIntoSight(root);
+      repliesExpected = false;
     }
     function showLoad({ running, waiting, mib, budget }) {
       loadLine.hidden = waiting === 0 && running <= conversation.liveReplies;
@@ -3570,19 +3929,14 @@
       layers_failed: view.layers.fail,
       chats: toolbar.offerChats,
       marks({ figures }) {
-        conversation.meta.figures = figures;
+        intro.ownMeta.figures = figures;
+        if (intro.shown) return;
         view.showMarks();
         view.refreshHeaders();
       },
-      turn_start({ turn, user, branches = ["uncapped", "capped"], ...made }) {
-        find(root, ".notices").replaceChildren();
-        persistence?.turnStarted(user);
-        if (turn < conversation.turns.length) view.removeTurns(turn);
-        conversation.pinned = false;
-        view.putTurn(turn, newTurn(user, branches, made));
-        for (const branch of BRANCHES) view.panes[branch].showWaiting(turn);
-        if (repliesExpected) bringPanesIntoSight(root);
-        repliesExpected = false;
+      turn_start(fields) {
+        persistence?.turnStarted(fields.user);
+        beginTurn(fields);
       },
       waiting({ turn, ahead }) {
         for (const branch of BRANCHES) view.panes[branch].showQueue(turn, ahead);
@@ -3610,9 +3964,11 @@
         settled += 1;
         persistence?.turnEnded();
         view.putTurn(turn, turnFromData(data));
+        veil.turnEnds();
         if (!opened) heal();
       },
       lost({ branches, text }) {
+        veil.lift();
         showEmpty(root, null, false);
         persistence?.turnEnded();
         for (const branch of branches) view.panes[branch]?.showLost(text);
@@ -3621,6 +3977,7 @@
     };
     checkProtocol(protocol, handlers);
     function apply(operation, late) {
+      if ("turn" in operation) intro.leave();
       handlerOf(protocol, handlers, operation.op)(
         /** @type {never} */
         operation,

@@ -14,6 +14,11 @@ const TYPING = "input, textarea, select, [contenteditable=true], dialog[open] *"
  * @property {() => void} autoplay
  * @property {() => void} replay
  * @property {() => void} presented after the presentation mode was entered or left
+ * @property {() => void} veil lifts the veil over the replies, or turns it on or off for those that follow
+ * @property {() => void} larger
+ * @property {() => void} smaller
+ * @property {() => void} turnBefore
+ * @property {() => void} nextTurn
  * @property {() => void} sent after the user has sent a message
  */
 
@@ -125,6 +130,12 @@ export function makeKeyboard(root, actions) {
     ["l", actions.nextDisplay],
     ["a", actions.autoplay],
     ["p", togglePresenting],
+    ["v", actions.veil],
+    ["+", actions.larger],
+    ["=", actions.larger], // the key of the plus sign, without Shift
+    ["-", actions.smaller],
+    ["[", actions.turnBefore],
+    ["]", actions.nextTurn],
     [" ", actions.replay],
     ["?", showHelp],
     ["/", () => showMessageBox(true)],

@@ -1,10 +1,29 @@
-// The header of a pane: the mean of a reply, and what the cap did to it.
+// The header of a pane: the mean of a reply, its trend, and what the cap did to it.
 
-/** @import { Reply } from "./types" */
+/**
+ * @import { Trend, TrendWord } from "./summary.js"
+ * @import { Reply } from "./types"
+ */
 
-import { find } from "./dom.js";
+import { find, makeElement } from "./dom.js";
 import { describeMean, number } from "./text.js";
 import { meanOf, reasoningMeanOf } from "./turns.js";
+
+/** @type {Record<TrendWord, string>} */
+const TREND_SIGNS = { rising: "\u2197", falling: "\u2198", steady: "\u2192" };
+
+/**
+ * How the mean has changed over the last turns.
+ * @param {HTMLElement} pane
+ * @param {Trend | null} trend
+ */
+export function showTrend(pane, trend) {
+  const sign = find(pane, ".trend");
+  sign.hidden = trend === null;
+  if (!trend) return;
+  sign.title = `${trend.word}: ${number(trend.change)} over the last ${trend.turns} turns`;
+  sign.replaceChildren(TREND_SIGNS[trend.word], makeElement("span", "hidden-status", ` ${trend.word}`));
+}
 
 /**
  * The mean of a reply, as a number and on the gauge.
@@ -19,7 +38,8 @@ export function showMean(pane, reply, prefix) {
   const chip = find(pane, ".chip");
   const marker = find(pane, ".gauge i");
   const description = part || mean === null ? "" : ` · ${describeMean(mean)}`;
-  chip.textContent = mean === null ? "–" : `${prefix}${part}${number(mean)}${description}`;
+  if (mean === null) chip.textContent = "–";
+  else chip.replaceChildren(`${prefix}${part}`, makeElement("b", "", number(mean)), description);
   const measured = part ? "the reasoning before this reply" : "this reply";
   chip.title = `Mean projection of ${measured} in axis units: 0 = average role, 1 = default Assistant`;
   marker.hidden = mean === null;

@@ -119,16 +119,18 @@ function persistenceIn(storage, hooks) {
      * The page has loaded. If it shows no turns, the stored conversations are sent to the server, and the
      * message whose reply was being written, which may be the first of all.
      * @param {number} turns how many it shows
+     * @returns {boolean} whether anything was sent
      */
     start(turns) {
       const { ids, current } = storedList();
       const texts = ids.map(readConversation);
       const stored = texts.filter((text) => text !== null);
       const draft = storage.get("draft");
-      if (turns || (!stored.length && draft === null)) return;
+      if (turns || (!stored.length && draft === null)) return false;
       const before = texts.slice(0, current).filter((text) => text !== null).length;
       restoring = true;
       hooks.sendRequest("restore", { conversations: stored, current: before, draft });
+      return true;
     },
     restored() {
       restoring = false;

@@ -116,12 +116,15 @@ export class Playback {
   /** Called again and again after a turn's last token, until the pause before the next turn is over. */
   endTurn() {
     const data = this.turns[this.turn];
-    if (!this.turnEnded && data) this.hooks.endTurn(this.turn, data);
+    const hasJustEnded = !this.turnEnded;
+    if (hasJustEnded && data) this.hooks.endTurn(this.turn, data);
     this.turnEnded = true;
     if (this.turn + 1 >= this.turns.length) {
       this.end();
       return false;
     }
+    // Not in the same call, even where it comes late: the hook may have stopped the replay.
+    if (hasJustEnded) return true;
     if (this.clock > (this.tokens.at(-1)?.at ?? 0) + REPLAY_PAUSE_MS) this.startTurn(this.turn + 1);
     return true;
   }
@@ -129,7 +132,7 @@ export class Playback {
 
 /**
  * A turn in the list of turns.
- * @param {TurnData} turn
+ * @param {{ user: string }} turn
  * @param {number} index
  */
 export function turnName({ user }, index) {
@@ -152,6 +155,7 @@ export function makeReplay(root, hooks) {
   const progress = findAs(controls, "progress", HTMLProgressElement);
   let playback = new Playback([], hooks);
   let playing = false;
+  let held = false; // until somebody has looked at the turn that has ended
   let last = 0;
   let frame = 0;
 
@@ -174,7 +178,7 @@ export function makeReplay(root, hooks) {
   }
 
   function stop() {
-    playing = false;
+    playing = held = false;
     cancelAnimationFrame(frame);
   }
 
@@ -207,6 +211,20 @@ export function makeReplay(root, hooks) {
     updateControls();
   }
 
+  /** Waits before the next turn, if it plays. */
+  function hold() {
+    if (!playing || playback.turn + 1 >= playback.turns.length) return;
+    stop();
+    held = true;
+    updateControls();
+  }
+
+  /** Goes on if it was held. */
+  function goOn() {
+    if (held) play();
+    held = false;
+  }
+
   /** @param {number} turn */
   function playFrom(turn) {
     playback.jump(turn);
@@ -225,5 +243,5 @@ export function makeReplay(root, hooks) {
   forward.addEventListener("click", () => playFrom(playback.turn + 1));
   turnList.addEventListener("change", () => playFrom(Number(turnList.value)));
   find(controls, ".all").addEventListener("click", showAll);
-  return { load, toggle };
+  return { load, toggle, hold, goOn };
 }

@@ -4,14 +4,17 @@
 /** @import { Handlers, Operation, Operations, SendRequest, StageValue, Turn } from "./types" */
 
 import { find } from "./dom.js";
+import { makeIntro } from "./intro.js";
 import { makeKeyboard } from "./keyboard.js";
 import { Conversation } from "./model.js";
 import { bringPanesIntoSight, showEmpty, showNotice } from "./notices.js";
 import { makePersistence } from "./persistence.js";
+import { makeTextSize, makeVeil } from "./presenter.js";
 import { checkProtocol, handlerOf } from "./protocol.js";
 import { makeReplay } from "./replay.js";
 import { watchPromptBox } from "./system_prompt.js";
 import { makeToolbar } from "./toolbar.js";
+import { makeTour } from "./tour.js";
 import { BRANCHES, newTurn, turnFromData, turnIsLive } from "./turns.js";
 import { makeView } from "./view.js";
 
@@ -29,6 +32,8 @@ export function makeStage(root, protocol, sendRequest) {
   let settled = 0; // the number of turns that have ended
   const conversation = new Conversation();
   const view = makeView(root, conversation, sendRequest);
+  const veil = makeVeil(root, () => replay.goOn());
+  const textSize = makeTextSize(root, () => view.showCurrentTurn());
   const toolbar = makeToolbar(root, { sendRequest, busy: () => conversation.busy });
   const persistence = makePersistence({ sendRequest, warn: (text) => showNotice(root, text) });
   const replay = makeReplay(root, {
@@ -40,32 +45,44 @@ export function makeStage(root, protocol, sendRequest) {
         if (data) view.putTurn(n, turnFromData(data));
       }
     },
-    startTurn: (turn, data) =>
-      handlers.turn_start({ ...data, turn, branches: Conversation.answering(data) }, false),
+    startTurn: (turn, data) => beginTurn({ ...data, turn, branches: Conversation.answering(data) }),
     addToken: (turn, branch, token) =>
       handlers.tokens({ turn, branch, at: Number.POSITIVE_INFINITY, tokens: [{ ...token }] }, false),
-    endTurn: (turn, data) => view.putTurn(turn, turnFromData(data)),
+    endTurn: (turn, data) => {
+      view.putTurn(turn, turnFromData(data));
+      veil.turnEnds();
+      if (veil.shown) replay.hold();
+    },
     showAll: () => view.showTurns(conversation.recorded.map(turnFromData)),
   });
+  const intro = makeIntro(root, conversation, { showTurns: view.showTurns, replay });
   makeKeyboard(root, {
     next: toolbar.sendNext,
     nextDisplay: toolbar.nextDisplay,
     autoplay: toolbar.toggleAutoplay,
     replay: replay.toggle,
     presented: view.showCurrentTurn,
+    veil: veil.toggle,
+    larger: textSize.larger,
+    smaller: textSize.smaller,
+    turnBefore: view.turnList.back,
+    nextTurn: view.turnList.on,
     sent: () => {
       repliesExpected = true;
       bringPanesIntoSight(root);
     },
-    undo: () => conversation.turns.length && sendRequest("undo"),
-    again: () => conversation.turns.length && sendRequest("regenerate", { turn: conversation.last }),
+    undo: () => hasOwnTurns() && sendRequest("undo"),
+    again: () => hasOwnTurns() && sendRequest("regenerate", { turn: conversation.last }),
   });
   watchPromptBox((text) => {
-    if (sendRequest.available && !conversation.meta.watch_only)
+    if (sendRequest.available && !intro.ownMeta.watch_only)
       sendRequest("typed_prompt", { conversation: conversation.id, text });
   });
+  makeTour(root);
   const leftOut = find(root, ".left-out");
   const loadLine = find(root, ".load");
+
+  const hasOwnTurns = () => conversation.turns.length > 0 && !intro.shown;
 
   // While the page is still being built, Gradio may deliver two values as one, and the earlier is lost. If
   // nothing arrives for a while, the stage requests everything once more.
@@ -78,12 +95,13 @@ export function makeStage(root, protocol, sendRequest) {
 
   /** @param {Turn[]} turns */
   function open(turns) {
-    if (!conversation.meta.watch_only) persistence?.start(turns.length);
+    const restoring = !conversation.meta.watch_only && persistence?.start(turns.length);
     opened = true;
     const live = turns.filter(turnIsLive).length;
     settled += conversation.turns.length ? 0 : turns.length - live;
     if (live) heal();
     else if (turns.length) persistence?.turnEnded();
+    return !restoring && !turns.length;
   }
 
   /**
@@ -94,14 +112,34 @@ export function makeStage(root, protocol, sendRequest) {
     // A message that was sent at once may overtake the very first reset. Its turn stays.
     const keepsTurns = late && !opened && conversation.turns.length > 0;
     const turns = keepsTurns ? conversation.turns : given.map(turnFromData);
+    intro.end();
+    veil.lift();
     conversation.meta = { ...meta };
-    if (!opened) open(turns);
+    const arrived = !opened && open(turns);
     find(root, ".notices").replaceChildren();
     leftOut.hidden = true;
     conversation.recorded = given;
     replay.load([]);
     toolbar.listRecordings(meta.shipped ?? []);
     view.showTurns(turns);
+    if (arrived) intro.open(meta.intro);
+  }
+
+  /**
+   * A turn begins, here or in a recording.
+   * @param {Operations["turn_start"]} fields
+   */
+  function beginTurn({ turn, user, branches = ["uncapped", "capped"], ...made }) {
+    // Earlier notices no longer apply.
+    find(root, ".notices").replaceChildren();
+    // After an edited message or another try, this turn and all after it are replaced.
+    if (turn < conversation.turns.length) view.removeTurns(turn);
+    conversation.pinned = false;
+    veil.turnBegins();
+    view.putTurn(turn, newTurn(user, branches, made));
+    for (const branch of BRANCHES) view.panes[branch].showWaiting(turn);
+    if (repliesExpected) bringPanesIntoSight(root);
+    repliesExpected = false;
   }
 
   /**
@@ -133,21 +171,14 @@ export function makeStage(root, protocol, sendRequest) {
     layers_failed: view.layers.fail,
     chats: toolbar.offerChats,
     marks({ figures }) {
-      conversation.meta.figures = figures;
+      intro.ownMeta.figures = figures;
+      if (intro.shown) return;
       view.showMarks();
       view.refreshHeaders();
     },
-    turn_start({ turn, user, branches = ["uncapped", "capped"], ...made }) {
-      // Earlier notices no longer apply.
-      find(root, ".notices").replaceChildren();
-      persistence?.turnStarted(user);
-      // After an edited message or another try, this turn and all after it are replaced.
-      if (turn < conversation.turns.length) view.removeTurns(turn);
-      conversation.pinned = false;
-      view.putTurn(turn, newTurn(user, branches, made));
-      for (const branch of BRANCHES) view.panes[branch].showWaiting(turn);
-      if (repliesExpected) bringPanesIntoSight(root);
-      repliesExpected = false;
+    turn_start(fields) {
+      persistence?.turnStarted(fields.user);
+      beginTurn(fields);
     },
     waiting({ turn, ahead }) {
       for (const branch of BRANCHES) view.panes[branch].showQueue(turn, ahead);
@@ -175,9 +206,11 @@ export function makeStage(root, protocol, sendRequest) {
       settled += 1;
       persistence?.turnEnded();
       view.putTurn(turn, turnFromData(data));
+      veil.turnEnds();
       if (!opened) heal();
     },
     lost({ branches, text }) {
+      veil.lift();
       showEmpty(root, null, false);
       persistence?.turnEnded();
       for (const branch of branches) view.panes[branch]?.showLost(text);
@@ -191,6 +224,7 @@ export function makeStage(root, protocol, sendRequest) {
    * @param {boolean} late
    */
   function apply(operation, late) {
+    if ("turn" in operation) intro.leave();
     handlerOf(protocol, handlers, operation.op)(/** @type {never} */ (operation), late);
   }
 

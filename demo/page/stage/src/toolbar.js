@@ -119,6 +119,7 @@ export function makeToolbar(root, hooks) {
     scriptBox.hidden = !script.of && !script.blurb;
     find(scriptBox, "b").textContent = script.title;
     find(scriptBox, ".blurb").textContent = script.blurb;
+    if (!script.said) findAs(scriptBox, "details", HTMLDetailsElement).open = false;
     const warning = find(scriptBox, ".content-warning");
     warning.textContent = script.content_warning;
     warning.hidden = !script.content_warning;

@@ -138,7 +138,7 @@ export function makeTooltip(root, panes, hooks) {
       hide();
       event.stopPropagation(); // leaves nothing else
     }
-    if (!step || event.altKey || event.ctrlKey || event.metaKey) return;
+    if (!step || event.altKey || event.ctrlKey || event.metaKey || root.classList.contains("veiled")) return;
     const all = findAll(log, ".turn.shown .tok").filter((span) => !span.closest("details:not([open])"));
     if (!all.length) return;
     const at = current && all.includes(current) ? all.indexOf(current) + step : step > 0 ? 0 : all.length - 1;

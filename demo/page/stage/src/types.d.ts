@@ -206,9 +206,19 @@ export interface Meta {
   figures?: Figures;
   map?: MapData;
   shipped?: string[];
+  /** What plays on a page that has opened without a conversation. */
+  intro?: Intro;
+  /** The address that answers once the model is loaded; only on the page that waits for it. */
+  ready?: string;
   /** The conversation cannot be continued here. */
   watch_only?: boolean;
   empty_note?: string | null;
+}
+
+/** A recorded session with which a page opens. */
+export interface Intro {
+  meta: Meta;
+  turns: TurnData[];
 }
 
 /** The script of a guided scenario. */

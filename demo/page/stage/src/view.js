@@ -8,14 +8,15 @@ import { makeLayers } from "./layers.js";
 import { makeMap, makeTabs } from "./map.js";
 import { Conversation } from "./model.js";
 import { showEmpty, showNotice } from "./notices.js";
-import { showCapAction, showMean } from "./pane_header.js";
+import { showCapAction, showMean, showTrend } from "./pane_header.js";
 import { makePane } from "./panes.js";
 import { makeSeedsButton } from "./seeds.js";
-import { describeCapping, finishLabel } from "./summary.js";
+import { describeCapping, finishLabel, summarise } from "./summary.js";
 import { makeSummaryBar } from "./summary_bar.js";
 import { describeMean, number } from "./text.js";
 import { editMessage, turnTools } from "./toolbar.js";
 import { makeTooltip } from "./tooltip.js";
+import { makeTurnList } from "./turn_list.js";
 import { BRANCHES, byBranch, meanOf } from "./turns.js";
 
 /** @typedef {ReturnType<typeof makeView>} View */
@@ -55,6 +56,7 @@ export function makeView(root, conversation, sendRequest) {
   });
   const layers = makeLayers(root, { sendRequest, flash, shown });
   const summaryBar = makeSummaryBar(root);
+  const turnList = makeTurnList(root, (index) => selectTurn(index, true));
   const latestButton = find(root, ".latest");
   latestButton.addEventListener("click", () => selectTurn(conversation.last, true));
   makeTooltip(root, Object.values(panes), {
@@ -136,13 +138,16 @@ export function makeView(root, conversation, sendRequest) {
   function refreshHeaders() {
     const { turns, shown: index, showsEarlier, shownReplies } = conversation;
     const label = index === null ? "" : `turn ${index + 1}`;
+    const summary = summarise(turns, index, conversation.capIsOff);
     for (const branch of BRANCHES) {
       showMean(panes[branch].pane, shownReplies?.[branch], showsEarlier ? `${label}: ` : "");
+      const { trend = null } = summary.items.find((item) => item.branch === branch) ?? {};
+      showTrend(panes[branch].pane, trend);
     }
     showCapAction(panes.capped.pane, capAction(shownReplies?.capped));
-    find(root, ".turn-label").textContent = label && ` · ${label}`;
+    turnList.show(turns, index);
     latestButton.hidden = !showsEarlier;
-    summaryBar.show(turns, index, conversation.capIsOff);
+    summaryBar.show(summary);
   }
 
   /** The charts' keys name what they show. */
@@ -168,7 +173,9 @@ export function makeView(root, conversation, sendRequest) {
    */
   function announce(index, reply) {
     const mean = meanOf(reply);
-    const result = mean === null ? "" : `, mean ${number(mean)}, ${describeMean(mean)}`;
+    // Nothing is said of a reply under the veil.
+    const told = mean !== null && !root.classList.contains("veiled");
+    const result = !told ? "" : `, mean ${number(mean)}, ${describeMean(mean)}`;
     const end = reply.finish === "failed" ? `failed: ${finishLabel(reply)}` : "finished";
     const status = `Turn ${index + 1}, ${reply.branch} reply ${end}${result}`;
     find(root, "p.hidden-status").textContent = status;
@@ -303,6 +310,7 @@ export function makeView(root, conversation, sendRequest) {
     panes,
     charts,
     layers,
+    turnList,
     refreshHeaders,
     showPrompts,
     showMarks,

@@ -1,0 +1,109 @@
+// What a visitor sees first: a recorded session that plays under three lines of explanation, until something
+// is said or another conversation is shown.
+
+/** @import { Intro, Meta, TurnData } from "./types" */
+
+import { find, findAs } from "./dom.js";
+import { turnFromData } from "./turns.js";
+
+/** Added to the address of a page whose visitor has asked for a live reply already. */
+export const LIVE = "#live";
+const ASK_EVERY_MS = 500;
+
+/** Starts the first scenario, as a click on its button would. False where the page has no scenarios. */
+function startFirstScenario() {
+  const button = document.querySelector("button.scenario");
+  if (button instanceof HTMLElement) button.click();
+  return button !== null;
+}
+
+/** @param {string} address */
+async function isThere(address) {
+  try {
+    return (await fetch(address, { cache: "no-store" })).ok;
+  } catch {
+    return false; // between the two servers there is none
+  }
+}
+
+/**
+ * @param {HTMLElement} root
+ * @param {import("./model.js").Conversation} conversation
+ * @param {object} hooks
+ * @param {(turns: import("./types").Turn[]) => void} hooks.showTurns
+ * @param {{ load: (turns: TurnData[]) => void; toggle: () => void }} hooks.replay
+ */
+export function makeIntro(root, conversation, { showTurns, replay }) {
+  const box = find(root, ".intro");
+  const tryLive = findAs(box, ".try-live", HTMLButtonElement);
+  /** The page's own figures and facts while the intro's are shown. @type {Meta | null} */
+  let own = null;
+
+  /** The intro is over, and what comes next shows itself. */
+  function end() {
+    if (own) conversation.meta = own;
+    own = null;
+    box.hidden = true;
+    root.classList.remove("in-intro");
+  }
+
+  /** @param {Intro} recorded */
+  function show({ meta, turns }) {
+    own = conversation.meta;
+    conversation.meta = { ...own, ...meta, watch_only: true };
+    conversation.recorded = turns;
+    find(box, ".recorded-with").textContent = meta.model ?? "";
+    box.hidden = false;
+    root.classList.add("in-intro");
+    const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
+    showTurns(still ? turns.map(turnFromData) : []);
+    replay.load(turns);
+    if (!still) replay.toggle();
+  }
+
+  /** Something is said: the recording makes room for it. */
+  function leave() {
+    if (!own) return;
+    end();
+    conversation.recorded = [];
+    replay.load([]);
+    showTurns([]);
+  }
+
+  /**
+   * The page has opened without a conversation.
+   * @param {Intro | undefined} recorded
+   */
+  function open(recorded) {
+    if (location.hash === LIVE) {
+      history.replaceState(null, "", location.pathname + location.search);
+      startFirstScenario();
+    } else if (recorded) {
+      show(recorded);
+    }
+  }
+
+  /** Opens the live page as soon as its model is loaded. */
+  async function openWhenReady() {
+    const { ready } = own ?? {};
+    if (!ready) return;
+    Object.assign(tryLive, { disabled: true, textContent: "Loading the model\u2026" });
+    while (!(await isThere(ready))) await new Promise((done) => setTimeout(done, ASK_EVERY_MS));
+    location.hash = LIVE;
+    location.reload();
+  }
+
+  tryLive.addEventListener("click", () => startFirstScenario() || openWhenReady());
+  return {
+    open,
+    end,
+    leave,
+    get shown() {
+      return own !== null;
+    },
+    /** The facts of the page itself. */
+    get ownMeta() {
+      return own ?? conversation.meta;
+    },
+  };
+}

@@ -1,0 +1,106 @@
+"""The page while the model is being loaded: the intro plays, and a click leads to the live page.
+
+It is served by a small server of its own, which makes room for the page's server on the same port. Gradio
+cannot show a page before it knows what the model is.
+"""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from pathlib import Path
+
+import plotly
+import uvicorn
+from starlette.responses import FileResponse, HTMLResponse, JSONResponse, Response
+from starlette.types import Receive, Scope, Send
+
+from demo.conversation.session_file import Recording
+from demo.page.recordings import waiting_html
+from demo.utils.errors import UserError
+
+# Where Gradio looks for a free port.
+_PORTS = range(7860, 7960)
+_PLOTLY = Path(plotly.__file__).parent / "package_data" / "plotly.min.js"
+_START_SECONDS = 10
+
+
+class WaitingPage:
+    """Serves the waiting page in a thread.
+
+    Attributes:
+        port: where it listens.
+    """
+
+    def __init__(self, intro: Recording, host: str, port: int | None, root_path: str | None = None) -> None:
+        """Start to serve.
+
+        Args:
+            port: None for the first free one.
+            root_path: the path under which a reverse proxy serves the page.
+
+        Raises:
+            UserError: the port is taken.
+        """
+        self._html = waiting_html(intro, root_path or "")
+        self.port = _free_port(host) if port is None else port
+        config = uvicorn.Config(
+            self._answer,
+            host,
+            self.port,
+            interface="asgi3",
+            log_level="error",
+            lifespan="off",
+            timeout_graceful_shutdown=1,
+        )
+        self._server = uvicorn.Server(config)
+        # The server would take over the signals, which end the program.
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+        self._thread.start()
+        deadline = time.monotonic() + _START_SECONDS
+        while not self._server.started:
+            if not self._thread.is_alive() or time.monotonic() > deadline:
+                raise UserError(f"Port {self.port} is taken by another program; choose another with --port.")
+            time.sleep(0.01)
+
+    def _serve(self) -> None:
+        try:
+            self._server.run()
+        except SystemExit:  # the port is taken
+            return
+
+    def close(self) -> None:
+        """Free the port."""
+        self._server.should_exit = True
+        self._thread.join()
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The page and its script; everything else is answered once the model is there."""
+        if scope["type"] != "http":
+            return
+        path, response = str(scope["path"]), _not_yet()
+        if path.endswith("/plotly.min.js"):
+            response = FileResponse(_PLOTLY, media_type="text/javascript")
+        elif not path.endswith("/config") and "/gradio_api" not in path:
+            # It must not be kept: the same address soon shows another page.
+            response = HTMLResponse(self._html, headers={"Cache-Control": "no-store"})
+        await response(scope, receive, send)
+
+
+def _not_yet() -> Response:
+    detail = {"detail": "The model is being loaded; try again in a moment."}
+    return JSONResponse(detail, 503, headers={"Retry-After": "2"})
+
+
+def _free_port(host: str) -> int:
+    """The first port that is free. Raises UserError when none is."""
+    for port in _PORTS:
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((host, port))
+            except OSError:
+                continue
+            return port
+    raise UserError(f"No port from {_PORTS[0]} to {_PORTS[-1]} is free; choose one with --port.")
