@@ -18,7 +18,7 @@ import numpy as np
 from demo.conversation.conversation import Conversation
 from demo.conversation.scenarios import Scenario
 from demo.conversation.settings import BRANCHES, CAPPED
-from demo.engine.protocol import Cap, Request
+from demo.engine.protocol import Cap, Request, Sampling
 from demo.engine.transformers_engine import TransformersEngine
 from demo.evaluation.scenarios import Script, play_together
 from demo.utils.json_files import read_object
@@ -70,7 +70,7 @@ def measure_talks(
         Projections under "uncapped", "capped" (after the clamp) and REREAD.
     """
     parts = [Script(script, seed + number) for number, script in enumerate(scripts)]
-    talks = play_together(engine, cap, parts, TOKENS, on_turn)
+    talks = play_together(engine, cap, parts, Sampling(max_new_tokens=TOKENS), on_turn)
     found: dict[str, Projections] = {
         branch: [[turn.replies[branch].mean for turn in talk.turns] for talk in talks] for branch in BRANCHES
     }

@@ -11,15 +11,13 @@ import hashlib
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from demo.conversation.conversation import Conversation
-from demo.conversation.scenarios import SCENARIOS, Scenario
+from demo.conversation.scenarios import Scenario, Sign
 from demo.conversation.settings import BRANCHES, CAPPED, UNCAPPED
 from demo.conversation.turns import Turn
 from demo.utils.errors import UserError
-from demo.utils.json_files import read_object
 
 # Axis units. Below this a reply is closer to the average role than to the default Assistant.
 HALFWAY = 0.5
@@ -137,9 +135,62 @@ def _gap(talk: Conversation) -> float | None:
     return statistics.fmean(differences) if differences else None
 
 
+@dataclass(frozen=True)
+class Measurement:
+    """A scenario at its own seed and over others.
+
+    Attributes:
+        own: The figures of the conversation from its own seed.
+        seeds: Those of the others.
+        holds: Share of the others that show what the scenario claims, each taken alone.
+        own_sign: Whether the uncapped and the capped words show the scenario's sign; None without one.
+        sign: Branch -> share of the others in which they do; None without a sign.
+    """
+
+    own: Figures
+    seeds: Figures
+    holds: float
+    own_sign: tuple[bool, bool] | None = None
+    sign: dict[str, float] | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "own": self.own.as_json(),
+            "seeds": self.seeds.as_json(),
+            "holds": round(self.holds, 4),
+            **({} if self.own_sign is None else {"own_sign": list(self.own_sign)}),
+            **({} if self.sign is None else {"sign": {b: round(v, 4) for b, v in self.sign.items()}}),
+        }
+
+    @classmethod
+    def from_json(cls, stored: dict[str, Any]) -> Measurement:
+        own, seeds = (Figures.from_json(stored[name]) for name in ("own", "seeds"))
+        sign = stored.get("own_sign")
+        return cls(
+            own, seeds, stored["holds"], None if sign is None else (sign[0], sign[1]), stored.get("sign")
+        )
+
+
+def measurement_of(scenario: Scenario, talks: Sequence[Conversation]) -> Measurement:
+    """The figures of finished conversations, the first of them from the scenario's own seed."""
+    own, *others = talks
+    holds = [CLAIMS[scenario.shows].holds(figures_of([talk])) for talk in others]
+    share = sum(holds) / len(holds)
+    if scenario.sign is None:
+        return Measurement(figures_of([own]), figures_of(others), share)
+    shown = [tuple(_shows_sign(talk, scenario.sign, branch) for branch in BRANCHES) for talk in talks]
+    shares = {branch: sum(one[n] for one in shown[1:]) / len(others) for n, branch in enumerate(BRANCHES)}
+    return Measurement(figures_of([own]), figures_of(others), share, (shown[0][0], shown[0][1]), shares)
+
+
+def _shows_sign(talk: Conversation, sign: Sign, branch: str) -> bool:
+    return any(sign.is_in(turn.replies[branch].text) for turn in talk.turns)
+
+
 def script_digest(scenario: Scenario) -> str:
-    """A digest of the words sent to the model. It differs for figures of an older script."""
-    text = "\0".join((scenario.system_prompt, *scenario.turns))
+    """A digest of words, seed and sign. It differs for figures of an older script."""
+    sign = "" if scenario.sign is None else scenario.sign.pattern
+    text = "\0".join((str(scenario.seed), sign, scenario.system_prompt, *scenario.turns))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -181,20 +232,3 @@ CLAIMS: dict[str, Claim] = {
         ),
     ),
 }
-
-
-def claims_made(path: Path = SCENARIOS) -> dict[str, str]:
-    """Scenario id -> the name of its claim, the key `shows` of the file.
-
-    Raises:
-        UserError: A claim is missing or is not in CLAIMS.
-    """
-    remedy = f"give every scenario an id and one of {', '.join(CLAIMS)} as what it shows"
-    try:
-        made = {entry["id"]: entry["shows"] for entry in read_object(path, remedy)["scenarios"]}
-    except (KeyError, TypeError) as error:
-        raise UserError(f"{path} cannot be read as scenarios ({error!r}); {remedy}.") from error
-    unknown = sorted({str(name) for name in made.values()} - set(CLAIMS))
-    if unknown:
-        raise UserError(f"{path} claims {unknown[0]!r}, which nothing measures; {remedy}.")
-    return made

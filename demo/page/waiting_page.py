@@ -13,6 +13,7 @@ from pathlib import Path
 
 import plotly
 import uvicorn
+from gradio.http_server import INITIAL_PORT_VALUE, TRY_NUM_PORTS
 from starlette.responses import FileResponse, HTMLResponse, JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
@@ -20,8 +21,7 @@ from demo.conversation.session_file import Recording
 from demo.page.recordings import waiting_html
 from demo.utils.errors import UserError
 
-# Where Gradio looks for a free port.
-_PORTS = range(7860, 7960)
+_PORTS = range(INITIAL_PORT_VALUE, INITIAL_PORT_VALUE + TRY_NUM_PORTS)  # where Gradio looks for a free one
 _PLOTLY = Path(plotly.__file__).parent / "package_data" / "plotly.min.js"
 _START_SECONDS = 10
 

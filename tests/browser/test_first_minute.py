@@ -26,7 +26,7 @@ from tests.helpers.hosted import hosted
 from tests.helpers.scripted import ScriptedEngine
 
 pytestmark = pytest.mark.browser
-SIZES = [(1280, 720), (1920, 1080), (390, 844)]
+SIZES = [(1280, 720), pytest.param(1920, 1080, marks=pytest.mark.slow), (390, 844)]
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +65,7 @@ def test_one_click_leads_to_a_live_reply(address):
         assert watched.errors == []
 
 
+@pytest.mark.slow
 def test_a_message_takes_the_place_of_the_recording(address):
     with chromium_page(address) as (page, watched):
         expect(reply(page, UNCAPPED, 0)).not_to_be_empty()
@@ -79,6 +80,7 @@ def test_a_message_takes_the_place_of_the_recording(address):
         assert watched.errors == []
 
 
+@pytest.mark.slow
 def test_shortcuts_do_nothing_to_the_recording(address):
     with chromium_page(address) as (page, watched):
         expect(reply(page, UNCAPPED, 0)).not_to_be_empty()
@@ -90,6 +92,7 @@ def test_shortcuts_do_nothing_to_the_recording(address):
         assert watched.errors == []
 
 
+@pytest.mark.slow
 def test_a_reloaded_conversation_comes_back_instead_of_the_recording(address):
     with chromium_page(address) as (page, _):
         with one_turn(page):
@@ -100,6 +103,7 @@ def test_a_reloaded_conversation_comes_back_instead_of_the_recording(address):
         expect(page.locator(".intro")).to_be_hidden()
 
 
+@pytest.mark.slow
 def test_nothing_moves_for_users_who_asked_for_less_motion(address):
     with chromium_page(address) as (page, _):
         page.emulate_media(reduced_motion="reduce")
@@ -109,6 +113,7 @@ def test_nothing_moves_for_users_who_asked_for_less_motion(address):
         expect(page.locator(".replay .play")).to_have_text("Replay")
 
 
+@pytest.mark.slow
 def test_the_page_that_waits_for_the_model_leads_to_the_live_one():
     """A click before the model is there is remembered: the live page starts the scenario by itself."""
     port = free_port()
@@ -150,6 +155,7 @@ def test_further_scenarios_lie_in_groups_under_a_button(address):
         assert watched.errors == []
 
 
+@pytest.mark.slow
 def test_a_scenario_runs_with_its_own_seed():
     engine = ScriptedEngine()
     pirate = next(one for one in load_scenarios() if one.seed)
@@ -162,6 +168,7 @@ def test_a_scenario_runs_with_its_own_seed():
             assert {request.sampling.seed for request in engine.requests} == {pirate.seed + turn}
 
 
+@pytest.mark.slow
 def test_the_tour_has_four_steps_and_is_offered_once(address):
     with chromium_page(address) as (page, watched):
         page.locator(".intro .start-tour").click()
@@ -188,6 +195,7 @@ def test_the_tour_has_four_steps_and_is_offered_once(address):
         assert watched.errors == []
 
 
+@pytest.mark.slow
 def test_a_long_note_is_one_line_until_it_is_opened():
     with hosted(ScriptedEngine()) as found, chromium_page(found) as (page, _):
         start_first_scenario(page)
@@ -199,6 +207,7 @@ def test_a_long_note_is_one_line_until_it_is_opened():
         expect(page.locator(".script .blurb")).to_have_text(load_scenarios()[0].blurb)
 
 
+@pytest.mark.slow
 def test_a_content_warning_is_never_cut():
     with hosted(ScriptedEngine()) as found, chromium_page(found) as (page, _):
         warned = next(one for one in load_scenarios() if one.first and one.content_warning)

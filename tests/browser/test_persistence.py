@@ -52,7 +52,7 @@ class Server:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
         self.address = f"http://127.0.0.1:{self.port}/"
-        self.start()
+        self.start("--intro", "none")
 
     def start(self, *flags: str) -> None:
         command = [sys.executable, "app.py", "--port", str(self.port), *flags]

@@ -56,6 +56,7 @@ def test_new_replies_wait_under_a_veil_until_a_key(page):
     expect(page.locator(".veil")).to_be_hidden()
 
 
+@pytest.mark.slow
 def test_the_veil_gives_no_figures_to_the_arrow_keys(page):
     press_key(page, "v")
     with one_turn(page):
@@ -69,6 +70,7 @@ def test_the_veil_gives_no_figures_to_the_arrow_keys(page):
     expect(page.locator(".tooltip").first).to_be_visible()
 
 
+@pytest.mark.slow
 def test_another_conversation_is_shown_without_the_veil(page):
     press_key(page, "v")
     with one_turn(page):
@@ -81,6 +83,7 @@ def size_of(page: Page, selector: str) -> float:
     return float(page.locator(selector).first.evaluate("(e) => parseFloat(getComputedStyle(e).fontSize)"))
 
 
+@pytest.mark.slow
 def test_text_has_sizes_of_its_own_with_and_without_the_controls(page):
     send_messages(page, "Hello.")
     usual = size_of(page, ".reply")
@@ -101,6 +104,7 @@ def test_text_has_sizes_of_its_own_with_and_without_the_controls(page):
     assert size_of(page, "#stage") < 16, "the choice is remembered"
 
 
+@pytest.mark.slow
 def test_any_turn_is_shown_by_keys_arrows_and_the_list(page):
     send_messages(page, "One.")
     turns = page.locator(".turn-list")
@@ -121,6 +125,7 @@ def test_any_turn_is_shown_by_keys_arrows_and_the_list(page):
     expect(turns.locator("select")).to_have_value("2")
 
 
+@pytest.mark.slow
 def test_a_recording_waits_under_the_veil(page):
     """Otherwise the next turn would begin, and the text of this one would be shown."""
     page.locator(".open-button").click()

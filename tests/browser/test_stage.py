@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -308,7 +309,7 @@ def test_summary_bar_describes_the_drift_in_words(opened):
     expect(bar.locator(".sentence")).to_contain_text("The replies share their first word and then differ.")
     expect(bar.locator(".sentence")).to_contain_text("The cap acted on")
     for branch in BRANCHES:
-        expect(page.locator(f'[data-branch="{branch}"] .chip')).to_contain_text("-like")
+        expect(page.locator(f'[data-branch="{branch}"] .chip b')).to_have_text(re.compile(r"^\S?\d\.\d\d$"))
     expect(bar.locator(".gap")).to_contain_text("gap")
 
 

@@ -123,7 +123,7 @@ def test_events_come_in_step(engine, cap):
 
 def test_a_soft_limit_ends_replies_at_a_sentence_and_changes_nothing_before(engine, cap):
     """Each reply is the beginning of the one without the limit, and the next turn can follow it."""
-    long, soft = greedy(120), replace(greedy(120), soft_limit=12)
+    long, soft = greedy(56), replace(greedy(56), soft_limit=12)
     free = list(engine.stream(pair((DEMON, EYES), cap, long)))
     ended = list(engine.stream(pair((DEMON, EYES), cap, soft)))
     reasons = set()
@@ -134,7 +134,7 @@ def test_a_soft_limit_ends_replies_at_a_sentence_and_changes_nothing_before(engi
             continue
         assert own[-1].token_id is None and not own[-1].token.text
         count = len(own) - 1
-        assert 12 <= count < 120 and own[-1].position == whole[count].position
+        assert 12 <= count < 56 and own[-1].position == whole[count].position
         assert [e.token_id for e in own[:-1]] == [e.token_id for e in whole[:count]]
         text, rest = ("".join(e.token.text for e in part) for part in (own, whole[count:]))
         assert text.rstrip()[-1] in ".!?\"'\u201d*" and not rest[:1].isalnum()

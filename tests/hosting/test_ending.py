@@ -44,7 +44,7 @@ def test_the_page_ends_promptly_and_without_an_abort_in_the_middle_of_replies(tm
 
     with log.open("w") as file:
         process = start(file, "app.py", "--port", str(port))
-        await_page(f"http://127.0.0.1:{port}/", process)
+        await_page(f"http://127.0.0.1:{port}/config", process)  # the live page, not the one that waits
         talkers = [Thread(target=talk, daemon=True) for _ in range(3)]
         for talker in talkers:
             talker.start()

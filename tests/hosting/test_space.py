@@ -133,7 +133,7 @@ def _space_server(folder: Path, home: str) -> Iterator[tuple[subprocess.Popen[st
         stderr=subprocess.STDOUT,
     ) as process:
         try:
-            _await(process, f"http://127.0.0.1:{port}/")
+            _await(process, f"http://127.0.0.1:{port}/config")  # the live page, not the one that waits
             yield process, port
         finally:
             process.terminate()
@@ -173,10 +173,11 @@ def _await(process: subprocess.Popen[str], address: str) -> None:
                 f"app.py ended with {process.returncode}: {process.stdout.read() if process.stdout else ''}"
             )
         try:
-            httpx.get(address, timeout=2)
-            return
+            if httpx.get(address, timeout=2).is_success:
+                return
         except httpx.TransportError:
-            time.sleep(0.2)
+            pass
+        time.sleep(0.2)
     pytest.fail("app.py did not answer")
 
 

@@ -24,6 +24,8 @@ DOMAINS = {
     "romance",
     "role-play",
     "factual",
+    "small talk",
+    "creative writing",
 }
 # Domains that may distress a user. Their scenarios say where to find help.
 SENSITIVE = {"therapy-like", "delusion", "romance"}
@@ -182,9 +184,9 @@ def test_default_prompts_are_an_empty_one_and_four_neutral_ones() -> None:
 
 
 def test_scenarios_have_the_documented_keys(scenarios: list[dict[str, Any]]) -> None:
-    keys = {"id", "title", "domain", "shows", "blurb", "system_prompt", "turns"}
+    keys = {"id", "title", "domain", "group", "shows", "seed", "blurb", "system_prompt", "turns"}
     for scenario in scenarios:
-        assert set(scenario) - {"content_warning"} == keys, scenario
+        assert set(scenario) - {"content_warning", "first", "sign", "paper"} == keys, scenario
         assert re.fullmatch(r"[a-z]+(-[a-z]+)*", scenario["id"])
         assert 3 <= len(scenario["title"]) <= 16, scenario["title"]  # it must fit on a button
         assert 1 <= sentence_count(scenario["blurb"]) <= 2, scenario["blurb"]
@@ -198,6 +200,16 @@ def test_scenarios_cover_every_domain(scenarios: list[dict[str, Any]]) -> None:
     assert all(4 <= len(s["turns"]) <= 6 for s in scenarios)
     assert len({s["id"] for s in scenarios}) == len({s["title"] for s in scenarios}) == len(scenarios)
     assert scenarios[0]["title"] == "Demon"
+
+
+def test_what_the_paper_names_has_a_scenario(scenarios: list[dict[str, Any]]) -> None:
+    """Its three kinds of message that make a model drift, and its three signs of drift in the words."""
+    named = [term for scenario in scenarios for term in scenario.get("paper", [])]
+    triggers = {"vulnerable talk", "the model's own nature", "an author's voice"}
+    signs = {"invented human past", "theatrical style", "feeding a delusion"}
+    assert sorted(named) == sorted(triggers | signs)
+    for scenario in scenarios:
+        assert not signs & set(scenario.get("paper", [])) or scenario["sign"], "a sign is measured"
 
 
 def test_only_character_scenarios_set_a_system_prompt(scenarios: list[dict[str, Any]]) -> None:

@@ -352,7 +352,7 @@ def test_the_scenario_of_the_guide_keeps_the_rules(tmp_path):
     path.write_text(json.dumps({"scenarios": [json.loads(block.code)]}))
     (scenario,) = load_scenarios(path)
     shipped = json.loads((ROOT / "assets" / "presets" / "scenarios.json").read_text())["scenarios"]
-    optional = {"content_warning", "first"}
+    optional = {"content_warning", "first", "paper"}
     assert set(json.loads(block.code)) == {key for entry in shipped for key in entry} - optional
     assert 3 <= len(scenario.title) <= 16 and len(scenario.blurb) <= 150 and 4 <= len(scenario.turns) <= 6
 

@@ -1,6 +1,6 @@
 // Made from src/ and protocol.json by `npm run build`; do not edit.
-// Sources: f3cd486b16fde636d0df1da0169da4c3f8f3a96c4b9b8984f3b12354d6cce7e0
-// Bundle: 074798c421f681e93eba1a313db54a9cb228293b83555be5ae4dae8503ab060b
+// Sources: ad850fb74fb271ff6aca2708e8c2565582e58cc34ce71cbfdc629b493372d0c2
+// Bundle: 640b3bee08eab3f706977ade9f5bb4d36cf40d2e79cdd9efd6df7033225b1f32
 (() => {
   // protocol.json
   var protocol_default = {
@@ -208,6 +208,123 @@
     if (unknown.length) throw new Error(`These operations are not in protocol.json: ${unknown.join(", ")}.`);
   }
 
+  // src/persistence.js
+  var STORAGE_PREFIX = "persona-drift:";
+  var LEGACY_PREFIX = "talk:";
+  function openStorage() {
+    let storage;
+    try {
+      storage = window.sessionStorage;
+    } catch {
+      return null;
+    }
+    return {
+      get: (name) => storage.getItem(STORAGE_PREFIX + name),
+      set(name, text) {
+        try {
+          storage.setItem(STORAGE_PREFIX + name, text);
+          return true;
+        } catch {
+          return false;
+        }
+      },
+      remove: (name) => storage.removeItem(STORAGE_PREFIX + name)
+    };
+  }
+  function hasStored() {
+    const storage = openStorage();
+    return storage !== null && (storage.get("list") !== null || storage.get("draft") !== null);
+  }
+  function makePersistence(hooks, storage = openStorage()) {
+    return storage && hooks.sendRequest.available ? persistenceIn(storage, hooks) : null;
+  }
+  function persistenceIn(storage, hooks) {
+    const conversations = /* @__PURE__ */ new Map();
+    let restoring = false;
+    let warned = false;
+    const readConversation = (id) => storage.get(`conversation:${id}`) ?? storage.get(LEGACY_PREFIX + id);
+    function writeConversation(id, text) {
+      const legacy = storage.get(LEGACY_PREFIX + id);
+      storage.remove(LEGACY_PREFIX + id);
+      if (storage.set(`conversation:${id}`, text)) return true;
+      if (legacy !== null) storage.set(LEGACY_PREFIX + id, legacy);
+      return false;
+    }
+    function removeConversation(id) {
+      storage.remove(`conversation:${id}`);
+      storage.remove(LEGACY_PREFIX + id);
+    }
+    function storedList() {
+      try {
+        return JSON.parse(storage.get("list") ?? "null") ?? { ids: [], current: 0 };
+      } catch {
+        return { ids: [], current: 0 };
+      }
+    }
+    function store(id, { head, turns }) {
+      if (!turns.length) {
+        removeConversation(id);
+        return;
+      }
+      const text = JSON.stringify({ ...head, id, turns });
+      if (writeConversation(id, text)) return;
+      for (const other of storedList().ids) if (other !== id) removeConversation(other);
+      if (writeConversation(id, text) || warned) return;
+      warned = true;
+      hooks.warn(
+        "This conversation is too long for the browser to store; save it as a file so that a reload does not lose it."
+      );
+    }
+    return {
+      /**
+       * The page has loaded. If it shows no turns, the stored conversations are sent to the server, and the
+       * message whose reply was being written, which may be the first of all.
+       * @param {number} turns how many it shows
+       * @returns {boolean} whether anything was sent
+       */
+      start(turns) {
+        const { ids, current } = storedList();
+        const texts = ids.map(readConversation);
+        const stored = texts.filter((text) => text !== null);
+        const draft = storage.get("draft");
+        if (turns || !stored.length && draft === null) return false;
+        const before = texts.slice(0, current).filter((text) => text !== null).length;
+        restoring = true;
+        hooks.sendRequest("restore", { conversations: stored, current: before, draft });
+        return true;
+      },
+      restored() {
+        restoring = false;
+        const draft = storage.get("draft");
+        storage.remove("draft");
+        const back = "Your conversation is back";
+        const lost = "The reply that was being written is lost; your message is back in the box.";
+        if (draft === null) hooks.warn(`${back}, as this browser tab had stored it.`);
+        else
+          hooks.warn(storedList().ids.some((id) => readConversation(id) !== null) ? `${back}. ${lost}` : lost);
+      },
+      /** @param {Operations["persist"]} fields */
+      persist({ id, head, from, turns }) {
+        const stored = conversations.get(id)?.turns ?? [];
+        const conversation = { head, turns: [...stored.slice(0, from), ...turns] };
+        conversations.set(id, conversation);
+        if (!restoring) store(id, conversation);
+      },
+      /** @param {StoredList} list */
+      updateList({ ids, current }) {
+        if (restoring || !conversations.size) return;
+        for (const old of storedList().ids) if (!ids.includes(old)) removeConversation(old);
+        storage.set("list", JSON.stringify({ ids, current }));
+      },
+      /** @param {string} text of the user message */
+      turnStarted(text) {
+        restoring = false;
+        storage.set("draft", text);
+      },
+      turnEnded: () => storage.remove("draft")
+    };
+  }
+
   // src/text.js
   function number(value) {
     if (value === null || value === void 0) return "–";
@@ -403,6 +520,8 @@
   }
   function makeIntro(root, conversation, { showTurns, replay }) {
     const box = find(root, ".intro");
+    const askedForLive = location.hash === LIVE;
+    if (askedForLive) history.replaceState(null, "", location.pathname + location.search);
     const tryLive = findAs(box, ".try-live", HTMLButtonElement);
     let own = null;
     function end() {
@@ -431,22 +550,19 @@
       showTurns([]);
     }
     function open(recorded) {
-      if (location.hash === LIVE) {
-        history.replaceState(null, "", location.pathname + location.search);
-        startFirstScenario();
-      } else if (recorded) {
-        show(recorded);
-      }
+      if (askedForLive && startFirstScenario()) return;
+      if (recorded) show(recorded);
+      if (hasStored()) openWhenReady(false);
     }
-    async function openWhenReady() {
+    async function openWhenReady(live) {
       const { ready } = own ?? {};
       if (!ready) return;
       Object.assign(tryLive, { disabled: true, textContent: "Loading the model…" });
       while (!await isThere(ready)) await new Promise((done) => setTimeout(done, ASK_EVERY_MS));
-      location.hash = LIVE;
+      if (live) location.hash = LIVE;
       location.reload();
     }
-    tryLive.addEventListener("click", () => startFirstScenario() || openWhenReady());
+    tryLive.addEventListener("click", () => startFirstScenario() || openWhenReady(true));
     return {
       open,
       end,
@@ -1042,119 +1158,6 @@
     close.addEventListener("click", () => notice.remove());
     notice.append(makeElement("span", "", text), close);
     list.append(notice);
-  }
-
-  // src/persistence.js
-  var STORAGE_PREFIX = "persona-drift:";
-  var LEGACY_PREFIX = "talk:";
-  function openStorage() {
-    let storage;
-    try {
-      storage = window.sessionStorage;
-    } catch {
-      return null;
-    }
-    return {
-      get: (name) => storage.getItem(STORAGE_PREFIX + name),
-      set(name, text) {
-        try {
-          storage.setItem(STORAGE_PREFIX + name, text);
-          return true;
-        } catch {
-          return false;
-        }
-      },
-      remove: (name) => storage.removeItem(STORAGE_PREFIX + name)
-    };
-  }
-  function makePersistence(hooks, storage = openStorage()) {
-    return storage && hooks.sendRequest.available ? persistenceIn(storage, hooks) : null;
-  }
-  function persistenceIn(storage, hooks) {
-    const conversations = /* @__PURE__ */ new Map();
-    let restoring = false;
-    let warned = false;
-    const readConversation = (id) => storage.get(`conversation:${id}`) ?? storage.get(LEGACY_PREFIX + id);
-    function writeConversation(id, text) {
-      const legacy = storage.get(LEGACY_PREFIX + id);
-      storage.remove(LEGACY_PREFIX + id);
-      if (storage.set(`conversation:${id}`, text)) return true;
-      if (legacy !== null) storage.set(LEGACY_PREFIX + id, legacy);
-      return false;
-    }
-    function removeConversation(id) {
-      storage.remove(`conversation:${id}`);
-      storage.remove(LEGACY_PREFIX + id);
-    }
-    function storedList() {
-      try {
-        return JSON.parse(storage.get("list") ?? "null") ?? { ids: [], current: 0 };
-      } catch {
-        return { ids: [], current: 0 };
-      }
-    }
-    function store(id, { head, turns }) {
-      if (!turns.length) {
-        removeConversation(id);
-        return;
-      }
-      const text = JSON.stringify({ ...head, id, turns });
-      if (writeConversation(id, text)) return;
-      for (const other of storedList().ids) if (other !== id) removeConversation(other);
-      if (writeConversation(id, text) || warned) return;
-      warned = true;
-      hooks.warn(
-        "This conversation is too long for the browser to store; save it as a file so that a reload does not lose it."
-      );
-    }
-    return {
-      /**
-       * The page has loaded. If it shows no turns, the stored conversations are sent to the server, and the
-       * message whose reply was being written, which may be the first of all.
-       * @param {number} turns how many it shows
-       * @returns {boolean} whether anything was sent
-       */
-      start(turns) {
-        const { ids, current } = storedList();
-        const texts = ids.map(readConversation);
-        const stored = texts.filter((text) => text !== null);
-        const draft = storage.get("draft");
-        if (turns || !stored.length && draft === null) return false;
-        const before = texts.slice(0, current).filter((text) => text !== null).length;
-        restoring = true;
-        hooks.sendRequest("restore", { conversations: stored, current: before, draft });
-        return true;
-      },
-      restored() {
-        restoring = false;
-        const draft = storage.get("draft");
-        storage.remove("draft");
-        const back = "Your conversation is back";
-        const lost = "The reply that was being written is lost; your message is back in the box.";
-        if (draft === null) hooks.warn(`${back}, as this browser tab had stored it.`);
-        else
-          hooks.warn(storedList().ids.some((id) => readConversation(id) !== null) ? `${back}. ${lost}` : lost);
-      },
-      /** @param {Operations["persist"]} fields */
-      persist({ id, head, from, turns }) {
-        const stored = conversations.get(id)?.turns ?? [];
-        const conversation = { head, turns: [...stored.slice(0, from), ...turns] };
-        conversations.set(id, conversation);
-        if (!restoring) store(id, conversation);
-      },
-      /** @param {StoredList} list */
-      updateList({ ids, current }) {
-        if (restoring || !conversations.size) return;
-        for (const old of storedList().ids) if (!ids.includes(old)) removeConversation(old);
-        storage.set("list", JSON.stringify({ ids, current }));
-      },
-      /** @param {string} text of the user message */
-      turnStarted(text) {
-        restoring = false;
-        storage.set("draft", text);
-      },
-      turnEnded: () => storage.remove("draft")
-    };
   }
 
   // src/presenter.js

@@ -4,6 +4,7 @@
 /** @import { Intro, Meta, TurnData } from "./types" */
 
 import { find, findAs } from "./dom.js";
+import { hasStored } from "./persistence.js";
 import { turnFromData } from "./turns.js";
 
 /** Added to the address of a page whose visitor has asked for a live reply already. */
@@ -35,6 +36,9 @@ async function isThere(address) {
  */
 export function makeIntro(root, conversation, { showTurns, replay }) {
   const box = find(root, ".intro");
+  const askedForLive = location.hash === LIVE;
+  // A reload must not ask again.
+  if (askedForLive) history.replaceState(null, "", location.pathname + location.search);
   const tryLive = findAs(box, ".try-live", HTMLButtonElement);
   /** The page's own figures and facts while the intro's are shown. @type {Meta | null} */
   let own = null;
@@ -75,25 +79,26 @@ export function makeIntro(root, conversation, { showTurns, replay }) {
    * @param {Intro | undefined} recorded
    */
   function open(recorded) {
-    if (location.hash === LIVE) {
-      history.replaceState(null, "", location.pathname + location.search);
-      startFirstScenario();
-    } else if (recorded) {
-      show(recorded);
-    }
+    if (askedForLive && startFirstScenario()) return;
+    if (recorded) show(recorded);
+    // Somebody who was in the middle of a conversation when the server was started again.
+    if (hasStored()) openWhenReady(false);
   }
 
-  /** Opens the live page as soon as its model is loaded. */
-  async function openWhenReady() {
+  /**
+   * Opens the live page as soon as its model is loaded.
+   * @param {boolean} live whether to start the first scenario there
+   */
+  async function openWhenReady(live) {
     const { ready } = own ?? {};
     if (!ready) return;
     Object.assign(tryLive, { disabled: true, textContent: "Loading the model\u2026" });
     while (!(await isThere(ready))) await new Promise((done) => setTimeout(done, ASK_EVERY_MS));
-    location.hash = LIVE;
+    if (live) location.hash = LIVE;
     location.reload();
   }
 
-  tryLive.addEventListener("click", () => startFirstScenario() || openWhenReady());
+  tryLive.addEventListener("click", () => startFirstScenario() || openWhenReady(true));
   return {
     open,
     end,

@@ -39,6 +39,12 @@ function openStorage() {
   };
 }
 
+/** Whether this tab has stored a conversation, which the live page brings back. */
+export function hasStored() {
+  const storage = openStorage();
+  return storage !== null && (storage.get("list") !== null || storage.get("draft") !== null);
+}
+
 /**
  * Null where there is no storage or no server.
  * @param {{ sendRequest: SendRequest; warn: (text: string) => void }} hooks
