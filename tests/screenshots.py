@@ -55,7 +55,7 @@ def take_details(page: Page, folder: Path) -> None:
     wait_until_still(page)
     page.screenshot(path=folder / "layers.png")
     page.locator("#token-tab").click()
-    page.mouse.move(2, 2)  # off the chart, whose hover text would cover it
+    page.mouse.move(2, 2)  # off the tokens and the chart, whose hover text would cover it
     page.keyboard.press("p")
     wait_until_still(page)
     page.screenshot(path=folder / "presenting.png")
@@ -77,6 +77,7 @@ def take_veil(page: Page, folder: Path) -> None:
     """A screenshot of a new turn under the veil."""
     page.keyboard.press("v")
     page.keyboard.press("n")
+    expect(page.locator(".veil")).to_be_visible()
     expect(page.locator(".veil")).to_contain_text("Both replies are ready", timeout=120_000)
     page.screenshot(path=folder / "veil.png")
 

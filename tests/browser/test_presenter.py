@@ -68,6 +68,9 @@ def test_the_veil_gives_no_figures_to_the_arrow_keys(page):
     page.locator('[data-branch="capped"] .log').focus()
     page.keyboard.press("ArrowRight")
     expect(page.locator(".tooltip").first).to_be_visible()
+    expect(page.locator("#token-chart .hovertext")).to_have_count(1)
+    page.keyboard.press("Escape")
+    expect(page.locator("#token-chart .hovertext")).to_have_count(0)
 
 
 @pytest.mark.slow

@@ -1,6 +1,6 @@
 // Made from src/ and protocol.json by `npm run build`; do not edit.
-// Sources: ad850fb74fb271ff6aca2708e8c2565582e58cc34ce71cbfdc629b493372d0c2
-// Bundle: 640b3bee08eab3f706977ade9f5bb4d36cf40d2e79cdd9efd6df7033225b1f32
+// Sources: 96f68477a7e0c55e46c657871b78b825062f756020e672d5807b7d783ff7f814
+// Bundle: 84ce52b6f427faa2c9d40d9bbecc7c5658f5efb899cbd4c03c527525b6ac1f2e
 (() => {
   // protocol.json
   var protocol_default = {
@@ -3530,6 +3530,7 @@
       hooks.hover(branch, position, turn);
     }
     function hide() {
+      if (current) hooks.unhover();
       tooltip.hidden = true;
       current?.classList.remove("current");
       current = null;
@@ -3633,7 +3634,8 @@
       capLayers: (index) => conversation.metaOf(index).cap_layers,
       hover: (branch, position, index) => {
         if (index === conversation.shown) charts.hover(branch, position);
-      }
+      },
+      unhover: () => charts.hover("uncapped", null)
     });
     makeTabs(root, () => {
       charts.refresh(false);

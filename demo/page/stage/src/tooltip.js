@@ -12,6 +12,7 @@ import { number, projections } from "./text.js";
  * @property {(branch: Branch, turn: number, position: number) => VisibleToken | undefined} token
  * @property {(turn: number) => [first: number, last: number] | null | undefined} capLayers
  * @property {(branch: Branch, position: number, turn: number) => void} hover
+ * @property {() => void} unhover no token is pointed at any more
  */
 
 const TOOLTIP_GAP = 8; // pixels between the token and the tooltip
@@ -122,6 +123,7 @@ export function makeTooltip(root, panes, hooks) {
   }
 
   function hide() {
+    if (current) hooks.unhover();
     tooltip.hidden = true;
     current?.classList.remove("current");
     current = null;

@@ -65,6 +65,7 @@ export function makeView(root, conversation, sendRequest) {
     hover: (branch, position, index) => {
       if (index === conversation.shown) charts.hover(branch, position);
     },
+    unhover: () => charts.hover("uncapped", null),
   });
   makeTabs(root, () => {
     charts.refresh(false);
