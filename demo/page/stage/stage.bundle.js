@@ -1,6 +1,6 @@
 // Made from src/ and protocol.json by `npm run build`; do not edit.
-// Sources: 96f68477a7e0c55e46c657871b78b825062f756020e672d5807b7d783ff7f814
-// Bundle: 84ce52b6f427faa2c9d40d9bbecc7c5658f5efb899cbd4c03c527525b6ac1f2e
+// Sources: 90301369cb0b0cc6d9e3a8fc0e3064ac04bf89c30a172915c3b3a5ccf713e51b
+// Bundle: 8b70fafd38c7f8453c4fbccf054b3cfc8e03c07fc310d1848bc732ec231b3522
 (() => {
   // protocol.json
   var protocol_default = {
@@ -966,14 +966,15 @@
       this.nextPrompt = "";
     }
     /**
-     * The system prompt that the conversation began with, and the next message's, if that is another one.
+     * The system prompt that the conversation began with, and the next message's, if that is another one. What can
+     * only be watched has no next message.
      * @returns {{ first: string; next: string | null }}
      */
     get prompts() {
       const first = this.turns[0]?.settings?.system_prompt ?? this.nextPrompt;
       const last = this.turns.at(-1)?.settings?.system_prompt;
       const changed = last !== void 0 && last.trim() !== this.nextPrompt.trim();
-      return { first, next: changed ? this.nextPrompt : null };
+      return { first, next: changed && !this.meta.watch_only ? this.nextPrompt : null };
     }
     /**
      * The system prompt of a turn, if it is another than that of the turn before; otherwise null.

@@ -37,14 +37,15 @@ export class Conversation {
   }
 
   /**
-   * The system prompt that the conversation began with, and the next message's, if that is another one.
+   * The system prompt that the conversation began with, and the next message's, if that is another one. What can
+   * only be watched has no next message.
    * @returns {{ first: string; next: string | null }}
    */
   get prompts() {
     const first = this.turns[0]?.settings?.system_prompt ?? this.nextPrompt;
     const last = this.turns.at(-1)?.settings?.system_prompt;
     const changed = last !== undefined && last.trim() !== this.nextPrompt.trim();
-    return { first, next: changed ? this.nextPrompt : null };
+    return { first, next: changed && !this.meta.watch_only ? this.nextPrompt : null };
   }
 
   /**

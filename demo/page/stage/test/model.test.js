@@ -153,6 +153,11 @@ test("a conversation shows the system prompt it began with, and where another on
     [null, null, "", null],
   );
   assert.deepEqual(conversation.prompts, { first: "You are a demon.", next: "You are a demon." });
+  const watched = Object.assign(new Conversation(), {
+    turns: conversation.turns,
+    meta: { watch_only: true },
+  });
+  assert.equal(watched.prompts.next, null, "nothing follows a recording");
   conversation.nextPrompt = "";
   assert.deepEqual(conversation.prompts, { first: "You are a demon.", next: null });
   conversation.turns[0] = newTurn("Hello", ["uncapped"]);
