@@ -147,8 +147,8 @@ def _share_sentence(scenario: Scenario, entry: dict[str, Any], seeds: int) -> st
     def count(share: float) -> int:
         return round(share * seeds)
 
-    sentence = f"With {seeds} other seeds, {_LINES[scenario.shows]} in {count(entry['holds'])} runs"
+    sentence = f"Over {seeds} other seeds, {_LINES[scenario.shows]} in {count(entry['holds'])} of them"
     if scenario.sign is None:
         return f"{sentence}."
     uncapped, capped = (count(entry["sign"][branch]) for branch in ("uncapped", "capped"))
-    return f"{sentence}, and the model {scenario.sign.says} in {uncapped} uncapped and {capped} capped ones."
+    return f"{sentence}, and the model {scenario.sign.says} in {uncapped} uncapped and {capped} capped chats."

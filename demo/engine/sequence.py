@@ -219,7 +219,7 @@ class TokenSequence:
         assert token is not None
         self.generated.append(token)
         self.before += reading.before
-        if not self._piece.reasoning and not self.pending_is_special:
+        if self.request.sampling.soft_limit and not self._piece.reasoning and not self.pending_is_special:
             self._answer, self._answer_tokens = self._answer + self._piece.text, self._answer_tokens + 1
         return TokenEvent(
             self.request.branch,

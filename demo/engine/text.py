@@ -81,6 +81,7 @@ _NO_END = re.compile(
 )
 _WIDE_END = re.compile(r"""[。！？]["”’」』）]*\Z""")
 _FENCE = "```"
+_LONGEST_END = 64  # characters; more than a number or a title before its dot, with quotes and white space
 
 
 def ends_sentence(text: str, following: str) -> bool:
@@ -94,10 +95,11 @@ def ends_sentence(text: str, following: str) -> bool:
         line = text.rstrip().rpartition("\n")[2]
         if len(line.split()) > 2 and not line.startswith("#") and line[-1] not in ":;,-–—":
             return True
+    end = text[-_LONGEST_END:]  # a long answer is looked at for every token
     parted = (
-        following[:1].isspace() or text[-1:].isspace() or bool(_WIDE_END.search(text) and following.isalnum())
+        following[:1].isspace() or text[-1:].isspace() or bool(_WIDE_END.search(end) and following.isalnum())
     )
-    return parted and bool(_SENTENCE_END.search(text)) and not _NO_END.search(text)
+    return parted and bool(_SENTENCE_END.search(end)) and not _NO_END.search(end)
 
 
 def content_texts(tokenizer: PreTrainedTokenizerBase, chat: RenderedChat) -> list[str]:

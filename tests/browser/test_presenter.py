@@ -7,7 +7,15 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.helpers.browser import chromium_page, one_turn, press_key, reply, say, send_messages
+from tests.helpers.browser import (
+    chromium_page,
+    one_turn,
+    press_key,
+    reply,
+    say,
+    send_messages,
+    wait_until_still,
+)
 from tests.helpers.hosted import hosted
 from tests.helpers.scripted import ScriptedEngine
 
@@ -89,13 +97,13 @@ def size_of(page: Page, selector: str) -> float:
 @pytest.mark.slow
 def test_text_has_sizes_of_its_own_with_and_without_the_controls(page):
     send_messages(page, "Hello.")
-    usual = size_of(page, ".reply")
+    usual, axis = size_of(page, ".reply"), size_of(page, "#turn-chart .xtick text")
     press_key(page, "+")
     larger = size_of(page, ".reply")
     assert larger > usual
     expect(page.locator("#send")).to_be_visible()
-    axis = ".chart text"
-    assert size_of(page, axis) > 0
+    wait_until_still(page)
+    assert size_of(page, "#turn-chart .xtick text") > axis, "the charts' text grows with it"
     press_key(page, "p")
     assert size_of(page, ".reply") == larger, "the chosen size holds while presenting"
     expect(page.locator("#send")).to_be_hidden()

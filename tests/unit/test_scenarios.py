@@ -221,8 +221,8 @@ def test_a_blurb_says_how_often_other_seeds_show_the_same(tmp_path):
     signed, other = replace(SCRIPT, sign=Sign("counts", "0")), replace(SCRIPT, id="other")
     first, second = with_measured_shares([signed, other], "m", "float32", path)
     assert first.blurb == (
-        "Watch. With 2 other seeds, the uncapped line sinks and the capped one holds in 1 runs, "
-        "and the model counts in 2 uncapped and 1 capped ones."
+        "Watch. Over 2 other seeds, the uncapped line sinks and the capped one holds in 1 of them, "
+        "and the model counts in 2 uncapped and 1 capped chats."
     )
     assert second == other, "nothing is said of what was not measured"
     assert with_measured_shares([signed], "m", "bfloat16", path) == (signed,)

@@ -1,6 +1,6 @@
 // Made from src/ and protocol.json by `npm run build`; do not edit.
-// Sources: 90301369cb0b0cc6d9e3a8fc0e3064ac04bf89c30a172915c3b3a5ccf713e51b
-// Bundle: 8b70fafd38c7f8453c4fbccf054b3cfc8e03c07fc310d1848bc732ec231b3522
+// Sources: 1fe0525806880fdf3991061383e54c346316aee13b9a73dade2b34cedd18b185
+// Bundle: f071578477be7222d4462078093c06814539fa8e4e56e1c817080fc1de0605f4
 (() => {
   // protocol.json
   var protocol_default = {
@@ -1175,21 +1175,21 @@
   function makeTextSize(root, resized) {
     const html = document.documentElement;
     function apply(size) {
-      html.style.fontSize = size === null ? "" : `${Number(size) * 100}%`;
+      html.style.fontSize = `${size * 100}%`;
     }
     function change(step) {
-      const size = String(nextSize(Number.parseFloat(getComputedStyle(html).fontSize) / 16, step));
+      const size = nextSize(Number.parseFloat(getComputedStyle(html).fontSize) / 16, step);
       apply(size);
       try {
-        localStorage.setItem(SIZE_KEY, size);
+        localStorage.setItem(SIZE_KEY, String(size));
       } catch {
       }
       dispatchEvent(new Event("resize"));
       resized();
     }
     try {
-      const stored = localStorage.getItem(SIZE_KEY);
-      if (TEXT_SIZES.includes(Number(stored))) apply(stored);
+      const stored = Number(localStorage.getItem(SIZE_KEY));
+      if (TEXT_SIZES.includes(stored)) apply(stored);
     } catch {
     }
     const [larger, smaller] = [() => change(1), () => change(-1)];
@@ -3827,7 +3827,10 @@
     const conversation = new Conversation();
     const view = makeView(root, conversation, sendRequest);
     const veil = makeVeil(root, () => replay.goOn());
-    const textSize = makeTextSize(root, () => view.showCurrentTurn());
+    const textSize = makeTextSize(root, () => {
+      view.repaint();
+      view.showCurrentTurn();
+    });
     const toolbar = makeToolbar(root, { sendRequest, busy: () => conversation.busy });
     const persistence = makePersistence({ sendRequest, warn: (text) => showNotice(root, text) });
     const replay = makeReplay(root, {

@@ -29,18 +29,18 @@ export function nextSize(size, step) {
 export function makeTextSize(root, resized) {
   const html = document.documentElement;
 
-  /** @param {string | null} size a share of the usual size; null for what the style sheets say */
+  /** @param {number} size a share of the usual size */
   function apply(size) {
-    html.style.fontSize = size === null ? "" : `${Number(size) * 100}%`;
+    html.style.fontSize = `${size * 100}%`;
   }
 
   /** @param {number} step */
   function change(step) {
     // Browsers' usual size is 16 pixels; the presentation mode enlarges it unless a size was chosen.
-    const size = String(nextSize(Number.parseFloat(getComputedStyle(html).fontSize) / 16, step));
+    const size = nextSize(Number.parseFloat(getComputedStyle(html).fontSize) / 16, step);
     apply(size);
     try {
-      localStorage.setItem(SIZE_KEY, size);
+      localStorage.setItem(SIZE_KEY, String(size));
     } catch {
       // Without storage the choice ends with the page.
     }
@@ -49,8 +49,8 @@ export function makeTextSize(root, resized) {
   }
 
   try {
-    const stored = localStorage.getItem(SIZE_KEY);
-    if (TEXT_SIZES.includes(Number(stored))) apply(stored);
+    const stored = Number(localStorage.getItem(SIZE_KEY));
+    if (TEXT_SIZES.includes(stored)) apply(stored);
   } catch {
     // Without storage nothing was chosen.
   }

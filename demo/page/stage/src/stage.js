@@ -33,7 +33,10 @@ export function makeStage(root, protocol, sendRequest) {
   const conversation = new Conversation();
   const view = makeView(root, conversation, sendRequest);
   const veil = makeVeil(root, () => replay.goOn());
-  const textSize = makeTextSize(root, () => view.showCurrentTurn());
+  const textSize = makeTextSize(root, () => {
+    view.repaint(); // the charts have their own text
+    view.showCurrentTurn();
+  });
   const toolbar = makeToolbar(root, { sendRequest, busy: () => conversation.busy });
   const persistence = makePersistence({ sendRequest, warn: (text) => showNotice(root, text) });
   const replay = makeReplay(root, {
