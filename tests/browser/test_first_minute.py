@@ -137,7 +137,7 @@ def test_further_scenarios_lie_in_groups_under_a_button(address):
     with chromium_page(address) as (page, watched):
         scenarios = load_scenarios()
         top = page.locator("#top button.scenario")
-        assert titles(top) == [one.title for one in scenarios if one.first]
+        expect(top).to_have_text([one.title for one in scenarios if one.first])
         further = page.locator("#all-scenarios")
         expect(further).to_be_hidden()
         page.locator("#more-scenarios").click()
@@ -178,7 +178,7 @@ def test_the_tour_has_four_steps_and_is_offered_once(address):
             expect(card.locator(".tour-count")).to_have_text(f"{number} of 4")
             expect(card).to_be_in_viewport(ratio=1)
             expect(page.locator(".tour-target")).to_have_count(1)
-            seen.append(card.locator("h3").inner_text())
+            seen.append(card.locator("h2").inner_text())
             page.keyboard.press("ArrowRight")
         assert len(set(seen)) == 4
         expect(card).to_be_hidden()

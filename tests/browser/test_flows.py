@@ -21,6 +21,7 @@ from tests.helpers.browser import (
     start_first_scenario,
     user_messages,
 )
+from tests.helpers.waiting import wait_until
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 # Whether the token chart and the turn chart draw a floor.
@@ -88,7 +89,7 @@ def test_new_chat_after_a_scenario_answers_without_its_system_prompt(opened):
     assert settings_of(page, "uncapped", 0)["System prompt"] == "the model’s own default"
     page.locator(".conversations .conversation button").first.click()
     expect(prompt).not_to_have_value("")
-    assert settings_of(page, "uncapped", 0)["System prompt"] == prompt.input_value()
+    wait_until(lambda: settings_of(page, "uncapped", 0)["System prompt"] == prompt.input_value())
 
 
 def test_the_system_prompt_is_the_first_bubble_of_both_panes_and_is_changed_there(opened):
@@ -166,6 +167,7 @@ def test_own_messages_and_other_attempts_do_not_move_the_script_on(opened):
     page, _ = opened
     box, steps = page.locator("#message textarea"), page.locator(".script .steps")
     start_first_scenario(page, tokens=6)
+    expect(box).not_to_have_value("")
     second = box.input_value()
     expect(steps).to_contain_text("1 of")
     with one_turn(page):

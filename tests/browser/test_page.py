@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from playwright.sync_api import Page, expect
 
@@ -55,11 +57,12 @@ def test_scenario_starts_with_one_click_and_the_cap_acts(opened):
     set_number(page, "max-new-tokens", 24)
     with one_turn(page):
         page.locator("button.scenario").first.click()
-    assert "You are" in page.locator("#system-prompt textarea").input_value()
+    expect(page.locator("#system-prompt textarea")).to_have_value(re.compile("You are"))
     assert page.locator('[data-branch="capped"] .tok.fired').count() > 0
     assert page.locator('[data-branch="uncapped"] .tok.fired').count() == 0
     expect(page.locator('[data-branch="capped"] .cap-action')).to_contain_text("% of its tokens")
-    assert page.locator("#message textarea").input_value(), "the script's next message must be in the box"
+    # The script's next message is in the box.
+    expect(page.locator("#message textarea")).not_to_have_value("")
 
 
 def test_stop_ends_the_turn_and_keeps_its_tokens(opened):
@@ -113,7 +116,7 @@ def test_invalid_settings_are_refused_in_one_sentence_and_nothing_is_lost(opened
     notice = page.locator(".notices .notice").last
     expect(notice).to_contain_text("from a lower to a higher number", timeout=TURN_TIMEOUT)
     assert notice.inner_text().count(". ") == 0
-    assert page.locator("#message textarea").input_value() == "Hello there."
+    expect(page.locator("#message textarea")).to_have_value("Hello there.")
     assert page.locator(".tok").count() == 0
     set_number(page, "first-layer", 18)
     set_number(page, "last-layer", 25)

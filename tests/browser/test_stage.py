@@ -133,7 +133,7 @@ def test_undo_edit_regenerate_and_fork(opened):
     before = reply(page, "uncapped", 0).inner_text()
     page.locator(".tools button", has_text="undo").click()
     expect(page.locator('[data-branch="uncapped"] .turn')).to_have_count(1)
-    assert page.locator("#message textarea").input_value() == "Name a tree."
+    expect(page.locator("#message textarea")).to_have_value("Name a tree.")
     assert points(page)["turnPoints"] == {"uncapped": 1, "capped": 1}
     send_messages(page, "Name a bird.")
     page.locator(".tools button", has_text="fork").first.click()
@@ -207,7 +207,7 @@ def test_transcript_is_read_and_its_user_messages_are_replayed(opened):
     )
     open_text(page, json.dumps(chat), "replay")
     expect(page.locator(".conversations .conversation")).to_have_count(2)
-    assert page.locator("#message textarea").input_value() == "Who are you?"
+    expect(page.locator("#message textarea")).to_have_value("Who are you?")
     open_text(page, "no chat at all", "read")
     expect(page.locator(".notices .notice").last).to_contain_text("not JSON", timeout=TURN_TIMEOUT)
 

@@ -44,6 +44,7 @@ def ask(engine: TransformersEngine, text: str, branch: str) -> PromptEvent:
     return prompt
 
 
+@pytest.mark.slow
 def test_several_turns_equal_plain_generate(model, axis, engine):
     """Both branches, four turns of different lengths, one of which the limit ends in mid-sentence."""
     cap = make_cap(axis, *BAND, "p50")
@@ -152,6 +153,7 @@ def test_a_multi_byte_character_is_never_split(model):
     assert "" in pieces, "no character needs several tokens, so this test proves nothing"
 
 
+@pytest.mark.slow
 def test_the_memory_budget_drops_the_least_recently_used_branch(model, axis):
     unlimited = TransformersEngine(model, axis)
     ask(unlimited, "Name three a", "a")

@@ -77,7 +77,8 @@ class RecordedPasses:
         batch.run = recorded
 
 
-@pytest.mark.parametrize("own_thread", [True, pytest.param(False, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("own_thread", [True, False])
 def test_batching_does_not_change_replies(model, axis, own_thread):
     """Requests of different lengths and floors, beside one that is cancelled and one that is closed."""
     requests = [pair(axis, str(n), topic, 8 + n, "p25" if n % 2 else "p75") for n, topic in enumerate(TOPICS)]

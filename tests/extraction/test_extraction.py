@@ -249,6 +249,7 @@ def test_only_rollouts_that_adopt_their_role_count_unless_all_are_kept(tiny, pla
         assert kept.kept(role) == sum(record["kept"] for record in own)
 
 
+@pytest.mark.slow
 def test_a_model_that_ignores_its_roles_is_refused_and_the_rollouts_are_kept(tiny, plan, tmp_path):
     strict = LikelihoodJudge(tiny, threshold=1e9)
     with pytest.raises(UserError, match="--keep-all"):

@@ -26,7 +26,7 @@ def no_trusted_proxies_afterwards():
 
 
 @pytest.mark.browser
-@pytest.mark.parametrize("strips", [True, False])
+@pytest.mark.parametrize("strips", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_the_page_answers_under_a_path_whether_or_not_the_proxy_passes_it_on(strips):
     with (
         hosted(ScriptedEngine(), root_path="/persona") as address,

@@ -1,6 +1,6 @@
 // Made from src/ and protocol.json by `npm run build`; do not edit.
-// Sources: 1fe0525806880fdf3991061383e54c346316aee13b9a73dade2b34cedd18b185
-// Bundle: f071578477be7222d4462078093c06814539fa8e4e56e1c817080fc1de0605f4
+// Sources: 62cc60e2a3261e48f56180a96080d25ab1f1a27a77541b48bcc299f90d4b8d89
+// Bundle: ac1730926ea29f69a1a4204fde6d7fb2a05ba8c869463e117536339d7a95fc10
 (() => {
   // protocol.json
   var protocol_default = {
@@ -151,9 +151,14 @@
     button.type = "button";
     if (label) {
       button.title = label;
-      button.setAttribute("aria-label", label);
+      button.setAttribute("aria-label", spokenName(text ?? "", label));
     }
     return button;
+  }
+  function spokenName(text, label) {
+    const seen = text.trim();
+    const hasWords = /[\p{L}\p{N}]/u.test(seen);
+    return hasWords && !label.toLowerCase().includes(seen.toLowerCase()) ? `${seen}: ${label}` : label;
   }
   function find(root, selector) {
     return findAs(root, selector, HTMLElement);
@@ -1513,7 +1518,7 @@
   }
   function makeTour(root) {
     const card = makeElement("div", "tour");
-    const [title, text, count] = [makeElement("h3"), makeElement("p"), makeElement("span", "tour-count")];
+    const [title, text, count] = [makeElement("h2"), makeElement("p"), makeElement("span", "tour-count")];
     const [skip, back, next] = [makeButton("", "Skip"), makeButton("", "Back"), makeButton("primary", "Next")];
     const buttons = makeElement("p", "dialog-actions");
     const offers = findAll(root, ".start-tour");
@@ -3521,14 +3526,18 @@
       span.classList.add("current");
       fillTooltip(tooltip, branch, token, position, hooks.capLayers(turn));
       tooltip.hidden = false;
-      const [box, frame] = [span.getBoundingClientRect(), root.getBoundingClientRect()];
+      place();
+      hooks.hover(branch, position, turn);
+    }
+    function place() {
+      if (!current) return;
+      const [box, frame] = [current.getBoundingClientRect(), root.getBoundingClientRect()];
       const left = Math.min(Math.max(box.left - frame.left, 0), Math.max(0, frame.width - tooltip.offsetWidth));
       const fitsBelow = box.bottom + tooltip.offsetHeight + TOOLTIP_GAP < lowerEdge();
       const below = box.bottom - frame.top + TOOLTIP_GAP;
       const above = box.top - frame.top - tooltip.offsetHeight - TOOLTIP_GAP;
       tooltip.style.left = `${left}px`;
       tooltip.style.top = `${fitsBelow ? below : above}px`;
-      hooks.hover(branch, position, turn);
     }
     function hide() {
       if (current) hooks.unhover();
@@ -3551,6 +3560,9 @@
       if (next) show(next, branch);
       event.preventDefault();
     }
+    addEventListener("scroll", place, { passive: true });
+    addEventListener("resize", place);
+    new ResizeObserver(place).observe(root);
     for (const pane of panes) {
       const { log, branch } = pane;
       const showUnder = (event) => {

@@ -25,9 +25,21 @@ export function makeButton(className, text, label) {
   button.type = "button";
   if (label) {
     button.title = label;
-    button.setAttribute("aria-label", label);
+    button.setAttribute("aria-label", spokenName(text ?? "", label));
   }
   return button;
+}
+
+/**
+ * What a screen reader says of a button. It contains the words that are seen, so that they can also be spoken to press
+ * the button (WCAG 2.5.3).
+ * @param {string} text
+ * @param {string} label
+ */
+export function spokenName(text, label) {
+  const seen = text.trim();
+  const hasWords = /[\p{L}\p{N}]/u.test(seen);
+  return hasWords && !label.toLowerCase().includes(seen.toLowerCase()) ? `${seen}: ${label}` : label;
 }
 
 /**

@@ -112,14 +112,20 @@ export function makeTooltip(root, panes, hooks) {
     span.classList.add("current");
     fillTooltip(tooltip, branch, token, position, hooks.capLayers(turn));
     tooltip.hidden = false;
-    const [box, frame] = [span.getBoundingClientRect(), root.getBoundingClientRect()];
+    place();
+    hooks.hover(branch, position, turn);
+  }
+
+  // Below the token where there is room for it, else above. Done again whenever the page moves under the card.
+  function place() {
+    if (!current) return;
+    const [box, frame] = [current.getBoundingClientRect(), root.getBoundingClientRect()];
     const left = Math.min(Math.max(box.left - frame.left, 0), Math.max(0, frame.width - tooltip.offsetWidth));
     const fitsBelow = box.bottom + tooltip.offsetHeight + TOOLTIP_GAP < lowerEdge();
     const below = box.bottom - frame.top + TOOLTIP_GAP;
     const above = box.top - frame.top - tooltip.offsetHeight - TOOLTIP_GAP;
     tooltip.style.left = `${left}px`;
     tooltip.style.top = `${fitsBelow ? below : above}px`;
-    hooks.hover(branch, position, turn);
   }
 
   function hide() {
@@ -150,6 +156,9 @@ export function makeTooltip(root, panes, hooks) {
     event.preventDefault();
   }
 
+  addEventListener("scroll", place, { passive: true });
+  addEventListener("resize", place);
+  new ResizeObserver(place).observe(root);
   for (const pane of panes) {
     const { log, branch } = pane;
     const showUnder = (/** @type {Event} */ event) => {

@@ -55,7 +55,7 @@ export function placeCard(target, card, page) {
 /** @param {HTMLElement} root */
 export function makeTour(root) {
   const card = makeElement("div", "tour");
-  const [title, text, count] = [makeElement("h3"), makeElement("p"), makeElement("span", "tour-count")];
+  const [title, text, count] = [makeElement("h2"), makeElement("p"), makeElement("span", "tour-count")];
   const [skip, back, next] = [makeButton("", "Skip"), makeButton("", "Back"), makeButton("primary", "Next")];
   const buttons = makeElement("p", "dialog-actions");
   const offers = findAll(root, ".start-tour");

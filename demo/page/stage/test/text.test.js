@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import test from "node:test";
 
+import { spokenName } from "../src/dom.js";
 import { describeCapping, finishLabel, summarise, trendOf } from "../src/summary.js";
 import { describeMean, describeToken, escapeHtml, number, projections, tokenLabel } from "../src/text.js";
 import { percent } from "../src/tooltip.js";
@@ -161,4 +162,10 @@ test("probabilities have a decimal where they are small", () => {
   assert.equal(percent(0.5), "50%");
   assert.equal(percent(0.055), "5.5%");
   assert.equal(percent(0.0005), "under 0.1%");
+});
+
+test("what a screen reader says of a button contains the words that are seen", () => {
+  assert.equal(spokenName("again", "Answer this message again"), "Answer this message again");
+  assert.equal(spokenName("edit", "Change the system prompt"), "edit: Change the system prompt");
+  assert.equal(spokenName("×", "Dismiss this notice"), "Dismiss this notice");
 });
