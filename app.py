@@ -9,6 +9,7 @@ import webbrowser
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,14 +33,14 @@ os.environ["GRADIO_ANALYTICS_CACHE_FREQUENCY"] = str(10**9)
 if on_zerogpu():
     import spaces  # noqa: F401 - it must be imported before torch
 
-from demo.axis.files import axis_folder
-from demo.engine.options import add_engine_options, end_plainly_when_asked, load_engine
+from demo.axis.store import home_of, new_home
+from demo.engine.options import NamedModel, add_engine_options, end_plainly_when_asked, load_engine
 from demo.utils.cli import command
-from demo.utils.errors import UserError
 from demo.utils.progress import ConsoleProgress
 
 if TYPE_CHECKING:
     from demo.conversation.session_file import Recording
+    from demo.models.loading import LoadedModel
 
 
 @command
@@ -59,7 +60,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with _waiting_page(intro, options), ThreadPoolExecutor(1) as apart:
         # On a thread that ends: one that has computed keeps a pool of helper threads, and several pools slow
         # each other down.
-        engine, notes = apart.submit(load_engine, options, ConsoleProgress()).result()
+        make_axis = None if options.make_axis is None else partial(_make_axis, preset=options.make_axis)
+        engine, notes = apart.submit(load_engine, options, ConsoleProgress(), make_axis).result()
 
     from demo.conversation.scenarios import load_scenarios, with_measured_shares
     from demo.conversation.settings import PAGE_SAMPLING
@@ -67,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from demo.page.layout import build_page, launch_options
 
     model, axis = engine.model, engine.axis
-    evaluation = evaluation_text(axis, _axis_home(options, model.slug))
+    evaluation = evaluation_text(axis, _axis_folder(options, model))
     status = " · ".join([f"**{model.slug}** on {model.device}, {model.dtype_reason}", *notes])
     scenarios = with_measured_shares(load_scenarios(dtype=model.dtype_name), model.slug, model.dtype_name)
     page = build_page(
@@ -108,12 +110,22 @@ def _waiting_page(intro: Recording | None, options: argparse.Namespace) -> Itera
         yield
 
 
-def _axis_home(options: argparse.Namespace, slug: str) -> Path | None:
-    """The folder of the axis in use; None when it is not on this machine, as with an engine process."""
-    try:
-        return axis_folder(options.axis or slug)
-    except UserError:
-        return None
+def _make_axis(model: LoadedModel, preset: str) -> None:
+    """Make the axis of a model that has none, before the page opens."""
+    from demo.extraction.making import make_axis
+
+    print(
+        f"{model.slug} has no axis yet, so one is made now ({preset}), in {new_home(model)}. "
+        "If you stop it, the same command goes on where it stopped.",
+        flush=True,
+    )
+    make_axis(model, preset)
+
+
+def _axis_folder(options: argparse.Namespace, model: NamedModel) -> Path | None:
+    """The folder of the axis in use; None when it has none, or is not on this machine."""
+    home = home_of(options.axis, model)
+    return None if home is None else home.folder
 
 
 def _replay(options: argparse.Namespace) -> None:
@@ -146,6 +158,12 @@ def parser() -> argparse.ArgumentParser:
     add_engine_options(found)
     add_hosting_options(found)
     add_intro_option(found)
+    found.add_argument(
+        "--make-axis",
+        choices=("quick", "standard"),
+        help="make an axis before the page opens if the model has none; quick takes minutes for a small "
+        "model, standard many times that. The next start finds it in your own data folder",
+    )
     found.add_argument("--open", action="store_true", help="open the page in the browser")
     found.add_argument(
         "--replay",

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from demo.axis.importer.build import ImportOptions
+from demo.axis.store import AXES_VARIABLE
 from demo.models.loading import LoadedModel, load_model
 from demo.utils.paths import ROOT
 from tests.helpers.published_axis import Published, write_caps
@@ -26,6 +27,14 @@ def pytest_runtest_makereport(
         what, how, group = marker.args
         held(what, 1, how, group)
     return report
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_axes_of_the_user(tmp_path_factory: pytest.TempPathFactory) -> Generator[None]:
+    """Axes that the user has made do not enter the tests, and tests leave none behind."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(AXES_VARIABLE, str(tmp_path_factory.mktemp("axes")))
+        yield
 
 
 @pytest.fixture(scope="session")

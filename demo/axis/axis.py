@@ -40,6 +40,8 @@ class ModelIdentity(Protocol):
     @property
     def revision(self) -> str | None: ...
     @property
+    def digest(self) -> str | None: ...
+    @property
     def dtype_name(self) -> str: ...
     @property
     def tokenizer(self) -> Sized: ...
@@ -154,20 +156,29 @@ class AssistantAxis:
                     "give --axis one that was extracted from this model."
                 )
         notes = [str(note) for note in self.manifest.get("notes", [])]
-        revision, dtype = made_for.get("revision"), made_for.get("dtype")
         if "id" not in made_for:
             notes.append("The axis does not say which model it was made from: floors may not transfer.")
-        elif made_for["id"] != model.spec or (revision and model.revision and revision != model.revision):
+        elif not self._made_from(model):
             notes.append(
                 f"The axis was extracted from {made_for['id']}, not from this checkpoint: "
                 "floors may not transfer."
             )
+        dtype = made_for.get("dtype")
         if dtype and dtype != model.dtype_name:
             notes.append(
                 f"The axis was extracted in {dtype}; this model runs in {model.dtype_name}, "
                 "so floors may be slightly off."
             )
         return notes
+
+    def _made_from(self, model: ModelIdentity) -> bool:
+        """Whether the model has the weights that the axis was made from, as far as both sides know."""
+        made_for = self.manifest["model"]
+        if made_for.get("digest") and model.digest:
+            return bool(made_for["digest"] == model.digest)
+        revision = made_for.get("revision")
+        same_revision = not revision or not model.revision or revision == model.revision
+        return bool(made_for["id"] == model.spec) and same_revision
 
 
 def check_axis(axis: AssistantAxis, where: object, advice: str = "extract the axis again") -> None:

@@ -20,7 +20,7 @@ import torch
 from transformers import GenerationConfig
 from transformers.generation.configuration_utils import ContinuousBatchingConfig
 
-from demo.axis.files import load_axis
+from demo.axis.store import axis_of
 from demo.bench.pair import MESSAGES, add_model_options
 from demo.bench.report import write_json
 from demo.conversation.settings import make_cap
@@ -41,7 +41,7 @@ Figures = dict[str, float]
 def make_engine(options: argparse.Namespace) -> TransformersEngine:
     """Load model and axis into an engine with a thread of its own. Raises UserError."""
     model = load_model(options.model, device=options.device, dtype=options.dtype)
-    axis = load_axis(options.axis or model.slug)
+    axis = axis_of(options.axis, model)[0]
     axis.check_model(model)
     return TransformersEngine(model, axis, fixed_length=True, own_thread=True)
 

@@ -26,7 +26,7 @@ import torch
 from transformers.generation.streamers import BaseStreamer
 
 from demo.axis.axis import AssistantAxis
-from demo.axis.files import load_axis
+from demo.axis.store import axis_of
 from demo.capping import AxisHooks
 from demo.conversation.conversation import Conversation
 from demo.conversation.settings import BRANCHES, CAPPED, TurnSettings, make_cap
@@ -184,7 +184,7 @@ def make_bench(options: argparse.Namespace) -> Bench:
     """Load model and axis for replies that always reach the token limit. Raises UserError."""
     sampling = Sampling(max_new_tokens=options.tokens)
     model = load_model(options.model, device=options.device, dtype=options.dtype)
-    axis = load_axis(options.axis or model.slug)
+    axis = axis_of(options.axis, model)[0]
     axis.check_model(model)
     engine = TransformersEngine(model, axis, fixed_length=True)
     return Bench(model, axis, engine, make_cap(axis, *axis.cap_band, axis.cap_floor), sampling)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from demo.axis.axis import AssistantAxis
 from demo.axis.components import persona_map
-from demo.axis.files import load_axis
+from demo.axis.store import axis_of
 from demo.conversation.conversation import Conversation
 from demo.conversation.scenarios import Scenario, load_scenarios, with_measured_shares
 from demo.conversation.session_file import Recording, dumps
@@ -76,7 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     _chosen(options, "float32")  # mistakes are reported before the model is loaded
     sampling = replace(PAGE_SAMPLING, seed=options.seed, max_new_tokens=options.tokens)
     model = load_model(options.model, device=options.device, dtype=options.dtype)
-    axis = load_axis(options.axis or model.slug)
+    axis = axis_of(options.axis, model)[0]
     axis.check_model(model)
     engine = TransformersEngine(model, axis)
     if options.thinking and model.thinking == "never":

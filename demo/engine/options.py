@@ -8,17 +8,21 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Callable
 from threading import current_thread, main_thread
 from typing import Any, Protocol
 
 from demo.axis.axis import AssistantAxis
-from demo.axis.files import load_axis
+from demo.axis.store import AUTO, axis_of, find_home
 from demo.engine.protocol import Engine
 from demo.models.default import DEFAULT_MODEL
 from demo.models.default_download import Progress
 from demo.models.loading import LoadedModel, Thinking, load_model
 from demo.space import on_zerogpu
 from demo.utils.errors import UserError
+
+# Makes the axis of a model, so that it is found afterwards.
+MakeAxis = Callable[[LoadedModel], object]
 
 # The environment variable that holds the key of an engine process.
 KEY_VARIABLE = "PERSONA_DRIFT_ENGINE_KEY"
@@ -31,6 +35,10 @@ class NamedModel(Protocol):
     def spec(self) -> str: ...
     @property
     def slug(self) -> str: ...
+    @property
+    def revision(self) -> str | None: ...
+    @property
+    def digest(self) -> str | None: ...
     @property
     def device(self) -> object: ...
     @property
@@ -59,8 +67,9 @@ def add_engine_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--axis",
+        default=AUTO,
         help="axis folder, name of a shipped axis, or a published axis: .pt file, folder or hf:// "
-        "(default: the model's)",
+        "(default: %(default)s, the model's own, of those that come with the program or were made here)",
     )
     parser.add_argument(
         "--engine",
@@ -118,8 +127,13 @@ def _add_vllm_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def load_engine(options: argparse.Namespace, progress: Progress) -> tuple[ServedEngine, list[str]]:
+def load_engine(
+    options: argparse.Namespace, progress: Progress, make_axis: MakeAxis | None = None
+) -> tuple[ServedEngine, list[str]]:
     """Load the engine that the flags ask for.
+
+    Args:
+        make_axis: makes the axis of a model that has none; None to refuse such a model.
 
     Returns:
         The engine, and notes for the user about it and its axis.
@@ -136,9 +150,9 @@ def load_engine(options: argparse.Namespace, progress: Progress) -> tuple[Served
     if options.engine == "vllm":
         return _load_vllm(options, progress)
     if options.engine == "zerogpu" or (options.engine == "transformers" and on_zerogpu()):
-        return _load_zerogpu(options, progress)
+        return _load_zerogpu(options, progress, make_axis)
     if options.engine == "transformers":
-        return _load_transformers(options, progress)
+        return _load_transformers(options, progress, make_axis)
     raise UserError(
         f"There is no engine {options.engine!r}: choose transformers, vllm, zerogpu or an address "
         "such as http://127.0.0.1:8100."
@@ -146,7 +160,7 @@ def load_engine(options: argparse.Namespace, progress: Progress) -> tuple[Served
 
 
 def _load_model_and_axis(
-    options: argparse.Namespace, progress: Progress
+    options: argparse.Namespace, progress: Progress, make_axis: MakeAxis | None
 ) -> tuple[LoadedModel, AssistantAxis, list[str]]:
     model = load_model(
         options.model,
@@ -155,12 +169,16 @@ def _load_model_and_axis(
         trust_remote_code=options.trust_remote_code,
         progress=progress,
     )
-    axis = load_axis(options.axis or model.slug)
-    return model, axis, axis.check_model(model)
+    if make_axis is not None and options.axis == AUTO and find_home(model) is None:
+        make_axis(model)
+    axis, note = axis_of(options.axis, model)
+    return model, axis, [*filter(None, [note]), *axis.check_model(model)]
 
 
-def _load_transformers(options: argparse.Namespace, progress: Progress) -> tuple[ServedEngine, list[str]]:
-    model, axis, notes = _load_model_and_axis(options, progress)
+def _load_transformers(
+    options: argparse.Namespace, progress: Progress, make_axis: MakeAxis | None
+) -> tuple[ServedEngine, list[str]]:
+    model, axis, notes = _load_model_and_axis(options, progress, make_axis)
     from demo.engine.transformers_engine import TransformersEngine
 
     budget = int(options.kv_budget * 1024**3)
@@ -168,14 +186,16 @@ def _load_transformers(options: argparse.Namespace, progress: Progress) -> tuple
     return TransformersEngine(model, axis, kv_budget=budget, sequences=sequences, own_thread=True), notes
 
 
-def _load_zerogpu(options: argparse.Namespace, progress: Progress) -> tuple[ServedEngine, list[str]]:
+def _load_zerogpu(
+    options: argparse.Namespace, progress: Progress, make_axis: MakeAxis | None
+) -> tuple[ServedEngine, list[str]]:
     try:
         import spaces
     except ImportError as error:
         raise UserError(
             "--engine zerogpu needs the package spaces, which every ZeroGPU Space has: pip install spaces."
         ) from error
-    model, axis, notes = _load_model_and_axis(options, progress)
+    model, axis, notes = _load_model_and_axis(options, progress, make_axis)
     from demo.engine.zerogpu import ZeroGpuEngine
 
     return ZeroGpuEngine(model, axis, spaces.GPU, int(options.kv_budget * 1024**3)), ["on ZeroGPU", *notes]
@@ -200,8 +220,8 @@ def _load_vllm(options: argparse.Namespace, progress: Progress) -> tuple[ServedE
     facts = read_facts(
         options.model, dtype=options.dtype, trust_remote_code=options.trust_remote_code, progress=progress
     )
-    axis = load_axis(options.axis or facts.slug)
-    notes = axis.check_model(facts)
+    axis, note = axis_of(options.axis, facts)
+    notes = [*filter(None, [note]), *axis.check_model(facts)]
     progress(f"starting vLLM with {facts.spec}; this takes a while", None)
     return VllmEngine(facts, axis, chosen), ["served by vLLM", *notes]
 
@@ -209,7 +229,7 @@ def _load_vllm(options: argparse.Namespace, progress: Progress) -> tuple[ServedE
 def _connect(options: argparse.Namespace) -> tuple[ServedEngine, list[str]]:
     from demo.engine.remote.client import RemoteEngine
 
-    if options.axis or options.model != DEFAULT_MODEL:
+    if options.axis != AUTO or options.model != DEFAULT_MODEL:
         raise UserError(
             "Model and axis belong to the engine process: "
             "give --model and --axis to python -m demo.engine.remote.server."

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from demo.axis.axis import AssistantAxis
-from demo.axis.files import axis_digest, axis_folder, load_axis, save_axis
+from demo.axis.files import axis_digest, save_axis
+from demo.axis.store import Home, axis_of, home_of
 from demo.evaluation import COMMAND, NAME
 from demo.evaluation.answers import ResultCache
 from demo.evaluation.capability import read_set
@@ -37,10 +38,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options, started = _parser().parse_args(arguments), time.monotonic()
     try:
         model = load_model(options.model, device=options.device, dtype=options.dtype)
-        axis = load_axis(options.axis or model.slug)
+        axis = axis_of(options.axis, model)[0]
         for note in axis.check_model(model):
             print(f"note: {note}", file=sys.stderr, flush=True)
-        out = options.out or _default_folder(options.axis or model.slug, options.quick)
+        out = options.out or _default_folder(home_of(options.axis, model), options.quick)
         size = QUICK if options.quick else Size()
         size = replace(size, seeds=options.seeds or size.seeds)
         figures = measure(model, axis, size, options, out)
@@ -128,16 +129,15 @@ def _about(model: LoadedModel, axis: AssistantAxis, size: Size, seed: int) -> di
     }
 
 
-def _default_folder(where: str, quick: bool) -> Path:
+def _default_folder(home: Home | None, quick: bool) -> Path:
     """The axis's folder; for a quick run a folder below it, which keeps the full report.
 
     Raises:
         UserError: The axis has no folder.
     """
-    folder = axis_folder(where)
-    if folder is None:
+    if home is None:
         raise UserError("This axis has no folder for a report; give one with --out.")
-    return folder / ".evaluation" / "quick" if quick else folder
+    return home.folder / ".evaluation" / "quick" if quick else home.folder
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from demo.axis.axis import AssistantAxis
-from demo.axis.files import axis_digest, load_axis
+from demo.axis.files import axis_digest
+from demo.axis.store import axis_of
 from demo.conversation.conversation import Conversation
 from demo.conversation.scenarios import MEASURED, Scenario, load_scenarios
 from demo.conversation.settings import BRANCHES, CAPPED, PAGE_SAMPLING, TurnSettings, make_cap
@@ -340,7 +341,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for dtype in (options.dtype,) if options.dtype else DTYPES:
         wanted = chosen(load_scenarios(dtype=dtype), options.only)
         model = load_model(options.model, device=options.device, dtype=dtype)
-        axis = load_axis(options.axis or model.slug)
+        axis = axis_of(options.axis, model)[0]
         for note in axis.check_model(model):
             print(f"note: {note}", file=sys.stderr)
         cap = make_cap(axis, *axis.cap_band, axis.cap_floor)

@@ -197,6 +197,7 @@ def _about(model: LoadedModel, plan: Plan, settings: Settings, judge: Judge) -> 
         "model": {
             "id": model.spec,
             "revision": model.revision,
+            "digest": model.digest,
             "architecture": model.architecture,
             "layers": len(model.layers),
             "hidden_size": model.hidden_size,

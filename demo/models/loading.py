@@ -85,6 +85,13 @@ class LoadedModel:
         return thinking_of(self.tokenizer)
 
     @cached_property
+    def digest(self) -> str | None:
+        """A digest of the weights. See `weights_digest`."""
+        from demo.models.digest import weights_digest
+
+        return weights_digest(self.model)
+
+    @cached_property
     def cache_argument(self) -> str:
         """The name of `forward`'s KV cache argument, renamed in transformers 5.24; 5.40 will drop the old."""
         return "cache" if "cache" in signature(self.model.forward).parameters else "past_key_values"
@@ -128,6 +135,11 @@ class ModelFacts:
     def dtype_name(self) -> str:
         """The number format's name, such as float32."""
         return str(self.dtype).removeprefix("torch.")
+
+    @property
+    def digest(self) -> str | None:
+        """None: the weights are elsewhere."""
+        return None
 
     @property
     def thinking(self) -> Thinking:

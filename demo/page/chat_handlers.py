@@ -263,7 +263,7 @@ class ChatHandlers:
             raise
         chat.system_prompt = settings.system_prompt
         chat.note_scripted(at, replaced[0] if replaced else None)
-        updates.add(turn_start_op(chat.conversation, at))
+        updates.add(turn_start_op(chat.conversation, at), operation("conversations", **session.overview()))
         return settings, events
 
     def _ended(

@@ -113,6 +113,7 @@ def fake_model(**changes):
         "hidden_size": 16,
         "tokenizer": range(100),
         "revision": "r1",
+        "digest": None,
         "dtype_name": "float32",
     }
     return SimpleNamespace(**{**about, **changes})
@@ -140,6 +141,13 @@ def test_another_shape_is_refused_and_a_fine_tuned_model_gets_a_note(axis):
     assert "may not transfer" in axis.check_model(fake_model(spec="mine/fine-tune"))[0]
     assert "may not transfer" in axis.check_model(fake_model(revision="r2"))[0]
     assert "bfloat16" in axis.check_model(fake_model(dtype_name="bfloat16"))[0]
+
+
+def test_the_digest_of_the_weights_counts_more_than_the_name(axis):
+    axis.manifest["model"] = {"id": "test", "revision": "r1", "digest": "d1"}
+    assert axis.check_model(fake_model(spec="elsewhere/test", revision=None, digest="d1")) == []
+    assert "may not transfer" in axis.check_model(fake_model(digest="d2"))[0]
+    assert axis.check_model(fake_model(digest=None)) == []
 
 
 def test_a_cap_holds_one_raw_floor_per_layer(axis):

@@ -221,6 +221,7 @@ def test_loading_an_axis_returns_its_notes(published, caps, tmp_path):
         hidden_size=HIDDEN,
         tokenizer=range(9),
         revision=None,
+        digest=None,
         dtype_name="float32",
     )
     notes = axis.check_model(model)  # type: ignore[arg-type]

@@ -41,6 +41,8 @@ class RemoteModel:
     dtype_name: str
     dtype_reason: str
     thinking: Thinking = "never"
+    revision: str | None = None
+    digest: str | None = None
 
 
 class RemoteEngine:

@@ -102,6 +102,8 @@ class Service:
         named = {
             "spec": model.spec,
             "slug": model.slug,
+            "revision": model.revision,
+            "digest": model.digest,
             "device": str(model.device),
             "dtype_name": model.dtype_name,
             "dtype_reason": model.dtype_reason,

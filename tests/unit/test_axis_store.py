@@ -1,0 +1,104 @@
+"""The axis of a model is found again, by the weights it was made from."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+from demo.axis.files import save_axis
+from demo.axis.store import AUTO, AXES_VARIABLE, axis_of, find_home, home_of, new_home, user_axes
+from demo.models.digest import weights_digest
+from demo.utils.errors import UserError
+from demo.utils.paths import AXES
+from tests.helpers.axes import random_axis
+
+
+@pytest.fixture(autouse=True)
+def own_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv(AXES_VARIABLE, str(tmp_path / "axes"))
+
+
+def model_of(**changes):
+    about = {"spec": "some/model", "slug": "model", "revision": "r1", "digest": "d1"}
+    return SimpleNamespace(**{**about, **changes})
+
+
+def made_for(model, **changes):
+    """Put an axis of this model where such axes are kept."""
+    axis = random_axis(6, 16, 3, (3, 4))
+    about = {"id": model.spec, "revision": model.revision, "digest": model.digest}
+    axis.manifest["model"] = {**about, **changes}
+    save_axis(axis, new_home(model))
+    return axis
+
+
+def test_an_axis_made_here_is_found_by_its_weights_whatever_the_model_is_called():
+    made = made_for(model_of())
+    for name in (AUTO, None):
+        axis, note = axis_of(name, model_of(spec="/elsewhere/copy", slug="copy", revision=None))
+        assert torch.equal(axis.direction, made.direction)
+        assert note == "The axis was made on this machine."
+
+
+def test_an_axis_of_other_weights_is_not_found_under_the_same_name():
+    made_for(model_of())
+    assert find_home(model_of(digest="d2")) is None
+    with pytest.raises(UserError, match=r"some/model has no axis yet: add --make-axis quick"):
+        axis_of(AUTO, model_of(digest="d2"))
+
+
+def test_a_model_whose_weights_are_elsewhere_is_known_by_name_and_revision():
+    made_for(model_of())
+    assert find_home(model_of(digest=None)) is not None
+    assert find_home(model_of(digest=None, revision="r2")) is None
+
+
+def test_an_axis_of_the_program_comes_first_and_needs_no_note():
+    shipped = next(AXES.glob("*/axis.json")).parent
+    home = find_home(model_of(slug=shipped.name))
+    assert home is not None and home.folder == shipped and home.note == ""
+
+
+@pytest.mark.parametrize("content", ["{", '{"model": 3}', "[]"])
+def test_a_damaged_file_beside_it_is_passed_over(content):
+    other = user_axes() / "a-damaged"
+    other.mkdir(parents=True)
+    (other / "axis.json").write_text(content)
+    assert find_home(model_of()) is None
+    made_for(model_of())
+    assert find_home(model_of()) is not None
+
+
+def test_an_axis_that_is_named_is_taken_instead(tmp_path):
+    made_for(model_of())
+    save_axis(random_axis(6, 16, 3, (3, 4)), tmp_path / "other")
+    home = home_of(str(tmp_path / "other"), model_of())
+    assert home is not None and home.folder == tmp_path / "other"
+    with pytest.raises(UserError, match="No axis at"):
+        home_of("nowhere", model_of())
+
+
+def weights(seed=0, **changes):
+    torch.manual_seed(seed)
+    model = nn.Sequential(nn.Linear(40, 30), nn.LayerNorm(30))
+    for name, value in changes.items():
+        model.get_parameter(name.replace("_", ".")).data.view(-1)[0] = value
+    return model
+
+
+def test_a_digest_depends_on_the_weights_and_not_on_their_number_format():
+    digest = weights_digest(weights())
+    assert digest == weights_digest(weights()) and len(digest) == 16
+    assert digest == weights_digest(weights().to(torch.bfloat16))
+    assert digest != weights_digest(weights(seed=1))
+    assert digest != weights_digest(weights(**{"1_bias": 0.5})), "one number of a short parameter"
+    assert digest != weights_digest(nn.Sequential(weights()[0])), "a parameter fewer"
+
+
+def test_large_and_empty_parameters_have_a_digest_too():
+    model = nn.Embedding(50_000, 8)
+    model.register_parameter("empty", nn.Parameter(torch.zeros(0, 3)))
+    assert weights_digest(model) == weights_digest(model)
