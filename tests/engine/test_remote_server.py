@@ -52,6 +52,8 @@ class SlowEngine:
             device="cpu",
             dtype_name="float32",
             dtype_reason="float32: as asked",
+            revision=None,
+            digest="d1",
             thinking="optional",
         )
         self.axis = load_axis(DEFAULT_MODEL)

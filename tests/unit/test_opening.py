@@ -120,7 +120,14 @@ def test_another_refusal_than_for_length_is_passed_on_and_cuts_nothing():
 def test_an_engine_in_another_process_says_what_does_not_fit_and_frees_what_is_not_read():
     engine = NarrowEngine(context=2 + 5 * 3)
     engine.model = SimpleNamespace(  # type: ignore[attr-defined]
-        spec="m", slug="m", device="cpu", dtype_name="float32", dtype_reason="float32", thinking="never"
+        spec="m",
+        slug="m",
+        device="cpu",
+        dtype_name="float32",
+        dtype_reason="float32",
+        thinking="never",
+        revision=None,
+        digest=None,
     )
     engine.axis = random_axis(4, 16, 1, (1, 2))  # type: ignore[attr-defined]
     conversation = conversation_of(TURNS)
