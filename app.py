@@ -5,11 +5,9 @@ from __future__ import annotations
 import argparse
 import gc
 import os
-import webbrowser
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
-from functools import partial
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,14 +31,20 @@ os.environ["GRADIO_ANALYTICS_CACHE_FREQUENCY"] = str(10**9)
 if on_zerogpu():
     import spaces  # noqa: F401 - it must be imported before torch
 
-from demo.axis.store import home_of, new_home
-from demo.engine.options import NamedModel, add_engine_options, end_plainly_when_asked, load_engine
+from demo.axis.store import home_of
+from demo.engine.options import (
+    NamedModel,
+    ServedEngine,
+    add_engine_options,
+    end_plainly_when_asked,
+    load_engine,
+)
 from demo.utils.cli import command
 from demo.utils.progress import ConsoleProgress
 
 if TYPE_CHECKING:
     from demo.conversation.session_file import Recording
-    from demo.models.loading import LoadedModel
+    from demo.page.hosting import Limits
 
 
 @command
@@ -57,11 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     found = intro_file(options.intro)
     intro = None if found is None else open_file(found)
-    with _waiting_page(intro, options), ThreadPoolExecutor(1) as apart:
-        # On a thread that ends: one that has computed keeps a pool of helper threads, and several pools slow
-        # each other down.
-        make_axis = None if options.make_axis is None else partial(_make_axis, preset=options.make_axis)
-        engine, notes = apart.submit(load_engine, options, ConsoleProgress(), make_axis).result()
+    engine, notes = _load(options, intro, limits)
 
     from demo.conversation.scenarios import load_scenarios, with_measured_shares
     from demo.conversation.settings import PAGE_SAMPLING
@@ -89,37 +89,31 @@ def main(arguments: Sequence[str] | None = None) -> None:
     _launch(page, options, launch_options())
 
 
-@contextmanager
-def _waiting_page(intro: Recording | None, options: argparse.Namespace) -> Iterator[None]:
-    """Show the intro while the model is being loaded, on the port of the page.
+def _load(
+    options: argparse.Namespace, intro: Recording | None, limits: Limits
+) -> tuple[ServedEngine, list[str]]:
+    """Load the engine. Meanwhile the port shows the intro, and the making of the axis if there is none."""
+    from demo.page.first_page import FirstPage
 
-    Without an intro nothing is shown. Nor is it where visitors must enter a password first, or where the host
-    starts the program when it sees a page.
-    """
-    if intro is None or password_of(options) is not None or on_zerogpu():
-        yield
-        return
-    from demo.page.waiting_page import WaitingPage
-
-    with closing(WaitingPage(intro, options.host, options.port, root_path_of(options))) as page:
-        options.port = page.port
-        print(f"The page is open while the model is loading: http://{options.host}:{page.port}", flush=True)
-        if options.open:
-            webbrowser.open(f"http://localhost:{page.port}")
-            options.open = False
-        yield
-
-
-def _make_axis(model: LoadedModel, preset: str) -> None:
-    """Make the axis of a model that has none, before the page opens."""
-    from demo.extraction.making import make_axis
-
-    print(
-        f"{model.slug} has no axis yet, so one is made now ({preset}), in {new_home(model)}. "
-        "If you stop it, the same command goes on where it stopped.",
-        flush=True,
+    # Nothing is shown where visitors must enter a password first, or where the host starts the program when
+    # it sees a page.
+    allowed = password_of(options) is None and not on_zerogpu()
+    first = FirstPage(
+        options.host, options.port, root_path_of(options), limits, options.make_axis, allowed, options.open
     )
-    make_axis(model, preset)
+    with closing(first), ThreadPoolExecutor(1) as apart:
+        if intro is not None:
+            first.show_intro(intro)
+        # On a thread that ends: one that has computed keeps a pool of helper threads, and several pools slow
+        # each other down.
+        loading = apart.submit(load_engine, options, ConsoleProgress(), first.make_axis)
+        try:
+            found = loading.result()
+        finally:
+            first.stop()  # where this is interrupted, the other thread must not go on
+    if first.port != options.port:
+        options.port, options.open = first.port, False
+    return found
 
 
 def _axis_folder(options: argparse.Namespace, model: NamedModel) -> Path | None:

@@ -72,7 +72,7 @@ def gate(name: str, value: float) -> dict[str, Any]:
     return {"value": shown, "threshold": GATES[name], "passed": passes(name, value)}
 
 
-def _measured(manifest: dict[str, Any]) -> dict[str, tuple[str, bool]]:
+def measured_gates(manifest: dict[str, Any]) -> dict[str, tuple[str, bool]]:
     """What each gate in axis.json measured, in words, and whether it passed.
 
     The file is untrusted, so only its numbers are shown; unknown or malformed entries are left out.
@@ -90,7 +90,7 @@ def _measured(manifest: dict[str, Any]) -> dict[str, tuple[str, bool]]:
 
 def reliability(manifest: dict[str, Any]) -> str:
     """Markdown that answers how reliable an axis is, from the gates in its axis.json."""
-    measured = _measured(manifest)
+    measured = measured_gates(manifest)
     if not measured:
         return f"This axis carries no quality checks, so nothing is known about it.\n\n{_LIMITS}"
     failed = [name for name, (_, passed) in measured.items() if not passed]
@@ -104,7 +104,7 @@ def reliability(manifest: dict[str, Any]) -> str:
 
 def broken_banner(manifest: dict[str, Any]) -> str | None:
     """The warning above everything else, for an axis whose direction cannot be trusted; otherwise None."""
-    measured = _measured(manifest)
+    measured = measured_gates(manifest)
     failed = [name for name in _BROKEN if name in measured and not measured[name][1]]
     if not failed:
         return None

@@ -123,6 +123,6 @@ def axis_of(where: str | None, model: Named) -> tuple[AssistantAxis, str]:
 def no_axis(model: Named) -> str:
     """The sentence for a model without an axis."""
     return (
-        f"{model.spec} has no axis yet: add --make-axis quick to python app.py, which makes one in minutes, "
+        f"{model.spec} has no axis yet: start python app.py with --make-axis quick, which makes one, "
         "or give one with --axis."
     )

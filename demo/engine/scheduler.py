@@ -75,6 +75,7 @@ class Scheduler:
         capacity: Capacity,
         own_thread: bool,
         threads: Threads | None = None,
+        turn: AbstractContextManager[None] | None = None,
     ) -> None:
         """Schedule `batch` within `capacity`.
 
@@ -83,10 +84,12 @@ class Scheduler:
                 and go. Without it, the clients that wait for a result do the work, one at a time, which
                 suits a script.
             threads: see the attribute.
+            turn: held during every step, where other engines run the same model; None where there is none.
         """
         self.batch, self.capacity = batch, capacity
         self._cache, self._prefix_cache = cache, prefix_cache
         self._own_thread, self.threads = own_thread, threads
+        self._turn = turn or nullcontext()
         self._waiting: list[RequestGroup] = []  # first come, first served
         self._running: list[RequestGroup] = []
         self._reads: list[ReadTask] = []
@@ -145,7 +148,8 @@ class Scheduler:
         """One step on a client's thread. While another client is in a step, wait for it instead."""
         with self._stepping:
             if self._busy:
-                self._guarded(self._step)
+                with self._turn:
+                    self._guarded(self._step)
         self.release_abandoned()
 
     def _work(self) -> None:
@@ -159,7 +163,8 @@ class Scheduler:
                 if not self._busy:
                     self._thread = None
                     return
-            self._guarded(self._step)
+            with self._turn:
+                self._guarded(self._step)
         for work in [*self._waiting, *self._running, *self._reads]:
             work.fail(UserError("The program is closing."))
 

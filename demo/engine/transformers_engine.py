@@ -86,7 +86,7 @@ class TransformersEngine:
         token_bytes, state_bytes = memory_of(model, self.forward)
         capacity = Capacity(sequences, budget, token_bytes, chunk, keep, state_bytes)
         threads = threads_for(model, self.forward)
-        self.scheduler = Scheduler(batch, cache, self.prefix_cache, capacity, own_thread, threads)
+        self.scheduler = Scheduler(batch, cache, self.prefix_cache, capacity, own_thread, threads, model.turn)
 
     @property
     def load(self) -> Load:

@@ -1,28 +1,343 @@
-"""Make the axis of a model that has none, from a preset, in the folder of this machine's axes."""
+"""Makes the axis of a model that has none, so that a page can show it happening and people can stop it."""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
+from threading import Condition
+from threading import Event as CancelFlag
+from typing import Any, Literal
 
+import torch
+
+from demo.axis.axis import FLOOR_NAMES
+from demo.axis.gates import measured_gates
 from demo.axis.store import new_home
-from demo.extraction.judge import LikelihoodJudge
-from demo.extraction.plan import PRESETS, make_plan
-from demo.extraction.run import extract, settings_for
+from demo.engine.protocol import Load, Request, Sampling, TokenEvent
+from demo.engine.transformers_engine import TransformersEngine
+from demo.extraction.axis import Built
+from demo.extraction.judge import Judge, LikelihoodJudge
+from demo.extraction.pace import measure_pace
+from demo.extraction.plan import DEFAULT, PRESETS, Plan, make_plan
+from demo.extraction.rollouts import Stopped, placeholder_axis
+from demo.extraction.run import Progressed, Settings, extract, settings_for, share_done
+from demo.extraction.sweep import candidate_bands
+from demo.extraction.vectors import HALVES, Judged, State, Vectors
+from demo.models.chat_template import Message
 from demo.models.loading import LoadedModel
+from demo.utils.errors import UserError
+
+OFFERED = ("quick", "standard")  # presets
+
+# measuring: a few rollouts are timed. ready: it waits for somebody to start. The others speak for themselves.
+Phase = Literal["measuring", "ready", "running", "stopped", "failed", "done"]
+
+_NEWEST = 6  # replies that are shown
+_REPLY_CHARACTERS = 240
+_CHAT_KV = 256 * 1024**2  # bytes
+_CHATS = 8  # that are answered at once
+_CHAT_SAMPLING = Sampling(max_new_tokens=128, soft_limit=60)
 
 
-def make_axis(model: LoadedModel, preset: str) -> Path:
-    """Extract the axis of `model`, as `python -m demo.extraction --preset` does.
+@dataclass(frozen=True, slots=True)
+class RoleSoFar:
+    """A role on the axis that is being made.
 
-    A run that was interrupted goes on where it stopped.
+    Attributes:
+        projection: of its replies so far, in axis units: 0 is the mean of all roles so far, 1 the Assistant.
+        rollouts: how many of its replies count.
+    """
+
+    name: str
+    projection: float
+    rollouts: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReplySoFar:
+    """A rollout. kept: whether it counts, None for the default Assistant's."""
+
+    role: str
+    question: str
+    text: str
+    kept: bool | None
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """A preset that can be started.
+
+    Attributes:
+        roles: how many roles it takes.
+        minutes: how long it will take on this machine, None before that is known.
+        done: the share that an interrupted run has left.
+    """
+
+    roles: int
+    minutes: float | None
+    done: float
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """A quality gate of the finished axis, in words."""
+
+    words: str
+    passed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Making:
+    """All that a page shows while an axis is made.
+
+    Attributes:
+        preset: the one that runs or ran last; "" before any.
+        share: of the work that is done, 0 to 1.
+        seconds_left: None while that is unknown.
+        halves: cosine of the two directions that are made from two halves of the replies; None at first.
+        message: why it failed.
+    """
+
+    model: str
+    phase: Phase
+    offers: dict[str, Offer]
+    preset: str = ""
+    stage: str = ""
+    share: float = 0.0
+    seconds_left: float | None = None
+    roles: tuple[RoleSoFar, ...] = ()
+    halves: float | None = None
+    replies: tuple[ReplySoFar, ...] = ()
+    checks: tuple[Check, ...] = ()
+    message: str = ""
+
+
+@dataclass(frozen=True)
+class _Job:
+    """An extraction with all that it depends on."""
+
+    plan: Plan
+    settings: Settings
+    judge: Judge
+    out: Path
+
+    def share_done(self, model: LoadedModel) -> float:
+        """The share of the rollouts that an interrupted run has left."""
+        return share_done(model, self.plan, self.settings, self.judge, self.out)
+
+    def share(self, progressed: Progressed, layers: int) -> float:
+        """How much of the work is done, counted in replies."""
+        settings = len(candidate_bands(layers)) + len(FLOOR_NAMES)
+        rollouts, tried = len(self.plan.rollouts), 2 * self.plan.sweep_questions * settings
+        done = progressed.done / progressed.total
+        before = done * rollouts if progressed.stage == "rollouts" else rollouts + done * tried
+        return before / (rollouts + tried)
+
+
+def job_of(model: LoadedModel, preset: str) -> _Job:
+    """The extraction of a preset on `model`, into the folder of this machine's axes."""
+    size = PRESETS[preset]
+    plan = make_plan(model.slug.split("-")[0], size)
+    return _Job(plan, settings_for(model, size), LikelihoodJudge(model), new_home(model))
+
+
+class AxisMaker:
+    """Makes the axis of a model. One thread runs it; any other may look, start, stop and chat.
+
+    Chatting takes turns with it, one forward pass each, and changes no bit of the rollouts.
+    """
+
+    def __init__(self, model: LoadedModel, preset: str | None = None, watched: bool = True) -> None:
+        """Prepare to make the axis of `model`; nothing runs yet.
+
+        Args:
+            preset: start it at once; None to wait until somebody starts one.
+            watched: whether there is a page, from which it can be tried again after a failure.
+        """
+        self._model, self._watched = model, watched
+        self._jobs = {name: job_of(model, name) for name in OFFERED}
+        axis = placeholder_axis(model.layer_count, model.hidden_size)
+        self._chat = TransformersEngine(model, axis, kv_budget=_CHAT_KV, sequences=_CHATS, own_thread=True)
+        self._changed = Condition()
+        self._wanted = preset
+        self._cancel, self._closed = CancelFlag(), False
+        offers = {
+            name: Offer(len(job.plan.roles), None, job.share_done(model)) for name, job in self._jobs.items()
+        }
+        self._now = Making(model.slug, "measuring", offers)
+
+    # --- for any thread
+
+    @property
+    def load(self) -> Load:
+        """How busy the chats are."""
+        return self._chat.load
+
+    @property
+    def now(self) -> Making:
+        """How it stands."""
+        with self._changed:
+            return self._now
+
+    def start(self, preset: str) -> None:
+        """Start a preset, or go on with it. Nothing happens while one is running.
+
+        Raises:
+            UserError: there is no such preset.
+        """
+        if preset not in self._jobs:
+            raise UserError(f"There is no extraction {preset!r}: choose {' or '.join(OFFERED)}.")
+        with self._changed:
+            if self._now.phase in ("running", "done"):
+                return
+            self._wanted = preset
+            self._cancel.set()  # the measurement, if it is still going on
+            self._changed.notify_all()
+
+    def stop(self) -> None:
+        """Stop what is running, within one step. It can be started again."""
+        with self._changed:
+            self._wanted = None
+            self._cancel.set()
+
+    def close(self) -> None:
+        """End `run`, whatever it is doing."""
+        with self._changed:
+            self._closed = True
+            self._cancel.set()
+            self._changed.notify_all()
+
+    def answer(self, messages: Sequence[Message]) -> Iterator[str]:
+        """The model's own reply to a chat, piece by piece.
+
+        Raises:
+            UserError: the chat does not fit the context window.
+        """
+        for event in self._chat.stream([Request("chat", tuple(messages), _CHAT_SAMPLING)]):
+            if isinstance(event, TokenEvent):
+                if event.fault:
+                    raise UserError(event.fault)
+                yield event.token.text
+
+    # --- for the thread that computes
+
+    def run(self) -> Path:
+        """Wait until somebody starts a preset, make the axis, and return its folder.
+
+        Raises:
+            Stopped: it was closed.
+            UserError: it failed, and there is no page on which to say so.
+        """
+        self._measure()
+        while True:
+            preset = self._next()
+            try:
+                built = self._extract(preset)
+            except Stopped:
+                self._note_stopped()
+            except UserError as error:
+                if not self._watched:
+                    raise
+                self._set(phase="failed", message=str(error), seconds_left=None)
+            else:
+                gates = measured_gates(built.axis.manifest).values()
+                checks = tuple(Check(words, passed) for words, passed in gates)
+                self._set(phase="done", share=1.0, seconds_left=0.0, checks=checks)
+                return self._jobs[preset].out
+
+    def _measure(self) -> None:
+        """Find out how long the presets will take, unless one is wanted already."""
+        job = self._jobs[OFFERED[0]]
+        with suppress(Stopped):
+            if self._wanted is None:
+                pace = measure_pace(self._model, job.plan, job.settings, job.judge, self._cancel)
+                self._offer(
+                    {
+                        name: pace.seconds(job.plan, job.settings, self._model.layer_count) / 60
+                        for name, job in self._jobs.items()
+                    }
+                )
+        self._set(phase="ready")
+
+    def _next(self) -> str:
+        """The preset that somebody has started."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._closed or self._wanted is not None)
+            if self._closed or self._wanted is None:
+                raise Stopped
+            preset, self._wanted = self._wanted, None
+            self._cancel.clear()
+            fresh = Making(self._now.model, "running", self._now.offers, preset)
+            self._now = replace(fresh, share=self._now.offers[preset].done)
+            return preset
+
+    def _extract(self, preset: str) -> Built:
+        job, started = self._jobs[preset], time.monotonic()
+        first: list[float] = []  # the share at which this run began, after its first batch
+
+        def watch(progressed: Progressed) -> None:
+            share, seconds = job.share(progressed, self._model.layer_count), time.monotonic() - started
+            first.append(share)
+            fresh = share - self._now.offers[preset].done if len(first) == 1 else share - first[0]
+            left = None if fresh <= 0 else seconds * (1 - share) / fresh
+            self._set(share=share, stage=progressed.stage, seconds_left=left)
+            if progressed.state is not None:
+                self._show_state(job, progressed.state, progressed.newest)
+
+        return extract(
+            self._model, job.plan, job.settings, job.judge, job.out, watch=watch, cancel=self._cancel
+        )
+
+    def _show_state(self, job: _Job, state: State, newest: Sequence[Judged]) -> None:
+        roles, halves = roles_so_far(state, job.plan, job.settings.verdicts, self._model.layer_count // 2)
+        replies = tuple(_reply(judged) for judged in newest[-_NEWEST:])
+        self._set(roles=roles, halves=halves, replies=replies)
+
+    def _note_stopped(self) -> None:
+        with self._changed:
+            offers = dict(self._now.offers)
+            job, preset = self._jobs[self._now.preset], self._now.preset
+            offers[preset] = replace(offers[preset], done=job.share_done(self._model))
+            self._now = replace(self._now, phase="stopped", offers=offers, seconds_left=None)
+
+    def _offer(self, minutes: dict[str, float]) -> None:
+        offers = self._now.offers
+        self._set(offers={name: replace(offer, minutes=minutes[name]) for name, offer in offers.items()})
+
+    def _set(self, **changes: Any) -> None:
+        with self._changed:
+            self._now = replace(self._now, **changes)
+
+
+def roles_so_far(
+    state: State, plan: Plan, verdicts: Sequence[str], layer: int
+) -> tuple[tuple[RoleSoFar, ...], float | None]:
+    """The roles of an unfinished extraction on the axis that they give, at one decoder layer.
 
     Returns:
-        The folder of the axis.
-
-    Raises:
-        UserError: the model takes up too few roles.
+        The roles with a rollout that counts, lowest projection first; and the cosine of the two directions
+        that two halves of the rollouts give, None as long as a half has no role.
     """
-    size, folder = PRESETS[preset], new_home(model)
-    plan = make_plan(model.slug.split("-")[0], size)
-    extract(model, plan, settings_for(model, size), LikelihoodJudge(model), folder)
-    return folder
+    vectors = Vectors(state, plan, verdicts)
+    roles = vectors.roles_with(1)
+    if not state.count(*(f"{DEFAULT}/{half}" for half in HALVES)) or not roles:
+        return (), None
+    cast = vectors.cast(roles)
+    direction, origin = cast.direction[layer], cast.role_mean[layer]
+    units = ((cast.vectors[:, layer] - origin) @ direction / direction.square().sum()).tolist()
+    found = [RoleSoFar(role, unit, vectors.kept(role)) for role, unit in zip(roles, units, strict=True)]
+    both = vectors.roles_with(1, [(half,) for half in HALVES])
+    cosine = None
+    if both:
+        first, second = (vectors.cast(both, (half,)).direction[layer] for half in HALVES)
+        cosine = float(torch.cosine_similarity(first, second, dim=0))
+    return tuple(sorted(found, key=lambda role: role.projection)), cosine
+
+
+def _reply(judged: Judged) -> ReplySoFar:
+    rollout, text = judged.rollout, judged.reply.text.strip()
+    kept = judged.kept if rollout.is_role else None
+    return ReplySoFar(rollout.group, rollout.text, text[:_REPLY_CHARACTERS], kept)

@@ -47,7 +47,8 @@ class Reader:
         different = sorted({(tuple(text.prompt), tuple(text.reply)) for text in texts})
         found: dict[tuple[tuple[int, ...], tuple[int, ...]], ReadText] = {}
         for part in _parts(different):
-            with nullcontext() if self._threads is None else self._threads.step(_TOKENS):
+            timed = nullcontext() if self._threads is None else self._threads.step(_TOKENS)
+            with self._model.turn, timed:
                 found |= zip(part, _read(self._forward, part, layer), strict=True)
         return [found[tuple(text.prompt), tuple(text.reply)] for text in texts]
 

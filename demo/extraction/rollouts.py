@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from threading import Event as CancelFlag
 
 import torch
 from torch import Tensor
@@ -71,11 +72,16 @@ class ActivationSums:
         return sums / torch.tensor(counts).clamp(min=1)[:, None, None]
 
 
+class Stopped(Exception):
+    """The user has stopped an extraction. What was saved stays, and the next run goes on from there."""
+
+
 class RolloutGenerator:
     """Generates batches of rollouts on a model, through an engine of its own."""
 
-    def __init__(self, model: LoadedModel) -> None:
-        self._model = model
+    def __init__(self, model: LoadedModel, cancel: CancelFlag | None = None) -> None:
+        """cancel: setting it stops a batch within one step."""
+        self._model, self._cancel = model, cancel or CancelFlag()
         # Every special token ends a rollout, so that means are over content tokens only.
         stops = model.stops | special_tokens(model.tokenizer)
         axis = placeholder_axis(model.layer_count, model.hidden_size)
@@ -88,6 +94,9 @@ class RolloutGenerator:
 
         Rollouts of the same question and sample use the same random numbers, so that a difference is due to
         the role.
+
+        Raises:
+            Stopped: the batch was cancelled.
         """
         requests = [
             Request(str(number), tuple(rollout.messages), _sampling(sampling, rollout))
@@ -96,11 +105,13 @@ class RolloutGenerator:
         tokens: list[list[int]] = [[] for _ in rollouts]
         log_p: list[list[float]] = [[] for _ in rollouts]
         sums = ActivationSums(self._model.layer_count, len(rollouts))
-        for event in self._engine.stream(requests, recorder=sums):
+        for event in self._engine.stream(requests, self._cancel, recorder=sums):
             if isinstance(event, TokenEvent) and event.token_id is not None and event.finish_reason != "stop":
                 number = int(event.branch)
                 tokens[number].append(event.token_id)
                 log_p[number].append(math.log(max(event.token.probability or 0.0, _LEAST_PROBABILITY)))
+        if self._cancel.is_set():
+            raise Stopped
         means = sums.means([len(one) for one in tokens], self._model.hidden_size)
         decode = self._model.tokenizer.decode
         return [
@@ -158,7 +169,8 @@ def read_texts(model: LoadedModel, texts: Sequence[Text], layer: int | None = No
     batch = max(1, min(16, _MOST_LOGITS // ((longest + 1) * len(model.tokenizer))))
     results: list[ReadText] = []
     for start in range(0, len(texts), batch):
-        results += _read(model, texts[start : start + batch], layer)
+        with model.turn:
+            results += _read(model, texts[start : start + batch], layer)
     return results
 
 

@@ -12,7 +12,8 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from threading import Event as CancelFlag
+from typing import Any, Literal
 
 import torch
 
@@ -76,6 +77,26 @@ class Settings:
         return ALL if self.keep_all else KEPT
 
 
+@dataclass(frozen=True, slots=True)
+class Progressed:
+    """How far an extraction is.
+
+    Attributes:
+        stage: what is being done, of which `done` of `total` are finished.
+        state: the rollouts so far; None while settings of the cap are tried.
+        newest: the replies of the last batch.
+    """
+
+    stage: Literal["rollouts", "cap settings"]
+    done: int
+    total: int
+    state: State | None = None
+    newest: Sequence[Judged] = ()
+
+
+Watch = Callable[[Progressed], None]
+
+
 def settings_for(model: LoadedModel, preset: Preset) -> Settings:
     """The settings that suit a model and the size of its extraction."""
     batch = suitable_batch(model, preset.max_new_tokens)
@@ -96,6 +117,8 @@ def extract(
     judge: Judge,
     out: Path,
     generate: Generate | None = None,
+    watch: Watch | None = None,
+    cancel: CancelFlag | None = None,
 ) -> Built:
     """Generate the rollouts of `plan` and build the axis from them.
 
@@ -103,22 +126,39 @@ def extract(
     work is kept in out/.unfinished, in one folder per combination of model, plan and settings. The next run
     with the same combination continues it; at most one batch is lost.
 
+    Args:
+        watch: called after every batch of rollouts, and before settings of the cap are tried.
+        cancel: setting it stops the run within one step.
+
     Raises:
         UserError: too few roles were adopted.
+        Stopped: the run was cancelled.
     """
-    work = out / ".unfinished" / _fingerprint(model, plan, settings, judge)
-    state = gather(model, plan, settings, judge, work, generate)
+    work = work_folder(model, plan, settings, judge, out)
+    generate = generate or RolloutGenerator(model, cancel).generate
+    state = gather(model, plan, settings, judge, work, generate, watch)
     vectors = Vectors(state, plan, settings.verdicts)
     built = build(
         state, plan, choose_cast(vectors, plan, settings.least), vectors, _about(model, plan, settings, judge)
     )
-    built = _choose_cap(built, model, plan, settings, work)
+    built = _choose_cap(built, model, plan, settings, work, watch, cancel)
     save_axis(built.axis, out)
     write_report(out, built, controls(built.axis, state, plan, vectors))
     with (out / "rollouts.jsonl").open("w", encoding="utf-8") as file:
         file.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in state.texts)
     shutil.rmtree(out / ".unfinished", ignore_errors=True)
     return built
+
+
+def work_folder(model: LoadedModel, plan: Plan, settings: Settings, judge: Judge, out: Path) -> Path:
+    """Where the unfinished work of this run is kept, under the folder of the axis."""
+    return out / ".unfinished" / _fingerprint(model, plan, settings, judge)
+
+
+def share_done(model: LoadedModel, plan: Plan, settings: Settings, judge: Judge, out: Path) -> float:
+    """The share of the rollouts that an interrupted run has left in the folder of the axis; 0 without one."""
+    work = work_folder(model, plan, settings, judge, out)
+    return State.load(work, work.name).batches / len(batches_of(plan.rollouts, settings.batch))
 
 
 def gather(
@@ -128,6 +168,7 @@ def gather(
     judge: Judge,
     work: Path,
     generate: Generate | None = None,
+    watch: Watch | None = None,
 ) -> State:
     """Generate all rollouts of the plan that are not in the saved state yet.
 
@@ -143,7 +184,8 @@ def gather(
         progress.update(state.batches / len(batches), f"({len(state.texts)} of {len(plan.rollouts)})")
         if batch[0].split != "extract" and axes is None:
             axes = fold_axes(choose_cast(Vectors(state, plan, settings.verdicts), plan, settings.least), plan)
-        for judged in _judged(generate(batch, settings.sampling(plan)), judge):
+        newest = _judged(generate(batch, settings.sampling(plan)), judge)
+        for judged in newest:
             if judged.rollout.split != "held_out":
                 state.add(judged, plan.max_new_tokens)
             else:
@@ -154,6 +196,8 @@ def gather(
                 state.add_held_out(judged, units[fold])
         state.batches, state.verdicts = state.batches + 1, settings.verdicts
         state.save(work, work.name)
+        if watch:
+            watch(Progressed("rollouts", len(state.texts), len(plan.rollouts), state, newest))
         give_memory_back()
     progress.update(1.0, f"({len(plan.rollouts)} rollouts)")
     return state
@@ -179,12 +223,25 @@ def batches_of(rollouts: Sequence[Rollout], size: int) -> list[Sequence[Rollout]
     ]
 
 
-def _choose_cap(built: Built, model: LoadedModel, plan: Plan, settings: Settings, work: Path) -> Built:
+def _choose_cap(
+    built: Built,
+    model: LoadedModel,
+    plan: Plan,
+    settings: Settings,
+    work: Path,
+    watch: Watch | None,
+    cancel: CancelFlag | None,
+) -> Built:
     if settings.band is not None:
         return with_cap(built, settings.band, settings.floor or "p25", (), "the command line")
     # Runs with other verdicts share the rollouts, but not the axis, and so not the sweep.
     path = work / f"sweep-{'-'.join(settings.verdicts)}.json"
-    sweep = Sweep(model, built.axis, plan, path, settings.seed, settings.batch)
+
+    def tried(done: int, total: int) -> None:
+        if watch:
+            watch(Progressed("cap settings", done, total))
+
+    sweep = Sweep(model, built.axis, plan, path, settings.seed, settings.batch, tried, cancel)
     trials = sweep.run(candidate_bands(built.axis.layers))
     best = choose(trials)
     assert best.layers is not None and best.floor is not None

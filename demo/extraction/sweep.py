@@ -11,9 +11,10 @@ from __future__ import annotations
 import itertools
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from threading import Event as CancelFlag
 from typing import Any
 
 from demo.axis.axis import FLOOR_NAMES, AssistantAxis
@@ -22,7 +23,7 @@ from demo.engine.protocol import Cap, Request, Sampling, TokenEvent
 from demo.engine.transformers_engine import TransformersEngine
 from demo.extraction.plan import Plan
 from demo.extraction.reading import Reader
-from demo.extraction.rollouts import PROMPT_CHUNK, ReadText, Text
+from demo.extraction.rollouts import PROMPT_CHUNK, ReadText, Stopped, Text
 from demo.models.chat_template import Message, render_chat
 from demo.models.loading import LoadedModel
 from demo.utils.progress import ProgressLine
@@ -92,13 +93,23 @@ class Sweep:
     """
 
     def __init__(
-        self, model: LoadedModel, axis: AssistantAxis, plan: Plan, path: Path, seed: int, batch: int
+        self,
+        model: LoadedModel,
+        axis: AssistantAxis,
+        plan: Plan,
+        path: Path,
+        seed: int,
+        batch: int,
+        tried: Callable[[int, int], None] | None = None,
+        cancel: CancelFlag | None = None,
     ) -> None:
         """Prepare the requests.
 
         Args:
             path: The file for the results.
             batch: Number of replies that are generated together.
+            tried: Called with the number of settings that were tried, and of all of them.
+            cancel: Setting it stops the sweep within one step.
         """
         self._engine = TransformersEngine(
             model, axis, kv_budget=None, keep=False, chunk=PROMPT_CHUNK, reproducible=True
@@ -109,10 +120,15 @@ class Sweep:
         self._limit, self._seed = min(plan.max_new_tokens, 64), seed
         self._path = path
         self._done: dict[str, dict[str, Any]] = json.loads(path.read_text()) if path.is_file() else {}
-        self._progress = ProgressLine("cap settings")
+        self._progress, self._tried = ProgressLine("cap settings"), tried
+        self._cancel = cancel or CancelFlag()
 
     def run(self, bands: Sequence[tuple[int, int]]) -> list[Trial]:
-        """Try no cap, every band at FIRST_FLOOR, then every other floor at the best band."""
+        """Try no cap, every band at FIRST_FLOOR, then every other floor at the best band.
+
+        Raises:
+            Stopped: The sweep was cancelled.
+        """
         total = len(bands) + len(FLOOR_NAMES)
         trials = self._trials([(None, None), *((band, FIRST_FLOOR) for band in bands)], 0, total)
         best = choose(trials).layers
@@ -130,6 +146,8 @@ class Sweep:
             if not all(_key(setting) in self._done for setting in together):
                 done = before + start
                 self._progress.update(done / total, f"({done} of {total})")
+                if self._tried:
+                    self._tried(done, total)
                 self._done |= self._measure_all(together)
                 temporary = self._path.with_suffix(".tmp")
                 temporary.write_text(json.dumps(self._done))
@@ -207,9 +225,11 @@ class Sweep:
             for number, (cap, question) in enumerate(asked)
         ]
         answers = [_Answer() for _ in requests]
-        for event in self._engine.stream(requests):
+        for event in self._engine.stream(requests, self._cancel):
             if isinstance(event, TokenEvent):
                 answers[int(event.branch)].add(event)
+        if self._cancel.is_set():
+            raise Stopped
         return answers
 
     def _cap(self, setting: Setting) -> Cap | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from inspect import signature
 from pathlib import Path
@@ -15,6 +15,7 @@ from demo.models.devices import pick_device, pick_dtype
 from demo.models.reading import read_files, read_tokenizer, report_memory
 from demo.models.sources import find_source
 from demo.utils.errors import UserError, first_sentence
+from demo.utils.fair_lock import FairLock
 from demo.utils.progress import Progress
 
 if TYPE_CHECKING:  # torch and transformers take seconds to import, so they are imported where they are used
@@ -44,6 +45,7 @@ class LoadedModel:
         device: Where the weights are.
         dtype: Number format of weights and residual stream.
         dtype_reason: Why that format was chosen, as a phrase for the start-up line.
+        turn: Held during every forward pass, so that several engines can run the model in turns.
     """
 
     model: PreTrainedModel
@@ -58,6 +60,7 @@ class LoadedModel:
     device: torch.device
     dtype: torch.dtype
     dtype_reason: str
+    turn: FairLock = field(default_factory=FairLock, repr=False, compare=False)
 
     @property
     def dtype_name(self) -> str:

@@ -1,7 +1,8 @@
 """The page while the model is being loaded: the intro plays, and a click leads to the live page.
 
 It is served by a small server of its own, which makes room for the page's server on the same port. Gradio
-cannot show a page before it knows what the model is.
+cannot show a page before it knows what the model is. Where the model has no axis yet, another page takes the
+intro's place (`show`).
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import plotly
 import uvicorn
 from gradio.http_server import INITIAL_PORT_VALUE, TRY_NUM_PORTS
 from starlette.responses import FileResponse, HTMLResponse, JSONResponse, Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from demo.conversation.session_file import Recording
 from demo.page.recordings import waiting_html
@@ -33,17 +34,22 @@ class WaitingPage:
         port: where it listens.
     """
 
-    def __init__(self, intro: Recording, host: str, port: int | None, root_path: str | None = None) -> None:
+    def __init__(
+        self, intro: Recording | None, host: str, port: int | None, root_path: str | None = None
+    ) -> None:
         """Start to serve.
 
         Args:
+            intro: None for a page that something else is shown on.
             port: None for the first free one.
             root_path: the path under which a reverse proxy serves the page.
 
         Raises:
             UserError: the port is taken.
         """
-        self._html = waiting_html(intro, root_path or "")
+        self._root_path = root_path or ""
+        self._html = "" if intro is None else waiting_html(intro, self._root_path)
+        self._instead: ASGIApp | None = None
         self.port = _free_port(host) if port is None else port
         config = uvicorn.Config(
             self._answer,
@@ -70,6 +76,10 @@ class WaitingPage:
         except SystemExit:  # the port is taken
             return
 
+    def show(self, app: ASGIApp | None) -> None:
+        """Answer every request with `app` from now on; None for the intro."""
+        self._instead = app
+
     def close(self) -> None:
         """Free the port."""
         self._server.should_exit = True
@@ -78,6 +88,12 @@ class WaitingPage:
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The page and its script; everything else is answered once the model is there."""
         if scope["type"] != "http":
+            return
+        if self._instead is not None:
+            # Some proxies pass the path under which they serve the page on, others do not.
+            await self._instead(
+                {**scope, "path": scope["path"].removeprefix(self._root_path) or "/"}, receive, send
+            )
             return
         path, response = str(scope["path"]), _not_yet()
         if path.endswith("/plotly.min.js"):

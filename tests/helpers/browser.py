@@ -90,11 +90,18 @@ def _chromium() -> Iterator[Browser]:
 
 @contextmanager
 def chromium_page(
-    address: str, width: int = 1280, height: int = 720, query: str = "", touch: bool = False
+    address: str,
+    width: int = 1280,
+    height: int = 720,
+    query: str = "",
+    touch: bool = False,
+    stage: bool = True,
 ) -> Iterator[tuple[Page, Watched]]:
     """The page in a new browser context, with every request to elsewhere and every script error recorded.
 
-    touch: the screen is touched, as on a phone, and there is no mouse.
+    Args:
+        touch: the screen is touched, as on a phone, and there is no mouse.
+        stage: whether the page has a stage, for which this waits.
     """
     watched = Watched()
     with _chromium() if _shared is None else nullcontext(_shared) as browser:
@@ -114,7 +121,8 @@ def chromium_page(
             lambda message: watched.errors.append(message.text) if message.type == "error" else None,
         )
         page.goto(address + query)
-        wait_until_loaded(page)
+        if stage:
+            wait_until_loaded(page)
         yield page, watched
         context.close()
 

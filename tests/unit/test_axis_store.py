@@ -46,7 +46,7 @@ def test_an_axis_made_here_is_found_by_its_weights_whatever_the_model_is_called(
 def test_an_axis_of_other_weights_is_not_found_under_the_same_name():
     made_for(model_of())
     assert find_home(model_of(digest="d2")) is None
-    with pytest.raises(UserError, match=r"some/model has no axis yet: add --make-axis quick"):
+    with pytest.raises(UserError, match=r"some/model has no axis yet: start python app.py with --make-axis"):
         axis_of(AUTO, model_of(digest="d2"))
 
 

@@ -26,19 +26,21 @@ PLOTLY_JS = "4.1.1"
 def sources() -> list[Path]:
     """What build.js reads, in its order."""
     others = [STAGE / name for name in ("build.js", "package-lock.json", "protocol.json")]
-    return [*others, *sorted((STAGE / "src").glob("*.js"))]
+    return [*others, *sorted((STAGE / "src").glob("*.js")), *sorted((STAGE / "making").glob("*.js"))]
 
 
 def sha256(*texts: str) -> str:
     return hashlib.sha256("".join(texts).encode()).hexdigest()
 
 
-def test_bundle_was_made_from_the_present_sources_and_not_edited():
-    header = re.match(r"// .*\n// Sources: (\w+)\n// Bundle: (\w+)\n", stage_script())
+@pytest.mark.parametrize("bundle", ["stage.bundle.js", "making.bundle.js"])
+def test_bundle_was_made_from_the_present_sources_and_not_edited(bundle: str):
+    script = (STAGE / bundle).read_text(encoding="utf-8")
+    header = re.match(r"// .*\n// Sources: (\w+)\n// Bundle: (\w+)\n", script)
     assert header, "the bundle has no header; run make script"
     found = sha256(*(path.read_text(encoding="utf-8") for path in sources()))
     assert header[1] == found, "the sources have changed since the bundle was made; run make script"
-    assert header[2] == sha256(stage_script()[header.end() :]), "the bundle was edited; run make script"
+    assert header[2] == sha256(script[header.end() :]), "the bundle was edited; run make script"
 
 
 def test_bundle_holds_every_module():

@@ -51,8 +51,9 @@ def choose_forward(
     chosen = _CHOSEN.setdefault(model.model, {})
     reproducible = reproducible and model.dtype == torch.float32  # nothing is timed below float32
     key = fused, reproducible
-    if key not in chosen:
-        chosen[key] = first_right(model, probe, makers(model, fused, reproducible))
+    with model.turn:
+        if key not in chosen:
+            chosen[key] = first_right(model, probe, makers(model, fused, reproducible))
     return chosen[key](model, probe)
 
 

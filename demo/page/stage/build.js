@@ -1,5 +1,5 @@
-// Bundles the script: node build.js. The first lines of the bundle name its sources and itself by hash, so
-// that the program's tests notice an old or edited bundle without node.
+// Bundles the scripts: node build.js. The first lines of a bundle name its sources and itself by hash, so that
+// the program's tests notice an old or edited bundle without node.
 
 import { createHash } from "node:crypto";
 import { readdirSync, readFileSync, writeFileSync } from "node:fs";
@@ -9,7 +9,8 @@ import { fileURLToPath } from "node:url";
 import { build } from "esbuild";
 
 const FOLDER = fileURLToPath(new URL(".", import.meta.url));
-const BUNDLE = "stage.bundle.js";
+/** Bundle -> the script that it begins with: the stage, and the page while an axis is made. */
+const BUNDLES = { "stage.bundle.js": "src/main.js", "making.bundle.js": "making/making.js" };
 
 /** @param {string[]} texts */
 function hashOf(texts) {
@@ -18,28 +19,37 @@ function hashOf(texts) {
   return hash.digest("hex");
 }
 
-/** The files that the bundle depends on. tests/unit/test_stage_script.py reads the same. */
-function sources() {
-  const scripts = readdirSync(join(FOLDER, "src")).filter((name) => name.endsWith(".js"));
-  const others = ["build.js", "package-lock.json", "protocol.json"];
-  return [...others, ...scripts.sort().map((name) => `src/${name}`)];
+/** @param {string} folder */
+function scripts(folder) {
+  const names = readdirSync(join(FOLDER, folder)).filter((name) => name.endsWith(".js"));
+  return names
+    .filter((name) => !name.endsWith(".bundle.js"))
+    .sort()
+    .map((name) => `${folder}/${name}`);
 }
 
-const { outputFiles } = await build({
-  absWorkingDir: FOLDER,
-  entryPoints: ["src/main.js"],
-  bundle: true,
-  format: "iife",
-  charset: "utf8",
-  target: "es2022",
-  write: false,
-  legalComments: "none",
-  tsconfigRaw: {},
-});
-const body = outputFiles[0]?.text ?? "";
-const header = [
-  "// Made from src/ and protocol.json by `npm run build`; do not edit.",
-  `// Sources: ${hashOf(sources().map((name) => readFileSync(join(FOLDER, name), "utf-8")))}`,
-  `// Bundle: ${hashOf([body])}`,
-];
-writeFileSync(join(FOLDER, BUNDLE), `${header.join("\n")}\n${body}`);
+/** The files that a bundle depends on. tests/unit/test_stage_script.py reads the same. */
+function sources() {
+  return ["build.js", "package-lock.json", "protocol.json", ...scripts("src"), ...scripts("making")];
+}
+
+for (const [bundle, entry] of Object.entries(BUNDLES)) {
+  const { outputFiles } = await build({
+    absWorkingDir: FOLDER,
+    entryPoints: [entry],
+    bundle: true,
+    format: "iife",
+    charset: "utf8",
+    target: "es2022",
+    write: false,
+    legalComments: "none",
+    tsconfigRaw: {},
+  });
+  const body = outputFiles[0]?.text ?? "";
+  const header = [
+    "// Made from its sources by `npm run build`; do not edit.",
+    `// Sources: ${hashOf(sources().map((name) => readFileSync(join(FOLDER, name), "utf-8")))}`,
+    `// Bundle: ${hashOf([body])}`,
+  ];
+  writeFileSync(join(FOLDER, bundle), `${header.join("\n")}\n${body}`);
+}

@@ -1,6 +1,6 @@
-// Made from src/ and protocol.json by `npm run build`; do not edit.
-// Sources: 62cc60e2a3261e48f56180a96080d25ab1f1a27a77541b48bcc299f90d4b8d89
-// Bundle: ac1730926ea29f69a1a4204fde6d7fb2a05ba8c869463e117536339d7a95fc10
+// Made from its sources by `npm run build`; do not edit.
+// Sources: b9107dad88679d1364950756137a3423365366c65aed6320cf28386ceb246677
+// Bundle: a791d4e7e9f3159dba005452e373c9df82a665db45eece4ebf9102c79bd6cdb0
 (() => {
   // protocol.json
   var protocol_default = {
@@ -212,6 +212,9 @@
     }
     if (unknown.length) throw new Error(`These operations are not in protocol.json: ${unknown.join(", ")}.`);
   }
+
+  // src/live.js
+  var LIVE = "#live";
 
   // src/persistence.js
   var STORAGE_PREFIX = "persona-drift:";
@@ -509,19 +512,24 @@
   }
 
   // src/intro.js
-  var LIVE = "#live";
   var ASK_EVERY_MS = 500;
   function startFirstScenario() {
     const button = document.querySelector("button.scenario");
     if (button instanceof HTMLElement) button.click();
     return button !== null;
   }
+  var MAKING = 409;
   async function isThere(address) {
     try {
-      return (await fetch(address, { cache: "no-store" })).ok;
+      const { ok, status } = await fetch(address, { cache: "no-store" });
+      if (status === MAKING) location.reload();
+      return ok;
     } catch {
       return false;
     }
+  }
+  async function untilThere(address) {
+    while (!await isThere(address)) await new Promise((done) => setTimeout(done, ASK_EVERY_MS));
   }
   function makeIntro(root, conversation, { showTurns, replay }) {
     const box = find(root, ".intro");
@@ -546,6 +554,7 @@
       showTurns(still ? turns.map(turnFromData) : []);
       replay.load(turns);
       if (!still) replay.toggle();
+      if (own.ready) untilThere(own.ready);
     }
     function leave() {
       if (!own) return;
@@ -563,7 +572,7 @@
       const { ready } = own ?? {};
       if (!ready) return;
       Object.assign(tryLive, { disabled: true, textContent: "Loading the model…" });
-      while (!await isThere(ready)) await new Promise((done) => setTimeout(done, ASK_EVERY_MS));
+      await untilThere(ready);
       if (live) location.hash = LIVE;
       location.reload();
     }

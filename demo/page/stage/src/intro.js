@@ -4,11 +4,10 @@
 /** @import { Intro, Meta, TurnData } from "./types" */
 
 import { find, findAs } from "./dom.js";
+import { LIVE } from "./live.js";
 import { hasStored } from "./persistence.js";
 import { turnFromData } from "./turns.js";
 
-/** Added to the address of a page whose visitor has asked for a live reply already. */
-export const LIVE = "#live";
 const ASK_EVERY_MS = 500;
 
 /** Starts the first scenario, as a click on its button would. False where the page has no scenarios. */
@@ -18,13 +17,25 @@ function startFirstScenario() {
   return button !== null;
 }
 
-/** @param {string} address */
+const MAKING = 409; // the model has no axis yet, and another page offers to make one
+
+/**
+ * Whether the live page is there. Where its model has no axis, the page that offers to make one is opened.
+ * @param {string} address
+ */
 async function isThere(address) {
   try {
-    return (await fetch(address, { cache: "no-store" })).ok;
+    const { ok, status } = await fetch(address, { cache: "no-store" });
+    if (status === MAKING) location.reload();
+    return ok;
   } catch {
     return false; // between the two servers there is none
   }
+}
+
+/** @param {string} address */
+async function untilThere(address) {
+  while (!(await isThere(address))) await new Promise((done) => setTimeout(done, ASK_EVERY_MS));
 }
 
 /**
@@ -63,6 +74,7 @@ export function makeIntro(root, conversation, { showTurns, replay }) {
     showTurns(still ? turns.map(turnFromData) : []);
     replay.load(turns);
     if (!still) replay.toggle();
+    if (own.ready) untilThere(own.ready);
   }
 
   /** Something is said: the recording makes room for it. */
@@ -93,7 +105,7 @@ export function makeIntro(root, conversation, { showTurns, replay }) {
     const { ready } = own ?? {};
     if (!ready) return;
     Object.assign(tryLive, { disabled: true, textContent: "Loading the model\u2026" });
-    while (!(await isThere(ready))) await new Promise((done) => setTimeout(done, ASK_EVERY_MS));
+    await untilThere(ready);
     if (live) location.hash = LIVE;
     location.reload();
   }
