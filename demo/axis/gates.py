@@ -19,6 +19,7 @@ GATES = {
     "split_half": 0.95,
     "cos_pc1": 0.6,
     "default_above_roles": 0.9,
+    "role_order": 0.2,
     "auc": 0.95,
     "fluency": MOST_PERPLEXITY,
     "sameness": LEAST_SAME,
@@ -32,6 +33,8 @@ _MEASURES = {
     "{value:.2f} (wanted: at least {threshold:.2f}).",
     "default_above_roles": "The default Assistant lies above {value:.0%} of the roles "
     "(wanted: at least {threshold:.0%}).",
+    "role_order": "The rank correlation of its roles with the published order of Qwen3-32B is, with 95% "
+    "confidence, at least {value:.2f} (wanted: at least {threshold:.2f}).",
     "auc": "Of a default reply and a role-played one, the default one lies higher {value:.0%} of the time "
     "(wanted: at least {threshold:.0%}; a coin would reach 50%).",
     "fluency": "Capped replies have {value:.2f} times the perplexity of uncapped ones "
@@ -45,13 +48,15 @@ _CONSEQUENCES = {
     "split_half": "The direction depends on chance, so its numbers mean little.",
     "cos_pc1": "It may show something other than how Assistant-like a reply is.",
     "default_above_roles": "Many roles look as Assistant-like as the Assistant itself.",
+    "role_order": "It separates role-played replies from this model's own, but its order of the roles is not "
+    "that of the Assistant Axis: what it measures is not how Assistant-like a reply is.",
     "auc": "One reply's place on the axis is weak evidence: compare means over several turns or seeds.",
     "fluency": "The cap costs fluency: do not take odd wording for a change of persona.",
     "sameness": "The cap changes answers that it should leave alone.",
 }
 
 # An axis that fails one of these is not worth looking at, and the page says so at once.
-_BROKEN = ("split_half", "default_above_roles")
+_BROKEN = ("split_half", "default_above_roles", "role_order")
 
 _LIMITS = (
     "**What no axis can tell.** It is one direction of many. A low projection makes odd behaviour possible, "

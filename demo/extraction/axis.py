@@ -15,6 +15,7 @@ from torch import Tensor
 from demo.axis.axis import FLOOR_NAMES, AssistantAxis
 from demo.axis.components import Pca, pca
 from demo.axis.gates import gate
+from demo.extraction.controls import order_certainty
 from demo.extraction.layer_table import LayerTable, auc_by_role_adherence, choose_probe, layer_table
 from demo.extraction.plan import FOLDS, Plan
 from demo.extraction.sweep import Trial
@@ -87,6 +88,7 @@ def build(state: State, plan: Plan, cast: Cast, vectors: Vectors, run: dict[str,
     axis = AssistantAxis(cast.direction, cast.role_mean, cast.default_mean, {}, {})
     defaults = (torch.stack(state.defaults) * axis.unit).sum(-1)
     floors = {name: torch.quantile(defaults, int(name[1:]) / 100, dim=0) for name in FLOOR_NAMES}
+    roles = _role_entries(axis, state, plan, vectors, cast, parts[probe], probe)
     span = torch.quantile(defaults[:, probe], torch.tensor([0.05, 0.95])).tolist()
     manifest = {
         "format": 1,
@@ -94,7 +96,7 @@ def build(state: State, plan: Plan, cast: Cast, vectors: Vectors, run: dict[str,
         "probe_layer": probe,
         "cap": {"layers": list(default_band(axis.layers)), "floor": "p25"},
         "default_range": [round(axis.to_units(value, probe), 4) for value in span],
-        "roles": _role_entries(axis, state, plan, vectors, cast, parts[probe], probe),
+        "roles": roles,
         **run,
         "pca": {
             "explained_variance": [round(share, 5) for share in parts[probe].shares[:10].tolist()],
@@ -102,7 +104,7 @@ def build(state: State, plan: Plan, cast: Cast, vectors: Vectors, run: dict[str,
             "cos_pc1": round(float(table.cos_pc1[probe]), 4),
         },
         "published_convention": _published_convention(state),
-        "gates": _gates(table, probe),
+        "gates": _gates(table, probe, roles),
         "exempt_special_tokens": True,
     }
     components = torch.stack([_padded(part.directions) for part in parts], dim=1)
@@ -140,14 +142,15 @@ def default_band(layers: int) -> tuple[int, int]:
     return round(0.6 * layers), max(round(0.6 * layers), round(26 / 30 * layers) - 1)
 
 
-def _gates(table: LayerTable, probe: int) -> dict[str, dict[str, Any]]:
+def _gates(table: LayerTable, probe: int, roles: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     values = {
-        "split_half": table.split_half,
-        "cos_pc1": table.cos_pc1.abs(),
-        "default_above_roles": table.default_above,
-        "auc": table.auc,
+        "split_half": float(table.split_half[probe]),
+        "cos_pc1": float(table.cos_pc1[probe].abs()),
+        "default_above_roles": float(table.default_above[probe]),
+        "role_order": order_certainty(roles),
+        "auc": float(table.auc[probe]),
     }
-    return {name: gate(name, float(column[probe])) for name, column in values.items()}
+    return {name: gate(name, value) for name, value in values.items()}
 
 
 def _published_convention(state: State) -> dict[str, list[float]]:

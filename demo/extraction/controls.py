@@ -130,3 +130,12 @@ def compare(
     samples = torch.stack([spearman(ours[pick], theirs[pick]) for pick in picks])
     low, high = torch.quantile(samples, torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
     return RankCorrelation(float(spearman(ours, theirs)), low, high, len(both))
+
+
+def order_certainty(roles: Sequence[dict[str, Any]]) -> float:
+    """The lower bound of the 95% interval of the correlation with the published order, for a quality gate.
+
+    NaN where too few roles are at hand.
+    """
+    found = compare(roles, published_order())
+    return float("nan") if found is None else found.low

@@ -16,6 +16,7 @@ _GATE_WORDS = {
     "split_half": "cosine of the axes from two halves of the rollouts, with the same roles and questions",
     "cos_pc1": "absolute cosine of the axis with the first principal component of the roles",
     "default_above_roles": "share of roles whose vector lies below the default",
+    "role_order": "rank correlation with the published order of Qwen3-32B, lower bound of its 95% interval",
     "auc": "AUC of default against role rollouts, on roles and questions not used for the axis",
     "fluency": "perplexity of capped replies relative to uncapped ones, by the uncapped model (at most)",
     "sameness": "share of plain questions answered correctly without the cap that stay correct with it",
@@ -27,7 +28,7 @@ def write_report(out: Path, built: Built, controls: Controls) -> None:
     pictures = write_plots(out, built)
     parts = [
         *_head(built.axis),
-        *_gates(built.axis),
+        *gates_section(built.axis),
         *_roles(built.axis, pictures),
         *_role_adherence(built),
         *_components(built, controls, pictures),
@@ -62,7 +63,8 @@ def _head(axis: AssistantAxis) -> Iterator[str]:
     yield from table(("rollouts", "number"), [(kind, str(n)) for kind, n in manifest["rollouts"].items()])
 
 
-def _gates(axis: AssistantAxis) -> Iterator[str]:
+def gates_section(axis: AssistantAxis) -> Iterator[str]:
+    """The lines about the quality gates, with their heading."""
     yield from ("", f"## Gates at the probe layer ({axis.probe_layer})", "")
     rows = [
         (

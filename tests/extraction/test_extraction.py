@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shutil
 from collections import Counter, defaultdict
 from dataclasses import replace
 from pathlib import Path
@@ -11,10 +13,11 @@ import torch
 
 from demo.axis.axis import FLOOR_NAMES
 from demo.axis.components import probe_components
-from demo.axis.files import load_axis
+from demo.axis.files import load_axis, save_axis
 from demo.axis.gates import gate
 from demo.extraction import run as extraction
 from demo.extraction.__main__ import main
+from demo.extraction.add_role_order import main as add_role_order
 from demo.extraction.axis import choose_cast, default_band, fold_axes
 from demo.extraction.judge import LikelihoodJudge, NoJudge
 from demo.extraction.layer_table import held_out_auc
@@ -175,6 +178,7 @@ def test_manifest_and_report_are_complete(whole: Path):
         "split_half",
         "cos_pc1",
         "default_above_roles",
+        "role_order",
         "auc",
         "fluency",
         "sameness",
@@ -193,6 +197,19 @@ def test_manifest_and_report_are_complete(whole: Path):
     ):
         assert words in report, words
     assert (whole / "layers.svg").read_text().startswith("<?xml")
+
+
+def test_an_axis_without_the_gate_on_its_order_of_roles_gets_it(whole: Path, tmp_path: Path):
+    folder = tmp_path / "axis"
+    shutil.copytree(whole, folder)
+    axis = load_axis(folder)
+    gates = {name: gate for name, gate in axis.manifest["gates"].items() if name != "role_order"}
+    save_axis(replace(axis, manifest=axis.manifest | {"gates": gates}), folder)
+    report = (folder / "report.md").read_text()
+    (folder / "report.md").write_text(re.sub(r"\| role_order .*\n", "", report))
+    assert add_role_order([str(folder)]) == 0
+    for name in ("axis.safetensors", "axis.json", "report.md"):
+        assert (folder / name).read_bytes() == (whole / name).read_bytes(), name
 
 
 def test_components_are_unit_vectors_that_point_toward_the_assistant(whole: Path):

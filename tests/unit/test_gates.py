@@ -27,7 +27,7 @@ def test_a_failed_gate_is_named_with_its_figures_and_what_follows():
     assert broken_banner(manifest) is None, "this axis has limits, but nothing is broken"
 
 
-@pytest.mark.parametrize("name", ["split_half", "default_above_roles"])
+@pytest.mark.parametrize("name", ["split_half", "default_above_roles", "role_order"])
 def test_an_axis_that_cannot_be_trusted_has_a_banner(name):
     banner = broken_banner({"gates": {name: gate(0.21, 0.95, False), "auc": gate(0.5, 0.95, False)}})
     assert (
