@@ -1,8 +1,11 @@
-"""Import a published axis, or print what an axis holds.
+"""Import a published axis, print what an axis holds, or share it on the hub.
 
 Usage: python -m demo.axis import SOURCE --out DIR
        python -m demo.axis show DIR
        python -m demo.axis card DIR
+       python -m demo.axis push DIR OWNER/NAME --licence ID
+       python -m demo.axis find MODEL_ID
+       python -m demo.axis pull OWNER/NAME
 """
 
 from __future__ import annotations
@@ -15,10 +18,12 @@ from typing import Any
 
 from demo.axis.axis import AssistantAxis
 from demo.axis.card import card
-from demo.axis.files import load_axis, save_axis
+from demo.axis.files import axis_folder, load_axis, save_axis
 from demo.axis.importer.build import ImportOptions, import_axis
 from demo.axis.importer.floors import spans
 from demo.axis.published import DATASET
+from demo.axis.sharing import find, pull, push
+from demo.axis.store import fetched_home
 from demo.utils.cli import command
 from demo.utils.errors import UserError
 from demo.utils.json_files import read_object
@@ -27,10 +32,42 @@ from demo.utils.json_files import read_object
 @command
 def main(arguments: Sequence[str] | None = None) -> None:
     options = _parser().parse_args(arguments)
-    if options.command != "import":
-        describe = summary if options.command == "show" else card
-        print("\n".join(describe(load_axis(options.axis))))
-        return
+    _COMMANDS[options.command](options)
+
+
+def _show(options: argparse.Namespace) -> None:
+    print("\n".join(summary(load_axis(options.axis))))
+
+
+def _card(options: argparse.Namespace) -> None:
+    print("\n".join(card(load_axis(options.axis))))
+
+
+def _push(options: argparse.Namespace) -> None:
+    folder = axis_folder(options.axis)
+    if folder is None:
+        raise UserError("Only an axis folder can be pushed; import the published axis first.")
+    print(f"published at {push(folder, options.repository, options.licence, options.private)}")
+
+
+def _find(options: argparse.Namespace) -> None:
+    found = find(options.model_id)
+    for one in found:
+        print(f"{one.repository}  {one.downloads} downloads")
+    if not found:
+        print(f"The hub has no axis whose card names {options.model_id}.")
+
+
+def _pull(options: argparse.Namespace) -> None:
+    if options.out is not None:
+        _check_out(options.out)
+    folder = options.out or fetched_home(options.repository)
+    axis = pull(options.repository, folder, options.revision)
+    print("\n".join(summary(axis)))
+    print(f"wrote {folder / 'axis.safetensors'} and axis.json")
+
+
+def _import(options: argparse.Namespace) -> None:
     _check_out(options.out)
     chosen = ImportOptions(
         experiment=options.experiment,
@@ -109,7 +146,9 @@ def _band(text: str | None) -> tuple[int, int] | None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m demo.axis", description="Import and inspect axes.")
+    parser = argparse.ArgumentParser(
+        prog="python -m demo.axis", description="Import, inspect and share axes."
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     for name, purpose in (
         ("show", "print what an axis holds"),
@@ -117,6 +156,17 @@ def _parser() -> argparse.ArgumentParser:
     ):
         described = commands.add_parser(name, help=purpose)
         described.add_argument("axis", help="axis folder, name of a shipped axis, or anything `import` takes")
+    shared = commands.add_parser("push", help="publish an axis folder on the hub, with a card")
+    shared.add_argument("axis", help="axis folder, or name of a shipped axis")
+    shared.add_argument("repository", metavar="OWNER/NAME")
+    shared.add_argument("--licence", metavar="ID", required=True, help="of the axis, such as apache-2.0")
+    shared.add_argument("--private", action="store_true", help="visible to you alone")
+    searched = commands.add_parser("find", help="list the axes on the hub for a model")
+    searched.add_argument("model_id", metavar="MODEL_ID", help="hub id of the model")
+    fetched = commands.add_parser("pull", help="fetch an axis from the hub, and check it")
+    fetched.add_argument("repository", metavar="OWNER/NAME")
+    fetched.add_argument("--out", type=Path, help="folder (default: among the axes of this machine)")
+    fetched.add_argument("--revision", help="commit, branch or tag (default: the newest)")
     add = commands.add_parser("import", help="convert a published axis to an axis folder")
     add.add_argument(
         "source", help=f"a .pt or .safetensors file, a published folder, or hf://{DATASET}/FOLDER"
@@ -140,6 +190,8 @@ def _parser() -> argparse.ArgumentParser:
     add.add_argument("--probe-layer", type=int, metavar="N", help="layer at which projections are read")
     return parser
 
+
+_COMMANDS = {"import": _import, "show": _show, "card": _card, "push": _push, "find": _find, "pull": _pull}
 
 if __name__ == "__main__":
     raise SystemExit(main())

@@ -24,19 +24,26 @@ _LIMITS = (
     "one or a quantised one.",
 )
 
+TAG = "assistant-axis"  # of its repositories on the hub
+
 _LICENCE = (
     "<!-- Say here under which licence you publish the axis. It is derived from the model, so read the "
     "model's licence first. -->"
 )
 
 
-def card(axis: AssistantAxis) -> Iterator[str]:
-    """The card's lines, as Markdown with a YAML header."""
+def card(axis: AssistantAxis, licence: str | None = None) -> Iterator[str]:
+    """The card's lines, as Markdown with a YAML header.
+
+    Args:
+        licence: its identifier on the hub; None to leave it to the user.
+    """
     model = str(axis.manifest["model"].get("id", "a model that the axis does not name"))
     yield from (
         "---",
         f"base_model: {json.dumps(model, ensure_ascii=False)}",
-        "tags: [assistant-axis]",
+        f"tags: [{TAG}]",
+        *([] if licence is None else [f"license: {json.dumps(licence)}"]),
         "---",
     )
     yield from ("", f"# Assistant Axis of {model}", "", *_what(axis), "")
@@ -44,7 +51,7 @@ def card(axis: AssistantAxis) -> Iterator[str]:
     yield from ("## How it was made", "", *_origin(axis.manifest), "")
     yield from ("## Quality gates", "", *_gates(axis.manifest), "")
     yield from ("## Limits", "", *(f"- {limit}" for limit in (*_LIMITS, *_notes(axis.manifest))), "")
-    yield from ("## Licence", "", _LICENCE)
+    yield from ("## Licence", "", _LICENCE if licence is None else f"`{licence}`")
 
 
 def _what(axis: AssistantAxis) -> Iterator[str]:

@@ -9,11 +9,13 @@ from typing import Protocol
 
 from demo.axis.axis import AssistantAxis
 from demo.axis.files import axis_folder, load_axis
+from demo.axis.sharing import find, pull
 from demo.utils.errors import UserError
 from demo.utils.json_files import read_object
 from demo.utils.paths import AXES
 
-AUTO = "auto"  # the value of --axis that stands for the model's own
+# Values of --axis that stand for the model's own: without the network, or from the hub if need be.
+AUTO, HUB = "auto", "hub"
 
 # The environment variable that names the folder for the axes that are made or fetched on this machine.
 AXES_VARIABLE = "PERSONA_DRIFT_AXES"
@@ -64,32 +66,39 @@ def new_home(model: Named) -> Path:
 def find_home(model: Named) -> Home | None:
     """The axis of `model`: the one that comes with the program, else one of this machine, else None.
 
-    One of this machine is recognised by the digest of the weights, or by name and revision where another
-    process loads them.
+    One of this machine is recognised by the digest of the weights, or by name and revision where the axis or
+    the model has no digest.
     """
     if (AXES / model.slug / _MANIFEST).is_file():
         return Home(AXES / model.slug)
-    for manifest in sorted(user_axes().glob(f"*/{_MANIFEST}")):
-        if _is_of(manifest, model):
-            return Home(manifest.parent, "The axis was made on this machine.")
+    for path in sorted(user_axes().glob(f"*/{_MANIFEST}")):
+        try:
+            manifest = read_object(path, "extract the axis again")
+        except UserError:  # a damaged file belongs to no model
+            continue
+        if _is_of(manifest.get("model"), model):
+            return Home(path.parent, _origin(manifest.get("fetched")))
     return None
 
 
-def _is_of(manifest: Path, model: Named) -> bool:
-    """Whether an axis was made from this model."""
-    try:
-        about = read_object(manifest, "extract the axis again").get("model")
-    except UserError:  # a damaged file belongs to no model
-        return False
+def _is_of(about: object, model: Named) -> bool:
+    """Whether an axis was made from this model. about: what its manifest says of the model."""
     if not isinstance(about, dict):
         return False
-    if model.digest is not None:
-        return about.get("digest") == model.digest
+    if model.digest is not None and about.get("digest"):
+        return bool(about["digest"] == model.digest)
     return about.get("id") == model.spec and about.get("revision") == model.revision
 
 
+def _origin(fetched: object) -> str:
+    """Where an axis of this machine comes from. fetched: what its manifest says of that."""
+    if isinstance(fetched, dict):
+        return f"The axis was fetched from {str(fetched.get('from'))[:100]}."
+    return "The axis was made on this machine."
+
+
 def home_of(where: str | None, model: Named) -> Home | None:
-    """The folder of the axis that --axis names, or of the model's own for None and "auto".
+    """The folder of the axis that --axis names, or of the model's own for None, "auto" and "hub".
 
     Returns:
         None for a published axis, which has no folder of its own, and where the model has no axis.
@@ -99,8 +108,25 @@ def home_of(where: str | None, model: Named) -> Home | None:
     """
     if where is None or where == AUTO:
         return find_home(model)
+    if where == HUB:
+        return find_home(model) or _fetch(model)
     folder = axis_folder(where)
     return None if folder is None else Home(folder)
+
+
+def fetched_home(repository: str) -> Path:
+    """The folder in which to put an axis that is fetched from the hub."""
+    return user_axes() / repository.replace("/", "--")
+
+
+def _fetch(model: Named) -> Home | None:
+    """The most downloaded axis for this model on the hub, fetched; None when there is none."""
+    found = find(model.spec)
+    if not found:
+        return None
+    folder = fetched_home(found[0].repository)
+    pull(found[0].repository, folder)
+    return Home(folder, f"The axis was fetched from {found[0].repository}.")
 
 
 def axis_of(where: str | None, model: Named) -> tuple[AssistantAxis, str]:
@@ -115,7 +141,7 @@ def axis_of(where: str | None, model: Named) -> tuple[AssistantAxis, str]:
     home = home_of(where, model)
     if home is not None:
         return load_axis(home.folder), home.note
-    if where is None or where == AUTO:
+    if where is None or where in (AUTO, HUB):
         raise UserError(no_axis(model))
     return load_axis(where), ""
 

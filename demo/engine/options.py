@@ -13,7 +13,7 @@ from threading import current_thread, main_thread
 from typing import Any, Protocol
 
 from demo.axis.axis import AssistantAxis
-from demo.axis.store import AUTO, axis_of, find_home
+from demo.axis.store import AUTO, HUB, axis_of, home_of
 from demo.engine.protocol import Engine
 from demo.models.default import DEFAULT_MODEL
 from demo.models.default_download import Progress
@@ -69,7 +69,8 @@ def add_engine_options(parser: argparse.ArgumentParser) -> None:
         "--axis",
         default=AUTO,
         help="axis folder, name of a shipped axis, or a published axis: .pt file, folder or hf:// "
-        "(default: %(default)s, the model's own, of those that come with the program or were made here)",
+        "(default: %(default)s, the model's own, of those that come with the program or were made here; "
+        "hub: also of those that others have published)",
     )
     parser.add_argument(
         "--engine",
@@ -169,7 +170,7 @@ def _load_model_and_axis(
         trust_remote_code=options.trust_remote_code,
         progress=progress,
     )
-    if make_axis is not None and options.axis == AUTO and find_home(model) is None:
+    if make_axis is not None and options.axis in (AUTO, HUB) and home_of(options.axis, model) is None:
         make_axis(model)
     axis, note = axis_of(options.axis, model)
     return model, axis, [*filter(None, [note]), *axis.check_model(model)]
