@@ -111,8 +111,7 @@ def _load(
             found = loading.result()
         finally:
             first.stop()  # where this is interrupted, the other thread must not go on
-    if first.port != options.port:
-        options.port, options.open = first.port, False
+    options.port, options.open = first.port, options.open and not first.in_browser
     return found
 
 

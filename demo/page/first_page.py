@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 import webbrowser
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,6 +25,7 @@ class FirstPage:
 
     Attributes:
         port: where it listens; as given while it does not.
+        in_browser: whether the page was opened in the browser.
     """
 
     def __init__(
@@ -48,6 +48,7 @@ class FirstPage:
         self.port = port
         self._host, self._root_path, self._limits = host, root_path, limits
         self._preset, self._allowed, self._browser = preset, allowed, browser
+        self.in_browser = False
         self._page: WaitingPage | None = None
         self._maker: AxisMaker | None = None
         self._stopped = False
@@ -101,8 +102,7 @@ class FirstPage:
         self._page = WaitingPage(intro, self._host, self.port, self._root_path)
         self.port = self._page.port
         if self._browser:
-            with suppress(webbrowser.Error):
-                webbrowser.open(f"http://localhost:{self.port}")
+            self.in_browser = webbrowser.open(f"http://localhost:{self.port}")
         return self._page
 
     def _announce(self, model: LoadedModel) -> None:

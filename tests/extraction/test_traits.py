@@ -1,0 +1,98 @@
+"""Traits on the axis, against plain arithmetic, and their prompts."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from demo.axis.axis import AssistantAxis
+from demo.extraction import traits as command
+from demo.extraction.rollouts import Reply, placeholder_axis
+from demo.extraction.traits import SIDES, Trait, measure_traits, trait_plan, traits_of, write
+from demo.extraction.vectors import Judged, State
+from demo.models.loading import LoadedModel
+from demo.utils.paths import ASSETS
+from tests.helpers.axes import random_axis
+from tests.helpers.tiny_models import tiny_llama
+
+
+def few(plan, names):
+    """The plan of a few traits only."""
+    kept = tuple(r for r in plan.rollouts if r.group.rpartition(" ")[0] in names)
+    renumbered = tuple(replace(rollout, index=index) for index, rollout in enumerate(kept))
+    return replace(plan, rollouts=renumbered, roles=tuple(dict.fromkeys(r.group for r in kept)))
+
+
+def test_there_are_240_traits_with_two_different_prompts_each():
+    traits = json.loads((ASSETS / "traits.json").read_text())["traits"]
+    assert len({trait["name"] for trait in traits}) == len(traits) == 240
+    prompts = [trait[side] for trait in traits for side in SIDES]
+    assert all(prompt.endswith(".") and prompt.startswith(("You", "Your")) for prompt in prompts)
+    assert len(set(prompts)) == len(prompts)
+    # The trait is shown and not named, so that a reply cannot just echo its name.
+    named = [t["name"] for t in traits if t["name"] in t["positive"].lower().split()]
+    assert len(named) <= 10, named
+
+
+def test_both_sides_and_both_halves_answer_the_same_kinds_of_questions():
+    plan = trait_plan()
+    for half in (0, 1):
+        asked = [
+            Counter(r.question for r in plan.rollouts if r.half == half and r.group.endswith(side))
+            for side in SIDES
+        ]
+        assert asked[0] == asked[1] and len(asked[0]) == 6
+    kinds = {q["text"]: q["kind"] for q in json.loads((ASSETS / "questions.json").read_text())["questions"]}
+    halves = [{kinds[r.text] for r in plan.rollouts if r.half == half} for half in (0, 1)]
+    assert halves[0] == halves[1] and len(halves[0]) == 6
+
+
+def test_figures_equal_plain_arithmetic():
+    plan = few(trait_plan(), ("calm", "cruel", "witty"))
+    axis, state = random_axis(3, 8, 1, (1, 2)), State()
+    generator = torch.Generator().manual_seed(2)
+    means: dict[tuple[str, int], list[torch.Tensor]] = {}
+    for rollout in plan.rollouts:
+        mean = torch.randn(3, 8, generator=generator)
+        state.add(Judged(Reply(rollout, "", (1, 2), mean, ()), 1.0, True), plan.max_new_tokens)
+        means.setdefault((rollout.group, rollout.half), []).append(mean[axis.probe_layer])
+    traits, order = traits_of(state, plan, axis)
+
+    def vector(name: str, *halves: int) -> torch.Tensor:
+        sides = [
+            torch.stack([m for half in halves for m in means[f"{name} {side}", half]]).mean(0)
+            for side in SIDES
+        ]
+        return sides[0] - sides[1]
+
+    unit = axis.unit[axis.probe_layer]
+    for trait in traits:
+        whole = vector(trait.name, 0, 1)
+        assert trait.shift == pytest.approx(float(whole @ unit / axis.norm[axis.probe_layer]), abs=1e-4)
+        assert trait.cosine == pytest.approx(float(whole @ unit / whole.norm()), abs=1e-4)
+        first, second = vector(trait.name, 0), vector(trait.name, 1)
+        assert trait.agreement == pytest.approx(
+            float(first @ second / first.norm() / second.norm()), abs=1e-4
+        )
+    assert [t.shift for t in traits] == sorted((t.shift for t in traits), reverse=True)
+    ranks = [[t.name for t in sorted(traits, key=lambda t: vector(t.name, half) @ unit)] for half in (0, 1)]
+    distance = sum((ranks[0].index(n) - ranks[1].index(n)) ** 2 for n in ranks[0])
+    assert order == pytest.approx(1 - 6 * distance / (3 * 8))
+
+
+def test_a_tiny_model_is_measured_and_written(model: LoadedModel, tmp_path: Path):
+    tiny = tiny_llama(model, context=256, seed=1)
+    plan = few(trait_plan(questions=12, max_new_tokens=2), ("calm", "cruel"))
+    axis: AssistantAxis = placeholder_axis(tiny.layer_count, tiny.hidden_size)
+    traits, order = measure_traits(tiny, axis, tmp_path, plan)
+    assert {trait.name for trait in traits} == {"calm", "cruel"} and -1 <= order <= 1
+    write(tmp_path, tiny, axis, traits, order)
+    assert [Trait(**row) for row in json.loads((tmp_path / command.JSON).read_text())["traits"]] == traits
+    report = (tmp_path / command.REPORT).read_text()
+    assert "| calm | " in report and "| cruel | " in report
+    assert not list((tmp_path / ".unfinished").glob("*"))
