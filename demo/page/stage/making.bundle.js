@@ -1,6 +1,6 @@
 // Made from its sources by `npm run build`; do not edit.
-// Sources: b9107dad88679d1364950756137a3423365366c65aed6320cf28386ceb246677
-// Bundle: e94d5d29f2d70b93249e0d75f19b5620a25169c655e010dd6fe3aef54d4ad03e
+// Sources: 07bf0f2f4993dcff763542b5a62fb0d7b41469a737503439504b94178b0ad4a7
+// Bundle: dcfecfd7a9bac1b0170700b5321e35ae89303256537eaf7c06011e7cc7b16bd6
 (() => {
   // src/dom.js
   function makeElement(tag, className, text) {
@@ -40,7 +40,7 @@
     const cost = offer.minutes === null ? "" : ` · ${duration(offer.minutes)} here`;
     return [name, `${offer.roles} roles${cost}`];
   }
-  function headline({ model, phase, stage, message, checks }) {
+  function headline({ model, phase, preset, stage, message, checks }) {
     switch (phase) {
       case "measuring":
         return [`${model} has no axis yet`, "Measuring how fast this machine is…"];
@@ -56,13 +56,15 @@
       case "failed":
         return ["No axis came out", message];
       case "done":
-        return [`The axis of ${model} is ready`, verdict(checks)];
+        return [`The axis of ${model} is ready`, verdict(checks, preset)];
     }
   }
-  function verdict(checks) {
+  var THOROUGH = "standard";
+  function verdict(checks, preset) {
     const passed = checks.filter((check) => check.passed).length;
     if (passed === checks.length) return `It passes all of its ${checks.length} checks.`;
-    return `It passes ${passed} of its ${checks.length} checks. More replies, as Standard has, may help.`;
+    const help = preset === THOROUGH ? "Another model may take up roles better." : "More replies, as Standard has, may help.";
+    return `It passes ${passed} of its ${checks.length} checks. ${help}`;
   }
   function agreement(halves) {
     if (halves === null) return "";

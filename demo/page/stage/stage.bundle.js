@@ -1,5 +1,5 @@
 // Made from its sources by `npm run build`; do not edit.
-// Sources: b9107dad88679d1364950756137a3423365366c65aed6320cf28386ceb246677
+// Sources: 07bf0f2f4993dcff763542b5a62fb0d7b41469a737503439504b94178b0ad4a7
 // Bundle: a791d4e7e9f3159dba005452e373c9df82a665db45eece4ebf9102c79bd6cdb0
 (() => {
   // protocol.json

@@ -58,7 +58,7 @@ export function offerWords(preset, offer) {
  * @param {Making} making
  * @returns {[string, string]}
  */
-export function headline({ model, phase, stage, message, checks }) {
+export function headline({ model, phase, preset, stage, message, checks }) {
   switch (phase) {
     case "measuring":
       return [`${model} has no axis yet`, "Measuring how fast this machine is…"];
@@ -77,15 +77,24 @@ export function headline({ model, phase, stage, message, checks }) {
     case "failed":
       return ["No axis came out", message];
     case "done":
-      return [`The axis of ${model} is ready`, verdict(checks)];
+      return [`The axis of ${model} is ready`, verdict(checks, preset)];
   }
 }
 
-/** @param {Check[]} checks */
-export function verdict(checks) {
+const THOROUGH = "standard"; // the preset that takes all roles
+
+/**
+ * @param {Check[]} checks
+ * @param {string} preset
+ */
+export function verdict(checks, preset) {
   const passed = checks.filter((check) => check.passed).length;
   if (passed === checks.length) return `It passes all of its ${checks.length} checks.`;
-  return `It passes ${passed} of its ${checks.length} checks. More replies, as Standard has, may help.`;
+  const help =
+    preset === THOROUGH
+      ? "Another model may take up roles better."
+      : "More replies, as Standard has, may help.";
+  return `It passes ${passed} of its ${checks.length} checks. ${help}`;
 }
 
 /** @param {number | null} halves cosine */

@@ -4,7 +4,15 @@ import test from "node:test";
 import { duration, headline, offerWords, placeRoles, timeLeft, verdict } from "../making/words.js";
 
 /** @param {object} changes @returns {any} */
-const making = (changes) => ({ model: "m", phase: "ready", stage: "", message: "", checks: [], ...changes });
+const making = (changes) => ({
+  model: "m",
+  phase: "ready",
+  preset: "",
+  stage: "",
+  message: "",
+  checks: [],
+  ...changes,
+});
 
 test("durations are rounded to what one can plan with", () => {
   assert.equal(duration(0.4), "less than a minute");
@@ -40,8 +48,9 @@ test("the verdict counts the checks", () => {
     { words: "a", passed: true },
     { words: "b", passed: false },
   ];
-  assert.equal(verdict([passed, passed]), "It passes all of its 2 checks.");
-  assert.ok(verdict([passed, missed]).startsWith("It passes 1 of its 2 checks."));
+  assert.equal(verdict([passed, passed], "quick"), "It passes all of its 2 checks.");
+  assert.match(verdict([passed, missed], "quick"), /^It passes 1 of its 2 checks\. .*Standard/);
+  assert.match(verdict([passed, missed], "standard"), /^It passes 1 of its 2 checks\. Another model/);
 });
 
 test("roles lie in order on the strip, inside it, and no dot covers another", () => {
