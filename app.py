@@ -94,7 +94,9 @@ def _load(
 ) -> tuple[ServedEngine, list[str]]:
     """Load the engine. Meanwhile the port shows the intro, and the making of the axis if there is none."""
     from demo.page.first_page import FirstPage
+    from demo.page.rate_limit import trust_proxies
 
+    trust_proxies(proxies_of(options))
     # Nothing is shown where visitors must enter a password first, or where the host starts the program when
     # it sees a page.
     allowed = password_of(options) is None and not on_zerogpu()
@@ -153,7 +155,9 @@ def parser() -> argparse.ArgumentParser:
     add_intro_option(found)
     found.add_argument(
         "--make-axis",
-        choices=("quick", "standard"),
+        choices=("quick", "standard", None),
+        type=lambda text: text or None,  # a Space passes a variable that is not set as an empty one
+        metavar="{quick,standard}",
         help="make an axis before the page opens if the model has none; quick takes minutes for a small "
         "model, standard many times that. The next start finds it in your own data folder",
     )

@@ -36,7 +36,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _show(options: argparse.Namespace) -> None:
-    print("\n".join(summary(load_axis(options.axis))))
+    _print_summary(load_axis(options.axis))
+
+
+def _print_summary(axis: AssistantAxis) -> None:
+    """Print what an axis holds. A stranger's text must not operate the terminal."""
+    for line in summary(axis):
+        print("".join(character if character.isprintable() else " " for character in line))
 
 
 def _card(options: argparse.Namespace) -> None:
@@ -62,8 +68,7 @@ def _pull(options: argparse.Namespace) -> None:
     if options.out is not None:
         _check_out(options.out)
     folder = options.out or fetched_home(options.repository)
-    axis = pull(options.repository, folder, options.revision)
-    print("\n".join(summary(axis)))
+    _print_summary(pull(options.repository, folder, options.revision))
     print(f"wrote {folder / 'axis.safetensors'} and axis.json")
 
 
@@ -90,9 +95,9 @@ def summary(axis: AssistantAxis) -> Iterator[str]:
     yield f"model       {about.get('id', 'not stated')}: {axis.layers} layers of {hidden}"
     yield from _origin(axis.manifest.get("import"))
     yield f"probe       layer {probe}, one axis unit = {float(axis.norm[probe]):.4g} raw"
-    roles = axis.manifest.get("roles") or []
+    roles = [role for role in axis.manifest.get("roles") or [] if _has_projection(role)]
     if roles:
-        names = [f"{role.get('name')} {role.get('projection'):+.2f}" for role in (roles[0], roles[-1])]
+        names = [f"{role.get('name')} {role['projection']:+.2f}" for role in (roles[0], roles[-1])]
         yield f"roles       {len(roles)}, from {names[0]} to {names[1]}"
     yield f"cap         layers {first}-{last}, floor {axis.cap_floor}"
     for name in axis.floors:
@@ -103,6 +108,10 @@ def summary(axis: AssistantAxis) -> Iterator[str]:
         yield f"            {layer:>5} {raw:>9.4g} {axis.floor_units(axis.cap_floor, layer):>+11.3f}"
     for note in axis.manifest.get("notes", []):
         yield f"note        {note}"
+
+
+def _has_projection(role: Any) -> bool:
+    return isinstance(role, dict) and isinstance(role.get("projection"), (int, float))
 
 
 def _origin(record: Any) -> Iterator[str]:

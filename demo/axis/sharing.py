@@ -21,10 +21,11 @@ from demo.utils.errors import UserError, first_sentence
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
-# What is fetched of an axis folder. Pictures stay behind: an SVG file of a stranger could run a script.
-_FETCHED = ("axis.json", "axis.safetensors", "report.md", "evaluation.json", "evaluation.md")
+# What is fetched of an axis folder. Pictures stay behind: an SVG file of a stranger could run a script. So
+# does the evaluation, which the page would show as this program's own.
+_FETCHED = ("axis.json", "axis.safetensors", "report.md")
 # What is published of it. Rollouts and unfinished work stay here.
-_SHARED = (*_FETCHED, "*.svg", "README.md")
+_SHARED = (*_FETCHED, "evaluation.json", "evaluation.md", "*.svg", "README.md")
 _MOST_BYTES = 2 * 1024**3  # 275 role vectors of a 70B model would fit several times
 _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 
@@ -118,7 +119,12 @@ def pull(repository: str, out: Path, revision: str | None = None, api: HfApi | N
             ) from error
         axis = load_axis(Path(temporary))
         axis = replace(axis, manifest=axis.manifest | {"fetched": {"from": repository, "revision": info.sha}})
-        save_axis(axis, out)
+        try:
+            save_axis(axis, out)
+        except ValueError as error:  # NaN or half a character, which JSON cannot hold
+            raise UserError(
+                f"The axis.json of {repository} holds what is no valid JSON; choose another axis."
+            ) from error
         for name in _FETCHED[2:]:
             if (Path(temporary) / name).is_file():
                 shutil.copy(Path(temporary) / name, out)

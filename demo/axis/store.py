@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import shutil
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from demo.axis.axis import AssistantAxis
 from demo.axis.files import axis_folder, load_axis
@@ -21,6 +24,7 @@ AUTO, HUB = "auto", "hub"
 AXES_VARIABLE = "PERSONA_DRIFT_AXES"
 
 _MANIFEST = "axis.json"
+_MOST_TRIED = 5  # axes on the hub for one model
 
 
 class Named(Protocol):
@@ -67,18 +71,23 @@ def find_home(model: Named) -> Home | None:
     """The axis of `model`: the one that comes with the program, else one of this machine, else None.
 
     One of this machine is recognised by the digest of the weights, or by name and revision where the axis or
-    the model has no digest.
+    the model has no digest. With the same digest it comes before one of the program, which may be of another
+    model with the same name.
     """
-    if (AXES / model.slug / _MANIFEST).is_file():
+    found = [home for home in _homes_here() if _is_of(home[1].get("model"), model)]
+    exact = [home for home in found if home[1]["model"].get("digest") == model.digest is not None]
+    if not exact and (AXES / model.slug / _MANIFEST).is_file():
         return Home(AXES / model.slug)
-    for path in sorted(user_axes().glob(f"*/{_MANIFEST}")):
-        try:
-            manifest = read_object(path, "extract the axis again")
-        except UserError:  # a damaged file belongs to no model
-            continue
-        if _is_of(manifest.get("model"), model):
-            return Home(path.parent, _origin(manifest.get("fetched")))
+    for folder, manifest in [*exact, *found]:
+        return Home(folder, _origin(manifest.get("fetched")))
     return None
+
+
+def _homes_here() -> Iterator[tuple[Path, dict[str, Any]]]:
+    """The folders of this machine's axes, with their manifests."""
+    for path in sorted(user_axes().glob(f"*/{_MANIFEST}")):
+        with suppress(UserError):  # a damaged file belongs to no model
+            yield path.parent, read_object(path, "extract the axis again")
 
 
 def _is_of(about: object, model: Named) -> bool:
@@ -106,7 +115,7 @@ def home_of(where: str | None, model: Named) -> Home | None:
     Raises:
         UserError: there is no axis at `where`.
     """
-    if where is None or where == AUTO:
+    if not where or where == AUTO:
         return find_home(model)
     if where == HUB:
         return find_home(model) or _fetch(model)
@@ -120,13 +129,17 @@ def fetched_home(repository: str) -> Path:
 
 
 def _fetch(model: Named) -> Home | None:
-    """The most downloaded axis for this model on the hub, fetched; None when there is none."""
-    found = find(model.spec)
-    if not found:
-        return None
-    folder = fetched_home(found[0].repository)
-    pull(found[0].repository, folder)
-    return Home(folder, f"The axis was fetched from {found[0].repository}.")
+    """The most downloaded axis on the hub that was made from this model, fetched; None when there is none."""
+    for listed in find(model.spec)[:_MOST_TRIED]:
+        folder = fetched_home(listed.repository)
+        try:
+            axis = pull(listed.repository, folder)
+        except UserError:  # an unsound one must not hide the next
+            continue
+        if _is_of(axis.manifest.get("model"), model):
+            return Home(folder, _origin(axis.manifest.get("fetched")))
+        shutil.rmtree(folder, ignore_errors=True)
+    return None
 
 
 def axis_of(where: str | None, model: Named) -> tuple[AssistantAxis, str]:
@@ -141,7 +154,7 @@ def axis_of(where: str | None, model: Named) -> tuple[AssistantAxis, str]:
     home = home_of(where, model)
     if home is not None:
         return load_axis(home.folder), home.note
-    if where is None or where in (AUTO, HUB):
+    if not where or where in (AUTO, HUB):
         raise UserError(no_axis(model))
     return load_axis(where), ""
 

@@ -13,7 +13,7 @@ from threading import current_thread, main_thread
 from typing import Any, Protocol
 
 from demo.axis.axis import AssistantAxis
-from demo.axis.store import AUTO, HUB, axis_of, home_of
+from demo.axis.store import AUTO, HUB, Home, axis_of, home_of
 from demo.engine.protocol import Engine
 from demo.models.default import DEFAULT_MODEL
 from demo.models.default_download import Progress
@@ -21,8 +21,8 @@ from demo.models.loading import LoadedModel, Thinking, load_model
 from demo.space import on_zerogpu
 from demo.utils.errors import UserError
 
-# Makes the axis of a model, so that it is found afterwards.
-MakeAxis = Callable[[LoadedModel], object]
+# Makes the axis of a model, so that it is found afterwards. Gets the one that the model has, None for none.
+MakeAxis = Callable[[LoadedModel, Home | None], object]
 
 # The environment variable that holds the key of an engine process.
 KEY_VARIABLE = "PERSONA_DRIFT_ENGINE_KEY"
@@ -134,7 +134,7 @@ def load_engine(
     """Load the engine that the flags ask for.
 
     Args:
-        make_axis: makes the axis of a model that has none; None to refuse such a model.
+        make_axis: makes the axis of a model that has none, or a better one; None to refuse such a model.
 
     Returns:
         The engine, and notes for the user about it and its axis.
@@ -170,8 +170,8 @@ def _load_model_and_axis(
         trust_remote_code=options.trust_remote_code,
         progress=progress,
     )
-    if make_axis is not None and options.axis in (AUTO, HUB) and home_of(options.axis, model) is None:
-        make_axis(model)
+    if make_axis is not None and (not options.axis or options.axis in (AUTO, HUB)):
+        make_axis(model, home_of(options.axis, model))
     axis, note = axis_of(options.axis, model)
     return model, axis, [*filter(None, [note]), *axis.check_model(model)]
 
@@ -230,7 +230,7 @@ def _load_vllm(options: argparse.Namespace, progress: Progress) -> tuple[ServedE
 def _connect(options: argparse.Namespace) -> tuple[ServedEngine, list[str]]:
     from demo.engine.remote.client import RemoteEngine
 
-    if options.axis != AUTO or options.model != DEFAULT_MODEL:
+    if (options.axis or AUTO) != AUTO or options.model != DEFAULT_MODEL:
         raise UserError(
             "Model and axis belong to the engine process: "
             "give --model and --axis to python -m demo.engine.remote.server."

@@ -83,9 +83,10 @@ class TransformersEngine:
         chunk = chunk or (_CHUNK_CPU if model.device.type == "cpu" else _CHUNK_GPU)
         cache = self.forward.new_cache()
         batch = RunningBatch(self.forward, self.prefix_cache, cache)
-        token_bytes, state_bytes = memory_of(model, self.forward)
+        with model.turn:
+            token_bytes, state_bytes = memory_of(model, self.forward)
+            threads = threads_for(model, self.forward)
         capacity = Capacity(sequences, budget, token_bytes, chunk, keep, state_bytes)
-        threads = threads_for(model, self.forward)
         self.scheduler = Scheduler(batch, cache, self.prefix_cache, capacity, own_thread, threads, model.turn)
 
     @property

@@ -14,6 +14,7 @@ from demo.axis.gates import GATES, gate
 from demo.extraction.controls import order_certainty
 from demo.extraction.report import gates_section
 from demo.utils.cli import command
+from demo.utils.errors import UserError
 
 
 @command
@@ -30,7 +31,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def with_role_order(axis: AssistantAxis) -> AssistantAxis:
-    """The same axis with the gate, among its gates in their usual order."""
+    """The same axis with the gate, among its gates in their usual order.
+
+    Raises:
+        UserError: the axis was not extracted, so it has neither roles nor gates.
+    """
+    if not {"roles", "gates"} <= axis.manifest.keys():
+        raise UserError(
+            "This axis has no roles with projections; extract one with python -m demo.extraction."
+        )
     measured = gate("role_order", order_certainty(axis.manifest["roles"]))
     gates = axis.manifest["gates"] | {"role_order": measured}
     ordered = {name: gates[name] for name in GATES if name in gates}

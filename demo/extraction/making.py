@@ -29,6 +29,7 @@ from demo.extraction.vectors import HALVES, Judged, State, Vectors
 from demo.models.chat_template import Message
 from demo.models.loading import LoadedModel
 from demo.utils.errors import UserError
+from demo.utils.json_files import read_object
 
 OFFERED = ("quick", "standard")  # presets
 
@@ -125,8 +126,10 @@ class _Job:
     out: Path
 
     def share_done(self, model: LoadedModel) -> float:
-        """The share of the rollouts that an interrupted run has left."""
-        return share_done(model, self.plan, self.settings, self.judge, self.out)
+        """The share of the work that an interrupted run has left, as far as its rollouts show."""
+        rollouts = share_done(model, self.plan, self.settings, self.judge, self.out)
+        whole = len(self.plan.rollouts)
+        return self.share(Progressed("rollouts", round(rollouts * whole), whole), model.layer_count)
 
     def share(self, progressed: Progressed, layers: int) -> float:
         """How much of the work is done, counted in replies."""
@@ -142,6 +145,15 @@ def job_of(model: LoadedModel, preset: str) -> _Job:
     size = PRESETS[preset]
     plan = make_plan(model.slug.split("-")[0], size)
     return _Job(plan, settings_for(model, size), LikelihoodJudge(model), new_home(model))
+
+
+def is_smaller(folder: Path, model: LoadedModel, preset: str) -> bool:
+    """Whether an axis was made on this machine from fewer rollouts than the preset has."""
+    if folder != new_home(model):
+        return False
+    made = read_object(folder / "axis.json", "extract the axis again").get("rollouts")
+    plan = job_of(model, preset).plan
+    return isinstance(made, dict) and sum(made.values()) < len(plan.rollouts)
 
 
 class AxisMaker:
@@ -238,10 +250,10 @@ class AxisMaker:
                 built = self._extract(preset)
             except Stopped:
                 self._note_stopped()
-            except UserError as error:
+            except (UserError, OSError) as error:  # an OSError such as a full disk
                 if not self._watched:
                     raise
-                self._set(phase="failed", message=str(error), seconds_left=None)
+                self._set(phase="failed", message=str(UserError(str(error))), seconds_left=None)
             else:
                 gates = measured_gates(built.axis.manifest).values()
                 checks = tuple(Check(words, passed) for words, passed in gates)
@@ -251,7 +263,7 @@ class AxisMaker:
     def _measure(self) -> None:
         """Find out how long the presets will take, unless one is wanted already."""
         job = self._jobs[OFFERED[0]]
-        with suppress(Stopped):
+        with suppress(Stopped, UserError):  # the time is then not known
             if self._wanted is None:
                 pace = measure_pace(self._model, job.plan, job.settings, job.judge, self._cancel)
                 self._offer(
@@ -275,14 +287,13 @@ class AxisMaker:
             return preset
 
     def _extract(self, preset: str) -> Built:
-        job, started = self._jobs[preset], time.monotonic()
-        first: list[float] = []  # the share at which this run began, after its first batch
+        job = self._jobs[preset]
+        began = time.monotonic(), self._now.share
 
         def watch(progressed: Progressed) -> None:
-            share, seconds = job.share(progressed, self._model.layer_count), time.monotonic() - started
-            first.append(share)
-            fresh = share - self._now.offers[preset].done if len(first) == 1 else share - first[0]
-            left = None if fresh <= 0 else seconds * (1 - share) / fresh
+            now, share = time.monotonic(), job.share(progressed, self._model.layer_count)
+            fresh = share - began[1]
+            left = None if fresh <= 0 else (now - began[0]) * (1 - share) / fresh
             self._set(share=share, stage=progressed.stage, seconds_left=left)
             if progressed.state is not None:
                 self._show_state(job, progressed.state, progressed.newest)

@@ -78,6 +78,6 @@ def measure_pace(
     row = max(0.0, (many - few) / (_MANY - _FEW))
     started = time.perf_counter()
     judge.scores(replies)
-    judged = (time.perf_counter() - started) / sum(len(reply.tokens) for reply in replies)
+    judged = (time.perf_counter() - started) / max(1, sum(len(reply.tokens) for reply in replies))
     prompt = max(0.0, short - _SHORT * many) / _MANY
     return Pace(prompt, max(0.0, many - _MANY * row), row, judged)

@@ -33,7 +33,8 @@ class Reader:
         axis = placeholder_axis(model.layer_count, model.hidden_size)
         forward = choose_forward(model, Probe(model, axis, None), reproducible=True)
         self._forward = forward if isinstance(forward, FusedForward) else None
-        self._threads = None if self._forward is None else threads_for(model, self._forward)
+        with model.turn:
+            self._threads = None if self._forward is None else threads_for(model, self._forward)
 
     def read(self, texts: Sequence[Text], layer: int | None = None) -> list[ReadText]:
         """Read each reply, of at least one token, after its prompt, without any cap.

@@ -10,6 +10,7 @@ import json
 import shutil
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from threading import Event as CancelFlag
@@ -146,7 +147,9 @@ def extract(
     write_report(out, built, controls(built.axis, state, plan, vectors))
     with (out / "rollouts.jsonl").open("w", encoding="utf-8") as file:
         file.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in state.texts)
-    shutil.rmtree(out / ".unfinished", ignore_errors=True)
+    shutil.rmtree(work, ignore_errors=True)
+    with suppress(OSError):  # there is unfinished work of other runs
+        work.parent.rmdir()
     return built
 
 

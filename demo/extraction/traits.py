@@ -73,10 +73,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def trait_plan(questions: int = _QUESTIONS, max_new_tokens: int = _TOKENS, assets: Path = ASSETS) -> Plan:
-    """The rollouts of all traits: both sides of each answer the same questions."""
+    """The rollouts of all traits: both sides of each answer the same questions.
+
+    Raises:
+        UserError: two halves of so many questions would not have the same kinds.
+    """
     remedy = "restore it from the repository"
     traits = read_object(assets / "traits.json", remedy)["traits"]
     file = read_object(assets / "questions.json", remedy)["questions"]
+    if questions < 1 or questions % (2 * _KINDS):
+        raise UserError(f"--questions must be a multiple of {2 * _KINDS}, not {questions}.")
     asked = tuple(entry["text"] for entry in file if entry["split"] == "extract")[:questions]
     prompts: dict[str, tuple[str, ...]] = {
         f"{trait['name']} {side}": (trait[side],) for trait in traits for side in SIDES
@@ -127,9 +133,14 @@ def vector_of(state: State, name: str, halves: Sequence[int] = HALVES) -> Tensor
     """The vector of a trait, [L, D]: mean activation for the trait minus that for its opposite.
 
     Raises:
-        KeyError: there is no reply on one of the sides.
+        UserError: there is no reply on one of the sides.
     """
-    positive, negative = (state.mean(*(f"{name} {side}/{half}/kept" for half in halves)) for side in SIDES)
+    try:
+        positive, negative = (state.mean(*(f"{name} {side}/{h}/kept" for h in halves)) for side in SIDES)
+    except KeyError as error:
+        raise UserError(
+            f"The model gave only empty replies for the trait {name}; try another model."
+        ) from error
     return positive - negative
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterator
 
 import torch
@@ -15,8 +16,8 @@ def weights_digest(model: nn.Module) -> str:
     """16 hexadecimal digits that depend on the names, shapes and values of all parameters.
 
     Of each parameter only numbers at even distances are read, so this takes a moment for a model of any size.
-    They are rounded to bfloat16, so that the same weights have the same digest in float32 and in bfloat16.
-    Another quantisation, or training, changes some of them.
+    They are rounded to bfloat16, so that the same weights have the same digest in float32 and in bfloat16,
+    though not always in float16. Another quantisation, or training, changes some of them.
     """
     digest = hashlib.sha256()
     for name, parameter in sorted(model.named_parameters()):
@@ -31,5 +32,5 @@ def _sample(values: Tensor) -> Iterator[Tensor]:
     if values.is_meta or not values.numel():
         return
     flat = values.reshape(-1)
-    chosen = flat[:: max(1, flat.numel() // _SAMPLED)][:_SAMPLED]
+    chosen = flat[:: math.ceil(flat.numel() / _SAMPLED)]
     yield chosen.to(torch.bfloat16) if chosen.is_floating_point() else chosen

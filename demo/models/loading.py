@@ -179,7 +179,7 @@ def load_model(
     report_memory(source, spec, target, kind, report)
     model, tokenizer = read_files(source, spec, target, kind, trust_remote_code, report)
     config = model.config.get_text_config()
-    return LoadedModel(
+    loaded = LoadedModel(
         model=model,
         tokenizer=tokenizer,
         spec=spec,
@@ -193,6 +193,9 @@ def load_model(
         dtype=kind,
         dtype_reason=reason,
     )
+    # Now, because a forward pass may lay the weights out in another way.
+    assert loaded.digest
+    return loaded
 
 
 def read_facts(

@@ -13,6 +13,7 @@ from demo.page.waiting_page import WaitingPage
 from demo.utils.errors import UserError
 
 if TYPE_CHECKING:  # they import torch, which takes seconds, and the intro is to be seen at once
+    from demo.axis.store import Home
     from demo.extraction.making import AxisMaker
     from demo.models.loading import LoadedModel
     from demo.page.making_page import MakingPage
@@ -59,24 +60,29 @@ class FirstPage:
             page = self._open(intro)
             print(f"The page is open while the model is loading: http://{self._host}:{page.port}", flush=True)
 
-    def make_axis(self, model: LoadedModel) -> Path | None:
+    def make_axis(self, model: LoadedModel, home: Home | None) -> Path | None:
         """Make the axis of `model` while the page shows it, once somebody asks for it there.
 
+        Args:
+            home: the axis that the model has. Only one that was made here with a smaller preset is made anew.
+
         Returns:
-            Its folder; None where there is neither a page nor a preset.
+            The folder of the new axis; None where there is neither a page nor a preset, or nothing to make.
 
         Raises:
             UserError: it was stopped, or failed where there is no page on which to say so.
         """
-        if self._preset is None and not self._allowed:
+        if self._preset is None and (home is not None or not self._allowed):
             return None
-        from demo.extraction.making import AxisMaker
+        from demo.extraction.making import AxisMaker, is_smaller
         from demo.extraction.rollouts import Stopped
 
+        if home is not None and not is_smaller(home.folder, model, self._preset or ""):
+            return None
         maker = self._maker = AxisMaker(model, self._preset, self._allowed)
         if self._stopped:
             maker.close()
-        self._announce(model)
+        self._announce(model, home)
         shown = self._show(maker)
         try:
             folder = maker.run()
@@ -105,10 +111,10 @@ class FirstPage:
             self.in_browser = webbrowser.open(f"http://localhost:{self.port}")
         return self._page
 
-    def _announce(self, model: LoadedModel) -> None:
+    def _announce(self, model: LoadedModel, home: Home | None) -> None:
         from demo.axis.store import new_home
 
-        what = f"{model.slug} has no axis yet."
+        what = f"{model.slug} has {'no axis yet' if home is None else 'a smaller axis'}."
         if self._preset is not None:
             what += f" One is made now ({self._preset}), in {new_home(model)}."
             what += " If you stop it, the same command goes on with it."

@@ -19,11 +19,13 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from demo.conversation.turns import well_formed
 from demo.extraction.making import AxisMaker
 from demo.models.chat_template import Message
 from demo.page.hosting import Limits
+from demo.page.middleware import framed_by
 from demo.page.rate_limit import RateLimiter, address_of
-from demo.utils.errors import UserError
+from demo.utils.errors import UserError, explain_failure
 
 _FOLDER = Path(__file__).parent / "stage"
 _POLICY = (
@@ -70,7 +72,12 @@ class MakingPage:
 
     async def _page(self, request: Request) -> Response:
         # It must not be kept: the same address soon shows another page.
-        return HTMLResponse(making_html(self._root_path), headers={"Cache-Control": "no-store"})
+        headers = {
+            "Cache-Control": "no-store",
+            "Content-Security-Policy": f"frame-ancestors {framed_by()}",
+            "X-Content-Type-Options": "nosniff",
+        }
+        return HTMLResponse(making_html(self._root_path), headers=headers)
 
     async def _not_yet(self, request: Request) -> Response:
         """409 tells a page that waits for the model that there is something to do first."""
@@ -102,8 +109,8 @@ class MakingPage:
             messages = _messages(await _body(request))
             pieces = self._answer(address_of(request), messages)
             first = await run_in_threadpool(next, pieces, "")
-        except UserError as error:
-            return _refused(error)
+        except Exception as error:
+            return _refused(_explained(error))
         return StreamingResponse(_joined(first, pieces), media_type="text/plain; charset=utf-8")
 
     def _answer(self, address: str, messages: Sequence[Message]) -> Iterator[str]:
@@ -125,8 +132,16 @@ def _joined(first: str, pieces: Iterator[str]) -> Iterator[str]:
     yield first
     try:
         yield from pieces
-    except UserError as error:
-        yield f" [{error}]"
+    except Exception as error:
+        yield f" [{_explained(error)}]"
+
+
+def _explained(error: Exception) -> UserError:
+    """One sentence for whatever went wrong with a reply."""
+    found = explain_failure(error)
+    if isinstance(found, UserError):
+        return found
+    return UserError(f"The reply failed ({type(error).__name__}); nothing else is affected, so try again.")
 
 
 async def _body(request: Request) -> dict[str, Any]:
@@ -143,7 +158,7 @@ async def _body(request: Request) -> dict[str, Any]:
             raise UserError(f"A request may have at most {_MOST_BODY // 1024} KiB; send less.")
     try:
         found = json.loads(content)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError("The request is no JSON; reload the page.") from error
     if not isinstance(found, dict):
         raise UserError("The request is no JSON object; reload the page.")
@@ -161,7 +176,7 @@ def _messages(body: dict[str, Any]) -> list[Message]:
         content = one.get("content") if isinstance(one, dict) else None
         if not isinstance(content, str) or (role == "user" and not content.strip()):
             raise UserError("The message is empty; write something.")
-        messages.append({"role": role, "content": content})
+        messages.append({"role": role, "content": well_formed(content)})
     if messages[-1]["role"] != "user":
         raise UserError("The last message must be yours; write something.")
     return messages

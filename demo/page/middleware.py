@@ -77,12 +77,9 @@ def middleware_options(password: str | None, root_path: str | None = None) -> di
         password: every visitor must enter it; None for a page without a password.
         root_path: the path under which a proxy serves the page; None for none.
     """
-    # A Space is shown in a frame of the site's own page.
-    on_space = "'self' https://huggingface.co https://*.huggingface.co https://*.hf.space"
-    framed_by = on_space if os.environ.get(ON_SPACE) else "'self'"
     options: dict[str, Any] = {
         "app_kwargs": {
-            "middleware": [Middleware(PageMiddleware, framed_by=framed_by, root_path=root_path or "")]
+            "middleware": [Middleware(PageMiddleware, framed_by=framed_by(), root_path=root_path or "")]
         },
         "root_path": root_path,
     }
@@ -93,6 +90,13 @@ def middleware_options(password: str | None, root_path: str | None = None) -> di
             f"After {MOST_LOGINS} attempts from your address, wait a minute.",
         }
     return options
+
+
+def framed_by() -> str:
+    """The sites that may show the page in a frame, in the syntax of `frame-ancestors`."""
+    # A Space is shown in a frame of the site's own page.
+    on_space = "'self' https://huggingface.co https://*.huggingface.co https://*.hf.space"
+    return on_space if os.environ.get(ON_SPACE) else "'self'"
 
 
 def _login_check(password: str) -> Callable[[str, str], bool]:
@@ -138,9 +142,7 @@ class PageMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        if self._root_path and f"{scope['path']}/".startswith(f"{self._root_path}/"):
-            scope = {**scope, "path": scope["path"].removeprefix(self._root_path) or "/"}
-            scope.pop("raw_path", None)
+        scope = below(self._root_path, scope)
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -155,6 +157,15 @@ class PageMiddleware:
             await refusal(scope, receive, send_with_headers)
             return
         await self._app(scope, _limited(receive), send_with_headers)
+
+
+def below(root_path: str, scope: Scope) -> Scope:
+    """The request without the path under which a proxy serves the page; some proxies pass it on."""
+    if not root_path or not f"{scope['path']}/".startswith(f"{root_path}/"):
+        return scope
+    return {name: value for name, value in scope.items() if name != "raw_path"} | {
+        "path": scope["path"].removeprefix(root_path) or "/"
+    }
 
 
 def _path(scope: Scope) -> str:

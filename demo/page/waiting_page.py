@@ -19,6 +19,7 @@ from starlette.responses import FileResponse, HTMLResponse, JSONResponse, Respon
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from demo.conversation.session_file import Recording
+from demo.page.middleware import below
 from demo.page.recordings import waiting_html
 from demo.utils.errors import UserError
 
@@ -90,10 +91,7 @@ class WaitingPage:
         if scope["type"] != "http":
             return
         if self._instead is not None:
-            # Some proxies pass the path under which they serve the page on, others do not.
-            await self._instead(
-                {**scope, "path": scope["path"].removeprefix(self._root_path) or "/"}, receive, send
-            )
+            await self._instead(below(self._root_path, scope), receive, send)
             return
         path, response = str(scope["path"]), _not_yet()
         if path.endswith("/plotly.min.js"):

@@ -16,6 +16,7 @@ from demo.extraction.rollouts import Reply, placeholder_axis
 from demo.extraction.traits import SIDES, Trait, measure_traits, trait_plan, traits_of, write
 from demo.extraction.vectors import Judged, State
 from demo.models.loading import LoadedModel
+from demo.utils.errors import UserError
 from demo.utils.paths import ASSETS
 from tests.helpers.axes import random_axis
 from tests.helpers.tiny_models import tiny_llama
@@ -50,6 +51,12 @@ def test_both_sides_and_both_halves_answer_the_same_kinds_of_questions():
     kinds = {q["text"]: q["kind"] for q in json.loads((ASSETS / "questions.json").read_text())["questions"]}
     halves = [{kinds[r.text] for r in plan.rollouts if r.half == half} for half in (0, 1)]
     assert halves[0] == halves[1] and len(halves[0]) == 6
+
+
+@pytest.mark.parametrize("questions", [0, 6, 13])
+def test_halves_must_have_whole_rounds_of_questions(questions):
+    with pytest.raises(UserError, match="multiple of 12"):
+        trait_plan(questions)
 
 
 def test_figures_equal_plain_arithmetic():

@@ -52,4 +52,6 @@ class ScriptedMaker:
         self.chats.append(messages)
         if messages[-1]["content"] == "too long":
             raise UserError("That does not fit; write less.")
+        if messages[-1]["content"] == "break":
+            raise ZeroDivisionError
         yield from ("Hello", " from", " the", " model.")

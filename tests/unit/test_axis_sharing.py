@@ -78,6 +78,11 @@ def model_of(**changes):
     return SimpleNamespace(**{**about, **changes})
 
 
+def add_to_manifest(folder: Path, entry: str) -> None:
+    text = (folder / "axis.json").read_text()
+    (folder / "axis.json").write_text(text.replace("{", "{" + entry + ",", 1))
+
+
 def test_an_axis_that_was_pushed_is_found_and_pulled_unchanged(hub, folder, tmp_path):
     assert push(folder, "me/axis", "apache-2.0", private=True) == "hub/me/axis" and hub.private
     published = {path.name for path in (hub.folder / "me/axis").iterdir()}
@@ -113,12 +118,24 @@ def test_the_hub_is_asked_only_when_the_user_asks_for_it(hub, folder):
         axis_of(HUB, model_of(spec="another/model", digest="d2"))
 
 
+def test_an_axis_on_the_hub_for_other_weights_is_passed_over(hub, folder, tmp_path):
+    push(folder, "me/axis", "mit")
+    with pytest.raises(UserError, match="has no axis yet"):
+        axis_of(HUB, model_of(digest="d2"))
+    assert not list((tmp_path / "axes").glob("*")), "what was fetched in vain is removed"
+    (hub.folder / "me/axis/axis.json").write_text("{")
+    shutil.copytree(folder, hub.folder / "me/right")
+    shutil.copy(hub.folder / "me/axis/README.md", hub.folder / "me/right")
+    assert axis_of(HUB, model_of())[1] == "The axis was fetched from me/right."
+
+
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
         (lambda folder: (folder / "axis.json").write_text("{"), "is not readable JSON"),
         (lambda folder: (folder / "axis.safetensors").write_bytes(b"x" * 64), "cannot be read"),
         (lambda folder: (folder / "axis.json").unlink(), "No axis at"),
+        (lambda folder: add_to_manifest(folder, '"odd": NaN'), "no valid JSON"),
     ],
 )
 def test_an_unsound_axis_is_refused_and_leaves_nothing(hub, folder, tmp_path, spoil, words):

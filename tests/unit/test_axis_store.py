@@ -11,6 +11,7 @@ from torch import nn
 from demo.axis.files import save_axis
 from demo.axis.store import AUTO, AXES_VARIABLE, axis_of, find_home, home_of, new_home, user_axes
 from demo.models.digest import weights_digest
+from demo.models.loading import load_model
 from demo.utils.errors import UserError
 from demo.utils.paths import AXES
 from tests.helpers.axes import random_axis
@@ -37,7 +38,7 @@ def made_for(model, **changes):
 
 def test_an_axis_made_here_is_found_by_its_weights_whatever_the_model_is_called():
     made = made_for(model_of())
-    for name in (AUTO, None):
+    for name in (AUTO, None, ""):
         axis, note = axis_of(name, model_of(spec="/elsewhere/copy", slug="copy", revision=None))
         assert torch.equal(axis.direction, made.direction)
         assert note == "The axis was made on this machine."
@@ -56,10 +57,15 @@ def test_a_model_whose_weights_are_elsewhere_is_known_by_name_and_revision():
     assert find_home(model_of(digest=None, revision="r2")) is None
 
 
-def test_an_axis_of_the_program_comes_first_and_needs_no_note():
+def test_an_axis_of_the_program_needs_no_note_and_gives_way_to_one_of_exactly_these_weights():
     shipped = next(AXES.glob("*/axis.json")).parent
-    home = find_home(model_of(slug=shipped.name))
+    tuned = model_of(slug=shipped.name, digest="d2")
+    made_for(model_of())
+    home = find_home(tuned)
     assert home is not None and home.folder == shipped and home.note == ""
+    made_for(tuned)
+    home = find_home(tuned)
+    assert home is not None and home.folder == new_home(tuned)
 
 
 @pytest.mark.parametrize("content", ["{", '{"model": 3}', "[]"])
@@ -98,7 +104,19 @@ def test_a_digest_depends_on_the_weights_and_not_on_their_number_format():
     assert digest != weights_digest(nn.Sequential(weights()[0])), "a parameter fewer"
 
 
-def test_large_and_empty_parameters_have_a_digest_too():
-    model = nn.Embedding(50_000, 8)
+@pytest.mark.parametrize("size", [1, 255, 256, 300, 511, 512, 5000])
+def test_a_digest_reads_all_of_a_parameter_at_even_distances(size):
+    model = nn.Module()
+    model.register_parameter("weight", nn.Parameter(torch.zeros(size)))
     model.register_parameter("empty", nn.Parameter(torch.zeros(0, 3)))
-    assert weights_digest(model) == weights_digest(model)
+    before, step = weights_digest(model), -(-size // 256)
+    for at in range(0, size, step):
+        with torch.no_grad():
+            model.get_parameter("weight")[at] = 1.0
+        after = weights_digest(model)
+        assert after != before, at
+        before = after
+
+
+def test_the_digest_is_taken_before_the_weights_are_laid_out_for_a_forward_pass():
+    assert "digest" in vars(load_model(device="cpu"))

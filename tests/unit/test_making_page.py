@@ -35,6 +35,7 @@ def test_any_address_shows_the_page_and_it_is_not_kept(client):
         assert answer.status_code == 200 and answer.headers["cache-control"] == "no-store"
         assert "{" + "root}" not in answer.text and "making.css}" not in answer.text
         assert "default-src 'none'" in answer.text
+        assert answer.headers["content-security-policy"] == "frame-ancestors 'self'"
 
 
 def test_a_page_that_waits_for_the_model_learns_that_there_is_no_axis(client):
@@ -63,6 +64,7 @@ def test_it_is_started_stopped_and_an_unknown_preset_refused(client, maker):
     [
         {"content": '{"preset": "quick"}', "headers": {"content-type": "text/plain"}},
         {"content": "{", "headers": {"content-type": "application/json"}},
+        {"content": "[" * 200_000, "headers": {"content-type": "application/json"}},
         {"content": "[]", "headers": {"content-type": "application/json"}},
         {"content": " " * 300_000, "headers": {"content-type": "application/json"}},
     ],
@@ -79,7 +81,13 @@ def test_a_chat_is_answered_with_its_history(client, maker):
     assert [message["role"] for message in maker.chats[1]] == ["user", "assistant", "user"]
 
 
-@pytest.mark.parametrize("texts", [(), ("Hi", "Hello"), ("",), ("x",) * 41, ("too long",)])
+def test_half_a_character_does_not_reach_the_tokenizer(client, maker):
+    body = '{"messages": [{"role": "user", "content": "a\\ud800b"}]}'
+    answer = client.post("/chat", content=body, headers={"content-type": "application/json"})
+    assert answer.status_code == 200 and maker.chats[0][0]["content"].encode()
+
+
+@pytest.mark.parametrize("texts", [(), ("Hi", "Hello"), ("",), ("x",) * 41, ("too long",), ("break",)])
 def test_a_chat_that_cannot_be_answered_is_refused_in_one_sentence(client, texts):
     answer = chat(client, *texts)
     assert answer.status_code == 400 and answer.json()["detail"]

@@ -1,6 +1,6 @@
 // Made from its sources by `npm run build`; do not edit.
-// Sources: 07bf0f2f4993dcff763542b5a62fb0d7b41469a737503439504b94178b0ad4a7
-// Bundle: dcfecfd7a9bac1b0170700b5321e35ae89303256537eaf7c06011e7cc7b16bd6
+// Sources: 4b1aa153625608559b99860f7495b3dec01d42063083c7ce9ebd406a9aa28587
+// Bundle: 5f03f9556b3a2cfdf99af75ce6500a7d991ac0a4e8423cdb1bd2f3d48c872d12
 (() => {
   // src/dom.js
   function makeElement(tag, className, text) {
@@ -63,7 +63,7 @@
   function verdict(checks, preset) {
     const passed = checks.filter((check) => check.passed).length;
     if (passed === checks.length) return `It passes all of its ${checks.length} checks.`;
-    const help = preset === THOROUGH ? "Another model may take up roles better." : "More replies, as Standard has, may help.";
+    const help = preset === THOROUGH ? "Another model may take up roles better." : "More replies may help: start the program with --make-axis standard.";
     return `It passes ${passed} of its ${checks.length} checks. ${help}`;
   }
   function agreement(halves) {
@@ -168,6 +168,9 @@
     const highest = Math.max(...[...places.values()].map(({ level }) => level), 1);
     const step = Math.min(DOT, (floor - STRIP_TOP - DOT) / highest);
     for (const old of strip.querySelectorAll(":not(circle, title)")) old.remove();
+    for (const dot of strip.querySelectorAll("circle")) {
+      if (!places.has(dot.dataset.role ?? "")) dot.remove();
+    }
     strip.prepend(
       drawn("line", { x1: 0, x2: width, y1: floor, y2: floor }),
       drawn("line", { x1: x(1), x2: x(1), y1: STRIP_TOP, y2: floor, class: "assistant" }),

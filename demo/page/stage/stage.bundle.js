@@ -1,5 +1,5 @@
 // Made from its sources by `npm run build`; do not edit.
-// Sources: 07bf0f2f4993dcff763542b5a62fb0d7b41469a737503439504b94178b0ad4a7
+// Sources: 4b1aa153625608559b99860f7495b3dec01d42063083c7ce9ebd406a9aa28587
 // Bundle: a791d4e7e9f3159dba005452e373c9df82a665db45eece4ebf9102c79bd6cdb0
 (() => {
   // protocol.json

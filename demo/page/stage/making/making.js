@@ -113,6 +113,9 @@ function showRoles(roles) {
   const highest = Math.max(...[...places.values()].map(({ level }) => level), 1);
   const step = Math.min(DOT, (floor - STRIP_TOP - DOT) / highest);
   for (const old of strip.querySelectorAll(":not(circle, title)")) old.remove();
+  for (const dot of strip.querySelectorAll("circle")) {
+    if (!places.has(dot.dataset.role ?? "")) dot.remove(); // of a run with other roles
+  }
   strip.prepend(
     drawn("line", { x1: 0, x2: width, y1: floor, y2: floor }),
     drawn("line", { x1: x(1), x2: x(1), y1: STRIP_TOP, y2: floor, class: "assistant" }),

@@ -93,7 +93,7 @@ export function verdict(checks, preset) {
   const help =
     preset === THOROUGH
       ? "Another model may take up roles better."
-      : "More replies, as Standard has, may help.";
+      : "More replies may help: start the program with --make-axis standard.";
   return `It passes ${passed} of its ${checks.length} checks. ${help}`;
 }
 
