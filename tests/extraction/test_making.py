@@ -119,6 +119,7 @@ def test_it_is_offered_with_its_time_and_started_on_demand(tiny):
     assert [check.passed for check in now.checks] == passed and len(passed) >= 5
 
 
+@pytest.mark.slow
 def test_chatting_meanwhile_changes_no_byte(tiny, plain):
     maker = AxisMaker(tiny, "quick")
     replies: list[str] = []
@@ -129,6 +130,7 @@ def test_chatting_meanwhile_changes_no_byte(tiny, plain):
     assert files_of(ended[0]) == plain
 
 
+@pytest.mark.slow
 def test_stopped_at_any_moment_it_goes_on_to_the_same_bytes(tiny, plain):
     maker, chance = AxisMaker(tiny), random.Random(3)
     with at_work(maker) as ended:
