@@ -40,6 +40,7 @@ from demo.engine.options import (
     load_engine,
 )
 from demo.utils.cli import command
+from demo.utils.errors import UserError
 from demo.utils.progress import ConsoleProgress
 
 if TYPE_CHECKING:
@@ -56,6 +57,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.replay is not None:
         _replay(options)
         return
+    if options.make_axis and (options.engine != "transformers" or on_zerogpu()):
+        raise UserError(
+            "--make-axis needs the default engine on a machine of its own: make the axis there first, "
+            "and start this engine afterwards."
+        )
     # Imported late, so that a mistake in the flags is reported at once.
     from demo.page.recordings import intro_file, open_file
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _FETCHED = ("axis.json", "axis.safetensors", "report.md")
 # What is published of it. Rollouts and unfinished work stay here.
 _SHARED = (*_FETCHED, "evaluation.json", "evaluation.md", "*.svg", "README.md")
-_MOST_BYTES = 2 * 1024**3  # 275 role vectors of a 70B model would fit several times
+_MOST_BYTES = 2 * 1024**3  # an axis of a 70B model is far smaller
 _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -42,7 +42,7 @@ class Listed:
     downloads: int
 
 
-def push(folder: Path, repository: str, licence: str, private: bool = False, api: HfApi | None = None) -> str:
+def push(folder: Path, repository: str, licence: str, private: bool = False) -> str:
     """Publish an axis folder as a model repository, with a card if the folder has none.
 
     Args:
@@ -54,7 +54,7 @@ def push(folder: Path, repository: str, licence: str, private: bool = False, api
     Raises:
         UserError: the folder holds no sound axis, or the hub refuses.
     """
-    axis, hub = load_axis(folder), api or _hub()
+    axis, hub = load_axis(folder), _hub()
     _check_name(repository)
     with TemporaryDirectory() as temporary:
         staged = Path(temporary)
@@ -77,14 +77,14 @@ def push(folder: Path, repository: str, licence: str, private: bool = False, api
     return str(address)
 
 
-def find(model_id: str, api: HfApi | None = None) -> list[Listed]:
+def find(model_id: str) -> list[Listed]:
     """The axes on the hub whose card names this model, most downloaded first.
 
     Raises:
         UserError: the hub cannot be reached.
     """
     try:
-        found = list((api or _hub()).list_models(filter=[TAG, f"base_model:{model_id}"], sort="downloads"))
+        found = list(_hub().list_models(filter=[TAG, f"base_model:{model_id}"], sort="downloads"))
     except Exception as error:
         raise UserError(
             f"The hub could not be searched ({first_sentence(error)}): check the connection."
@@ -92,7 +92,7 @@ def find(model_id: str, api: HfApi | None = None) -> list[Listed]:
     return [Listed(model.id, int(model.downloads or 0)) for model in found]
 
 
-def pull(repository: str, out: Path, revision: str | None = None, api: HfApi | None = None) -> AssistantAxis:
+def pull(repository: str, out: Path, revision: str | None = None) -> AssistantAxis:
     """Fetch an axis, check it, and put it into the folder `out`.
 
     Args:
@@ -102,7 +102,7 @@ def pull(repository: str, out: Path, revision: str | None = None, api: HfApi | N
         UserError: it cannot be fetched, is too large, or is not sound.
     """
     _check_name(repository)
-    hub = api or _hub()
+    hub = _hub()
     with TemporaryDirectory() as temporary:
         try:
             info = hub.model_info(repository, revision=revision, files_metadata=True)

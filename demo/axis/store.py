@@ -75,7 +75,7 @@ def find_home(model: Named) -> Home | None:
     model with the same name.
     """
     found = [home for home in _homes_here() if _is_of(home[1].get("model"), model)]
-    exact = [home for home in found if home[1]["model"].get("digest") == model.digest is not None]
+    exact = [home for home in found if model.digest and home[1]["model"].get("digest") == model.digest]
     if not exact and (AXES / model.slug / _MANIFEST).is_file():
         return Home(AXES / model.slug)
     for folder, manifest in [*exact, *found]:

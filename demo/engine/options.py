@@ -13,7 +13,7 @@ from threading import current_thread, main_thread
 from typing import Any, Protocol
 
 from demo.axis.axis import AssistantAxis
-from demo.axis.store import AUTO, HUB, Home, axis_of, home_of
+from demo.axis.store import AUTO, HUB, Home, Named, axis_of, home_of
 from demo.engine.protocol import Engine
 from demo.models.default import DEFAULT_MODEL
 from demo.models.default_download import Progress
@@ -28,17 +28,9 @@ MakeAxis = Callable[[LoadedModel, Home | None], object]
 KEY_VARIABLE = "PERSONA_DRIFT_ENGINE_KEY"
 
 
-class NamedModel(Protocol):
+class NamedModel(Named, Protocol):
     """What a page shows of a model."""
 
-    @property
-    def spec(self) -> str: ...
-    @property
-    def slug(self) -> str: ...
-    @property
-    def revision(self) -> str | None: ...
-    @property
-    def digest(self) -> str | None: ...
     @property
     def device(self) -> object: ...
     @property

@@ -9,9 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Condition
 from threading import Event as CancelFlag
-from typing import Any, Literal
-
-import torch
+from typing import Any
 
 from demo.axis.axis import FLOOR_NAMES
 from demo.axis.gates import measured_gates
@@ -21,11 +19,12 @@ from demo.engine.transformers_engine import TransformersEngine
 from demo.extraction.axis import Built
 from demo.extraction.judge import Judge, LikelihoodJudge
 from demo.extraction.pace import measure_pace
-from demo.extraction.plan import DEFAULT, PRESETS, Plan, make_plan
+from demo.extraction.plan import PRESETS, Plan, make_plan
 from demo.extraction.rollouts import Stopped, placeholder_axis
 from demo.extraction.run import Progressed, Settings, extract, settings_for, share_done
+from demo.extraction.so_far import Check, Making, Offer, reply_so_far, roles_so_far
 from demo.extraction.sweep import candidate_bands
-from demo.extraction.vectors import HALVES, Judged, State, Vectors
+from demo.extraction.vectors import Judged, State
 from demo.models.chat_template import Message
 from demo.models.loading import LoadedModel
 from demo.utils.errors import UserError
@@ -33,87 +32,10 @@ from demo.utils.json_files import read_object
 
 OFFERED = ("quick", "standard")  # presets
 
-# measuring: a few rollouts are timed. ready: it waits for somebody to start. The others speak for themselves.
-Phase = Literal["measuring", "ready", "running", "stopped", "failed", "done"]
-
 _NEWEST = 6  # replies that are shown
-_REPLY_CHARACTERS = 240
 _CHAT_KV = 256 * 1024**2  # bytes
 _CHATS = 8  # that are answered at once
 _CHAT_SAMPLING = Sampling(max_new_tokens=128, soft_limit=60)
-
-
-@dataclass(frozen=True, slots=True)
-class RoleSoFar:
-    """A role on the axis that is being made.
-
-    Attributes:
-        projection: of its replies so far, in axis units: 0 is the mean of all roles so far, 1 the Assistant.
-        rollouts: how many of its replies count.
-    """
-
-    name: str
-    projection: float
-    rollouts: int
-
-
-@dataclass(frozen=True, slots=True)
-class ReplySoFar:
-    """A rollout. kept: whether it counts, None for the default Assistant's."""
-
-    role: str
-    question: str
-    text: str
-    kept: bool | None
-
-
-@dataclass(frozen=True, slots=True)
-class Offer:
-    """A preset that can be started.
-
-    Attributes:
-        roles: how many roles it takes.
-        minutes: how long it will take on this machine, None before that is known.
-        done: the share that an interrupted run has left.
-    """
-
-    roles: int
-    minutes: float | None
-    done: float
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """A quality gate of the finished axis, in words."""
-
-    words: str
-    passed: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Making:
-    """All that a page shows while an axis is made.
-
-    Attributes:
-        preset: the one that runs or ran last; "" before any.
-        share: of the work that is done, 0 to 1.
-        seconds_left: None while that is unknown.
-        halves: cosine of the two directions that are made from two halves of the replies; None at first.
-        message: why it failed.
-    """
-
-    model: str
-    phase: Phase
-    offers: dict[str, Offer]
-    preset: str = ""
-    stage: str = ""
-    share: float = 0.0
-    seconds_left: float | None = None
-    roles: tuple[RoleSoFar, ...] = ()
-    halves: float | None = None
-    replies: tuple[ReplySoFar, ...] = ()
-    checks: tuple[Check, ...] = ()
-    message: str = ""
 
 
 @dataclass(frozen=True)
@@ -304,7 +226,7 @@ class AxisMaker:
 
     def _show_state(self, job: _Job, state: State, newest: Sequence[Judged]) -> None:
         roles, halves = roles_so_far(state, job.plan, job.settings.verdicts, self._model.layer_count // 2)
-        replies = tuple(_reply(judged) for judged in newest[-_NEWEST:])
+        replies = tuple(reply_so_far(judged) for judged in newest[-_NEWEST:])
         self._set(roles=roles, halves=halves, replies=replies)
 
     def _note_stopped(self) -> None:
@@ -321,34 +243,3 @@ class AxisMaker:
     def _set(self, **changes: Any) -> None:
         with self._changed:
             self._now = replace(self._now, **changes)
-
-
-def roles_so_far(
-    state: State, plan: Plan, verdicts: Sequence[str], layer: int
-) -> tuple[tuple[RoleSoFar, ...], float | None]:
-    """The roles of an unfinished extraction on the axis that they give, at one decoder layer.
-
-    Returns:
-        The roles with a rollout that counts, lowest projection first; and the cosine of the two directions
-        that two halves of the rollouts give, None as long as a half has no role.
-    """
-    vectors = Vectors(state, plan, verdicts)
-    roles = vectors.roles_with(1)
-    if not state.count(*(f"{DEFAULT}/{half}" for half in HALVES)) or not roles:
-        return (), None
-    cast = vectors.cast(roles)
-    direction, origin = cast.direction[layer], cast.role_mean[layer]
-    units = ((cast.vectors[:, layer] - origin) @ direction / direction.square().sum()).tolist()
-    found = [RoleSoFar(role, unit, vectors.kept(role)) for role, unit in zip(roles, units, strict=True)]
-    both = vectors.roles_with(1, [(half,) for half in HALVES])
-    cosine = None
-    if both:
-        first, second = (vectors.cast(both, (half,)).direction[layer] for half in HALVES)
-        cosine = float(torch.cosine_similarity(first, second, dim=0))
-    return tuple(sorted(found, key=lambda role: role.projection)), cosine
-
-
-def _reply(judged: Judged) -> ReplySoFar:
-    rollout, text = judged.rollout, judged.reply.text.strip()
-    kept = judged.kept if rollout.is_role else None
-    return ReplySoFar(rollout.group, rollout.text, text[:_REPLY_CHARACTERS], kept)

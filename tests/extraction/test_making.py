@@ -16,11 +16,12 @@ from demo.axis.store import AXES_VARIABLE, find_home
 from demo.extraction import making
 from demo.extraction import run as extraction
 from demo.extraction.judge import NoJudge
-from demo.extraction.making import AxisMaker, roles_so_far
+from demo.extraction.making import AxisMaker
 from demo.extraction.pace import Pace
 from demo.extraction.plan import PRESETS, Preset, make_plan
 from demo.extraction.rollouts import Stopped
-from demo.extraction.vectors import HALVES, KEPT, State, Vectors
+from demo.extraction.so_far import roles_so_far
+from demo.extraction.vectors import HALVES, KEPT, Judged, State, Vectors
 from demo.models.loading import LoadedModel
 from demo.utils.errors import UserError
 from tests.helpers.tiny_models import tiny_llama
@@ -156,9 +157,10 @@ def test_a_model_that_plays_no_role_is_said_to_and_can_be_tried_again(tiny, monk
     with at_work(maker) as ended:
         phase(maker, "failed")
         assert "played only 0 of 6 roles" in maker.now.message and not ended
+        before = maker.now
         maker.start("quick")
-        phase(maker, "running")
-        phase(maker, "failed")
+        # All rollouts are there by now, so it may fail again at once.
+        wait_until(lambda: maker.now is not before and maker.now.phase == "failed", 60)
     assert isinstance(ended[0], Stopped)
     with pytest.raises(UserError, match="played only 0"):
         AxisMaker(tiny, "quick", watched=False).run()
@@ -215,7 +217,7 @@ def test_roles_so_far_lie_on_the_axis_that_they_give():
             mean = torch.randn(3, 8, generator=generator) + (0.0 if rollout.is_role else 2.0)
             tokens = tuple(range(1 + made.randrange(3)))
             reply = extraction.Reply(rollout, "", tokens, mean, ())
-            state.add(making.Judged(reply, 1.0 if rollout.is_role else None, True), plan.max_new_tokens)
+            state.add(Judged(reply, 1.0 if rollout.is_role else None, True), plan.max_new_tokens)
     roles, halves = roles_so_far(state, plan, KEPT, 1)
     vectors = Vectors(state, plan)
     means = {role: vectors.vector(role)[1] for role in plan.roles}

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from demo.engine.protocol import Load
-from demo.extraction.making import Check, Making, Offer, ReplySoFar, RoleSoFar
+from demo.extraction.so_far import Check, Making, Offer, ReplySoFar, RoleSoFar
 from demo.models.chat_template import Message
 from demo.utils.errors import UserError
 

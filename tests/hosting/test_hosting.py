@@ -20,6 +20,7 @@ def test_a_limit_below_one_is_refused():
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
+        (["--make-axis", "quick", "--engine", "vllm"], "needs the default engine"),
         (["--password", "short"], "needs 8 characters or more"),
         (["--most-waiting", "0"], "--most-waiting must be 1 or more"),
     ],

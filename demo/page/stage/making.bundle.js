@@ -1,5 +1,5 @@
 // Made from its sources by `npm run build`; do not edit.
-// Sources: 4b1aa153625608559b99860f7495b3dec01d42063083c7ce9ebd406a9aa28587
+// Sources: b333e0aa33ff06dfbc2a13970d03fa1b944cb2ebde01d200177fdb518c6feb2f
 // Bundle: 5f03f9556b3a2cfdf99af75ce6500a7d991ac0a4e8423cdb1bd2f3d48c872d12
 (() => {
   // src/dom.js

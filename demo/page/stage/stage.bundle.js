@@ -1,5 +1,5 @@
 // Made from its sources by `npm run build`; do not edit.
-// Sources: 4b1aa153625608559b99860f7495b3dec01d42063083c7ce9ebd406a9aa28587
+// Sources: b333e0aa33ff06dfbc2a13970d03fa1b944cb2ebde01d200177fdb518c6feb2f
 // Bundle: a791d4e7e9f3159dba005452e373c9df82a665db45eece4ebf9102c79bd6cdb0
 (() => {
   // protocol.json

@@ -6,7 +6,7 @@
  * @typedef {{ roles: number, minutes: number | null, done: number }} Offer
  * @typedef {{ words: string, passed: boolean }} Check
  * @typedef {"measuring" | "ready" | "running" | "stopped" | "failed" | "done"} Phase
- * @typedef {object} Making what the server sends; see `demo.extraction.making.Making`
+ * @typedef {object} Making what the server sends; see `demo.extraction.so_far.Making`
  * @property {string} model
  * @property {Phase} phase
  * @property {Record<string, Offer>} offers
