@@ -10,7 +10,7 @@ Steering (section on steering) is  h <- h + alpha * axis.  It moves every token,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -86,11 +86,26 @@ class LayerSteering:
 
 
 @dataclass(frozen=True, slots=True)
+class LayerCap:
+    """A cap along another direction than the axis, at one decoder layer of a batch.
+
+    Attributes:
+        key: names the cap in `AxisHooks.further_lift`.
+        unit: [D] float32, norm 1; the negative of the direction's where a ceiling is held.
+        floors: [B] float32, raw units along `unit`, -inf for sequences without this cap.
+    """
+
+    key: str
+    unit: Tensor
+    floors: Tensor
+
+
+@dataclass(frozen=True, slots=True)
 class AxisReading:
     """The readings of one forward pass, float32, raw units.
 
     Attributes:
-        before, after: [B, T], projection at the probe layer before and after the clamp there. They are
+        before, after: [B, T], projection at the probe layer before and after the clamps there. They are
             equal when the probe layer carries no cap.
         lifts: [B, T, K], what each of the K capped layers added.
         places: [B, P], the result of `AxisHooks.place` for the last column at the probe layer, after the
@@ -113,7 +128,10 @@ class AxisHooks:
         layers: the decoder layers, for `installed`.
         unit: [L, D] unit directions.
         floors: decoder layer -> [B] float32 raw floors, -inf for sequences without a cap at that layer.
-        steering: decoder layer -> steering of the batch, alpha 0 for sequences without it.
+        steering: decoder layer -> steering of the batch, one for each direction, alpha 0 for sequences
+            without it.
+        further: decoder layer -> caps along other directions. They act before the cap along the axis, so
+            that its floor holds in any case.
         exempt: [B, T] bool, True where neither acts.
         place: an additional reading at the probe layer: the last column's residual stream [B, D] -> [B, P].
         record: called with each decoder layer's number, its residual stream [B, T, D] after steering and
@@ -124,13 +142,15 @@ class AxisHooks:
     unit: Tensor
     probe_layer: int
     floors: dict[int, Tensor]
-    steering: dict[int, LayerSteering] = field(default_factory=dict)
+    steering: Mapping[int, Sequence[LayerSteering]] = field(default_factory=dict)
+    further: Mapping[int, Sequence[LayerCap]] = field(default_factory=dict)
     exempt: Tensor | None = None
     place: Callable[[Tensor], Tensor] | None = None
     record: Callable[[int, Tensor, Tensor | None], None] | None = None
     _before: Tensor | None = field(default=None, init=False)
     _after: Tensor | None = field(default=None, init=False)
     _lifts: dict[int, Tensor] = field(default_factory=dict, init=False)
+    _further_lifts: dict[tuple[int, str], Tensor] = field(default_factory=dict, init=False)
     _places: Tensor | None = field(default=None, init=False)
 
     @property
@@ -141,7 +161,7 @@ class AxisHooks:
     @contextmanager
     def installed(self) -> Iterator[AxisHooks]:
         """Register the hooks on the model's own modules for the duration of a `with` block."""
-        hooked = {*self.floors, *self.steering, self.probe_layer}
+        hooked = {*self.floors, *self.steering, *self.further, self.probe_layer}
         if self.record is not None:
             hooked = set(range(len(self.layers)))
         handles = []
@@ -162,6 +182,10 @@ class AxisHooks:
         lifts = torch.stack(columns, dim=-1) if columns else self._before.new_zeros((*self._before.shape, 0))
         places = self._before.new_zeros((len(self._before), 0)) if self._places is None else self._places
         return AxisReading(self._before, self._after, lifts, places)
+
+    def further_lift(self, layer: int, key: str) -> Tensor:
+        """What the cap along another direction added at a layer, [B, T] float32, raw units."""
+        return self._further_lifts[layer, key]
 
     def columns(self) -> dict[str, Tensor]:
         """The readings of a batch with one column, by name, each [B].
@@ -185,7 +209,8 @@ class AxisHooks:
 
         Module hooks call this, and so does a forward pass that does not run the model's own modules.
         """
-        if index == self.probe_layer or index in self.floors or index in self.steering:
+        acts = index in self.floors or index in self.steering or index in self.further
+        if acts or index == self.probe_layer:
             hidden = self._act(index, hidden)
         if self.record is not None:
             self.record(index, hidden, self._lifts[index] if index in self.floors else None)
@@ -194,17 +219,28 @@ class AxisHooks:
     def _act(self, index: int, hidden: Tensor) -> Tensor:
         unit = self.unit[index].to(hidden.device)
         exempt = None if self.exempt is None else self.exempt.to(hidden.device)
-        if index in self.steering:
-            hidden = self.steering[index].apply(hidden, exempt)
+        for steering in self.steering.get(index, ()):
+            hidden = steering.apply(hidden, exempt)
+        before = None
+        if index in self.further:
+            before = torch.linalg.vecdot(hidden.float(), unit)
+            hidden = self._clamp_further(index, hidden, exempt)
         if index in self.floors:
             clamped = clamp(hidden, unit, self.floors[index].to(hidden.device), exempt)
             self._lifts[index] = clamped.lift
-            hidden, before, after = clamped.hidden, clamped.projection, clamped.projection + clamped.lift
+            hidden, projection, after = clamped.hidden, clamped.projection, clamped.projection + clamped.lift
         elif index == self.probe_layer:
-            before = after = torch.linalg.vecdot(hidden.float(), unit)
+            projection = after = torch.linalg.vecdot(hidden.float(), unit)
         if index == self.probe_layer:
-            self._before, self._after = before, after
+            self._before, self._after = projection if before is None else before, after
             self._places = None if self.place is None else self.place(hidden[:, -1])
+        return hidden
+
+    def _clamp_further(self, index: int, hidden: Tensor, exempt: Tensor | None) -> Tensor:
+        for cap in self.further[index]:
+            clamped = clamp(hidden, cap.unit.to(hidden.device), cap.floors.to(hidden.device), exempt)
+            self._further_lifts[index, cap.key] = clamped.lift
+            hidden = clamped.hidden
         return hidden
 
     def _hook(self, index: int) -> Callable[[nn.Module, object, object], object]:

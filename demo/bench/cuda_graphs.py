@@ -23,7 +23,7 @@ from demo.axis.components import probe_components
 from demo.bench.report import markdown_table, write_json
 from demo.bench.tiny_configs import tiny_tokenizer
 from demo.engine.forward.cuda_graphs import BUCKETS, GraphForward
-from demo.engine.forward.forward_pass import Chunk, ForwardPass, Probe
+from demo.engine.forward.forward_pass import Beside, Chunk, ForwardPass, Probe
 from demo.engine.forward.modules import ModuleForward
 from demo.engine.kv_cache import KVCache
 from demo.engine.protocol import Cap, Sampling
@@ -123,7 +123,7 @@ def random_axis(model: LoadedModel) -> AssistantAxis:
 def methods(model: LoadedModel, axis: AssistantAxis) -> Methods:
     """Each forward pass, and whether half of the sequences have a cap in it."""
     components = probe_components(axis, model.device)
-    probe = Probe(model, axis, None if components is None else components.place)
+    probe = Probe(model, axis, Beside(axis.probe_layer, components))
     modules, graphs = ModuleForward(model, probe), GraphForward(model, probe)
     return {
         "modules": (modules, False),

@@ -10,6 +10,9 @@ from threading import Lock
 from demo.engine.kv_cache import SavedState, common_prefix
 from demo.engine.protocol import Intervention
 
+# The branch that reads another one's words as the unsteered model.
+_PLAIN = "~plain"
+
 # A branch whose state cannot be cut back keeps its state at so many points, two a turn, for undo and edits.
 _POINTS = 16
 
@@ -43,6 +46,11 @@ class CachedSequence:
             return 0
         shared = min(common_prefix(self.ids, ids), len(ids) - 1)
         return shared if self.state.can_be_cut or shared == len(self.ids) else 0
+
+
+def plain_branch(branch: str) -> str:
+    """The name under which the plain reading of a branch is kept."""
+    return branch + _PLAIN
 
 
 class PrefixCache:
@@ -112,7 +120,7 @@ class PrefixCache:
         self._shrink()
 
     def drop(self, branch: str) -> None:
-        """Remove the branch's entries, if there are any."""
+        """Remove the branch's entries, if there are any; those of its plain reading are apart."""
         with self._lock:
             for key in [key for key in self._entries if key[0] == branch]:
                 self._take(key)

@@ -69,21 +69,33 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class Cap:
-    """Which decoder layers are capped, and the floor of each in raw projection units toward the Assistant."""
+    """Which decoder layers are capped, and the floor of each.
+
+    Attributes:
+        floors: raw projection units, along the direction's unit vector, which for the axis points toward the
+            Assistant; along its negative where the cap is `downward`.
+        direction: the name of another direction; empty for the axis.
+        downward: keep the projection from rising above a ceiling, instead of from falling below a floor.
+    """
 
     layers: tuple[int, ...]
     floors: tuple[float, ...]
+    direction: str = ""
+    downward: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Steer:
-    """Add alpha times the axis at one decoder layer.
+    """Add alpha times a direction at one decoder layer.
 
-    alpha 1 is one axis unit of that layer toward the Assistant.
+    Attributes:
+        alpha: 1 is one unit of the direction at that layer: toward the Assistant for the axis.
+        direction: the name of another direction; empty for the axis.
     """
 
     layer: int
     alpha: float
+    direction: str = ""
 
     def __post_init__(self) -> None:
         if not -20 <= self.alpha <= 20:
@@ -95,7 +107,28 @@ class Steer:
 # Which part of a reply cap and steering act on, where a model reasons before it answers.
 Span = Literal["both", "answer", "reasoning"]
 
-Intervention = tuple[Cap | None, Steer | None, Span]
+Intervention = tuple[Cap | None, Cap | None, Steer | None, Span]
+
+# The mean residual stream of a reply at the probe layer: D numbers, raw units.
+State = tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Shift:
+    """How far the mean state of a reply lies from that of the first reply of its branch, at the probe layer.
+
+    Attributes:
+        length: the distance, in axis units.
+        along: its part along the axis, in axis units, positive toward the Assistant.
+    """
+
+    length: float
+    along: float
+
+    @property
+    def share(self) -> float:
+        """Share of the squared distance that lies along the axis, 0 to 1; 0 where nothing has shifted."""
+        return min((self.along / self.length) ** 2, 1.0) if self.length > 0 else 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +139,10 @@ class Request:
         span: which part of the assistant's replies cap and steering act on.
         thinking: whether the model is asked to reason before it answers.
         date: the day that a dated chat template writes, as YYYY-MM-DD; None for today.
+        also: a second cap, along another direction.
+        along: names of the directions that are read along, besides the axis.
+        plain: read the reply's words a second time as the unsteered model would, in the same passes.
+        first: the mean state of the branch's first reply, from which the shift of this one is measured.
     """
 
     branch: str
@@ -116,11 +153,31 @@ class Request:
     span: Span = "both"
     thinking: bool = False
     date: str | None = None
+    also: Cap | None = None
+    along: tuple[str, ...] = ()
+    plain: bool = False
+    first: State | None = None
 
     @property
     def intervention(self) -> Intervention:
         """Everything besides the text that shapes this sequence's activations."""
-        return self.cap, self.steer, self.span
+        return self.cap, self.also, self.steer, self.span
+
+    @property
+    def is_steered(self) -> bool:
+        """Whether anything but the text shapes this sequence's activations."""
+        return any(part is not None for part in (self.cap, self.also, self.steer))
+
+    @property
+    def caps(self) -> tuple[Cap, ...]:
+        """The caps in force, that along the axis first."""
+        return tuple(cap for cap in (self.cap, self.also) if cap is not None)
+
+    @property
+    def directions(self) -> tuple[str, ...]:
+        """The names of all directions that it needs besides the axis."""
+        acting = (*(cap.direction for cap in self.caps), self.steer.direction if self.steer else "")
+        return tuple(dict.fromkeys(name for name in (*acting, *self.along) if name))
 
     def acts_on(self, reasoning: bool) -> bool:
         """Whether cap and steering act on tokens of this kind. User and system messages count as answer."""
@@ -169,6 +226,11 @@ class Token:
             repetition penalty.
         at: milliseconds after the turn began, set by the conversation.
         reasoning: whether it belongs to the reasoning before the answer.
+        plain: projection at the probe layer as the unsteered model reads the same words, axis units; None
+            where that was not asked for.
+        along: projections at the probe layer along the directions that were asked for, each in its own
+            units, after the caps.
+        also: what the second cap added, the sum over its layers, in units of its direction.
     """
 
     text: str
@@ -180,6 +242,9 @@ class Token:
     probability: float | None = None
     at: int | None = None
     reasoning: bool = False
+    plain: float | None = None
+    along: tuple[float, ...] = ()
+    also: float = 0.0
 
     @property
     def correction(self) -> float:
@@ -196,6 +261,9 @@ class TokenEvent:
         position: index in the context.
         finish_reason: set on the branch's last event only.
         fault: why the branch failed, in one sentence; empty otherwise.
+        state: on the branch's last event, the mean state of the answer's content tokens; None from an engine
+            that does not measure it.
+        shift: on the branch's last event, how far `state` lies from `Request.first`; None without both.
     """
 
     branch: str
@@ -204,6 +272,8 @@ class TokenEvent:
     position: int
     finish_reason: FinishReason | None = None
     fault: str = ""
+    state: State | None = None
+    shift: Shift | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,7 +284,7 @@ class ReadToken:
         message: index of the message it belongs to.
         before, after: projection at every decoder layer, axis units of that layer, before and after the
             clamp there.
-        coordinates, reasoning: as in `Token`.
+        coordinates, reasoning, along: as in `Token`.
     """
 
     message: int
@@ -223,6 +293,7 @@ class ReadToken:
     after: tuple[float, ...]
     coordinates: Coordinates | None = None
     reasoning: bool = False
+    along: tuple[float, ...] = ()
 
 
 Event = WaitEvent | PromptEvent | TokenEvent
@@ -283,9 +354,35 @@ def capped_layers(requests: Sequence[Request]) -> tuple[int, ...]:
 
 def check_layers(requests: Sequence[Request], count: int) -> None:
     """Raises UserError when a cap or steering names a decoder layer that a model of `count` layers lacks."""
-    touched = {*capped_layers(requests), *(request.steer.layer for request in requests if request.steer)}
+    capped = {layer for request in requests for cap in request.caps for layer in cap.layers}
+    touched = {*capped, *(request.steer.layer for request in requests if request.steer)}
     if not all(0 <= layer < count for layer in touched):
         raise UserError(f"The model has decoder layers 0 to {count - 1}; choose a band within them.")
+
+
+def check_directions(
+    requests: Sequence[Request], layers_of: Mapping[str, Sequence[int]], probe_layer: int
+) -> None:
+    """Check that an engine has the directions that these requests name.
+
+    Args:
+        layers_of: name of a direction -> the decoder layers at which it has a vector.
+
+    Raises:
+        UserError: a direction is unknown, or has no vector where it is needed.
+    """
+    for request in requests:
+        acting = [(cap.direction, layer) for cap in request.caps for layer in cap.layers]
+        acting += [(request.steer.direction, request.steer.layer)] if request.steer else []
+        for name, layer in [*acting, *((name, probe_layer) for name in request.along)]:
+            if name and name not in layers_of:
+                raise UserError(f"This engine has no direction {name!r}; choose another one.")
+            if name and layer not in layers_of[name]:
+                own = layers_of[name]
+                raise UserError(
+                    f"The direction {name!r} has vectors at layers {own[0]} to {own[-1]} only, "
+                    f"not at {layer}; choose layers among them."
+                )
 
 
 class TooLongError(UserError):

@@ -74,7 +74,7 @@ class RequestGroup(ResultQueue[Event]):
     generates one token of every sequence.
 
     Attributes:
-        sequences: the sequences that have not finished.
+        sequences: the sequences that have not finished; those that only read along are `members` too.
         decoding: whether all prompts have been read.
         discard: branches that are not to be cached when they finish.
         has_finished_one: whether a sequence has ended, well or not.
@@ -100,14 +100,19 @@ class RequestGroup(ResultQueue[Event]):
             self.put([WaitEvent(ahead)])
 
     @property
+    def members(self) -> list[TokenSequence]:
+        """All sequences that need a cache slot: each one, and behind it the one that reads along."""
+        return [one for own in self.sequences for one in (own, own.plain) if one is not None]
+
+    @property
     def waiting(self) -> list[TokenSequence]:
-        """Sequences without a cache slot."""
-        return [sequence for sequence in self.sequences if sequence.status is Status.WAITING]
+        """Members without a cache slot."""
+        return [sequence for sequence in self.members if sequence.status is Status.WAITING]
 
     @property
     def prompt_left(self) -> int:
-        """Prompt tokens still to be run, all sequences together."""
-        return sum(sequence.prompt_left for sequence in self.sequences)
+        """Prompt tokens still to be run, all members together."""
+        return sum(sequence.prompt_left for sequence in self.members)
 
 
 class ReadTask(ResultQueue[Any]):

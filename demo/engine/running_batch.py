@@ -68,6 +68,7 @@ class RunningBatch:
             sampled = sample_batch(logits, [sequence.sampling_step() for sequence in ready])
             for sequence, token, probability in zip(ready, *sampled, strict=True):
                 sequence.take(token, probability)
+                sequence.follow()
 
     def run(self, work: Sequence[tuple[TokenSequence, Chunk]]) -> list[ChunkReading]:
         """Run one forward pass. Sequences whose chunk asks for logits have them afterwards."""

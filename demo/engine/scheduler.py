@@ -17,7 +17,7 @@ from typing import Any
 
 from demo.engine.forward.forward_pass import Chunk, ChunkReading
 from demo.engine.kv_cache import SequenceCache, common_prefix
-from demo.engine.prefix_cache import PrefixCache
+from demo.engine.prefix_cache import PrefixCache, plain_branch
 from demo.engine.protocol import Event, Load
 from demo.engine.request_group import ReadTask, RequestGroup, ResultQueue
 from demo.engine.running_batch import RunningBatch
@@ -40,7 +40,7 @@ class Capacity:
     """What the scheduler may fill.
 
     Attributes:
-        sequences: how many run at once.
+        sequences: how many run at once, without those that only read along.
         kv_bytes: bytes of KV cache, of running sequences and kept between turns together.
         token_bytes: bytes that the cache holds of one token.
         state_bytes: bytes that it holds of a sequence of any length.
@@ -116,10 +116,11 @@ class Scheduler:
     def forget(self, branches: Sequence[str]) -> None:
         """Drop what is cached for these branches, and cache nothing of those that still run."""
         with self._changed:
+            named = [name for branch in branches for name in (branch, plain_branch(branch))]
             for group in [*self._waiting, *self._running]:
-                group.discard.update(branches)
-        for branch in branches:
-            self._prefix_cache.drop(branch)
+                group.discard.update(named)
+        for name in named:
+            self._prefix_cache.drop(name)
 
     @property
     def load(self) -> Load:
@@ -127,7 +128,8 @@ class Scheduler:
         with self._changed:
             waiting = sum(len(group.sequences) for group in self._waiting)
             held = self._cache.nbytes + self._prefix_cache.nbytes
-            return Load(len(self.batch.sequences), waiting, held, self.capacity.kv_bytes)
+            running = sum(sequence.leads for sequence in self.batch.sequences)
+            return Load(running, waiting, held, self.capacity.kv_bytes)
 
     def release_abandoned(self) -> None:
         """Free the sequences of a client that has left.
@@ -207,7 +209,7 @@ class Scheduler:
                 continue
             stopped = [sequence for sequence in group.sequences if sequence.wants_stop]
             self._finish(group, stopped, [sequence.stop_event() for sequence in stopped])
-        tokens = [(sequence, sequence.token_chunk()) for group in decoding for sequence in group.sequences]
+        tokens = [(sequence, sequence.token_chunk()) for group in decoding for sequence in group.members]
         return tokens + self._prompt_chunks()
 
     def _run(self, scheduled: Scheduled) -> tuple[Scheduled, list[ChunkReading]]:
@@ -229,7 +231,7 @@ class Scheduler:
         ran: Scheduled = []
         readings: list[ChunkReading] = []
         for group in list(self._running):
-            own = [work for work in scheduled if work[0] in group.sequences]
+            own = [work for work in scheduled if work[0] in group.members]
             try:
                 readings += self.batch.run(own) if own else []
                 ran += own
@@ -248,7 +250,7 @@ class Scheduler:
         # Every sequence is updated before any is removed: a removal moves others, and their cache slots must
         # then match their count of tokens run.
         for group in self._running:
-            ran = [sequence for sequence in group.sequences if id(sequence) in read]
+            ran = [sequence for sequence in group.members if id(sequence) in read]
             if group.decoding:
                 results.append((group, self._token_events(ran, read)))
                 continue
@@ -270,6 +272,11 @@ class Scheduler:
         """The event of each sequence's token. A sequence that cannot make one is marked as broken."""
         events: list[Event] = []
         for sequence in ran:
+            if not sequence.leads:
+                sequence.run_pending(read[id(sequence)])
+        for sequence in ran:
+            if not sequence.leads:
+                continue
             try:
                 events.append(sequence.token_event(read[id(sequence)]))
             except Exception as error:
@@ -300,9 +307,10 @@ class Scheduler:
         Raises:
             UserError: the group exceeds the whole capacity.
         """
-        running = [sequence for other in self._running for sequence in other.sequences]
-        count = len(running) + len(group.sequences)
-        columns = self.batch.columns([*running, *group.sequences])
+        running = [sequence for other in self._running for sequence in other.members]
+        count = len(running) + len(group.members)
+        answered = sum(sequence.leads for sequence in running) + len(group.sequences)
+        columns = self.batch.columns([*running, *group.members])
         limit = self.capacity.kv_bytes
         needed = self.capacity.needed(count, columns)
         if not running and needed > limit:
@@ -310,7 +318,7 @@ class Scheduler:
                 f"This takes {needed / 2**30:.1f} GiB of KV cache and {limit / 2**30:.1f} GiB are allowed: "
                 "ask for shorter replies, start a new chat, or start the program with a larger --kv-budget."
             )
-        if running and (count > self.capacity.sequences or needed > limit):
+        if running and (answered > self.capacity.sequences or needed > limit):
             return False
         # Allocated memory is reused, unless earlier, longer sequences made it larger than the limit allows.
         held = self.capacity.needed(max(count, self._cache.slots), max(columns, self._cache.columns))
@@ -341,7 +349,7 @@ class Scheduler:
             for sequence in group.waiting:
                 if not self._prefix_is_being_read(sequence):
                     self.batch.add(sequence)
-            ready = [s for s in group.sequences if s.status is Status.RUNNING and s.prompt_left]
+            ready = [s for s in group.members if s.status is Status.RUNNING and s.prompt_left]
             for sequence in ready:
                 if left > 0:
                     chunks.append((sequence, sequence.prompt_chunk(left)))
@@ -362,7 +370,10 @@ class Scheduler:
     def _finish(self, group: RequestGroup, sequences: Sequence[TokenSequence], events: list[Event]) -> None:
         """Send the events and remove these sequences. A group without sequences has ended."""
         for sequence in list(sequences):
-            self.batch.remove(sequence, keep=self._may_keep(group, sequence))
+            keep = self._may_keep(group, sequence)
+            for member in (sequence, sequence.plain):
+                if member is not None:
+                    self.batch.remove(member, keep=keep and sequence.fault is None)
             group.sequences.remove(sequence)
             group.has_finished_one = True
         group.put(events)
@@ -383,7 +394,7 @@ class Scheduler:
         return self.capacity.keep and sequence.request.branch not in group.discard
 
     def _fail(self, group: RequestGroup, error: BaseException) -> None:
-        for sequence in group.sequences:
+        for sequence in group.members:
             sequence.fault = error
             self.batch.remove(sequence, keep=False)
         self._remove(group)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from functools import cached_property
 
+import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from demo.axis.axis import AssistantAxis
 from demo.engine.forward.forward_pass import ActivationRecorder, Chunk, ChunkReading
-from demo.engine.protocol import FinishReason, PromptEvent, Request, Token, TokenEvent
+from demo.engine.protocol import FinishReason, PromptEvent, Request, Shift, State, Token, TokenEvent
 from demo.engine.sampling import SamplingStep
 from demo.engine.text import Piece, ReplyText, ends_sentence
 from demo.models.chat_template import ReasoningFormat, RenderedChat, reasoning_format, special_tokens
@@ -84,6 +86,10 @@ class TokenSequence:
         pending: the token that has been sampled but not yet run.
         logits: [V], after the last token run.
         fault: an error that ends this sequence.
+        along: which of the probe's further directions its events report.
+        plain: the sequence that reads the same words as the unsteered model; None without one.
+        axis: the axis along which the shift from the first reply is measured; None to measure none.
+        leads: False for a sequence that only reads what another one writes.
     """
 
     request: Request
@@ -102,6 +108,10 @@ class TokenSequence:
     pending: int | None = None
     logits: Tensor | None = None
     fault: BaseException | None = None
+    along: tuple[int, ...] = ()
+    plain: TokenSequence | None = None
+    axis: AssistantAxis | None = None
+    leads: bool = True
 
     def __post_init__(self) -> None:
         words = self.vocabulary
@@ -110,6 +120,8 @@ class TokenSequence:
         self._probability: float | None = None
         self._penalised = spoken_tokens(self.request, self.chat)
         self._answer, self._answer_tokens = "", 0
+        self._state: Tensor | None = None
+        self._states = 0
 
     @cached_property
     def exempt_in_prompt(self) -> list[bool]:
@@ -175,8 +187,17 @@ class TokenSequence:
         if start < self.pause_at < end:
             end = self.pause_at
         exempt = self.exempt_in_prompt[start:end]
-        request, last = self.request, end == len(self.chat.ids)
-        return Chunk(self.slot, start, self.chat.ids[start:end], exempt, request.cap, request.steer, last)
+        request, last = self.request, self.leads and end == len(self.chat.ids)
+        return Chunk(
+            self.slot,
+            start,
+            self.chat.ids[start:end],
+            exempt,
+            request.cap,
+            request.steer,
+            last,
+            also=request.also,
+        )
 
     def token_chunk(self) -> Chunk:
         """The pending token."""
@@ -189,7 +210,9 @@ class TokenSequence:
             [self.pending_is_exempt],
             self.request.cap,
             self.request.steer,
+            last=self.leads,
             prompt=False,
+            also=self.request.also,
             recorder=recorder,
             rows=() if recorder is None else (self.recorder_row,),
         )
@@ -206,6 +229,11 @@ class TokenSequence:
         if not self.pending_is_special:
             self._penalised[token] = None
 
+    def follow(self) -> None:
+        """Make the token that this sequence has sampled the pending one of `plain`, too."""
+        if self.plain is not None:
+            self.plain.pending, self.plain._piece = self.pending, self._piece
+
     def prompt_event(self) -> PromptEvent:
         """The event of a prompt that has been read."""
         last = len(self.request.messages) - 1
@@ -217,11 +245,12 @@ class TokenSequence:
         """The event of the pending token, which has been run."""
         token, position = self.pending, len(self.chat.ids) + len(self.generated)
         assert token is not None
-        self.generated.append(token)
-        self.before += reading.before
-        if self.request.sampling.soft_limit and not self._piece.reasoning and not self.pending_is_special:
-            self._answer, self._answer_tokens = self._answer + self._piece.text, self._answer_tokens + 1
-        return TokenEvent(
+        self.run_pending(reading)
+        if not self._piece.reasoning and not self.pending_is_special:
+            if self.request.sampling.soft_limit:
+                self._answer, self._answer_tokens = self._answer + self._piece.text, self._answer_tokens + 1
+            self._add_state(reading.state)
+        event = TokenEvent(
             self.request.branch,
             token,
             Token(
@@ -233,10 +262,36 @@ class TokenSequence:
                 None if self.pending_is_special else reading.coordinates,
                 self._probability,
                 reasoning=self._piece.reasoning,
+                plain=self._plain_reading,
+                along=tuple(reading.along[number] for number in self.along),
+                also=reading.also,
             ),
             position,
             "length" if self.is_full else None,
         )
+        return self._measured(event) if self.is_full else event
+
+    @property
+    def _plain_reading(self) -> float | None:
+        """The newest token's projection as the unsteered model reads it; None where it is no number."""
+        value = math.nan if self.plain is None else self.plain.before[-1]
+        return value if math.isfinite(value) else None
+
+    def run_pending(self, reading: ChunkReading) -> None:
+        """Count the pending token as run."""
+        assert self.pending is not None
+        self.generated.append(self.pending)
+        self.before += reading.before
+
+    def _add_state(self, state: Tensor | None) -> None:
+        if state is not None:
+            self._state = state.clone() if self._state is None else self._state.add_(state)
+            self._states += 1
+
+    @property
+    def mean_state(self) -> State | None:
+        """Mean residual stream of the answer's content tokens so far; None where it is not measured."""
+        return None if self._state is None else tuple((self._state / self._states).tolist())
 
     def stop_event(self) -> TokenEvent:
         """The event of a reply that ends before the pending token, which is not run.
@@ -245,8 +300,8 @@ class TokenSequence:
         """
         assert self.pending is not None
         if not self._model_stops:
-            return self._ending("sentence")
-        return TokenEvent(
+            return self._measured(self._ending("sentence"))
+        event = TokenEvent(
             self.request.branch,
             self.pending,
             Token(
@@ -261,6 +316,15 @@ class TokenSequence:
             len(self.chat.ids) + len(self.generated),
             "stop",
         )
+        return self._measured(event)
+
+    def _measured(self, event: TokenEvent) -> TokenEvent:
+        """The last event of a reply, with its mean state and the shift of that since the first reply."""
+        state, first = self.mean_state, self.request.first
+        shift = (
+            None if state is None or first is None or self.axis is None else shift_of(self.axis, first, state)
+        )
+        return replace(event, state=state, shift=shift)
 
     def failed_event(self, error: BaseException) -> TokenEvent:
         """The event of a sequence that ends because of an error."""
@@ -277,6 +341,18 @@ class TokenSequence:
     def ids_run(self) -> list[int]:
         """The tokens in the cache slot."""
         return (self.chat.ids + self.generated)[: self.tokens_run]
+
+
+def shift_of(axis: AssistantAxis, first: State, now: State) -> Shift | None:
+    """How far one mean state lies from another, both [D] at the probe layer.
+
+    None where their sizes differ, as in a session of another model.
+    """
+    if not len(first) == len(now) == axis.direction.shape[1]:
+        return None
+    moved, probe = torch.tensor(now) - torch.tensor(first), axis.probe_layer
+    norm = float(axis.norm[probe])
+    return Shift(float(moved.norm()) / norm, float(moved @ axis.unit[probe]) / norm)
 
 
 def spoken_tokens(request: Request, chat: RenderedChat) -> dict[int, None]:

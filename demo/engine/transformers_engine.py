@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from dataclasses import replace
 from threading import Event as CancelFlag
 from typing import TypeVar
 
 from demo.axis.axis import AssistantAxis
 from demo.axis.components import probe_components
-from demo.engine.forward.forward_pass import ActivationRecorder, Probe
+from demo.axis.directions import Direction
+from demo.engine.forward.forward_pass import ActivationRecorder, Beside, Probe
 from demo.engine.forward.selection import choose_forward, memory_of
-from demo.engine.prefix_cache import PrefixCache
-from demo.engine.protocol import Events, Load, ReadToken, Request, capped_layers, check_layers, room_left
+from demo.engine.prefix_cache import PrefixCache, plain_branch
+from demo.engine.protocol import (
+    Events,
+    Load,
+    ReadToken,
+    Request,
+    capped_layers,
+    check_directions,
+    check_layers,
+    room_left,
+)
 from demo.engine.reader import read_chat
 from demo.engine.request_group import ReadTask, RequestGroup, ResultQueue
 from demo.engine.running_batch import RunningBatch
@@ -36,6 +47,7 @@ class TransformersEngine:
     The streams of any number of threads share the forward passes.
 
     Attributes:
+        directions: further directions by name, along which requests may read, cap and steer.
         prefix_cache: the sequences of branches between turns.
         forward: the forward pass in use.
         scheduler: decides what runs.
@@ -54,6 +66,8 @@ class TransformersEngine:
         chunk: int | None = None,
         stops: frozenset[int] | None = None,
         reproducible: bool = False,
+        directions: Mapping[str, Direction] | None = None,
+        states: bool = True,
     ) -> None:
         """Put an engine on a loaded model.
 
@@ -71,13 +85,17 @@ class TransformersEngine:
             chunk: prompt tokens in one forward pass; None for what suits the device.
             stops: ids that end a reply; None for the model's own.
             reproducible: compute the same bits in every process on this machine, at some cost in speed.
+            directions: those along which requests may read, cap and steer besides the axis.
+            states: measure the mean state of every reply, and its shift since the first one.
         """
         self.model = model
         self.axis = axis
         budget = sys.maxsize if kv_budget is None else kv_budget
         self.prefix_cache = PrefixCache(budget if keep else 0)
+        self.directions = directions or {}
         components = probe_components(axis, model.device)
-        self._probe = Probe(model, axis, None if components is None else components.place)
+        beside = Beside(axis.probe_layer, components, self.directions, states)
+        self._probe = Probe(model, axis, beside, self.directions)
         self.forward = choose_forward(model, self._probe, fused, reproducible)
         self.vocabulary = vocabulary_of(model, stops, fixed_length)
         chunk = chunk or (_CHUNK_CPU if model.device.type == "cpu" else _CHUNK_GPU)
@@ -115,6 +133,7 @@ class TransformersEngine:
                 names layers that the model lacks.
         """
         check_layers(requests, len(self.model.layers))
+        self._check_directions(requests)
         layers = capped_layers(requests)
         sequences = [self._sequence(request, layers) for request in requests]
         for row, sequence in enumerate(sequences):
@@ -137,6 +156,7 @@ class TransformersEngine:
         )
         room_left(len(chat.ids) - 1, self.model.context)
         check_layers([request], len(self.model.layers))
+        self._check_directions([request])
         chunk = self.scheduler.capacity.chunk
         chunks = read_chat(self.forward, self._probe, self.model.tokenizer, chat, request, chunk)
         return self._results(ReadTask(chunks, cancel or CancelFlag()))
@@ -144,6 +164,10 @@ class TransformersEngine:
     def forget(self, branches: Sequence[str]) -> None:
         """Drop the KV caches of these branches."""
         self.scheduler.forget(branches)
+
+    def _check_directions(self, requests: Sequence[Request]) -> None:
+        layers_of = {name: direction.layers for name, direction in self.directions.items()}
+        check_directions(requests, layers_of, self.axis.probe_layer)
 
     def _results(self, work: ResultQueue[T]) -> Generator[T, None, None]:
         self.scheduler.submit(work)
@@ -158,7 +182,21 @@ class TransformersEngine:
             self.model.tokenizer, request.messages, thinking=request.thinking, date=request.date
         )
         limit = min(request.sampling.max_new_tokens, room_left(len(chat.ids), self.model.context))
-        return TokenSequence(request, chat, limit, self.vocabulary, layers)
+        sequence = TokenSequence(request, chat, limit, self.vocabulary, layers)
+        sequence.along = tuple(self._probe.beside.names.index(name) for name in request.along)
+        sequence.axis = self.axis
+        if request.plain and request.is_steered:
+            unsteered = replace(
+                request,
+                branch=plain_branch(request.branch),
+                cap=None,
+                also=None,
+                steer=None,
+                along=(),
+                plain=False,
+            )
+            sequence.plain = TokenSequence(unsteered, chat, limit, self.vocabulary, leads=False)
+        return sequence
 
 
 def _nothing() -> Events:

@@ -86,7 +86,14 @@ class RolloutGenerator:
         stops = model.stops | special_tokens(model.tokenizer)
         axis = placeholder_axis(model.layer_count, model.hidden_size)
         self._engine = TransformersEngine(
-            model, axis, kv_budget=None, keep=False, chunk=PROMPT_CHUNK, stops=stops, reproducible=True
+            model,
+            axis,
+            kv_budget=None,
+            keep=False,
+            chunk=PROMPT_CHUNK,
+            stops=stops,
+            reproducible=True,
+            states=False,
         )
 
     def generate(self, rollouts: Sequence[Rollout], sampling: Sampling) -> list[Reply]:

@@ -26,7 +26,7 @@ from demo.conversation.conversation import Conversation
 from demo.conversation.settings import BRANCHES, CAPPED, TurnSettings
 from demo.engine.forward import cuda_graphs, selection
 from demo.engine.forward.cuda_graphs import BUCKETS, GraphForward, bucket_of, can_be_captured
-from demo.engine.forward.forward_pass import Chunk, ForwardPass, Probe
+from demo.engine.forward.forward_pass import Beside, Chunk, ForwardPass, Probe
 from demo.engine.forward.modules import ModuleForward
 from demo.engine.forward.self_test import fault_of, reference_of
 from demo.engine.kv_cache import KVCache
@@ -97,7 +97,7 @@ def passes(model: LoadedModel, axis: AssistantAxis, **options: Any) -> tuple[Mod
     """transformers' modules and the step: graphs on a GPU, torch's operations elsewhere."""
     components = probe_components(axis, model.device)
     assert components is not None
-    probe = Probe(model, axis, components.place)
+    probe = Probe(model, axis, Beside(axis.probe_layer, components))
     if model.device.type == "cpu":
         options = {"kernels": TorchKernels(), "capture": False}
     return ModuleForward(model, probe), GraphForward(model, probe, **options)

@@ -11,7 +11,7 @@ from torch import nn
 from demo.axis.components import probe_components
 from demo.conversation.settings import make_cap
 from demo.engine.forward import selection
-from demo.engine.forward.forward_pass import Chunk, ForwardPass, Probe
+from demo.engine.forward.forward_pass import Beside, Chunk, ForwardPass, Probe
 from demo.engine.forward.fused_cpu import FusedForward, fits
 from demo.engine.forward.modules import ModuleForward
 from demo.engine.forward.products import Products
@@ -32,7 +32,7 @@ def axis(model: LoadedModel):
 def probe_of(model: LoadedModel, axis) -> Probe:
     components = probe_components(axis)
     assert components is not None
-    return Probe(model, axis, components.place)
+    return Probe(model, axis, Beside(axis.probe_layer, components))
 
 
 def skip_without_bfloat16() -> None:

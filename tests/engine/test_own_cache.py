@@ -111,7 +111,7 @@ def test_a_budget_without_room_for_kept_states_changes_no_reply(hybrid, axis, en
 
 
 def test_a_model_that_computes_something_else_is_refused_in_one_sentence(hybrid, axis):
-    probe = Probe(hybrid, axis, None)
+    probe = Probe(hybrid, axis)
 
     class Wrong(OwnCacheForward):
         def run(self, chunks, cache):

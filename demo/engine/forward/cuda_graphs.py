@@ -79,8 +79,10 @@ class GraphForward:
     def run(self, chunks: Sequence[Chunk], cache: SequenceCache) -> tuple[Tensor, list[ChunkReading]]:
         """See `forward_pass.ForwardPass`."""
         slots, size = cast("KVCache", cache), BUCKETS[-1]
-        prompts = [chunk for chunk in chunks if chunk.prompt or len(chunk.ids) > 1]
-        decoding = [chunk for chunk in chunks if not chunk.prompt and len(chunk.ids) == 1]
+        # The graphs have one direction of each layer in them.
+        decoding = [c for c in chunks if not c.prompt and len(c.ids) == 1 and not c.leaves_the_axis]
+        captured = set(map(id, decoding))
+        prompts = [chunk for chunk in chunks if id(chunk) not in captured]
         results = [(prompts, *self._prompts.run(prompts, slots))] if prompts else []
         for first in range(0, len(decoding), size):
             part = decoding[first : first + size]

@@ -18,7 +18,6 @@ from torch.nn import functional
 from demo.engine.forward.blocks import Block, Decoder, Norm
 from demo.engine.forward.forward_pass import Chunk, ChunkReading, Probe
 from demo.engine.kv_cache import KVCache
-from demo.engine.protocol import as_coordinates
 
 _NEVER = float("-inf")
 
@@ -217,7 +216,8 @@ class DecodeStep:
         self._record(chunks)
         axis, layers, count = self._probe.axis, len(self._decoder.blocks), len(chunks)
         seen = outputs.seen.cpu()[:, :count]
-        raw, lifts, places = seen[0], seen[1 : 1 + layers], seen[1 + layers :]
+        raw, lifts = seen[0], seen[1 : 1 + layers]
+        coordinates, along, states = self._probe.beside.parts(seen[1 + layers :].T)
         before, after = (
             axis.to_units(one, axis.probe_layer).tolist() for one in (raw, raw + lifts[axis.probe_layer])
         )
@@ -227,9 +227,11 @@ class DecodeStep:
                 [before[row]],
                 after[row],
                 {layer: corrections[row][layer] for layer in sorted(chunk.floors)},
-                as_coordinates(place),
+                coordinates[row],
+                along=along[row],
+                state=states[row],
             )
-            for row, (chunk, place) in enumerate(zip(chunks, places.T.tolist(), strict=True))
+            for row, chunk in enumerate(chunks)
         ]
 
     def _record(self, chunks: Sequence[Chunk]) -> None:

@@ -19,6 +19,7 @@ from demo.engine.protocol import (
     ReadToken,
     Request,
     Sampling,
+    Shift,
     Span,
     Steer,
     Token,
@@ -29,7 +30,7 @@ from demo.engine.protocol import (
 from demo.models.chat_template import LeftOut, Message
 from demo.utils.errors import UserError
 
-VERSION = 4
+VERSION = 5
 
 _EVENTS: dict[str, type[WaitEvent] | type[PromptEvent] | type[TokenEvent]] = {
     "wait": WaitEvent,
@@ -52,19 +53,32 @@ def request_json(request: Request) -> dict[str, Any]:
 def request_from(data: Any) -> Request:
     """The request in JSON values. Raises UserError when they are malformed."""
     try:
-        cap, steer = data["cap"], data["steer"]
+        steer, first = data["steer"], data.get("first")
         return Request(
             str(data["branch"]),
             tuple(_message(message) for message in data["messages"]),
             Sampling(**data["sampling"]),
-            None if cap is None else Cap(tuple(map(int, cap["layers"])), tuple(map(float, cap["floors"]))),
-            None if steer is None else Steer(int(steer["layer"]), float(steer["alpha"])),
+            _cap(data["cap"]),
+            None
+            if steer is None
+            else Steer(int(steer["layer"]), float(steer["alpha"]), str(steer.get("direction", ""))),
             _span(data.get("span", "both")),
             bool(data.get("thinking", False)),
             None if data.get("date") is None else datetime.date.fromisoformat(data["date"]).isoformat(),
+            _cap(data.get("also")),
+            tuple(map(str, data.get("along", ()))),
+            bool(data.get("plain", False)),
+            None if first is None else tuple(map(float, first)),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"The request cannot be read ({error!r}).") from error
+
+
+def _cap(data: Any) -> Cap | None:
+    if data is None:
+        return None
+    layers, floors = tuple(map(int, data["layers"])), tuple(map(float, data["floors"]))
+    return Cap(layers, floors, str(data.get("direction", "")), bool(data.get("downward", False)))
 
 
 def _message(data: Any) -> Message:
@@ -124,6 +138,8 @@ def _decode(kind: type[T], data: Any) -> T:
         for name, value in values.items():
             if name == "token":
                 values[name] = _decode(Token, value)
+            elif name == "shift":
+                values[name] = None if value is None else _decode(Shift, value)
             elif name == "left_out":
                 values[name] = tuple(_decode(LeftOut, one) for one in value)
             elif isinstance(value, list):  # JSON has no tuples

@@ -188,7 +188,8 @@ class Recorder:
         steering = {}
         for layer in {plan.steer[0] for plan in plans if plan.steer}:
             alphas = [plan.steer[1] if plan.steer and plan.steer[0] == layer else 0.0 for plan in plans]
-            steering[layer] = LayerSteering(self.axis.direction[layer].to(self.device), per_token(alphas))
+            direction = self.axis.direction[layer].to(self.device)
+            steering[layer] = [LayerSteering(direction, per_token(alphas))]
         self._hooks = AxisHooks([], self._unit, self.axis.probe_layer, floors, steering, place=self._place)
         exempt = [flag for segment in segments for flag in self.exempt(segment)]
         self._hooks.exempt = torch.tensor(exempt, device=self.device)[:, None]
