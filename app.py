@@ -90,6 +90,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         thinking=model.thinking,
         dtype=model.dtype_name,
         intro=intro,
+        directions=engine.directions,
+        reads_plain=engine.reads_plain,
     )
     print(status.replace("*", ""))
     _launch(page, options, launch_options())

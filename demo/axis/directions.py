@@ -235,6 +235,17 @@ def load_directions(folder: Path, axis: AssistantAxis) -> Directions:
         raise UserError(f"{path} holds no sound directions ({error}); {_ADVICE}.") from error
 
 
+def all_directions(axis: AssistantAxis, folder: Path | None) -> Directions:
+    """The directions in the folder of an axis, and its principal components, for those not in the file.
+
+    Raises:
+        UserError: The file is malformed, or was made beside another axis.
+    """
+    found = Directions((), axis_digest(axis)) if folder is None else load_directions(folder, axis)
+    missing = [one for one in components(axis) if one.name not in found]
+    return Directions([*found.values(), *missing], found.axis)
+
+
 def save_directions(directions: Directions, folder: Path) -> None:
     """Write directions.safetensors into the folder of their axis.
 

@@ -18,7 +18,7 @@ from typing import Literal
 from demo.conversation.reading import close, noting_messages, replies_read, with_unread
 from demo.conversation.settings import CAPPED, STEERED, UNCAPPED, TurnSettings
 from demo.conversation.turns import Reply, Turn
-from demo.engine.protocol import Engine, Event, Events, PromptEvent, Request, TooLongError, WaitEvent
+from demo.engine.protocol import Engine, Event, Events, PromptEvent, Request, State, TooLongError, WaitEvent
 from demo.models.chat_template import LeftOut, Message
 from demo.utils.errors import UserError
 
@@ -171,7 +171,7 @@ class Conversation:
         capped = self._reading(settings, CAPPED)
         first = sum(message["role"] == "system" for message in capped.messages)
         texts = [turn.replies.get(UNCAPPED) for turn in self.turns]
-        for request in (replace(capped, branch=UNCAPPED, cap=None), capped):
+        for request in (replace(capped, branch=UNCAPPED, cap=None, also=None), capped):
             seen: set[int] = set()
             chunks = engine.read(request, self._cancel)
             try:
@@ -200,6 +200,8 @@ class Conversation:
             span=settings.span,
             thinking=settings.thinking,
             date=self.date,
+            also=settings.also,
+            along=settings.along,
         )
 
     def _follow(self, engine: Engine, turn: Turn, events: Events, replaced: Sequence[Turn]) -> Events:
@@ -238,7 +240,16 @@ class Conversation:
             settings.span,
             settings.thinking,
             self.date,
+            settings.also if branch == CAPPED else None,
+            settings.along,
+            settings.plain and branch == CAPPED and not sample,
+            self._first_state(branch) if at else None,
         )
+
+    def _first_state(self, branch: str) -> State | None:
+        """The mean state of the branch's first reply; None where it is not known."""
+        reply = self.turns[0].reply_in(branch) if self.turns else None
+        return None if reply is None else reply.state
 
     def _take(self, turn: Turn, event: Event, at: int) -> Event | None:
         """Add an event to the state. Events of additional samples are not passed on."""
@@ -251,6 +262,9 @@ class Conversation:
             target.user_projection = event.user_projection
         else:
             target.finish, target.fault = event.finish_reason, event.fault
+            target.shift = event.shift
+            if turn is self.turns[0]:
+                target.state = event.state
             if event.token_id is not None:
                 target.add(replace(event.token, at=at))
         return None if sample else replace(event, branch=branch)

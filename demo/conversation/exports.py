@@ -21,7 +21,9 @@ _TOKEN = (
     "special",
     "projection_before",
     "projection_after",
+    "projection_plain",
     "correction",
+    "second_correction",
     "probability",
     "milliseconds",
     "span",
@@ -32,8 +34,11 @@ _SETTINGS = (
     "floor",
     "first_capped_layer",
     "last_capped_layer",
+    "second_cap",
+    "second_cap_side",
     "steer_layer",
     "steer_alpha",
+    "steer_direction",
     "acts_on",
     "seed",
     "attempt",
@@ -60,11 +65,24 @@ def tokens_csv(recording: Recording) -> str:
     file = io.StringIO()
     file.write(_BYTE_ORDER_MARK)
     writer = csv.writer(file)
-    writer.writerow(COLUMNS)
+    columns = (*COLUMNS, *(_along(name) for name in _directions(recording)))
+    writer.writerow([_inert(column) for column in columns])
     for number, turn in enumerate(recording.turns, 1):
         for row in _rows(number, turn, recording.system_prompt):
-            writer.writerow([_inert(row.get(column)) for column in COLUMNS])
+            writer.writerow([_inert(row.get(column)) for column in columns])
     return file.getvalue()
+
+
+def _directions(recording: Recording) -> list[str]:
+    """The directions that any turn was read along, in order of appearance."""
+    return list(
+        dict.fromkeys(name for turn in recording.turns if turn.settings for name in turn.settings.along)
+    )
+
+
+def _along(name: str) -> str:
+    """The column of the projections along a direction."""
+    return f"along {name}"
 
 
 def _rows(number: int, turn: Turn, system_prompt: str) -> Iterator[dict[str, Any]]:
@@ -78,8 +96,10 @@ def _rows(number: int, turn: Turn, system_prompt: str) -> Iterator[dict[str, Any
         for sample, one in enumerate([reply, *reply.samples] if reply else []):
             head = {"turn": number, "branch": branch, "sample": sample}
             settings = {} if turn.settings is None else _settings(turn.settings, branch, sample)
+            names = [_along(name) for name in turn.settings.along] if turn.settings else []
             for place, token in enumerate(one.tokens, 1):
-                yield {**head, "token": place, **_cells(token), **settings}
+                along = dict(zip(names, token.along, strict=False))
+                yield {**head, "token": place, **_cells(token), **settings, **along}
 
 
 def _cells(token: Token) -> dict[str, Any]:
@@ -89,7 +109,9 @@ def _cells(token: Token) -> dict[str, Any]:
         "special": int(token.special),
         "projection_before": token.before,
         "projection_after": token.after,
+        "projection_plain": token.plain,
         "correction": token.correction,
+        "second_correction": token.also,
         "probability": token.probability,
         "milliseconds": token.at,
         "span": "reasoning" if token.reasoning else "answer",
@@ -107,7 +129,11 @@ def _settings(settings: TurnSettings, branch: str, sample: int) -> dict[str, Any
         cells |= {"floor_name": marks and marks.floor_name, "floor": marks and marks.floor}
     if steer is not None:
         cells |= {"steer_layer": steer.layer, "steer_alpha": steer.alpha}
-    if cap is not None or steer is not None:
+        cells |= {"steer_direction": steer.direction or "axis"}
+    also = settings.also if branch == CAPPED else None
+    if also is not None:
+        cells |= {"second_cap": also.direction, "second_cap_side": "at most" if also.downward else "at least"}
+    if cap is not None or also is not None or steer is not None:
         cells["acts_on"] = {"both": "answer and reasoning"}.get(settings.span, settings.span)
     if settings.read:
         return cells

@@ -36,7 +36,16 @@ def replies_read(
             lifts = tuple(token.after[layer] - token.before[layer] for layer in layers)
             before, after = token.before[probe], token.after[probe]
             reply.add(
-                Token(token.text, before, after, lifts, False, token.coordinates, reasoning=token.reasoning)
+                Token(
+                    token.text,
+                    before,
+                    after,
+                    lifts,
+                    False,
+                    token.coordinates,
+                    reasoning=token.reasoning,
+                    along=token.along,
+                )
             )
         else:
             user.append(token.before[probe])

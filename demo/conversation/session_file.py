@@ -6,9 +6,11 @@ checked field by field, and only text and finite numbers are used.
 
 from __future__ import annotations
 
+import base64
 import datetime
 import gc
 import json
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -20,7 +22,7 @@ from demo.conversation.json_values import items, maybe, number, short, text
 from demo.conversation.settings import ALL_BRANCHES
 from demo.conversation.settings_json import settings_from_json, settings_json
 from demo.conversation.turns import Reply, Turn
-from demo.engine.protocol import FinishReason, Token
+from demo.engine.protocol import FinishReason, Shift, State, Token
 from demo.plots.marks import PlotMarks
 from demo.utils.errors import UserError
 
@@ -89,6 +91,9 @@ def turn_json(turn: Turn) -> dict[str, Any]:
 def reply_json(reply: Reply) -> dict[str, Any]:
     """A reply with its tokens, its summary and its further samples."""
     data: dict[str, Any] = {"tokens": [token_json(token) for token in reply.tokens], **summary_json(reply)}
+    if reply.state is not None:
+        packed = struct.pack(f"<{len(reply.state)}f", *reply.state)
+        data["state"] = base64.b64encode(packed).decode()
     if reply.samples:
         data["samples"] = [reply_json(sample) for sample in reply.samples]
     return data
@@ -108,8 +113,15 @@ def summary_json(reply: Reply) -> dict[str, Any]:
         "limit": reply.limit,
         "place": None if reply.place is None else [rounded(value) for value in reply.place],
         **({"reasoning_mean": rounded(reply.reasoning_mean)} if reply.reasoning else {}),
+        **({} if reply.plain_mean is None else {"plain_mean": rounded(reply.plain_mean)}),
+        **({"along": [rounded(value) for value in along]} if (along := reply.along_means) else {}),
+        **({} if reply.shift is None else {"shift": _shift_json(reply.shift)}),
         **({"fault": reply.fault} if reply.fault else {}),
     }
+
+
+def _shift_json(shift: Shift) -> dict[str, Any]:
+    return {"length": rounded(shift.length), "along": rounded(shift.along), "share": rounded(shift.share)}
 
 
 def token_json(token: Token, *, live: bool = False) -> dict[str, Any]:
@@ -134,6 +146,12 @@ def token_json(token: Token, *, live: bool = False) -> dict[str, Any]:
         data["k"] = [rounded(value) for value in token.corrections]
     if token.probability is not None:
         data["p"] = rounded(token.probability)
+    if token.plain is not None:
+        data["q"] = rounded(token.plain)
+    if token.along:
+        data["g"] = [rounded(value) for value in token.along]
+    if token.also > 0:
+        data["z"] = rounded(token.also)
     if live:
         return data
     if token.at is not None:
@@ -194,7 +212,15 @@ def from_json(data: Any) -> Recording:
             map=_map(data.get("map") or {}),
             date=_date(data.get("date", "")),
         )
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
+    except (
+        KeyError,
+        TypeError,
+        ValueError,
+        AttributeError,
+        OverflowError,
+        RecursionError,
+        struct.error,
+    ) as error:
         raise UserError(f"This session file is damaged ({short(error)}); save the session again.") from error
 
 
@@ -223,7 +249,20 @@ def _reply(data: dict[str, Any]) -> Reply:
         user,
         samples,
         text(data.get("fault", "")),
+        _state(data.get("state")),
+        None if data.get("shift") is None else _shift(data["shift"]),
     )
+
+
+def _state(data: object) -> State | None:
+    if data is None:
+        return None
+    packed = base64.b64decode(text(data), validate=True)
+    return tuple(number(value) for (value,) in struct.iter_unpack("<f", packed))
+
+
+def _shift(data: dict[str, Any]) -> Shift:
+    return Shift(number(data["length"]), number(data["along"]))
 
 
 def _token(data: dict[str, Any]) -> Token:
@@ -239,6 +278,9 @@ def _token(data: dict[str, Any]) -> Token:
         probability=maybe(data.get("p")),
         at=None if data.get("m") is None else int(number(data["m"])),
         reasoning=bool(data.get("r")),
+        plain=maybe(data.get("q")),
+        along=tuple(number(value) for value in items(data.get("g", []))),
+        also=number(data.get("z", 0)),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from demo.axis.axis import AssistantAxis
+from demo.axis.directions import Direction
 from demo.engine.protocol import Cap, Sampling, Span, Steer
 from demo.plots.marks import PlotMarks
 from demo.utils.errors import UserError
@@ -17,6 +18,7 @@ SEED_STEP = 1000
 # What the page opens with. A reply ends with a sentence: half a sentence reads like a fault of the model.
 PAGE_SAMPLING = Sampling(max_new_tokens=128, soft_limit=60)
 MOST_SEEDS = 8
+MOST_ALONG = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +37,9 @@ class TurnSettings:
         dtype: number format of the model's weights, such as float32; empty when unknown.
         attempt: 1, and one more each time the same message is answered again.
         read: whether the replies came from elsewhere and were only read. Sampling then had no effect.
+        also: a cap of the capped branch along another direction, beside `cap` or instead of it.
+        along: further directions whose projections are read along, in both charts and in exports.
+        plain: read the capped words without the cap too, as they are written.
     """
 
     sampling: Sampling
@@ -49,10 +54,15 @@ class TurnSettings:
     dtype: str = ""
     attempt: int = 1
     read: bool = False
+    also: Cap | None = None
+    along: tuple[str, ...] = ()
+    plain: bool = False
 
     def __post_init__(self) -> None:
         if not 1 <= self.seeds <= MOST_SEEDS:
             raise UserError(f"The number of seeds must lie between 1 and {MOST_SEEDS}, not {self.seeds}.")
+        if len(self.along) > MOST_ALONG:
+            raise UserError(f"At most {MOST_ALONG} directions can be read along, not {len(self.along)}.")
         if self.only == STEERED and self.steer is None:
             raise UserError("The steered reply is off; switch it on before you write to it alone.")
 
@@ -105,6 +115,33 @@ class CapChoice:
             cap_layers=(chosen.layers[0], chosen.layers[-1]),
             default_range=axis.default_range,
         )
+
+
+# The floor along another direction, where the chosen one is the axis's own.
+_USUAL_FLOOR = "p25"
+
+
+def direction_cap(direction: Direction, first: int, last: int, floor: str, downward: bool) -> Cap:
+    """A cap along another direction, at those decoder layers of a band at which it has vectors.
+
+    Args:
+        first, last: the band, both inclusive.
+        floor: name of a percentile of default-Assistant replies; any other name stands for the usual one.
+        downward: keep the projection from rising instead of from falling.
+
+    Raises:
+        UserError: the direction has no floors, or no vectors in the band.
+    """
+    layers = tuple(layer for layer in range(first, last + 1) if layer in direction.layers)
+    if not layers:
+        have = direction.layers
+        raise UserError(
+            f"The direction {direction.name!r} has vectors at layers {have[0]} to {have[-1]}, none of them "
+            f"between {first} and {last}; choose other layers."
+        )
+    name = floor if floor in direction.floors else _USUAL_FLOOR
+    floors = tuple(direction.floor(name, layer, not downward) for layer in layers)
+    return Cap(layers, floors, direction.name, downward)
 
 
 def make_cap(axis: AssistantAxis, first: int, last: int, floor: str) -> Cap:

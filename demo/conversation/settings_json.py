@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any, get_args
 
 from demo.conversation.json_values import items, maybe, number, short, text, whole
@@ -27,7 +27,10 @@ def settings_json(settings: TurnSettings) -> dict[str, Any]:
         }
     return {
         "cap": cap,
-        **({} if steer is None else {"steer": {"layer": steer.layer, "alpha": steer.alpha}}),
+        **({} if steer is None else {"steer": _steer_json(steer)}),
+        **({} if settings.also is None else {"also": asdict(settings.also)}),
+        **({"along": list(settings.along)} if settings.along else {}),
+        **({"plain": True} if settings.plain else {}),
         **({} if settings.only is None else {"only": settings.only}),
         **{name: getattr(settings.sampling, name) for name in _SAMPLING},
         "seeds": settings.seeds,
@@ -65,7 +68,7 @@ def settings_from_json(data: dict[str, Any], marks: PlotMarks) -> TurnSettings:
             ),
             cap=None if cap is None else _cap(cap),
             system_prompt=text(data.get("system_prompt", "")),
-            steer=None if steer is None else Steer(whole(steer["layer"]), number(steer["alpha"])),
+            steer=None if steer is None else _steer(steer),
             only=only,
             seeds=whole(data.get("seeds", 1)),
             thinking=bool(data.get("thinking")),
@@ -74,6 +77,9 @@ def settings_from_json(data: dict[str, Any], marks: PlotMarks) -> TurnSettings:
             dtype=text(data.get("dtype", "")),
             attempt=whole(data.get("attempt", 1)),
             read=bool(data.get("read")),
+            also=None if data.get("also") is None else _cap(data["also"]),
+            along=tuple(text(name) for name in items(data.get("along", []))),
+            plain=bool(data.get("plain")),
         )
     except UserError as error:  # a number out of range
         raise ValueError(short(error)) from error
@@ -84,7 +90,16 @@ def _cap(data: dict[str, Any]) -> Cap:
     floors = tuple(number(floor) for floor in items(data["floors"]))
     if not layers or len(layers) != len(floors) or layers != tuple(sorted({*layers})) or layers[0] < 0:
         raise ValueError(f"capped layers {short(layers)}")
-    return Cap(layers, floors)
+    return Cap(layers, floors, text(data.get("direction", "")), bool(data.get("downward")))
+
+
+def _steer_json(steer: Steer) -> dict[str, Any]:
+    direction = {"direction": steer.direction} if steer.direction else {}
+    return {"layer": steer.layer, "alpha": steer.alpha, **direction}
+
+
+def _steer(data: dict[str, Any]) -> Steer:
+    return Steer(whole(data["layer"]), number(data["alpha"]), text(data.get("direction", "")))
 
 
 def _marks(cap: dict[str, Any] | None, marks: PlotMarks) -> PlotMarks:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from demo.conversation.settings import STEERED, UNCAPPED, TurnSettings
-from demo.engine.protocol import Coordinates, FinishReason, Token
+from demo.engine.protocol import Coordinates, FinishReason, Shift, State, Token
 
 
 def well_formed(text: str) -> str:
@@ -30,6 +31,8 @@ class Reply:
         fault: why the reply failed, in one sentence; empty otherwise.
         samples: further answers to the same turn, with other random numbers. They are not part of the
             history.
+        state: the mean residual stream at the probe layer, kept of the first turn's replies only.
+        shift: how far the mean state lies from that of the branch's first reply; None where unknown.
     """
 
     limit: int
@@ -38,6 +41,8 @@ class Reply:
     user_projection: float | None = None
     samples: list[Reply] = field(default_factory=list)
     fault: str = ""
+    state: State | None = None
+    shift: Shift | None = None
     _placed: int = field(default=0, init=False, repr=False)
     _sums: list[float] = field(default_factory=lambda: [0.0] * 3, init=False, repr=False)
 
@@ -89,17 +94,28 @@ class Reply:
     @property
     def mean(self) -> float | None:
         """Mean projection of the answer after the clamp, axis units."""
-        return _mean(self.read)
+        return _mean(token.after for token in self.read)
+
+    @property
+    def plain_mean(self) -> float | None:
+        """Mean projection of the answer as the unsteered model reads it, axis units; None where not read."""
+        return _mean(token.plain for token in self.read)
+
+    @property
+    def along_means(self) -> list[float]:
+        """Mean projection of the answer along each direction that was read along, in its own units."""
+        rows = [token.along for token in self.read if token.along]
+        return [sum(column) / len(rows) for column in zip(*rows, strict=True)] if rows else []
 
     @property
     def reasoning_mean(self) -> float | None:
         """Mean projection of the reasoning after the clamp, axis units; None without reasoning."""
-        return _mean(self._read(reasoning=True))
+        return _mean(token.after for token in self._read(reasoning=True))
 
     @property
     def fired(self) -> int:
-        """Number of the answer's content tokens on which the cap acted at one layer or more."""
-        return sum(token.correction > 0 for token in self.read)
+        """Number of the answer's content tokens on which a cap acted at one layer or more."""
+        return sum(token.correction > 0 or token.also > 0 for token in self.read)
 
     def _count_in(self, token: Token) -> None:
         if token.coordinates is None or token.special or token.reasoning:
@@ -108,8 +124,8 @@ class Reply:
         self._sums = [total + value for total, value in zip(self._sums, token.coordinates, strict=True)]
 
 
-def _mean(tokens: list[Token]) -> float | None:
-    values = [token.after for token in tokens if token.after is not None]
+def _mean(projections: Iterable[float | None]) -> float | None:
+    values = [value for value in projections if value is not None]
     return sum(values) / len(values) if values else None
 
 

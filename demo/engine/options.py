@@ -8,11 +8,12 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from threading import current_thread, main_thread
 from typing import Any, Protocol
 
 from demo.axis.axis import AssistantAxis
+from demo.axis.directions import Direction, all_directions
 from demo.axis.store import AUTO, HUB, Home, Named, axis_of, home_of
 from demo.engine.protocol import Engine
 from demo.models.default import DEFAULT_MODEL
@@ -48,6 +49,15 @@ class ServedEngine(Engine, Protocol):
     def model(self) -> NamedModel: ...
     @property
     def axis(self) -> AssistantAxis: ...
+    @property
+    def directions(self) -> Mapping[str, Direction]:
+        """Further directions by name, along which requests may read, cap and steer."""
+        ...
+
+    @property
+    def reads_plain(self) -> bool:
+        """Whether `Request.plain` has an effect."""
+        ...
 
 
 def add_engine_options(parser: argparse.ArgumentParser) -> None:
@@ -174,9 +184,16 @@ def _load_transformers(
     model, axis, notes = _load_model_and_axis(options, progress, make_axis)
     from demo.engine.transformers_engine import TransformersEngine
 
-    budget = int(options.kv_budget * 1024**3)
-    sequences = 2 * options.pairs
-    return TransformersEngine(model, axis, kv_budget=budget, sequences=sequences, own_thread=True), notes
+    home = home_of(options.axis, model)
+    engine = TransformersEngine(
+        model,
+        axis,
+        kv_budget=int(options.kv_budget * 1024**3),
+        sequences=2 * options.pairs,
+        own_thread=True,
+        directions=all_directions(axis, None if home is None else home.folder),
+    )
+    return engine, notes
 
 
 def _load_zerogpu(

@@ -48,10 +48,13 @@ class TransformersEngine:
 
     Attributes:
         directions: further directions by name, along which requests may read, cap and steer.
+        reads_plain: `Request.plain` has an effect.
         prefix_cache: the sequences of branches between turns.
         forward: the forward pass in use.
         scheduler: decides what runs.
     """
+
+    reads_plain = True
 
     def __init__(
         self,

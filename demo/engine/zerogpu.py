@@ -8,12 +8,13 @@ history. See `protocol.Engine`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from threading import Event as CancelFlag
 from threading import Lock
 from typing import Any
 
 from demo.axis.axis import AssistantAxis
+from demo.axis.directions import Direction
 from demo.engine.protocol import Event, Events, Load, ReadToken, Request, with_endings
 from demo.engine.transformers_engine import DEFAULT_KV_BUDGET, TransformersEngine
 from demo.models.loading import LoadedModel
@@ -41,6 +42,8 @@ class ZeroGpuEngine:
     ) -> None:
         """gpu: The decorator `spaces.GPU`."""
         self.model, self.axis = model, axis
+        self.directions: Mapping[str, Direction] = {}
+        self.reads_plain = True
         # The workers inherit it. In this process it only checks requests.
         self._engine = TransformersEngine(model, axis, kv_budget=kv_budget, keep=False)
         self._stream = gpu(duration=_seconds)(self._stream_in_worker)

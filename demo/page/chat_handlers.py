@@ -6,7 +6,7 @@ They take the settings, run the conversation on the engine, and return updates f
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -17,6 +17,7 @@ import gradio as gr
 
 from demo.axis.axis import AssistantAxis
 from demo.axis.components import persona_map
+from demo.axis.directions import Direction
 from demo.conversation.session_file import Recording
 from demo.conversation.settings import ALL_BRANCHES, BRANCHES, TurnSettings
 from demo.conversation.turns import well_formed
@@ -76,6 +77,7 @@ class ChatHandlers:
     Attributes:
         dtype: number format of the model's weights; empty when unknown.
         intro: the recording that plays when a visitor arrives; None for an empty page.
+        directions: the engine's further directions by name.
         tabs: sessions by Gradio's session hash.
         explain: one sentence for an error; see `plain_reason`.
     """
@@ -86,6 +88,7 @@ class ChatHandlers:
     rate_limiter: RateLimiter = field(default_factory=RateLimiter)
     dtype: str = ""
     intro: Recording | None = None
+    directions: Mapping[str, Direction] = field(default_factory=dict)
     tabs: WeakValueDictionary[str, Session] = field(default_factory=WeakValueDictionary)
     explain: Callable[[Exception, str], str] = field(default_factory=lambda: plain_reason)
 
@@ -253,7 +256,7 @@ class ChatHandlers:
                 f"This session was recorded with {model}, "
                 "so it can be watched but not continued here; start a new chat."
             )
-        settings = replace(settings or values.turn_settings(self.axis, at, chat.seed), dtype=self.dtype)
+        settings = replace(settings or self.settings_of(values, at, chat.seed), dtype=self.dtype)
         session.claim(chat)
         replaced = chat.conversation.turns[at : at + 1]
         try:
@@ -339,6 +342,10 @@ class ChatHandlers:
             self.map,
             chat.conversation.date,
         )
+
+    def settings_of(self, values: PanelValues, turn: int, seed: int = 0) -> TurnSettings:
+        """The settings of turn number `turn`, see `PanelValues.turn_settings`. Raises UserError."""
+        return values.turn_settings(self.axis, turn, seed, self.directions)
 
     def marks(self, values: PanelValues) -> PlotMarks:
         """Reference lines for the settings, without a cap when the chosen one is not valid.

@@ -33,8 +33,8 @@ def layers_op(
     if branch not in turn.replies or not any(token.text for token in turn.replies[branch].tokens):
         raise UserError("This branch has no reply in this turn.")
     own = _request(conversation, index, branch, settings)
-    plain = _read_reply(engine, replace(own, cap=None, steer=None))
-    mine = plain if own.cap is None and own.steer is None else _read_reply(engine, own)
+    plain = _read_reply(engine, replace(own, cap=None, also=None, steer=None))
+    mine = _read_reply(engine, own) if own.is_steered else plain
     # The turn's cap, for every branch: the page marks its layers in all of them.
     cap = settings.cap
     floors = zip(cap.layers, cap.floors, strict=True) if cap else ()
@@ -68,6 +68,7 @@ def _request(conversation: Conversation, index: int, branch: str, settings: Turn
         span=settings.span,
         thinking=settings.thinking,
         date=conversation.date,
+        also=settings.also if branch == CAPPED else None,
     )
 
 

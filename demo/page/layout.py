@@ -6,7 +6,7 @@ This module declares the components and connects them with their handlers.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 
 from demo.axis.axis import AssistantAxis
+from demo.axis.directions import Direction
 from demo.axis.gates import broken_banner, reliability
 from demo.conversation.scenarios import GROUPS, Scenario
 from demo.conversation.session_file import Recording
@@ -117,6 +118,8 @@ def build_page(
     thinking: Thinking = "never",
     dtype: str = "",
     intro: Recording | None = None,
+    directions: Mapping[str, Direction] | None = None,
+    reads_plain: bool = False,
 ) -> gr.Blocks:
     """The whole page.
 
@@ -128,15 +131,18 @@ def build_page(
         thinking: whether the model reasons before it answers.
         dtype: number format of the model's weights, for the settings of each turn.
         intro: the recording that plays when a visitor arrives; None for an empty page.
+        directions: the engine's further directions.
+        reads_plain: whether the engine can read the capped words without the cap as they are written.
     """
     rate_limiter = RateLimiter(limits or Limits())
-    handlers = ChatHandlers(engine, axis, model_name, rate_limiter, dtype, intro)
+    named = directions or {}
+    handlers = ChatHandlers(engine, axis, model_name, rate_limiter, dtype, intro, named)
     with gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=True) as page:
         # A lambda, because Gradio copies the callback and would copy the engine with a bound method.
         session = gr.State(Session(), delete_callback=lambda gone: handlers.close(gone))
         with gr.Sidebar(position="right", width=300, elem_id="settings"):
             gr.Markdown("### Settings")
-            panel = build_settings_panel(axis, defaults, thinking)
+            panel = build_settings_panel(axis, defaults, thinking, named, reads_plain)
         with gr.Column(elem_id="screen"):
             with gr.Row(elem_id="top"):
                 gr.Markdown(f"# {TITLE}", elem_id="title")

@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
 from demo.axis.axis import AssistantAxis
-from demo.conversation.settings import CAPPED, MOST_SEEDS, STEERED, UNCAPPED, CapChoice, TurnSettings
+from demo.axis.directions import Direction
+from demo.conversation.settings import (
+    CAPPED,
+    MOST_ALONG,
+    MOST_SEEDS,
+    STEERED,
+    UNCAPPED,
+    CapChoice,
+    TurnSettings,
+    direction_cap,
+)
 from demo.conversation.turns import well_formed
-from demo.engine.protocol import Sampling, Span, Steer
+from demo.engine.protocol import Cap, Sampling, Span, Steer
 from demo.utils.errors import UserError
 
 if TYPE_CHECKING:
@@ -22,6 +32,18 @@ _EVERY = "All"
 _ONLY = {_EVERY: None, "Uncapped": UNCAPPED, "Capped": CAPPED, "Steered": STEERED}
 _FLOOR_INFO = "Percentile of default-Assistant replies used as the floor. A higher floor is stricter."
 _IMPORTED_INFO = "Published ceiling on role-wardness, used as a floor. A lower number is stricter."
+_READ_ONLY, _AS_WELL, _INSTEAD = "No", "As well as the axis", "Instead of the axis"
+_AT_LEAST, _AT_MOST = "At least as high", "At most as high"
+_ALONG_AXIS, _ALONG_SECOND = "The axis", "The second direction"
+_KINDS = {
+    "trait": "trait",
+    "role": "role",
+    "component": "component",
+    "imported": "imported",
+    "pairs": "your own",
+}
+# Traits that are read along from the start, where the axis comes with them.
+_READY = ("warm", "honest", "sycophantic")
 _BOTH = "Answer and reasoning"
 _SPANS: dict[str, Span] = {_BOTH: "both", "Answer only": "answer", "Reasoning only": "reasoning"}
 _THINKING_INFO = "The model reasons before it answers. The reasoning counts as new tokens, too."
@@ -55,6 +77,12 @@ class PanelValues:
     last_layer: Any
     thinking: Any = False
     span: Any = _BOTH
+    plain: Any = False
+    second: Any = None
+    second_use: Any = _READ_ONLY
+    second_side: Any = _AT_LEAST
+    along: Any = ()
+    steer_along: Any = _ALONG_AXIS
 
     @property
     def characters(self) -> int:
@@ -62,11 +90,14 @@ class PanelValues:
         values = (getattr(self, field.name) for field in fields(self))
         return sum(len(value) for value in values if isinstance(value, str))
 
-    def turn_settings(self, axis: AssistantAxis, turn: int, seed: int = 0) -> TurnSettings:
+    def turn_settings(
+        self, axis: AssistantAxis, turn: int, seed: int = 0, directions: Mapping[str, Direction] | None = None
+    ) -> TurnSettings:
         """The settings of turn number `turn`, from 0. Each turn has another seed than the one before.
 
         Args:
             seed: added to the chosen seed, for a scenario that has one of its own.
+            directions: the engine's further directions.
 
         Raises:
             UserError: a value is not valid.
@@ -84,19 +115,51 @@ class PanelValues:
             raise UserError("The system prompt or the selected branch is not text; reload the page.")
         if not isinstance(self.span, str | None):
             raise UserError("The part of the reply that the cap acts on is not text; reload the page.")
-        chosen = self.cap_choice()
+        chosen, second = self.cap_choice(), self._second(directions or {})
+        instead = second is not None and self.second_use == _INSTEAD
+        if instead:
+            chosen = CapChoice(False, "", 0, 0)
+        cap, marks = chosen.cap(axis), chosen.marks(axis)
         return TurnSettings(
             sampling=sampling,
-            cap=chosen.cap(axis),
-            marks=chosen.marks(axis),
+            cap=cap,
+            marks=marks,
             system_prompt=well_formed(system),
-            steer=self._steer(),
+            steer=self._steer(second),
             only=_ONLY.get(self.only or _EVERY),
             seeds=_whole(self.seeds, "number of seeds"),
             thinking=bool(self.thinking),
             # The choice is hidden while the model does not reason, and then has no effect.
             span=_SPANS.get(self.span or _BOTH, "both") if self.thinking else "both",
+            also=self._second_cap(second, axis),
+            along=self._along(second, directions or {}),
+            # Elsewhere the clamp does not move what is read, and the capped reading says the same.
+            plain=bool(self.plain) and cap is not None and marks.floor_at_probe,
         )
+
+    def _second(self, directions: Mapping[str, Direction]) -> Direction | None:
+        """The direction that is chosen beside the axis. Raises UserError when there is none of that name."""
+        if not self.second:
+            return None
+        if not isinstance(self.second, str) or self.second not in directions:
+            raise UserError(f"There is no direction {str(self.second)[:80]!r} here; choose another one.")
+        return directions[self.second]
+
+    def _second_cap(self, second: Direction | None, axis: AssistantAxis) -> Cap | None:
+        if second is None or not self.cap_on or self.second_use not in (_AS_WELL, _INSTEAD):
+            return None
+        choice = self.cap_choice()
+        if not 0 <= choice.first_layer <= choice.last_layer < axis.layers:
+            choice.cap(axis)  # raises
+        downward = self.second_side == _AT_MOST
+        return direction_cap(second, choice.first_layer, choice.last_layer, choice.floor, downward)
+
+    def _along(self, second: Direction | None, directions: Mapping[str, Direction]) -> tuple[str, ...]:
+        """The directions that are read along: the second line first."""
+        if not isinstance(self.along, Sequence) or isinstance(self.along, str):
+            raise UserError("The directions to read along are not a list; reload the page.")
+        names = dict.fromkeys([*([second.name] if second else []), *map(str, self.along)])
+        return tuple(name for name in names if name in directions)
 
     def cap_choice(self) -> CapChoice:
         """The chosen cap. Raises UserError for a value that is not valid."""
@@ -105,11 +168,14 @@ class PanelValues:
         first = _whole(self.first_layer, "first capped layer")
         return CapChoice(True, str(self.floor)[:100], first, _whole(self.last_layer, "last capped layer"))
 
-    def _steer(self) -> Steer | None:
+    def _steer(self, second: Direction | None) -> Steer | None:
         if not self.steer_on:
             return None
         layer = _whole(self.steer_layer, "steered layer")
-        return Steer(layer, _real(self.steer_alpha, "steering strength"))
+        along = second.name if second is not None and self.steer_along == _ALONG_SECOND else ""
+        if second is not None and along:
+            second.index(layer)  # raises where it has no vector
+        return Steer(layer, _real(self.steer_alpha, "steering strength"), along)
 
 
 @dataclass(frozen=True)
@@ -134,6 +200,12 @@ class SettingsPanel:
     last_layer: gr.Number
     thinking: gr.Checkbox
     span: gr.Radio
+    plain: gr.Checkbox
+    second: gr.Dropdown
+    second_use: gr.Radio
+    second_side: gr.Radio
+    along: gr.Dropdown
+    steer_along: gr.Radio
 
     def inputs(self) -> list[Any]:
         """The components whose values make `PanelValues`, in its order."""
@@ -145,12 +217,18 @@ class SettingsPanel:
 
 
 def build_settings_panel(
-    axis: AssistantAxis, defaults: Sampling, thinking: Thinking = "never"
+    axis: AssistantAxis,
+    defaults: Sampling,
+    thinking: Thinking = "never",
+    directions: Mapping[str, Direction] | None = None,
+    reads_plain: bool = True,
 ) -> SettingsPanel:
     """Lay the settings out, in the current Gradio context.
 
     Args:
         thinking: whether the model reasons before it answers.
+        directions: the engine's further directions.
+        reads_plain: whether the engine can read the capped words without the cap as they are written.
     """
     system = gr.Textbox(
         label="System prompt",
@@ -160,13 +238,15 @@ def build_settings_panel(
         placeholder="None: the model's own default",
         elem_id="system-prompt",
     )
-    cap = _cap_components(axis)
+    cap = _cap_components(axis, reads_plain)
+    second = _direction_components(directions or {})
     reasoning = _reasoning_components(thinking)
     sampling = _sampling_components(defaults, thinking)
-    return SettingsPanel(system_prompt=system, **sampling, **_branch_components(axis), **cap, **reasoning)
+    branches = _branch_components(axis, bool(directions))
+    return SettingsPanel(system_prompt=system, **sampling, **branches, **cap, **second, **reasoning)
 
 
-def _cap_components(axis: AssistantAxis) -> dict[str, Any]:
+def _cap_components(axis: AssistantAxis, reads_plain: bool) -> dict[str, Any]:
     first, last = axis.cap_band
     layers = f"0 to {axis.layers - 1}"
     with gr.Group():
@@ -185,7 +265,54 @@ def _cap_components(axis: AssistantAxis) -> dict[str, Any]:
             last_layer = gr.Number(
                 last, label="Last layer", precision=0, min_width=80, elem_id="last-layer", info=layers
             )
-    return {"cap_on": cap_on, "floor": floor, "first_layer": first_layer, "last_layer": last_layer}
+        plain = gr.Checkbox(
+            value=reads_plain,
+            visible=reads_plain,
+            label="Read the capped words without the cap, too",
+            info="A third sequence reads them as the unsteered model would: the dotted line. Capped tokens "
+            "reach the floor by construction, so only this line is evidence.",
+            elem_id="plain-reading",
+        )
+    return {
+        "cap_on": cap_on,
+        "floor": floor,
+        "first_layer": first_layer,
+        "last_layer": last_layer,
+        "plain": plain,
+    }
+
+
+def _direction_components(directions: Mapping[str, Direction]) -> dict[str, Any]:
+    """The choice of another direction beside the axis, and what is done with it."""
+    choices = [(f"{name.replace('_', ' ')} · {_KINDS[one.kind]}", name) for name, one in directions.items()]
+    with gr.Group(visible=bool(choices)):
+        second = gr.Dropdown(
+            [("None", ""), *choices],
+            value="",
+            label="Second direction",
+            info="A second line in both charts, on the direction's own scale: 0 is one pole, 1 the other.",
+            elem_id="second",
+        )
+        use = gr.Radio(
+            [_READ_ONLY, _AS_WELL, _INSTEAD], value=_READ_ONLY, label="Cap along it", elem_id="second-use"
+        )
+        side = gr.Radio(
+            [_AT_LEAST, _AT_MOST],
+            value=_AT_LEAST,
+            label="Keep it",
+            info="Of default-Assistant replies along this direction, at the percentile chosen above.",
+            elem_id="second-side",
+        )
+        along = gr.Dropdown(
+            choices,
+            value=[name for name in _READY if name in directions],
+            multiselect=True,
+            max_choices=MOST_ALONG - 1,
+            label="Read along",
+            info="Read and not touched: does the cap move anything else?",
+            elem_id="along",
+        )
+    return {"second": second, "second_use": use, "second_side": side, "along": along}
 
 
 def _reasoning_components(thinking: Thinking) -> dict[str, Any]:
@@ -263,7 +390,7 @@ def _sampling_components(defaults: Sampling, thinking: Thinking) -> dict[str, An
     }
 
 
-def _branch_components(axis: AssistantAxis) -> dict[str, Any]:
+def _branch_components(axis: AssistantAxis, has_directions: bool) -> dict[str, Any]:
     """The choice of the branches that answer, and the steered reply."""
     layers = f"0 to {axis.layers - 1}"
     with gr.Group():
@@ -282,10 +409,23 @@ def _branch_components(axis: AssistantAxis) -> dict[str, Any]:
         steer_layer = gr.Number(
             axis.probe_layer, label="Steered layer", precision=0, elem_id="steer-layer", info=layers
         )
+        steer_along = gr.Radio(
+            [_ALONG_AXIS, _ALONG_SECOND],
+            value=_ALONG_AXIS,
+            visible=has_directions,
+            label="Steer along",
+            elem_id="steer-along",
+        )
     steer_on.change(
         _offer_branches, [steer_on, only], only, queue=False, show_progress="hidden", api_visibility="private"
     )
-    return {"only": only, "steer_on": steer_on, "steer_layer": steer_layer, "steer_alpha": steer_alpha}
+    return {
+        "only": only,
+        "steer_on": steer_on,
+        "steer_layer": steer_layer,
+        "steer_alpha": steer_alpha,
+        "steer_along": steer_along,
+    }
 
 
 def _addressed(steered: bool) -> list[str]:

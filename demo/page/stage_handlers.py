@@ -100,7 +100,7 @@ class StageHandlers(RecordingHandlers):
         with self._handlers.admit(call.request, call.settings.characters):
             index = call.turn
             turn = call.session.chat.conversation.turns[index]
-            settings = call.settings.turn_settings(self._handlers.axis, index)
+            settings = self._handlers.settings_of(call.settings, index)
             before = turn.settings or settings
             sampling = replace(settings.sampling, seed=before.sampling.seed + RETRY_STEP)
             settings = replace(settings, sampling=sampling, only=before.only, attempt=before.attempt + 1)
@@ -125,7 +125,7 @@ class StageHandlers(RecordingHandlers):
         """The settings of an earlier turn; those of the panel if they are not known or of another model."""
         settings = call.session.chat.conversation.turns[index].settings
         if settings is None or call.session.chat.watch_only:
-            return call.settings.turn_settings(self._handlers.axis, index)
+            return self._handlers.settings_of(call.settings, index)
         return settings
 
     def on_open(self, call: Call) -> Answer:
@@ -159,7 +159,7 @@ class StageHandlers(RecordingHandlers):
     def _read_transcript(self, call: Call, transcript: Transcript) -> Answer:
         handlers, session, before = self._handlers, call.session, Place.of(call.session)
         chat, line = chat_of_transcript(transcript), transcript.unanswered
-        settings = call.settings.turn_settings(handlers.axis, 0)
+        settings = handlers.settings_of(call.settings, 0)
         settings = replace(settings, system_prompt=chat.system_prompt, dtype=handlers.dtype)
         keep: End = "end" if call.asked.fields["keep"] == "end" else "beginning"
         total = len(transcript.turns)

@@ -23,6 +23,8 @@ SYMBOLS = {"uncapped": "circle", "capped": "diamond", "steered": "square"}
 
 DASHES = {"uncapped": "4px,3px", "capped": "solid", "steered": "1px,3px"}
 
+PLAIN_DASH, SECOND_DASH = "1px,2px", "9px,4px,1px,4px"
+
 DEFAULT_COLOURS = {"uncapped": "#b84a00", "capped": "#0067a8", "steered": "#2f7d32"}
 
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
@@ -32,13 +34,16 @@ def token_figure(marks: PlotMarks) -> dict[str, Any]:
     """The per-token plot: x = token number in the reply (from 1), y = projection in axis units.
 
     Returns {"data": [...], "layout": {...}} of plain JSON values. Each trace's `meta` is
-    {"role": "raw" | "smooth" | "lift" | "before" | "fired" | "answer-start", "branch": ...}, with
-    "reasoning-" before "raw", "smooth" and "fired" of the reasoning before an answer; all start empty.
+    {"role": "raw" | "smooth" | "lift" | "before" | "fired" | "answer-start" | "plain" | "second",
+    "branch": ...}, with "reasoning-" before "raw", "smooth" and "fired" of the reasoning before an answer;
+    all start empty. "plain": the capped words as the unsteered model reads them. "second": the projection
+    along another direction, on its own scale.
     """
     traces = [_raw_trace(branch) for branch in BRANCHES]
     traces += [_in_reasoning(_raw_trace(branch)) for branch in BRANCHES]
     traces += [_answer_start_trace(branch) for branch in BRANCHES]
     traces += [_lift_trace(), _before_trace()]
+    traces += [_plain_token_trace(), *(_second_trace(branch, "lines") for branch in BRANCHES)]
     traces += [_in_reasoning(_smooth_trace(branch)) for branch in BRANCHES]
     traces += [_smooth_trace(branch) for branch in BRANCHES]
     traces += [_in_reasoning(_fired_trace()), _fired_trace()]
@@ -52,11 +57,13 @@ def turn_figure(marks: PlotMarks) -> dict[str, Any]:
     """The per-turn plot: x = turn (from 1), y = mean projection of a reply or of the user's message.
 
     Returns plain JSON values like `token_figure`. The `meta` roles are "reply", "reasoning" (before it),
-    "user" and "spread" (all replies of a turn with several seeds). Straight segments join the replies of
+    "user", "spread" (all replies of a turn with several seeds), "plain" and "second" as above. Straight
+    segments join the replies of
     successive turns; nothing is drawn before the first one.
     """
     traces = [_spread_trace(branch) for branch in BRANCHES] + [_user_trace(branch) for branch in BRANCHES]
     traces += [_reasoning_trace(branch) for branch in BRANCHES]
+    traces += [_plain_reply_trace(), *(_second_trace(branch, "lines+markers") for branch in BRANCHES)]
     traces += [_reply_trace(branch) for branch in BRANCHES]
     traces.append(_frame_trace(0.6, 4.4))
     layout = _layout(marks, "turn · points: mean of a reply")
@@ -129,6 +136,47 @@ def _before_trace() -> go.Scatter:
     hover = "<b>capped</b>, before the cap · token %{x}: %{y:.2f}<extra></extra>"
     return _scatter(
         "before", "capped", name="before the cap", mode="markers", marker=marker, hovertemplate=hover
+    )
+
+
+def _plain_token_trace() -> go.Scatter:
+    line = {"width": 1.75, "dash": PLAIN_DASH, "color": DEFAULT_COLOURS["capped"]}
+    hover = (
+        f"<b>capped</b> words, read without the cap: mean of the last {TRAILING_TOKENS} tokens "
+        "%{y:.2f}<extra></extra>"
+    )
+    return _scatter(
+        "plain", "capped", name="read without the cap", mode="lines", line=line, hovertemplate=hover
+    )
+
+
+def _plain_reply_trace() -> go.Scatter:
+    colour = DEFAULT_COLOURS["capped"]
+    marker = {"symbol": "diamond-open", "size": 7, "color": colour, "line": {"width": 1.5}}
+    hover = "<b>capped</b> words, read without the cap · turn %{x}<br>mean %{y:.2f}<extra></extra>"
+    return _scatter(
+        "plain",
+        "capped",
+        name="read without the cap",
+        mode="lines+markers",
+        marker=marker,
+        line={"width": 1.5, "dash": PLAIN_DASH, "color": colour},
+        hovertemplate=hover,
+    )
+
+
+def _second_trace(branch: str, mode: str) -> go.Scatter:
+    colour = DEFAULT_COLOURS[branch]
+    hover = f"<b>{branch}</b> along the second direction: %{{y:.2f}}<extra></extra>"
+    return _scatter(
+        "second",
+        branch,
+        name=f"{branch}, second direction",
+        mode=mode,
+        opacity=0.65,
+        line={"width": 1.5, "dash": SECOND_DASH, "color": colour},
+        hovertemplate=hover,
+        **({"marker": {"symbol": SYMBOLS[branch], "size": 4, "color": colour}} if "markers" in mode else {}),
     )
 
 

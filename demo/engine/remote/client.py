@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from threading import Event as CancelFlag
@@ -16,6 +16,7 @@ from typing import Any
 import httpx
 
 from demo.axis.axis import AssistantAxis
+from demo.axis.directions import Direction
 from demo.axis.files import axis_digest, axis_from_bytes
 from demo.engine.protocol import Events, Load, ReadToken, Request, TooLongError, with_endings
 from demo.engine.remote.codec import VERSION, event_from, load_from, read_from, request_json
@@ -84,6 +85,9 @@ class RemoteEngine:
             axis.content, data["axis"], f"the axis of the engine at {self.url}"
         )
         self._digest = axis_digest(self.axis)
+        # The process has them, but does not send them here.
+        self.directions: Mapping[str, Direction] = {}
+        self.reads_plain = bool(data.get("reads_plain"))
 
     @property
     def load(self) -> Load:

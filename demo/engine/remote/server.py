@@ -110,7 +110,13 @@ class Service:
             "thinking": model.thinking,
         }
         manifest = json.loads(axis_to_bytes(self.engine.axis)[1])
-        return JSONResponse({"version": VERSION, "model": named, "notes": self.notes, "axis": manifest})
+        about = {
+            "model": named,
+            "notes": self.notes,
+            "axis": manifest,
+            "reads_plain": self.engine.reads_plain,
+        }
+        return JSONResponse({"version": VERSION, **about})
 
     async def axis(self, request: HttpRequest) -> Response:
         return Response(axis_to_bytes(self.engine.axis)[0], media_type="application/octet-stream")

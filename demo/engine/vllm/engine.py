@@ -8,11 +8,21 @@ vLLM batches the sequences of all visitors. Its workers cap, read and sample (`r
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from threading import Event as CancelFlag
 
 from demo.axis.axis import AssistantAxis
-from demo.engine.protocol import Events, Load, ReadToken, Request, capped_layers, check_layers, room_left
+from demo.axis.directions import Direction
+from demo.engine.protocol import (
+    Events,
+    Load,
+    ReadToken,
+    Request,
+    capped_layers,
+    check_directions,
+    check_layers,
+    room_left,
+)
 from demo.engine.request_group import ReadTask, RequestGroup
 from demo.engine.sequence import TokenSequence, Vocabulary, spoken_tokens, vocabulary_of
 from demo.engine.text import content_texts
@@ -48,6 +58,9 @@ class VllmEngine:
             UserError: vLLM cannot start, or the cap does not act in it as it should.
         """
         self.model, self.axis, self.options = model, axis, options or VllmOptions()
+        # vLLM chooses its own tokens, and its workers know the axis only.
+        self.directions: Mapping[str, Direction] = {}
+        self.reads_plain = False
         self._vocabulary = vocabulary_of(model, fixed_length=fixed_length)
         self._marks = _mark_ids(self._vocabulary)
         # One token stays free: vLLM samples one more than is shown, so that the last one shown is run.
@@ -77,6 +90,7 @@ class VllmEngine:
         """
         self._client.require()
         check_layers(requests, self.model.layer_count)
+        check_directions(requests, {}, self.axis.probe_layer)
         layers = capped_layers(requests)
         sequences = [self._sequence(request, layers) for request in requests]
         group = RequestGroup([sequence.state for sequence in sequences], cancel or CancelFlag())
@@ -101,6 +115,7 @@ class VllmEngine:
         chat = self._rendered(request, reply_next=False)
         room_left(len(chat.ids), self._context)
         check_layers([request], self.model.layer_count)
+        check_directions([request], {}, self.axis.probe_layer)
         plan = self._plan(request, chat, every_layer=True)
         texts = content_texts(self.model.tokenizer, chat)
         read = VllmRead(chat, texts, plan, self.axis)

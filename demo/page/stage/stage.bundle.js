@@ -1,6 +1,6 @@
 // Made from its sources by `npm run build`; do not edit.
-// Sources: b333e0aa33ff06dfbc2a13970d03fa1b944cb2ebde01d200177fdb518c6feb2f
-// Bundle: a791d4e7e9f3159dba005452e373c9df82a665db45eece4ebf9102c79bd6cdb0
+// Sources: eca75df59b35e0667caffbd8689254ccbbe49c01772bc6b04a798c556183051f
+// Bundle: a409ae3d4ff3167cb548e54769f59908c0a541b1fbb1242903a3ef668b368fd9
 (() => {
   // protocol.json
   var protocol_default = {
@@ -57,7 +57,10 @@
           "fired?": "integer or null",
           "count?": "integer or null",
           "limit?": "integer or null",
-          "place?": "list or null"
+          "place?": "list or null",
+          "plain_mean?": "number",
+          "along?": "list",
+          "shift?": "object"
         }
       },
       turn: {
@@ -382,7 +385,9 @@
     "reasoning-fired",
     "lift",
     "before",
-    "answer-start"
+    "answer-start",
+    "plain",
+    "second"
   ];
   var ANSWER_START_LINE = [-0.75, 1.5];
   function byBranch(make) {
@@ -396,7 +401,15 @@
     const entries = SERIES_ROLES.map((role) => [role, { x: [], y: [], customdata: [] }]);
     return Object.fromEntries(entries);
   }
-  var newSpan = () => ({ count: 0, fired: 0, sum: 0, measured: 0, recent: [] });
+  var newSpan = () => ({
+    count: 0,
+    fired: 0,
+    sum: 0,
+    measured: 0,
+    recent: [],
+    recentPlain: [],
+    recentSecond: []
+  });
   function newReply(branch) {
     return {
       branch,
@@ -416,7 +429,10 @@
       finalCount: null,
       limit: null,
       userMean: null,
-      place: null
+      place: null,
+      plainMean: null,
+      along: [],
+      shift: null
     };
   }
   function addPoint(series, x, y, customdata) {
@@ -427,6 +443,18 @@
   var spanOf = (reply, token) => token.r ? reply.reasoning : reply.answer;
   function markAnswerStart(reply, position) {
     for (const y of ANSWER_START_LINE) addPoint(reply.series["answer-start"], position - 0.5, y, null);
+  }
+  function trailingMean(recent, value) {
+    recent.push(value);
+    if (recent.length > TRAILING_TOKENS) recent.shift();
+    return recent.reduce((sum, one) => sum + one, 0) / recent.length;
+  }
+  function addBeside({ answer, series }, token, position) {
+    const second = token.g?.[0];
+    if (typeof token.q === "number")
+      addPoint(series.plain, position, trailingMean(answer.recentPlain, token.q), null);
+    if (second !== void 0)
+      addPoint(series.second, position, trailingMean(answer.recentSecond, second), null);
   }
   function addToSeries(reply, token, position) {
     const after = token.a ?? token.b;
@@ -441,12 +469,10 @@
     if (!token.r && !span.measured && reply.reasoning.count) markAnswerStart(reply, position);
     span.sum += after;
     span.measured += 1;
-    span.recent.push(after);
-    if (span.recent.length > TRAILING_TOKENS) span.recent.shift();
     addPoint(series("raw"), position, after, hover);
-    const trailing = span.recent.reduce((sum, value) => sum + value, 0) / span.recent.length;
-    addPoint(series("smooth"), position, trailing, null);
-    if (!token.c) return;
+    addPoint(series("smooth"), position, trailingMean(span.recent, after), null);
+    if (!token.r) addBeside(reply, token, position);
+    if (!token.acted) return;
     addPoint(series("fired"), position, after, hover);
     if (token.b === null || token.b === void 0) return;
     addPoint(before, position, token.b, null);
@@ -455,11 +481,12 @@
   function addToken(reply, received) {
     reply.received += 1;
     if (received.s) return null;
-    const token = Object.assign(received, { c: received.k?.reduce((sum, value) => sum + value, 0) ?? 0 });
+    const c = received.k?.reduce((sum, value) => sum + value, 0) ?? 0;
+    const token = Object.assign(received, { c, acted: c > 0 || (received.z ?? 0) > 0 });
     reply.visibleTokens.push(token);
     const span = spanOf(reply, token);
     span.count += 1;
-    if (token.c) span.fired += 1;
+    if (token.acted) span.fired += 1;
     addToSeries(reply, token, reply.visibleTokens.length);
     return token;
   }
@@ -472,6 +499,9 @@
     reply.finalCount = data.count ?? null;
     reply.limit = data.limit ?? null;
     reply.place = data.place ?? null;
+    reply.plainMean = data.plain_mean ?? null;
+    reply.along = data.along ?? [];
+    reply.shift = data.shift ?? null;
     reply.samples = data.samples ?? reply.samples;
     reply.html = data.html ?? reply.html;
   }
@@ -900,6 +930,10 @@
     const value = cap.floor === null ? "" : ` (${number(cap.floor)})`;
     return `floor ${cap.floor_name ?? ""}${value}, ${where}`;
   }
+  function alsoText({ direction, downward, layers }) {
+    const side = downward ? "kept from rising" : "kept from falling";
+    return `${direction.replace(/_/g, " ")}, ${side}, layers ${layers[0]}–${layers.at(-1)}`;
+  }
   function seedText({ seed, seeds, attempt }) {
     const more = seeds > 1 ? `, and for more answers up to ${seed + SEED_STEP * (seeds - 1)}` : "";
     return `${seed}${more}${attempt > 1 ? " (new for this attempt)" : ""}`;
@@ -917,11 +951,13 @@
   function settingsRows(settings, branch) {
     const rows = [];
     if (branch === "capped") rows.push(["Cap", capText(settings)]);
+    if (branch === "capped" && settings.also) rows.push(["Cap along a direction", alsoText(settings.also)]);
     const { steer } = settings;
     if (branch === "steered" && steer) {
-      rows.push(["Steering", `${number(steer.alpha)} × axis at layer ${steer.layer}`]);
+      const along = steer.direction?.replace(/_/g, " ") ?? "axis";
+      rows.push(["Steering", `${number(steer.alpha)} × ${along} at layer ${steer.layer}`]);
     }
-    const acts = branch === "steered" || branch === "capped" && settings.cap;
+    const acts = branch === "steered" || branch === "capped" && (settings.cap || settings.also);
     if (acts && settings.thinking) rows.push(["Acts on", SPANS[settings.span]]);
     if (settings.read) rows.push(["Text", "read from a file, not generated here"]);
     else rows.push(...samplingRows(settings));
@@ -932,7 +968,7 @@
   function settingsNote(settings, branch) {
     const parts = [];
     if (settings.attempt > 1) parts.push(`attempt ${settings.attempt}, new seed`);
-    if (branch === "capped" && !settings.cap) parts.push("cap off");
+    if (branch === "capped" && !settings.cap && !settings.also) parts.push("cap off");
     return parts.join(" · ");
   }
   function makeSettingsList(turn, branch) {
@@ -1026,7 +1062,8 @@
       return this.metaOf(this.shown);
     }
     get capIsOff() {
-      return capIsOff(this.chartMeta);
+      const also = this.shown === null ? void 0 : this.turns[this.shown]?.settings?.also;
+      return capIsOff(this.chartMeta) && !also;
     }
     /**
      * The charts' figures with the reference lines of the turn that is shown. They are the same object as before
@@ -2049,7 +2086,23 @@
       return y === null ? [] : [{ x: index + 1, y }];
     });
   }
-  var POINTS = { user: userPoints, reasoning: reasoningPoints, reply: replyPoints };
+  function plainPoints(turns, branch) {
+    return turns.map((turn, index) => ({ x: index + 1, y: turn.replies[branch].plainMean }));
+  }
+  function secondPoints(turns, branch, shown) {
+    const name = turns[shown ?? turns.length - 1]?.settings?.along?.[0];
+    return turns.map((turn, index) => {
+      const same = name !== void 0 && turn.settings?.along?.[0] === name;
+      return { x: index + 1, y: same ? turn.replies[branch].along[0] ?? null : null };
+    });
+  }
+  var POINTS = {
+    user: userPoints,
+    reasoning: reasoningPoints,
+    reply: replyPoints,
+    plain: plainPoints,
+    second: secondPoints
+  };
   function fillTurns(data, turns, shown) {
     for (const trace of data) {
       const { role, branch } = trace.meta;
@@ -2504,6 +2557,28 @@
     });
     new ResizeObserver(() => requestAnimationFrame(resize)).observe(element2);
     return { receive, fail, reset, refresh, repaint: draw };
+  }
+
+  // src/lens.js
+  function makeLens(root) {
+    const key = find(root, ".tone-key");
+    const choice = findAs(key, ".lens-of", HTMLSelectElement);
+    const second = find(choice, '[value="second"]');
+    function show() {
+      const axis = choice.value === "axis";
+      root.dataset.lens = choice.value;
+      find(key, ".low-end").textContent = axis ? "role" : "0";
+      find(key, ".high-end").textContent = axis ? "Assistant" : "1";
+    }
+    function offer(name) {
+      choice.hidden = !name;
+      second.textContent = name;
+      if (!name) choice.value = "axis";
+      show();
+    }
+    choice.addEventListener("change", show);
+    show();
+    return { offer };
   }
 
   // src/map_figure.js
@@ -3000,6 +3075,12 @@
     marker.hidden = mean === null;
     if (mean !== null) marker.style.left = `${Math.min(100, Math.max(0, (mean + 1) / 3 * 100))}%`;
   }
+  function showPlainMean(pane, reply) {
+    const box = find(pane, ".plain-mean");
+    const mean = reply?.plainMean ?? null;
+    box.hidden = mean === null;
+    box.textContent = mean === null ? "" : `read without the cap: ${number(mean)}`;
+  }
   function showCapAction(pane, text) {
     find(pane, ".cap-action").textContent = text;
   }
@@ -3178,7 +3259,7 @@
   }
   function summarise(turns, index, capOff) {
     const turn = index === null ? void 0 : turns[index];
-    if (!turn || index === null) return { items: [], gap: null, sentence: "" };
+    if (!turn || index === null) return { items: [], gap: null, share: null, along: [], sentence: "" };
     const mean = (branch) => turn.replies[branch].absent ? null : meanOf(turn.replies[branch]);
     const items = BRANCHES.flatMap((branch) => {
       const value = mean(branch);
@@ -3189,7 +3270,17 @@
     const sentences = [words, zonesSentence(items), capSentence(right, capOff)];
     const [uncapped, capped] = [mean("uncapped"), mean("capped")];
     const gap = uncapped === null || capped === null ? null : capped - uncapped;
-    return { items, gap, sentence: sentences.filter(Boolean).join(" ") };
+    const share = left.shift?.share ?? null;
+    return { items, gap, share, along: alongOf(turn), sentence: sentences.filter(Boolean).join(" ") };
+  }
+  function alongOf(turn) {
+    return (turn.settings?.along ?? []).map((name, n) => {
+      const values = BRANCHES.flatMap((branch) => {
+        const value = turn.replies[branch].along[n];
+        return value === void 0 ? [] : [[branch, value]];
+      });
+      return { name: name.replace(/_/g, " "), values: Object.fromEntries(values) };
+    });
   }
 
   // src/panes.js
@@ -3271,15 +3362,17 @@
       showFinished(index, turn.replies[branch]);
     }
     function tokenSpan(token, position) {
-      const span = makeElement("span", token.c ? "tok fired" : "tok", token.t);
+      const span = makeElement("span", token.acted ? "tok fired" : "tok", token.t);
       span.dataset.i = String(position);
-      if (token.c) showLegend(true);
-      const tone = toneOf(token.a ?? token.b);
-      if (tone !== null) {
-        span.style.setProperty("--tone", `${Math.round(Math.abs(tone) * 100)}%`);
-        span.classList.add(tone < 0 ? "low" : "high");
-      }
+      if (token.acted) showLegend(true);
+      setTone(span, toneOf(token.a ?? token.b), "tone", "");
+      setTone(span, toneOf(token.g?.[0]), "second-tone", "second-");
       return span;
+    }
+    function setTone(span, tone, property, prefix) {
+      if (tone === null) return;
+      span.style.setProperty(`--${property}`, `${Math.round(Math.abs(tone) * 100)}%`);
+      span.classList.add(`${prefix}${tone < 0 ? "low" : "high"}`);
     }
     function appendTokens(index, tokens) {
       scrolling.growing();
@@ -3463,7 +3556,25 @@
     const bar = find(root, ".summary-bar");
     const gapBox = find(bar, ".gap");
     const sentenceBox = find(bar, ".sentence");
-    function show({ items, gap, sentence }) {
+    const shareBox = find(bar, ".share");
+    const alongBox = find(bar, ".along");
+    function showAlong(along) {
+      alongBox.hidden = !along.some(({ values }) => Object.keys(values).length);
+      const parts = along.map(({ name, values }) => {
+        const numbers = Object.entries(values).map(([branch, value]) => {
+          const part = makeElement("span", branch, number(value));
+          part.title = `${branch} mean along ${name}`;
+          return part;
+        });
+        const item = makeElement("span", "direction");
+        item.append(`${name} `, ...numbers.flatMap((part, n) => n ? [" / ", part] : [part]));
+        return item;
+      });
+      alongBox.replaceChildren("read along: ", ...parts);
+    }
+    function show({ items, gap, share, along, sentence }) {
+      showAlong(along);
+      shareBox.textContent = share === null ? "" : `${describeShare(share)} of the shift on the axis`;
       bar.hidden = items.length === 0;
       gapBox.textContent = gap === null ? "" : `gap ${number(gap)}`;
       gapBox.title = "Capped mean minus uncapped mean, in axis units";
@@ -3491,7 +3602,7 @@
     });
     return box;
   }
-  function fillTooltip(tooltip, branch, token, position, capLayers) {
+  function fillTooltip(tooltip, branch, token, position, capLayers, along) {
     const list = makeElement("dl");
     if (token.r) addRow(list, "part", "reasoning");
     const { before, after } = projections(token);
@@ -3500,11 +3611,17 @@
     else if (Math.abs(after - before) > 1e-6)
       addRow(list, "projection", `${number(before)} → ${number(after)}`);
     else addRow(list, "projection", number(after));
+    if (typeof token.q === "number") addRow(list, "read without the cap", number(token.q));
+    along.forEach((name, n) => {
+      const value = token.g?.[n];
+      if (value !== void 0) addRow(list, name.replace(/_/g, " "), number(value));
+    });
     if (token.p !== null && token.p !== void 0) addRow(list, "probability", percent(token.p));
     tooltip.replaceChildren(list);
     if (branch !== "capped") return;
+    if (token.z) tooltip.append(makeElement("p", "", `The second cap moved it by ${number(token.z)}.`));
     if (!token.k) {
-      tooltip.append(makeElement("p", "", "The cap did not act."));
+      if (!token.z) tooltip.append(makeElement("p", "", "The cap did not act."));
       return;
     }
     const first = capLayers?.[0] ?? 0;
@@ -3533,7 +3650,7 @@
       current?.classList.remove("current");
       current = span;
       span.classList.add("current");
-      fillTooltip(tooltip, branch, token, position, hooks.capLayers(turn));
+      fillTooltip(tooltip, branch, token, position, hooks.capLayers(turn), hooks.along(turn));
       tooltip.hidden = false;
       place();
       hooks.hover(branch, position, turn);
@@ -3648,12 +3765,14 @@
     });
     const layers = makeLayers(root, { sendRequest, flash, shown });
     const summaryBar = makeSummaryBar(root);
+    const lens = makeLens(root);
     const turnList = makeTurnList(root, (index) => selectTurn(index, true));
     const latestButton = find(root, ".latest");
     latestButton.addEventListener("click", () => selectTurn(conversation.last, true));
     makeTooltip(root, Object.values(panes), {
       token: (branch, index, position) => conversation.reply(index, branch)?.visibleTokens[position - 1],
       capLayers: (index) => conversation.metaOf(index).cap_layers,
+      along: (index) => conversation.turns[index]?.settings?.along ?? [],
       hover: (branch, position, index) => {
         if (index === conversation.shown) charts.hover(branch, position);
       },
@@ -3707,6 +3826,7 @@
         showTrend(panes[branch].pane, trend);
       }
       showCapAction(panes.capped.pane, capAction(shownReplies?.capped));
+      showPlainMean(panes.capped.pane, shownReplies?.capped);
       turnList.show(turns, index);
       latestButton.hidden = !showsEarlier;
       summaryBar.show(summary);
@@ -3718,6 +3838,15 @@
       for (const item of findAll(root, ".reasoning-key")) item.hidden = !conversation.hasReasoning;
       find(root, ".range-key").hidden = !conversation.chartMeta.default_range;
       for (const item of findAll(root, ".seeds-key")) item.hidden = !conversation.hasSeeds;
+      showBesideKeys();
+    }
+    function showBesideKeys() {
+      const settings = conversation.shown === null ? null : conversation.turns[conversation.shown]?.settings;
+      const name = settings?.along?.[0]?.replace(/_/g, " ") ?? "";
+      find(root, ".plain-key").hidden = !settings?.plain;
+      find(root, ".second-key").hidden = !name;
+      find(root, ".second-name").textContent = `${name}, on its own scale`;
+      lens.offer(name);
     }
     function arrangePanes() {
       panes.steered.pane.hidden = !conversation.has("steered");
@@ -3738,6 +3867,7 @@
     }
     function showTurn(index) {
       conversation.shown = index;
+      showBesideKeys();
       for (const branch of BRANCHES) panes[branch].markShown(index);
       showMarks();
       charts.show(index);

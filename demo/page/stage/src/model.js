@@ -90,7 +90,8 @@ export class Conversation {
   }
 
   get capIsOff() {
-    return capIsOff(this.chartMeta);
+    const also = this.shown === null ? undefined : this.turns[this.shown]?.settings?.also;
+    return capIsOff(this.chartMeta) && !also;
   }
 
   /**

@@ -155,16 +155,25 @@ export function makePane(root, branch, hooks) {
    * @param {number} position
    */
   function tokenSpan(token, position) {
-    const span = makeElement("span", token.c ? "tok fired" : "tok", token.t);
+    const span = makeElement("span", token.acted ? "tok fired" : "tok", token.t);
     span.dataset.i = String(position);
-    if (token.c) showLegend(true);
-    const tone = toneOf(token.a ?? token.b);
-    if (tone !== null) {
-      // The style sheet turns these into a colour where the lens is on.
-      span.style.setProperty("--tone", `${Math.round(Math.abs(tone) * 100)}%`);
-      span.classList.add(tone < 0 ? "low" : "high");
-    }
+    if (token.acted) showLegend(true);
+    setTone(span, toneOf(token.a ?? token.b), "tone", "");
+    setTone(span, toneOf(token.g?.[0]), "second-tone", "second-");
     return span;
+  }
+
+  /**
+   * The style sheet turns these into a colour where the lens is on.
+   * @param {HTMLElement} span
+   * @param {number | null} tone
+   * @param {string} property
+   * @param {string} prefix of the class
+   */
+  function setTone(span, tone, property, prefix) {
+    if (tone === null) return;
+    span.style.setProperty(`--${property}`, `${Math.round(Math.abs(tone) * 100)}%`);
+    span.classList.add(`${prefix}${tone < 0 ? "low" : "high"}`);
   }
 
   /**

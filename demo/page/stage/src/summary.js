@@ -16,7 +16,9 @@ const TREND_FLAT = 0.1;
  * @typedef {"rising" | "falling" | "steady"} TrendWord
  * @typedef {{ change: number; turns: number; word: TrendWord }} Trend
  * @typedef {{ branch: Branch; mean: number; trend: Trend | null }} BranchSummary
- * @typedef {{ items: BranchSummary[]; gap: number | null; sentence: string }} Summary
+ * @typedef {{ name: string; values: Partial<Record<Branch, number>> }} AlongSummary
+ * @typedef {{ items: BranchSummary[]; gap: number | null; share: number | null; along: AlongSummary[];
+ *   sentence: string }} Summary
  */
 
 /** @param {number} share */
@@ -150,7 +152,7 @@ function capSentence(reply, off) {
  */
 export function summarise(turns, index, capOff) {
   const turn = index === null ? undefined : turns[index];
-  if (!turn || index === null) return { items: [], gap: null, sentence: "" };
+  if (!turn || index === null) return { items: [], gap: null, share: null, along: [], sentence: "" };
   const mean = (/** @type {Branch} */ branch) =>
     turn.replies[branch].absent ? null : meanOf(turn.replies[branch]);
   const items = BRANCHES.flatMap((branch) => {
@@ -162,5 +164,21 @@ export function summarise(turns, index, capOff) {
   const sentences = [words, zonesSentence(items), capSentence(right, capOff)];
   const [uncapped, capped] = [mean("uncapped"), mean("capped")];
   const gap = uncapped === null || capped === null ? null : capped - uncapped;
-  return { items, gap, sentence: sentences.filter(Boolean).join(" ") };
+  const share = left.shift?.share ?? null;
+  return { items, gap, share, along: alongOf(turn), sentence: sentences.filter(Boolean).join(" ") };
+}
+
+/**
+ * The means of a turn's replies along each direction that is read along.
+ * @param {Turn} turn
+ * @returns {AlongSummary[]}
+ */
+function alongOf(turn) {
+  return (turn.settings?.along ?? []).map((name, n) => {
+    const values = BRANCHES.flatMap((branch) => {
+      const value = turn.replies[branch].along[n];
+      return value === undefined ? [] : [[branch, value]];
+    });
+    return { name: name.replace(/_/g, " "), values: Object.fromEntries(values) };
+  });
 }

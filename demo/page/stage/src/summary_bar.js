@@ -2,7 +2,8 @@
 
 /** @import { Summary } from "./summary.js" */
 
-import { find } from "./dom.js";
+import { find, makeElement } from "./dom.js";
+import { describeShare } from "./summary.js";
 import { number } from "./text.js";
 
 /** @param {HTMLElement} root */
@@ -10,9 +11,29 @@ export function makeSummaryBar(root) {
   const bar = find(root, ".summary-bar");
   const gapBox = find(bar, ".gap");
   const sentenceBox = find(bar, ".sentence");
+  const shareBox = find(bar, ".share");
+  const alongBox = find(bar, ".along");
+
+  /** @param {Summary["along"]} along */
+  function showAlong(along) {
+    alongBox.hidden = !along.some(({ values }) => Object.keys(values).length);
+    const parts = along.map(({ name, values }) => {
+      const numbers = Object.entries(values).map(([branch, value]) => {
+        const part = makeElement("span", branch, number(value));
+        part.title = `${branch} mean along ${name}`;
+        return part;
+      });
+      const item = makeElement("span", "direction");
+      item.append(`${name} `, ...numbers.flatMap((part, n) => (n ? [" / ", part] : [part])));
+      return item;
+    });
+    alongBox.replaceChildren("read along: ", ...parts);
+  }
 
   /** @param {Summary} summary */
-  function show({ items, gap, sentence }) {
+  function show({ items, gap, share, along, sentence }) {
+    showAlong(along);
+    shareBox.textContent = share === null ? "" : `${describeShare(share)} of the shift on the axis`;
     bar.hidden = items.length === 0;
     gapBox.textContent = gap === null ? "" : `gap ${number(gap)}`;
     gapBox.title = "Capped mean minus uncapped mean, in axis units";

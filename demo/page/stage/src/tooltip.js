@@ -11,6 +11,7 @@ import { number, projections } from "./text.js";
  * @typedef {object} TooltipHooks
  * @property {(branch: Branch, turn: number, position: number) => VisibleToken | undefined} token
  * @property {(turn: number) => [first: number, last: number] | null | undefined} capLayers
+ * @property {(turn: number) => string[]} along the directions that a turn is read along
  * @property {(branch: Branch, position: number, turn: number) => void} hover
  * @property {() => void} unhover no token is pointed at any more
  */
@@ -53,8 +54,9 @@ function liftBars(lifts, first) {
  * @param {Token} token
  * @param {number} position
  * @param {[first: number, last: number] | null | undefined} capLayers
+ * @param {string[]} along
  */
-function fillTooltip(tooltip, branch, token, position, capLayers) {
+function fillTooltip(tooltip, branch, token, position, capLayers, along) {
   const list = makeElement("dl");
   if (token.r) addRow(list, "part", "reasoning");
   const { before, after } = projections(token);
@@ -63,11 +65,17 @@ function fillTooltip(tooltip, branch, token, position, capLayers) {
   else if (Math.abs(after - before) > 1e-6)
     addRow(list, "projection", `${number(before)} → ${number(after)}`);
   else addRow(list, "projection", number(after));
+  if (typeof token.q === "number") addRow(list, "read without the cap", number(token.q));
+  along.forEach((name, n) => {
+    const value = token.g?.[n];
+    if (value !== undefined) addRow(list, name.replace(/_/g, " "), number(value));
+  });
   if (token.p !== null && token.p !== undefined) addRow(list, "probability", percent(token.p));
   tooltip.replaceChildren(list);
   if (branch !== "capped") return;
+  if (token.z) tooltip.append(makeElement("p", "", `The second cap moved it by ${number(token.z)}.`));
   if (!token.k) {
-    tooltip.append(makeElement("p", "", "The cap did not act."));
+    if (!token.z) tooltip.append(makeElement("p", "", "The cap did not act."));
     return;
   }
   const first = capLayers?.[0] ?? 0;
@@ -110,7 +118,7 @@ export function makeTooltip(root, panes, hooks) {
     current?.classList.remove("current");
     current = span;
     span.classList.add("current");
-    fillTooltip(tooltip, branch, token, position, hooks.capLayers(turn));
+    fillTooltip(tooltip, branch, token, position, hooks.capLayers(turn), hooks.along(turn));
     tooltip.hidden = false;
     place();
     hooks.hover(branch, position, turn);

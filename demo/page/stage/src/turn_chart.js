@@ -82,8 +82,39 @@ export function userPoints(turns, branch) {
   });
 }
 
+/**
+ * The mean of each finished reply as the unsteered model reads its words.
+ * @param {Turn[]} turns
+ * @param {Branch} branch
+ * @returns {TurnPoint[]}
+ */
+export function plainPoints(turns, branch) {
+  return turns.map((turn, index) => ({ x: index + 1, y: turn.replies[branch].plainMean }));
+}
+
+/**
+ * The mean of each finished reply along the second direction. A turn with another one interrupts the line.
+ * @param {Turn[]} turns
+ * @param {Branch} branch
+ * @param {number | null} shown
+ * @returns {TurnPoint[]}
+ */
+export function secondPoints(turns, branch, shown) {
+  const name = turns[shown ?? turns.length - 1]?.settings?.along?.[0];
+  return turns.map((turn, index) => {
+    const same = name !== undefined && turn.settings?.along?.[0] === name;
+    return { x: index + 1, y: same ? (turn.replies[branch].along[0] ?? null) : null };
+  });
+}
+
 /** @type {Record<string, (turns: Turn[], branch: Branch, shown: number | null) => TurnPoint[]>} */
-const POINTS = { user: userPoints, reasoning: reasoningPoints, reply: replyPoints };
+const POINTS = {
+  user: userPoints,
+  reasoning: reasoningPoints,
+  reply: replyPoints,
+  plain: plainPoints,
+  second: secondPoints,
+};
 
 /**
  * @param {ChartTrace[]} data

@@ -23,6 +23,12 @@ function capText({ cap }) {
   return `floor ${cap.floor_name ?? ""}${value}, ${where}`;
 }
 
+/** @param {NonNullable<TurnSettings["also"]>} also */
+function alsoText({ direction, downward, layers }) {
+  const side = downward ? "kept from rising" : "kept from falling";
+  return `${direction.replace(/_/g, " ")}, ${side}, layers ${layers[0]}–${layers.at(-1)}`;
+}
+
 /** @param {TurnSettings} settings */
 function seedText({ seed, seeds, attempt }) {
   const more = seeds > 1 ? `, and for more answers up to ${seed + SEED_STEP * (seeds - 1)}` : "";
@@ -55,11 +61,13 @@ export function settingsRows(settings, branch) {
   /** @type {Row[]} */
   const rows = [];
   if (branch === "capped") rows.push(["Cap", capText(settings)]);
+  if (branch === "capped" && settings.also) rows.push(["Cap along a direction", alsoText(settings.also)]);
   const { steer } = settings;
   if (branch === "steered" && steer) {
-    rows.push(["Steering", `${number(steer.alpha)} × axis at layer ${steer.layer}`]);
+    const along = steer.direction?.replace(/_/g, " ") ?? "axis";
+    rows.push(["Steering", `${number(steer.alpha)} × ${along} at layer ${steer.layer}`]);
   }
-  const acts = branch === "steered" || (branch === "capped" && settings.cap);
+  const acts = branch === "steered" || (branch === "capped" && (settings.cap || settings.also));
   if (acts && settings.thinking) rows.push(["Acts on", SPANS[settings.span]]);
   if (settings.read) rows.push(["Text", "read from a file, not generated here"]);
   else rows.push(...samplingRows(settings));
@@ -76,7 +84,7 @@ export function settingsRows(settings, branch) {
 export function settingsNote(settings, branch) {
   const parts = [];
   if (settings.attempt > 1) parts.push(`attempt ${settings.attempt}, new seed`);
-  if (branch === "capped" && !settings.cap) parts.push("cap off");
+  if (branch === "capped" && !settings.cap && !settings.also) parts.push("cap off");
   return parts.join(" · ");
 }
 

@@ -32,6 +32,8 @@ const SERIES_ROLES = [
   "lift",
   "before",
   "answer-start",
+  "plain",
+  "second",
 ];
 // The ends of the line at which a branch's answer starts, in axis units. The charts always show at least
 // these.
@@ -65,7 +67,15 @@ function emptySeries() {
 }
 
 /** @returns {Span} */
-const newSpan = () => ({ count: 0, fired: 0, sum: 0, measured: 0, recent: [] });
+const newSpan = () => ({
+  count: 0,
+  fired: 0,
+  sum: 0,
+  measured: 0,
+  recent: [],
+  recentPlain: [],
+  recentSecond: [],
+});
 
 /**
  * @param {Branch} branch
@@ -91,6 +101,9 @@ export function newReply(branch) {
     limit: null,
     userMean: null,
     place: null,
+    plainMean: null,
+    along: [],
+    shift: null,
   };
 }
 
@@ -121,6 +134,31 @@ function markAnswerStart(reply, position) {
 }
 
 /**
+ * The mean of the last values, with one more.
+ * @param {number[]} recent
+ * @param {number} value
+ */
+function trailingMean(recent, value) {
+  recent.push(value);
+  if (recent.length > TRAILING_TOKENS) recent.shift();
+  return recent.reduce((sum, one) => sum + one, 0) / recent.length;
+}
+
+/**
+ * The lines beside the projection on the axis: of the answer only.
+ * @param {Reply} reply
+ * @param {VisibleToken} token
+ * @param {number} position
+ */
+function addBeside({ answer, series }, token, position) {
+  const second = token.g?.[0];
+  if (typeof token.q === "number")
+    addPoint(series.plain, position, trailingMean(answer.recentPlain, token.q), null);
+  if (second !== undefined)
+    addPoint(series.second, position, trailingMean(answer.recentSecond, second), null);
+}
+
+/**
  * @param {Reply} reply
  * @param {VisibleToken} token
  * @param {number} position
@@ -137,12 +175,10 @@ function addToSeries(reply, token, position) {
   if (!token.r && !span.measured && reply.reasoning.count) markAnswerStart(reply, position);
   span.sum += after;
   span.measured += 1;
-  span.recent.push(after);
-  if (span.recent.length > TRAILING_TOKENS) span.recent.shift();
   addPoint(series("raw"), position, after, hover);
-  const trailing = span.recent.reduce((sum, value) => sum + value, 0) / span.recent.length;
-  addPoint(series("smooth"), position, trailing, null);
-  if (!token.c) return;
+  addPoint(series("smooth"), position, trailingMean(span.recent, after), null);
+  if (!token.r) addBeside(reply, token, position);
+  if (!token.acted) return;
   addPoint(series("fired"), position, after, hover);
   if (token.b === null || token.b === undefined) return;
   addPoint(before, position, token.b, null);
@@ -159,11 +195,12 @@ export function addToken(reply, received) {
   // Template and end tokens are neither shown nor plotted, so positions count visible tokens only.
   reply.received += 1;
   if (received.s) return null;
-  const token = Object.assign(received, { c: received.k?.reduce((sum, value) => sum + value, 0) ?? 0 });
+  const c = received.k?.reduce((sum, value) => sum + value, 0) ?? 0;
+  const token = Object.assign(received, { c, acted: c > 0 || (received.z ?? 0) > 0 });
   reply.visibleTokens.push(token);
   const span = spanOf(reply, token);
   span.count += 1;
-  if (token.c) span.fired += 1;
+  if (token.acted) span.fired += 1;
   addToSeries(reply, token, reply.visibleTokens.length);
   return token;
 }
@@ -181,6 +218,9 @@ export function finishReply(reply, data) {
   reply.finalCount = data.count ?? null;
   reply.limit = data.limit ?? null;
   reply.place = data.place ?? null;
+  reply.plainMean = data.plain_mean ?? null;
+  reply.along = data.along ?? [];
+  reply.shift = data.shift ?? null;
   reply.samples = data.samples ?? reply.samples;
   reply.html = data.html ?? reply.html;
 }

@@ -30,11 +30,31 @@ export interface Token {
   m?: number | null;
   /** Its coordinates on the persona map; only in recordings. */
   x?: number[];
+  /** The projection as the unsteered model reads the same words. */
+  q?: number | null;
+  /** The projections along the directions that are read along, each in its own units. */
+  g?: number[];
+  /** What the second cap added, in units of its direction. */
+  z?: number;
 }
 
-/** A token that is shown. `c`: what the cap added at all layers together; 0 where it did not act. */
+/**
+ * A token that is shown. `c`: what the cap along the axis added at all layers together; 0 where it did not act.
+ * `acted`: whether any cap acted.
+ */
 export interface VisibleToken extends Token {
   c: number;
+  acted: boolean;
+}
+
+/** How far a reply's mean state lies from that of the branch's first reply. */
+export interface Shift {
+  /** In axis units. */
+  length: number;
+  /** The part along the axis, in axis units. */
+  along: number;
+  /** The share of the squared length that lies along the axis. */
+  share: number;
 }
 
 /** The figures that summarise a reply. */
@@ -48,6 +68,11 @@ export interface ReplySummary {
   count?: number | null;
   limit?: number | null;
   place?: Place | null;
+  /** The mean projection as the unsteered model reads the same words. */
+  plain_mean?: number;
+  /** The mean projection along each direction that is read along. */
+  along?: number[];
+  shift?: Shift;
 }
 
 /** A reply to the same message with other random numbers. */
@@ -66,7 +91,13 @@ export interface ReplyData extends ReplySummary {
 export interface TurnSettings {
   /** Null: the cap was off. */
   cap: { floor_name: string | null; floor: number | null; layers: number[]; floors: number[] } | null;
-  steer?: { layer: number; alpha: number };
+  steer?: { layer: number; alpha: number; direction?: string };
+  /** A cap along another direction; `downward`: it keeps the projection from rising. */
+  also?: { direction: string; downward: boolean; layers: number[]; floors: number[] };
+  /** The directions that are read along; the first is the second line of the charts. */
+  along?: string[];
+  /** The capped words are read without the cap, too. */
+  plain?: boolean;
   only?: Branch;
   seed: number;
   seeds: number;
@@ -342,6 +373,10 @@ export interface Span {
   measured: number;
   /** The last projections. */
   recent: number[];
+  /** The last projections as the unsteered model reads the same words. */
+  recentPlain: number[];
+  /** The last projections along the second direction. */
+  recentSecond: number[];
 }
 
 export type SeriesRole =
@@ -353,7 +388,9 @@ export type SeriesRole =
   | "reasoning-fired"
   | "lift"
   | "before"
-  | "answer-start";
+  | "answer-start"
+  | "plain"
+  | "second";
 
 /** What one branch says in one turn. */
 export interface Reply {
@@ -380,6 +417,11 @@ export interface Reply {
   /** The mean projection of the user's message. */
   userMean: number | null;
   place: Place | null;
+  /** Its mean as the unsteered model reads the same words. */
+  plainMean: number | null;
+  /** Its means along the directions that are read along. */
+  along: number[];
+  shift: Shift | null;
 }
 
 export interface Turn {

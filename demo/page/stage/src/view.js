@@ -5,10 +5,11 @@
 import { makeCharts } from "./charts.js";
 import { find, findAll, makeElement } from "./dom.js";
 import { makeLayers } from "./layers.js";
+import { makeLens } from "./lens.js";
 import { makeMap, makeTabs } from "./map.js";
 import { Conversation } from "./model.js";
 import { showEmpty, showNotice } from "./notices.js";
-import { showCapAction, showMean, showTrend } from "./pane_header.js";
+import { showCapAction, showMean, showPlainMean, showTrend } from "./pane_header.js";
 import { makePane } from "./panes.js";
 import { makeSeedsButton } from "./seeds.js";
 import { describeCapping, finishLabel, summarise } from "./summary.js";
@@ -56,12 +57,14 @@ export function makeView(root, conversation, sendRequest) {
   });
   const layers = makeLayers(root, { sendRequest, flash, shown });
   const summaryBar = makeSummaryBar(root);
+  const lens = makeLens(root);
   const turnList = makeTurnList(root, (index) => selectTurn(index, true));
   const latestButton = find(root, ".latest");
   latestButton.addEventListener("click", () => selectTurn(conversation.last, true));
   makeTooltip(root, Object.values(panes), {
     token: (branch, index, position) => conversation.reply(index, branch)?.visibleTokens[position - 1],
     capLayers: (index) => conversation.metaOf(index).cap_layers,
+    along: (index) => conversation.turns[index]?.settings?.along ?? [],
     hover: (branch, position, index) => {
       if (index === conversation.shown) charts.hover(branch, position);
     },
@@ -146,6 +149,7 @@ export function makeView(root, conversation, sendRequest) {
       showTrend(panes[branch].pane, trend);
     }
     showCapAction(panes.capped.pane, capAction(shownReplies?.capped));
+    showPlainMean(panes.capped.pane, shownReplies?.capped);
     turnList.show(turns, index);
     latestButton.hidden = !showsEarlier;
     summaryBar.show(summary);
@@ -159,6 +163,17 @@ export function makeView(root, conversation, sendRequest) {
     for (const item of findAll(root, ".reasoning-key")) item.hidden = !conversation.hasReasoning;
     find(root, ".range-key").hidden = !conversation.chartMeta.default_range;
     for (const item of findAll(root, ".seeds-key")) item.hidden = !conversation.hasSeeds;
+    showBesideKeys();
+  }
+
+  /** The keys of the lines beside the projection, and the choice of what the colours show. */
+  function showBesideKeys() {
+    const settings = conversation.shown === null ? null : conversation.turns[conversation.shown]?.settings;
+    const name = settings?.along?.[0]?.replace(/_/g, " ") ?? "";
+    find(root, ".plain-key").hidden = !settings?.plain;
+    find(root, ".second-key").hidden = !name;
+    find(root, ".second-name").textContent = `${name}, on its own scale`;
+    lens.offer(name);
   }
 
   function arrangePanes() {
@@ -192,6 +207,7 @@ export function makeView(root, conversation, sendRequest) {
   /** @param {number} index */
   function showTurn(index) {
     conversation.shown = index;
+    showBesideKeys();
     for (const branch of BRANCHES) panes[branch].markShown(index);
     showMarks();
     charts.show(index);

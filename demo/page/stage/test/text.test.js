@@ -116,7 +116,13 @@ test("a capped reply alone is described, and a cap that is off is named", () => 
   const turn = newTurn("", ["capped"]);
   finishReply(turn.replies.capped, { finish: "stop", mean: 2 });
   assert.equal(summarise([turn], 0, true).sentence, "On the axis: capped Assistant-like. The cap is off.");
-  assert.deepEqual(summarise([turn], null, true), { items: [], gap: null, sentence: "" });
+  assert.deepEqual(summarise([turn], null, true), {
+    items: [],
+    gap: null,
+    share: null,
+    along: [],
+    sentence: "",
+  });
 });
 
 test("the sentence of a turn says where the two answers part", () => {
