@@ -1,5 +1,5 @@
 // Made from its sources by `npm run build`; do not edit.
-// Sources: eca75df59b35e0667caffbd8689254ccbbe49c01772bc6b04a798c556183051f
+// Sources: 5e4cbcc3b3992ad684a9159dca41388546775e020794bb7e21c71b7bcafa47de
 // Bundle: 5f03f9556b3a2cfdf99af75ce6500a7d991ac0a4e8423cdb1bd2f3d48c872d12
 (() => {
   // src/dom.js

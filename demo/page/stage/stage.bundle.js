@@ -1,6 +1,6 @@
 // Made from its sources by `npm run build`; do not edit.
-// Sources: eca75df59b35e0667caffbd8689254ccbbe49c01772bc6b04a798c556183051f
-// Bundle: a409ae3d4ff3167cb548e54769f59908c0a541b1fbb1242903a3ef668b368fd9
+// Sources: 5e4cbcc3b3992ad684a9159dca41388546775e020794bb7e21c71b7bcafa47de
+// Bundle: 0448740f3389371703c8a3667b3458c51eb5b6d3341476d68f8df9ce1508149b
 (() => {
   // protocol.json
   var protocol_default = {
@@ -3075,12 +3075,6 @@
     marker.hidden = mean === null;
     if (mean !== null) marker.style.left = `${Math.min(100, Math.max(0, (mean + 1) / 3 * 100))}%`;
   }
-  function showPlainMean(pane, reply) {
-    const box = find(pane, ".plain-mean");
-    const mean = reply?.plainMean ?? null;
-    box.hidden = mean === null;
-    box.textContent = mean === null ? "" : `read without the cap: ${number(mean)}`;
-  }
   function showCapAction(pane, text) {
     find(pane, ".cap-action").textContent = text;
   }
@@ -3413,7 +3407,9 @@
       const ended = reply.finish === "sentence" ? ", ended at a sentence" : "";
       const tokens = `${reply.visibleTokens.length} tokens${ended}`;
       const reasoning = hasReasoning(reply) ? `, reasoning ${number(reasoningMeanOf(reply))}` : "";
-      entry.select.textContent = `turn ${index + 1} · mean ${number(meanOf(reply))}${reasoning} · ${tokens}`;
+      const plain = reply.plainMean === null ? "" : ` (read without the cap: ${number(reply.plainMean)})`;
+      const means = `mean ${number(meanOf(reply))}${plain}${reasoning}`;
+      entry.select.textContent = `turn ${index + 1} · ${means} · ${tokens}`;
       entry.select.title = "Show this turn in the token chart";
       scrolling.keep();
     }
@@ -3826,7 +3822,6 @@
         showTrend(panes[branch].pane, trend);
       }
       showCapAction(panes.capped.pane, capAction(shownReplies?.capped));
-      showPlainMean(panes.capped.pane, shownReplies?.capped);
       turnList.show(turns, index);
       latestButton.hidden = !showsEarlier;
       summaryBar.show(summary);

@@ -48,18 +48,6 @@ export function showMean(pane, reply, prefix) {
 }
 
 /**
- * The mean of the capped words as the unsteered model reads them.
- * @param {HTMLElement} pane
- * @param {Reply | undefined} reply
- */
-export function showPlainMean(pane, reply) {
-  const box = find(pane, ".plain-mean");
-  const mean = reply?.plainMean ?? null;
-  box.hidden = mean === null;
-  box.textContent = mean === null ? "" : `read without the cap: ${number(mean)}`;
-}
-
-/**
  * @param {HTMLElement} pane
  * @param {string} text
  */

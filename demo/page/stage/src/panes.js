@@ -230,7 +230,9 @@ export function makePane(root, branch, hooks) {
     const ended = reply.finish === "sentence" ? ", ended at a sentence" : "";
     const tokens = `${reply.visibleTokens.length} tokens${ended}`;
     const reasoning = hasReasoning(reply) ? `, reasoning ${number(reasoningMeanOf(reply))}` : "";
-    entry.select.textContent = `turn ${index + 1} · mean ${number(meanOf(reply))}${reasoning} · ${tokens}`;
+    const plain = reply.plainMean === null ? "" : ` (read without the cap: ${number(reply.plainMean)})`;
+    const means = `mean ${number(meanOf(reply))}${plain}${reasoning}`;
+    entry.select.textContent = `turn ${index + 1} · ${means} · ${tokens}`;
     entry.select.title = "Show this turn in the token chart";
     scrolling.keep();
   }

@@ -9,7 +9,7 @@ import { makeLens } from "./lens.js";
 import { makeMap, makeTabs } from "./map.js";
 import { Conversation } from "./model.js";
 import { showEmpty, showNotice } from "./notices.js";
-import { showCapAction, showMean, showPlainMean, showTrend } from "./pane_header.js";
+import { showCapAction, showMean, showTrend } from "./pane_header.js";
 import { makePane } from "./panes.js";
 import { makeSeedsButton } from "./seeds.js";
 import { describeCapping, finishLabel, summarise } from "./summary.js";
@@ -149,7 +149,6 @@ export function makeView(root, conversation, sendRequest) {
       showTrend(panes[branch].pane, trend);
     }
     showCapAction(panes.capped.pane, capAction(shownReplies?.capped));
-    showPlainMean(panes.capped.pane, shownReplies?.capped);
     turnList.show(turns, index);
     latestButton.hidden = !showsEarlier;
     summaryBar.show(summary);
