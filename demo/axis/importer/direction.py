@@ -41,8 +41,8 @@ def import_direction(
     if sizes != {hidden} or max(vectors) >= axis.layers or (read.matrix and len(vectors) != axis.layers):
         have = f"size {', '.join(map(str, sorted(sizes)))} at layers {spans(vectors)}"
         raise UserError(
-            f"{path} has vectors of {have}, but the axis is {axis.layers} layers of {hidden}, so they are not of "
-            "the same model; give another file."
+            f"{path} has vectors of {have}, but the axis is {axis.layers} layers of {hidden}, so they are "
+            "not of the same model; give another file."
         )
     kept = [one for one in kept_layers(axis) if one in vectors]
     layers = tuple(kept or sorted(vectors))
