@@ -2,6 +2,7 @@
 
 Usage: python -m demo.axis import SOURCE --out DIR
        python -m demo.axis show DIR
+       python -m demo.axis add DIR FILE
        python -m demo.axis card DIR
        python -m demo.axis push DIR OWNER/NAME --licence ID
        python -m demo.axis find MODEL_ID
@@ -12,14 +13,17 @@ from __future__ import annotations
 
 import argparse
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from demo.axis.axis import AssistantAxis
 from demo.axis.card import card
+from demo.axis.directions import load_directions, save_directions
 from demo.axis.files import axis_folder, load_axis, save_axis
 from demo.axis.importer.build import ImportOptions, import_axis
+from demo.axis.importer.direction import import_direction
 from demo.axis.importer.floors import spans
 from demo.axis.published import DATASET
 from demo.axis.sharing import find, pull, push
@@ -36,7 +40,25 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _show(options: argparse.Namespace) -> None:
-    _print_summary(load_axis(options.axis))
+    axis, folder = load_axis(options.axis), axis_folder(options.axis)
+    _print_summary(axis)
+    if folder is not None:
+        counts = Counter(one.kind for one in load_directions(folder, axis).values())
+        for kind, count in counts.items():
+            print(f"directions  {count} {kind}")
+
+
+def _add(options: argparse.Namespace) -> None:
+    folder = axis_folder(options.axis)
+    if folder is None:
+        raise UserError("Directions are added to an axis folder; import the published axis first.")
+    axis = load_axis(folder)
+    direction = import_direction(options.source, axis, options.name, options.key, options.layer)
+    save_directions(load_directions(folder, axis).added(direction), folder)
+    print(f"{direction.name}: layers {spans(direction.layers)}, cosine with the axis {direction.cosine:+.2f}")
+    for note in direction.notes:
+        print(f"note        {note}")
+    print(f"floors      none yet; python -m demo.extraction.directions {folder} measures them")
 
 
 def _print_summary(axis: AssistantAxis) -> None:
@@ -176,6 +198,14 @@ def _parser() -> argparse.ArgumentParser:
     fetched.add_argument("repository", metavar="OWNER/NAME")
     fetched.add_argument("--out", type=Path, help="folder (default: among the axes of this machine)")
     fetched.add_argument("--revision", help="commit, branch or tag (default: the newest)")
+    joined = commands.add_parser("add", help="add a direction of a steering library beside an axis")
+    joined.add_argument("axis", help="axis folder, or name of a shipped axis")
+    joined.add_argument(
+        "source", type=Path, help="a .gguf, .safetensors, .pt or .svec file, or a folder of them"
+    )
+    joined.add_argument("--name", help="of the direction (default: the file's)")
+    joined.add_argument("--key", help="entry of the file, if it holds several directions")
+    joined.add_argument("--layer", type=int, metavar="N", help="layer of a single vector")
     add = commands.add_parser("import", help="convert a published axis to an axis folder")
     add.add_argument(
         "source", help=f"a .pt or .safetensors file, a published folder, or hf://{DATASET}/FOLDER"
@@ -200,7 +230,15 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-_COMMANDS = {"import": _import, "show": _show, "card": _card, "push": _push, "find": _find, "pull": _pull}
+_COMMANDS = {
+    "import": _import,
+    "show": _show,
+    "add": _add,
+    "card": _card,
+    "push": _push,
+    "find": _find,
+    "pull": _pull,
+}
 
 if __name__ == "__main__":
     raise SystemExit(main())

@@ -40,7 +40,8 @@ MOST_DIRECTIONS = 2000
 
 _FORMAT = 1
 _MOST_BYTES = 1024**3
-_MOST_CHARACTERS = {"name": 80, "poles": 300}
+_MOST_CHARACTERS = {"name": 80, "poles": 300, "notes": 700}
+_MOST_NOTES = 10
 _ADVICE = "make the directions again, or remove the file"
 
 
@@ -58,6 +59,7 @@ class Direction:
         cosine: With the axis at the probe layer, or at the layer nearest to it that the direction has.
         agreement: Cosine of the directions from two halves of the replies, at that layer; None if unknown.
         poles: What 0 and 1 stand for, in words.
+        notes: Sentences for the reader, such as which gate it fails.
     """
 
     name: str
@@ -69,6 +71,7 @@ class Direction:
     cosine: float
     agreement: float | None
     poles: tuple[str, str]
+    notes: tuple[str, ...] = ()
 
     @cached_property
     def norm(self) -> Tensor:
@@ -184,9 +187,13 @@ def cosine_with_axis(axis: AssistantAxis, layers: tuple[int, ...], vector: Tenso
 
 
 def components(axis: AssistantAxis) -> list[Direction]:
-    """The principal components of the roles at all layers, without floors; empty for an axis without them."""
+    """The principal components of the roles at all layers, without floors; those that the axis has."""
     layers = tuple(range(axis.layers))
-    return [] if axis.pca is None else [component(axis, number, layers) for number in range(len(axis.pca))]
+    if axis.pca is None:
+        return []
+    # Very few roles have fewer components, and zeros instead.
+    count = int((axis.pca.norm(dim=-1) > 0).all(-1).sum())
+    return [component(axis, number, layers) for number in range(count)]
 
 
 def component(axis: AssistantAxis, number: int, layers: tuple[int, ...]) -> Direction:
@@ -288,6 +295,7 @@ def _entry(direction: Direction) -> dict[str, Any]:
         "cosine": round(direction.cosine, 4),
         "agreement": None if direction.agreement is None else round(direction.agreement, 4),
         "poles": list(direction.poles),
+        "notes": list(direction.notes),
         "floors": bool(direction.floors),
     }
 
@@ -335,6 +343,11 @@ def _checked(
     check_text(entry["name"], "name")
     for pole in (low, high):
         check_text(pole, "poles")
+    notes = entry["notes"]
+    if not isinstance(notes, list) or len(notes) > _MOST_NOTES:
+        raise ValueError("notes are not a short list")
+    for note in notes:
+        check_text(note, "notes")
     if entry["kind"] not in KINDS:
         raise ValueError(f"the kind {str(entry['kind'])[:40]!r} is unknown")
     cosine, agreement = entry["cosine"], entry["agreement"]
@@ -342,12 +355,21 @@ def _checked(
         if not isinstance(value, int | float) or not -1.001 <= value <= 1.001:
             raise ValueError("a cosine does not lie between -1 and 1")
     return Direction(
-        entry["name"], entry["kind"], layers, vector, origin, floors, float(cosine), agreement, (low, high)
+        name=entry["name"],
+        kind=entry["kind"],
+        layers=layers,
+        vector=vector,
+        origin=origin,
+        floors=floors,
+        cosine=float(cosine),
+        agreement=agreement,
+        poles=(low, high),
+        notes=tuple(notes),
     )
 
 
-def check_text(text: object, what: Literal["name", "poles"]) -> None:
-    """Raise ValueError for a name or pole that cannot be shown: not one short line of text."""
+def check_text(text: object, what: Literal["name", "poles", "notes"]) -> None:
+    """Raise ValueError for a text that cannot be shown: not one short line."""
     most = _MOST_CHARACTERS[what]
     if (
         not isinstance(text, str)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from demo.axis.axis import AssistantAxis
 from demo.axis.card import TAG, card
+from demo.axis.directions import FILE, load_directions
 from demo.axis.files import load_axis, save_axis
 from demo.utils.errors import UserError, first_sentence
 
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
 
 # What is fetched of an axis folder. Pictures stay behind: an SVG file of a stranger could run a script. So
 # does the evaluation, which the page would show as this program's own.
-_FETCHED = ("axis.json", "axis.safetensors", "report.md")
+_FETCHED = ("axis.json", "axis.safetensors", FILE, "report.md")
+_UNCHANGED = (FILE, "report.md")  # of these; the other two are written anew
 # What is published of it. Rollouts and unfinished work stay here.
 _SHARED = (*_FETCHED, "evaluation.json", "evaluation.md", "*.svg", "README.md")
 _MOST_BYTES = 2 * 1024**3  # an axis of a 70B model is far smaller
@@ -118,6 +120,7 @@ def pull(repository: str, out: Path, revision: str | None = None) -> AssistantAx
                 "connection."
             ) from error
         axis = load_axis(Path(temporary))
+        load_directions(Path(temporary), axis)  # raises UserError unless they are sound
         axis = replace(axis, manifest=axis.manifest | {"fetched": {"from": repository, "revision": info.sha}})
         try:
             save_axis(axis, out)
@@ -125,7 +128,8 @@ def pull(repository: str, out: Path, revision: str | None = None) -> AssistantAx
             raise UserError(
                 f"The axis.json of {repository} holds what is no valid JSON; choose another axis."
             ) from error
-        for name in _FETCHED[2:]:
+        for name in _UNCHANGED:
+            (out / name).unlink(missing_ok=True)  # of an axis that lay here before
             if (Path(temporary) / name).is_file():
                 shutil.copy(Path(temporary) / name, out)
     return axis

@@ -6,8 +6,9 @@ padding, and equal texts are read once. Elsewhere transformers' own modules read
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -16,13 +17,18 @@ from demo.engine.forward.forward_pass import Chunk, Probe
 from demo.engine.forward.fused_cpu import FusedForward
 from demo.engine.forward.selection import choose_forward
 from demo.engine.threads import threads_for
-from demo.extraction.rollouts import ReadText, Text, placeholder_axis, read_texts
+from demo.extraction.rollouts import ReadText, Text, placeholder_axis, read_means, read_texts
 from demo.models.loading import LoadedModel
 
 _TOKENS = 512  # reply tokens in one forward pass
 # Logits over the whole vocabulary for every reply token take the most memory, so only so many numbers are
 # held at once.
 _MOST_LOGITS = 6_000_000
+
+_Pair = tuple[tuple[int, ...], tuple[int, ...]]  # a prompt and the reply to it
+# Layer -> residual streams by pair, [n + 1, D]: of the token before the reply, and of the reply's n tokens.
+_States = dict[int, tuple[Tensor, ...]]
+_Summary = TypeVar("_Summary")
 
 
 class Reader:
@@ -44,17 +50,41 @@ class Reader:
         """
         if self._forward is None:
             return read_texts(self._model, texts, layer)
+        forward, layers = self._forward, () if layer is None else (layer,)
+
+        def summary(pairs: Sequence[_Pair], states: _States) -> Iterator[ReadText]:
+            log_p = _log_p(forward, states[forward.layers - 1], [reply for _, reply in pairs])
+            for number, own in enumerate(log_p):
+                yield ReadText(own, _mean(states[layers[0]][number]) if layers else None)
+
+        return self._each(forward, texts, {forward.layers - 1, *layers}, summary)
+
+    def means(self, texts: Sequence[Text], layers: Sequence[int]) -> Tensor:
+        """The same for the means alone, at several layers. See `read_means`."""
+        if self._forward is None or not texts:
+            return read_means(self._model, texts, layers)
+
+        def summary(pairs: Sequence[_Pair], states: _States) -> Iterator[Tensor]:
+            for number in range(len(pairs)):
+                yield torch.stack([_mean(states[layer][number]) for layer in layers])
+
+        return torch.stack(self._each(self._forward, texts, set(layers), summary))
+
+    def _each(
+        self,
+        forward: FusedForward,
+        texts: Sequence[Text],
+        layers: set[int],
+        summary: Callable[[Sequence[_Pair], _States], Iterator[_Summary]],
+    ) -> list[_Summary]:
+        """What `summary` makes of each text, from the states of the texts in one pass at these layers."""
+        found: dict[_Pair, _Summary] = {}
         # In order of their prompts, so that replies to the same prompt are in the same pass.
-        different = sorted({(tuple(text.prompt), tuple(text.reply)) for text in texts})
-        found: dict[tuple[tuple[int, ...], tuple[int, ...]], ReadText] = {}
-        for part in _parts(different):
+        for part in _parts(sorted({(tuple(text.prompt), tuple(text.reply)) for text in texts})):
             timed = nullcontext() if self._threads is None else self._threads.step(_TOKENS)
-            with self._model.turn, timed:
-                found |= zip(part, _read(self._forward, part, layer), strict=True)
+            with self._model.turn, timed, torch.inference_mode():
+                found |= zip(part, summary(part, _states(forward, part, layers)), strict=True)
         return [found[tuple(text.prompt), tuple(text.reply)] for text in texts]
-
-
-_Pair = tuple[tuple[int, ...], tuple[int, ...]]  # a prompt and the reply to it
 
 
 def _parts(pairs: Sequence[_Pair]) -> Iterator[list[_Pair]]:
@@ -69,9 +99,11 @@ def _parts(pairs: Sequence[_Pair]) -> Iterator[list[_Pair]]:
         yield part
 
 
-@torch.inference_mode()
-def _read(forward: FusedForward, pairs: Sequence[_Pair], layer: int | None) -> list[ReadText]:
-    """Two passes: over the different prompts without their last tokens, and over all that follows them."""
+def _states(forward: FusedForward, pairs: Sequence[_Pair], layers: set[int]) -> dict[int, tuple[Tensor, ...]]:
+    """Residual streams at some layers, by pair [n + 1, D]: of the token before the reply, and of the reply's.
+
+    Two passes: over the different prompts without their last tokens, and over all that follows them.
+    """
     cache = forward.new_cache()
     cache.reserve(len(pairs), max(len(prompt) + len(reply) for prompt, reply in pairs))
     first: dict[tuple[int, ...], int] = {}
@@ -80,7 +112,7 @@ def _read(forward: FusedForward, pairs: Sequence[_Pair], layer: int | None) -> l
     prompts = [_chunk(slot, 0, prompt[:-1]) for prompt, slot in first.items() if len(prompt) > 1]
     if prompts:
         forward.run(prompts, cache)
-    seen = _Residuals({forward.layers - 1} if layer is None else {forward.layers - 1, layer})
+    seen = _Residuals(layers)
     replies = []
     for slot, (prompt, reply) in enumerate(pairs):
         if first[prompt] != slot:
@@ -88,11 +120,12 @@ def _read(forward: FusedForward, pairs: Sequence[_Pair], layer: int | None) -> l
         replies.append(_chunk(slot, len(prompt) - 1, (prompt[-1], *reply), seen))
     forward.run(replies, cache)
     counts = [len(reply) + 1 for _, reply in pairs]
-    log_p = _log_p(forward, seen.found[forward.layers - 1].split(counts), [reply for _, reply in pairs])
-    means: list[Tensor | None] = [None] * len(pairs)
-    if layer is not None:
-        means = [hidden[1:].float().mean(0) for hidden in seen.found[layer].split(counts)]
-    return [ReadText(*one) for one in zip(log_p, means, strict=True)]
+    return {layer: hidden.split(counts) for layer, hidden in seen.found.items()}
+
+
+def _mean(states: Tensor) -> Tensor:
+    """The mean [D] of a reply's states; the first row is of the token before it."""
+    return states[1:].float().mean(0)
 
 
 def _chunk(slot: int, start: int, ids: Sequence[int], recorder: _Residuals | None = None) -> Chunk:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from demo.extraction.axis import Built
 _BLUE, _ORANGE, _GREEN, _GREY = "#0072B2", "#D55E00", "#009E73", "#767676"
 
 _LABELLED = 6  # roles labelled at either end
+_NAMED = 8  # traits that are named at either end of the axis, and of the component
 
 
 def write_plots(folder: Path, built: Built) -> dict[str, str]:
@@ -21,16 +22,6 @@ def write_plots(folder: Path, built: Built) -> dict[str, str]:
     Returns:
         File name -> alternative text, in the order of the report.
     """
-    import matplotlib  # slow to import, and needed only here
-    from matplotlib.figure import Figure  # pyplot would take the place of a notebook's own settings
-
-    style: dict[Any, Any] = {
-        "svg.hashsalt": "assistant-axis",  # without it the ids in the file differ from run to run
-        "svg.fonttype": "path",
-        "font.size": 9,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-    }
     pictures = {
         "roles.svg": (_roles, (8.5, 2.8), "Roles on the axis, the default Assistant at 1"),
         "layers.svg": (_layers, (8.5, 3.2), "Measurements per decoder layer"),
@@ -41,13 +32,45 @@ def write_plots(folder: Path, built: Built) -> dict[str, str]:
     for name, (draw, size, text) in pictures.items():
         if name == "sweep.svg" and not built.trials:
             continue
-        with matplotlib.rc_context(style):
-            figure = Figure(figsize=size, layout="constrained")
-            axes = figure.subplots()
-            draw(axes, built)
-            figure.savefig(folder / name, metadata={"Date": None, "Creator": None})
+        _write(folder / name, size, draw, built)
         texts[name] = text
     return texts
+
+
+def write_trait_map(path: Path, traits: Sequence[tuple[str, float, float]]) -> None:
+    """Write the map of the traits: name, shift on the axis, and place on a component beside it."""
+    _write(path, (8.5, 5.5), _traits, traits)
+
+
+def _write(path: Path, size: tuple[float, float], draw: Callable[[Any, Any], None], content: Any) -> None:
+    import matplotlib  # slow to import, and needed only here
+    from matplotlib.figure import Figure  # pyplot would take the place of a notebook's own settings
+
+    style: dict[Any, Any] = {
+        "svg.hashsalt": "assistant-axis",  # without it the ids in the file differ from run to run
+        "svg.fonttype": "path",
+        "font.size": 9,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+    }
+    with matplotlib.rc_context(style):
+        figure = Figure(figsize=size, layout="constrained")
+        draw(figure.subplots(), content)
+        figure.savefig(path, metadata={"Date": None, "Creator": None})
+
+
+def _traits(axes: Any, traits: Sequence[tuple[str, float, float]]) -> None:
+    """A dot per trait. Those at either end of the axis, and of the component, have their names."""
+    by_shift, by_height = (sorted(traits, key=lambda trait: trait[place]) for place in (1, 2))
+    named = {one[0] for order in (by_shift, by_height) for one in (*order[:_NAMED], *order[-_NAMED:])}
+    colours = [_BLUE if trait[0] in named else _GREY for trait in traits]
+    axes.scatter([x for _, x, _ in traits], [y for *_, y in traits], s=9, c=colours, alpha=0.6, linewidths=0)
+    for name, x, y in traits:
+        if name in named:
+            axes.annotate(name, (x, y), (3, 2), textcoords="offset points", fontsize=7)
+    axes.axvline(0, color=_GREY, linewidth=0.8, linestyle="--")
+    axes.set_xlabel("shift of the projection from a trait's opposite to the trait, axis units")
+    axes.set_ylabel("first component beside the axis, axis units")
 
 
 def _roles(axes: Any, built: Built) -> None:

@@ -11,6 +11,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from threading import Event as CancelFlag
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -28,6 +29,7 @@ PROMPT_CHUNK = 1024
 # Logits over the whole vocabulary for every reply token take the most memory, so only so many numbers are
 # held at once.
 _MOST_LOGITS = 48_000_000
+_TEXTS = 16  # in one forward pass
 _LEAST_PROBABILITY = 1e-38  # float32's smallest normal number, so that no logarithm is infinite
 
 
@@ -173,17 +175,41 @@ def read_texts(model: LoadedModel, texts: Sequence[Text], layer: int | None = No
         layer: the decoder layer at which to take the mean; None for no mean.
     """
     longest = max((len(text.reply) for text in texts), default=1)
-    batch = max(1, min(16, _MOST_LOGITS // ((longest + 1) * len(model.tokenizer))))
-    results: list[ReadText] = []
+    batch = max(1, min(_TEXTS, _MOST_LOGITS // ((longest + 1) * len(model.tokenizer))))
+    layers, results = (() if layer is None else (layer,)), list[ReadText]()
     for start in range(0, len(texts), batch):
+        part = texts[start : start + batch]
         with model.turn:
-            results += _read(model, texts[start : start + batch], layer)
+            logits, means = _run(model, part, layers, max(len(text.reply) for text in part) + 1)
+        results += [
+            ReadText(_log_p(own, text.reply), mean[0] if layers else None)
+            for own, text, mean in zip(logits, part, means, strict=True)
+        ]
     return results
 
 
+def read_means(model: LoadedModel, texts: Sequence[Text], layers: Sequence[int]) -> Tensor:
+    """Read each of N replies, of at least one token, after its prompt, without any cap.
+
+    Returns:
+        [N, K, D] float32 on the CPU: mean residual streams of the replies at K decoder layers.
+    """
+    found = [torch.zeros(0, len(layers), model.hidden_size)]
+    for start in range(0, len(texts), _TEXTS):
+        with model.turn:
+            found.append(_run(model, texts[start : start + _TEXTS], layers, 1)[1])
+    return torch.cat(found)
+
+
 @torch.inference_mode()
-def _read(model: LoadedModel, texts: Sequence[Text], layer: int | None) -> list[ReadText]:
-    """One forward pass over right-aligned texts, so that all replies end in the last column."""
+def _run(
+    model: LoadedModel, texts: Sequence[Text], layers: Sequence[int], kept: int
+) -> tuple[Tensor, Tensor]:
+    """One forward pass over right-aligned texts, so that all replies end in the last column.
+
+    Returns:
+        The logits [N, kept, V] of the last `kept` columns; the means [N, K, D] of the replies at the layers.
+    """
     lengths = torch.tensor([len(text.prompt) + len(text.reply) for text in texts])
     width = int(lengths.max())
     pad = width - lengths
@@ -191,12 +217,15 @@ def _read(model: LoadedModel, texts: Sequence[Text], layer: int | None) -> list[
         [[0] * int(gap) + [*text.prompt, *text.reply] for gap, text in zip(pad, texts, strict=True)]
     )
     columns = torch.arange(width)[None]
-    states: list[Tensor] = []
-    handles = []
-    if layer is not None:
-        handle = model.layers[layer].register_forward_hook(lambda *call: states.append(residual_of(call[2])))
-        handles.append(handle)
-    kept = max(len(text.reply) for text in texts) + 1
+    states: dict[int, Tensor] = {}
+
+    def record(layer: int, output: Any) -> None:
+        states[layer] = residual_of(output)
+
+    handles = [
+        model.layers[layer].register_forward_hook(lambda *call, layer=layer: record(layer, call[2]))
+        for layer in layers
+    ]
     try:
         output = model.model(
             input_ids=ids.to(model.device),
@@ -210,13 +239,11 @@ def _read(model: LoadedModel, texts: Sequence[Text], layer: int | None) -> list[
     finally:
         for handle in handles:
             handle.remove()
-    return [
-        ReadText(
-            _log_p(output.logits[index], text.reply),
-            states[0][index, -len(text.reply) :].float().mean(0).cpu() if states else None,
-        )
-        for index, text in enumerate(texts)
-    ]
+    means = torch.zeros(len(texts), len(layers), model.hidden_size)
+    for row, text in enumerate(texts):
+        for place, layer in enumerate(layers):
+            means[row, place] = states[layer][row, -len(text.reply) :].float().mean(0).cpu()
+    return output.logits, means
 
 
 def _log_p(logits: Tensor, reply: Sequence[int]) -> Tensor:

@@ -18,10 +18,12 @@ from typing import Any, Literal
 
 import torch
 
+from demo.axis.directions import save_directions
 from demo.axis.files import save_axis
 from demo.engine.protocol import Sampling
 from demo.extraction.axis import Built, build, choose_cast, fold_axes, with_cap
 from demo.extraction.controls import controls
+from demo.extraction.directions import from_state
 from demo.extraction.judge import Judge
 from demo.extraction.plan import DEFAULT, Plan, Preset, Rollout
 from demo.extraction.report import write_report
@@ -123,9 +125,9 @@ def extract(
 ) -> Built:
     """Generate the rollouts of `plan` and build the axis from them.
 
-    It writes axis.safetensors, axis.json, report.md with its plots, and rollouts.jsonl into `out`. Unfinished
-    work is kept in out/.unfinished, in one folder per combination of model, plan and settings. The next run
-    with the same combination continues it; at most one batch is lost.
+    It writes axis.safetensors, axis.json, directions.safetensors, report.md with its plots, and
+    rollouts.jsonl into `out`. Unfinished work is kept in out/.unfinished, in one folder per combination of
+    model, plan and settings. The next run with the same combination continues it; at most one batch is lost.
 
     Args:
         watch: called after every batch of rollouts, and before settings of the cap are tried.
@@ -144,6 +146,8 @@ def extract(
     )
     built = _choose_cap(built, model, plan, settings, work, watch, cancel)
     save_axis(built.axis, out)
+    # Other directions in the folder were measured beside another axis, and go.
+    save_directions(from_state(built.axis, state, vectors), out)
     write_report(out, built, controls(built.axis, state, plan, vectors))
     with (out / "rollouts.jsonl").open("w", encoding="utf-8") as file:
         file.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in state.texts)

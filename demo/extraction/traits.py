@@ -2,7 +2,7 @@
 
 A trait's vector is the mean activation of replies under a prompt for the trait minus that of replies under a
 prompt for its opposite, to the same questions (arXiv 2601.10387, section 3). Positive figures lie on the
-Assistant's side.
+Assistant's side. The traits become further directions beside the axis, too.
 """
 
 from __future__ import annotations
@@ -18,11 +18,15 @@ import torch
 from torch import Tensor
 
 from demo.axis.axis import AssistantAxis
+from demo.axis.components import pca
+from demo.axis.directions import FILE, Direction, kept_layers, load_directions, save_directions
 from demo.axis.files import axis_digest
 from demo.axis.store import axis_of, home_of
+from demo.extraction.directions import between, default_means
 from demo.extraction.judge import NoJudge
 from demo.extraction.plan import Plan, Rollout
 from demo.extraction.report import table
+from demo.extraction.report_plots import write_trait_map
 from demo.extraction.run import Generate, Settings, gather, suitable_batch, work_folder
 from demo.extraction.vectors import HALVES, State
 from demo.models.default import DEFAULT_MODEL
@@ -34,7 +38,7 @@ from demo.utils.paths import ASSETS
 from demo.utils.progress import ConsoleProgress
 from demo.utils.statistics import spearman
 
-JSON, REPORT = "traits.json", "traits.md"
+JSON, REPORT, PICTURE = "traits.json", "traits.md", "traits.svg"
 SIDES = ("positive", "negative")
 
 _QUESTIONS, _TOKENS = 12, 48  # per trait and side; and per reply
@@ -49,12 +53,30 @@ class Trait:
         cosine: of the trait's vector with the axis; positive on the Assistant's side.
         shift: of the projection from the opposite to the trait, in axis units.
         agreement: cosine of the vectors from two halves of the questions.
+        component: place, in axis units, on the first principal component of all trait vectors without their
+            parts along the axis. Its sign has no meaning.
     """
 
     name: str
     cosine: float
     shift: float
     agreement: float
+    component: float
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What the rollouts of the traits give.
+
+    Attributes:
+        traits: the most Assistant-like first.
+        halves: Spearman's rank correlation of their shifts over two halves of the questions.
+        directions: each trait as a direction from its opposite to itself.
+    """
+
+    traits: Sequence[Trait]
+    halves: float
+    directions: Sequence[Direction]
 
 
 @command
@@ -67,9 +89,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     out = options.out or (home.folder if home else None)
     if out is None:
         raise UserError("This axis has no folder for the table; give one with --out.")
-    traits, halves = measure_traits(model, axis, out, trait_plan(options.questions, options.max_new_tokens))
-    write(out, model, axis, traits, halves)
-    print(f"order of the traits by halves: Spearman {halves:.3f}; wrote {out / JSON} and {REPORT}")
+    there = load_directions(out, axis)
+    plan = trait_plan(options.questions, options.max_new_tokens)
+    state = measure_traits(model, out, plan)
+    found = traits_of(
+        state, plan, axis, default_means(model, home.folder if home else out, kept_layers(axis))
+    )
+    save_directions(there.replaced("trait", found.directions), out)
+    write(out, model, axis, found)
+    shutil.rmtree(work_of(model, plan, out), ignore_errors=True)
+    print(
+        f"order of the traits by halves: Spearman {found.halves:.3f}; wrote {out / JSON}, {REPORT} and {FILE}"
+    )
 
 
 def trait_plan(questions: int = _QUESTIONS, max_new_tokens: int = _TOKENS, assets: Path = ASSETS) -> Plan:
@@ -96,25 +127,26 @@ def trait_plan(questions: int = _QUESTIONS, max_new_tokens: int = _TOKENS, asset
     return Plan(rollouts, tuple(prompts), prompts, {"extract": asked}, (), (), max_new_tokens, 0)
 
 
-def measure_traits(
-    model: LoadedModel, axis: AssistantAxis, out: Path, plan: Plan, generate: Generate | None = None
-) -> tuple[list[Trait], float]:
-    """Generate the rollouts, or go on with them, and measure every trait.
+def measure_traits(model: LoadedModel, out: Path, plan: Plan, generate: Generate | None = None) -> State:
+    """Generate the rollouts, or go on with them. What is done stays in `work_of`."""
+    return gather(model, plan, _settings(model, plan), NoJudge(), work_of(model, plan, out), generate)
 
-    Returns:
-        The traits, the most Assistant-like first; and Spearman's rank correlation of their shifts over two
-        halves of the questions.
+
+def work_of(model: LoadedModel, plan: Plan, out: Path) -> Path:
+    """The folder of the rollouts until the traits have been written."""
+    return work_folder(model, plan, _settings(model, plan), NoJudge(), out)
+
+
+def _settings(model: LoadedModel, plan: Plan) -> Settings:
+    return Settings(batch=suitable_batch(model, plan.max_new_tokens))
+
+
+def traits_of(state: State, plan: Plan, axis: AssistantAxis, defaults: Tensor) -> Measured:
+    """The traits on the axis, from the rollouts of `plan`.
+
+    Args:
+        defaults: [N, K, D], means of default replies at the K layers that are kept, for the floors.
     """
-    settings, judge = Settings(batch=suitable_batch(model, plan.max_new_tokens)), NoJudge()
-    work = work_folder(model, plan, settings, judge, out)
-    state = gather(model, plan, settings, judge, work, generate)
-    found = traits_of(state, plan, axis)
-    shutil.rmtree(work, ignore_errors=True)
-    return found
-
-
-def traits_of(state: State, plan: Plan, axis: AssistantAxis) -> tuple[list[Trait], float]:
-    """The traits on the axis, from the rollouts of `plan`. See `measure_traits`."""
     probe = axis.probe_layer
     unit, norm = axis.unit[probe], float(axis.norm[probe])
     names = [group.removesuffix(f" {SIDES[0]}") for group in plan.roles if group.endswith(SIDES[0])]
@@ -123,10 +155,34 @@ def traits_of(state: State, plan: Plan, axis: AssistantAxis) -> tuple[list[Trait
     shifts = (whole @ unit / norm).tolist()
     cosines = torch.cosine_similarity(whole, unit[None], dim=-1).tolist()
     agreements = torch.cosine_similarity(halves[0], halves[1], dim=-1).tolist()
-    rows = zip(names, cosines, shifts, agreements, strict=True)
+    rows = zip(names, cosines, shifts, agreements, _places(whole, unit, norm), strict=True)
     traits = [Trait(name, *(round(value, 4) for value in values)) for name, *values in rows]
     order = float(spearman(*((half @ unit).double() for half in halves)))
-    return sorted(traits, key=lambda trait: -trait.shift), order
+    directions = [_direction(state, name, axis, defaults) for name in sorted(names)]
+    return Measured(sorted(traits, key=lambda trait: -trait.shift), order, directions)
+
+
+def _places(vectors: Tensor, unit: Tensor, norm: float) -> list[float]:
+    """`Trait.component` of trait vectors [N, D]."""
+    beside = vectors - (vectors @ unit)[:, None] * unit
+    first = pca(beside, beside[0], 1).directions
+    return [0.0] * len(vectors) if not len(first) else ((beside - beside.mean(0)) @ first[0] / norm).tolist()
+
+
+def _direction(state: State, name: str, axis: AssistantAxis, defaults: Tensor) -> Direction:
+    """A trait as a direction from the replies under its opposite's prompt to those under its own."""
+    layers = kept_layers(axis)
+    where, shown = list(layers), name.replace("_", " ")
+    return between(
+        shown,
+        "trait",
+        axis,
+        layers,
+        (_side(state, name, SIDES[1])[where], _side(state, name, SIDES[0])[where]),
+        defaults,
+        [vector_of(state, name, (half,))[where] for half in HALVES],
+        (f"the opposite of {shown}", shown),
+    )
 
 
 def vector_of(state: State, name: str, halves: Sequence[int] = HALVES) -> Tensor:
@@ -135,31 +191,37 @@ def vector_of(state: State, name: str, halves: Sequence[int] = HALVES) -> Tensor
     Raises:
         UserError: there is no reply on one of the sides.
     """
+    return _side(state, name, SIDES[0], halves) - _side(state, name, SIDES[1], halves)
+
+
+def _side(state: State, name: str, side: str, halves: Sequence[int] = HALVES) -> Tensor:
+    """Mean activation of the replies under one of a trait's prompts, [L, D]. Raises UserError."""
     try:
-        positive, negative = (state.mean(*(f"{name} {side}/{h}/kept" for h in halves)) for side in SIDES)
+        return state.mean(*(f"{name} {side}/{half}/kept" for half in halves))
     except KeyError as error:
         raise UserError(
             f"The model gave only empty replies for the trait {name}; try another model."
         ) from error
-    return positive - negative
 
 
-def write(out: Path, model: LoadedModel, axis: AssistantAxis, traits: Sequence[Trait], halves: float) -> None:
-    """Write the table as JSON and as Markdown into `out`."""
+def write(out: Path, model: LoadedModel, axis: AssistantAxis, found: Measured) -> None:
+    """Write the table as JSON and as Markdown with its picture into `out`."""
     content = {
         "format": 1,
         "model": {"id": model.spec, "digest": model.digest, "dtype": model.dtype_name},
         "axis": axis_digest(axis),
         "probe_layer": axis.probe_layer,
-        "halves": round(halves, 4),
-        "traits": [asdict(trait) for trait in traits],
+        "halves": round(found.halves, 4),
+        "traits": [asdict(trait) for trait in found.traits],
     }
     out.mkdir(parents=True, exist_ok=True)
     (out / JSON).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    (out / REPORT).write_text("\n".join(_report(model, axis, traits, halves)) + "\n", encoding="utf-8")
+    rows = [(trait.name.replace("_", " "), trait.shift, trait.component) for trait in found.traits]
+    write_trait_map(out / PICTURE, rows)
+    (out / REPORT).write_text("\n".join(_report(model, axis, found)) + "\n", encoding="utf-8")
 
 
-def _report(model: LoadedModel, axis: AssistantAxis, traits: Sequence[Trait], halves: float) -> Iterator[str]:
+def _report(model: LoadedModel, axis: AssistantAxis, found: Measured) -> Iterator[str]:
     yield f"# Traits of {model.slug} on its Assistant Axis"
     yield ""
     yield (
@@ -170,11 +232,18 @@ def _report(model: LoadedModel, axis: AssistantAxis, traits: Sequence[Trait], ha
         "halves of the questions: a trait with little of it is mostly noise, or was not taken up."
     )
     yield ""
-    yield f"The order of the traits by shift, from two halves of the questions: Spearman {halves:.2f}."
+    yield f"The order of the traits by shift, from two halves of the questions: Spearman {found.halves:.2f}."
+    yield ""
+    yield f"![Traits by their shift on the axis, and by what they differ in beside it]({PICTURE})"
+    yield ""
+    yield (
+        "The picture has the shift from left to right. Upward is the first principal component of the trait "
+        "vectors without their parts along the axis; which way it points has no meaning."
+    )
     yield ""
     rows = [
         (trait.name.replace("_", " "), *(f"{v:+.2f}" for v in (trait.shift, trait.cosine, trait.agreement)))
-        for trait in traits
+        for trait in found.traits
     ]
     yield from table(("trait", "shift", "cosine with the axis", "agreement"), rows)
 

@@ -13,7 +13,7 @@ from demo.engine.forward.fused_cpu import FusedForward
 from demo.extraction import reading
 from demo.extraction.plan import PRESETS, Plan, make_plan
 from demo.extraction.reading import Reader
-from demo.extraction.rollouts import Text, read_texts
+from demo.extraction.rollouts import Text, read_means, read_texts
 from demo.extraction.run import Settings, batches_of, suitable_batch
 from demo.extraction.sweep import Sweep, Trial
 from demo.models.loading import LoadedModel
@@ -63,6 +63,11 @@ def test_replies_read_together_equal_those_read_by_the_models_own_modules(tiny, 
             assert (one.mean is None) == (other.mean is None) == (layer is None)
             if one.mean is not None and other.mean is not None:
                 torch.testing.assert_close(one.mean, other.mean, rtol=1e-4, atol=1e-4)
+    means = reader.means(texts, (2, 1))
+    torch.testing.assert_close(means, read_means(tiny, texts, (2, 1)), rtol=1e-4, atol=1e-4)
+    alone = [read.mean for read in read_texts(tiny, texts, 1) if read.mean is not None]
+    torch.testing.assert_close(means[:, 1], torch.stack(alone), rtol=1e-4, atol=1e-4)
+    assert reader.means([], (2, 1)).shape == (0, 2, tiny.hidden_size)
 
 
 def close(one: Trial, other: Trial) -> bool:

@@ -10,15 +10,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from demo.axis.axis import AssistantAxis
+from demo.axis.directions import Directions, components, load_directions, save_directions
+from demo.axis.files import axis_digest, save_axis
 from demo.extraction import traits as command
-from demo.extraction.rollouts import Reply, placeholder_axis
-from demo.extraction.traits import SIDES, Trait, measure_traits, trait_plan, traits_of, write
+from demo.extraction.rollouts import Reply
+from demo.extraction.traits import SIDES, Trait, trait_plan, traits_of
 from demo.extraction.vectors import Judged, State
 from demo.models.loading import LoadedModel
 from demo.utils.errors import UserError
 from demo.utils.paths import ASSETS
-from tests.helpers.axes import random_axis
+from tests.helpers.axes import random_axis, with_components
 from tests.helpers.tiny_models import tiny_llama
 
 
@@ -68,7 +69,9 @@ def test_figures_equal_plain_arithmetic():
         mean = torch.randn(3, 8, generator=generator)
         state.add(Judged(Reply(rollout, "", (1, 2), mean, ()), 1.0, True), plan.max_new_tokens)
         means.setdefault((rollout.group, rollout.half), []).append(mean[axis.probe_layer])
-    traits, order = traits_of(state, plan, axis)
+    defaults = torch.randn(9, 2, 8, generator=generator)
+    found = traits_of(state, plan, axis, defaults)
+    traits, order = found.traits, found.halves
 
     def vector(name: str, *halves: int) -> torch.Tensor:
         sides = [
@@ -90,16 +93,51 @@ def test_figures_equal_plain_arithmetic():
     ranks = [[t.name for t in sorted(traits, key=lambda t: vector(t.name, half) @ unit)] for half in (0, 1)]
     distance = sum((ranks[0].index(n) - ranks[1].index(n)) ** 2 for n in ranks[0])
     assert order == pytest.approx(1 - 6 * distance / (3 * 8))
+    for direction in found.directions:
+        own = direction.vector[direction.index(axis.probe_layer)]
+        assert torch.allclose(own, vector(direction.name, 0, 1), rtol=1e-3, atol=1e-3)
+        opposite = torch.stack(
+            [mean for half in (0, 1) for mean in means[f"{direction.name} {SIDES[1]}", half]]
+        ).mean(0)
+        raw = float(opposite @ direction.unit[0])
+        assert direction.to_units(raw, axis.probe_layer) == pytest.approx(0, abs=1e-4)
+        assert direction.floors["p50"][0] == pytest.approx(
+            float((defaults[:, 0] @ direction.unit[0]).median()), abs=1e-5
+        )
+    assert [direction.name for direction in found.directions] == ["calm", "cruel", "witty"]
 
 
-def test_a_tiny_model_is_measured_and_written(model: LoadedModel, tmp_path: Path):
+def test_the_map_shows_what_traits_differ_in_beside_the_axis():
+    unit, generator = torch.tensor([1.0, 0, 0, 0]), torch.Generator().manual_seed(0)
+    beside = torch.tensor([-3.0, 1.0, 2.0])
+    vectors = torch.randn(3, 1, generator=generator) * 50 * unit
+    vectors = vectors + beside[:, None] * torch.tensor([0, 0.6, 0.8, 0]) + torch.tensor([0, 0, 0, 7.0])
+    places = command._places(vectors, unit, 2.0)
+    assert [abs(place) for place in places] == pytest.approx([1.5, 0.5, 1.0], abs=1e-4)
+    assert places[0] * places[1] < 0 < places[1] * places[2]
+
+
+def test_a_tiny_model_is_measured_and_written(model: LoadedModel, tmp_path: Path, monkeypatch):
     tiny = tiny_llama(model, context=256, seed=1)
+    axis = random_axis(tiny.layer_count, tiny.hidden_size, 1, (1, 2))
+    axis.manifest["model"] |= {"layers": tiny.layer_count}
+    save_axis(axis, tmp_path)
+    kept = replace(components(with_components(axis))[0], name="mine", kind="imported")
+    save_directions(Directions([kept], axis_digest(axis)), tmp_path)
     plan = few(trait_plan(questions=12, max_new_tokens=2), ("calm", "cruel"))
-    axis: AssistantAxis = placeholder_axis(tiny.layer_count, tiny.hidden_size)
-    traits, order = measure_traits(tiny, axis, tmp_path, plan)
-    assert {trait.name for trait in traits} == {"calm", "cruel"} and -1 <= order <= 1
-    write(tmp_path, tiny, axis, traits, order)
-    assert [Trait(**row) for row in json.loads((tmp_path / command.JSON).read_text())["traits"]] == traits
+    monkeypatch.setattr(command, "load_model", lambda *arguments, **named: tiny)
+    monkeypatch.setattr(command, "trait_plan", lambda *arguments: plan)
+    monkeypatch.setattr(command, "default_means", lambda *arguments: torch.randn(5, 2, tiny.hidden_size))
+    assert command.main(["--axis", str(tmp_path)]) == 0
+    table = json.loads((tmp_path / command.JSON).read_text())
+    traits = [Trait(**row) for row in table["traits"]]
+    assert {trait.name for trait in traits} == {"calm", "cruel"} and -1 <= table["halves"] <= 1
     report = (tmp_path / command.REPORT).read_text()
-    assert "| calm | " in report and "| cruel | " in report
+    assert "| calm | " in report and "| cruel | " in report and "](traits.svg)" in report
+    assert (tmp_path / "traits.svg").read_text().startswith("<?xml")
+    found = load_directions(tmp_path, axis)
+    assert list(found) == ["mine", "calm", "cruel"]
+    for trait in traits:
+        assert found[trait.name].cosine == pytest.approx(trait.cosine, abs=1e-3)
+        assert found[trait.name].agreement == pytest.approx(trait.agreement, abs=1e-3)
     assert not list((tmp_path / ".unfinished").glob("*"))

