@@ -121,7 +121,9 @@ def summary_json(reply: Reply) -> dict[str, Any]:
 
 
 def _shift_json(shift: Shift) -> dict[str, Any]:
-    return {"length": rounded(shift.length), "along": rounded(shift.along), "share": rounded(shift.share)}
+    # From the rounded numbers, so that a file that was opened is saved again as it was.
+    kept = Shift(round(shift.length, 4), round(shift.along, 4))
+    return {"length": kept.length, "along": kept.along, "share": rounded(kept.share)}
 
 
 def token_json(token: Token, *, live: bool = False) -> dict[str, Any]:
