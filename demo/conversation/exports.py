@@ -7,6 +7,7 @@ import io
 from collections.abc import Iterator
 from typing import Any
 
+from demo.axis.zones import Zones, zone_of
 from demo.conversation.session_file import Recording
 from demo.conversation.settings import ALL_BRANCHES, CAPPED, STEERED, TurnSettings
 from demo.conversation.turns import Turn
@@ -25,6 +26,7 @@ _TOKEN = (
     "probability",
     "milliseconds",
     "span",
+    "zone",
 )
 _SETTINGS = (
     "cap",
@@ -62,12 +64,12 @@ def tokens_csv(recording: Recording) -> str:
     writer = csv.writer(file)
     writer.writerow(COLUMNS)
     for number, turn in enumerate(recording.turns, 1):
-        for row in _rows(number, turn, recording.system_prompt):
+        for row in _rows(number, turn, recording.system_prompt, recording.marks.zones):
             writer.writerow([_inert(row.get(column)) for column in COLUMNS])
     return file.getvalue()
 
 
-def _rows(number: int, turn: Turn, system_prompt: str) -> Iterator[dict[str, Any]]:
+def _rows(number: int, turn: Turn, system_prompt: str, zones: Zones | None) -> Iterator[dict[str, Any]]:
     """The rows of one turn, from 1, each with the columns that it fills."""
     prompt = system_prompt if turn.settings is None else turn.settings.system_prompt
     if prompt.strip():
@@ -76,7 +78,8 @@ def _rows(number: int, turn: Turn, system_prompt: str) -> Iterator[dict[str, Any
     for branch in ALL_BRANCHES:
         reply = turn.replies.get(branch)
         for sample, one in enumerate([reply, *reply.samples] if reply else []):
-            head = {"turn": number, "branch": branch, "sample": sample}
+            zone = zone_of(zones, one.mean)
+            head = {"turn": number, "branch": branch, "sample": sample, "zone": zone}
             settings = {} if turn.settings is None else _settings(turn.settings, branch, sample)
             for place, token in enumerate(one.tokens, 1):
                 yield {**head, "token": place, **_cells(token), **settings}

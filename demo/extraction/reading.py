@@ -40,7 +40,7 @@ class Reader:
         """Read each reply, of at least one token, after its prompt, without any cap.
 
         Args:
-            layer: the decoder layer at which to take the mean; None for no mean.
+            layer: the decoder layer at which to take the states; None for no states.
         """
         if self._forward is None:
             return read_texts(self._model, texts, layer)
@@ -89,10 +89,10 @@ def _read(forward: FusedForward, pairs: Sequence[_Pair], layer: int | None) -> l
     forward.run(replies, cache)
     counts = [len(reply) + 1 for _, reply in pairs]
     log_p = _log_p(forward, seen.found[forward.layers - 1].split(counts), [reply for _, reply in pairs])
-    means: list[Tensor | None] = [None] * len(pairs)
+    states: list[Tensor | None] = [None] * len(pairs)
     if layer is not None:
-        means = [hidden[1:].float().mean(0) for hidden in seen.found[layer].split(counts)]
-    return [ReadText(*one) for one in zip(log_p, means, strict=True)]
+        states = [hidden[1:].float() for hidden in seen.found[layer].split(counts)]
+    return [ReadText(*one) for one in zip(log_p, states, strict=True)]
 
 
 def _chunk(slot: int, start: int, ids: Sequence[int], recorder: _Residuals | None = None) -> Chunk:

@@ -151,19 +151,24 @@ class ReadText:
 
     Attributes:
         log_p: [n] float32, natural log probability of each reply token.
-        mean: [D] float32, mean residual stream of the reply at the requested layer; None when no layer was
-            requested.
+        states: [n, D] float32, residual stream of each reply token at the requested layer; None when no layer
+            was requested.
     """
 
     log_p: Tensor
-    mean: Tensor | None
+    states: Tensor | None
+
+    @property
+    def mean(self) -> Tensor | None:
+        """[D] float32, the mean of the states."""
+        return None if self.states is None else self.states.mean(0)
 
 
 def read_texts(model: LoadedModel, texts: Sequence[Text], layer: int | None = None) -> list[ReadText]:
     """Read each reply, of at least one token, after its prompt, without any cap.
 
     Args:
-        layer: the decoder layer at which to take the mean; None for no mean.
+        layer: the decoder layer at which to take the states; None for no states.
     """
     longest = max((len(text.reply) for text in texts), default=1)
     batch = max(1, min(16, _MOST_LOGITS // ((longest + 1) * len(model.tokenizer))))
@@ -206,7 +211,7 @@ def _read(model: LoadedModel, texts: Sequence[Text], layer: int | None) -> list[
     return [
         ReadText(
             _log_p(output.logits[index], text.reply),
-            states[0][index, -len(text.reply) :].float().mean(0).cpu() if states else None,
+            states[0][index, -len(text.reply) :].float().cpu() if states else None,
         )
         for index, text in enumerate(texts)
     ]
