@@ -139,34 +139,35 @@ def reply_evidence(manifest: dict[str, Any], enough: float) -> str:
 
 
 def _tokens(rows: object) -> str:
-    found = _rows(rows)
+    found = _rows(rows, 1)
     if len(found) < 2:
         return ""
-    first, last = found[0], found[-1]
-    words = [
-        f"A default reply lies above a role-played one {first[1]:.0%} of the time by its first "
-        f"{'token' if first[0] == 1 else f'{first[0]} tokens'}, and {last[1]:.0%} by its first {last[0]}."
-    ]
-    near = next(count for count, value in found if value >= last[1] - 0.01)
-    if near < last[0]:
-        words.append(f"Little is gained after {near} tokens.")
-    return " ".join(words)
+    (first, early), (last, late) = ((count, values[0]) for count, values in (found[0], found[-1]))
+    near = next(count for count, values in found if values[0] >= late - 0.01)
+    gain = f" Little is gained after {_counted(near, 'token')}." if near < last else ""
+    return (
+        f"Of a default reply and a role-played one, the default one lies higher {early:.0%} of the time by "
+        f"the first {_counted(first, 'token', one='')}, and {late:.0%} by the first "
+        f"{_counted(last, 'token')}.{gain}"
+    )
 
 
 def _replies(rows: object, enough: float) -> str:
-    found = _rows(rows)
-    if len(found) < 2:
+    found = _rows(rows, 3)
+    if not found:
         return ""
-    several = ", ".join(f"{value:.0%} over {count}" for count, value in found[1:])
-    needed = next((count for count, value in found if value >= enough), None)
+    several = ", ".join(
+        f"{mean:.0%} by the mean of {count} (by one: {one:.0%}; {roles:.0f} roles)"
+        for count, (mean, one, roles) in found
+    )
+    needed = next((count for count, values in found if values[0] >= enough), None)
     end = (
-        f"so {needed} replies are enough to tell them apart {enough:.0%} of the time"
+        f"so {needed} replies of a role that the model plays so often are enough to tell it {enough:.0%} of "
+        "the time"
         if needed
         else f"so not even {found[-1][0]} replies tell them apart {enough:.0%} of the time"
     )
-    return (
-        f"Averaged over several replies of one speaker it is {several} (over one: {found[0][1]:.0%}), {end}."
-    )
+    return f"Over several replies of the same speaker it is {several}, {end}."
 
 
 def _ceiling(data: dict[str, Any]) -> str:
@@ -174,21 +175,24 @@ def _ceiling(data: dict[str, Any]) -> str:
     if not (_is_share(best) and _is_share(own)):
         return ""
     return (
-        f"The best linear direction that could be found for telling the two apart at this layer, "
-        f"tested on roles that it had not seen, reaches {best:.0%}, where the axis reaches {own:.0%}."
+        f"The axis reaches {own:.0%}; the best linear direction for telling the two apart at this layer, "
+        f"tested on roles and prompts that it was not made from, reaches {best:.0%}."
     )
 
 
-def _rows(rows: object) -> list[tuple[int, float]]:
+def _counted(count: int, name: str, one: str = "1 ") -> str:
+    return f"{one}{name}" if count == 1 else f"{count} {name}s"
+
+
+def _rows(rows: object, width: int) -> list[tuple[int, list[float]]]:
     """The [count, AUC, ...] rows of an untrusted file; nothing where they are malformed."""
     if not isinstance(rows, list):
         return []
-    found = []
     for row in rows:
-        if not (isinstance(row, list) and len(row) >= 2 and type(row[0]) is int and _is_share(row[1])):
+        fits = isinstance(row, list) and len(row) == width + 1 and type(row[0]) is int
+        if not fits or not all(map(_is_share, row[1:3])) or not all(type(v) in (int, float) for v in row):
             return []
-        found.append((row[0], float(row[1])))
-    return found
+    return [(row[0], row[1:]) for row in rows]
 
 
 def _is_share(value: object) -> bool:

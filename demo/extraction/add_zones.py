@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from demo.axis.axis import AssistantAxis
 from demo.axis.files import load_axis, save_axis
@@ -25,6 +26,7 @@ from demo.extraction.zones import (
     folds_of,
     measure_zones,
     read_states,
+    sample,
     usable,
 )
 from demo.models.default import DEFAULT_MODEL
@@ -46,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--dtype", default="auto")
     options = parser.parse_args(arguments)
-    axis, records = load_axis(options.folder), _records(options.folder)
+    axis, records = load_axis(options.folder), read_records(options.folder)
     model = load_model(options.model, device=options.device, dtype=options.dtype, progress=ConsoleProgress())
     axis.check_model(model)
     axis = with_zones(model, axis, records)
@@ -66,7 +68,20 @@ def with_zones(model: LoadedModel, axis: AssistantAxis, records: Sequence[Record
     keep_all = bool(axis.manifest.get("uptake", {}).get("keep_all"))
     least = int(axis.manifest.get("uptake", {}).get("least", 1))
     made_from = usable(records, "extract", keep_all)
-    means = [states.mean(0) for states in read_states(model, made_from, axis.probe_layer, _shown("axis"))]
+    again = {record["index"] for record in sample(made_from)}
+    means, kept = [], {}
+    shown = _shown("replies of the axis")
+    for record, states in zip(made_from, read_states(model, made_from, axis.probe_layer, shown), strict=True):
+        means.append(states.mean(0))
+        if record["index"] in again:
+            kept[record["index"]] = states
+
+    def read(chosen: Sequence[Record]) -> Iterator[Tensor]:
+        """The states of held-out replies, and of those that were read for the axis."""
+        held_out = [record for record in chosen if record["index"] not in kept]
+        yield from read_states(model, held_out, axis.probe_layer, _shown("held-out replies"))
+        yield from (kept[record["index"]] for record in chosen if record["index"] in kept)
+
     axes, whole = axes_from_texts(made_from, means, least, folds_of(records))
     cosine = float(torch.cosine_similarity(whole, axis.direction[axis.probe_layer], dim=0))
     if cosine < LEAST_COSINE:
@@ -74,13 +89,13 @@ def with_zones(model: LoadedModel, axis: AssistantAxis, records: Sequence[Record
             "The replies in rollouts.jsonl give another axis than the one in the folder "
             f"(cosine {cosine:.3f}); give the folder as python -m demo.extraction wrote it, and its model."
         )
-    zones = measure_zones(model, axis.probe_layer, records, axes, keep_all, _shown("single replies"))
+    zones = measure_zones(read, records, axes, keep_all)
     if zones is None:
         raise UserError("rollouts.jsonl holds no held-out replies of both kinds; extract the axis again.")
     return replace(axis, manifest=axis.manifest | {"zones": zones})
 
 
-def _records(folder: Path) -> list[Record]:
+def read_records(folder: Path) -> list[Record]:
     """The lines of rollouts.jsonl. Raises UserError."""
     path = folder / "rollouts.jsonl"
     try:

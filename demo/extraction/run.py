@@ -9,7 +9,7 @@ import hashlib
 import json
 import shutil
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -17,6 +17,7 @@ from threading import Event as CancelFlag
 from typing import Any, Literal
 
 import torch
+from torch import Tensor
 
 from demo.axis.files import save_axis
 from demo.engine.protocol import Sampling
@@ -28,7 +29,7 @@ from demo.extraction.report import write_report
 from demo.extraction.rollouts import Reply, RolloutGenerator
 from demo.extraction.sweep import Sweep, candidate_bands, choose
 from demo.extraction.vectors import ALL, KEPT, Cast, Judged, State, Vectors
-from demo.extraction.zones import measure_zones
+from demo.extraction.zones import Record, measure_zones, read_states
 from demo.models.loading import LoadedModel
 from demo.utils.progress import ProgressLine
 from demo.utils.resource_usage import give_memory_back
@@ -270,8 +271,11 @@ def _with_zones(
             watch(Progressed("single replies", done, total))
 
     probe = built.axis.probe_layer
-    axes = fold_axes(cast, plan)[:, probe]
-    zones = measure_zones(model, probe, state.texts, axes, settings.keep_all, read, cancel)
+
+    def states(records: Sequence[Record]) -> Iterator[Tensor]:
+        return read_states(model, records, probe, read, cancel)
+
+    zones = measure_zones(states, state.texts, fold_axes(cast, plan)[:, probe], settings.keep_all)
     if zones is None:
         return built
     return replace(built, axis=replace(built.axis, manifest=built.axis.manifest | {"zones": zones}))

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from threading import Event as CancelFlag
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -33,10 +32,13 @@ _TOGETHER = 64  # replies in one call of the reader
 # Of the replies that the axis was made from, so many are read: per role, and of the default Assistant.
 _PER_ROLE, _DEFAULTS = 4, 360
 _HELD_OUT = 2000  # held-out replies of either kind
-_AVERAGED = (1, 2, 4)  # replies of one speaker
-_LEAST_GROUPS = 10  # an AUC over fewer groups of replies says little
+_AVERAGED = (2, 4)  # replies of one speaker
+_LEAST_ROLES = 10  # an AUC over fewer roles says little
 
 Record = dict[str, Any]  # one line of rollouts.jsonl
+
+# Gives the states [n, D] of the replies of these records at the probe layer.
+Read = Callable[[Sequence[Record]], Iterator[Tensor]]
 
 # Called with how many of how many replies have been read.
 Watched = Callable[[int, int], None]
@@ -118,7 +120,7 @@ def folds_of(records: Sequence[Record]) -> dict[str, int]:
     return {role: place % FOLDS for place, role in enumerate(roles)}
 
 
-def _sample(records: Sequence[Record]) -> list[Record]:
+def sample(records: Sequence[Record]) -> list[Record]:
     """Enough of the replies that the axis was made from, evenly spread."""
     taken: Counter[str] = Counter()
     roles = []
@@ -148,24 +150,15 @@ def most_read(plan: Plan) -> int:
 
 
 def measure_zones(
-    model: LoadedModel,
-    probe: int,
-    records: Sequence[Record],
-    axes: Tensor,
-    keep_all: bool = False,
-    watch: Watched | None = None,
-    cancel: CancelFlag | None = None,
+    read: Read, records: Sequence[Record], axes: Tensor, keep_all: bool = False
 ) -> dict[str, Any] | None:
     """What axis.json says under "zones", see docs/extraction.md; None without held-out replies of both kinds.
 
     Args:
-        probe: the probe layer.
+        read: gives each reply's states at the probe layer, [n, D].
         records: the lines of rollouts.jsonl.
         axes: [FOLDS, D + 1], the fold axes at the probe layer, as `fold_axes` gives them.
         keep_all: whether every reply under a role's prompt counts as role-played.
-
-    Raises:
-        Stopped: it was cancelled.
     """
     folds = folds_of(records)
     held_out, made_from = usable(records, "held_out", keep_all), usable(records, "extract", keep_all)
@@ -173,14 +166,11 @@ def measure_zones(
     chosen = [*_spread(kinds[0], _HELD_OUT), *_spread(kinds[1], _HELD_OUT)] if all(kinds) else []
     if not chosen:
         return None
-    trained_on = _sample(made_from)
+    chosen, n = [*chosen, *sample(made_from)], len(chosen)
     replies, means = [], []
-    for record, states in zip(
-        [*chosen, *trained_on], read_states(model, [*chosen, *trained_on], probe, watch, cancel), strict=True
-    ):
+    for record, states in zip(chosen, read(chosen), strict=True):
         replies.append(_measured(record, states, axes, folds))
         means.append(states.mean(0))
-    n = len(chosen)
     return _figures(replies[:n], replies[n:], torch.stack(means[:n]), torch.stack(means[n:]))
 
 
@@ -256,22 +246,27 @@ def _auc(replies: Sequence[Measured], tokens: int | None = None) -> float:
 
 
 def _auc_by_replies(replies: Sequence[Measured]) -> list[list[float]]:
-    """Rows of: how many replies of one speaker are averaged, the AUC of the averages.
+    """The AUC of means over several replies of one speaker: a role, or a system prompt of the default side.
 
-    A speaker is a role, or a system prompt of the default Assistant. Held-out replies are too few per role,
-    so these are replies to the questions of the axis; the roles are still those of the fold that was left
-    out. All rows are over the same roles, those with enough replies, so that they differ by the number alone.
+    Held-out replies are too few per role, so these are replies to the questions of the axis; the roles are
+    still those of the fold that was left out. A role with more replies is one that the model plays more
+    often, so each row has single replies of the same roles to compare with.
+
+    Returns:
+        Rows of: how many replies are averaged, the AUC, the AUC of single replies of these roles, the number
+        of roles.
     """
     by_speaker: dict[tuple[int | None, str], list[Measured]] = defaultdict(list)
     for reply in replies:
         by_speaker[reply.fold, reply.speaker].append(reply)
-    for size in range(len(_AVERAGED), 1, -1):
-        counts = _AVERAGED[:size]
-        enough = {who: said for who, said in by_speaker.items() if len(said) >= counts[-1]}
-        if sum(fold is not None for fold, _ in enough) >= _LEAST_GROUPS:
-            rows = [_averages(enough, count) for count in counts]
-            return [[count, round(_auc(row), 4)] for count, row in zip(counts, rows, strict=True)]
-    return []
+    rows: list[list[float]] = []
+    for count in _AVERAGED:
+        enough = {who: said for who, said in by_speaker.items() if len(said) >= count}
+        roles = sum(fold is not None for fold, _ in enough)
+        value = _auc(_averages(enough, count))
+        if roles >= _LEAST_ROLES and value == value:
+            rows.append([count, round(value, 4), round(_auc(_averages(enough, 1)), 4), roles])
+    return rows
 
 
 def _averages(by_speaker: dict[tuple[int | None, str], list[Measured]], count: int) -> list[Measured]:
@@ -292,26 +287,33 @@ def _averages(by_speaker: dict[tuple[int | None, str], list[Measured]], count: i
 def best_direction_auc(
     held_out: Sequence[Measured], means: Tensor, made_from: Sequence[Measured], trained_on: Tensor
 ) -> float:
-    """The AUC of the linear direction that tells default from role-played replies best, roles held out.
+    """The AUC of the linear direction that tells default from role-played replies best.
 
-    For each fold it is trained on replies to the axis's questions, by the other folds' roles and the default
-    Assistant, and tested on held-out replies of the fold's roles. NaN where there are too few of either.
+    For each fold it is trained on replies to the axis's questions, without the fold's roles and without one
+    of the default Assistant's system prompts, and tested on held-out replies to those. Otherwise it could
+    learn what a prompt looks like. NaN where there are too few of either.
 
     Args:
         means, trained_on: mean activations [n, D] of the replies of `held_out` and `made_from`.
     """
-    folds = np.array([-1 if reply.fold is None else reply.fold for reply in held_out])
-    trained = torch.tensor([-1 if reply.fold is None else reply.fold for reply in made_from])
+    prompts = list(dict.fromkeys(reply.speaker for reply in made_from if reply.fold is None))
+    trained, tested = _parts(made_from, prompts), _parts(held_out, prompts)
     total, pairs = 0.0, 0
     for fold in range(FOLDS):
+        default = trained_on[(trained < 0) & (trained != -1 - fold)]
         role = trained_on[(trained >= 0) & (trained != fold)]
-        default = trained_on[trained < 0]
-        if min(len(role), len(default)) < 2 or not (folds == fold).any():
-            continue
-        scores = (means @ discriminant(default, role)).numpy()
-        total += auc(scores[folds < 0], scores[folds == fold]) * int((folds == fold).sum())
-        pairs += int((folds == fold).sum())
+        above, below = means[tested == -1 - fold], means[tested == fold]
+        if min(len(role), len(default)) > 1 and len(above) and len(below):
+            best = discriminant(default, role)
+            total += auc((above @ best).numpy(), (below @ best).numpy()) * len(below)
+            pairs += len(below)
     return total / pairs if pairs else float("nan")
+
+
+def _parts(replies: Sequence[Measured], prompts: Sequence[str]) -> Tensor:
+    """[n], the fold of each reply: from 0 on for a role's, from -1 down for a default one, by its prompt."""
+    places = {prompt: -1 - place % FOLDS for place, prompt in enumerate(prompts)}
+    return torch.tensor([places.get(r.speaker, -1) if r.fold is None else r.fold for r in replies])
 
 
 def discriminant(above: Tensor, below: Tensor) -> Tensor:

@@ -37,7 +37,7 @@ ZONES = Zones(0.25, 0.75, Told(120, 0.1, 0.6), Told(150, 0.5, 0.08))
 MEASURED = zones_json(ZONES) | {
     "auc": 0.83,
     "auc_by_tokens": [[1, 0.6], [2, 0.7], [4, 0.82], [8, 0.83]],
-    "auc_by_replies": [[1, 0.83], [2, 0.9], [4, 0.96]],
+    "auc_by_replies": [[2, 0.9, 0.85, 140], [4, 0.96, 0.88, 49]],
     "ceiling": 0.91,
 }
 
@@ -129,10 +129,21 @@ def test_the_best_direction_finds_what_the_difference_of_the_means_hides():
     folds: list[int | None] = [None] * 300 + [number % FOLDS for number in range(300)]
     sides = torch.tensor([fold is None for fold in folds])[:, None] * torch.tensor([1.0, 1.0, 0.0])
     trained, tested = (torch.randn(600, 3) * noise + sides for _ in range(2))
-    replies = [measured(fold, 0.0) for fold in folds]
+    replies = [replace(measured(fold, 0.0), speaker=str(n % FOLDS)) for n, fold in enumerate(folds)]
     best = best_direction_auc(replies, tested, replies, trained)
     plain = (tested @ torch.tensor([1.0, 1.0, 0.0])).tolist()
     assert best > 0.95 > 0.7 > auc(plain[:300], plain[300:])
+
+
+def test_the_best_direction_is_tested_on_prompts_that_it_was_not_made_from():
+    """Each default prompt has a direction of its own, which does not help with another prompt."""
+    torch.manual_seed(2)
+    speakers = [n % FOLDS for n in range(200)]
+    means = torch.randn(400, FOLDS + 1)
+    means[:200] += 9 * torch.eye(FOLDS + 1)[speakers]
+    replies = [replace(measured(None, 0.0), speaker=f"prompt {n}") for n in speakers]
+    replies += [measured(n, 0.0) for n in speakers]
+    assert best_direction_auc(replies, means, replies, means) < 0.7
 
 
 def test_without_replies_of_both_kinds_there_is_no_best_direction():
@@ -203,16 +214,17 @@ def test_the_words_give_counts_shares_and_what_more_tokens_or_replies_tell():
     text = what_a_reply_tells({"zones": MEASURED})
     assert "Of 150 held-out role-played replies, 50% read as role-played and 8% as Assistant" in text
     assert "of 120 default ones, 60% read as Assistant and 10% as role-played; the rest are unclear" in text
-    assert "60% of the time by its first token, and 83% by its first 8" in text
+    assert "60% of the time by the first token, and 83% by the first 8 tokens." in text
     assert "Little is gained after 4 tokens." in text
-    assert "90% over 2, 96% over 4 (over one: 83%), so 4 replies are enough" in text
-    assert "reaches 91%, where the axis reaches 83%" in text
+    assert "90% by the mean of 2 (by one: 85%; 140 roles), 96% by the mean of 4" in text
+    assert "so 4 replies of a role that the model plays so often are enough" in text
+    assert "The axis reaches 83%; the best linear direction" in text and text.endswith("reaches 91%.")
     assert "rarely" not in text
 
 
 def test_a_weak_axis_says_that_a_single_reply_can_rarely_be_told():
     weak = zones_json(replace(ZONES, default=Told(9, 0.1, 0.2), role=Told(9, 0.2, 0.1)))
-    text = what_a_reply_tells({"zones": weak | {"auc_by_replies": [[1, 0.6], [2, 0.7]]}})
+    text = what_a_reply_tells({"zones": weak | {"auc_by_replies": [[2, 0.7, 0.6, 20]]}})
     assert "So a single reply can rarely be told." in text
     assert "not even 2 replies tell them apart 95% of the time" in text
 
