@@ -17,8 +17,8 @@ _REASONING = (
 # A bullet of about.md, for an axis with zones.
 _ZONES = (
     "- **The shaded zones** in the charts say what a reply’s mean is worth: in the lower one it reads as "
-    "*{role}*, in the upper one as *{assistant}*, between them it is *{unclear}*. {measured} These replies were "
-    "read without a cap; the zone of a capped reply says where the cap has put it.\n"
+    "*{role}*, in the upper one as *{assistant}*, between them it is *{unclear}*. {measured} These replies "
+    "were read without a cap; the zone of a capped reply says where the cap has put it.\n"
 )
 _INSIDE = (
     "The reading is taken inside the capped layers, so the capped line is shown after the clamp; "
@@ -31,7 +31,8 @@ def about_text(marks: PlotMarks | None, reasoning: bool) -> str:
     """The panel's Markdown.
 
     Args:
-        marks: the probe layer, the capped layers and the zones; None where no session is open that would name them.
+        marks: the probe layer, the capped layers and the zones; None where no session is open that would
+            name them.
         reasoning: whether there is reasoning to explain.
     """
     probe, layers, where, zones = "one decoder layer", "a band of layers", "", ""

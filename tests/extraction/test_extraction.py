@@ -14,7 +14,7 @@ import torch
 from demo.axis.axis import FLOOR_NAMES
 from demo.axis.components import probe_components
 from demo.axis.files import load_axis, save_axis
-from demo.axis.gates import gate
+from demo.axis.gates import gate, what_a_reply_tells
 from demo.extraction import run as extraction
 from demo.extraction.__main__ import main
 from demo.extraction.add_role_order import main as add_role_order
@@ -295,6 +295,7 @@ def test_an_extraction_measures_its_zones(tiny, plan, whole):
     assert axis.zones.default.replies == sum(record["group"] == DEFAULT for record in held_out)
     assert figures["auc_by_tokens"][-1][1] == figures["auc"] and 0 <= figures["ceiling"] <= 1
     assert most_read(plan) >= len(held_out)
+    assert what_a_reply_tells(axis.manifest) in (whole / "report.md").read_text()
 
 
 def test_zones_are_added_only_to_the_axis_that_the_replies_give(tiny, whole, monkeypatch):
