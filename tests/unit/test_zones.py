@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from demo.axis.axis import AssistantAxis, check_axis
-from demo.axis.files import axis_from_bytes, axis_to_bytes
+from demo.axis.files import axis_from_bytes, axis_to_bytes, load_axis
 from demo.axis.gates import reliability, what_a_reply_tells
 from demo.axis.zones import (
     UNMEASURED,
@@ -24,9 +24,12 @@ from demo.axis.zones import (
     zones_json,
     zones_of,
 )
+from demo.conversation.session_file import loads
 from demo.conversation.settings import CapChoice
 from demo.extraction.plan import FOLDS
 from demo.extraction.zones import Measured, best_direction_auc, cut_points, discriminant, zones_from
+from demo.models.default import DEFAULT_MODEL
+from demo.page.recordings import ENDING, FOLDER, INTRO
 from demo.plots.figures import token_figure, turn_figure
 from demo.utils.paths import ROOT
 from demo.utils.statistics import auc
@@ -240,3 +243,15 @@ def test_the_page_says_beside_the_gates_what_a_reply_tells():
     gates = {"auc": {"value": 0.83, "threshold": 0.95, "passed": False}}
     assert "**What a single reply tells.**" in reliability({"gates": gates, "zones": MEASURED})
     assert UNMEASURED in reliability({"gates": gates})
+
+
+# --- what is shipped
+
+
+def test_the_shipped_recordings_have_the_zones_of_the_shipped_axis():
+    zones = load_axis(DEFAULT_MODEL).zones
+    paths = [INTRO, *sorted(FOLDER.glob(f"*{ENDING}"))]
+    assert zones is not None and len(paths) > 2
+    for path in paths:
+        recording = loads(path.read_text(encoding="utf-8"))
+        assert recording.model == DEFAULT_MODEL and recording.marks.zones == zones
