@@ -47,6 +47,8 @@ def viewer(address: str) -> Iterator[Page]:
 def test_labels_beside_the_charts_overlap_at_no_range_and_bands_follow_it(viewer):
     zones = open_shipped(NAME).marks.zones
     assert zones is not None
+    for chart in CHARTS:
+        viewer.locator(f"#{chart} .annotation").first.wait_for(timeout=60_000)
     for low, high in ((-0.75, 1.5), (-10, 10), (-60, 80), (0.6, 1.1), (0.99, 30), (-30, 0.8)):
         viewer.evaluate(SET_RANGE, [low, high])
         wait_until_still(viewer)
