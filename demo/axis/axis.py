@@ -15,6 +15,7 @@ from typing import Any, Protocol, TypeVar
 import torch
 from torch import Tensor
 
+from demo.axis.zones import Zones, zones_of
 from demo.utils.errors import UserError
 
 FORMAT = 1  # of axis.json
@@ -110,6 +111,11 @@ class AssistantAxis:
         """5th and 95th percentile of default-Assistant reply means at the probe layer, axis units."""
         span = self.manifest.get("default_range")
         return None if span is None else (float(span[0]), float(span[1]))
+
+    @property
+    def zones(self) -> Zones | None:
+        """Where a reply's mean at the probe layer counts as role-played, unclear or the Assistant's."""
+        return zones_of(self.manifest)
 
     def to_units(self, raw: Number, layer: int) -> Number:
         """Convert a raw projection at `layer` to axis units (0 = average role, 1 = default Assistant)."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from demo.axis.zones import reply_evidence
+
 # Capped replies may have at most this many times the perplexity of uncapped ones, under the unsteered model.
 MOST_PERPLEXITY = 1.1
 
@@ -104,7 +106,12 @@ def reliability(manifest: dict[str, Any]) -> str:
         [f"**It passes {passes_of} {len(measured)} checks.**", *(_CONSEQUENCES[name] for name in failed)]
     )
     lines = [f"- {'Passed:' if passed else '**Failed:**'} {words}" for words, passed in measured.values()]
-    return "\n\n".join([short, "\n".join(lines), _LIMITS])
+    return "\n\n".join([short, "\n".join(lines), what_a_reply_tells(manifest), _LIMITS])
+
+
+def what_a_reply_tells(manifest: dict[str, Any]) -> str:
+    """How often a single reply is told right or wrong on held-out replies, and what more replies tell."""
+    return reply_evidence(manifest, GATES["auc"])
 
 
 def broken_banner(manifest: dict[str, Any]) -> str | None:

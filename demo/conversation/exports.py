@@ -7,6 +7,7 @@ import io
 from collections.abc import Iterator
 from typing import Any
 
+from demo.axis.zones import Zones, zone_of
 from demo.conversation.session_file import Recording
 from demo.conversation.settings import ALL_BRANCHES, CAPPED, STEERED, TurnSettings
 from demo.conversation.turns import Turn
@@ -27,6 +28,7 @@ _TOKEN = (
     "probability",
     "milliseconds",
     "span",
+    "zone",
 )
 _SETTINGS = (
     "cap",
@@ -68,7 +70,7 @@ def tokens_csv(recording: Recording) -> str:
     columns = (*COLUMNS, *(_along(name) for name in _directions(recording)))
     writer.writerow([_inert(column) for column in columns])
     for number, turn in enumerate(recording.turns, 1):
-        for row in _rows(number, turn, recording.system_prompt):
+        for row in _rows(number, turn, recording.system_prompt, recording.marks.zones):
             writer.writerow([_inert(row.get(column)) for column in columns])
     return file.getvalue()
 
@@ -85,7 +87,7 @@ def _along(name: str) -> str:
     return f"along {name}"
 
 
-def _rows(number: int, turn: Turn, system_prompt: str) -> Iterator[dict[str, Any]]:
+def _rows(number: int, turn: Turn, system_prompt: str, zones: Zones | None) -> Iterator[dict[str, Any]]:
     """The rows of one turn, from 1, each with the columns that it fills."""
     prompt = system_prompt if turn.settings is None else turn.settings.system_prompt
     if prompt.strip():
@@ -94,7 +96,8 @@ def _rows(number: int, turn: Turn, system_prompt: str) -> Iterator[dict[str, Any
     for branch in ALL_BRANCHES:
         reply = turn.replies.get(branch)
         for sample, one in enumerate([reply, *reply.samples] if reply else []):
-            head = {"turn": number, "branch": branch, "sample": sample}
+            zone = zone_of(zones, one.mean)
+            head = {"turn": number, "branch": branch, "sample": sample, "zone": zone}
             settings = {} if turn.settings is None else _settings(turn.settings, branch, sample)
             names = [_along(name) for name in turn.settings.along] if turn.settings else []
             for place, token in enumerate(one.tokens, 1):

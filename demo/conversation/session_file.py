@@ -18,6 +18,7 @@ from typing import Any, get_args
 
 import orjson
 
+from demo.axis.zones import zones_from_json
 from demo.conversation.json_values import items, maybe, number, short, text
 from demo.conversation.settings import ALL_BRANCHES
 from demo.conversation.settings_json import settings_from_json, settings_json
@@ -287,14 +288,14 @@ def _token(data: dict[str, Any]) -> Token:
 
 
 def _marks(data: dict[str, Any]) -> PlotMarks:
-    layers, span = data.get("cap_layers"), data.get("default_range")
+    layers = data.get("cap_layers")
     return PlotMarks(
         probe_layer=int(number(data["probe_layer"])),
         floor=maybe(data.get("floor")),
         floor_name=None if data.get("floor_name") is None else text(data["floor_name"]),
         floor_at_probe=bool(data.get("floor_at_probe", True)),
         cap_layers=None if layers is None else _pair(layers, int),
-        default_range=None if span is None else _pair(span, float),
+        zones=zones_from_json(data.get("zones")),
     )
 
 

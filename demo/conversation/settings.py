@@ -105,7 +105,7 @@ class CapChoice:
         """The charts' reference lines for this cap. Raises UserError like `cap`."""
         chosen, probe = self.cap(axis), axis.probe_layer
         if chosen is None:
-            return PlotMarks(probe, default_range=axis.default_range)
+            return PlotMarks(probe, zones=axis.zones)
         has_floor = probe in axis.floor_layers(self.floor)
         return PlotMarks(
             probe_layer=probe,
@@ -113,7 +113,7 @@ class CapChoice:
             floor_name=self.floor,
             floor_at_probe=probe in chosen.layers,
             cap_layers=(chosen.layers[0], chosen.layers[-1]),
-            default_range=axis.default_range,
+            zones=axis.zones,
         )
 
 

@@ -25,6 +25,7 @@ from demo.extraction.run import Progressed, Settings, extract, settings_for, sha
 from demo.extraction.so_far import Check, Making, Offer, reply_so_far, roles_so_far
 from demo.extraction.sweep import candidate_bands
 from demo.extraction.vectors import Judged, State
+from demo.extraction.zones import most_read
 from demo.models.chat_template import Message
 from demo.models.loading import LoadedModel
 from demo.utils.errors import UserError
@@ -56,10 +57,15 @@ class _Job:
     def share(self, progressed: Progressed, layers: int) -> float:
         """How much of the work is done, counted in replies."""
         settings = len(candidate_bands(layers)) + len(FLOOR_NAMES)
-        rollouts, tried = len(self.plan.rollouts), 2 * self.plan.sweep_questions * settings
-        done = progressed.done / progressed.total
-        before = done * rollouts if progressed.stage == "rollouts" else rollouts + done * tried
-        return before / (rollouts + tried)
+        work = {
+            "rollouts": len(self.plan.rollouts),
+            "cap settings": 2 * self.plan.sweep_questions * settings,
+            # To read a reply takes about half as long as to generate it.
+            "single replies": most_read(self.plan) / 2,
+        }
+        stages = list(work)
+        before = sum(work[stage] for stage in stages[: stages.index(progressed.stage)])
+        return (before + progressed.done / progressed.total * work[progressed.stage]) / sum(work.values())
 
 
 def job_of(model: LoadedModel, preset: str) -> _Job:

@@ -12,6 +12,7 @@ from demo.extraction.plan import Plan
 from demo.extraction.rollouts import Reply, RolloutGenerator
 from demo.extraction.run import Settings, batches_of
 from demo.extraction.sweep import candidate_bands
+from demo.extraction.zones import most_read
 from demo.models.loading import LoadedModel
 
 # Rollouts that are timed: how many at once, and how many tokens of each.
@@ -46,8 +47,10 @@ class Pace:
         judged = sum(rollout.is_role for rollout in plan.rollouts) * min(plan.max_new_tokens, JUDGED)
         replies = 2 * plan.sweep_questions * (len(candidate_bands(layers)) + len(FLOOR_NAMES))
         sweep = replies / settings.batch * self._batch(settings.batch, plan.max_new_tokens)
-        read = replies * plan.max_new_tokens
-        return rollouts + sweep + (judged + read) * self.judged
+        # The replies that the zones are measured on are read once more, each after its own prompt.
+        again = most_read(plan)
+        read = (replies + again) * plan.max_new_tokens
+        return rollouts + sweep + again * self.prompt + (judged + read) * self.judged
 
     def _batch(self, rows: int, tokens: int) -> float:
         return rows * self.prompt + tokens * (self.step + rows * self.row)

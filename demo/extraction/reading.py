@@ -46,7 +46,7 @@ class Reader:
         """Read each reply, of at least one token, after its prompt, without any cap.
 
         Args:
-            layer: the decoder layer at which to take the mean; None for no mean.
+            layer: the decoder layer at which to take the states; None for no states.
         """
         if self._forward is None:
             return read_texts(self._model, texts, layer)
@@ -55,7 +55,7 @@ class Reader:
         def summary(pairs: Sequence[_Pair], states: _States) -> Iterator[ReadText]:
             log_p = _log_p(forward, states[forward.layers - 1], [reply for _, reply in pairs])
             for number, own in enumerate(log_p):
-                yield ReadText(own, _mean(states[layers[0]][number]) if layers else None)
+                yield ReadText(own, states[layers[0]][number][1:].float() if layers else None)
 
         return self._each(forward, texts, {forward.layers - 1, *layers}, summary)
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from demo.axis.axis import FLOOR_NAMES, AssistantAxis
-from demo.axis.gates import LEAST_SAME, LEAST_VERBATIM, MOST_PERPLEXITY
+from demo.axis.gates import LEAST_SAME, LEAST_VERBATIM, MOST_PERPLEXITY, what_a_reply_tells
 from demo.extraction.axis import Built
 from demo.extraction.controls import Controls, compare, published_order
 from demo.extraction.report_plots import write_plots
@@ -64,7 +64,7 @@ def _head(axis: AssistantAxis) -> Iterator[str]:
 
 
 def gates_section(axis: AssistantAxis) -> Iterator[str]:
-    """The lines about the quality gates, with their heading."""
+    """The lines about the quality gates and about what one reply tells, with their heading."""
     yield from ("", f"## Gates at the probe layer ({axis.probe_layer})", "")
     rows = [
         (
@@ -77,6 +77,8 @@ def gates_section(axis: AssistantAxis) -> Iterator[str]:
         for name, gate in axis.manifest["gates"].items()
     ]
     yield from table(("gate", "what", "value", "threshold", "passed"), rows)
+    if axis.zones is not None:
+        yield from ("", what_a_reply_tells(axis.manifest))
 
 
 def _roles(axis: AssistantAxis, pictures: dict[str, str]) -> Iterator[str]:

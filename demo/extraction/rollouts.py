@@ -160,19 +160,24 @@ class ReadText:
 
     Attributes:
         log_p: [n] float32, natural log probability of each reply token.
-        mean: [D] float32, mean residual stream of the reply at the requested layer; None when no layer was
-            requested.
+        states: [n, D] float32, residual stream of each reply token at the requested layer; None when no layer
+            was requested.
     """
 
     log_p: Tensor
-    mean: Tensor | None
+    states: Tensor | None
+
+    @property
+    def mean(self) -> Tensor | None:
+        """[D] float32, the mean of the states."""
+        return None if self.states is None else self.states.mean(0)
 
 
 def read_texts(model: LoadedModel, texts: Sequence[Text], layer: int | None = None) -> list[ReadText]:
     """Read each reply, of at least one token, after its prompt, without any cap.
 
     Args:
-        layer: the decoder layer at which to take the mean; None for no mean.
+        layer: the decoder layer at which to take the states; None for no states.
     """
     longest = max((len(text.reply) for text in texts), default=1)
     batch = max(1, min(_TEXTS, _MOST_LOGITS // ((longest + 1) * len(model.tokenizer))))
@@ -180,10 +185,10 @@ def read_texts(model: LoadedModel, texts: Sequence[Text], layer: int | None = No
     for start in range(0, len(texts), batch):
         part = texts[start : start + batch]
         with model.turn:
-            logits, means = _run(model, part, layers, max(len(text.reply) for text in part) + 1)
+            logits, states = _run(model, part, layers, max(len(text.reply) for text in part) + 1)
         results += [
-            ReadText(_log_p(own, text.reply), mean[0] if layers else None)
-            for own, text, mean in zip(logits, part, means, strict=True)
+            ReadText(_log_p(own, text.reply), seen[0] if layers else None)
+            for own, text, seen in zip(logits, part, states, strict=True)
         ]
     return results
 
@@ -197,18 +202,20 @@ def read_means(model: LoadedModel, texts: Sequence[Text], layers: Sequence[int])
     found = [torch.zeros(0, len(layers), model.hidden_size)]
     for start in range(0, len(texts), _TEXTS):
         with model.turn:
-            found.append(_run(model, texts[start : start + _TEXTS], layers, 1)[1])
+            states = _run(model, texts[start : start + _TEXTS], layers, 1)[1]
+        found.append(torch.stack([seen.mean(1) for seen in states]))
     return torch.cat(found)
 
 
 @torch.inference_mode()
 def _run(
     model: LoadedModel, texts: Sequence[Text], layers: Sequence[int], kept: int
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, list[Tensor]]:
     """One forward pass over right-aligned texts, so that all replies end in the last column.
 
     Returns:
-        The logits [N, kept, V] of the last `kept` columns; the means [N, K, D] of the replies at the layers.
+        The logits [N, kept, V] of the last `kept` columns; of each reply the states of its n tokens
+        at the K layers, [K, n, D] float32 on the CPU.
     """
     lengths = torch.tensor([len(text.prompt) + len(text.reply) for text in texts])
     width = int(lengths.max())
@@ -239,11 +246,12 @@ def _run(
     finally:
         for handle in handles:
             handle.remove()
-    means = torch.zeros(len(texts), len(layers), model.hidden_size)
-    for row, text in enumerate(texts):
-        for place, layer in enumerate(layers):
-            means[row, place] = states[layer][row, -len(text.reply) :].float().mean(0).cpu()
-    return output.logits, means
+    return output.logits, [
+        torch.stack([states[layer][row, -len(text.reply) :].float().cpu() for layer in layers])
+        if layers
+        else torch.zeros(0)
+        for row, text in enumerate(texts)
+    ]
 
 
 def _log_p(logits: Tensor, reply: Sequence[int]) -> Tensor:

@@ -9,14 +9,15 @@ import hashlib
 import json
 import shutil
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from threading import Event as CancelFlag
 from typing import Any, Literal
 
 import torch
+from torch import Tensor
 
 from demo.axis.directions import save_directions
 from demo.axis.files import save_axis
@@ -29,7 +30,8 @@ from demo.extraction.plan import DEFAULT, Plan, Preset, Rollout
 from demo.extraction.report import write_report
 from demo.extraction.rollouts import Reply, RolloutGenerator
 from demo.extraction.sweep import Sweep, candidate_bands, choose
-from demo.extraction.vectors import ALL, KEPT, Judged, State, Vectors
+from demo.extraction.vectors import ALL, KEPT, Cast, Judged, State, Vectors
+from demo.extraction.zones import Record, measure_zones, read_states
 from demo.models.loading import LoadedModel
 from demo.utils.progress import ProgressLine
 from demo.utils.resource_usage import give_memory_back
@@ -86,11 +88,11 @@ class Progressed:
 
     Attributes:
         stage: what is being done, of which `done` of `total` are finished.
-        state: the rollouts so far; None while settings of the cap are tried.
+        state: the rollouts so far; None in the later stages.
         newest: the replies of the last batch.
     """
 
-    stage: Literal["rollouts", "cap settings"]
+    stage: Literal["rollouts", "cap settings", "single replies"]
     done: int
     total: int
     state: State | None = None
@@ -130,7 +132,8 @@ def extract(
     model, plan and settings. The next run with the same combination continues it; at most one batch is lost.
 
     Args:
-        watch: called after every batch of rollouts, and before settings of the cap are tried.
+        watch: called after every batch of rollouts, before settings of the cap are tried, and while the
+            zones are measured.
         cancel: setting it stops the run within one step.
 
     Raises:
@@ -141,10 +144,10 @@ def extract(
     generate = generate or RolloutGenerator(model, cancel).generate
     state = gather(model, plan, settings, judge, work, generate, watch)
     vectors = Vectors(state, plan, settings.verdicts)
-    built = build(
-        state, plan, choose_cast(vectors, plan, settings.least), vectors, _about(model, plan, settings, judge)
-    )
+    cast = choose_cast(vectors, plan, settings.least)
+    built = build(state, plan, cast, vectors, _about(model, plan, settings, judge))
     built = _choose_cap(built, model, plan, settings, work, watch, cancel)
+    built = _with_zones(built, model, plan, settings, state, cast, watch, cancel)
     save_axis(built.axis, out)
     # Other directions in the folder were measured beside another axis, and go.
     save_directions(from_state(built.axis, state, vectors), out)
@@ -253,6 +256,33 @@ def _choose_cap(
     best = choose(trials)
     assert best.layers is not None and best.floor is not None
     return with_cap(built, best.layers, settings.floor or best.floor, tuple(trials), "sweep")
+
+
+def _with_zones(
+    built: Built,
+    model: LoadedModel,
+    plan: Plan,
+    settings: Settings,
+    state: State,
+    cast: Cast,
+    watch: Watch | None,
+    cancel: CancelFlag | None,
+) -> Built:
+    """The same axis with its zones, where there are held-out replies to measure them."""
+
+    def read(done: int, total: int) -> None:
+        if watch:
+            watch(Progressed("single replies", done, total))
+
+    probe = built.axis.probe_layer
+
+    def states(records: Sequence[Record]) -> Iterator[Tensor]:
+        return read_states(model, records, probe, read, cancel)
+
+    zones = measure_zones(states, state.texts, fold_axes(cast, plan)[:, probe], settings.keep_all)
+    if zones is None:
+        return built
+    return replace(built, axis=replace(built.axis, manifest=built.axis.manifest | {"zones": zones}))
 
 
 def _about(model: LoadedModel, plan: Plan, settings: Settings, judge: Judge) -> dict[str, Any]:

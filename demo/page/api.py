@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 
 from demo.axis.axis import AssistantAxis
+from demo.axis.zones import zone_of, zones_json
 from demo.conversation.conversation import Conversation
 from demo.conversation.session_file import reply_json, rounded
 from demo.conversation.settings import BRANCHES, TurnSettings, make_cap
@@ -47,8 +48,11 @@ class Api:
     thinking: Thinking = "never"
 
     def info(self) -> dict[str, Any]:
-        """Model, probe layer, cap and floors, each role's projection in axis units, and the engine's load."""
-        first, last = self.axis.cap_band
+        """Model, probe layer, cap, floors, zones, each role's projection in axis units, the engine's load.
+
+        zones: the cut points between role-played, unclear and Assistant, null where they were not measured.
+        """
+        (first, last), zones = self.axis.cap_band, self.axis.zones
         roles = [role for role in self.axis.manifest.get("roles", []) if isinstance(role, dict)]
         return {
             "model": self.model_name,
@@ -57,6 +61,7 @@ class Api:
             "cap": {"layers": [first, last], "floor": self.axis.cap_floor},
             "floors": list(self.axis.floors),
             "default_range": self.axis.default_range,
+            "zones": None if zones is None else zones_json(zones),
             "thinking": self.thinking,
             "load": asdict(self.engine.load),
             "roles": [{"name": role.get("name"), "projection": role.get("projection")} for role in roles],
@@ -83,7 +88,7 @@ class Api:
         history: earlier turns, as returned under "turn". floor, first_layer, last_layer: those of the axis
         unless given. thinking: let a model that can reason do so before it answers. soft_limit: from so many
         tokens on, a reply ends with its sentence; 0 for never. Returns both replies with every token's
-        projection in axis units, and the turn to append to the history.
+        projection in axis units and the zone of its mean, and the turn to append to the history.
         """
         with _errors_in_one_sentence():
             message, system_prompt = well_formed(message), well_formed(system_prompt)
@@ -103,7 +108,12 @@ class Api:
                     self.engine.forget([conversation.branch_id(branch) for branch in BRANCHES])
             replies = conversation.turns[-1].replies
             said = {branch: replies[branch].text for branch in BRANCHES}
-            full = {branch: reply_json(replies[branch]) | _texts_of(replies[branch]) for branch in BRANCHES}
+            full = {
+                branch: reply_json(replies[branch])
+                | _texts_of(replies[branch])
+                | {"zone": zone_of(self.axis.zones, replies[branch].mean)}
+                for branch in BRANCHES
+            }
             return full | {"turn": {"user": message, "date": conversation.date} | said}
 
     def read(

@@ -13,7 +13,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from demo.plots.marks import NEUTRAL, PlotMarks, floor_label, mark_labels, mark_shapes
+from demo.plots.marks import NEUTRAL, PlotMarks, floor_label, mark_labels, mark_shapes, zones_meta
 
 BRANCHES = ("uncapped", "capped", "steered")
 
@@ -288,7 +288,7 @@ def _layout(marks: PlotMarks, x_title: str) -> go.Layout:
             "floor": marks.floor,
             "floor_label": floor_label(marks),
             "cap_layers": marks.cap_layers,
-            "default_range": marks.default_range,
+            "zones": zones_meta(marks.zones),
         },
     )
 

@@ -7,9 +7,10 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from demo.axis.zones import ZONE_NAMES, Zones
+
 NEUTRAL = "#7a8594"
 
-CLEAR_OF_LABELS = 0.3  # axis units between two labels in the margin of a small plot
 LONGEST_NAME = 12  # characters of a floor's name that fit the margin
 
 
@@ -23,7 +24,7 @@ class PlotMarks:
         floor_name: Name of the floor.
         floor_at_probe: False when the cap acts only at other layers than the probe layer.
         cap_layers: First and last capped decoder layer, both included, which the label then names.
-        default_range: 5th and 95th percentile of default-Assistant replies, in axis units; None when unknown.
+        zones: Where a reply counts as role-played, unclear or the Assistant's; None if not measured.
         unit_note: Name of the unit, for the vertical axis.
 
     Raises:
@@ -35,7 +36,7 @@ class PlotMarks:
     floor_name: str | None = None
     floor_at_probe: bool = True
     cap_layers: tuple[int, int] | None = None
-    default_range: tuple[float, float] | None = None
+    zones: Zones | None = None
     unit_note: str = "axis units"
 
     def __post_init__(self) -> None:
@@ -58,21 +59,22 @@ def floor_label(marks: PlotMarks) -> str | None:
     return f"{label} (cap acts at {where})"
 
 
+def zones_meta(zones: Zones | None) -> dict[str, Any] | None:
+    """What the page needs to put a mean into words; None where it is to name no zone."""
+    if zones is None:
+        return None
+    return {"low": zones.low, "high": zones.high, "names": list(ZONE_NAMES), "measured": zones.measured}
+
+
 def mark_shapes(marks: PlotMarks) -> list[dict[str, Any]]:
     """The lines and bands as Plotly layout shapes."""
     across = {"xref": "paper", "x0": 0, "x1": 1, "layer": "below"}
     shapes: list[dict[str, Any]] = []
-    if marks.default_range is not None:
-        low, high = marks.default_range
-        band = {
-            "type": "rect",
-            "y0": low,
-            "y1": high,
-            "fillcolor": NEUTRAL,
-            "opacity": 0.1,
-            "line": {"width": 0},
-        }
-        shapes.append({**across, **band, "name": "band-default"})
+    if marks.zones is not None:
+        # A band reaches to the end of the axis, which only the page knows: it puts them there.
+        band = {"type": "rect", "yref": "paper", "fillcolor": NEUTRAL, "opacity": 0.14, "line": {"width": 0}}
+        ends = {"band-role": 0, "band-assistant": 1}
+        shapes += [{**across, **band, "name": name, "y0": end, "y1": end} for name, end in ends.items()]
     lines: list[tuple[str, float, float, str]] = [
         ("line-average", 0.0, 1.0, "solid"),
         ("line-default", 1.0, 1.0, "solid"),
@@ -96,10 +98,10 @@ def mark_labels(marks: PlotMarks) -> list[dict[str, Any]]:
         "showarrow": False,
         "font": {"size": 11, "color": NEUTRAL},
     }
-    default, average, floor = _label_sides(marks.floor)
+    # The page moves labels of near lines apart, because only it knows the range of the axis.
     notes: list[dict[str, Any]] = [
-        {**margin, "name": "label-default", "y": 1, "yanchor": default, "text": "default Assistant"},
-        {**margin, "name": "label-average", "y": 0, "yanchor": average, "text": "average role"},
+        {**margin, "name": "label-default", "y": 1, "yanchor": "middle", "text": "default Assistant"},
+        {**margin, "name": "label-average", "y": 0, "yanchor": "middle", "text": "average role"},
     ]
     # Above and below the plot, where no other label is.
     for name, y, side, text in [
@@ -109,7 +111,7 @@ def mark_labels(marks: PlotMarks) -> list[dict[str, Any]]:
         notes.append({**margin, "name": name, "yref": "paper", "y": y, "yanchor": side, "text": text})
     if marks.floor is not None:
         label = {"text": _short_floor_label(marks), "hovertext": floor_label(marks)}
-        notes.append({**margin, "name": "label-floor", "y": marks.floor, "yanchor": floor, **label})
+        notes.append({**margin, "name": "label-floor", "y": marks.floor, "yanchor": "middle", **label})
     return notes
 
 
@@ -118,19 +120,3 @@ def _short_floor_label(marks: PlotMarks) -> str:
     name = marks.floor_name or ""
     name = html.escape(name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…", quote=False)
     return f"floor {name}".strip() if marks.floor_at_probe else f"{name} level".strip() + "<br>(outside cap)"
-
-
-def _label_sides(floor: float | None) -> tuple[str, str, str]:
-    """Plotly's yanchor of the labels of the default Assistant, the average role and the floor.
-
-    "bottom" puts a label above its line, "top" below it. Labels of lines that are near each other part.
-    """
-    if floor is None:
-        return "middle", "middle", "middle"
-    if floor > 1:
-        return "top", "middle", "bottom"
-    if floor < 0:
-        return "middle", "bottom", "top"
-    if floor > 1 - CLEAR_OF_LABELS:
-        return "bottom", "top", "top"
-    return "bottom", "top", "bottom" if floor < CLEAR_OF_LABELS else "middle"

@@ -11,6 +11,8 @@ import pytest
 from gradio_client import Client
 from gradio_client.exceptions import AppError
 
+from demo.axis.zones import zones_from_json
+
 # In CI only: they start the program once more.
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
@@ -44,6 +46,9 @@ def test_reply_accepts_earlier_turns_as_history_and_is_deterministic(client):
     assert set(second["turn"]) == {"user", "date", "uncapped", "capped"}
     assert second["turn"] == again["turn"], "the same call must give the same replies"
     assert second["capped"]["tokens"][0].keys() >= {"t", "b", "a", "p"}
+    zones = zones_from_json(client.predict(api_name="/info")["zones"])
+    for branch in ("uncapped", "capped"):
+        assert zones and second[branch]["zone"] == zones.name_of(second[branch]["mean"])
 
 
 def test_read_returns_the_probe_layer_or_all_layers(client):

@@ -14,20 +14,22 @@ import torch
 from demo.axis.axis import FLOOR_NAMES
 from demo.axis.components import probe_components
 from demo.axis.files import load_axis, save_axis
-from demo.axis.gates import gate
+from demo.axis.gates import gate, what_a_reply_tells
 from demo.extraction import run as extraction
 from demo.extraction.__main__ import main
 from demo.extraction.add_role_order import main as add_role_order
+from demo.extraction.add_zones import read_records, with_zones
 from demo.extraction.axis import choose_cast, default_band, fold_axes
 from demo.extraction.judge import LikelihoodJudge, NoJudge
 from demo.extraction.layer_table import held_out_auc
 from demo.extraction.plan import DEFAULT, FOLDS, NEUTRAL, PRESETS, Plan, Preset, make_plan
 from demo.extraction.rollouts import Reply, RolloutGenerator
-from demo.extraction.vectors import ALL, State, Vectors
+from demo.extraction.vectors import ALL, KEPT, Judged, State, Vectors
+from demo.extraction.zones import axes_from_texts, folds_of, most_read, usable
 from demo.models.chat_template import render_chat
 from demo.models.loading import LoadedModel
 from demo.utils.errors import UserError
-from tests.helpers.tiny_models import tiny_llama
+from tests.helpers.tiny_models import assert_one_sentence, tiny_llama
 
 SETTINGS = extraction.Settings(batch=40, least=1)
 TINY = Preset(
@@ -264,6 +266,50 @@ def test_only_rollouts_that_adopt_their_role_count_unless_all_are_kept(tiny, pla
         assert unfiltered.kept(role) == TINY.role_rollouts
         own = [r for r in scored if r["group"] == role and r["split"] == "extract"]
         assert kept.kept(role) == sum(record["kept"] for record in own)
+
+
+@pytest.mark.parametrize("verdicts", [KEPT, ALL])
+def test_fold_axes_from_texts_are_those_of_the_running_sums(plan, verdicts):
+    torch.manual_seed(0)
+    state, means = State(), {}
+    for rollout in plan.rollouts:
+        if rollout.split == "extract":
+            means[rollout.index] = torch.randn(3, 8)
+            kept = not rollout.is_role or rollout.index % 3 > 0
+            reply = Reply(rollout, "text", (1, 2), means[rollout.index], ())
+            state.add(Judged(reply, float(kept) if rollout.is_role else None, kept), plan.max_new_tokens)
+    cast = choose_cast(Vectors(state, plan, verdicts), plan, 1)
+    counting = usable(state.texts, "extract", verdicts == ALL)
+    at_probe = [means[record["index"]][1] for record in counting]
+    axes, whole = axes_from_texts(counting, at_probe, 1, {role: plan.fold(role) for role in plan.roles})
+    torch.testing.assert_close(axes, fold_axes(cast, plan)[:, 1])
+    torch.testing.assert_close(whole, cast.direction[1])
+    assert folds_of(state.texts) == {role: plan.fold(role) for role in plan.roles}
+
+
+def test_an_extraction_measures_its_zones(tiny, plan, whole):
+    axis = load_axis(whole)
+    figures, records = axis.manifest["zones"], read_records(whole)
+    held_out = [record for record in records if record["split"] == "held_out"]
+    assert axis.zones is not None and axis.zones.role.replies == len(plan.roles)
+    assert axis.zones.default.replies == sum(record["group"] == DEFAULT for record in held_out)
+    assert figures["auc_by_tokens"][-1][1] == figures["auc"] and 0 <= figures["ceiling"] <= 1
+    assert most_read(plan) >= len(held_out)
+    assert what_a_reply_tells(axis.manifest) in (whole / "report.md").read_text()
+
+
+def test_zones_are_added_only_to_the_axis_that_the_replies_give(tiny, whole, monkeypatch):
+    """A random model's text is not encoded as the tokens that it wrote, so the axes differ a little."""
+    axis, records = load_axis(whole), read_records(whole)
+    bare = replace(axis, manifest={k: v for k, v in axis.manifest.items() if k != "zones"})
+    with pytest.raises(UserError, match="give another axis") as error:
+        with_zones(tiny, bare, records)
+    assert_one_sentence(error, "cosine")
+    monkeypatch.setattr("demo.extraction.add_zones.LEAST_COSINE", 0.9)
+    again = with_zones(tiny, bare, records)
+    assert again.zones is not None and axis.zones is not None
+    assert again.zones.default.replies == axis.zones.default.replies
+    assert abs(again.manifest["zones"]["auc"] - axis.manifest["zones"]["auc"]) < 0.2
 
 
 @pytest.mark.slow

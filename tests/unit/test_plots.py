@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 
+from demo.axis.zones import Told, Zones
 from demo.plots.figures import BRANCHES, token_figure, turn_figure
 from demo.plots.marks import PlotMarks, floor_label
 
+ZONES = Zones(0.2, 0.7, Told(120, 0.1, 0.6), Told(152, 0.5, 0.1))
 FIGURES = [token_figure, turn_figure]
 CAPPED = PlotMarks(probe_layer=17, floor=0.55, floor_name="p25")
 ELSEWHERE = PlotMarks(17, 0.8, "p25", floor_at_probe=False, cap_layers=(18, 25))
@@ -84,21 +86,32 @@ def test_no_label_covers_the_points(build: Any, marks: PlotMarks) -> None:
         assert max(len(line) for line in label["text"].split("<br>")) <= 18, "it must fit the margin"
 
 
-# Which lines are near the floor; a label that is anchored at its bottom stands above its line.
-@pytest.mark.parametrize(
-    ("floor", "sides"),
-    [
-        (0.75, ("bottom", "top", "top")),
-        (1.1, ("top", "middle", "bottom")),
-        (0.1, ("bottom", "top", "bottom")),
-        (-0.1, ("middle", "bottom", "top")),
-        (0.5, ("bottom", "top", "middle")),
-    ],
-)
-def test_labels_of_lines_that_are_near_each_other_part(floor: float, sides: tuple[str, ...]) -> None:
-    figure = token_figure(PlotMarks(17, floor, "p50"))
+@pytest.mark.parametrize("build", FIGURES)
+def test_labels_stand_at_their_lines_until_the_page_moves_them_apart(build: Any) -> None:
+    figure = build(PlotMarks(17, 0.75, "p50"))
     labels = [note(figure, f"label-{name}") for name in ("default", "average", "floor")]
-    assert tuple(label["yanchor"] for label in labels if label) == sides
+    assert [(label["y"], label["yanchor"]) for label in labels if label] == [
+        (1, "middle"),
+        (0, "middle"),
+        (0.75, "middle"),
+    ]
+
+
+@pytest.mark.parametrize("build", FIGURES)
+def test_zones_are_bands_that_do_not_widen_the_axis(build: Any) -> None:
+    figure = build(PlotMarks(17, zones=ZONES))
+    for name in ("band-role", "band-assistant"):
+        band = shape(figure, name)
+        assert band is not None and band["yref"] == "paper" and band["layer"] == "below"
+    meta = figure["layout"]["meta"]["zones"]
+    assert (meta["low"], meta["high"], meta["measured"]) == (ZONES.low, ZONES.high, ZONES.measured)
+
+
+@pytest.mark.parametrize("build", FIGURES)
+def test_an_axis_without_zones_has_no_bands(build: Any) -> None:
+    figure = build(CAPPED)
+    assert figure["layout"]["meta"]["zones"] is None
+    assert all(one["type"] == "line" for one in figure["layout"]["shapes"])
 
 
 def test_a_floor_that_does_not_act_at_the_probe_layer_says_so_in_the_margin() -> None:

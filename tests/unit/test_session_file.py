@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from demo.axis.zones import Told, Zones
 from demo.conversation.conversation import Conversation
 from demo.conversation.exports import COLUMNS, tokens_csv
 from demo.conversation.session_file import Recording, dumps, loads, to_json
@@ -27,7 +28,8 @@ from demo.plots.marks import PlotMarks
 from demo.utils.errors import UserError
 from tests.helpers.scripted import FAULT, SETTINGS, ScriptedEngine
 
-MARKS = PlotMarks(17, 0.5, "p25", True, (14, 20), (-0.2, 1.6))
+ZONES = Zones(-0.9, 0.4, Told(120, 0.1, 0.55), Told(152, 0.45, 0.1))
+MARKS = PlotMarks(17, 0.5, "p25", True, (14, 20), ZONES)
 MAP = {"roles": [["bard", [1.0, 2.0, 3.0], -0.5]], "default": [1.0, 0.0, 0.0], "variance": [], "notes": ["n"]}
 
 
@@ -91,6 +93,14 @@ def test_a_file_of_an_earlier_version_has_no_date(recording):
     assert loads(json.dumps(data)).date == ""
 
 
+def test_a_file_of_an_earlier_version_has_no_zones_but_a_range_of_default_replies(recording):
+    data = to_json(recording)
+    data["marks"] = {key: value for key, value in data["marks"].items() if key != "zones"}
+    again = loads(json.dumps(data | {"marks": data["marks"] | {"default_range": [-0.2, 1.6]}}))
+    assert again.marks == replace(MARKS, zones=None)
+    assert {row["zone"] for row in rows_of(again)} == {""}
+
+
 def test_a_file_of_an_earlier_version_has_no_settings(recording):
     data = to_json(recording)
     for turn in data["turns"]:
@@ -133,7 +143,12 @@ def test_a_reply_of_a_transcript_keeps_its_reasoning():
         lambda d: d["turns"][0]["branches"][UNCAPPED].update(finish="<script>"),
         lambda d: d["turns"].append(7),
         lambda d: d["marks"].update(floor=[1]),
-        lambda d: d["marks"].update(default_range=[1]),
+        lambda d: d["marks"].update(zones=[1]),
+        lambda d: d["marks"].update(zones={"low": 1.0, "high": 0.0}),
+        lambda d: d["marks"]["zones"].update(low=9),
+        lambda d: d["marks"]["zones"].update(high="1"),
+        lambda d: d["marks"]["zones"]["role"].update(assistant=2),
+        lambda d: d["marks"]["zones"].pop("default"),
         lambda d: d["map"]["roles"].append(["x", [1, 2], 0]),
         lambda d: d.update(title=3),
         lambda d: d.update(date="tomorrow"),
@@ -239,6 +254,20 @@ def test_the_csv_has_the_settings_of_each_reply(recording):
     sampling = ("seed", "attempt", "temperature", "top_p", "max_new_tokens", "soft_limit", "dtype")
     assert cells("1", UNCAPPED, "0", *sampling) == ["0", "2", "0.3", "0.9", "9", "5", "float32"]
     assert cells("1", UNCAPPED, "1", "seed") == ["1000"]
+
+
+def test_the_csv_has_the_zone_of_each_reply(recording):
+    rows = rows_of(recording)
+    for number, turn in enumerate(recording.turns, 1):
+        for branch, reply in turn.replies.items():
+            for sample, one in enumerate([reply, *reply.samples]):
+                found = {
+                    row["zone"]
+                    for row in rows
+                    if (row["turn"], row["branch"], row["sample"]) == (str(number), branch, str(sample))
+                }
+                assert found == {ZONES.name_of(one.mean)}
+    assert {row["zone"] for row in rows if row["branch"] in ("system", "user")} == {""}
 
 
 @pytest.mark.parametrize("begins", ["=", "+", "-", "@", "\t", "\r", "\n=", "＝"])

@@ -1,6 +1,6 @@
 // Made from its sources by `npm run build`; do not edit.
-// Sources: 5e4cbcc3b3992ad684a9159dca41388546775e020794bb7e21c71b7bcafa47de
-// Bundle: 5f03f9556b3a2cfdf99af75ce6500a7d991ac0a4e8423cdb1bd2f3d48c872d12
+// Sources: 0784e0839ea6f3e7b3d929f94bcdf1ec510e83ace7f14e75e324633d95435e37
+// Bundle: 13f1fd770d04faa33153de76ef6f2c6b9b167bf5ad02bd05e8701895fea65cd0
 (() => {
   // src/dom.js
   function makeElement(tag, className, text) {
@@ -40,6 +40,11 @@
     const cost = offer.minutes === null ? "" : ` · ${duration(offer.minutes)} here`;
     return [name, `${offer.roles} roles${cost}`];
   }
+  var STAGES = {
+    rollouts: "It answers questions as itself and in roles.",
+    "cap settings": "It tries at which layers, and how strictly, to cap.",
+    "single replies": "It measures how much a single reply tells."
+  };
   function headline({ model, phase, preset, stage, message, checks }) {
     switch (phase) {
       case "measuring":
@@ -50,7 +55,7 @@
           "The model can make it: it answers the same questions as itself and in many roles, and the axis leads from the roles to the Assistant. Quick gives a rough one. You can stop and go on later."
         ];
       case "running":
-        return stage === "cap settings" ? [`Making the axis of ${model}`, "It tries at which layers, and how strictly, to cap."] : [`Making the axis of ${model}`, "It answers questions as itself and in roles."];
+        return [`Making the axis of ${model}`, STAGES[stage] ?? STAGES.rollouts ?? ""];
       case "stopped":
         return ["Stopped", "What is done is kept. Go on whenever you like, also after a restart."];
       case "failed":

@@ -1,6 +1,6 @@
 // Made from its sources by `npm run build`; do not edit.
-// Sources: 5e4cbcc3b3992ad684a9159dca41388546775e020794bb7e21c71b7bcafa47de
-// Bundle: 0448740f3389371703c8a3667b3458c51eb5b6d3341476d68f8df9ce1508149b
+// Sources: 0784e0839ea6f3e7b3d929f94bcdf1ec510e83ace7f14e75e324633d95435e37
+// Bundle: da042c2a6bc61a3cdd612ec65ec9a2890fdb8a20b6e3f67c25414e0d85379273
 (() => {
   // protocol.json
   var protocol_default = {
@@ -342,9 +342,16 @@
     const text = Math.abs(value).toFixed(2);
     return value < 0 && Number(text) > 0 ? `−${text}` : text;
   }
-  function describeMean(mean) {
-    if (mean >= 2 / 3) return "Assistant-like";
-    return mean <= 1 / 3 ? "role-like" : "in between";
+  function zoneOf(mean, zones) {
+    if (!zones) return "";
+    if (mean < zones.low) return zones.names[0];
+    return mean > zones.high ? zones.names[2] : zones.names[1];
+  }
+  function describeZones(branch, zones) {
+    if (!zones) return "Which means count as role-played was not measured for this axis.";
+    if (branch === "uncapped") return zones.measured;
+    const what = branch === "capped" ? "the cap" : "steering";
+    return `${zones.measured} These replies were read without a cap or steering: here ${what} has moved the mean.`;
   }
   var describePrompt = (prompt) => prompt.trim() || "the model’s own default";
   var escapeHtml = (text) => text.replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
@@ -1646,141 +1653,6 @@
     }
   }
 
-  // src/chart.js
-  var NARROW_PX = 360;
-  var NARROW_MARGIN = 76;
-  var PALETTE = [
-    "uncapped",
-    "capped",
-    "steered",
-    "card",
-    "text",
-    "muted",
-    "grid",
-    "border",
-    "role-low",
-    "role-mid",
-    "role-high"
-  ];
-  function chartButtons() {
-    const svg = {
-      name: "Download plot as an SVG",
-      icon: Plotly.Icons.disk,
-      click: (element2) => {
-        Plotly.downloadImage(element2, { format: "svg", filename: "persona-drift" });
-      }
-    };
-    return [["toImage", svg, "zoom2d", "pan2d", "resetScale2d"]];
-  }
-  function palette(root) {
-    const style = getComputedStyle(root);
-    const colours = PALETTE.map((name) => [name, style.getPropertyValue(`--stage-${name}`).trim()]);
-    return { ...Object.fromEntries(colours), size: Number.parseFloat(style.fontSize) };
-  }
-  function themedLayout(base, colours, narrow) {
-    const { shapes, annotations, margin, font, xaxis, yaxis } = structuredClone(base);
-    const small = Math.max(10, colours.size * 0.75);
-    const scale = small / 12;
-    const right = narrow ? NARROW_MARGIN : margin.r;
-    for (const axis of [xaxis, yaxis]) axis.title.font = { size: small, color: colours.muted };
-    for (const shape of shapes) {
-      if (shape.type === "line")
-        shape.line.color = shape.name === "line-floor" ? colours.capped : colours.muted;
-      else shape.fillcolor = colours.muted;
-    }
-    for (const note of annotations) {
-      const floor = note.name === "label-floor";
-      note.font = { size: small, color: floor ? colours.capped : colours.muted };
-      if (narrow && note.yref !== "paper") note.text = note.text.replace(/ /g, "<br>");
-    }
-    return {
-      shapes,
-      annotations,
-      margin: { ...margin, l: margin.l * scale, b: margin.b * scale, r: right * scale },
-      font: { ...font, size: small, color: colours.muted },
-      modebar: { bgcolor: "rgba(0,0,0,0)", color: colours.muted, activecolor: colours.text },
-      titles: { xaxis: xaxis.title, yaxis: yaxis.title },
-      hoverlabel: {
-        bgcolor: colours.card,
-        bordercolor: colours.border,
-        align: "left",
-        font: { family: font.family, color: colours.text, size: small + 1 }
-      }
-    };
-  }
-  function colourTrace(trace, colours) {
-    const colour = trace.meta.branch ? colours[trace.meta.branch] : colours.muted;
-    if (trace.line) trace.line.color = colour;
-    if (!trace.marker) return;
-    trace.marker.color = colour;
-    if (trace.marker.line) trace.marker.line.color = colours.card;
-  }
-  function makeChart(element2, root, config) {
-    let state = "empty";
-    let narrow = false;
-    let colours = palette(root);
-    const traces = () => (
-      /** @type {ChartTrace[]} */
-      element2.data ?? []
-    );
-    const layoutOf = () => (
-      /** @type {ChartLayout | undefined} */
-      element2.layout
-    );
-    function applyTheme(figure, data, layout) {
-      colours = palette(root);
-      narrow = element2.offsetWidth < NARROW_PX;
-      const { titles, ...rest } = themedLayout(figure.layout, colours, narrow);
-      Object.assign(layout, rest);
-      Object.assign(layout.xaxis, { title: titles.xaxis, gridcolor: colours.grid });
-      Object.assign(layout.yaxis, { title: titles.yaxis, gridcolor: colours.grid });
-      for (const trace of data) colourTrace(trace, colours);
-    }
-    let base = null;
-    async function draw(figure, fill) {
-      state = "drawing";
-      base = figure;
-      const { data, layout } = structuredClone(figure);
-      applyTheme(figure, data, layout);
-      if (matchMedia("(pointer: coarse)").matches) layout.dragmode = false;
-      fill(data);
-      await Plotly.newPlot(element2, data, layout, { ...config, modeBarButtons: chartButtons() });
-      state = "ready";
-    }
-    function repaint() {
-      const layout = layoutOf();
-      if (state !== "ready" || !base || !layout) return;
-      applyTheme(base, traces(), layout);
-      Plotly.redraw(element2);
-    }
-    function relabel(figure) {
-      base = figure;
-      const layout = layoutOf();
-      if (layout) layout.meta = figure.layout.meta;
-      repaint();
-    }
-    function resize() {
-      if (state !== "ready" || element2.offsetWidth === 0) return;
-      if (narrow !== element2.offsetWidth < NARROW_PX) repaint();
-      Plotly.Plots.resize(element2);
-    }
-    function traceIndex(role, branch) {
-      return traces().findIndex((trace) => trace.meta.role === role && trace.meta.branch === branch);
-    }
-    new ResizeObserver(() => requestAnimationFrame(resize)).observe(element2);
-    return {
-      element: element2,
-      traces,
-      layout: layoutOf,
-      draw,
-      relabel,
-      repaint,
-      traceIndex,
-      colours: () => colours,
-      ready: () => state === "ready"
-    };
-  }
-
   // src/axes.js
   function drawnRange(element2, name) {
     const { _fullLayout: drawn } = (
@@ -1829,6 +1701,227 @@
       return { range, auto, start, length, pixel: scaleOf(range, length, vertical) };
     };
     return { x: axis("xaxis"), y: axis("yaxis") };
+  }
+
+  // src/marks.js
+  var LINE_SPACING = 1.3;
+  var PADDING = 2;
+  function spread(labels, length) {
+    const order = [...labels.keys()].sort((a, b) => (labels[a]?.centre ?? 0) - (labels[b]?.centre ?? 0));
+    const stacks = [];
+    for (const index of order) {
+      const { centre, height } = (
+        /** @type {Label} */
+        labels[index]
+      );
+      let stack = { labels: [index], wish: centre - height / 2, top: 0, height };
+      for (; ; ) {
+        const mean = stack.wish / stack.labels.length;
+        stack.top = Math.max(0, Math.min(mean, length - stack.height));
+        const above = stacks.at(-1);
+        if (!above || above.top + above.height <= stack.top) break;
+        stacks.pop();
+        const wish = above.wish + stack.wish - above.height * stack.labels.length;
+        stack = {
+          labels: [...above.labels, ...stack.labels],
+          wish,
+          top: 0,
+          height: above.height + stack.height
+        };
+      }
+      stacks.push(stack);
+    }
+    const centres = labels.map(() => 0);
+    for (const stack of stacks) {
+      let { top } = stack;
+      for (const index of stack.labels) {
+        const { height } = (
+          /** @type {Label} */
+          labels[index]
+        );
+        centres[index] = top + height / 2;
+        top += height;
+      }
+    }
+    return centres;
+  }
+  function placedNotes(notes, y, size) {
+    const visible = notes.filter(
+      (note) => note.yref !== "paper" && note.y >= y.range[0] && note.y <= y.range[1]
+    );
+    const labels = visible.map(({ y: value, text }) => {
+      const lines = text.split("<br>").length;
+      return { centre: y.pixel(value), height: lines * size * LINE_SPACING + PADDING };
+    });
+    const centres = spread(labels, y.length);
+    return notes.map((note) => {
+      const n = visible.indexOf(note);
+      if (n < 0) return note;
+      const yshift = Math.round((labels[n]?.centre ?? 0) - (centres[n] ?? 0));
+      return { ...note, yanchor: "middle", yshift };
+    });
+  }
+  function placedBands(shapes, y, zones) {
+    if (!zones) return shapes;
+    const [low, high] = y.range;
+    const share = (value) => Number(Math.max(0, Math.min(1, (value - low) / (high - low))).toFixed(4));
+    return shapes.map((shape) => {
+      if (shape.name === "band-role") return { ...shape, y0: 0, y1: share(zones.low) };
+      return shape.name === "band-assistant" ? { ...shape, y0: share(zones.high), y1: 1 } : shape;
+    });
+  }
+
+  // src/chart.js
+  var NARROW_PX = 360;
+  var NARROW_MARGIN = 76;
+  var PALETTE = [
+    "uncapped",
+    "capped",
+    "steered",
+    "card",
+    "text",
+    "muted",
+    "grid",
+    "border",
+    "role-low",
+    "role-mid",
+    "role-high"
+  ];
+  function chartButtons() {
+    const svg = {
+      name: "Download plot as an SVG",
+      icon: Plotly.Icons.disk,
+      click: (element2) => {
+        Plotly.downloadImage(element2, { format: "svg", filename: "persona-drift" });
+      }
+    };
+    return [["toImage", svg, "zoom2d", "pan2d", "resetScale2d"]];
+  }
+  function palette(root) {
+    const style = getComputedStyle(root);
+    const colours = PALETTE.map((name) => [name, style.getPropertyValue(`--stage-${name}`).trim()]);
+    return { ...Object.fromEntries(colours), size: Number.parseFloat(style.fontSize) };
+  }
+  function themedLayout(base, colours, narrow) {
+    const { shapes, annotations, margin, font, xaxis, yaxis } = structuredClone(base);
+    const small = Math.max(10, colours.size * 0.75);
+    const scale = small / 12;
+    const right = narrow ? NARROW_MARGIN : margin.r;
+    for (const axis of [xaxis, yaxis]) axis.title.font = { size: small, color: colours.muted };
+    for (const shape of shapes) {
+      if (shape.type === "line")
+        shape.line.color = shape.name === "line-floor" ? colours.capped : colours.muted;
+      else shape.fillcolor = shape.name === "band-role" ? colours["role-low"] : colours["role-high"];
+    }
+    for (const note of annotations) {
+      const floor = note.name === "label-floor";
+      note.font = { size: small, color: floor ? colours.capped : colours.muted };
+      if (narrow && note.yref !== "paper") note.text = note.text.replace(/ /g, "<br>");
+    }
+    return {
+      shapes,
+      annotations,
+      margin: { ...margin, l: margin.l * scale, b: margin.b * scale, r: right * scale },
+      font: { ...font, size: small, color: colours.muted },
+      modebar: { bgcolor: "rgba(0,0,0,0)", color: colours.muted, activecolor: colours.text },
+      titles: { xaxis: xaxis.title, yaxis: yaxis.title },
+      hoverlabel: {
+        bgcolor: colours.card,
+        bordercolor: colours.border,
+        align: "left",
+        font: { family: font.family, color: colours.text, size: small + 1 }
+      }
+    };
+  }
+  function colourTrace(trace, colours) {
+    const colour = trace.meta.branch ? colours[trace.meta.branch] : colours.muted;
+    if (trace.line) trace.line.color = colour;
+    if (!trace.marker) return;
+    trace.marker.color = colour;
+    if (trace.marker.line) trace.marker.line.color = colours.card;
+  }
+  function makeChart(element2, root, config) {
+    let state = "empty";
+    let narrow = false;
+    let colours = palette(root);
+    const traces = () => (
+      /** @type {ChartTrace[]} */
+      element2.data ?? []
+    );
+    const layoutOf = () => (
+      /** @type {ChartLayout | undefined} */
+      element2.layout
+    );
+    function applyTheme(figure, data, layout) {
+      colours = palette(root);
+      narrow = element2.offsetWidth < NARROW_PX;
+      const { titles, ...rest } = themedLayout(figure.layout, colours, narrow);
+      Object.assign(layout, rest);
+      Object.assign(layout.xaxis, { title: titles.xaxis, gridcolor: colours.grid });
+      Object.assign(layout.yaxis, { title: titles.yaxis, gridcolor: colours.grid });
+      for (const trace of data) colourTrace(trace, colours);
+      Object.assign(layout, arranged(layout));
+    }
+    function arranged({ shapes, annotations, meta, font }) {
+      const axes = state === "ready" ? axesOf(element2) : null;
+      if (!axes) return { shapes, annotations };
+      return {
+        shapes: placedBands(shapes, axes.y, meta.zones),
+        annotations: placedNotes(annotations, axes.y, font.size)
+      };
+    }
+    let base = null;
+    async function draw(figure, fill) {
+      state = "drawing";
+      base = figure;
+      const { data, layout } = structuredClone(figure);
+      applyTheme(figure, data, layout);
+      if (matchMedia("(pointer: coarse)").matches) layout.dragmode = false;
+      fill(data);
+      await Plotly.newPlot(element2, data, layout, { ...config, modeBarButtons: chartButtons() });
+      state = "ready";
+      arrangeMarks();
+    }
+    function arrangeMarks() {
+      const layout = layoutOf();
+      if (state !== "ready" || !layout) return;
+      const { shapes, annotations } = layout;
+      const wanted = arranged(layout);
+      if (JSON.stringify(wanted) !== JSON.stringify({ shapes, annotations })) Plotly.relayout(element2, wanted);
+    }
+    function repaint() {
+      const layout = layoutOf();
+      if (state !== "ready" || !base || !layout) return;
+      applyTheme(base, traces(), layout);
+      Plotly.redraw(element2);
+    }
+    function relabel(figure) {
+      base = figure;
+      const layout = layoutOf();
+      if (layout) layout.meta = figure.layout.meta;
+      repaint();
+    }
+    function resize() {
+      if (state !== "ready" || element2.offsetWidth === 0) return;
+      if (narrow !== element2.offsetWidth < NARROW_PX) repaint();
+      Plotly.Plots.resize(element2);
+    }
+    function traceIndex(role, branch) {
+      return traces().findIndex((trace) => trace.meta.role === role && trace.meta.branch === branch);
+    }
+    new ResizeObserver(() => requestAnimationFrame(resize)).observe(element2);
+    return {
+      element: element2,
+      traces,
+      layout: layoutOf,
+      draw,
+      relabel,
+      repaint,
+      arrangeMarks,
+      traceIndex,
+      colours: () => colours,
+      ready: () => state === "ready"
+    };
   }
 
   // src/overlay.js
@@ -2226,8 +2319,8 @@
     function listen() {
       const token = tokenBase.element;
       const turn = turnBase.element;
-      listenTo(token, tokenChart.redrawOverlay);
-      listenTo(turn, turnChart.redrawOverlay);
+      listenTo(tokenBase, tokenChart.redrawOverlay);
+      listenTo(turnBase, turnChart.redrawOverlay);
       token.on("plotly_hover", ({ points: [point] }) => point && hooks.highlight(branchOf(point), point.x));
       token.on("plotly_unhover", () => hooks.highlight(null, null));
       token.on("plotly_click", ({ points: [point] }) => {
@@ -2236,9 +2329,12 @@
       });
       turn.on("plotly_click", ({ points: [point] }) => point && hooks.selectTurn(Math.round(point.x) - 1));
     }
-    function listenTo(element2, redrawOverlay) {
+    function listenTo({ element: element2, arrangeMarks }, redrawOverlay) {
       for (const event of EVENTS) element2.removeAllListeners(event);
-      element2.on("plotly_afterplot", redrawOverlay);
+      element2.on("plotly_afterplot", () => {
+        arrangeMarks();
+        redrawOverlay();
+      });
       element2.on("plotly_relayouting", redrawOverlay);
     }
     const branchOf = (point) => point.data.meta.branch || null;
@@ -3061,17 +3157,18 @@
     sign.title = `${trend.word}: ${number(trend.change)} over the last ${trend.turns} turns`;
     sign.replaceChildren(TREND_SIGNS[trend.word], makeElement("span", "hidden-status", ` ${trend.word}`));
   }
-  function showMean(pane, reply, prefix) {
+  function showMean(pane, branch, reply, prefix, zones) {
     const answer = reply ? meanOf(reply) : null;
     const mean = answer ?? (reply ? reasoningMeanOf(reply) : null);
     const part = mean !== null && answer === null ? "reasoning " : "";
     const chip = find(pane, ".chip");
     const marker = find(pane, ".gauge i");
-    const description = part || mean === null ? "" : ` · ${describeMean(mean)}`;
+    const zone = part || mean === null ? "" : zoneOf(mean, zones);
     if (mean === null) chip.textContent = "–";
-    else chip.replaceChildren(`${prefix}${part}`, makeElement("b", "", number(mean)), description);
+    else chip.replaceChildren(`${prefix}${part}`, makeElement("b", "", number(mean)), zone && ` · ${zone}`);
     const measured = part ? "the reasoning before this reply" : "this reply";
-    chip.title = `Mean projection of ${measured} in axis units: 0 = average role, 1 = default Assistant`;
+    const units = `Mean projection of ${measured} in axis units: 0 = average role, 1 = default Assistant.`;
+    chip.title = part ? units : `${units} ${describeZones(branch, zones)}`;
     marker.hidden = mean === null;
     if (mean !== null) marker.style.left = `${Math.min(100, Math.max(0, (mean + 1) / 3 * 100))}%`;
   }
@@ -3237,13 +3334,13 @@
     if (count === 0) return "The replies differ from the first word on.";
     return `The replies share their first ${count === 1 ? "word" : `${count} words`} and then differ.`;
   }
-  function zonesSentence(items) {
-    const zones = items.map(({ mean }) => describeMean(mean));
-    if (items.length > 1 && new Set(zones).size === 1) {
-      return `On the axis ${items.length === 2 ? "both" : "all"} are ${zones[0]}.`;
+  function zonesSentence(items, zones) {
+    if (!zones || !items.length) return "";
+    const names = items.map(({ mean }) => zoneOf(mean, zones));
+    if (items.length > 1 && new Set(names).size === 1) {
+      return `On the axis ${items.length === 2 ? "both" : "all"} read as ${names[0]}.`;
     }
-    const named = items.map(({ branch }, n) => `${branch} ${zones[n]}`);
-    return named.length ? `On the axis: ${named.join(", ")}.` : "";
+    return `On the axis: ${items.map(({ branch }, n) => `${branch} ${names[n]}`).join(", ")}.`;
   }
   function capSentence(reply, off) {
     if (reply.absent) return "";
@@ -3251,7 +3348,7 @@
     const capping = describeCapping(reply, false);
     return capping && `The ${capping}.`;
   }
-  function summarise(turns, index, capOff) {
+  function summarise(turns, index, capOff, zones) {
     const turn = index === null ? void 0 : turns[index];
     if (!turn || index === null) return { items: [], gap: null, share: null, along: [], sentence: "" };
     const mean = (branch) => turn.replies[branch].absent ? null : meanOf(turn.replies[branch]);
@@ -3261,7 +3358,7 @@
     });
     const { uncapped: left, capped: right } = turn.replies;
     const words = turn.settings?.read ? READ : wordsSentence(left, right);
-    const sentences = [words, zonesSentence(items), capSentence(right, capOff)];
+    const sentences = [words, zonesSentence(items, zones), capSentence(right, capOff)];
     const [uncapped, capped] = [mean("uncapped"), mean("capped")];
     const gap = uncapped === null || capped === null ? null : capped - uncapped;
     const share = left.shift?.share ?? null;
@@ -3815,9 +3912,10 @@
     function refreshHeaders() {
       const { turns, shown: index, showsEarlier, shownReplies } = conversation;
       const label = index === null ? "" : `turn ${index + 1}`;
-      const summary = summarise(turns, index, conversation.capIsOff);
+      const { zones } = conversation.chartMeta;
+      const summary = summarise(turns, index, conversation.capIsOff, zones);
       for (const branch of BRANCHES) {
-        showMean(panes[branch].pane, shownReplies?.[branch], showsEarlier ? `${label}: ` : "");
+        showMean(panes[branch].pane, branch, shownReplies?.[branch], showsEarlier ? `${label}: ` : "", zones);
         const { trend = null } = summary.items.find((item) => item.branch === branch) ?? {};
         showTrend(panes[branch].pane, trend);
       }
@@ -3831,7 +3929,7 @@
         for (const item of findAll(root, `.key .${branch}`)) item.hidden = !conversation.has(branch);
       }
       for (const item of findAll(root, ".reasoning-key")) item.hidden = !conversation.hasReasoning;
-      find(root, ".range-key").hidden = !conversation.chartMeta.default_range;
+      for (const item of findAll(root, ".zones-key")) item.hidden = !conversation.chartMeta.zones;
       for (const item of findAll(root, ".seeds-key")) item.hidden = !conversation.hasSeeds;
       showBesideKeys();
     }
@@ -3851,7 +3949,8 @@
     function announce(index, reply) {
       const mean = meanOf(reply);
       const told = mean !== null && !root.classList.contains("veiled");
-      const result = !told ? "" : `, mean ${number(mean)}, ${describeMean(mean)}`;
+      const zone = told && zoneOf(mean, conversation.metaOf(index).zones);
+      const result = !told ? "" : `, mean ${number(mean)}${zone && `, ${zone}`}`;
       const end = reply.finish === "failed" ? `failed: ${finishLabel(reply)}` : "finished";
       const status = `Turn ${index + 1}, ${reply.branch} reply ${end}${result}`;
       find(root, "p.hidden-status").textContent = status;

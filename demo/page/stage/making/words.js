@@ -53,6 +53,13 @@ export function offerWords(preset, offer) {
   return [name, `${offer.roles} roles${cost}`];
 }
 
+/** @type {Record<string, string>} */
+const STAGES = {
+  rollouts: "It answers questions as itself and in roles.",
+  "cap settings": "It tries at which layers, and how strictly, to cap.",
+  "single replies": "It measures how much a single reply tells.",
+};
+
 /**
  * The heading and the sentence under it.
  * @param {Making} making
@@ -69,9 +76,7 @@ export function headline({ model, phase, preset, stage, message, checks }) {
           "from the roles to the Assistant. Quick gives a rough one. You can stop and go on later.",
       ];
     case "running":
-      return stage === "cap settings"
-        ? [`Making the axis of ${model}`, "It tries at which layers, and how strictly, to cap."]
-        : [`Making the axis of ${model}`, "It answers questions as itself and in roles."];
+      return [`Making the axis of ${model}`, STAGES[stage] ?? STAGES.rollouts ?? ""];
     case "stopped":
       return ["Stopped", "What is done is kept. Go on whenever you like, also after a restart."];
     case "failed":

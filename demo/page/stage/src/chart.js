@@ -5,6 +5,9 @@
  * @import { Branch, ChartLayout, ChartTrace, Figure, Palette, PaletteColour } from "./types"
  */
 
+import { axesOf } from "./axes.js";
+import { placedBands, placedNotes } from "./marks.js";
+
 const NARROW_PX = 360;
 const NARROW_MARGIN = 76; // to the right of a narrow chart, in pixels at the usual text size
 /** @type {readonly PaletteColour[]} */
@@ -63,7 +66,7 @@ export function themedLayout(base, colours, narrow) {
   for (const shape of shapes) {
     if (shape.type === "line")
       shape.line.color = shape.name === "line-floor" ? colours.capped : colours.muted;
-    else shape.fillcolor = colours.muted;
+    else shape.fillcolor = shape.name === "band-role" ? colours["role-low"] : colours["role-high"];
   }
   for (const note of annotations) {
     const floor = note.name === "label-floor";
@@ -129,6 +132,20 @@ export function makeChart(element, root, config) {
     Object.assign(layout.xaxis, { title: titles.xaxis, gridcolor: colours.grid });
     Object.assign(layout.yaxis, { title: titles.yaxis, gridcolor: colours.grid });
     for (const trace of data) colourTrace(trace, colours);
+    Object.assign(layout, arranged(layout));
+  }
+
+  /**
+   * A layout's reference marks for the range that Plotly has drawn; the layout's own where it has drawn none.
+   * @param {ChartLayout} layout
+   */
+  function arranged({ shapes, annotations, meta, font }) {
+    const axes = state === "ready" ? axesOf(element) : null;
+    if (!axes) return { shapes, annotations };
+    return {
+      shapes: placedBands(shapes, axes.y, meta.zones),
+      annotations: placedNotes(annotations, axes.y, font.size),
+    };
   }
 
   /** @type {Figure | null} */
@@ -147,6 +164,16 @@ export function makeChart(element, root, config) {
     fill(data);
     await Plotly.newPlot(element, data, layout, { ...config, modeBarButtons: chartButtons() });
     state = "ready";
+    arrangeMarks();
+  }
+
+  // After every drawing by Plotly: labels and bands follow the range of the axis.
+  function arrangeMarks() {
+    const layout = layoutOf();
+    if (state !== "ready" || !layout) return;
+    const { shapes, annotations } = layout;
+    const wanted = arranged(layout);
+    if (JSON.stringify(wanted) !== JSON.stringify({ shapes, annotations })) Plotly.relayout(element, wanted);
   }
 
   function repaint() {
@@ -186,6 +213,7 @@ export function makeChart(element, root, config) {
     draw,
     relabel,
     repaint,
+    arrangeMarks,
     traceIndex,
     colours: () => colours,
     ready: () => state === "ready",

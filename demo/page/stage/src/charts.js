@@ -1,6 +1,7 @@
 // Both charts: drawn when Plotly has loaded, then updated at most once per frame.
 
 /**
+ * @import { Chart } from "./chart.js"
  * @import { PlotConfig, PlotElement, PlotPoint } from "./plotly"
  * @import { Branch, Figures, Turn } from "./types"
  */
@@ -80,8 +81,8 @@ export function makeCharts(root, hooks) {
   function listen() {
     const token = tokenBase.element;
     const turn = turnBase.element;
-    listenTo(token, tokenChart.redrawOverlay);
-    listenTo(turn, turnChart.redrawOverlay);
+    listenTo(tokenBase, tokenChart.redrawOverlay);
+    listenTo(turnBase, turnChart.redrawOverlay);
     token.on("plotly_hover", ({ points: [point] }) => point && hooks.highlight(branchOf(point), point.x));
     token.on("plotly_unhover", () => hooks.highlight(null, null));
     token.on("plotly_click", ({ points: [point] }) => {
@@ -92,12 +93,15 @@ export function makeCharts(root, hooks) {
   }
 
   /**
-   * @param {PlotElement} element
+   * @param {Chart} chart
    * @param {() => void} redrawOverlay
    */
-  function listenTo(element, redrawOverlay) {
+  function listenTo({ element, arrangeMarks }, redrawOverlay) {
     for (const event of EVENTS) element.removeAllListeners(event);
-    element.on("plotly_afterplot", redrawOverlay);
+    element.on("plotly_afterplot", () => {
+      arrangeMarks();
+      redrawOverlay();
+    });
     element.on("plotly_relayouting", redrawOverlay);
   }
 

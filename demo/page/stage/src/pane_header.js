@@ -2,11 +2,11 @@
 
 /**
  * @import { Trend, TrendWord } from "./summary.js"
- * @import { Reply } from "./types"
+ * @import { Branch, Reply, Zones } from "./types"
  */
 
 import { find, makeElement } from "./dom.js";
-import { describeMean, number } from "./text.js";
+import { describeZones, number, zoneOf } from "./text.js";
 import { meanOf, reasoningMeanOf } from "./turns.js";
 
 /** @type {Record<TrendWord, string>} */
@@ -26,22 +26,26 @@ export function showTrend(pane, trend) {
 }
 
 /**
- * The mean of a reply, as a number and on the gauge.
+ * The mean of a reply, as a number, in words and on the gauge.
  * @param {HTMLElement} pane
+ * @param {Branch} branch
  * @param {Reply | undefined} reply
  * @param {string} prefix
+ * @param {Zones | null | undefined} zones
  */
-export function showMean(pane, reply, prefix) {
+export function showMean(pane, branch, reply, prefix, zones) {
   const answer = reply ? meanOf(reply) : null;
   const mean = answer ?? (reply ? reasoningMeanOf(reply) : null);
   const part = mean !== null && answer === null ? "reasoning " : "";
   const chip = find(pane, ".chip");
   const marker = find(pane, ".gauge i");
-  const description = part || mean === null ? "" : ` · ${describeMean(mean)}`;
+  // The zones are those of answers, so reasoning has none.
+  const zone = part || mean === null ? "" : zoneOf(mean, zones);
   if (mean === null) chip.textContent = "–";
-  else chip.replaceChildren(`${prefix}${part}`, makeElement("b", "", number(mean)), description);
+  else chip.replaceChildren(`${prefix}${part}`, makeElement("b", "", number(mean)), zone && ` · ${zone}`);
   const measured = part ? "the reasoning before this reply" : "this reply";
-  chip.title = `Mean projection of ${measured} in axis units: 0 = average role, 1 = default Assistant`;
+  const units = `Mean projection of ${measured} in axis units: 0 = average role, 1 = default Assistant.`;
+  chip.title = part ? units : `${units} ${describeZones(branch, zones)}`;
   marker.hidden = mean === null;
   // The gauge runs from -1 to 2, so that 0 and 1 lie at its thirds, where the ticks are.
   if (mean !== null) marker.style.left = `${Math.min(100, Math.max(0, ((mean + 1) / 3) * 100))}%`;

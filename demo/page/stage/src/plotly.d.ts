@@ -68,6 +68,7 @@ export interface PlotlyLibrary {
   Icons: { disk: unknown };
   newPlot(element: HTMLElement, data: PlotTrace[], layout: PlotLayout, config: PlotConfig): Promise<unknown>;
   react(element: HTMLElement, data: PlotTrace[], layout: PlotLayout, config: PlotConfig): Promise<unknown>;
+  relayout(element: HTMLElement, update: PlotLayout): Promise<unknown>;
   redraw(element: HTMLElement): Promise<unknown>;
   restyle(element: HTMLElement, update: Record<string, unknown>, traces: number[]): Promise<unknown>;
   animate(

@@ -1,8 +1,8 @@
 // What a reply and a conversation amount to, in numbers and sentences. Uses neither the DOM nor Plotly.
 
-/** @import { Branch, Finish, Reply, Turn } from "./types" */
+/** @import { Branch, Finish, Reply, Turn, Zones } from "./types" */
 
-import { describeMean } from "./text.js";
+import { zoneOf } from "./text.js";
 import { BRANCHES, firedShare, hasReasoning, meanOf, reasoningFiredShare } from "./turns.js";
 
 /** @type {Partial<Record<Finish, string>>} */
@@ -122,14 +122,17 @@ function wordsSentence(uncapped, capped) {
   return `The replies share their first ${count === 1 ? "word" : `${count} words`} and then differ.`;
 }
 
-/** @param {BranchSummary[]} items */
-function zonesSentence(items) {
-  const zones = items.map(({ mean }) => describeMean(mean));
-  if (items.length > 1 && new Set(zones).size === 1) {
-    return `On the axis ${items.length === 2 ? "both" : "all"} are ${zones[0]}.`;
+/**
+ * @param {BranchSummary[]} items
+ * @param {Zones | null | undefined} zones
+ */
+function zonesSentence(items, zones) {
+  if (!zones || !items.length) return "";
+  const names = items.map(({ mean }) => zoneOf(mean, zones));
+  if (items.length > 1 && new Set(names).size === 1) {
+    return `On the axis ${items.length === 2 ? "both" : "all"} read as ${names[0]}.`;
   }
-  const named = items.map(({ branch }, n) => `${branch} ${zones[n]}`);
-  return named.length ? `On the axis: ${named.join(", ")}.` : "";
+  return `On the axis: ${items.map(({ branch }, n) => `${branch} ${names[n]}`).join(", ")}.`;
 }
 
 /**
@@ -148,9 +151,10 @@ function capSentence(reply, off) {
  * @param {Turn[]} turns
  * @param {number | null} index
  * @param {boolean} capOff
+ * @param {Zones | null | undefined} zones
  * @returns {Summary}
  */
-export function summarise(turns, index, capOff) {
+export function summarise(turns, index, capOff, zones) {
   const turn = index === null ? undefined : turns[index];
   if (!turn || index === null) return { items: [], gap: null, share: null, along: [], sentence: "" };
   const mean = (/** @type {Branch} */ branch) =>
@@ -161,7 +165,7 @@ export function summarise(turns, index, capOff) {
   });
   const { uncapped: left, capped: right } = turn.replies;
   const words = turn.settings?.read ? READ : wordsSentence(left, right);
-  const sentences = [words, zonesSentence(items), capSentence(right, capOff)];
+  const sentences = [words, zonesSentence(items, zones), capSentence(right, capOff)];
   const [uncapped, capped] = [mean("uncapped"), mean("capped")];
   const gap = uncapped === null || capped === null ? null : capped - uncapped;
   const share = left.shift?.share ?? null;

@@ -1,6 +1,6 @@
 // Numbers and tokens as text. Uses neither the DOM nor Plotly.
 
-/** @import { Branch, Token } from "./types" */
+/** @import { Branch, Token, Zones } from "./types" */
 
 /**
  * @param {number | null | undefined} value
@@ -14,12 +14,28 @@ export function number(value) {
 }
 
 /**
+ * The zone of a reply's mean, as `Zones.name_of` in demo/axis/zones.py says it; "" where none was measured.
  * @param {number} mean
+ * @param {Zones | null | undefined} zones
  * @returns {string}
  */
-export function describeMean(mean) {
-  if (mean >= 2 / 3) return "Assistant-like";
-  return mean <= 1 / 3 ? "role-like" : "in between";
+export function zoneOf(mean, zones) {
+  if (!zones) return "";
+  if (mean < zones.low) return zones.names[0];
+  return mean > zones.high ? zones.names[2] : zones.names[1];
+}
+
+/**
+ * What a zone is worth as evidence about a reply of a branch.
+ * @param {Branch} branch
+ * @param {Zones | null | undefined} zones
+ * @returns {string}
+ */
+export function describeZones(branch, zones) {
+  if (!zones) return "Which means count as role-played was not measured for this axis.";
+  if (branch === "uncapped") return zones.measured;
+  const what = branch === "capped" ? "the cap" : "steering";
+  return `${zones.measured} These replies were read without a cap or steering: here ${what} has moved the mean.`;
 }
 
 /**

@@ -146,13 +146,26 @@ export interface PersonaMap {
 /** What the server says of the map: the map, or why there is none. */
 export type MapData = Partial<PersonaMap> & { missing?: string };
 
+/** Where a reply's mean counts as what; see demo/axis/zones.py. */
+export interface Zones {
+  /** A mean below it lies in the first zone. */
+  low: number;
+  /** A mean above it lies in the last zone. */
+  high: number;
+  /** From the lowest zone to the highest. */
+  names: [role: string, between: string, assistant: string];
+  /** What the zones make of held-out replies, in one sentence. */
+  measured: string;
+}
+
 /** `meta` of a chart's layout: what its reference lines show. */
 export interface ChartMeta {
   probe_layer?: number;
   floor?: number | null;
   floor_label?: string | null;
   cap_layers?: [first: number, last: number] | null;
-  default_range?: Range | null;
+  /** Null or missing: no zones were measured for this axis. */
+  zones?: Zones | null;
 }
 
 /** `meta` of a trace: which series it shows. */
@@ -193,6 +206,8 @@ export interface ChartShape {
   name: string;
   type: "line" | "rect";
   fillcolor?: string;
+  y0?: number;
+  y1?: number;
   line: { width: number; color?: string };
   [option: string]: unknown;
 }
@@ -203,6 +218,8 @@ export interface ChartNote {
   y: number;
   yref?: string;
   yanchor?: string;
+  /** In pixels, upwards. */
+  yshift?: number;
   bgcolor?: string;
   font?: { size: number; color: string };
   [option: string]: unknown;

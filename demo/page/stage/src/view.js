@@ -14,7 +14,7 @@ import { makePane } from "./panes.js";
 import { makeSeedsButton } from "./seeds.js";
 import { describeCapping, finishLabel, summarise } from "./summary.js";
 import { makeSummaryBar } from "./summary_bar.js";
-import { describeMean, number } from "./text.js";
+import { number, zoneOf } from "./text.js";
 import { editMessage, turnTools } from "./toolbar.js";
 import { makeTooltip } from "./tooltip.js";
 import { makeTurnList } from "./turn_list.js";
@@ -142,9 +142,10 @@ export function makeView(root, conversation, sendRequest) {
   function refreshHeaders() {
     const { turns, shown: index, showsEarlier, shownReplies } = conversation;
     const label = index === null ? "" : `turn ${index + 1}`;
-    const summary = summarise(turns, index, conversation.capIsOff);
+    const { zones } = conversation.chartMeta;
+    const summary = summarise(turns, index, conversation.capIsOff, zones);
     for (const branch of BRANCHES) {
-      showMean(panes[branch].pane, shownReplies?.[branch], showsEarlier ? `${label}: ` : "");
+      showMean(panes[branch].pane, branch, shownReplies?.[branch], showsEarlier ? `${label}: ` : "", zones);
       const { trend = null } = summary.items.find((item) => item.branch === branch) ?? {};
       showTrend(panes[branch].pane, trend);
     }
@@ -160,7 +161,7 @@ export function makeView(root, conversation, sendRequest) {
       for (const item of findAll(root, `.key .${branch}`)) item.hidden = !conversation.has(branch);
     }
     for (const item of findAll(root, ".reasoning-key")) item.hidden = !conversation.hasReasoning;
-    find(root, ".range-key").hidden = !conversation.chartMeta.default_range;
+    for (const item of findAll(root, ".zones-key")) item.hidden = !conversation.chartMeta.zones;
     for (const item of findAll(root, ".seeds-key")) item.hidden = !conversation.hasSeeds;
     showBesideKeys();
   }
@@ -190,7 +191,8 @@ export function makeView(root, conversation, sendRequest) {
     const mean = meanOf(reply);
     // Nothing is said of a reply under the veil.
     const told = mean !== null && !root.classList.contains("veiled");
-    const result = !told ? "" : `, mean ${number(mean)}, ${describeMean(mean)}`;
+    const zone = told && zoneOf(mean, conversation.metaOf(index).zones);
+    const result = !told ? "" : `, mean ${number(mean)}${zone && `, ${zone}`}`;
     const end = reply.finish === "failed" ? `failed: ${finishLabel(reply)}` : "finished";
     const status = `Turn ${index + 1}, ${reply.branch} reply ${end}${result}`;
     find(root, "p.hidden-status").textContent = status;

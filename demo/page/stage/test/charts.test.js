@@ -13,6 +13,7 @@ import {
   layerTraces,
   layerValues,
 } from "../src/layer_figure.js";
+import { placedBands, placedNotes, spread } from "../src/marks.js";
 import { dashesOf, fitsAxes, pixelsOf } from "../src/overlay.js";
 import { allSeeds } from "../src/seeds.js";
 import { fillTokens, seriesOf, tokenAxisLength } from "../src/token_chart.js";
@@ -25,7 +26,7 @@ import {
   userPoints,
 } from "../src/turn_chart.js";
 import { addToken, finishReply, newTurn } from "../src/turns.js";
-import { COLOURS, finishedTurn, frame, token, trace } from "./helpers.js";
+import { COLOURS, finishedTurn, frame, token, trace, ZONES } from "./helpers.js";
 
 /** @typedef {import("../src/axes.js").Axis} Axis */
 
@@ -225,7 +226,8 @@ test("a reply that is being written is joined to the turn before", () => {
 const layout = () => ({
   shapes: [
     { name: "line-floor", type: "line", line: { width: 1 } },
-    { name: "end-role", type: "rect", line: { width: 0 } },
+    { name: "band-role", type: "rect", yref: "paper", y0: 0, y1: 0, line: { width: 0 } },
+    { name: "band-assistant", type: "rect", yref: "paper", y0: 1, y1: 1, line: { width: 0 } },
   ],
   annotations: [{ name: "label-floor", text: "floor (the cap)", y: 0.6, yanchor: "top" }],
   margin: { l: 48, r: 116, t: 8, b: 36 },
@@ -239,9 +241,85 @@ test("a layout takes the page's colours and text size, and leaves the base as it
   const base = layout();
   const themed = themedLayout(base, { ...COLOURS, size: 32 }, false);
   assert.equal(themed.shapes[0]?.line.color, COLOURS.capped);
-  assert.equal(themed.shapes[1]?.fillcolor, COLOURS.muted);
+  assert.equal(themed.shapes[1]?.fillcolor, COLOURS["role-low"]);
+  assert.equal(themed.shapes[2]?.fillcolor, COLOURS["role-high"]);
   assert.deepEqual(themed.margin, { l: 96, r: 232, t: 8, b: 72 });
   assert.deepEqual(base, layout());
+});
+
+// Random numbers from 0 to 1, the same in every run (Lehmer's generator).
+function random(seed = 1) {
+  let state = seed;
+  return () => {
+    state = (state * 48271) % 2147483647;
+    return state / 2147483647;
+  };
+}
+
+test("labels never overlap, stay in the plotting area and keep their order, wherever their lines are", () => {
+  const next = random();
+  for (let run = 0; run < 2000; run += 1) {
+    const labels = Array.from({ length: 1 + Math.floor(next() * 5) }, () => ({
+      centre: Math.round(next() * 200),
+      height: [17, 33][Math.floor(next() * 2)] ?? 17,
+    }));
+    const centres = spread(labels, 200);
+    const order = [...labels.keys()].sort((a, b) => (centres[a] ?? 0) - (centres[b] ?? 0));
+    let end = 0;
+    for (const index of order) {
+      const { height } = /** @type {import("../src/marks.js").Label} */ (labels[index]);
+      assert.ok((centres[index] ?? 0) - height / 2 >= end - 1e-9, JSON.stringify({ labels, centres }));
+      end = (centres[index] ?? 0) + height / 2;
+    }
+    assert.ok(end <= 200 + 1e-9);
+    const wished = order.map((index) => labels[index]?.centre ?? 0);
+    for (const [n, wish] of wished.entries()) assert.ok(n === 0 || wish >= (wished[n - 1] ?? 0));
+  }
+});
+
+test("labels that have room stand at their lines, and two of the same line share the way", () => {
+  assert.deepEqual(spread([{ centre: 100, height: 20 }], 200), [100]);
+  const apart = [
+    { centre: 150, height: 20 },
+    { centre: 50, height: 20 },
+  ];
+  assert.deepEqual(spread(apart, 200), [150, 50]);
+  const together = [
+    { centre: 100, height: 20 },
+    { centre: 100, height: 20 },
+  ];
+  assert.deepEqual(spread(together, 200), [90, 110]);
+  assert.deepEqual(spread([{ centre: 0, height: 20 }], 200), [10], "it stays inside");
+});
+
+test("the labels of a chart part at a wide range and stand at their lines at a narrow one", () => {
+  const note = (/** @type {string} */ name, /** @type {number} */ y) => ({ name, y, text: name });
+  const notes = [note("default", 1), note("floor", 0.75), { ...note("end", 1), yref: "paper" }];
+  const scale = (/** @type {import("../src/types").Range} */ range) => ({
+    ...axis(range),
+    length: 200,
+    pixel: scaleOf(range, 200, true),
+  });
+  const shifts = (/** @type {import("../src/types").Range} */ range) =>
+    placedNotes(notes, scale(range), 12).map(({ yshift }) => yshift);
+  assert.deepEqual(shifts([0, 2]), [0, 0, undefined]);
+  const [above, below] = shifts([-10, 10]);
+  assert.ok((above ?? 0) > 0 && (below ?? 0) < 0);
+  assert.deepEqual(shifts([0.9, 1.1]), [0, undefined, undefined], "a line out of sight has no label");
+});
+
+test("the bands of the zones reach from their cut point to the end of the axis", () => {
+  const ends = (/** @type {import("../src/types").Range} */ range) =>
+    placedBands(layout().shapes, axis(range), ZONES).map(({ y0, y1 }) => [y0, y1]);
+  assert.deepEqual(ends([0, 1]).slice(1), [
+    [0, 0.25],
+    [0.75, 1],
+  ]);
+  assert.deepEqual(ends([0.5, 2.5]).slice(1), [
+    [0, 0],
+    [0.125, 1],
+  ]);
+  assert.deepEqual(placedBands(layout().shapes, axis([0, 1]), null), layout().shapes);
 });
 
 test("a narrow chart has its labels in a small margin, one word per line", () => {

@@ -1,6 +1,6 @@
 // Shared by the tests of the script.
 
-/** @import { Branch, ChartTrace, Palette, PersonaMap, Token, Turn } from "../src/types" */
+/** @import { Branch, ChartTrace, Palette, PersonaMap, Token, Turn, Zones } from "../src/types" */
 
 import { readFileSync } from "node:fs";
 
@@ -61,6 +61,11 @@ export const COLOURS = {
   "role-high": "#0000aa",
   size: 16,
 };
+
+/** @type {{ cases: ["zones" | "at_one_point", number, string][] } & Record<"zones" | "at_one_point", Zones>} */
+export const ZONE_TABLE = JSON.parse(readFileSync(new URL("zones.json", import.meta.url), "utf-8"));
+/** @type {Zones} */
+export const ZONES = { ...ZONE_TABLE.zones, measured: "As measured." };
 
 /** @type {PersonaMap} */
 export const MAP = {

@@ -35,6 +35,14 @@ test("a preset's button says what it takes, and what an interrupted run has left
   ]);
 });
 
+test("what is being done while an axis is made has a sentence of its own", () => {
+  const said = ["rollouts", "cap settings", "single replies"].map(
+    (stage) => headline(making({ phase: "running", stage }))[1],
+  );
+  assert.equal(new Set(said).size, 3);
+  assert.equal(headline(making({ phase: "running", stage: "" }))[1], said[0], "it has just begun");
+});
+
 test("every phase has a heading and a sentence", () => {
   for (const phase of ["measuring", "ready", "running", "stopped", "done"]) {
     const [heading, sentence] = headline(making({ phase, checks: [{ words: "", passed: true }] }));

@@ -3,10 +3,18 @@ import test from "node:test";
 
 import { spokenName } from "../src/dom.js";
 import { describeCapping, finishLabel, summarise, trendOf } from "../src/summary.js";
-import { describeMean, describeToken, escapeHtml, number, projections, tokenLabel } from "../src/text.js";
+import {
+  describeToken,
+  describeZones,
+  escapeHtml,
+  number,
+  projections,
+  tokenLabel,
+  zoneOf,
+} from "../src/text.js";
 import { percent } from "../src/tooltip.js";
 import { addToken, finishReply, newReply, newTurn } from "../src/turns.js";
-import { finishedTurn, token } from "./helpers.js";
+import { finishedTurn, token, ZONE_TABLE, ZONES } from "./helpers.js";
 
 test("numbers have two decimals and a true minus sign, and zero has no sign", () => {
   assert.equal(number(1.005), "1.00");
@@ -15,10 +23,21 @@ test("numbers have two decimals and a true minus sign, and zero has no sign", ()
   assert.equal(number(null), "–");
 });
 
-test("a mean is described by thirds", () => {
-  assert.equal(describeMean(2 / 3), "Assistant-like");
-  assert.equal(describeMean(0.5), "in between");
-  assert.equal(describeMean(1 / 3), "role-like");
+test("a mean is described by the zones of its axis, as the server describes it", () => {
+  // tests/unit/test_zones.py holds the server to the same table.
+  for (const [zones, mean, name] of ZONE_TABLE.cases) assert.equal(zoneOf(mean, ZONE_TABLE[zones]), name);
+});
+
+test("without zones nothing is called anything", () => {
+  for (const mean of [-1, 0.5, 2]) assert.equal(zoneOf(mean, null), "");
+  assert.match(describeZones("uncapped", undefined), /was not measured for this axis\.$/);
+  assert.equal(summarise([finishedTurn(-1, 2)], 0, false, null).sentence, "");
+});
+
+test("of a reply that was capped or steered it is said what moved its mean", () => {
+  assert.equal(describeZones("uncapped", ZONES), "As measured.");
+  assert.match(describeZones("capped", ZONES), /^As measured\. .* here the cap has moved the mean\.$/);
+  assert.match(describeZones("steered", ZONES), / here steering has moved the mean\.$/);
 });
 
 test("token labels show white space, cut long texts and contain no markup", () => {
@@ -96,7 +115,7 @@ test("a trend needs two replies and looks at the last three", () => {
 test("a turn is summarised by means, gap and sentences", () => {
   const turn = finishedTurn(-0.5, 0.9);
   finishReply(turn.replies.capped, { finish: "stop", mean: 0.9, fired: 1, count: 2 });
-  const summary = summarise([turn], 0, false);
+  const summary = summarise([turn], 0, false, ZONES);
   assert.deepEqual(
     summary.items.map(({ branch, mean }) => [branch, mean]),
     [
@@ -107,7 +126,7 @@ test("a turn is summarised by means, gap and sentences", () => {
   assert.equal(summary.gap?.toFixed(6), "1.400000");
   assert.equal(
     summary.sentence,
-    "On the axis: uncapped role-like, capped Assistant-like. " +
+    "On the axis: uncapped role-played, capped Assistant. " +
       "The cap acted on 50% of the capped reply’s tokens.",
   );
 });
@@ -115,8 +134,8 @@ test("a turn is summarised by means, gap and sentences", () => {
 test("a capped reply alone is described, and a cap that is off is named", () => {
   const turn = newTurn("", ["capped"]);
   finishReply(turn.replies.capped, { finish: "stop", mean: 2 });
-  assert.equal(summarise([turn], 0, true).sentence, "On the axis: capped Assistant-like. The cap is off.");
-  assert.deepEqual(summarise([turn], null, true), {
+  assert.equal(summarise([turn], 0, true, ZONES).sentence, "On the axis: capped Assistant. The cap is off.");
+  assert.deepEqual(summarise([turn], null, true, ZONES), {
     items: [],
     gap: null,
     share: null,
@@ -135,14 +154,14 @@ test("the sentence of a turn says where the two answers part", () => {
       addToken(turn.replies[branch], { t: "thinking", a: 1, r: 1 });
       for (const word of text.split(/(?= )/)) addToken(turn.replies[branch], { t: word, a: 1 });
     }
-    assert.doesNotMatch(summarise([turn], 0, false).sentence, /word/, "the replies are being written");
+    assert.doesNotMatch(summarise([turn], 0, false, ZONES).sentence, /word/, "the replies are being written");
     for (const reply of Object.values(turn.replies))
       if (!reply.absent) finishReply(reply, { finish: "stop" });
-    return summarise([turn], 0, false).sentence;
+    return summarise([turn], 0, false, ZONES).sentence;
   };
   assert.match(
     sentence("A b c", "A b c"),
-    /^Both replies are the same, word for word\. On the axis both are/,
+    /^Both replies are the same, word for word\. On the axis both read as/,
   );
   assert.match(sentence("A b c", "A b d"), /^The replies share their first 2 words and then differ\./);
   assert.match(sentence("A b", "A c"), /^The replies share their first word and then differ\./);
@@ -161,7 +180,10 @@ test("the sentence of a turn says where the two answers part", () => {
 test("words that were read and not generated are not compared", () => {
   const turn = finishedTurn(1, 1);
   turn.settings = /** @type {import("../src/types").TurnSettings} */ ({ read: true });
-  assert.match(summarise([turn], 0, false).sentence, /^Both panes show the same words, which were read/);
+  assert.match(
+    summarise([turn], 0, false, ZONES).sentence,
+    /^Both panes show the same words, which were read/,
+  );
 });
 
 test("probabilities have a decimal where they are small", () => {
