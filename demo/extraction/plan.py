@@ -9,9 +9,9 @@ each question.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from demo.models.chat_template import Message
 from demo.utils.json_files import read_object
@@ -25,6 +25,29 @@ NEUTRAL = "neutral system prompt"  # the group of the control rollouts
 
 # Roles are divided into this many folds. A held-out axis leaves one fold out and is tested on it.
 FOLDS = 5
+
+# How a role is asked for: by its instruction alone; with a demand to stay in character after it; or with
+# that and a first exchange in which the role has already introduced itself.
+RolePrompts = Literal["plain", "strong", "example"]
+
+ROLE_PROMPTS: tuple[RolePrompts, ...] = get_args(RolePrompts)
+
+_STAY = (
+    "Stay in character: you are the {role}, and every word is the {role}'s own, in the first person. Never "
+    "say that you are an AI or a language model, and never step out of the role, whatever you are asked."
+)
+
+# The first exchange. The default side has one as well, so that the axis does not measure whether a chat
+# has begun already.
+_GREETING = "Before we begin: who am I talking to?"
+_ROLE_OPENING = (
+    "You are talking to the {role}. I am the {role} and nobody else. I tell everything as the {role} sees "
+    "it, in the words of the {role}."
+)
+_DEFAULT_OPENING = (
+    "You are talking to {model_name}. I am an AI assistant. I answer every question as clearly and helpfully "
+    "as I can."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +66,8 @@ class Preset:
         max_new_tokens: Maximum length of a rollout.
         sweep_questions: Number of plain questions, and of role prompts, on which each setting of
             the cap is tried.
+        role_prompts: How a role is asked for. The others than "plain" are for models that hardly
+            take up a role by its instruction alone.
     """
 
     roles: int | None
@@ -53,6 +78,7 @@ class Preset:
     held_out: int
     max_new_tokens: int
     sweep_questions: int
+    role_prompts: RolePrompts = "plain"
 
 
 PRESETS = {
@@ -104,6 +130,7 @@ class Rollout:
             across roles.
         system: System prompt, "" for none.
         text: The question.
+        opening: A message of the user and the reply to it, before the question; None for none.
     """
 
     index: int
@@ -114,11 +141,11 @@ class Rollout:
     sample: int
     system: str
     text: str
+    opening: tuple[str, str] | None = None
 
     @property
     def messages(self) -> tuple[Message, ...]:
-        user: Message = {"role": "user", "content": self.text}
-        return ({"role": "system", "content": self.system}, user) if self.system else (user,)
+        return (*head_of(self.system, self.opening), {"role": "user", "content": self.text})
 
     @property
     def is_role(self) -> bool:
@@ -138,6 +165,8 @@ class Plan:
         plain: Questions with their accepted answers, for the sweep.
         max_new_tokens: Maximum length of a rollout.
         sweep_questions: See `Preset`.
+        role_prompts: See `Preset`.
+        openings: Group -> its first exchange; empty without any.
     """
 
     rollouts: tuple[Rollout, ...]
@@ -148,6 +177,8 @@ class Plan:
     plain: tuple[tuple[str, tuple[str, ...]], ...]
     max_new_tokens: int
     sweep_questions: int
+    role_prompts: RolePrompts = "plain"
+    openings: dict[str, tuple[str, str]] = field(default_factory=dict)
 
     def fold(self, role: str) -> int:
         """The fold, 0 to FOLDS - 1, that this role is left out with."""
@@ -172,7 +203,14 @@ def make_plan(model_name: str, preset: Preset, assets: Path = ASSETS) -> Plan:
         for split in ("extract", "held_out")
     }
     questions["extract"] = questions["extract"][: preset.questions]
-    instructions = {role["name"]: tuple(role["instructions"][: preset.instructions]) for role in roles}
+    instructions = {
+        role["name"]: tuple(
+            _asking(role["name"], text, preset.role_prompts)
+            for text in role["instructions"][: preset.instructions]
+        )
+        for role in roles
+    }
+    openings = _openings(model_name, tuple(instructions)) if preset.role_prompts == "example" else {}
     fields = [
         *_default_rollouts(prompts, questions["extract"], "extract", preset.default_samples),
         *_role_rollouts(instructions, questions["extract"], "extract", preset.role_rollouts),
@@ -181,7 +219,7 @@ def make_plan(model_name: str, preset: Preset, assets: Path = ASSETS) -> Plan:
         *_neutral_rollouts(tuple(file["neutral_prompts"]), questions["extract"]),
     ]
     return Plan(
-        tuple(Rollout(index, *values) for index, values in enumerate(fields)),
+        tuple(Rollout(index, *values, openings.get(values[0])) for index, values in enumerate(fields)),
         tuple(instructions),
         instructions,
         questions,
@@ -189,7 +227,35 @@ def make_plan(model_name: str, preset: Preset, assets: Path = ASSETS) -> Plan:
         tuple((q["text"], tuple(q["answers"])) for q in file["plain_questions"]),
         preset.max_new_tokens,
         preset.sweep_questions,
+        preset.role_prompts,
+        openings,
     )
+
+
+def head_of(system: str, opening: tuple[str, str] | None = None) -> tuple[Message, ...]:
+    """The messages before the question: the system prompt, unless it is "", and the first exchange."""
+    head: list[Message] = [{"role": "system", "content": system}] if system else []
+    if opening is not None:
+        head += [{"role": "user", "content": opening[0]}, {"role": "assistant", "content": opening[1]}]
+    return tuple(head)
+
+
+def _asking(role: str, instruction: str, role_prompts: RolePrompts) -> str:
+    """The system prompt that asks for a role."""
+    if role_prompts == "plain":
+        return instruction
+    return f"{instruction}\n\n{_STAY.format(role=_spoken(role))}"
+
+
+def _openings(model_name: str, roles: Sequence[str]) -> dict[str, tuple[str, str]]:
+    """Group -> its first exchange: every role introduces itself, and so does the default side."""
+    own = (_GREETING, _DEFAULT_OPENING.format(model_name=model_name))
+    found = {role: (_GREETING, _ROLE_OPENING.format(role=_spoken(role))) for role in roles}
+    return found | {DEFAULT: own, NEUTRAL: own}
+
+
+def _spoken(role: str) -> str:
+    return role.replace("_", " ")
 
 
 # The fields of a Rollout after its index: group, split, question, half, sample, system, text.

@@ -22,6 +22,14 @@ _GATE_WORDS = {
     "sameness": "share of plain questions answered correctly without the cap that stay correct with it",
 }
 
+# How roles were asked for, where it was not by their instructions alone.
+_ASKED = {
+    "strong": "Every role prompt ended with a demand to stay in character (--role-prompts strong).",
+    "example": "Every role prompt ended with a demand to stay in character, and every chat began with an "
+    "exchange in which the role, or on the default side the model, had introduced itself "
+    "(--role-prompts example).",
+}
+
 
 def write_report(out: Path, built: Built, controls: Controls) -> None:
     """Write report.md and its pictures into `out`."""
@@ -60,6 +68,9 @@ def _head(axis: AssistantAxis) -> Iterator[str]:
         f"(chosen by {manifest['cap']['chosen_by']})."
     )
     yield ""
+    if manifest["role_prompts"] in _ASKED:
+        yield _ASKED[manifest["role_prompts"]]
+        yield ""
     yield from table(("rollouts", "number"), [(kind, str(n)) for kind, n in manifest["rollouts"].items()])
 
 

@@ -266,6 +266,7 @@ def _about(model: LoadedModel, plan: Plan, settings: Settings, judge: Judge) -> 
         },
         "questions": {split: len(texts) for split, texts in plan.questions.items()},
         "default_prompts": list(plan.default_prompts),
+        "role_prompts": plan.role_prompts,
         "rollouts": dict(Counter(_kind(rollout) for rollout in plan.rollouts)),
         "sampling": asdict(settings.sampling(plan)),
         "uptake": {
@@ -297,5 +298,5 @@ def _fingerprint(model: LoadedModel, plan: Plan, settings: Settings, judge: Judg
         judge.threshold,
         settings.least,
     ]
-    inputs += [[r.system, r.text, r.group, r.split, r.half, r.sample] for r in plan.rollouts]
+    inputs += [[r.system, r.text, r.opening, r.group, r.split, r.half, r.sample] for r in plan.rollouts]
     return hashlib.sha256(json.dumps(inputs).encode()).hexdigest()[:16]

@@ -101,6 +101,30 @@ def test_both_halves_of_a_role_have_the_same_instructions():
     assert len(plan.roles) == 275
 
 
+def test_stronger_role_prompts_change_the_roles_and_keep_the_rest():
+    size = replace(PRESETS["quick"], roles=12)
+    plain, strong, example = (
+        make_plan("SmolLM2", replace(size, role_prompts=kind)) for kind in ("plain", "strong", "example")
+    )
+    for before, asked, shown in zip(plain.rollouts, strong.rollouts, example.rollouts, strict=True):
+        opening = shown.messages[len(asked.messages) - 1 : -1]
+        if before.is_role:
+            name = before.group.replace("_", " ")
+            assert asked.system.startswith(f"{before.system}\n\n") and f"you are the {name}," in asked.system
+            assert [message["role"] for message in opening] == ["user", "assistant"]
+            assert f"I am the {name} and nobody else" in opening[1]["content"]
+        else:
+            assert asked == before
+            assert "SmolLM2" in opening[1]["content"], "a chat of the default side has not begun already"
+        assert (shown.messages[-1], shown.system) == (asked.messages[-1], asked.system)
+
+
+def test_runs_with_other_role_prompts_are_never_mixed(tiny: LoadedModel, tmp_path: Path):
+    plans = [make_plan("tiny", replace(TINY, role_prompts=kind)) for kind in ("plain", "strong", "example")]
+    folders = {extraction.work_folder(tiny, one, SETTINGS, NoJudge(), tmp_path) for one in plans}
+    assert len(folders) == 3
+
+
 def test_held_out_rollouts_come_after_the_axis_they_are_tested_on(plan: Plan):
     splits = [rollout.split for rollout in plan.rollouts]
     assert splits == sorted(splits, key=["extract", "held_out", "control"].index)
