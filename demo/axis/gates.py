@@ -14,6 +14,16 @@ LEAST_SAME = 0.95
 # answers changes the model too much, even if the answers stay correct.
 LEAST_VERBATIM = 0.75
 
+# First and last of the late turns of a scripted talk, which ends with them.
+LATE_TURNS = (6, 8)
+
+# In late turns a default reply must lie above a role-played one at least this often. It is less than `auc`
+# asks for, because that compares only replies that adhere to their role, while here every reply counts, and
+# models forget a role as a talk goes on. It is enough to read a chart by, whose reader looks at several
+# turns: the means over three turns, if their noise is independent and normal, are in the right order in a
+# share of Phi(sqrt(3) Phi^-1(0.8)) of the cases, more than nine tenths.
+LEAST_LATE = 0.8
+
 # Thresholds by gate. Fluency is an upper bound, the others are lower bounds.
 GATES = {
     "split_half": 0.95,
@@ -21,6 +31,7 @@ GATES = {
     "default_above_roles": 0.9,
     "role_order": 0.2,
     "auc": 0.95,
+    "late_turns": LEAST_LATE,
     "fluency": MOST_PERPLEXITY,
     "sameness": LEAST_SAME,
 }
@@ -37,6 +48,8 @@ _MEASURES = {
     "confidence, at least {value:.2f} (wanted: at least {threshold:.2f}).",
     "auc": "Of a default reply and a role-played one, the default one lies higher {value:.0%} of the time "
     "(wanted: at least {threshold:.0%}; a coin would reach 50%).",
+    "late_turns": f"In turns {LATE_TURNS[0]} to {LATE_TURNS[1]} of scripted talks, a default reply lies "
+    "above a role-played one {value:.0%} of the time (wanted: at least {threshold:.0%}).",
     "fluency": "Capped replies have {value:.2f} times the perplexity of uncapped ones "
     "(wanted: at most {threshold:.2f}).",
     "sameness": "Of the plain questions answered correctly, {value:.0%} are still answered correctly under "
@@ -51,6 +64,7 @@ _CONSEQUENCES = {
     "role_order": "It separates role-played replies from this model's own, but its order of the roles is not "
     "that of the Assistant Axis: what it measures is not how Assistant-like a reply is.",
     "auc": "One reply's place on the axis is weak evidence: compare means over several turns or seeds.",
+    "late_turns": "Late in a chat it hardly tells role-play from the Assistant: trust the first turns most.",
     "fluency": "The cap costs fluency: do not take odd wording for a change of persona.",
     "sameness": "The cap changes answers that it should leave alone.",
 }

@@ -18,6 +18,7 @@ from demo.engine.protocol import Load, Request, Sampling, TokenEvent
 from demo.engine.transformers_engine import TransformersEngine
 from demo.extraction.axis import Built
 from demo.extraction.judge import Judge, LikelihoodJudge
+from demo.extraction.late_turns import TURNS
 from demo.extraction.pace import measure_pace
 from demo.extraction.plan import PRESETS, Plan, make_plan
 from demo.extraction.rollouts import Stopped, placeholder_axis
@@ -56,10 +57,15 @@ class _Job:
     def share(self, progressed: Progressed, layers: int) -> float:
         """How much of the work is done, counted in replies."""
         settings = len(candidate_bands(layers)) + len(FLOOR_NAMES)
-        rollouts, tried = len(self.plan.rollouts), 2 * self.plan.sweep_questions * settings
-        done = progressed.done / progressed.total
-        before = done * rollouts if progressed.stage == "rollouts" else rollouts + done * tried
-        return before / (rollouts + tried)
+        parts = {
+            "rollouts": len(self.plan.rollouts),
+            "late turns": 2 * self.plan.late_talks * TURNS,
+            "cap settings": 2 * self.plan.sweep_questions * settings,
+        }
+        stages = list(parts)
+        before = sum(parts[stage] for stage in stages[: stages.index(progressed.stage)])
+        now = parts[progressed.stage] * progressed.done / progressed.total
+        return (before + now) / sum(parts.values())
 
 
 def job_of(model: LoadedModel, preset: str) -> _Job:

@@ -8,6 +8,7 @@ from threading import Event as CancelFlag
 
 from demo.axis.axis import FLOOR_NAMES
 from demo.extraction.judge import JUDGED, Judge
+from demo.extraction.late_turns import REPLY_TOKENS, TURNS
 from demo.extraction.plan import Plan
 from demo.extraction.rollouts import Reply, RolloutGenerator
 from demo.extraction.run import Settings, batches_of
@@ -47,7 +48,8 @@ class Pace:
         replies = 2 * plan.sweep_questions * (len(candidate_bands(layers)) + len(FLOOR_NAMES))
         sweep = replies / settings.batch * self._batch(settings.batch, plan.max_new_tokens)
         read = replies * plan.max_new_tokens
-        return rollouts + sweep + (judged + read) * self.judged
+        talks = TURNS * self._batch(2 * plan.late_talks, min(plan.max_new_tokens, REPLY_TOKENS))
+        return rollouts + talks + sweep + (judged + read) * self.judged
 
     def _batch(self, rows: int, tokens: int) -> float:
         return rows * self.prompt + tokens * (self.step + rows * self.row)

@@ -26,6 +26,9 @@ NEUTRAL = "neutral system prompt"  # the group of the control rollouts
 # Roles are divided into this many folds. A held-out axis leaves one fold out and is tested on it.
 FOLDS = 5
 
+# Messages of the user, each with the reply to it.
+Exchanges = tuple[tuple[str, str], ...]
+
 # How a role is asked for: by its instruction alone; with a demand to stay in character after it; or with
 # that and a first exchange in which the role has already introduced itself.
 RolePrompts = Literal["plain", "strong", "example"]
@@ -68,6 +71,7 @@ class Preset:
             the cap is tried.
         role_prompts: How a role is asked for. The others than "plain" are for models that hardly
             take up a role by its instruction alone.
+        late_talks: Number of scripted talks on either side, see `demo.extraction.late_turns`.
     """
 
     roles: int | None
@@ -79,6 +83,7 @@ class Preset:
     max_new_tokens: int
     sweep_questions: int
     role_prompts: RolePrompts = "plain"
+    late_talks: int = 8
 
 
 PRESETS = {
@@ -91,6 +96,7 @@ PRESETS = {
         held_out=1,
         max_new_tokens=32,
         sweep_questions=12,
+        late_talks=8,
     ),
     "standard": Preset(
         roles=None,
@@ -101,6 +107,7 @@ PRESETS = {
         held_out=2,
         max_new_tokens=64,
         sweep_questions=40,
+        late_talks=32,
     ),
     # The paper's scale: 1,200 rollouts per role of 512 tokens each (arXiv 2601.10387, section 2).
     "full": Preset(
@@ -112,6 +119,7 @@ PRESETS = {
         held_out=12,
         max_new_tokens=512,
         sweep_questions=40,
+        late_talks=64,
     ),
 }
 
@@ -130,7 +138,7 @@ class Rollout:
             across roles.
         system: System prompt, "" for none.
         text: The question.
-        opening: A message of the user and the reply to it, before the question; None for none.
+        history: The chat before the question, as messages of the user with the replies to them.
     """
 
     index: int
@@ -141,11 +149,11 @@ class Rollout:
     sample: int
     system: str
     text: str
-    opening: tuple[str, str] | None = None
+    history: Exchanges = ()
 
     @property
     def messages(self) -> tuple[Message, ...]:
-        return (*head_of(self.system, self.opening), {"role": "user", "content": self.text})
+        return (*head_of(self.system, self.history), {"role": "user", "content": self.text})
 
     @property
     def is_role(self) -> bool:
@@ -166,6 +174,7 @@ class Plan:
         max_new_tokens: Maximum length of a rollout.
         sweep_questions: See `Preset`.
         role_prompts: See `Preset`.
+        late_talks: See `Preset`.
         openings: Group -> its first exchange; empty without any.
     """
 
@@ -178,7 +187,8 @@ class Plan:
     max_new_tokens: int
     sweep_questions: int
     role_prompts: RolePrompts = "plain"
-    openings: dict[str, tuple[str, str]] = field(default_factory=dict)
+    openings: dict[str, Exchanges] = field(default_factory=dict)
+    late_talks: int = 0
 
     def fold(self, role: str) -> int:
         """The fold, 0 to FOLDS - 1, that this role is left out with."""
@@ -219,7 +229,7 @@ def make_plan(model_name: str, preset: Preset, assets: Path = ASSETS) -> Plan:
         *_neutral_rollouts(tuple(file["neutral_prompts"]), questions["extract"]),
     ]
     return Plan(
-        tuple(Rollout(index, *values, openings.get(values[0])) for index, values in enumerate(fields)),
+        tuple(Rollout(index, *values, openings.get(values[0], ())) for index, values in enumerate(fields)),
         tuple(instructions),
         instructions,
         questions,
@@ -229,14 +239,15 @@ def make_plan(model_name: str, preset: Preset, assets: Path = ASSETS) -> Plan:
         preset.sweep_questions,
         preset.role_prompts,
         openings,
+        preset.late_talks,
     )
 
 
-def head_of(system: str, opening: tuple[str, str] | None = None) -> tuple[Message, ...]:
-    """The messages before the question: the system prompt, unless it is "", and the first exchange."""
+def head_of(system: str, history: Exchanges = ()) -> tuple[Message, ...]:
+    """The messages before a question: the system prompt, unless it is "", and the chat so far."""
     head: list[Message] = [{"role": "system", "content": system}] if system else []
-    if opening is not None:
-        head += [{"role": "user", "content": opening[0]}, {"role": "assistant", "content": opening[1]}]
+    for asked, answered in history:
+        head += [{"role": "user", "content": asked}, {"role": "assistant", "content": answered}]
     return tuple(head)
 
 
@@ -247,10 +258,12 @@ def _asking(role: str, instruction: str, role_prompts: RolePrompts) -> str:
     return f"{instruction}\n\n{_STAY.format(role=_spoken(role))}"
 
 
-def _openings(model_name: str, roles: Sequence[str]) -> dict[str, tuple[str, str]]:
+def _openings(model_name: str, roles: Sequence[str]) -> dict[str, Exchanges]:
     """Group -> its first exchange: every role introduces itself, and so does the default side."""
-    own = (_GREETING, _DEFAULT_OPENING.format(model_name=model_name))
-    found = {role: (_GREETING, _ROLE_OPENING.format(role=_spoken(role))) for role in roles}
+    own = ((_GREETING, _DEFAULT_OPENING.format(model_name=model_name)),)
+    found: dict[str, Exchanges] = {
+        role: ((_GREETING, _ROLE_OPENING.format(role=_spoken(role))),) for role in roles
+    }
     return found | {DEFAULT: own, NEUTRAL: own}
 
 

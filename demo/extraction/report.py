@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from demo.axis.axis import FLOOR_NAMES, AssistantAxis
-from demo.axis.gates import LEAST_SAME, LEAST_VERBATIM, MOST_PERPLEXITY
+from demo.axis.gates import LATE_TURNS, LEAST_SAME, LEAST_VERBATIM, MOST_PERPLEXITY
 from demo.extraction.axis import Built
 from demo.extraction.controls import Controls, compare, published_order
 from demo.extraction.report_plots import write_plots
@@ -18,6 +18,7 @@ _GATE_WORDS = {
     "default_above_roles": "share of roles whose vector lies below the default",
     "role_order": "rank correlation with the published order of Qwen3-32B, lower bound of its 95% interval",
     "auc": "AUC of default against role rollouts, on roles and questions not used for the axis",
+    "late_turns": "AUC of default against role replies in the last turns of scripted talks",
     "fluency": "perplexity of capped replies relative to uncapped ones, by the uncapped model (at most)",
     "sameness": "share of plain questions answered correctly without the cap that stay correct with it",
 }
@@ -39,6 +40,7 @@ def write_report(out: Path, built: Built, controls: Controls) -> None:
         *gates_section(built.axis),
         *_roles(built.axis, pictures),
         *_role_adherence(built),
+        *late_turns_section(built.axis),
         *_components(built, controls, pictures),
         *_controls(controls),
         *_sweep(built, pictures),
@@ -158,6 +160,24 @@ def _role_adherence(built: Built) -> Iterator[str]:
         ("lowest role adherence score", "role rollouts", "AUC"),
         [(f"{least:.2f}", str(count), _number(auc)) for least, count, auc in built.auc_by_adherence],
     )
+
+
+def late_turns_section(axis: AssistantAxis) -> Iterator[str]:
+    """The lines about the scripted talks, with their heading."""
+    found = axis.manifest["late_turns"]
+    yield from ("", "## Late turns", "")
+    yield (
+        f"{found['talks']} scripted talks under prompts of roles in the lower half of the axis, and as many "
+        "under default prompts, with the same messages. AUC: how often a default reply of a turn lies above "
+        f"a role-played one. The gate is over turns {LATE_TURNS[0]} to {LATE_TURNS[1]} together, whether "
+        "the replies adhere to their role or not. Means in axis units at the probe layer."
+    )
+    yield ""
+    rows = [
+        (str(turn), *(_number(found[key][turn - 1]) for key in ("auc", "default", "role")))
+        for turn in range(1, len(found["auc"]) + 1)
+    ]
+    yield from table(("turn", "AUC", "mean, default", "mean, roles"), rows)
 
 
 def _components(built: Built, controls: Controls, pictures: dict[str, str]) -> Iterator[str]:

@@ -11,7 +11,7 @@ import shutil
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from threading import Event as CancelFlag
 from typing import Any, Literal
@@ -23,6 +23,7 @@ from demo.engine.protocol import Sampling
 from demo.extraction.axis import Built, build, choose_cast, fold_axes, with_cap
 from demo.extraction.controls import controls
 from demo.extraction.judge import Judge
+from demo.extraction.late_turns import measure_late_turns, with_late_turns
 from demo.extraction.plan import DEFAULT, Plan, Preset, Rollout
 from demo.extraction.report import write_report
 from demo.extraction.rollouts import Reply, RolloutGenerator
@@ -84,11 +85,11 @@ class Progressed:
 
     Attributes:
         stage: what is being done, of which `done` of `total` are finished.
-        state: the rollouts so far; None while settings of the cap are tried.
+        state: the rollouts so far; None in later stages.
         newest: the replies of the last batch.
     """
 
-    stage: Literal["rollouts", "cap settings"]
+    stage: Literal["rollouts", "late turns", "cap settings"]
     done: int
     total: int
     state: State | None = None
@@ -125,10 +126,11 @@ def extract(
 
     It writes axis.safetensors, axis.json, report.md with its plots, and rollouts.jsonl into `out`. Unfinished
     work is kept in out/.unfinished, in one folder per combination of model, plan and settings. The next run
-    with the same combination continues it; at most one batch is lost.
+    with the same combination continues it; at most one batch is lost, or the scripted talks.
 
     Args:
-        watch: called after every batch of rollouts, and before settings of the cap are tried.
+        watch: called after every batch of rollouts, before every turn of the scripted talks, and before
+            settings of the cap are tried.
         cancel: setting it stops the run within one step.
 
     Raises:
@@ -142,6 +144,7 @@ def extract(
     built = build(
         state, plan, choose_cast(vectors, plan, settings.least), vectors, _about(model, plan, settings, judge)
     )
+    built = _hold_talks(built, model, plan, settings, work, watch, cancel)
     built = _choose_cap(built, model, plan, settings, work, watch, cancel)
     save_axis(built.axis, out)
     write_report(out, built, controls(built.axis, state, plan, vectors))
@@ -226,6 +229,26 @@ def batches_of(rollouts: Sequence[Rollout], size: int) -> list[Sequence[Rollout]
     ]
 
 
+def _hold_talks(
+    built: Built,
+    model: LoadedModel,
+    plan: Plan,
+    settings: Settings,
+    work: Path,
+    watch: Watch | None,
+    cancel: CancelFlag | None,
+) -> Built:
+    """The same axis with the gate on late turns."""
+    path = work / f"late-turns-{'-'.join(settings.verdicts)}.json"
+
+    def held(done: int, total: int) -> None:
+        if watch:
+            watch(Progressed("late turns", done, total))
+
+    found = measure_late_turns(model, built.axis, plan, settings.sampling(plan), path, held, cancel)
+    return replace(built, axis=with_late_turns(built.axis, found))
+
+
 def _choose_cap(
     built: Built,
     model: LoadedModel,
@@ -298,5 +321,5 @@ def _fingerprint(model: LoadedModel, plan: Plan, settings: Settings, judge: Judg
         judge.threshold,
         settings.least,
     ]
-    inputs += [[r.system, r.text, r.opening, r.group, r.split, r.half, r.sample] for r in plan.rollouts]
+    inputs += [[r.system, r.text, r.history, r.group, r.split, r.half, r.sample] for r in plan.rollouts]
     return hashlib.sha256(json.dumps(inputs).encode()).hexdigest()[:16]

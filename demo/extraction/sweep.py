@@ -281,8 +281,7 @@ def sweep_questions(plan: Plan, axis: AssistantAxis) -> list[Question]:
 
     The roles are those that count in the lower half of the axis.
     """
-    low = [role["name"] for role in axis.manifest["roles"] if role["counts"]]
-    low = low[: max(1, len(low) // 2)]
+    low = low_roles(axis)
     count = min(plan.sweep_questions, len(plan.plain))
     asked = plan.questions["held_out"]
     questions = []
@@ -290,12 +289,18 @@ def sweep_questions(plan: Plan, axis: AssistantAxis) -> list[Question]:
         role = low[number * len(low) // count]
         prompts = plan.instructions[role]
         messages: tuple[Message, ...] = (
-            *head_of(prompts[number % len(prompts)], plan.openings.get(role)),
+            *head_of(prompts[number % len(prompts)], plan.openings.get(role, ())),
             {"role": "user", "content": asked[number % len(asked)]},
         )
         questions.append(Question(messages, ()))
     plain = [Question(({"role": "user", "content": text},), answers) for text, answers in plan.plain[:count]]
     return questions + plain
+
+
+def low_roles(axis: AssistantAxis) -> list[str]:
+    """The roles that count in the lower half of the axis, the lowest first."""
+    counting = [role["name"] for role in axis.manifest["roles"] if role["counts"]]
+    return counting[: max(1, len(counting) // 2)]
 
 
 def is_right(reply: str, answers: Sequence[str]) -> bool:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
+from statistics import NormalDist
+
 import pytest
 
-from demo.axis.gates import GATES, broken_banner, reliability
+from demo.axis.gates import GATES, LATE_TURNS, broken_banner, reliability
 
 
 def gate(value: float, threshold: float, passed: bool) -> dict[str, object]:
@@ -25,6 +28,11 @@ def test_a_failed_gate_is_named_with_its_figures_and_what_follows():
     assert "- **Failed:** Of a default reply and a role-played one, the default one lies higher 83%" in text
     assert "- Passed: Made twice" in text and "cosine of 0.97" in text
     assert broken_banner(manifest) is None, "this axis has limits, but nothing is broken"
+
+
+def test_the_mean_of_the_late_turns_is_mostly_in_the_right_order_where_the_gate_passes():
+    normal, turns = NormalDist(), LATE_TURNS[1] - LATE_TURNS[0] + 1
+    assert normal.cdf(math.sqrt(turns) * normal.inv_cdf(GATES["late_turns"])) > 0.9
 
 
 @pytest.mark.parametrize("name", ["split_half", "default_above_roles", "role_order"])

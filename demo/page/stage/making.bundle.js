@@ -1,6 +1,6 @@
 // Made from its sources by `npm run build`; do not edit.
-// Sources: b333e0aa33ff06dfbc2a13970d03fa1b944cb2ebde01d200177fdb518c6feb2f
-// Bundle: 5f03f9556b3a2cfdf99af75ce6500a7d991ac0a4e8423cdb1bd2f3d48c872d12
+// Sources: b035b4b6a630ed7db8d29f3db0577f32e32c261a3b70af2271f50dec6a3cd45e
+// Bundle: bc54eb4d1d7797f2181a80c7c8357bf80047cc324c6f9a2224c29ac49107fd18
 (() => {
   // src/dom.js
   function makeElement(tag, className, text) {
@@ -40,6 +40,11 @@
     const cost = offer.minutes === null ? "" : ` · ${duration(offer.minutes)} here`;
     return [name, `${offer.roles} roles${cost}`];
   }
+  var ROLLOUTS = "It answers questions as itself and in roles.";
+  var STAGES = {
+    "late turns": "It holds longer talks, as itself and in roles.",
+    "cap settings": "It tries at which layers, and how strictly, to cap."
+  };
   function headline({ model, phase, preset, stage, message, checks }) {
     switch (phase) {
       case "measuring":
@@ -50,7 +55,7 @@
           "The model can make it: it answers the same questions as itself and in many roles, and the axis leads from the roles to the Assistant. Quick gives a rough one. You can stop and go on later."
         ];
       case "running":
-        return stage === "cap settings" ? [`Making the axis of ${model}`, "It tries at which layers, and how strictly, to cap."] : [`Making the axis of ${model}`, "It answers questions as itself and in roles."];
+        return [`Making the axis of ${model}`, STAGES[stage] ?? ROLLOUTS];
       case "stopped":
         return ["Stopped", "What is done is kept. Go on whenever you like, also after a restart."];
       case "failed":

@@ -1,5 +1,5 @@
 // Made from its sources by `npm run build`; do not edit.
-// Sources: b333e0aa33ff06dfbc2a13970d03fa1b944cb2ebde01d200177fdb518c6feb2f
+// Sources: b035b4b6a630ed7db8d29f3db0577f32e32c261a3b70af2271f50dec6a3cd45e
 // Bundle: a791d4e7e9f3159dba005452e373c9df82a665db45eece4ebf9102c79bd6cdb0
 (() => {
   // protocol.json

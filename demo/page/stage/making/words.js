@@ -53,6 +53,15 @@ export function offerWords(preset, offer) {
   return [name, `${offer.roles} roles${cost}`];
 }
 
+const ROLLOUTS = "It answers questions as itself and in roles.";
+
+// What it does in later stages.
+/** @type {Record<string, string>} */
+const STAGES = {
+  "late turns": "It holds longer talks, as itself and in roles.",
+  "cap settings": "It tries at which layers, and how strictly, to cap.",
+};
+
 /**
  * The heading and the sentence under it.
  * @param {Making} making
@@ -69,9 +78,7 @@ export function headline({ model, phase, preset, stage, message, checks }) {
           "from the roles to the Assistant. Quick gives a rough one. You can stop and go on later.",
       ];
     case "running":
-      return stage === "cap settings"
-        ? [`Making the axis of ${model}`, "It tries at which layers, and how strictly, to cap."]
-        : [`Making the axis of ${model}`, "It answers questions as itself and in roles."];
+      return [`Making the axis of ${model}`, STAGES[stage] ?? ROLLOUTS];
     case "stopped":
       return ["Stopped", "What is done is kept. Go on whenever you like, also after a restart."];
     case "failed":
