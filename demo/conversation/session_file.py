@@ -251,6 +251,7 @@ def _marks(data: dict[str, Any]) -> PlotMarks:
         floor_at_probe=bool(data.get("floor_at_probe", True)),
         cap_layers=None if layers is None else _pair(layers, int),
         default_range=None if span is None else _pair(span, float),
+        assistant=bool(data.get("assistant", True)),
     )
 
 

@@ -21,7 +21,9 @@ Split = Literal["extract", "held_out", "control"]
 
 DEFAULT = "default"  # the group of the default Assistant's rollouts
 
-NEUTRAL = "neutral system prompt"  # the group of the control rollouts
+# The groups of the control rollouts: under long system prompts without a persona, and under ones of a few
+# words, which say next to nothing but take the place of what a chat template writes where there is none.
+NEUTRAL, BARE = CONTROLS = ("neutral system prompt", "bare system prompt")
 
 # Roles are divided into this many folds. A held-out axis leaves one fold out and is tested on it.
 FOLDS = 5
@@ -130,7 +132,7 @@ class Rollout:
 
     Attributes:
         index: Position in the plan.
-        group: The role's name, or DEFAULT, or NEUTRAL.
+        group: The role's name, or DEFAULT, or one of CONTROLS.
         split: What the rollout is for.
         question: Number of the question within its split.
         half: The half of a split-half comparison it belongs to, 0 or 1.
@@ -157,7 +159,7 @@ class Rollout:
 
     @property
     def is_role(self) -> bool:
-        return self.group not in (DEFAULT, NEUTRAL)
+        return self.group not in (DEFAULT, *CONTROLS)
 
 
 @dataclass(frozen=True)
@@ -226,7 +228,8 @@ def make_plan(model_name: str, preset: Preset, assets: Path = ASSETS) -> Plan:
         *_role_rollouts(instructions, questions["extract"], "extract", preset.role_rollouts),
         *_default_rollouts(prompts, questions["held_out"], "held_out", 1),
         *_role_rollouts(instructions, questions["held_out"], "held_out", preset.held_out),
-        *_neutral_rollouts(tuple(file["neutral_prompts"]), questions["extract"]),
+        *_control_rollouts(NEUTRAL, tuple(file["neutral_prompts"]), questions["extract"]),
+        *_control_rollouts(BARE, tuple(file["bare_prompts"]), questions["extract"]),
     ]
     return Plan(
         tuple(Rollout(index, *values, openings.get(values[0], ())) for index, values in enumerate(fields)),
@@ -264,7 +267,7 @@ def _openings(model_name: str, roles: Sequence[str]) -> dict[str, Exchanges]:
     found: dict[str, Exchanges] = {
         role: ((_GREETING, _ROLE_OPENING.format(role=_spoken(role))),) for role in roles
     }
-    return found | {DEFAULT: own, NEUTRAL: own}
+    return found | dict.fromkeys((DEFAULT, *CONTROLS), own)
 
 
 def _spoken(role: str) -> str:
@@ -320,6 +323,6 @@ def _role_rollouts(
             yield role, split, number, (index // 2 + turn) % 2, turn // total, prompt, questions[number]
 
 
-def _neutral_rollouts(prompts: Sequence[str], questions: Sequence[str]) -> Iterator[_Fields]:
+def _control_rollouts(group: str, prompts: Sequence[str], questions: Sequence[str]) -> Iterator[_Fields]:
     for number, text in enumerate(questions):
-        yield NEUTRAL, "control", number, 0, 0, prompts[number % len(prompts)], text
+        yield group, "control", number, 0, 0, prompts[number % len(prompts)], text

@@ -6,7 +6,16 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from demo.axis.axis import FLOOR_NAMES, AssistantAxis
-from demo.axis.gates import LATE_TURNS, LEAST_SAME, LEAST_VERBATIM, MOST_PERPLEXITY
+from demo.axis.gates import (
+    LATE_TURNS,
+    LEAST_SAME,
+    LEAST_VERBATIM,
+    MEASURED_WORDS,
+    MOST_PERPLEXITY,
+    axis_words,
+    injected_share,
+    is_assistant_axis,
+)
 from demo.extraction.axis import Built
 from demo.extraction.controls import Controls, compare, published_order
 from demo.extraction.report_plots import write_plots
@@ -22,6 +31,8 @@ _GATE_WORDS = {
     "fluency": "perplexity of capped replies relative to uncapped ones, by the uncapped model (at most)",
     "sameness": "share of plain questions answered correctly without the cap that stay correct with it",
 }
+
+_INJECTED = "Where a chat has no system prompt, the chat template writes this into the prompt:"
 
 # How roles were asked for, where it was not by their instructions alone.
 _ASKED = {
@@ -42,7 +53,7 @@ def write_report(out: Path, built: Built, controls: Controls) -> None:
         *_role_adherence(built),
         *late_turns_section(built.axis),
         *_components(built, controls, pictures),
-        *_controls(controls),
+        *_controls(built.axis, controls),
         *_sweep(built, pictures),
         *_layers(built, pictures),
         *_floors(built.axis),
@@ -54,7 +65,7 @@ def write_report(out: Path, built: Built, controls: Controls) -> None:
 def _head(axis: AssistantAxis) -> Iterator[str]:
     manifest = axis.manifest
     model, (first, last), sampling = manifest["model"], axis.cap_band, manifest["sampling"]
-    yield f"# Assistant Axis of {model['id']}"
+    yield f"# {axis_words(manifest).axis} of {model['id']}"
     yield ""
     yield (
         f"Created by `{manifest['created_with']['command']}`. The model has {model['layers']} decoder layers "
@@ -90,10 +101,17 @@ def gates_section(axis: AssistantAxis) -> Iterator[str]:
         for name, gate in axis.manifest["gates"].items()
     ]
     yield from table(("gate", "what", "value", "threshold", "passed"), rows)
+    if not is_assistant_axis(axis.manifest):
+        yield ""
+        yield (
+            "The order of the roles is not that of the Assistant Axis. So this axis is called by what was "
+            f"measured: its ends are {MEASURED_WORDS.default} and {MEASURED_WORDS.down} replies."
+        )
 
 
 def _roles(axis: AssistantAxis, pictures: dict[str, str]) -> Iterator[str]:
-    yield from ("", "## Roles on the axis", "", "Axis units: 0 = average role, 1 = default Assistant.", "")
+    default = axis_words(axis.manifest).default
+    yield from ("", "## Roles on the axis", "", f"Axis units: 0 = average role, 1 = {default}.", "")
     yield from _picture("roles.svg", pictures)
     roles, published = axis.manifest["roles"], published_order()
     played = [role | {"projection": role["played"]} for role in roles if role["counts"]]
@@ -210,7 +228,7 @@ def _component_range(count: str) -> str:
     return "PC1" if count == "1" else f"PC1 to PC{count}"
 
 
-def _controls(controls: Controls) -> Iterator[str]:
+def _controls(axis: AssistantAxis, controls: Controls) -> Iterator[str]:
     yield from ("", "## Controls", "", "Axis units at the probe layer: 0 = average role, 1 = default.", "")
     rows = [("distance between two random halves of the default rollouts", f"{controls.default_gap:.3f}")]
     rows += [
@@ -219,6 +237,14 @@ def _controls(controls: Controls) -> Iterator[str]:
     ]
     if controls.neutral is not None:
         rows.append(("replies under a long neutral system prompt", f"{controls.neutral:+.2f}"))
+    if controls.bare is not None:
+        rows.append(
+            ("replies under a system prompt of a few words that say nothing", f"{controls.bare:+.2f}")
+        )
+    if controls.template_shift is not None:
+        rows.append(
+            ("shift by the system prompt that the template writes", f"{controls.template_shift:+.2f}")
+        )
     if controls.cos_full_length is not None:
         rows.append(
             ("cosine with the axis made only from replies of full length", f"{controls.cos_full_length:.3f}")
@@ -227,6 +253,11 @@ def _controls(controls: Controls) -> Iterator[str]:
         (f"mean reply length in tokens, {side}", f"{value:.1f}") for side, value in controls.tokens.items()
     ]
     yield from table(("control", "value"), rows)
+    if axis.manifest["template_system_prompt"]:
+        yield from ("", _INJECTED, "")
+        yield from (f"> {line}" for line in axis.manifest["template_system_prompt"].splitlines())
+    if sentence := injected_share(axis.manifest):
+        yield from ("", sentence)
 
 
 def _sweep(built: Built, pictures: dict[str, str]) -> Iterator[str]:

@@ -29,6 +29,7 @@ from demo.extraction.report import write_report
 from demo.extraction.rollouts import Reply, RolloutGenerator
 from demo.extraction.sweep import Sweep, candidate_bands, choose
 from demo.extraction.vectors import ALL, KEPT, Judged, State, Vectors
+from demo.models.chat_template import default_system_prompt
 from demo.models.loading import LoadedModel
 from demo.utils.progress import ProgressLine
 from demo.utils.resource_usage import give_memory_back
@@ -146,8 +147,12 @@ def extract(
     )
     built = _hold_talks(built, model, plan, settings, work, watch, cancel)
     built = _choose_cap(built, model, plan, settings, work, watch, cancel)
+    checked = controls(built.axis, state, plan, vectors)
+    shift = checked.template_shift
+    moved = {"template_shift": None if shift is None else round(shift, 4)}
+    built = replace(built, axis=replace(built.axis, manifest=built.axis.manifest | moved))
     save_axis(built.axis, out)
-    write_report(out, built, controls(built.axis, state, plan, vectors))
+    write_report(out, built, checked)
     with (out / "rollouts.jsonl").open("w", encoding="utf-8") as file:
         file.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in state.texts)
     shutil.rmtree(work, ignore_errors=True)
@@ -290,6 +295,7 @@ def _about(model: LoadedModel, plan: Plan, settings: Settings, judge: Judge) -> 
         "questions": {split: len(texts) for split, texts in plan.questions.items()},
         "default_prompts": list(plan.default_prompts),
         "role_prompts": plan.role_prompts,
+        "template_system_prompt": default_system_prompt(model.tokenizer),
         "rollouts": dict(Counter(_kind(rollout) for rollout in plan.rollouts)),
         "sampling": asdict(settings.sampling(plan)),
         "uptake": {

@@ -21,7 +21,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from demo.extraction.plan import DEFAULT, NEUTRAL, Plan, Rollout
+from demo.extraction.plan import CONTROLS, DEFAULT, Plan, Rollout
 from demo.extraction.rollouts import Reply
 
 HALVES = (0, 1)
@@ -54,7 +54,7 @@ class State:
 
     Keys of the sums are "<role>/<half>/<kept|ignored>", "default/<half>", "question
     <n>/<kept|ignored>" (role replies to the question), "full length/<role|default>" (replies cut
-    off at the length limit), and the control group's name.
+    off at the length limit), and the control groups' names.
 
     Attributes:
         batches: Number of finished batches.
@@ -111,8 +111,9 @@ class State:
         self.held_out, self.batches = {}, batches
         self.texts = [record for record in self.texts if record["split"] == "extract"]
         # The controls run after the held-out rollouts, so they run again too.
-        self.sums.pop(NEUTRAL, None)
-        self.counts.pop(NEUTRAL, None)
+        for group in CONTROLS:
+            self.sums.pop(group, None)
+            self.counts.pop(group, None)
 
     def count(self, *keys: str) -> int:
         """The number of rollouts under these keys."""

@@ -241,6 +241,7 @@ def _layout(marks: PlotMarks, x_title: str) -> go.Layout:
             "floor_label": floor_label(marks),
             "cap_layers": marks.cap_layers,
             "default_range": marks.default_range,
+            "assistant": marks.assistant,
         },
     )
 

@@ -7,6 +7,8 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from demo.axis.gates import ASSISTANT_WORDS, MEASURED_WORDS
+
 NEUTRAL = "#7a8594"
 
 CLEAR_OF_LABELS = 0.3  # axis units between two labels in the margin of a small plot
@@ -24,6 +26,7 @@ class PlotMarks:
         floor_at_probe: False when the cap acts only at other layers than the probe layer.
         cap_layers: First and last capped decoder layer, both included, which the label then names.
         default_range: 5th and 95th percentile of default-Assistant replies, in axis units; None when unknown.
+        assistant: Whether the ends may be called by the Assistant's name, see `is_assistant_axis`.
         unit_note: Name of the unit, for the vertical axis.
 
     Raises:
@@ -37,6 +40,7 @@ class PlotMarks:
     cap_layers: tuple[int, int] | None = None
     default_range: tuple[float, float] | None = None
     unit_note: str = "axis units"
+    assistant: bool = True
 
     def __post_init__(self) -> None:
         if self.floor is not None and not math.isfinite(self.floor):
@@ -97,14 +101,15 @@ def mark_labels(marks: PlotMarks) -> list[dict[str, Any]]:
         "font": {"size": 11, "color": NEUTRAL},
     }
     default, average, floor = _label_sides(marks.floor)
+    words = ASSISTANT_WORDS if marks.assistant else MEASURED_WORDS
     notes: list[dict[str, Any]] = [
-        {**margin, "name": "label-default", "y": 1, "yanchor": default, "text": "default Assistant"},
+        {**margin, "name": "label-default", "y": 1, "yanchor": default, "text": words.default},
         {**margin, "name": "label-average", "y": 0, "yanchor": average, "text": "average role"},
     ]
     # Above and below the plot, where no other label is.
     for name, y, side, text in [
-        ("label-end-assistant", 1, "bottom", "▲ Assistant"),
-        ("label-end-role", 0, "top", "▼ role"),
+        ("label-end-assistant", 1, "bottom", f"▲ {words.up}"),
+        ("label-end-role", 0, "top", f"▼ {words.down}"),
     ]:
         notes.append({**margin, "name": name, "yref": "paper", "y": y, "yanchor": side, "text": text})
     if marks.floor is not None:

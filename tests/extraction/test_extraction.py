@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from demo.axis.axis import FLOOR_NAMES
+from demo.axis.card import card
 from demo.axis.components import probe_components
 from demo.axis.files import load_axis, save_axis
 from demo.axis.gates import gate
@@ -22,9 +23,11 @@ from demo.extraction import run as extraction
 from demo.extraction.__main__ import main
 from demo.extraction.add_gates import main as add_gates
 from demo.extraction.axis import choose_cast, default_band, fold_axes
+from demo.extraction.controls import controls
 from demo.extraction.judge import LikelihoodJudge, NoJudge
 from demo.extraction.layer_table import held_out_auc
-from demo.extraction.plan import DEFAULT, FOLDS, NEUTRAL, PRESETS, Plan, Preset, make_plan
+from demo.extraction.plan import BARE, DEFAULT, FOLDS, NEUTRAL, PRESETS, Plan, Preset, make_plan
+from demo.extraction.report import gates_section
 from demo.extraction.rollouts import Reply, RolloutGenerator
 from demo.extraction.vectors import ALL, State, Vectors
 from demo.models.chat_template import render_chat
@@ -330,7 +333,37 @@ def test_held_out_projections_are_in_axis_units_of_the_fold_without_the_role(tin
             placed = (torch.cat([mean, mean.new_ones(len(mean), 1)], dim=-1) * axes[fold]).sum(-1)
             torch.testing.assert_close(placed, torch.full_like(placed, units), rtol=1e-3, atol=1e-3)
     assert {len(values) for values in state.held_out.values()} == {1, len(plan.default_prompts) * 24}
-    assert state.count(NEUTRAL) == len(plan.questions["extract"])
+    assert state.count(NEUTRAL) == state.count(BARE) == len(plan.questions["extract"])
+
+
+def test_the_shift_by_the_templates_own_system_prompt(tiny, plan, whole, tmp_path):
+    state = extraction.gather(tiny, plan, SETTINGS, NoJudge(), tmp_path / "work")
+    axis, probe = load_axis(whole), load_axis(whole).probe_layer
+    replies = [reply for reply in run_all(tiny, plan) if reply.tokens]
+    own = [r.mean for r in replies if r.rollout.group == DEFAULT and not r.rollout.system]
+    own = own[: len(plan.questions["extract"]) * TINY.default_samples]  # the held-out ones come later
+    bare = [r.mean for r in replies if r.rollout.group == BARE]
+    moved = (torch.stack(own).mean(0) - torch.stack(bare).mean(0))[probe] @ axis.unit[probe]
+    assert axis.manifest["template_shift"] == pytest.approx(float(moved / axis.norm[probe]), abs=1e-3)
+    assert axis.manifest["template_system_prompt"].startswith("You are a helpful AI assistant named SmolLM")
+    assert "> You are a helpful AI" in (whole / "report.md").read_text()
+    silent = replace(axis, manifest=axis.manifest | {"template_system_prompt": ""})
+    assert controls(silent, state, plan, Vectors(state, plan)).template_shift is None
+
+
+def test_an_axis_that_fails_the_order_of_roles_is_not_reported_as_the_assistants(whole):
+    axis = load_axis(whole)
+    for passed, title in (
+        (False, "# Axis from role-played to own replies of "),
+        (True, "# Assistant Axis of "),
+    ):
+        gates = axis.manifest["gates"] | {"role_order": gate("role_order", 1.0 if passed else 0.0)}
+        named = replace(axis, manifest=axis.manifest | {"gates": gates})
+        text = "\n".join([*card(named)])
+        assert f"\n{title}" in text
+        assert ("default Assistant" in text) == passed and ("own replies" in text) != passed
+        section = "\n".join(gates_section(named))
+        assert ("its ends are own replies and role-played replies" in section) != passed
 
 
 def test_held_out_auc_is_the_share_of_pairs_in_the_right_order(tiny, plan, tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -46,6 +47,16 @@ def test_the_assistant_is_at_the_top_and_roles_at_the_bottom(build: Any) -> None
     assert "Assistant" in top["text"] and "role" in bottom["text"]
     assert (top["y"], top["yanchor"]) == (1, "bottom") and (bottom["y"], bottom["yanchor"]) == (0, "top")
     assert (top["yref"], bottom["yref"]) == ("paper", "paper")
+
+
+@pytest.mark.parametrize("build", FIGURES)
+def test_an_axis_that_is_not_the_assistants_is_labelled_by_what_was_measured(build: Any) -> None:
+    figure = build(replace(CAPPED, assistant=False))
+    assert figure["layout"]["meta"]["assistant"] is False and build(CAPPED)["layout"]["meta"]["assistant"]
+    texts = {one["name"]: one["text"] for one in figure["layout"]["annotations"]}
+    assert texts["label-default"] == "own replies"
+    assert (texts["label-end-assistant"], texts["label-end-role"]) == ("▲ own", "▼ role-played")
+    assert "Assistant" not in json.dumps(figure)
 
 
 @pytest.mark.parametrize("build", FIGURES)

@@ -27,7 +27,7 @@ from demo.plots.marks import PlotMarks
 from demo.utils.errors import UserError
 from tests.helpers.scripted import FAULT, SETTINGS, ScriptedEngine
 
-MARKS = PlotMarks(17, 0.5, "p25", True, (14, 20), (-0.2, 1.6))
+MARKS = PlotMarks(17, 0.5, "p25", True, (14, 20), (-0.2, 1.6), assistant=False)
 MAP = {"roles": [["bard", [1.0, 2.0, 3.0], -0.5]], "default": [1.0, 0.0, 0.0], "variance": [], "notes": ["n"]}
 
 

@@ -1,5 +1,5 @@
 // Made from its sources by `npm run build`; do not edit.
-// Sources: b035b4b6a630ed7db8d29f3db0577f32e32c261a3b70af2271f50dec6a3cd45e
+// Sources: 995057bfa83c2926bf6cd1b46e130b9f756333118749eba5fec028bba277584a
 // Bundle: bc54eb4d1d7797f2181a80c7c8357bf80047cc324c6f9a2224c29ac49107fd18
 (() => {
   // src/dom.js

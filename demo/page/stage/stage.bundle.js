@@ -1,6 +1,6 @@
 // Made from its sources by `npm run build`; do not edit.
-// Sources: b035b4b6a630ed7db8d29f3db0577f32e32c261a3b70af2271f50dec6a3cd45e
-// Bundle: a791d4e7e9f3159dba005452e373c9df82a665db45eece4ebf9102c79bd6cdb0
+// Sources: 995057bfa83c2926bf6cd1b46e130b9f756333118749eba5fec028bba277584a
+// Bundle: 55a1302784b99bc2c3703934f0a91a09fb7bfddf5cda15c9657d11e2e68f49e8
 (() => {
   // protocol.json
   var protocol_default = {
@@ -339,8 +339,15 @@
     const text = Math.abs(value).toFixed(2);
     return value < 0 && Number(text) > 0 ? `−${text}` : text;
   }
+  var ASSISTANT = { default: "default Assistant", side: "Assistant’s side", like: "Assistant-like" };
+  var MEASURED = { default: "own replies", side: "own replies’ side", like: "like own replies" };
+  var assistant = true;
+  function nameAxis(may) {
+    assistant = may;
+  }
+  var axisWords = () => assistant ? ASSISTANT : MEASURED;
   function describeMean(mean) {
-    if (mean >= 2 / 3) return "Assistant-like";
+    if (mean >= 2 / 3) return axisWords().like;
     return mean <= 1 / 3 ? "role-like" : "in between";
   }
   var describePrompt = (prompt) => prompt.trim() || "the model’s own default";
@@ -970,9 +977,10 @@
   var Conversation = class {
     /** @type {{ base: Figures | undefined; key: string; figures: Figures | undefined } | null} */
     #marked = null;
+    /** @type {Meta} */
+    #meta = {};
     constructor() {
       this.turns = [];
-      this.meta = {};
       this.recorded = [];
       this.shown = null;
       this.pinned = false;
@@ -1010,6 +1018,14 @@
     /** @returns {ByBranch<Reply> | undefined} */
     get shownReplies() {
       return this.shown === null ? void 0 : this.turns[this.shown]?.replies;
+    }
+    /** @returns {Meta} */
+    get meta() {
+      return this.#meta;
+    }
+    set meta(meta) {
+      this.#meta = meta;
+      nameAxis(meta.figures?.token?.layout?.meta?.assistant !== false);
     }
     /**
      * What the charts' reference lines show for a turn. Without settings of its own, and for no turn, it is
@@ -2627,7 +2643,7 @@
       ...columns([[0, 0, 0], map.default], view),
       meta: { role: "landmarks" },
       mode: "markers",
-      customdata: ["average role", "default Assistant"],
+      customdata: ["average role", axisWords().default],
       hovertemplate: "<b>%{customdata}</b><extra></extra>",
       marker: {
         symbol,
@@ -2686,7 +2702,7 @@
   }
   function componentTitle(map, part, view) {
     const share = map.variance.length ? ` (${Math.round(100 * (map.variance[part] ?? 0))}%)` : "";
-    const toward = part === 0 && !is3d(view) ? ", Assistant’s side →" : "";
+    const toward = part === 0 && !is3d(view) ? `, ${axisWords().side} →` : "";
     return `PC${part + 1}${share}${toward}`;
   }
   function cameraFor(ratio) {
@@ -2775,7 +2791,7 @@
     const toPixels = (place) => [x(place[across] ?? 0), y(place[up] ?? 0)];
     const roles = extremeRoles(map.roles).sort((a, b) => Math.abs(b[2]) - Math.abs(a[2]));
     const wanted = [
-      { text: "default Assistant", place: map.default, gap: 9 },
+      { text: axisWords().default, place: map.default, gap: 9 },
       ...roles.map(([name, place]) => ({ text: name, place, gap: 4 })),
       { text: "average role", place: [0, 0, 0], gap: 7 }
     ];
@@ -2788,7 +2804,7 @@
     const order = extremeRoles(map.roles);
     const ends = [order.slice(0, 1), order.slice(-1)].flat();
     const roles = ends.map(([text, place]) => ({ text, place, side: "bottom center", gap: 3 }));
-    return [{ text: "default Assistant", place: map.default, side: "top center", gap: 4 }, ...roles];
+    return [{ text: axisWords().default, place: map.default, side: "top center", gap: 4 }, ...roles];
   }
 
   // src/map.js
@@ -2996,7 +3012,7 @@
     if (mean === null) chip.textContent = "–";
     else chip.replaceChildren(`${prefix}${part}`, makeElement("b", "", number(mean)), description);
     const measured = part ? "the reasoning before this reply" : "this reply";
-    chip.title = `Mean projection of ${measured} in axis units: 0 = average role, 1 = default Assistant`;
+    chip.title = `Mean projection of ${measured} in axis units: 0 = average role, 1 = ${axisWords().default}`;
     marker.hidden = mean === null;
     if (mean !== null) marker.style.left = `${Math.min(100, Math.max(0, (mean + 1) / 3 * 100))}%`;
   }

@@ -6,7 +6,7 @@
  */
 
 import { find, makeElement } from "./dom.js";
-import { describeMean, number } from "./text.js";
+import { axisWords, describeMean, number } from "./text.js";
 import { meanOf, reasoningMeanOf } from "./turns.js";
 
 /** @type {Record<TrendWord, string>} */
@@ -41,7 +41,7 @@ export function showMean(pane, reply, prefix) {
   if (mean === null) chip.textContent = "–";
   else chip.replaceChildren(`${prefix}${part}`, makeElement("b", "", number(mean)), description);
   const measured = part ? "the reasoning before this reply" : "this reply";
-  chip.title = `Mean projection of ${measured} in axis units: 0 = average role, 1 = default Assistant`;
+  chip.title = `Mean projection of ${measured} in axis units: 0 = average role, 1 = ${axisWords().default}`;
   marker.hidden = mean === null;
   // The gauge runs from -1 to 2, so that 0 and 1 lie at its thirds, where the ticks are.
   if (mean !== null) marker.style.left = `${Math.min(100, Math.max(0, ((mean + 1) / 3) * 100))}%`;

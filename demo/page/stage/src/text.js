@@ -13,12 +13,29 @@ export function number(value) {
   return value < 0 && Number(text) > 0 ? `\u2212${text}` : text;
 }
 
+const ASSISTANT = { default: "default Assistant", side: "Assistant’s side", like: "Assistant-like" };
+const MEASURED = { default: "own replies", side: "own replies’ side", like: "like own replies" };
+
+let assistant = true;
+
+/**
+ * Whether the axis that is shown may be called by the Assistant's name. One that orders the roles otherwise is
+ * called by what was measured: own replies against role-played ones.
+ * @param {boolean} may
+ */
+export function nameAxis(may) {
+  assistant = may;
+}
+
+/** What lies at 1, the axis's upper side, and what lies there. */
+export const axisWords = () => (assistant ? ASSISTANT : MEASURED);
+
 /**
  * @param {number} mean
  * @returns {string}
  */
 export function describeMean(mean) {
-  if (mean >= 2 / 3) return "Assistant-like";
+  if (mean >= 2 / 3) return axisWords().like;
   return mean <= 1 / 3 ? "role-like" : "in between";
 }
 

@@ -122,6 +122,7 @@ export interface ChartMeta {
   floor_label?: string | null;
   cap_layers?: [first: number, last: number] | null;
   default_range?: Range | null;
+  assistant?: boolean;
 }
 
 /** `meta` of a trace: which series it shows. */
