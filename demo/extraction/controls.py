@@ -17,7 +17,7 @@ from torch import Tensor
 from demo.axis.axis import AssistantAxis
 from demo.axis.components import pca, subspace_cosine
 from demo.extraction.plan import BARE, DEFAULT, NEUTRAL, Plan
-from demo.extraction.vectors import HALVES, State, Vectors
+from demo.extraction.vectors import HALVES, State, Vectors, direction_of
 from demo.utils.json_files import read_object
 from demo.utils.paths import ASSETS
 from demo.utils.statistics import spearman
@@ -73,7 +73,7 @@ def controls(axis: AssistantAxis, state: State, plan: Plan, vectors: Vectors) ->
         neutral=projection(state.mean(NEUTRAL)) if state.count(NEUTRAL) else None,
         bare=bare,
         template_shift=prompts[""] - bare if injected and bare is not None else None,
-        cos_full_length=_cosine_at_full_length(state, unit, probe),
+        cos_full_length=_cosine_at_full_length(state, axis, vectors.verdicts),
         tokens=_mean_lengths(state, plan),
         inside={str(count): subspace_cosine(directions[:count], unit) for count in (1, 3, 10)},
     )
@@ -88,12 +88,13 @@ def _means_by_prompt(state: State, plan: Plan) -> dict[str, Tensor]:
     return {prompt: torch.stack(found[prompt]).mean(0) for prompt in plan.default_prompts if prompt in found}
 
 
-def _cosine_at_full_length(state: State, unit: Tensor, probe: int) -> float | None:
+def _cosine_at_full_length(state: State, axis: AssistantAxis, verdicts: Sequence[str]) -> float | None:
     keys = [f"full length/{side}" for side in (DEFAULT, "role")]
     if not all(state.count(key) for key in keys):
         return None
-    difference = (state.mean(keys[0]) - state.mean(keys[1]))[probe]
-    return float(torch.cosine_similarity(difference, unit, dim=0))
+    variance = state.variance(verdicts) if axis.manifest["variant"] == "standardised" else None
+    direction = direction_of(*(state.mean(key) for key in keys), variance)[axis.probe_layer]
+    return float(torch.cosine_similarity(direction, axis.unit[axis.probe_layer], dim=0))
 
 
 def _mean_lengths(state: State, plan: Plan) -> dict[str, float]:

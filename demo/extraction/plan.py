@@ -98,7 +98,7 @@ PRESETS = {
         held_out=1,
         max_new_tokens=32,
         sweep_questions=12,
-        late_talks=8,
+        late_talks=6,
     ),
     "standard": Preset(
         roles=None,

@@ -20,6 +20,7 @@ from demo.extraction.axis import Built
 from demo.extraction.controls import Controls, compare, published_order
 from demo.extraction.report_plots import write_plots
 from demo.extraction.sweep import Trial
+from demo.extraction.variants import LEAST_GAIN
 
 _GATE_WORDS = {
     "split_half": "cosine of the axes from two halves of the rollouts, with the same roles and questions",
@@ -30,6 +31,18 @@ _GATE_WORDS = {
     "late_turns": "AUC of default against role replies in the last turns of scripted talks",
     "fluency": "perplexity of capped replies relative to uncapped ones, by the uncapped model (at most)",
     "sameness": "share of plain questions answered correctly without the cap that stay correct with it",
+}
+
+_VARIANT_WORDS = {
+    "probe_layer": "probe layer",
+    "auc_choice": "AUC, on the roles that choose",
+    "auc": "AUC, held out",
+    "split_half": "split-half cosine",
+    "cos_pc1": "abs cos(axis, PC1), in the coordinates of each",
+    "pc1_share": "PC1's share of the variance",
+    "cos_plain": "cosine with the plain axis of this layer",
+    "largest": "share of the squared axis in its ten largest coordinates",
+    "largest_variance": "share of the variance of replies in the ten largest coordinates",
 }
 
 _INJECTED = "Where a chat has no system prompt, the chat template writes this into the prompt:"
@@ -53,6 +66,7 @@ def write_report(out: Path, built: Built, controls: Controls) -> None:
         *_role_adherence(built),
         *late_turns_section(built.axis),
         *_components(built, controls, pictures),
+        *_variants(built.axis),
         *_controls(built.axis, controls),
         *_sweep(built, pictures),
         *_layers(built, pictures),
@@ -222,6 +236,28 @@ def _components(built: Built, controls: Controls, pictures: dict[str, str]) -> I
             ),
         ],
     )
+
+
+def _variants(axis: AssistantAxis) -> Iterator[str]:
+    chosen, found = axis.manifest["variant"], axis.manifest["variants"]
+    yield from ("", "## Plain and standardised axis", "")
+    yield (
+        "The standardised axis divides each coordinate by its variance over the rollouts of a side, so that "
+        "a few large coordinates do not dominate it; its components are those of coordinates divided by "
+        f"their standard deviations. This axis is the {chosen} one. The plain one is kept unless the other "
+        f"gains at least {LEAST_GAIN:g} in AUC on the roles that choose. Each is measured at the probe layer "
+        "that it would have."
+    )
+    yield ""
+    rows = [
+        (words, *(_shown(found[name][key]) for name in ("plain", "standardised")))
+        for key, words in _VARIANT_WORDS.items()
+    ]
+    yield from table(("measurement", "plain", "standardised"), rows)
+
+
+def _shown(value: float | int | None) -> str:
+    return str(value) if isinstance(value, int) else _number(value)
 
 
 def _component_range(count: str) -> str:

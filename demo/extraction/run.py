@@ -41,6 +41,7 @@ _WIDE, _NARROW = 128, 64
 _KV_BYTES = 512 * 1024**2
 _LOGIT_BYTES = 256 * 1024**2
 _LOGIT_COPIES = 5  # sampling holds the logits in about so many forms, four bytes a number
+_STATE = "with moments"  # what a saved state holds, so that those of earlier versions are not resumed
 _PROMPT = 64  # about as many tokens as a rollout's prompt has
 
 # Generates the replies of a batch of rollouts; see `RolloutGenerator.generate`.
@@ -194,7 +195,9 @@ def gather(
     for batch in batches[state.batches :]:
         progress.update(state.batches / len(batches), f"({len(state.texts)} of {len(plan.rollouts)})")
         if batch[0].split != "extract" and axes is None:
-            axes = fold_axes(choose_cast(Vectors(state, plan, settings.verdicts), plan, settings.least), plan)
+            cast = choose_cast(Vectors(state, plan, settings.verdicts), plan, settings.least)
+            weighted = replace(cast, variance=state.variance(settings.verdicts))
+            axes = torch.stack([fold_axes(one, plan) for one in (cast, weighted)])
         newest = _judged(generate(batch, settings.sampling(plan)), judge)
         for judged in newest:
             if judged.rollout.split != "held_out":
@@ -204,7 +207,7 @@ def gather(
                 mean = judged.reply.mean
                 units = (torch.cat([mean, mean.new_ones(len(mean), 1)], dim=-1) * axes).sum(-1)
                 fold = plan.fold(judged.rollout.group) if judged.rollout.is_role else slice(None)
-                state.add_held_out(judged, units[fold])
+                state.add_held_out(judged, *units[:, fold])
         state.batches, state.verdicts = state.batches + 1, settings.verdicts
         state.save(work, work.name)
         if watch:
@@ -326,6 +329,7 @@ def _fingerprint(model: LoadedModel, plan: Plan, settings: Settings, judge: Judg
         judge.name,
         judge.threshold,
         settings.least,
+        _STATE,
     ]
     inputs += [[r.system, r.text, r.history, r.group, r.split, r.half, r.sample] for r in plan.rollouts]
     return hashlib.sha256(json.dumps(inputs).encode()).hexdigest()[:16]
