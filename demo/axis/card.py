@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from demo.axis.axis import AssistantAxis
+from demo.axis.gates import axis_words
 from demo.axis.importer.floors import spans
 
 _PAPER = (
@@ -46,7 +47,7 @@ def card(axis: AssistantAxis, licence: str | None = None) -> Iterator[str]:
         *([] if licence is None else [f"license: {json.dumps(licence)}"]),
         "---",
     )
-    yield from ("", f"# Assistant Axis of {model}", "", *_what(axis), "")
+    yield from ("", f"# {axis_words(axis.manifest).axis} of {model}", "", *_what(axis), "")
     yield from ("## Use", "", *_use(model), "")
     yield from ("## How it was made", "", *_origin(axis.manifest), "")
     yield from ("## Quality gates", "", *_gates(axis.manifest), "")
@@ -56,8 +57,9 @@ def card(axis: AssistantAxis, licence: str | None = None) -> Iterator[str]:
 
 def _what(axis: AssistantAxis) -> Iterator[str]:
     (first, last), floors = axis.cap_band, ", ".join(f"`{name}`" for name in axis.floors)
+    default = axis_words(axis.manifest).default
     yield (
-        "The direction from the average role to the default Assistant in the residual stream of "
+        f"The direction from the average role to the {default} in the residual stream of "
         f"{_model_of(axis)}, one for each of its {axis.layers} decoder layers of hidden size "
         f"{axis.direction.shape[1]}, after {_PAPER}."
     )
@@ -66,7 +68,7 @@ def _what(axis: AssistantAxis) -> Iterator[str]:
     yield f"- The cap acts at layers {first} to {last}, at the floor `{axis.cap_floor}`."
     where = spans(axis.floor_layers(axis.cap_floor))
     yield f"- Floors: {floors}. `{axis.cap_floor}` exists at layers {where}."
-    yield "- Axis units: 0 is the average role, 1 the default Assistant."
+    yield f"- Axis units: 0 is the average role, 1 the {default}."
 
 
 def _model_of(axis: AssistantAxis) -> str:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from demo.axis.axis import AssistantAxis
+from demo.axis.gates import ASSISTANT_WORDS, axis_words
 
 NO_MAP = (
     "There is no map for this axis, because it was saved without the principal components of its roles; "
@@ -144,19 +145,23 @@ def persona_map(axis: AssistantAxis) -> dict[str, Any]:
         "roles": roles,
         "default": [round(value, 4) for value in default],
         "variance": variance,
-        "notes": [explanation(len(roles), variance), *_caution(default), MARKS],
+        "notes": [explanation(len(roles), variance, axis_words(axis.manifest).up), *_caution(default), MARKS],
     }
 
 
-def explanation(roles: int, variance: Sequence[float]) -> str:
-    """Explain the map to a first-time reader. `variance` holds the shares of PC1 to PC3, or is empty."""
+def explanation(roles: int, variance: Sequence[float], up: str = ASSISTANT_WORDS.up) -> str:
+    """Explain the map to a first-time reader. `variance` holds the shares of PC1 to PC3, or is empty.
+
+    `up` names the axis's upper end.
+    """
     held = ""
     if variance:
         shares = [f"{share:.0%}" for share in variance]
         held = f" PC1, PC2 and PC3 hold {shares[0]}, {shares[1]} and {shares[2]} of the differences."
+    side = "the Assistant’s side" if up == ASSISTANT_WORDS.up else f"the side of the model’s {up} replies"
     return (
         f"Each dot is one of {roles} roles that the model was asked to play; dots are near each other if the "
-        f"model’s inner states are alike. Right is the Assistant’s side.{held}"
+        f"model’s inner states are alike. Right is {side}.{held}"
     )
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 ROLE_PLAYED, UNCLEAR, ASSISTANT = "role-played", "unclear", "Assistant"
 ZONE_NAMES = (ROLE_PLAYED, UNCLEAR, ASSISTANT)
+OWN = "own"  # the upper zone of an axis that is not shown under the Assistant's name
 
 UNMEASURED = (
     "Where a reply counts as role-played and where as the Assistant's was not measured for this axis, so the "
@@ -67,27 +68,39 @@ class Zones:
             if told.replies < 1 or not all(-1e-9 <= share <= 1 + 1e-9 for share in shares):
                 raise ValueError(f"shares {told.role_played} and {told.assistant} of {told.replies}")
 
-    def name_of(self, mean: float) -> str:
-        """The zone of a reply's mean in axis units: one of ZONE_NAMES."""
+    def name_of(self, mean: float, assistant: bool = True) -> str:
+        """The zone of a reply's mean in axis units.
+
+        Args:
+            assistant: whether the axis is shown under the Assistant's name.
+        """
         if mean < self.low:
             return ROLE_PLAYED
-        return ASSISTANT if mean > self.high else UNCLEAR
+        return upper_zone(assistant) if mean > self.high else UNCLEAR
 
-    @property
-    def measured(self) -> str:
-        """In one sentence, what the zones make of held-out replies."""
-        default, role = self.default, self.role
+    def measured(self, assistant: bool = True) -> str:
+        """In one sentence, what the zones make of held-out replies. assistant: as for `name_of`."""
+        default, role, upper = self.default, self.role, upper_zone(assistant)
         return (
             f"Of {role.replies} held-out role-played replies, {role.role_played:.0%} read as {ROLE_PLAYED} "
-            f"and {role.assistant:.0%} as {ASSISTANT}; of {default.replies} default ones, "
-            f"{default.assistant:.0%} read as {ASSISTANT} and {default.role_played:.0%} as {ROLE_PLAYED}; "
+            f"and {role.assistant:.0%} as {upper}; of {default.replies} default ones, "
+            f"{default.assistant:.0%} read as {upper} and {default.role_played:.0%} as {ROLE_PLAYED}; "
             f"the rest are {UNCLEAR}."
         )
 
 
-def zone_of(zones: Zones | None, mean: float | None) -> str | None:
-    """The zone of a reply's mean; None without zones, or for a reply without a mean."""
-    return None if zones is None or mean is None else zones.name_of(round(mean, 4))
+def upper_zone(assistant: bool) -> str:
+    """The name of the upper zone. assistant: whether the axis is shown under the Assistant's name."""
+    return ASSISTANT if assistant else OWN
+
+
+def zone_of(zones: Zones | None, mean: float | None, assistant: bool = True) -> str | None:
+    """The zone of a reply's mean; None without zones, or for a reply without a mean.
+
+    Args:
+        assistant: whether the axis is shown under the Assistant's name.
+    """
+    return None if zones is None or mean is None else zones.name_of(round(mean, 4), assistant)
 
 
 def zones_json(zones: Zones) -> dict[str, Any]:
@@ -116,16 +129,17 @@ def zones_of(manifest: dict[str, Any]) -> Zones | None:
         return None
 
 
-def reply_evidence(manifest: dict[str, Any], enough: float) -> str:
+def reply_evidence(manifest: dict[str, Any], enough: float, assistant: bool = True) -> str:
     """How much one reply tells on this axis, and what more tokens or replies tell, as one paragraph.
 
     Args:
         enough: from this AUC on default and role-played replies count as told apart.
+        assistant: whether the axis is shown under the Assistant's name.
     """
     zones = zones_of(manifest)
     if zones is None:
         return UNMEASURED
-    sentences = [f"**What a single reply tells.** {zones.measured}"]
+    sentences = [f"**What a single reply tells.** {zones.measured(assistant)}"]
     told = (zones.role.role_played + zones.default.assistant) / 2
     if told < 0.5:
         sentences.append("So a single reply can rarely be told.")

@@ -7,11 +7,12 @@ import io
 from collections.abc import Iterator
 from typing import Any
 
-from demo.axis.zones import Zones, zone_of
+from demo.axis.zones import zone_of
 from demo.conversation.session_file import Recording
 from demo.conversation.settings import ALL_BRANCHES, CAPPED, STEERED, TurnSettings
 from demo.conversation.turns import Turn
 from demo.engine.protocol import Token
+from demo.plots.marks import PlotMarks
 
 _TOKEN = (
     "turn",
@@ -70,7 +71,7 @@ def tokens_csv(recording: Recording) -> str:
     columns = (*COLUMNS, *(_along(name) for name in _directions(recording)))
     writer.writerow([_inert(column) for column in columns])
     for number, turn in enumerate(recording.turns, 1):
-        for row in _rows(number, turn, recording.system_prompt, recording.marks.zones):
+        for row in _rows(number, turn, recording.system_prompt, recording.marks):
             writer.writerow([_inert(row.get(column)) for column in columns])
     return file.getvalue()
 
@@ -87,7 +88,7 @@ def _along(name: str) -> str:
     return f"along {name}"
 
 
-def _rows(number: int, turn: Turn, system_prompt: str, zones: Zones | None) -> Iterator[dict[str, Any]]:
+def _rows(number: int, turn: Turn, system_prompt: str, marks: PlotMarks) -> Iterator[dict[str, Any]]:
     """The rows of one turn, from 1, each with the columns that it fills."""
     prompt = system_prompt if turn.settings is None else turn.settings.system_prompt
     if prompt.strip():
@@ -96,7 +97,7 @@ def _rows(number: int, turn: Turn, system_prompt: str, zones: Zones | None) -> I
     for branch in ALL_BRANCHES:
         reply = turn.replies.get(branch)
         for sample, one in enumerate([reply, *reply.samples] if reply else []):
-            zone = zone_of(zones, one.mean)
+            zone = zone_of(marks.zones, one.mean, marks.assistant)
             head = {"turn": number, "branch": branch, "sample": sample, "zone": zone}
             settings = {} if turn.settings is None else _settings(turn.settings, branch, sample)
             names = [_along(name) for name in turn.settings.along] if turn.settings else []

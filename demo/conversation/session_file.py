@@ -296,6 +296,7 @@ def _marks(data: dict[str, Any]) -> PlotMarks:
         floor_at_probe=bool(data.get("floor_at_probe", True)),
         cap_layers=None if layers is None else _pair(layers, int),
         zones=zones_from_json(data.get("zones")),
+        assistant=bool(data.get("assistant", True)),
     )
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from demo.axis.axis import AssistantAxis
 from demo.axis.directions import Direction
+from demo.axis.gates import is_assistant_axis
 from demo.engine.protocol import Cap, Sampling, Span, Steer
 from demo.plots.marks import PlotMarks
 from demo.utils.errors import UserError
@@ -104,8 +105,9 @@ class CapChoice:
     def marks(self, axis: AssistantAxis) -> PlotMarks:
         """The charts' reference lines for this cap. Raises UserError like `cap`."""
         chosen, probe = self.cap(axis), axis.probe_layer
+        assistant = is_assistant_axis(axis.manifest)
         if chosen is None:
-            return PlotMarks(probe, zones=axis.zones)
+            return PlotMarks(probe, zones=axis.zones, assistant=assistant)
         has_floor = probe in axis.floor_layers(self.floor)
         return PlotMarks(
             probe_layer=probe,
@@ -114,6 +116,7 @@ class CapChoice:
             floor_at_probe=probe in chosen.layers,
             cap_layers=(chosen.layers[0], chosen.layers[-1]),
             zones=axis.zones,
+            assistant=assistant,
         )
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from demo.axis.axis import FLOOR_NAMES, AssistantAxis
 from demo.extraction.judge import Judge, LikelihoodJudge, NoJudge, RemoteJudge
-from demo.extraction.plan import PRESETS, Preset, make_plan
+from demo.extraction.plan import PRESETS, ROLE_PROMPTS, Preset, make_plan
 from demo.extraction.run import Settings, extract, settings_for
 from demo.models.default import DEFAULT_MODEL
 from demo.models.loading import LoadedModel, load_model
@@ -84,6 +84,12 @@ def _parser() -> argparse.ArgumentParser:
     add("--questions", type=_count, help="number of extraction questions")
     add("--rollouts", type=_count, help="rollouts per role")
     add("--max-new-tokens", type=_count, help="maximum length of a rollout in tokens")
+    add(
+        "--role-prompts",
+        choices=ROLE_PROMPTS,
+        help="how roles are asked for: plain, by their instruction; strong, with a demand to stay in "
+        "character; example, with that and a first reply in character (default: plain)",
+    )
     add("--batch", type=_count, help="number of rollouts that run together (default: 128 if memory allows)")
     add("--seed", type=int, default=Settings.seed, help="seed of the random numbers (default: %(default)s)")
     add(
@@ -108,6 +114,7 @@ def _preset(options: argparse.Namespace) -> Preset:
         "questions": options.questions,
         "role_rollouts": options.rollouts,
         "max_new_tokens": options.max_new_tokens,
+        "role_prompts": options.role_prompts,
     }
     return replace(
         PRESETS[options.preset], **{name: value for name, value in given.items() if value is not None}

@@ -13,13 +13,14 @@ import torch
 from torch import Tensor
 
 from demo.axis.axis import FLOOR_NAMES, AssistantAxis
-from demo.axis.components import Pca, pca
+from demo.axis.components import Pca
 from demo.axis.gates import gate
 from demo.extraction.controls import order_certainty
-from demo.extraction.layer_table import LayerTable, auc_by_role_adherence, choose_probe, layer_table
+from demo.extraction.layer_table import LayerTable, auc_by_role_adherence
 from demo.extraction.plan import FOLDS, Plan
 from demo.extraction.sweep import Trial
-from demo.extraction.vectors import ALL, Cast, State, Vectors
+from demo.extraction.variants import choose_variant, compared, components_of, variants_of
+from demo.extraction.vectors import ALL, Cast, State, Vectors, direction_of
 from demo.utils.errors import UserError
 
 
@@ -67,7 +68,7 @@ def fold_axes(cast: Cast, plan: Plan) -> Tensor:
     for fold in range(FOLDS):
         others = [index for index, role in enumerate(cast.roles) if plan.fold(role) != fold]
         role_mean = cast.vectors[others or slice(None)].mean(0)
-        direction = cast.default_mean - role_mean
+        direction = direction_of(cast.default_mean, role_mean, cast.variance)
         scaled = direction / (direction**2).sum(-1, keepdim=True)
         rows.append(torch.cat([scaled, -(role_mean * scaled).sum(-1, keepdim=True)], dim=-1))
     return torch.stack(rows)
@@ -82,9 +83,11 @@ def build(state: State, plan: Plan, cast: Cast, vectors: Vectors, run: dict[str,
         run: Manifest entries that describe the run. Its "model" is removed and comes first in the
             manifest.
     """
-    parts = [pca(cast.vectors[:, layer], cast.direction[layer]) for layer in range(cast.direction.shape[0])]
-    table = layer_table(state, plan, vectors, cast, parts)
-    probe = choose_probe(table)
+    variants = variants_of(state, plan, vectors, cast)
+    chosen = choose_variant(*variants)
+    state, vectors, cast, table, probe = chosen.state, chosen.vectors, chosen.cast, chosen.table, chosen.probe
+    # The map is drawn in the model's own coordinates, whichever axis is chosen.
+    parts = components_of(cast)
     axis = AssistantAxis(cast.direction, cast.role_mean, cast.default_mean, {}, {})
     defaults = (torch.stack(state.defaults) * axis.unit).sum(-1)
     floors = {name: torch.quantile(defaults, int(name[1:]) / 100, dim=0) for name in FLOOR_NAMES}
@@ -95,6 +98,8 @@ def build(state: State, plan: Plan, cast: Cast, vectors: Vectors, run: dict[str,
         "model": run.pop("model"),
         "probe_layer": probe,
         "cap": {"layers": list(default_band(axis.layers)), "floor": "p25"},
+        "variant": chosen.name,
+        "variants": compared(variants),
         "default_range": [round(axis.to_units(value, probe), 4) for value in span],
         "roles": roles,
         **run,

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from demo.axis.axis import AssistantAxis
 from demo.axis.components import pca, subspace_cosine
-from demo.extraction.plan import DEFAULT, NEUTRAL, Plan
-from demo.extraction.vectors import HALVES, State, Vectors
+from demo.extraction.plan import BARE, DEFAULT, NEUTRAL, Plan
+from demo.extraction.vectors import HALVES, State, Vectors, direction_of
 from demo.utils.json_files import read_object
 from demo.utils.paths import ASSETS
 from demo.utils.statistics import spearman
@@ -34,6 +34,9 @@ class Controls:
         prompts: Default system prompt -> mean of the replies under it.
         neutral: Mean of the replies under long system prompts without a persona, None without such
             replies.
+        bare: The same under system prompts of a few words that say next to nothing.
+        template_shift: How far the system prompt that the chat template writes by itself moves the
+            replies: mean without a system prompt - `bare`. None if it writes none.
         cos_full_length: Cosine of the axis with the one made only from replies cut off at the
             length limit, which are equally long; None when a side has no such replies.
         tokens: Side -> mean reply length in tokens.
@@ -44,6 +47,8 @@ class Controls:
     default_gap: float
     prompts: dict[str, float]
     neutral: float | None
+    bare: float | None
+    template_shift: float | None
     cos_full_length: float | None
     tokens: dict[str, float]
     inside: dict[str, float]
@@ -59,11 +64,16 @@ def controls(axis: AssistantAxis, state: State, plan: Plan, vectors: Vectors) ->
     first, second = (state.mean(f"{DEFAULT}/{half}") for half in HALVES)
     cast = vectors.cast([role["name"] for role in axis.manifest["roles"] if role["counts"]])
     directions = pca(cast.vectors[:, probe], unit, 10).directions
+    prompts = {prompt: projection(mean) for prompt, mean in _means_by_prompt(state, plan).items()}
+    bare = projection(state.mean(BARE)) if state.count(BARE) else None
+    injected = bare is not None and "" in prompts and axis.manifest.get("template_system_prompt")
     return Controls(
         default_gap=abs(projection(first) - projection(second)),
-        prompts={prompt: projection(mean) for prompt, mean in _means_by_prompt(state, plan).items()},
+        prompts=prompts,
         neutral=projection(state.mean(NEUTRAL)) if state.count(NEUTRAL) else None,
-        cos_full_length=_cosine_at_full_length(state, unit, probe),
+        bare=bare,
+        template_shift=prompts[""] - bare if injected and bare is not None else None,
+        cos_full_length=_cosine_at_full_length(state, axis, vectors.verdicts),
         tokens=_mean_lengths(state, plan),
         inside={str(count): subspace_cosine(directions[:count], unit) for count in (1, 3, 10)},
     )
@@ -78,12 +88,14 @@ def _means_by_prompt(state: State, plan: Plan) -> dict[str, Tensor]:
     return {prompt: torch.stack(found[prompt]).mean(0) for prompt in plan.default_prompts if prompt in found}
 
 
-def _cosine_at_full_length(state: State, unit: Tensor, probe: int) -> float | None:
+def _cosine_at_full_length(state: State, axis: AssistantAxis, verdicts: Sequence[str]) -> float | None:
     keys = [f"full length/{side}" for side in (DEFAULT, "role")]
     if not all(state.count(key) for key in keys):
         return None
-    difference = (state.mean(keys[0]) - state.mean(keys[1]))[probe]
-    return float(torch.cosine_similarity(difference, unit, dim=0))
+    variance = state.variance(verdicts) if axis.manifest["variant"] == "standardised" else None
+    default, role = (state.mean(key) for key in keys)
+    direction = direction_of(default, role, variance)[axis.probe_layer]
+    return float(torch.cosine_similarity(direction, axis.unit[axis.probe_layer], dim=0))
 
 
 def _mean_lengths(state: State, plan: Plan) -> dict[str, float]:

@@ -63,11 +63,17 @@ class LayerTable:
 
 
 def layer_table(state: State, plan: Plan, vectors: Vectors, cast: Cast, parts: Sequence[Pca]) -> LayerTable:
-    """Measure every layer. parts: principal components of the cast's vectors, one per layer."""
-    unfiltered = Vectors(state, plan, ALL)
+    """Measure every layer.
+
+    Args:
+        parts: Principal components of the cast's vectors in their own coordinates, one per layer.
+    """
+    unfiltered = Vectors(state, plan, ALL, vectors.variance)
     unfiltered_cast = unfiltered.cast(unfiltered.roles_with(1))
     unit = cast.direction / cast.direction.norm(dim=-1, keepdim=True)
-    halves = _compare_halves(vectors, unit)
+    own = cast.in_own_coordinates().direction
+    own = own / own.norm(dim=-1, keepdim=True)
+    halves = _compare_halves(vectors, own)
     return LayerTable(
         norm=cast.direction.norm(dim=-1),
         auc_choice=held_out_auc(state, plan, ("kept",), choosing=True),
@@ -75,7 +81,7 @@ def layer_table(state: State, plan: Plan, vectors: Vectors, cast: Cast, parts: S
         auc_same_question=held_out_auc(state, plan, ("kept",), choosing=False, same_question=True),
         auc_unfiltered=held_out_auc(state, plan, ALL, choosing=False),
         split_half=halves.axes,
-        cos_pc1=torch.stack([part.directions[0] @ unit[layer] for layer, part in enumerate(parts)]),
+        cos_pc1=torch.stack([part.directions[0] @ own[layer] for layer, part in enumerate(parts)]),
         cos_common=halves.common,
         pc1_halves=halves.components,
         pc1_share=torch.stack([part.shares[0] for part in parts]),
@@ -111,14 +117,16 @@ class _Halves:
 
 
 def _compare_halves(vectors: Vectors, unit: Tensor) -> _Halves:
+    """unit: the axis in the coordinates in which components are taken, [L, D]."""
     roles = vectors.roles_with(1, [(half,) for half in HALVES])
     if len(roles) < 2:
         unknown = unit.new_full((len(unit),), float("nan"))
         return _Halves(unknown, unknown, unknown)
     one, other = (vectors.cast(roles, (half,)) for half in HALVES)
+    views = [half.in_own_coordinates().vectors for half in (one, other)]
     cosines = []
     for layer, toward in enumerate(unit):
-        first, second = one.vectors[:, layer], other.vectors[:, layer]
+        first, second = views[0][:, layer], views[1][:, layer]
         pc1, other_pc1 = (pca(values, toward, 1).directions[0] for values in (first, second))
         common = common_component(first, second, toward)
         cosines.append((float((pc1 @ other_pc1).abs()), float(common @ toward)))

@@ -18,6 +18,7 @@ from demo.engine.protocol import Load, Request, Sampling, TokenEvent
 from demo.engine.transformers_engine import TransformersEngine
 from demo.extraction.axis import Built
 from demo.extraction.judge import Judge, LikelihoodJudge
+from demo.extraction.late_turns import TURNS
 from demo.extraction.pace import measure_pace
 from demo.extraction.plan import PRESETS, Plan, make_plan
 from demo.extraction.rollouts import Stopped, placeholder_axis
@@ -59,6 +60,7 @@ class _Job:
         settings = len(candidate_bands(layers)) + len(FLOOR_NAMES)
         work = {
             "rollouts": len(self.plan.rollouts),
+            "late turns": 2 * self.plan.late_talks * TURNS,
             "cap settings": 2 * self.plan.sweep_questions * settings,
             # To read a reply takes about half as long as to generate it.
             "single replies": most_read(self.plan) / 2,

@@ -8,6 +8,7 @@ from threading import Event as CancelFlag
 
 from demo.axis.axis import FLOOR_NAMES
 from demo.extraction.judge import JUDGED, Judge
+from demo.extraction.late_turns import REPLY_TOKENS, TURNS
 from demo.extraction.plan import Plan
 from demo.extraction.rollouts import Reply, RolloutGenerator
 from demo.extraction.run import Settings, batches_of
@@ -50,7 +51,8 @@ class Pace:
         # The replies that the zones are measured on are read once more, each after its own prompt.
         again = most_read(plan)
         read = (replies + again) * plan.max_new_tokens
-        return rollouts + sweep + again * self.prompt + (judged + read) * self.judged
+        talks = TURNS * self._batch(2 * plan.late_talks, min(plan.max_new_tokens, REPLY_TOKENS))
+        return rollouts + talks + sweep + again * self.prompt + (judged + read) * self.judged
 
     def _batch(self, rows: int, tokens: int) -> float:
         return rows * self.prompt + tokens * (self.step + rows * self.row)

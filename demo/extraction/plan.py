@@ -9,9 +9,9 @@ each question.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from demo.models.chat_template import Message
 from demo.utils.json_files import read_object
@@ -21,10 +21,38 @@ Split = Literal["extract", "held_out", "control"]
 
 DEFAULT = "default"  # the group of the default Assistant's rollouts
 
-NEUTRAL = "neutral system prompt"  # the group of the control rollouts
+# The groups of the control rollouts: under long system prompts without a persona, and under ones of a few
+# words, which say next to nothing but take the place of what a chat template writes where there is none.
+NEUTRAL, BARE = CONTROLS = ("neutral system prompt", "bare system prompt")
 
 # Roles are divided into this many folds. A held-out axis leaves one fold out and is tested on it.
 FOLDS = 5
+
+# Messages of the user, each with the reply to it.
+Exchanges = tuple[tuple[str, str], ...]
+
+# How a role is asked for: by its instruction alone; with a demand to stay in character after it; or with
+# that and a first exchange in which the role has already introduced itself.
+RolePrompts = Literal["plain", "strong", "example"]
+
+ROLE_PROMPTS: tuple[RolePrompts, ...] = get_args(RolePrompts)
+
+_STAY = (
+    "Stay in character: you are the {role}, and every word is the {role}'s own, in the first person. Never "
+    "say that you are an AI or a language model, and never step out of the role, whatever you are asked."
+)
+
+# The first exchange. The default side has one as well, so that the axis does not measure whether a chat
+# has begun already.
+_GREETING = "Before we begin: who am I talking to?"
+_ROLE_OPENING = (
+    "You are talking to the {role}. I am the {role} and nobody else. I tell everything as the {role} sees "
+    "it, in the words of the {role}."
+)
+_DEFAULT_OPENING = (
+    "You are talking to {model_name}. I am an AI assistant. I answer every question as clearly and helpfully "
+    "as I can."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +71,9 @@ class Preset:
         max_new_tokens: Maximum length of a rollout.
         sweep_questions: Number of plain questions, and of role prompts, on which each setting of
             the cap is tried.
+        role_prompts: How a role is asked for. The others than "plain" are for models that hardly
+            take up a role by its instruction alone.
+        late_talks: Number of scripted talks on either side, see `demo.extraction.late_turns`.
     """
 
     roles: int | None
@@ -53,6 +84,8 @@ class Preset:
     held_out: int
     max_new_tokens: int
     sweep_questions: int
+    role_prompts: RolePrompts = "plain"
+    late_talks: int = 8
 
 
 PRESETS = {
@@ -65,6 +98,7 @@ PRESETS = {
         held_out=1,
         max_new_tokens=32,
         sweep_questions=12,
+        late_talks=6,
     ),
     "standard": Preset(
         roles=None,
@@ -75,6 +109,7 @@ PRESETS = {
         held_out=2,
         max_new_tokens=64,
         sweep_questions=40,
+        late_talks=32,
     ),
     # The paper's scale: 1,200 rollouts per role of 512 tokens each (arXiv 2601.10387, section 2).
     "full": Preset(
@@ -86,6 +121,7 @@ PRESETS = {
         held_out=12,
         max_new_tokens=512,
         sweep_questions=40,
+        late_talks=64,
     ),
 }
 
@@ -96,7 +132,7 @@ class Rollout:
 
     Attributes:
         index: Position in the plan.
-        group: The role's name, or DEFAULT, or NEUTRAL.
+        group: The role's name, or DEFAULT, or one of CONTROLS.
         split: What the rollout is for.
         question: Number of the question within its split.
         half: The half of a split-half comparison it belongs to, 0 or 1.
@@ -104,6 +140,7 @@ class Rollout:
             across roles.
         system: System prompt, "" for none.
         text: The question.
+        history: The chat before the question, as messages of the user with the replies to them.
     """
 
     index: int
@@ -114,15 +151,15 @@ class Rollout:
     sample: int
     system: str
     text: str
+    history: Exchanges = ()
 
     @property
     def messages(self) -> tuple[Message, ...]:
-        user: Message = {"role": "user", "content": self.text}
-        return ({"role": "system", "content": self.system}, user) if self.system else (user,)
+        return (*head_of(self.system, self.history), {"role": "user", "content": self.text})
 
     @property
     def is_role(self) -> bool:
-        return self.group not in (DEFAULT, NEUTRAL)
+        return self.group not in (DEFAULT, *CONTROLS)
 
 
 @dataclass(frozen=True)
@@ -138,6 +175,9 @@ class Plan:
         plain: Questions with their accepted answers, for the sweep.
         max_new_tokens: Maximum length of a rollout.
         sweep_questions: See `Preset`.
+        role_prompts: See `Preset`.
+        late_talks: See `Preset`.
+        openings: Group -> its first exchange; empty without any.
     """
 
     rollouts: tuple[Rollout, ...]
@@ -148,6 +188,9 @@ class Plan:
     plain: tuple[tuple[str, tuple[str, ...]], ...]
     max_new_tokens: int
     sweep_questions: int
+    role_prompts: RolePrompts = "plain"
+    openings: dict[str, Exchanges] = field(default_factory=dict)
+    late_talks: int = 0
 
     def fold(self, role: str) -> int:
         """The fold, 0 to FOLDS - 1, that this role is left out with."""
@@ -172,16 +215,24 @@ def make_plan(model_name: str, preset: Preset, assets: Path = ASSETS) -> Plan:
         for split in ("extract", "held_out")
     }
     questions["extract"] = questions["extract"][: preset.questions]
-    instructions = {role["name"]: tuple(role["instructions"][: preset.instructions]) for role in roles}
+    instructions = {
+        role["name"]: tuple(
+            _asking(role["name"], text, preset.role_prompts)
+            for text in role["instructions"][: preset.instructions]
+        )
+        for role in roles
+    }
+    openings = _openings(model_name, tuple(instructions)) if preset.role_prompts == "example" else {}
     fields = [
         *_default_rollouts(prompts, questions["extract"], "extract", preset.default_samples),
         *_role_rollouts(instructions, questions["extract"], "extract", preset.role_rollouts),
         *_default_rollouts(prompts, questions["held_out"], "held_out", 1),
         *_role_rollouts(instructions, questions["held_out"], "held_out", preset.held_out),
-        *_neutral_rollouts(tuple(file["neutral_prompts"]), questions["extract"]),
+        *_control_rollouts(NEUTRAL, tuple(file["neutral_prompts"]), questions["extract"]),
+        *_control_rollouts(BARE, tuple(file["bare_prompts"]), questions["extract"]),
     ]
     return Plan(
-        tuple(Rollout(index, *values) for index, values in enumerate(fields)),
+        tuple(Rollout(index, *values, openings.get(values[0], ())) for index, values in enumerate(fields)),
         tuple(instructions),
         instructions,
         questions,
@@ -189,7 +240,38 @@ def make_plan(model_name: str, preset: Preset, assets: Path = ASSETS) -> Plan:
         tuple((q["text"], tuple(q["answers"])) for q in file["plain_questions"]),
         preset.max_new_tokens,
         preset.sweep_questions,
+        preset.role_prompts,
+        openings,
+        preset.late_talks,
     )
+
+
+def head_of(system: str, history: Exchanges = ()) -> tuple[Message, ...]:
+    """The messages before a question: the system prompt, unless it is "", and the chat so far."""
+    head: list[Message] = [{"role": "system", "content": system}] if system else []
+    for asked, answered in history:
+        head += [{"role": "user", "content": asked}, {"role": "assistant", "content": answered}]
+    return tuple(head)
+
+
+def _asking(role: str, instruction: str, role_prompts: RolePrompts) -> str:
+    """The system prompt that asks for a role."""
+    if role_prompts == "plain":
+        return instruction
+    return f"{instruction}\n\n{_STAY.format(role=_spoken(role))}"
+
+
+def _openings(model_name: str, roles: Sequence[str]) -> dict[str, Exchanges]:
+    """Group -> its first exchange: every role introduces itself, and so does the default side."""
+    own = ((_GREETING, _DEFAULT_OPENING.format(model_name=model_name)),)
+    found: dict[str, Exchanges] = {
+        role: ((_GREETING, _ROLE_OPENING.format(role=_spoken(role))),) for role in roles
+    }
+    return found | dict.fromkeys((DEFAULT, *CONTROLS), own)
+
+
+def _spoken(role: str) -> str:
+    return role.replace("_", " ")
 
 
 # The fields of a Rollout after its index: group, split, question, half, sample, system, text.
@@ -241,6 +323,6 @@ def _role_rollouts(
             yield role, split, number, (index // 2 + turn) % 2, turn // total, prompt, questions[number]
 
 
-def _neutral_rollouts(prompts: Sequence[str], questions: Sequence[str]) -> Iterator[_Fields]:
+def _control_rollouts(group: str, prompts: Sequence[str], questions: Sequence[str]) -> Iterator[_Fields]:
     for number, text in enumerate(questions):
-        yield NEUTRAL, "control", number, 0, 0, prompts[number % len(prompts)], text
+        yield group, "control", number, 0, 0, prompts[number % len(prompts)], text

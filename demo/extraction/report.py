@@ -6,11 +6,22 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from demo.axis.axis import FLOOR_NAMES, AssistantAxis
-from demo.axis.gates import LEAST_SAME, LEAST_VERBATIM, MOST_PERPLEXITY, what_a_reply_tells
+from demo.axis.gates import (
+    LATE_TURNS,
+    LEAST_SAME,
+    LEAST_VERBATIM,
+    MEASURED_WORDS,
+    MOST_PERPLEXITY,
+    axis_words,
+    injected_share,
+    is_assistant_axis,
+    what_a_reply_tells,
+)
 from demo.extraction.axis import Built
 from demo.extraction.controls import Controls, compare, published_order
 from demo.extraction.report_plots import write_plots
 from demo.extraction.sweep import Trial
+from demo.extraction.variants import LEAST_GAIN
 
 _GATE_WORDS = {
     "split_half": "cosine of the axes from two halves of the rollouts, with the same roles and questions",
@@ -18,8 +29,31 @@ _GATE_WORDS = {
     "default_above_roles": "share of roles whose vector lies below the default",
     "role_order": "rank correlation with the published order of Qwen3-32B, lower bound of its 95% interval",
     "auc": "AUC of default against role rollouts, on roles and questions not used for the axis",
+    "late_turns": "AUC of default against role replies in the last turns of scripted talks",
     "fluency": "perplexity of capped replies relative to uncapped ones, by the uncapped model (at most)",
     "sameness": "share of plain questions answered correctly without the cap that stay correct with it",
+}
+
+_VARIANT_WORDS = {
+    "probe_layer": "probe layer",
+    "auc_choice": "AUC, on the roles that choose",
+    "auc": "AUC, held out",
+    "split_half": "split-half cosine",
+    "cos_pc1": "abs cos(axis, PC1), in the coordinates of each",
+    "pc1_share": "PC1's share of the variance",
+    "cos_plain": "cosine with the plain axis of this layer",
+    "largest": "share of the squared axis in its ten largest coordinates",
+    "largest_variance": "share of the variance of replies in the ten largest coordinates",
+}
+
+_INJECTED = "Where a chat has no system prompt, the chat template writes this into the prompt:"
+
+# How roles were asked for, where it was not by their instructions alone.
+_ASKED = {
+    "strong": "Every role prompt ended with a demand to stay in character (--role-prompts strong).",
+    "example": "Every role prompt ended with a demand to stay in character, and every chat began with an "
+    "exchange in which the role, or on the default side the model, had introduced itself "
+    "(--role-prompts example).",
 }
 
 
@@ -31,8 +65,10 @@ def write_report(out: Path, built: Built, controls: Controls) -> None:
         *gates_section(built.axis),
         *_roles(built.axis, pictures),
         *_role_adherence(built),
+        *late_turns_section(built.axis),
         *_components(built, controls, pictures),
-        *_controls(controls),
+        *_variants(built.axis),
+        *_controls(built.axis, controls),
         *_sweep(built, pictures),
         *_layers(built, pictures),
         *_floors(built.axis),
@@ -44,7 +80,7 @@ def write_report(out: Path, built: Built, controls: Controls) -> None:
 def _head(axis: AssistantAxis) -> Iterator[str]:
     manifest = axis.manifest
     model, (first, last), sampling = manifest["model"], axis.cap_band, manifest["sampling"]
-    yield f"# Assistant Axis of {model['id']}"
+    yield f"# {axis_words(manifest).axis} of {model['id']}"
     yield ""
     yield (
         f"Created by `{manifest['created_with']['command']}`. The model has {model['layers']} decoder layers "
@@ -60,6 +96,9 @@ def _head(axis: AssistantAxis) -> Iterator[str]:
         f"(chosen by {manifest['cap']['chosen_by']})."
     )
     yield ""
+    if manifest["role_prompts"] in _ASKED:
+        yield _ASKED[manifest["role_prompts"]]
+        yield ""
     yield from table(("rollouts", "number"), [(kind, str(n)) for kind, n in manifest["rollouts"].items()])
 
 
@@ -77,12 +116,19 @@ def gates_section(axis: AssistantAxis) -> Iterator[str]:
         for name, gate in axis.manifest["gates"].items()
     ]
     yield from table(("gate", "what", "value", "threshold", "passed"), rows)
+    if not is_assistant_axis(axis.manifest):
+        yield ""
+        yield (
+            "The order of the roles is not that of the Assistant Axis. So this axis is called by what was "
+            f"measured: its ends are {MEASURED_WORDS.default} and {MEASURED_WORDS.down} replies."
+        )
     if axis.zones is not None:
         yield from ("", what_a_reply_tells(axis.manifest))
 
 
 def _roles(axis: AssistantAxis, pictures: dict[str, str]) -> Iterator[str]:
-    yield from ("", "## Roles on the axis", "", "Axis units: 0 = average role, 1 = default Assistant.", "")
+    default = axis_words(axis.manifest).default
+    yield from ("", "## Roles on the axis", "", f"Axis units: 0 = average role, 1 = {default}.", "")
     yield from _picture("roles.svg", pictures)
     roles, published = axis.manifest["roles"], published_order()
     played = [role | {"projection": role["played"]} for role in roles if role["counts"]]
@@ -151,6 +197,24 @@ def _role_adherence(built: Built) -> Iterator[str]:
     )
 
 
+def late_turns_section(axis: AssistantAxis) -> Iterator[str]:
+    """The lines about the scripted talks, with their heading."""
+    found = axis.manifest["late_turns"]
+    yield from ("", "## Late turns", "")
+    yield (
+        f"{found['talks']} scripted talks under prompts of roles in the lower half of the axis, and as many "
+        "under default prompts, with the same messages. AUC: how often a default reply of a turn lies above "
+        f"a role-played one. The gate is over turns {LATE_TURNS[0]} to {LATE_TURNS[1]} together, whether "
+        "the replies adhere to their role or not. Means in axis units at the probe layer."
+    )
+    yield ""
+    rows = [
+        (str(turn), *(_number(found[key][turn - 1]) for key in ("auc", "default", "role")))
+        for turn in range(1, len(found["auc"]) + 1)
+    ]
+    yield from table(("turn", "AUC", "mean, default", "mean, roles"), rows)
+
+
 def _components(built: Built, controls: Controls, pictures: dict[str, str]) -> Iterator[str]:
     found, probe, layers = built.axis.manifest["pca"], built.axis.probe_layer, built.table
     yield from ("", "## Principal components of the role vectors", "")
@@ -177,11 +241,33 @@ def _components(built: Built, controls: Controls, pictures: dict[str, str]) -> I
     )
 
 
+def _variants(axis: AssistantAxis) -> Iterator[str]:
+    chosen, found = axis.manifest["variant"], axis.manifest["variants"]
+    yield from ("", "## Plain and standardised axis", "")
+    yield (
+        "The standardised axis divides each coordinate by its variance over the rollouts of a side, so that "
+        "a few large coordinates do not dominate it; its components are those of coordinates divided by "
+        f"their standard deviations. This axis is the {chosen} one. The plain one is kept unless the other "
+        f"gains at least {LEAST_GAIN:g} in AUC on the roles that choose. Each is measured at the probe layer "
+        "that it would have."
+    )
+    yield ""
+    rows = [
+        (words, *(_shown(found[name][key]) for name in ("plain", "standardised")))
+        for key, words in _VARIANT_WORDS.items()
+    ]
+    yield from table(("measurement", "plain", "standardised"), rows)
+
+
+def _shown(value: float | int | None) -> str:
+    return str(value) if isinstance(value, int) else _number(value)
+
+
 def _component_range(count: str) -> str:
     return "PC1" if count == "1" else f"PC1 to PC{count}"
 
 
-def _controls(controls: Controls) -> Iterator[str]:
+def _controls(axis: AssistantAxis, controls: Controls) -> Iterator[str]:
     yield from ("", "## Controls", "", "Axis units at the probe layer: 0 = average role, 1 = default.", "")
     rows = [("distance between two random halves of the default rollouts", f"{controls.default_gap:.3f}")]
     rows += [
@@ -190,6 +276,14 @@ def _controls(controls: Controls) -> Iterator[str]:
     ]
     if controls.neutral is not None:
         rows.append(("replies under a long neutral system prompt", f"{controls.neutral:+.2f}"))
+    if controls.bare is not None:
+        rows.append(
+            ("replies under a system prompt of a few words that say nothing", f"{controls.bare:+.2f}")
+        )
+    if controls.template_shift is not None:
+        rows.append(
+            ("shift by the system prompt that the template writes", f"{controls.template_shift:+.2f}")
+        )
     if controls.cos_full_length is not None:
         rows.append(
             ("cosine with the axis made only from replies of full length", f"{controls.cos_full_length:.3f}")
@@ -198,6 +292,11 @@ def _controls(controls: Controls) -> Iterator[str]:
         (f"mean reply length in tokens, {side}", f"{value:.1f}") for side, value in controls.tokens.items()
     ]
     yield from table(("control", "value"), rows)
+    if axis.manifest["template_system_prompt"]:
+        yield from ("", _INJECTED, "")
+        yield from (f"> {line}" for line in axis.manifest["template_system_prompt"].splitlines())
+    if sentence := injected_share(axis.manifest):
+        yield from ("", sentence)
 
 
 def _sweep(built: Built, pictures: dict[str, str]) -> Iterator[str]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from demo.axis.gates import MOST_PERPLEXITY
+from demo.axis.gates import MOST_PERPLEXITY, axis_words
 from demo.extraction.axis import Built
 
 # Okabe-Ito colours, which colour-blind readers can distinguish.
@@ -22,8 +22,9 @@ def write_plots(folder: Path, built: Built) -> dict[str, str]:
     Returns:
         File name -> alternative text, in the order of the report.
     """
+    words = axis_words(built.axis.manifest)
     pictures = {
-        "roles.svg": (_roles, (8.5, 2.8), "Roles on the axis, the default Assistant at 1"),
+        "roles.svg": (_roles, (8.5, 2.8), f"Roles on the axis, the {words.default} at 1"),
         "layers.svg": (_layers, (8.5, 3.2), "Measurements per decoder layer"),
         "variance.svg": (_variance, (8.5, 2.6), "Variance of the role vectors by component"),
         "sweep.svg": (_sweep, (8.5, 3.2), "Settings of the cap: role replies against perplexity"),
@@ -80,7 +81,7 @@ def _roles(axes: Any, built: Built) -> None:
     colours = [_BLUE if role["counts"] else _GREY for role in roles]
     axes.scatter([role["projection"] for role in roles], heights, s=9, c=colours, alpha=0.6, linewidths=0)
     axes.axvline(1, color=_GREEN, linewidth=1.5)
-    axes.text(1, 0.62, "default Assistant", color=_GREEN, ha="center")
+    axes.text(1, 0.62, axis_words(built.axis.manifest).default, color=_GREEN, ha="center")
     low = range(min(_LABELLED, len(roles)))
     high = range(max(len(low), len(roles) - _LABELLED), len(roles))
     for places, side in ((low, "left"), (high, "right")):

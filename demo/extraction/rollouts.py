@@ -81,8 +81,14 @@ class Stopped(Exception):
 class RolloutGenerator:
     """Generates batches of rollouts on a model, through an engine of its own."""
 
-    def __init__(self, model: LoadedModel, cancel: CancelFlag | None = None) -> None:
-        """cancel: setting it stops a batch within one step."""
+    def __init__(self, model: LoadedModel, cancel: CancelFlag | None = None, keep: bool = False) -> None:
+        """Put an engine on the model.
+
+        Args:
+            cancel: setting it stops a batch within one step.
+            keep: whether a batch goes on from the chats of the one before it, rollout by rollout, so that
+                what they begin with is not read again.
+        """
         self._model, self._cancel = model, cancel or CancelFlag()
         # Every special token ends a rollout, so that means are over content tokens only.
         stops = model.stops | special_tokens(model.tokenizer)
@@ -91,7 +97,7 @@ class RolloutGenerator:
             model,
             axis,
             kv_budget=None,
-            keep=False,
+            keep=keep,
             chunk=PROMPT_CHUNK,
             stops=stops,
             reproducible=True,

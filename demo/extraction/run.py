@@ -26,12 +26,14 @@ from demo.extraction.axis import Built, build, choose_cast, fold_axes, with_cap
 from demo.extraction.controls import controls
 from demo.extraction.directions import from_state
 from demo.extraction.judge import Judge
+from demo.extraction.late_turns import measure_late_turns, with_late_turns
 from demo.extraction.plan import DEFAULT, Plan, Preset, Rollout
 from demo.extraction.report import write_report
 from demo.extraction.rollouts import Reply, RolloutGenerator
 from demo.extraction.sweep import Sweep, candidate_bands, choose
 from demo.extraction.vectors import ALL, KEPT, Cast, Judged, State, Vectors
 from demo.extraction.zones import Record, measure_zones, read_states
+from demo.models.chat_template import default_system_prompt
 from demo.models.loading import LoadedModel
 from demo.utils.progress import ProgressLine
 from demo.utils.resource_usage import give_memory_back
@@ -43,6 +45,7 @@ _WIDE, _NARROW = 128, 64
 _KV_BYTES = 512 * 1024**2
 _LOGIT_BYTES = 256 * 1024**2
 _LOGIT_COPIES = 5  # sampling holds the logits in about so many forms, four bytes a number
+_STATE = "with moments"  # what a saved state holds, so that those of earlier versions are not resumed
 _PROMPT = 64  # about as many tokens as a rollout's prompt has
 
 # Generates the replies of a batch of rollouts; see `RolloutGenerator.generate`.
@@ -92,7 +95,7 @@ class Progressed:
         newest: the replies of the last batch.
     """
 
-    stage: Literal["rollouts", "cap settings", "single replies"]
+    stage: Literal["rollouts", "late turns", "cap settings", "single replies"]
     done: int
     total: int
     state: State | None = None
@@ -129,11 +132,12 @@ def extract(
 
     It writes axis.safetensors, axis.json, directions.safetensors, report.md with its plots, and
     rollouts.jsonl into `out`. Unfinished work is kept in out/.unfinished, in one folder per combination of
-    model, plan and settings. The next run with the same combination continues it; at most one batch is lost.
+    model, plan and settings. The next run with the same combination continues it; at most one batch is lost,
+    or the scripted talks.
 
     Args:
-        watch: called after every batch of rollouts, before settings of the cap are tried, and while the
-            zones are measured.
+        watch: called after every batch of rollouts, before every turn of the scripted talks, before
+            settings of the cap are tried, and while the zones are measured.
         cancel: setting it stops the run within one step.
 
     Raises:
@@ -146,12 +150,19 @@ def extract(
     vectors = Vectors(state, plan, settings.verdicts)
     cast = choose_cast(vectors, plan, settings.least)
     built = build(state, plan, cast, vectors, _about(model, plan, settings, judge))
+    if built.axis.manifest["variant"] == "standardised":
+        cast = replace(cast, variance=state.variance(settings.verdicts))
+    built = _hold_talks(built, model, plan, settings, work, watch, cancel)
     built = _choose_cap(built, model, plan, settings, work, watch, cancel)
     built = _with_zones(built, model, plan, settings, state, cast, watch, cancel)
+    checked = controls(built.axis, state, plan, vectors)
+    shift = checked.template_shift
+    moved = {"template_shift": None if shift is None else round(shift, 4)}
+    built = replace(built, axis=replace(built.axis, manifest=built.axis.manifest | moved))
     save_axis(built.axis, out)
     # Other directions in the folder were measured beside another axis, and go.
     save_directions(from_state(built.axis, state, vectors), out)
-    write_report(out, built, controls(built.axis, state, plan, vectors))
+    write_report(out, built, checked)
     with (out / "rollouts.jsonl").open("w", encoding="utf-8") as file:
         file.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in state.texts)
     shutil.rmtree(work, ignore_errors=True)
@@ -193,7 +204,9 @@ def gather(
     for batch in batches[state.batches :]:
         progress.update(state.batches / len(batches), f"({len(state.texts)} of {len(plan.rollouts)})")
         if batch[0].split != "extract" and axes is None:
-            axes = fold_axes(choose_cast(Vectors(state, plan, settings.verdicts), plan, settings.least), plan)
+            cast = choose_cast(Vectors(state, plan, settings.verdicts), plan, settings.least)
+            weighted = replace(cast, variance=state.variance(settings.verdicts))
+            axes = torch.stack([fold_axes(one, plan) for one in (cast, weighted)])
         newest = _judged(generate(batch, settings.sampling(plan)), judge)
         for judged in newest:
             if judged.rollout.split != "held_out":
@@ -203,7 +216,7 @@ def gather(
                 mean = judged.reply.mean
                 units = (torch.cat([mean, mean.new_ones(len(mean), 1)], dim=-1) * axes).sum(-1)
                 fold = plan.fold(judged.rollout.group) if judged.rollout.is_role else slice(None)
-                state.add_held_out(judged, units[fold])
+                state.add_held_out(judged, *units[:, fold])
         state.batches, state.verdicts = state.batches + 1, settings.verdicts
         state.save(work, work.name)
         if watch:
@@ -231,6 +244,26 @@ def batches_of(rollouts: Sequence[Rollout], size: int) -> list[Sequence[Rollout]
         for part in (rollouts[:first], rollouts[first:])
         for start in range(0, len(part), size)
     ]
+
+
+def _hold_talks(
+    built: Built,
+    model: LoadedModel,
+    plan: Plan,
+    settings: Settings,
+    work: Path,
+    watch: Watch | None,
+    cancel: CancelFlag | None,
+) -> Built:
+    """The same axis with the gate on late turns."""
+    path = work / f"late-turns-{'-'.join(settings.verdicts)}.json"
+
+    def held(done: int, total: int) -> None:
+        if watch:
+            watch(Progressed("late turns", done, total))
+
+    found = measure_late_turns(model, built.axis, plan, settings.sampling(plan), path, held, cancel)
+    return replace(built, axis=with_late_turns(built.axis, found))
 
 
 def _choose_cap(
@@ -300,6 +333,8 @@ def _about(model: LoadedModel, plan: Plan, settings: Settings, judge: Judge) -> 
         },
         "questions": {split: len(texts) for split, texts in plan.questions.items()},
         "default_prompts": list(plan.default_prompts),
+        "role_prompts": plan.role_prompts,
+        "template_system_prompt": default_system_prompt(model.tokenizer),
         "rollouts": dict(Counter(_kind(rollout) for rollout in plan.rollouts)),
         "sampling": asdict(settings.sampling(plan)),
         "uptake": {
@@ -330,6 +365,7 @@ def _fingerprint(model: LoadedModel, plan: Plan, settings: Settings, judge: Judg
         judge.name,
         judge.threshold,
         settings.least,
+        _STATE,
     ]
-    inputs += [[r.system, r.text, r.group, r.split, r.half, r.sample] for r in plan.rollouts]
+    inputs += [[r.system, r.text, r.history, r.group, r.split, r.half, r.sample] for r in plan.rollouts]
     return hashlib.sha256(json.dumps(inputs).encode()).hexdigest()[:16]

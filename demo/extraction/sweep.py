@@ -21,7 +21,7 @@ from demo.axis.axis import FLOOR_NAMES, AssistantAxis
 from demo.axis.gates import LEAST_VERBATIM, passes
 from demo.engine.protocol import Cap, Request, Sampling, TokenEvent
 from demo.engine.transformers_engine import TransformersEngine
-from demo.extraction.plan import Plan
+from demo.extraction.plan import Plan, head_of
 from demo.extraction.reading import Reader
 from demo.extraction.rollouts import PROMPT_CHUNK, ReadText, Stopped, Text
 from demo.models.chat_template import Message, render_chat
@@ -281,20 +281,26 @@ def sweep_questions(plan: Plan, axis: AssistantAxis) -> list[Question]:
 
     The roles are those that count in the lower half of the axis.
     """
-    low = [role["name"] for role in axis.manifest["roles"] if role["counts"]]
-    low = low[: max(1, len(low) // 2)]
+    low = low_roles(axis)
     count = min(plan.sweep_questions, len(plan.plain))
     asked = plan.questions["held_out"]
     questions = []
     for number in range(count):
-        prompts = plan.instructions[low[number * len(low) // count]]
+        role = low[number * len(low) // count]
+        prompts = plan.instructions[role]
         messages: tuple[Message, ...] = (
-            {"role": "system", "content": prompts[number % len(prompts)]},
+            *head_of(prompts[number % len(prompts)], plan.openings.get(role, ())),
             {"role": "user", "content": asked[number % len(asked)]},
         )
         questions.append(Question(messages, ()))
     plain = [Question(({"role": "user", "content": text},), answers) for text, answers in plan.plain[:count]]
     return questions + plain
+
+
+def low_roles(axis: AssistantAxis) -> list[str]:
+    """The roles that count in the lower half of the axis, the lowest first."""
+    counting = [role["name"] for role in axis.manifest["roles"] if role["counts"]]
+    return counting[: max(1, len(counting) // 2)]
 
 
 def is_right(reply: str, answers: Sequence[str]) -> bool:

@@ -12,7 +12,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from demo.extraction.plan import DEFAULT, NEUTRAL, Plan, Rollout
+from demo.extraction.plan import CONTROLS, DEFAULT, Plan, Rollout
 from demo.extraction.rollouts import Reply
 
 HALVES = (0, 1)
@@ -54,15 +54,18 @@ class State:
 
     Keys of the sums are "<role>/<half>/<kept|ignored>", "default/<half>", "question
     <n>/<kept|ignored>" (role replies to the question), "full length/<role|default>" (replies cut
-    off at the length limit), and the control group's name.
+    off at the length limit), and the control groups' names.
 
     Attributes:
         batches: Number of finished batches.
         sums: Key -> summed rollout means [L, D].
         counts: Key -> number of rollouts in the sum.
         defaults: Means [L, D] of default replies to extraction questions.
+        moments: "default", "role/kept" and "role/ignored" -> sums over rollout means of replies to
+            extraction questions, of each coordinate and of its square: [2, L, D], float64.
         held_out: Projections of held-out replies in axis units, as lists of [L] under
             "<role>/<kept|ignored>" and of [FOLDS, L] under "default".
+        held_out_standardised: The same on the standardised axes, see `Cast`.
         texts: One record per rollout, which becomes a line of rollouts.jsonl.
         verdicts: KEPT or ALL, whichever the held-out projections were computed with.
     """
@@ -72,6 +75,8 @@ class State:
     counts: dict[str, int] = field(default_factory=dict)
     defaults: list[Tensor] = field(default_factory=list)
     held_out: dict[str, list[Tensor]] = field(default_factory=dict)
+    moments: dict[str, Tensor] = field(default_factory=dict)
+    held_out_standardised: dict[str, list[Tensor]] = field(default_factory=dict)
     texts: list[dict[str, Any]] = field(default_factory=list)
     verdicts: tuple[str, ...] = ()
 
@@ -90,17 +95,44 @@ class State:
             self.counts[key] = self.counts.get(key, 0) + 1
         if rollout.group == DEFAULT:
             self.defaults.append(mean.clone())
+        if rollout.split == "extract":
+            side = f"role/{_verdict(judged.kept)}" if rollout.is_role else DEFAULT
+            exact = mean.double()  # the difference of two large sums is left of a large coordinate
+            seen = torch.stack([exact, exact**2])
+            self.moments[side] = self.moments[side] + seen if side in self.moments else seen
+            self.counts[f"moments/{side}"] = self.counts.get(f"moments/{side}", 0) + 1
 
-    def add_held_out(self, judged: Judged, projections: Tensor) -> None:
+    def add_held_out(self, judged: Judged, projections: Tensor, standardised: Tensor) -> None:
         """Add a held-out reply.
 
         Args:
             projections: Axis units, [L] for a role and [FOLDS, L] for the default.
+            standardised: The same on the standardised axes.
         """
         self._record(judged)
         if judged.reply.tokens:
             verdict = "" if judged.rollout.group == DEFAULT else f"/{_verdict(judged.kept)}"
-            self.held_out.setdefault(judged.rollout.group + verdict, []).append(projections)
+            key = judged.rollout.group + verdict
+            self.held_out.setdefault(key, []).append(projections)
+            self.held_out_standardised.setdefault(key, []).append(standardised)
+
+    def variance(self, verdicts: Sequence[str]) -> Tensor:
+        """The variance of each coordinate of rollout means about the mean of its side, [L, D] float32.
+
+        The sides are the default rollouts and the role rollouts with these verdicts, weighted by number.
+        """
+        role = [f"role/{verdict}" for verdict in verdicts if f"role/{verdict}" in self.moments]
+        scatter, total = torch.zeros((), dtype=torch.float64), 0
+        for side in ([DEFAULT] if DEFAULT in self.moments else [], role):
+            if side:
+                count = self.count(*(f"moments/{key}" for key in side))
+                sums, squares = torch.stack([self.moments[key] for key in side]).sum(0)
+                scatter, total = scatter + squares - sums**2 / count, total + count
+        return (scatter / max(1, total)).clamp(min=0).float()
+
+    def on_standardised_axes(self) -> State:
+        """The same state with the held-out projections on the standardised axes."""
+        return replace(self, held_out=self.held_out_standardised)
 
     def forget_held_out(self, batches: int) -> None:
         """Return to the end of the extraction rollouts; the held-out ones then run again.
@@ -108,11 +140,12 @@ class State:
         Args:
             batches: Number of batches that the extraction rollouts took.
         """
-        self.held_out, self.batches = {}, batches
+        self.held_out, self.held_out_standardised, self.batches = {}, {}, batches
         self.texts = [record for record in self.texts if record["split"] == "extract"]
         # The controls run after the held-out rollouts, so they run again too.
-        self.sums.pop(NEUTRAL, None)
-        self.counts.pop(NEUTRAL, None)
+        for group in CONTROLS:
+            self.sums.pop(group, None)
+            self.counts.pop(group, None)
 
     def count(self, *keys: str) -> int:
         """The number of rollouts under these keys."""
@@ -129,6 +162,8 @@ class State:
         """Replace the saved state atomically: a kill at any moment leaves the last complete one."""
         tensors = {f"sum:{key}": value for key, value in self.sums.items()}
         tensors |= {f"held_out:{key}": torch.stack(values) for key, values in self.held_out.items()}
+        tensors |= {f"standardised:{key}": torch.stack(v) for key, v in self.held_out_standardised.items()}
+        tensors |= {f"moments:{key}": value for key, value in self.moments.items()}
         if self.defaults:
             tensors["defaults"] = torch.stack(self.defaults)
         about = {
@@ -166,6 +201,8 @@ class State:
             about["counts"],
             list(tensors.get("defaults", ())),
             {key: list(values) for key, values in under("held_out:").items()},
+            under("moments:"),
+            {key: list(values) for key, values in under("standardised:").items()},
             about["texts"],
             tuple(about["verdicts"]),
         )
@@ -211,11 +248,13 @@ class Cast:
         roles: Names of the roles.
         vectors: Role vectors [R, L, D], in the order of `roles`.
         default_mean: Mean of the default side, [L, D].
+        variance: None for the plain axis. For the standardised one, the variance of each coordinate, [L, D].
     """
 
     roles: tuple[str, ...]
     vectors: Tensor
     default_mean: Tensor
+    variance: Tensor | None = None
 
     @property
     def role_mean(self) -> Tensor:
@@ -224,16 +263,56 @@ class Cast:
 
     @property
     def direction(self) -> Tensor:
-        """Default mean - mean role vector, [L, D], which points toward the Assistant."""
-        return self.default_mean - self.role_mean
+        """The axis, [L, D], which points toward the Assistant, see `direction_of`."""
+        return direction_of(self.default_mean, self.role_mean, self.variance)
+
+    def in_own_coordinates(self) -> Cast:
+        """The same roles in the coordinates in which their components are taken.
+
+        Those of the standardised axis are divided by their standard deviations.
+        """
+        if self.variance is None:
+            return self
+        scale = safe_variance(self.variance).rsqrt()
+        return Cast(self.roles, self.vectors * scale, self.default_mean * scale)
+
+
+def direction_of(default_mean: Tensor, role_mean: Tensor, variance: Tensor | None = None) -> Tensor:
+    """The axis from the mean role vector to the mean of the default side, all [..., L, D].
+
+    Without variances it is their difference. With them each coordinate of the difference is divided by its
+    variance: the direction of a linear discriminant with a diagonal covariance (Fisher 1936), in which
+    coordinates with a large spread do not drown the others. Its length is such that the two means are one
+    axis unit apart on it, as they are on the plain axis.
+    """
+    difference = default_mean - role_mean
+    if variance is None:
+        return difference
+    weighted = difference / safe_variance(variance)
+    products = (difference * weighted).sum(-1, keepdim=True), (weighted**2).sum(-1, keepdim=True)
+    return weighted * (products[0] / products[1].clamp(min=torch.finfo(torch.float32).tiny))
+
+
+def safe_variance(variance: Tensor) -> Tensor:
+    """Variances [..., D] of at least a hundredth of the layer's median: idle coordinates weigh little."""
+    least = 0.01 * variance.median(dim=-1, keepdim=True).values
+    return torch.maximum(variance, least).clamp(min=torch.finfo(torch.float32).tiny)
 
 
 class Vectors:
     """Computes role vectors from a state."""
 
-    def __init__(self, state: State, plan: Plan, verdicts: Sequence[str] = KEPT) -> None:
-        """verdicts: which role rollouts count, KEPT or ALL."""
+    def __init__(
+        self, state: State, plan: Plan, verdicts: Sequence[str] = KEPT, variance: Tensor | None = None
+    ) -> None:
+        """Prepare to compute vectors.
+
+        Args:
+            verdicts: Which role rollouts count, KEPT or ALL.
+            variance: Of the casts, see `Cast`.
+        """
         self._state = state
+        self.variance = variance
         self._plan = plan
         self._verdicts = tuple(verdicts)
         # (role, half) -> how often each question was answered by a rollout that counts.
@@ -244,6 +323,11 @@ class Vectors:
             if rollout.split == "extract" and rollout.is_role and counts:
                 self._questions.setdefault((rollout.group, rollout.half), Counter())[rollout.question] += 1
         self._effects = self._question_effects()
+
+    @property
+    def verdicts(self) -> tuple[str, ...]:
+        """Which role rollouts count."""
+        return self._verdicts
 
     def kept(self, role: str, halves: Sequence[int] = HALVES) -> int:
         """The number of the role's rollouts that count."""
@@ -262,6 +346,7 @@ class Vectors:
             tuple(roles),
             torch.stack([self.vector(role, halves) for role in roles]),
             self._state.mean(*(f"{DEFAULT}/{half}" for half in halves)),
+            self.variance,
         )
 
     def roles_with(self, least: int, parts: Sequence[Sequence[int]] = (HALVES,)) -> tuple[str, ...]:

@@ -29,6 +29,7 @@ __all__ = [
     "Message",
     "ReasoningFormat",
     "RenderedChat",
+    "default_system_prompt",
     "listed_ends",
     "reasoning_format",
     "render_chat",
@@ -143,6 +144,23 @@ def render_chat(
         left_out=tuple(_left_out(messages, pieces, places)),
         opens_reasoning=reply_next and leaves_open(reasoning_format(tokenizer), after),
     )
+
+
+def default_system_prompt(tokenizer: PreTrainedTokenizerBase) -> str:
+    """What the template writes by itself where a chat has no system prompt, and only there; "" for nothing.
+
+    Qwen 2.5's, for one, writes that the model is Qwen. It is found by comparing a chat without a system
+    prompt with the same chat under one. What the template writes in both, such as a date, is not part of it.
+
+    Raises:
+        UserError: The template refuses a chat of one message.
+    """
+    user: Message = {"role": "user", "content": PROBES[0]}
+    without, _ = _render(tokenizer, [user], Wanted())
+    under, _ = _render(tokenizer, [{"role": "system", "content": PROBES[1]}, user], Wanted())
+    start = common_length(without, under)
+    end = common_length(without[start:][::-1], under[start:][::-1])
+    return without[start : len(without) - end].strip()
 
 
 def uses_date(tokenizer: PreTrainedTokenizerBase) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from demo.axis.zones import ZONE_NAMES
+from demo.axis.zones import ROLE_PLAYED, UNCLEAR, upper_zone
 from demo.plots.marks import PlotMarks
 
 TITLE = "What am I looking at?"
@@ -39,9 +39,8 @@ def about_text(marks: PlotMarks | None, reasoning: bool) -> str:
     if marks is not None:
         probe = f"decoder layer {marks.probe_layer}"
         if marks.zones is not None:
-            role, unclear, assistant = ZONE_NAMES
-            measured = marks.zones.measured
-            zones = _ZONES.format(role=role, unclear=unclear, assistant=assistant, measured=measured)
+            measured, upper = marks.zones.measured(marks.assistant), upper_zone(marks.assistant)
+            zones = _ZONES.format(role=ROLE_PLAYED, unclear=UNCLEAR, assistant=upper, measured=measured)
         if marks.cap_layers is not None:
             layers = "layers {} to {}".format(*marks.cap_layers)
             where = _INSIDE if marks.floor_at_probe else _OUTSIDE

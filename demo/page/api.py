@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 
 from demo.axis.axis import AssistantAxis
+from demo.axis.gates import is_assistant_axis
 from demo.axis.zones import zone_of, zones_json
 from demo.conversation.conversation import Conversation
 from demo.conversation.session_file import reply_json, rounded
@@ -111,7 +112,11 @@ class Api:
             full = {
                 branch: reply_json(replies[branch])
                 | _texts_of(replies[branch])
-                | {"zone": zone_of(self.axis.zones, replies[branch].mean)}
+                | {
+                    "zone": zone_of(
+                        self.axis.zones, replies[branch].mean, is_assistant_axis(self.axis.manifest)
+                    )
+                }
                 for branch in BRANCHES
             }
             return full | {"turn": {"user": message, "date": conversation.date} | said}

@@ -288,7 +288,8 @@ def _layout(marks: PlotMarks, x_title: str) -> go.Layout:
             "floor": marks.floor,
             "floor_label": floor_label(marks),
             "cap_layers": marks.cap_layers,
-            "zones": zones_meta(marks.zones),
+            "zones": zones_meta(marks.zones, marks.assistant),
+            "assistant": marks.assistant,
         },
     )
 

@@ -7,7 +7,8 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from demo.axis.zones import ZONE_NAMES, Zones
+from demo.axis.gates import ASSISTANT_WORDS, MEASURED_WORDS
+from demo.axis.zones import ROLE_PLAYED, UNCLEAR, Zones, upper_zone
 
 NEUTRAL = "#7a8594"
 
@@ -25,6 +26,7 @@ class PlotMarks:
         floor_at_probe: False when the cap acts only at other layers than the probe layer.
         cap_layers: First and last capped decoder layer, both included, which the label then names.
         zones: Where a reply counts as role-played, unclear or the Assistant's; None if not measured.
+        assistant: Whether the ends may be called by the Assistant's name, see `is_assistant_axis`.
         unit_note: Name of the unit, for the vertical axis.
 
     Raises:
@@ -38,6 +40,7 @@ class PlotMarks:
     cap_layers: tuple[int, int] | None = None
     zones: Zones | None = None
     unit_note: str = "axis units"
+    assistant: bool = True
 
     def __post_init__(self) -> None:
         if self.floor is not None and not math.isfinite(self.floor):
@@ -59,11 +62,12 @@ def floor_label(marks: PlotMarks) -> str | None:
     return f"{label} (cap acts at {where})"
 
 
-def zones_meta(zones: Zones | None) -> dict[str, Any] | None:
+def zones_meta(zones: Zones | None, assistant: bool) -> dict[str, Any] | None:
     """What the page needs to put a mean into words; None where it is to name no zone."""
     if zones is None:
         return None
-    return {"low": zones.low, "high": zones.high, "names": list(ZONE_NAMES), "measured": zones.measured}
+    names = [ROLE_PLAYED, UNCLEAR, upper_zone(assistant)]
+    return {"low": zones.low, "high": zones.high, "names": names, "measured": zones.measured(assistant)}
 
 
 def mark_shapes(marks: PlotMarks) -> list[dict[str, Any]]:
@@ -98,15 +102,16 @@ def mark_labels(marks: PlotMarks) -> list[dict[str, Any]]:
         "showarrow": False,
         "font": {"size": 11, "color": NEUTRAL},
     }
+    words = ASSISTANT_WORDS if marks.assistant else MEASURED_WORDS
     # The page moves labels of near lines apart, because only it knows the range of the axis.
     notes: list[dict[str, Any]] = [
-        {**margin, "name": "label-default", "y": 1, "yanchor": "middle", "text": "default Assistant"},
+        {**margin, "name": "label-default", "y": 1, "yanchor": "middle", "text": words.default},
         {**margin, "name": "label-average", "y": 0, "yanchor": "middle", "text": "average role"},
     ]
     # Above and below the plot, where no other label is.
     for name, y, side, text in [
-        ("label-end-assistant", 1, "bottom", "▲ Assistant"),
-        ("label-end-role", 0, "top", "▼ role"),
+        ("label-end-assistant", 1, "bottom", f"▲ {words.up}"),
+        ("label-end-role", 0, "top", f"▼ {words.down}"),
     ]:
         notes.append({**margin, "name": name, "yref": "paper", "y": y, "yanchor": side, "text": text})
     if marks.floor is not None:

@@ -69,7 +69,7 @@ def test_a_reply_has_the_same_zone_in_the_header_the_sentence_and_for_screen_rea
     for branch, name in names.items():
         chip = viewer.locator(f'[data-branch="{branch}"] .chip')
         expect(chip).to_contain_text(f"· {name}")
-        assert zones.measured in (chip.get_attribute("title") or "")
+        assert zones.measured() in (chip.get_attribute("title") or "")
         if len(set(names.values())) > 1:
             expect(viewer.locator(".sentence")).to_contain_text(f"{branch} {name}")
     expect(viewer.locator(".zones-key.role")).to_be_visible()

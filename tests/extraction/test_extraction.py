@@ -12,17 +12,23 @@ import pytest
 import torch
 
 from demo.axis.axis import FLOOR_NAMES
+from demo.axis.card import card
 from demo.axis.components import probe_components
 from demo.axis.files import load_axis, save_axis
 from demo.axis.gates import gate, what_a_reply_tells
+from demo.capping import residual_of
+from demo.extraction import add_gates as adding
+from demo.extraction import late_turns
 from demo.extraction import run as extraction
 from demo.extraction.__main__ import main
-from demo.extraction.add_role_order import main as add_role_order
+from demo.extraction.add_gates import main as add_gates
 from demo.extraction.add_zones import read_records, with_zones
 from demo.extraction.axis import choose_cast, default_band, fold_axes
+from demo.extraction.controls import controls
 from demo.extraction.judge import LikelihoodJudge, NoJudge
 from demo.extraction.layer_table import held_out_auc
-from demo.extraction.plan import DEFAULT, FOLDS, NEUTRAL, PRESETS, Plan, Preset, make_plan
+from demo.extraction.plan import BARE, DEFAULT, FOLDS, NEUTRAL, PRESETS, Plan, Preset, make_plan
+from demo.extraction.report import gates_section
 from demo.extraction.rollouts import Reply, RolloutGenerator
 from demo.extraction.vectors import ALL, KEPT, Judged, State, Vectors
 from demo.extraction.zones import axes_from_texts, folds_of, most_read, usable
@@ -41,6 +47,7 @@ TINY = Preset(
     held_out=1,
     max_new_tokens=4,
     sweep_questions=2,
+    late_talks=2,
 )
 FILES = (
     "axis.safetensors",
@@ -101,6 +108,30 @@ def test_both_halves_of_a_role_have_the_same_instructions():
             prompts[rollout.group, rollout.half].add(rollout.system)
     assert all(prompts[role, 0] == prompts[role, 1] for role in plan.roles)
     assert len(plan.roles) == 275
+
+
+def test_stronger_role_prompts_change_the_roles_and_keep_the_rest():
+    size = replace(PRESETS["quick"], roles=12)
+    plain, strong, example = (
+        make_plan("SmolLM2", replace(size, role_prompts=kind)) for kind in ("plain", "strong", "example")
+    )
+    for before, asked, shown in zip(plain.rollouts, strong.rollouts, example.rollouts, strict=True):
+        opening = shown.messages[len(asked.messages) - 1 : -1]
+        if before.is_role:
+            name = before.group.replace("_", " ")
+            assert asked.system.startswith(f"{before.system}\n\n") and f"you are the {name}," in asked.system
+            assert [message["role"] for message in opening] == ["user", "assistant"]
+            assert f"I am the {name} and nobody else" in opening[1]["content"]
+        else:
+            assert asked == before
+            assert "SmolLM2" in opening[1]["content"], "a chat of the default side has not begun already"
+        assert (shown.messages[-1], shown.system) == (asked.messages[-1], asked.system)
+
+
+def test_runs_with_other_role_prompts_are_never_mixed(tiny: LoadedModel, tmp_path: Path):
+    plans = [make_plan("tiny", replace(TINY, role_prompts=kind)) for kind in ("plain", "strong", "example")]
+    folders = {extraction.work_folder(tiny, one, SETTINGS, NoJudge(), tmp_path) for one in plans}
+    assert len(folders) == 3
 
 
 def test_held_out_rollouts_come_after_the_axis_they_are_tested_on(plan: Plan):
@@ -182,6 +213,7 @@ def test_manifest_and_report_are_complete(whole: Path):
         "default_above_roles",
         "role_order",
         "auc",
+        "late_turns",
         "fluency",
         "sameness",
     }
@@ -195,23 +227,92 @@ def test_manifest_and_report_are_complete(whole: Path):
         "## Sweep of the cap",
         "Spearman",
         "published p0.25",
+        "## Late turns",
         "roles.svg",
     ):
         assert words in report, words
     assert (whole / "layers.svg").read_text().startswith("<?xml")
 
 
-def test_an_axis_without_the_gate_on_its_order_of_roles_gets_it(whole: Path, tmp_path: Path):
+def test_an_axis_without_the_newer_gates_gets_them(tiny, whole: Path, tmp_path: Path, monkeypatch):
     folder = tmp_path / "axis"
     shutil.copytree(whole, folder)
-    axis = load_axis(folder)
-    gates = {name: gate for name, gate in axis.manifest["gates"].items() if name != "role_order"}
-    save_axis(replace(axis, manifest=axis.manifest | {"gates": gates}), folder)
-    report = (folder / "report.md").read_text()
-    (folder / "report.md").write_text(re.sub(r"\| role_order .*\n", "", report))
-    assert add_role_order([str(folder)]) == 0
-    for name in ("axis.safetensors", "axis.json", "report.md"):
-        assert (folder / name).read_bytes() == (whole / name).read_bytes(), name
+    manifest = dict(load_axis(folder).manifest)
+    newer = ("role_order", "late_turns")
+    talks = manifest.pop("late_turns")["talks"]
+    manifest["gates"] = {name: gate for name, gate in manifest["gates"].items() if name not in newer}
+    save_axis(replace(load_axis(folder), manifest=manifest), folder)
+    report = re.sub(r"\| (role_order|late_turns) .*\n", "", (folder / "report.md").read_text())
+    report = re.sub(r"## Late turns.*?(?=## )", "", report, flags=re.S)
+    (folder / "report.md").write_text(report)
+    # In the test the axis has the instructions that the preset for the command would give.
+    monkeypatch.setattr(adding, "load_model", lambda spec, **options: tiny)
+    for _ in range(2):  # the second time it replaces what it has added
+        assert add_gates([str(folder), f"--talks={talks}"]) == 0
+        for name in ("axis.safetensors", "report.md"):
+            assert (folder / name).read_bytes() == (whole / name).read_bytes(), name
+        assert load_axis(folder).manifest == load_axis(whole).manifest
+        assert list(load_axis(folder).manifest["gates"]) == list(load_axis(whole).manifest["gates"])
+
+
+def test_both_sides_of_a_talk_are_asked_the_same_and_answer_after_their_own_replies(tiny, plan, whole):
+    axis, asked = load_axis(whole), []
+    generate = RolloutGenerator.generate
+
+    def watched(self, rollouts, sampling):
+        replies = generate(self, rollouts, sampling)
+        asked.append(replies)
+        return replies
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(RolloutGenerator, "generate", watched)
+        found = late_turns.measure_late_turns(tiny, axis, plan, SETTINGS.sampling(plan))
+    assert len(asked) == late_turns.TURNS and len(asked[0]) == 2 * TINY.late_talks
+    for turn, replies in enumerate(asked):
+        for role, default in zip(replies[::2], replies[1::2], strict=True):
+            assert role.rollout.is_role and default.rollout.group == DEFAULT
+            assert role.rollout.text == default.rollout.text in plan.questions["held_out"]
+            assert role.rollout.sample == default.rollout.sample
+        for talk, reply in enumerate(replies):
+            earlier = tuple((one[talk].rollout.text, one[talk].text or "...") for one in asked[:turn])
+            assert reply.rollout.history == earlier
+        # The figures are those of plain means of a plain forward pass.
+        means = [plain_mean(tiny, reply, axis.probe_layer) for reply in replies if reply.tokens]
+        units = [axis.to_units(float(mean @ axis.unit[axis.probe_layer]), axis.probe_layer) for mean in means]
+        sides = [reply.rollout.is_role for reply in replies if reply.tokens]
+        for own, side in ((True, found.role), (False, found.default)):
+            expected = [value for value, is_role in zip(units, sides, strict=True) if is_role == own]
+            assert side[turn] == pytest.approx(expected, abs=1e-3)
+    last = [[value for turn in side[5:8] for value in turn] for side in (found.default, found.role)]
+    wins = [(a > b) + 0.5 * (a == b) for a in last[0] for b in last[1]]
+    measured = late_turns.with_late_turns(axis, found).manifest["gates"]["late_turns"]
+    assert measured["value"] == pytest.approx(sum(wins) / len(wins), abs=1e-4)
+
+
+def plain_mean(tiny: LoadedModel, reply: Reply, layer: int) -> torch.Tensor:
+    prompt = render_chat(tiny.tokenizer, reply.rollout.messages).ids
+    states = []
+    hook = tiny.layers[layer].register_forward_hook(lambda *call: states.append(residual_of(call[2])))
+    with torch.no_grad():
+        tiny.model(torch.tensor([[*prompt, *reply.tokens]]))
+    hook.remove()
+    return states[0][0, len(prompt) :].mean(0)
+
+
+def test_every_held_out_question_comes_up_in_every_turn(whole: Path):
+    plan = make_plan("tiny", replace(TINY, late_talks=len(make_plan("tiny", TINY).questions["held_out"])))
+    talks = late_turns.scripted(plan, load_axis(whole))
+    for turn in range(late_turns.TURNS):
+        asked = {late_turns.next_question(talk, plan, turn).text for talk in talks}
+        assert asked == set(plan.questions["held_out"])
+
+
+def test_talks_that_outgrow_the_context_window_have_no_late_turns(model, plan, whole):
+    small = tiny_llama(model, context=150, seed=1)
+    found = late_turns.measure_late_turns(small, load_axis(whole), plan, SETTINGS.sampling(plan))
+    assert 0 < len(found.role) < late_turns.TURNS
+    gate = late_turns.with_late_turns(load_axis(whole), found).manifest["gates"]["late_turns"]
+    assert gate["value"] is None and not gate["passed"]
 
 
 def test_components_are_unit_vectors_that_point_toward_the_assistant(whole: Path):
@@ -234,7 +335,37 @@ def test_held_out_projections_are_in_axis_units_of_the_fold_without_the_role(tin
             placed = (torch.cat([mean, mean.new_ones(len(mean), 1)], dim=-1) * axes[fold]).sum(-1)
             torch.testing.assert_close(placed, torch.full_like(placed, units), rtol=1e-3, atol=1e-3)
     assert {len(values) for values in state.held_out.values()} == {1, len(plan.default_prompts) * 24}
-    assert state.count(NEUTRAL) == len(plan.questions["extract"])
+    assert state.count(NEUTRAL) == state.count(BARE) == len(plan.questions["extract"])
+
+
+def test_the_shift_by_the_templates_own_system_prompt(tiny, plan, whole, tmp_path):
+    state = extraction.gather(tiny, plan, SETTINGS, NoJudge(), tmp_path / "work")
+    axis, probe = load_axis(whole), load_axis(whole).probe_layer
+    replies = [reply for reply in run_all(tiny, plan) if reply.tokens]
+    own = [r.mean for r in replies if r.rollout.group == DEFAULT and not r.rollout.system]
+    own = own[: len(plan.questions["extract"]) * TINY.default_samples]  # the held-out ones come later
+    bare = [r.mean for r in replies if r.rollout.group == BARE]
+    moved = (torch.stack(own).mean(0) - torch.stack(bare).mean(0))[probe] @ axis.unit[probe]
+    assert axis.manifest["template_shift"] == pytest.approx(float(moved / axis.norm[probe]), abs=1e-3)
+    assert axis.manifest["template_system_prompt"].startswith("You are a helpful AI assistant named SmolLM")
+    assert "> You are a helpful AI" in (whole / "report.md").read_text()
+    silent = replace(axis, manifest=axis.manifest | {"template_system_prompt": ""})
+    assert controls(silent, state, plan, Vectors(state, plan)).template_shift is None
+
+
+def test_an_axis_that_fails_the_order_of_roles_is_not_reported_as_the_assistants(whole):
+    axis = load_axis(whole)
+    for passed, title in (
+        (False, "# Axis from role-played to own replies of "),
+        (True, "# Assistant Axis of "),
+    ):
+        gates = axis.manifest["gates"] | {"role_order": gate("role_order", 1.0 if passed else 0.0)}
+        named = replace(axis, manifest=axis.manifest | {"gates": gates})
+        text = "\n".join([*card(named)])
+        assert f"\n{title}" in text
+        assert ("default Assistant" in text) == passed and ("own replies" in text) != passed
+        section = "\n".join(gates_section(named))
+        assert ("its ends are own replies and role-played replies" in section) != passed
 
 
 def test_held_out_auc_is_the_share_of_pairs_in_the_right_order(tiny, plan, tmp_path):

@@ -16,6 +16,7 @@ from demo.axis.store import AXES_VARIABLE, find_home
 from demo.extraction import making
 from demo.extraction import run as extraction
 from demo.extraction.judge import NoJudge
+from demo.extraction.late_turns import TURNS
 from demo.extraction.making import AxisMaker
 from demo.extraction.pace import Pace
 from demo.extraction.plan import PRESETS, Preset, make_plan
@@ -36,6 +37,7 @@ TINY = Preset(
     held_out=1,
     max_new_tokens=4,
     sweep_questions=2,
+    late_talks=2,
 )
 BATCH = 16
 FILES = ("axis.safetensors", "axis.json", "rollouts.jsonl")
@@ -244,11 +246,12 @@ def test_the_time_of_an_extraction_is_the_sum_of_its_parts():
     layers = 10
     settings_tried = len(making.candidate_bands(layers)) + 4
     replies = 2 * TINY.sweep_questions * settings_tried
+    talks = 2 * TINY.late_talks * TURNS
     prompts = Pace(1.0, 0.0, 0.0, 0.0).seconds(plan, settings, layers)
     # Each held-out reply, and here each reply that the axis is made from, is read again for the zones.
     again = sum(rollout.split != "control" for rollout in plan.rollouts)
-    assert prompts == pytest.approx(rollouts + replies + again)
+    assert prompts == pytest.approx(rollouts + talks + replies + again)
     steps = Pace(0.0, 1.0, 0.0, 0.0).seconds(plan, settings, layers)
-    assert steps == pytest.approx(TINY.max_new_tokens * (batches + replies / BATCH))
+    assert steps == pytest.approx(TINY.max_new_tokens * (batches + TURNS + replies / BATCH))
     rows = Pace(0.0, 0.0, 1.0, 0.0).seconds(plan, settings, layers)
-    assert rows == pytest.approx(TINY.max_new_tokens * (rollouts + replies))
+    assert rows == pytest.approx(TINY.max_new_tokens * (rollouts + talks + replies))

@@ -86,7 +86,8 @@ def roles() -> list[dict[str, Any]]:
 @pytest.fixture(scope="module")
 def question_file() -> dict[str, Any]:
     document = load("questions.json")
-    assert set(document) == {"format", "questions", "default_prompts", "neutral_prompts", "plain_questions"}
+    prompts = {"default_prompts", "neutral_prompts", "bare_prompts"}
+    assert set(document) == {"format", "questions", "plain_questions"} | prompts
     assert document["format"] == 2
     return document
 
@@ -160,6 +161,12 @@ def test_neutral_prompts_do_not_mention_a_persona(
     for prompt in question_file["neutral_prompts"]:
         assert not names & set(WORDS.findall(prompt.lower())), prompt
         assert 18 <= len(prompt.split()) <= 30, prompt
+
+
+def test_bare_prompts_are_a_few_words_without_a_persona(question_file: dict[str, Any]) -> None:
+    for prompt in question_file["bare_prompts"]:
+        assert not {"you", "assistant", "ai"} & set(WORDS.findall(prompt.lower())), prompt
+        assert 2 <= len(prompt.split()) <= 4, prompt
 
 
 def test_plain_questions_have_answers(question_file: dict[str, Any]) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from demo.models.chat_template import (
     ReasoningFormat,
+    default_system_prompt,
     listed_ends,
     reasoning_format,
     render_chat,
@@ -103,6 +104,31 @@ def test_the_templates_own_system_text_belongs_to_no_message(model):
     own = [token for token, owner in zip(rendered.ids, rendered.owner, strict=True) if owner == 0]
     assert model.tokenizer.decode(own) == "Hi"
     assert rendered.owner.count(-1) > 10
+
+
+@pytest.mark.parametrize(
+    ("template", "own"),
+    [
+        ("{% if messages[0].role != 'system' %}<sys>You are Q.\n{% endif %}", "You are Q."),
+        ("<sys>Today: Monday\n", ""),
+        ("", ""),
+    ],
+)
+def test_what_the_template_writes_by_itself_instead_of_a_system_prompt(model, template, own):
+    turns = (
+        "{% for m in messages %}{{ '<sys>' if m.role == 'system' else '<' + m.role + '>' }}{{ m.content }}\n"
+    )
+    tokenizer = with_template(model, template + turns + "{% endfor %}<assistant>")
+    assert default_system_prompt(tokenizer) == own
+
+
+def test_a_template_without_a_system_role_writes_nothing_by_itself(model):
+    template = (
+        "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('no') }}{% endif %}"
+        "<{{ m.role }}>{{ m.content }}{% endfor %}"
+    )
+    assert default_system_prompt(with_template(model, template)) == ""
+    assert default_system_prompt(model.tokenizer).startswith("You are a helpful AI assistant named SmolLM")
 
 
 def test_without_a_system_role_the_instruction_opens_the_user_turn(model):

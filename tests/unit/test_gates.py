@@ -2,9 +2,22 @@
 
 from __future__ import annotations
 
+import math
+from statistics import NormalDist
+
 import pytest
 
-from demo.axis.gates import GATES, broken_banner, reliability
+from demo.axis.gates import (
+    ASSISTANT_WORDS,
+    GATES,
+    LARGE_SHIFT,
+    LATE_TURNS,
+    MEASURED_WORDS,
+    axis_words,
+    broken_banner,
+    is_assistant_axis,
+    reliability,
+)
 
 
 def gate(value: float, threshold: float, passed: bool) -> dict[str, object]:
@@ -27,7 +40,12 @@ def test_a_failed_gate_is_named_with_its_figures_and_what_follows():
     assert broken_banner(manifest) is None, "this axis has limits, but nothing is broken"
 
 
-@pytest.mark.parametrize("name", ["split_half", "default_above_roles", "role_order"])
+def test_the_mean_of_the_late_turns_is_mostly_in_the_right_order_where_the_gate_passes():
+    normal, turns = NormalDist(), LATE_TURNS[1] - LATE_TURNS[0] + 1
+    assert normal.cdf(math.sqrt(turns) * normal.inv_cdf(GATES["late_turns"])) > 0.9
+
+
+@pytest.mark.parametrize("name", ["split_half", "default_above_roles"])
 def test_an_axis_that_cannot_be_trusted_has_a_banner(name):
     banner = broken_banner({"gates": {name: gate(0.21, 0.95, False), "auc": gate(0.5, 0.95, False)}})
     assert (
@@ -36,6 +54,29 @@ def test_an_axis_that_cannot_be_trusted_has_a_banner(name):
     assert "0.21" in banner or "21%" in banner
     assert "nearly" not in banner and "close" not in banner, "a failed check must not read like a passed one"
     assert broken_banner({"gates": {name: gate(0.96, 0.95, True)}}) is None
+
+
+def test_an_axis_with_another_order_of_roles_is_not_called_the_assistants():
+    def manifest(passed: object) -> dict[str, object]:
+        return {"gates": {"role_order": gate(0.03, 0.2, False) | {"passed": passed}}}
+
+    assert not is_assistant_axis(manifest(False))
+    assert axis_words(manifest(False)) == MEASURED_WORDS and axis_words(manifest(True)) == ASSISTANT_WORDS
+    banner = broken_banner(manifest(False))
+    assert banner is not None and banner.startswith("**This axis is not the Assistant Axis.**")
+    above = {"gates": {"role_order": gate(0.0, 0.2, False), "default_above_roles": gate(1.0, 0.9, True)}}
+    assert "The model's own replies lie above 100%" in reliability(above)
+    for named in ({}, {"gates": 1}, {"gates": {"role_order": 2}}, manifest("no"), manifest(True)):
+        assert is_assistant_axis(named), "without a failed gate an axis keeps its name"
+
+
+def test_a_system_prompt_of_the_templates_own_is_said_where_it_moves_replies_far():
+    measured = {"gates": {"auc": gate(0.99, 0.95, True)}}
+    for shift in (LARGE_SHIFT, -0.7):
+        text = reliability(measured | {"template_shift": shift})
+        assert f"moves replies by {shift:+.2f} axis units" in text
+    for shift in (0.49, None, True, "0.9", float("nan"), float("inf"), 10**9):
+        assert reliability(measured | {"template_shift": shift}) == reliability(measured)
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -48,6 +49,16 @@ def test_the_assistant_is_at_the_top_and_roles_at_the_bottom(build: Any) -> None
     assert "Assistant" in top["text"] and "role" in bottom["text"]
     assert (top["y"], top["yanchor"]) == (1, "bottom") and (bottom["y"], bottom["yanchor"]) == (0, "top")
     assert (top["yref"], bottom["yref"]) == ("paper", "paper")
+
+
+@pytest.mark.parametrize("build", FIGURES)
+def test_an_axis_that_is_not_the_assistants_is_labelled_by_what_was_measured(build: Any) -> None:
+    figure = build(replace(CAPPED, assistant=False))
+    assert figure["layout"]["meta"]["assistant"] is False and build(CAPPED)["layout"]["meta"]["assistant"]
+    texts = {one["name"]: one["text"] for one in figure["layout"]["annotations"]}
+    assert texts["label-default"] == "own replies"
+    assert (texts["label-end-assistant"], texts["label-end-role"]) == ("▲ own", "▼ role-played")
+    assert "Assistant" not in json.dumps(figure)
 
 
 @pytest.mark.parametrize("build", FIGURES)
@@ -104,7 +115,7 @@ def test_zones_are_bands_that_do_not_widen_the_axis(build: Any) -> None:
         band = shape(figure, name)
         assert band is not None and band["yref"] == "paper" and band["layer"] == "below"
     meta = figure["layout"]["meta"]["zones"]
-    assert (meta["low"], meta["high"], meta["measured"]) == (ZONES.low, ZONES.high, ZONES.measured)
+    assert (meta["low"], meta["high"], meta["measured"]) == (ZONES.low, ZONES.high, ZONES.measured())
 
 
 @pytest.mark.parametrize("build", FIGURES)

@@ -29,7 +29,7 @@ from demo.utils.errors import UserError
 from tests.helpers.scripted import FAULT, SETTINGS, ScriptedEngine
 
 ZONES = Zones(-0.9, 0.4, Told(120, 0.1, 0.55), Told(152, 0.45, 0.1))
-MARKS = PlotMarks(17, 0.5, "p25", True, (14, 20), ZONES)
+MARKS = PlotMarks(17, 0.5, "p25", True, (14, 20), ZONES, assistant=False)
 MAP = {"roles": [["bard", [1.0, 2.0, 3.0], -0.5]], "default": [1.0, 0.0, 0.0], "variance": [], "notes": ["n"]}
 
 

@@ -1,6 +1,6 @@
 // Made from its sources by `npm run build`; do not edit.
-// Sources: 0784e0839ea6f3e7b3d929f94bcdf1ec510e83ace7f14e75e324633d95435e37
-// Bundle: 13f1fd770d04faa33153de76ef6f2c6b9b167bf5ad02bd05e8701895fea65cd0
+// Sources: c9b949ca2c3fe84556c4782326d01ef140469df3844dd3683ddc02ad4ec8412b
+// Bundle: ff26a478654c8668e5fb0735be4855b881e6a55a86a1586c1b79d12e2d22a223
 (() => {
   // src/dom.js
   function makeElement(tag, className, text) {
@@ -42,6 +42,7 @@
   }
   var STAGES = {
     rollouts: "It answers questions as itself and in roles.",
+    "late turns": "It holds longer talks, as itself and in roles.",
     "cap settings": "It tries at which layers, and how strictly, to cap.",
     "single replies": "It measures how much a single reply tells."
   };

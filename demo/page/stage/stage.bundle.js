@@ -1,6 +1,6 @@
 // Made from its sources by `npm run build`; do not edit.
-// Sources: 0784e0839ea6f3e7b3d929f94bcdf1ec510e83ace7f14e75e324633d95435e37
-// Bundle: da042c2a6bc61a3cdd612ec65ec9a2890fdb8a20b6e3f67c25414e0d85379273
+// Sources: c9b949ca2c3fe84556c4782326d01ef140469df3844dd3683ddc02ad4ec8412b
+// Bundle: d2c5230ca75c67a7999aeaa7a2ac941bdaad135e7f33184a6dbbdca73bd9f87b
 (() => {
   // protocol.json
   var protocol_default = {
@@ -342,6 +342,13 @@
     const text = Math.abs(value).toFixed(2);
     return value < 0 && Number(text) > 0 ? `−${text}` : text;
   }
+  var ASSISTANT = { default: "default Assistant", side: "Assistant’s side" };
+  var MEASURED = { default: "own replies", side: "own replies’ side" };
+  var assistant = true;
+  function nameAxis(may) {
+    assistant = may;
+  }
+  var axisWords = () => assistant ? ASSISTANT : MEASURED;
   function zoneOf(mean, zones) {
     if (!zones) return "";
     if (mean < zones.low) return zones.names[0];
@@ -1013,9 +1020,10 @@
   var Conversation = class {
     /** @type {{ base: Figures | undefined; key: string; figures: Figures | undefined } | null} */
     #marked = null;
+    /** @type {Meta} */
+    #meta = {};
     constructor() {
       this.turns = [];
-      this.meta = {};
       this.recorded = [];
       this.shown = null;
       this.pinned = false;
@@ -1053,6 +1061,14 @@
     /** @returns {ByBranch<Reply> | undefined} */
     get shownReplies() {
       return this.shown === null ? void 0 : this.turns[this.shown]?.replies;
+    }
+    /** @returns {Meta} */
+    get meta() {
+      return this.#meta;
+    }
+    set meta(meta) {
+      this.#meta = meta;
+      nameAxis(meta.figures?.token?.layout?.meta?.assistant !== false);
     }
     /**
      * What the charts' reference lines show for a turn. Without settings of its own, and for no turn, it is
@@ -2798,7 +2814,7 @@
       ...columns([[0, 0, 0], map.default], view),
       meta: { role: "landmarks" },
       mode: "markers",
-      customdata: ["average role", "default Assistant"],
+      customdata: ["average role", axisWords().default],
       hovertemplate: "<b>%{customdata}</b><extra></extra>",
       marker: {
         symbol,
@@ -2857,7 +2873,7 @@
   }
   function componentTitle(map, part, view) {
     const share = map.variance.length ? ` (${Math.round(100 * (map.variance[part] ?? 0))}%)` : "";
-    const toward = part === 0 && !is3d(view) ? ", Assistant’s side →" : "";
+    const toward = part === 0 && !is3d(view) ? `, ${axisWords().side} →` : "";
     return `PC${part + 1}${share}${toward}`;
   }
   function cameraFor(ratio) {
@@ -2946,7 +2962,7 @@
     const toPixels = (place) => [x(place[across] ?? 0), y(place[up] ?? 0)];
     const roles = extremeRoles(map.roles).sort((a, b) => Math.abs(b[2]) - Math.abs(a[2]));
     const wanted = [
-      { text: "default Assistant", place: map.default, gap: 9 },
+      { text: axisWords().default, place: map.default, gap: 9 },
       ...roles.map(([name, place]) => ({ text: name, place, gap: 4 })),
       { text: "average role", place: [0, 0, 0], gap: 7 }
     ];
@@ -2959,7 +2975,7 @@
     const order = extremeRoles(map.roles);
     const ends = [order.slice(0, 1), order.slice(-1)].flat();
     const roles = ends.map(([text, place]) => ({ text, place, side: "bottom center", gap: 3 }));
-    return [{ text: "default Assistant", place: map.default, side: "top center", gap: 4 }, ...roles];
+    return [{ text: axisWords().default, place: map.default, side: "top center", gap: 4 }, ...roles];
   }
 
   // src/map.js
@@ -3167,7 +3183,7 @@
     if (mean === null) chip.textContent = "–";
     else chip.replaceChildren(`${prefix}${part}`, makeElement("b", "", number(mean)), zone && ` · ${zone}`);
     const measured = part ? "the reasoning before this reply" : "this reply";
-    const units = `Mean projection of ${measured} in axis units: 0 = average role, 1 = default Assistant.`;
+    const units = `Mean projection of ${measured} in axis units: 0 = average role, 1 = ${axisWords().default}.`;
     chip.title = part ? units : `${units} ${describeZones(branch, zones)}`;
     marker.hidden = mean === null;
     if (mean !== null) marker.style.left = `${Math.min(100, Math.max(0, (mean + 1) / 3 * 100))}%`;

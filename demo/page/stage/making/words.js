@@ -56,6 +56,7 @@ export function offerWords(preset, offer) {
 /** @type {Record<string, string>} */
 const STAGES = {
   rollouts: "It answers questions as itself and in roles.",
+  "late turns": "It holds longer talks, as itself and in roles.",
   "cap settings": "It tries at which layers, and how strictly, to cap.",
   "single replies": "It measures how much a single reply tells.",
 };

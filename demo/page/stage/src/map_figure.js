@@ -7,7 +7,7 @@
  * @import { Branch, ByBranch, Palette, PersonaMap, Place, Range, Role, Turn } from "./types"
  */
 
-import { escapeHtml, number } from "./text.js";
+import { axisWords, escapeHtml, number } from "./text.js";
 import { BRANCHES, DASHES, SYMBOLS } from "./turns.js";
 
 /**
@@ -222,7 +222,7 @@ function landmarkTrace(map, view, colours, base) {
     ...columns([[0, 0, 0], map.default], view),
     meta: { role: "landmarks" },
     mode: "markers",
-    customdata: ["average role", "default Assistant"],
+    customdata: ["average role", axisWords().default],
     hovertemplate: "<b>%{customdata}</b><extra></extra>",
     marker: {
       symbol,
@@ -317,7 +317,7 @@ export function mapTraces(map, trails, view, colours, labels, size) {
  */
 function componentTitle(map, part, view) {
   const share = map.variance.length ? ` (${Math.round(100 * (map.variance[part] ?? 0))}%)` : "";
-  const toward = part === 0 && !is3d(view) ? ", Assistant’s side →" : "";
+  const toward = part === 0 && !is3d(view) ? `, ${axisWords().side} →` : "";
   return `PC${part + 1}${share}${toward}`;
 }
 

@@ -15,6 +15,7 @@
 
 import { scaleOf } from "./axes.js";
 import { extremeRoles, MAP_VIEWS } from "./map_figure.js";
+import { axisWords } from "./text.js";
 
 /**
  * Where a label can lie beside its point.
@@ -99,7 +100,7 @@ export function labels2d(map, view, ranges, area, textWidth, lineHeight) {
   const toPixels = (/** @type {Place} */ place) => [x(place[across] ?? 0), y(place[up] ?? 0)];
   const roles = extremeRoles(map.roles).sort((a, b) => Math.abs(b[2]) - Math.abs(a[2]));
   const wanted = [
-    { text: "default Assistant", place: map.default, gap: 9 },
+    { text: axisWords().default, place: map.default, gap: 9 },
     ...roles.map(([name, place]) => ({ text: name, place, gap: 4 })),
     { text: "average role", place: [0, 0, 0], gap: 7 },
   ];
@@ -119,5 +120,5 @@ export function labels3d(map) {
   const order = extremeRoles(map.roles);
   const ends = [order.slice(0, 1), order.slice(-1)].flat();
   const roles = ends.map(([text, place]) => ({ text, place, side: "bottom center", gap: 3 }));
-  return [{ text: "default Assistant", place: map.default, side: "top center", gap: 4 }, ...roles];
+  return [{ text: axisWords().default, place: map.default, side: "top center", gap: 4 }, ...roles];
 }

@@ -5,6 +5,7 @@
  * @import { Turn, TurnData, VisibleToken } from "./types"
  */
 
+import { nameAxis } from "./text.js";
 import { capIsOff, withMarks } from "./turn_settings.js";
 import { addToken, BRANCHES, finishReply, hasReasoning, turnIsLive } from "./turns.js";
 
@@ -13,11 +14,12 @@ export class Conversation {
   /** @type {{ base: Figures | undefined; key: string; figures: Figures | undefined } | null} */
   #marked = null;
 
+  /** @type {Meta} */
+  #meta = {};
+
   constructor() {
     /** @type {Turn[]} */
     this.turns = [];
-    /** @type {Meta} */
-    this.meta = {};
     /**
      * The turns as a recording holds them, for its replay.
      * @type {TurnData[]}
@@ -71,6 +73,16 @@ export class Conversation {
   /** @returns {ByBranch<Reply> | undefined} */
   get shownReplies() {
     return this.shown === null ? undefined : this.turns[this.shown]?.replies;
+  }
+
+  /** @returns {Meta} */
+  get meta() {
+    return this.#meta;
+  }
+
+  set meta(meta) {
+    this.#meta = meta;
+    nameAxis(meta.figures?.token?.layout?.meta?.assistant !== false);
   }
 
   /**

@@ -6,7 +6,7 @@
  */
 
 import { find, makeElement } from "./dom.js";
-import { describeZones, number, zoneOf } from "./text.js";
+import { axisWords, describeZones, number, zoneOf } from "./text.js";
 import { meanOf, reasoningMeanOf } from "./turns.js";
 
 /** @type {Record<TrendWord, string>} */
@@ -44,7 +44,7 @@ export function showMean(pane, branch, reply, prefix, zones) {
   if (mean === null) chip.textContent = "–";
   else chip.replaceChildren(`${prefix}${part}`, makeElement("b", "", number(mean)), zone && ` · ${zone}`);
   const measured = part ? "the reasoning before this reply" : "this reply";
-  const units = `Mean projection of ${measured} in axis units: 0 = average role, 1 = default Assistant.`;
+  const units = `Mean projection of ${measured} in axis units: 0 = average role, 1 = ${axisWords().default}.`;
   chip.title = part ? units : `${units} ${describeZones(branch, zones)}`;
   marker.hidden = mean === null;
   // The gauge runs from -1 to 2, so that 0 and 1 lie at its thirds, where the ticks are.

@@ -13,6 +13,23 @@ export function number(value) {
   return value < 0 && Number(text) > 0 ? `\u2212${text}` : text;
 }
 
+const ASSISTANT = { default: "default Assistant", side: "Assistant’s side" };
+const MEASURED = { default: "own replies", side: "own replies’ side" };
+
+let assistant = true;
+
+/**
+ * Whether the axis that is shown may be called by the Assistant's name. One that orders the roles otherwise is
+ * called by what was measured: own replies against role-played ones.
+ * @param {boolean} may
+ */
+export function nameAxis(may) {
+  assistant = may;
+}
+
+/** What lies at 1, and the axis's upper side. */
+export const axisWords = () => (assistant ? ASSISTANT : MEASURED);
+
 /**
  * The zone of a reply's mean, as `Zones.name_of` in demo/axis/zones.py says it; "" where none was measured.
  * @param {number} mean

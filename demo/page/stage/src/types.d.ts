@@ -166,6 +166,7 @@ export interface ChartMeta {
   cap_layers?: [first: number, last: number] | null;
   /** Null or missing: no zones were measured for this axis. */
   zones?: Zones | null;
+  assistant?: boolean;
 }
 
 /** `meta` of a trace: which series it shows. */

@@ -1,7 +1,9 @@
 import assert from "node:assert/strict";
 import test from "node:test";
 
+import { labels3d } from "../src/map_labels.js";
 import { Conversation } from "../src/model.js";
+import { axisWords } from "../src/text.js";
 import { newTurn, turnFromData } from "../src/turns.js";
 import { finishedTurn, token } from "./helpers.js";
 
@@ -11,6 +13,20 @@ function running() {
   conversation.replace([finishedTurn(1, 1), newTurn("more", ["uncapped", "capped"])]);
   return conversation;
 }
+
+test("an axis that is not the Assistant's is called by what was measured, also after another one", () => {
+  const conversation = new Conversation();
+  for (const assistant of [false, true, undefined]) {
+    const figure = /** @type {import("../src/types").Figure} */ (
+      /** @type {unknown} */ ({ data: [], layout: { meta: { assistant } } })
+    );
+    conversation.meta = { figures: { token: figure, turn: figure } };
+    const measured = assistant === false;
+    assert.equal(axisWords().side, measured ? "own replies’ side" : "Assistant’s side");
+    const labels = labels3d({ default: [1, 0, 0], roles: [], variance: [], notes: [] });
+    assert.equal(labels[0]?.text, measured ? "own replies" : "default Assistant");
+  }
+});
 
 test("tokens that a reset has already brought are not added twice", () => {
   const conversation = running();

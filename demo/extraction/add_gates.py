@@ -1,0 +1,96 @@
+"""python -m demo.extraction.add_gates FOLDER: the gates on roles and late turns, for an axis without them.
+
+It measures the order of roles and the scripted talks anew, and changes nothing else of the axis.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from demo.axis.axis import AssistantAxis
+from demo.axis.files import load_axis, save_axis
+from demo.axis.gates import GATES, gate
+from demo.engine.protocol import Sampling
+from demo.extraction.controls import order_certainty
+from demo.extraction.late_turns import measure_late_turns, with_late_turns
+from demo.extraction.plan import PRESETS, Plan, make_plan
+from demo.extraction.report import gates_section, late_turns_section
+from demo.models.loading import LoadedModel, load_model
+from demo.utils.cli import command
+from demo.utils.errors import UserError
+from demo.utils.progress import ConsoleProgress
+
+
+@command
+def main(arguments: Sequence[str] | None = None) -> None:
+    options = _parser().parse_args(arguments)
+    axis = with_role_order(load_axis(options.folder))
+    made_for = axis.manifest["model"]
+    spec, dtype = options.model or made_for["id"], options.dtype or made_for.get("dtype", "auto")
+    model = load_model(spec, device=options.device, dtype=dtype, progress=ConsoleProgress())
+    for note in axis.check_model(model):
+        print(note)
+    plan = plan_of(axis.manifest, model, options.talks)
+    sampling = Sampling(**axis.manifest["sampling"])
+    axis = with_late_turns(axis, measure_late_turns(model, axis, plan, sampling))
+    save_axis(axis, options.folder)
+    report = options.folder / "report.md"
+    if report.is_file():
+        report.write_text(with_sections(report.read_text(encoding="utf-8"), axis), encoding="utf-8")
+    for name in ("role_order", "late_turns"):
+        print(name, axis.manifest["gates"][name])
+
+
+def plan_of(manifest: dict[str, Any], model: LoadedModel, talks: int) -> Plan:
+    """A plan that asks for roles as the axis's own did."""
+    asked = {"role_prompts": manifest.get("role_prompts", "plain"), "late_talks": talks}
+    return make_plan(model.slug.split("-")[0], replace(PRESETS["standard"], **asked))
+
+
+def with_role_order(axis: AssistantAxis) -> AssistantAxis:
+    """The same axis with the gate, among its gates in their usual order.
+
+    Raises:
+        UserError: the axis was not extracted, so it has neither roles nor gates.
+    """
+    if not {"roles", "gates", "sampling"} <= axis.manifest.keys():
+        raise UserError(
+            "This axis has no roles with projections; extract one with python -m demo.extraction."
+        )
+    measured = gate("role_order", order_certainty(axis.manifest["roles"]))
+    gates = axis.manifest["gates"] | {"role_order": measured}
+    ordered = {name: gates[name] for name in GATES if name in gates}
+    return replace(axis, manifest=axis.manifest | {"gates": ordered})
+
+
+def with_sections(report: str, axis: AssistantAxis) -> str:
+    """The same report with the gates and the talks that the axis has now."""
+    gates, talks = ("\n".join(part(axis)).strip() for part in (gates_section, late_turns_section))
+    report = re.sub(r"^## Late turns.*?(?=^## )", "", report, flags=re.M | re.S)
+    report = re.sub(r"^## Gates at the probe layer.*?(?=^## )", f"{gates}\n\n", report, flags=re.M | re.S)
+    return report.replace("\n## Principal components", f"\n{talks}\n\n## Principal components", 1)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m demo.extraction.add_gates", description=__doc__)
+    add = parser.add_argument
+    add("folder", type=Path, help="axis folder")
+    add("--model", help="model name, local folder or hub id (default: the one that axis.json names)")
+    add("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default: %(default)s)")
+    add("--dtype", help="auto, float32, bfloat16 or float16 (default: that of the axis)")
+    add(
+        "--talks",
+        type=int,
+        default=PRESETS["standard"].late_talks,
+        help="number of scripted talks on either side (default: %(default)s)",
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
