@@ -109,7 +109,14 @@ def _load(
     # it sees a page.
     allowed = password_of(options) is None and not on_zerogpu()
     first = FirstPage(
-        options.host, options.port, root_path_of(options), limits, options.make_axis, allowed, options.open
+        options.host,
+        options.port,
+        root_path_of(options),
+        limits,
+        options.make_axis,
+        allowed,
+        options.open,
+        options.role_prompts,
     )
     with closing(first), ThreadPoolExecutor(1) as apart:
         if intro is not None:
@@ -168,6 +175,13 @@ def parser() -> argparse.ArgumentParser:
         metavar="{quick,standard}",
         help="make an axis before the page opens if the model has none; quick takes minutes for a small "
         "model, standard many times that. The next start finds it in your own data folder",
+    )
+    found.add_argument(
+        "--role-prompts",
+        choices=("plain", "strong", "example"),
+        default="plain",
+        help="how roles are asked for where an axis is made here: strong and example are for models that "
+        "hardly take up roles (default: %(default)s)",
     )
     found.add_argument("--open", action="store_true", help="open the page in the browser")
     found.add_argument(

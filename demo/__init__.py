@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from demo.axis.directions import all_directions
     from demo.axis.files import load_axis, save_axis
     from demo.conversation.session_file import Recording
     from demo.conversation.settings import CapChoice
@@ -29,6 +30,7 @@ __all__ = [
     "Steer",
     "TransformersEngine",
     "UserError",
+    "all_directions",
     "extract_axis",
     "load_axis",
     "load_model",
@@ -46,6 +48,7 @@ _HOMES = {
     "Steer": "demo.engine.protocol",
     "TransformersEngine": "demo.engine.transformers_engine",
     "UserError": "demo.utils.errors",
+    "all_directions": "demo.axis.directions",
     "load_axis": "demo.axis.files",
     "load_model": "demo.models.loading",
     "save_axis": "demo.axis.files",

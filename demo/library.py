@@ -39,8 +39,8 @@ class Chat:
 
     Attributes:
         engine: The engine that answers.
-        system_prompt, cap, steer, sampling, thinking: How the next turn is answered. Each may be set between
-            turns. A `steer` that is not None adds a third reply, "steered".
+        system_prompt, cap, steer, sampling, thinking, plain, along: How the next turn is answered. Each may be
+            set between turns. A `steer` that is not None adds a third reply, "steered".
     """
 
     def __init__(
@@ -52,6 +52,8 @@ class Chat:
         steer: Steer | None = None,
         sampling: Sampling | None = None,
         thinking: bool = False,
+        plain: bool = False,
+        along: Sequence[str] = (),
     ) -> None:
         """Begin a conversation.
 
@@ -59,7 +61,10 @@ class Chat:
             cap: None for the cap that the axis was saved with.
             sampling: None for the page's. Its seed grows by one with every turn.
             thinking: Whether the model is asked to reason before it answers.
+            plain: Whether the capped words are read without the cap as well, as they are written.
+            along: Names of the engine's directions that are read along.
         """
+        self.plain, self.along = plain, tuple(along)
         self.engine, self.system_prompt, self.steer, self.thinking = engine, system_prompt, steer, thinking
         self.cap = cap or CapChoice.of_axis(engine.axis)
         self.sampling = sampling or Sampling()
@@ -91,6 +96,8 @@ class Chat:
             thinking=self.thinking,
             marks=self.cap.marks(self.engine.axis),
             dtype=self.engine.model.dtype_name,
+            plain=self.plain,
+            along=self.along,
         )
         for event in self._conversation.send(self.engine, text, settings):
             if on_token is not None and isinstance(event, TokenEvent):
@@ -110,6 +117,8 @@ class Chat:
             steer=self.steer,
             sampling=self.sampling,
             thinking=self.thinking,
+            plain=self.plain,
+            along=self.along,
         )
         other._conversation = self._conversation.fork(turns)
         return other

@@ -18,7 +18,7 @@ from torch import Tensor
 from demo.axis.axis import AssistantAxis
 from demo.axis.files import load_axis, save_axis
 from demo.axis.gates import what_a_reply_tells
-from demo.extraction.add_role_order import with_gates
+from demo.extraction.add_gates import with_sections
 from demo.extraction.zones import (
     Record,
     Watched,
@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     save_axis(axis, options.folder)
     report = options.folder / "report.md"
     if report.is_file():
-        report.write_text(with_gates(report.read_text(encoding="utf-8"), axis), encoding="utf-8")
+        report.write_text(with_sections(report.read_text(encoding="utf-8"), axis), encoding="utf-8")
     print(what_a_reply_tells(axis.manifest))
 
 

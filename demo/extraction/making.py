@@ -20,7 +20,7 @@ from demo.extraction.axis import Built
 from demo.extraction.judge import Judge, LikelihoodJudge
 from demo.extraction.late_turns import TURNS
 from demo.extraction.pace import measure_pace
-from demo.extraction.plan import PRESETS, Plan, make_plan
+from demo.extraction.plan import PRESETS, Plan, RolePrompts, make_plan
 from demo.extraction.rollouts import Stopped, placeholder_axis
 from demo.extraction.run import Progressed, Settings, extract, settings_for, share_done
 from demo.extraction.so_far import Check, Making, Offer, reply_so_far, roles_so_far
@@ -70,20 +70,21 @@ class _Job:
         return (before + progressed.done / progressed.total * work[progressed.stage]) / sum(work.values())
 
 
-def job_of(model: LoadedModel, preset: str) -> _Job:
+def job_of(model: LoadedModel, preset: str, role_prompts: RolePrompts = "plain") -> _Job:
     """The extraction of a preset on `model`, into the folder of this machine's axes."""
-    size = PRESETS[preset]
+    size = replace(PRESETS[preset], role_prompts=role_prompts)
     plan = make_plan(model.slug.split("-")[0], size)
     return _Job(plan, settings_for(model, size), LikelihoodJudge(model), new_home(model))
 
 
-def is_smaller(folder: Path, model: LoadedModel, preset: str) -> bool:
-    """Whether an axis was made on this machine from fewer rollouts than the preset has."""
+def is_lesser(folder: Path, model: LoadedModel, preset: str, role_prompts: RolePrompts = "plain") -> bool:
+    """Whether an axis was made on this machine from fewer rollouts than the preset has, or other prompts."""
     if folder != new_home(model):
         return False
-    made = read_object(folder / "axis.json", "extract the axis again").get("rollouts")
-    plan = job_of(model, preset).plan
-    return isinstance(made, dict) and sum(made.values()) < len(plan.rollouts)
+    manifest = read_object(folder / "axis.json", "extract the axis again")
+    made, plan = manifest.get("rollouts"), job_of(model, preset, role_prompts).plan
+    smaller = isinstance(made, dict) and sum(made.values()) < len(plan.rollouts)
+    return smaller or manifest.get("role_prompts", "plain") != role_prompts
 
 
 class AxisMaker:
@@ -92,15 +93,22 @@ class AxisMaker:
     Chatting takes turns with it, one forward pass each, and changes no bit of the rollouts.
     """
 
-    def __init__(self, model: LoadedModel, preset: str | None = None, watched: bool = True) -> None:
+    def __init__(
+        self,
+        model: LoadedModel,
+        preset: str | None = None,
+        watched: bool = True,
+        role_prompts: RolePrompts = "plain",
+    ) -> None:
         """Prepare to make the axis of `model`; nothing runs yet.
 
         Args:
             preset: start it at once; None to wait until somebody starts one.
             watched: whether there is a page, from which it can be tried again after a failure.
+            role_prompts: how roles are asked for.
         """
         self._model, self._watched = model, watched
-        self._jobs = {name: job_of(model, name) for name in OFFERED}
+        self._jobs = {name: job_of(model, name, role_prompts) for name in OFFERED}
         axis = placeholder_axis(model.layer_count, model.hidden_size)
         self._chat = TransformersEngine(model, axis, kv_budget=_CHAT_KV, sequences=_CHATS, own_thread=True)
         self._changed = Condition()
@@ -109,7 +117,7 @@ class AxisMaker:
         offers = {
             name: Offer(len(job.plan.roles), None, job.share_done(model)) for name, job in self._jobs.items()
         }
-        self._now = Making(model.slug, "measuring", offers)
+        self._now = Making(model.slug, "measuring", offers, role_prompts=role_prompts)
 
     # --- for any thread
 
@@ -212,7 +220,8 @@ class AxisMaker:
                 raise Stopped
             preset, self._wanted = self._wanted, None
             self._cancel.clear()
-            fresh = Making(self._now.model, "running", self._now.offers, preset)
+            now = self._now
+            fresh = Making(now.model, "running", now.offers, preset, role_prompts=now.role_prompts)
             self._now = replace(fresh, share=self._now.offers[preset].done)
             return preset
 

@@ -8,7 +8,7 @@ from typing import Literal
 
 import torch
 
-from demo.extraction.plan import DEFAULT, Plan
+from demo.extraction.plan import DEFAULT, Plan, RolePrompts
 from demo.extraction.vectors import HALVES, Judged, State, Vectors
 
 # measuring: a few rollouts are timed. ready: it waits for somebody to start. The others speak for themselves.
@@ -74,6 +74,7 @@ class Making:
         seconds_left: None while that is unknown.
         halves: cosine of the two directions that are made from two halves of the replies; None at first.
         message: why it failed.
+        role_prompts: how roles are asked for.
     """
 
     model: str
@@ -88,6 +89,7 @@ class Making:
     replies: tuple[ReplySoFar, ...] = ()
     checks: tuple[Check, ...] = ()
     message: str = ""
+    role_prompts: RolePrompts = "plain"
 
 
 def roles_so_far(

@@ -38,6 +38,7 @@ class FirstPage:
         preset: str | None = None,
         allowed: bool = True,
         browser: bool = False,
+        role_prompts: RolePrompts = "plain",
     ) -> None:
         """Nothing is served yet.
 
@@ -45,7 +46,9 @@ class FirstPage:
             preset: make the axis of a model that has none at once; None to offer it on the page.
             allowed: False to show nothing, as where visitors must enter a password first.
             browser: open the page in the browser.
+            role_prompts: how roles are asked for where an axis is made.
         """
+        self._role_prompts = role_prompts
         self.port = port
         self._host, self._root_path, self._limits = host, root_path, limits
         self._preset, self._allowed, self._browser = preset, allowed, browser
@@ -64,7 +67,8 @@ class FirstPage:
         """Make the axis of `model` while the page shows it, once somebody asks for it there.
 
         Args:
-            home: the axis that the model has. Only one that was made here with a smaller preset is made anew.
+            home: the axis that the model has. Only one that was made here with a smaller preset, or other role prompts, is made
+                anew.
 
         Returns:
             The folder of the new axis; None where there is neither a page nor a preset, or nothing to make.
@@ -74,12 +78,12 @@ class FirstPage:
         """
         if self._preset is None and (home is not None or not self._allowed):
             return None
-        from demo.extraction.making import AxisMaker, is_smaller
+        from demo.extraction.making import AxisMaker, is_lesser
         from demo.extraction.rollouts import Stopped
 
-        if home is not None and not is_smaller(home.folder, model, self._preset or ""):
+        if home is not None and not is_lesser(home.folder, model, self._preset or "", self._role_prompts):
             return None
-        maker = self._maker = AxisMaker(model, self._preset, self._allowed)
+        maker = self._maker = AxisMaker(model, self._preset, self._allowed, self._role_prompts)
         if self._stopped:
             maker.close()
         self._announce(model, home)
@@ -114,7 +118,7 @@ class FirstPage:
     def _announce(self, model: LoadedModel, home: Home | None) -> None:
         from demo.axis.store import new_home
 
-        what = f"{model.slug} has {'no axis yet' if home is None else 'a smaller axis'}."
+        what = f"{model.slug} has {'no axis yet' if home is None else 'a smaller or other axis'}."
         if self._preset is not None:
             what += f" One is made now ({self._preset}), in {new_home(model)}."
             what += " If you stop it, the same command goes on with it."

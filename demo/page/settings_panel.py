@@ -133,8 +133,8 @@ class PanelValues:
             span=_SPANS.get(self.span or _BOTH, "both") if self.thinking else "both",
             also=self._second_cap(second, axis),
             along=self._along(second, directions or {}),
-            # Elsewhere the clamp does not move what is read, and the capped reading says the same.
-            plain=bool(self.plain) and cap is not None and marks.floor_at_probe,
+            # Above the probe layer the clamp does not move what is read, and both readings are the same.
+            plain=bool(self.plain) and cap is not None and cap.layers[0] <= axis.probe_layer,
         )
 
     def _second(self, directions: Mapping[str, Direction]) -> Direction | None:

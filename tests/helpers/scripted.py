@@ -34,6 +34,8 @@ class ScriptedEngine:
         forgotten: All branches that the engine was told to forget.
     """
 
+    reads_plain = False
+
     def __init__(
         self,
         words: Sequence[str] = ("Hello", " there", "!"),

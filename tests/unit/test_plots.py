@@ -143,9 +143,9 @@ def test_figures_survive_a_json_round_trip(build: Any, marks: PlotMarks) -> None
 def test_token_traces_start_empty_and_are_distinguishable() -> None:
     traces = token_figure(CAPPED)["data"]
     roles = {(t["meta"]["role"], t["meta"]["branch"]) for t in traces}
-    of_all = ("raw", "smooth", "reasoning-raw", "reasoning-smooth", "answer-start")
+    of_all = ("raw", "smooth", "reasoning-raw", "reasoning-smooth", "answer-start", "second")
     per_branch = {(role, branch) for role in of_all for branch in BRANCHES}
-    only_capped = {(role, "capped") for role in ("lift", "before", "fired", "reasoning-fired")}
+    only_capped = {(role, "capped") for role in ("lift", "before", "fired", "reasoning-fired", "plain")}
     assert roles == per_branch | only_capped | {("frame", "")}
     assert len(traces) == len(roles)
     for trace in traces:

@@ -1,6 +1,6 @@
 // Made from its sources by `npm run build`; do not edit.
-// Sources: c9b949ca2c3fe84556c4782326d01ef140469df3844dd3683ddc02ad4ec8412b
-// Bundle: ff26a478654c8668e5fb0735be4855b881e6a55a86a1586c1b79d12e2d22a223
+// Sources: 67ba535240ba3c1a47859cf500c1ff876d4f40bd6e751818ade7b179dedc6e05
+// Bundle: 906edc0b9e5d99c5e86f8e568b6251a51705c462e9035f18170a47f3c0daa8cb
 (() => {
   // src/dom.js
   function makeElement(tag, className, text) {
@@ -46,7 +46,7 @@
     "cap settings": "It tries at which layers, and how strictly, to cap.",
     "single replies": "It measures how much a single reply tells."
   };
-  function headline({ model, phase, preset, stage, message, checks }) {
+  function headline({ model, phase, preset, role_prompts, stage, message, checks }) {
     switch (phase) {
       case "measuring":
         return [`${model} has no axis yet`, "Measuring how fast this machine is…"];
@@ -62,14 +62,17 @@
       case "failed":
         return ["No axis came out", message];
       case "done":
-        return [`The axis of ${model} is ready`, verdict(checks, preset)];
+        return [`The axis of ${model} is ready`, verdict(checks, preset, role_prompts)];
     }
   }
   var THOROUGH = "standard";
-  function verdict(checks, preset) {
+  var PLAIN = "plain";
+  function verdict(checks, preset, rolePrompts) {
     const passed = checks.filter((check) => check.passed).length;
     if (passed === checks.length) return `It passes all of its ${checks.length} checks.`;
-    const help = preset === THOROUGH ? "Another model may take up roles better." : "More replies may help: start the program with --make-axis standard.";
+    const firmly = rolePrompts === PLAIN ? " --role-prompts strong" : "";
+    const what = firmly ? "Asking for roles more firmly may help" : "More replies may help";
+    const help = preset === THOROUGH && !firmly ? "Another model may take up roles better." : `${what}: start the program with --make-axis standard${firmly}.`;
     return `It passes ${passed} of its ${checks.length} checks. ${help}`;
   }
   function agreement(halves) {

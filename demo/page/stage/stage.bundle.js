@@ -1,5 +1,5 @@
 // Made from its sources by `npm run build`; do not edit.
-// Sources: c9b949ca2c3fe84556c4782326d01ef140469df3844dd3683ddc02ad4ec8412b
+// Sources: 67ba535240ba3c1a47859cf500c1ff876d4f40bd6e751818ade7b179dedc6e05
 // Bundle: d2c5230ca75c67a7999aeaa7a2ac941bdaad135e7f33184a6dbbdca73bd9f87b
 (() => {
   // protocol.json

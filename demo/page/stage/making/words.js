@@ -11,6 +11,7 @@
  * @property {Phase} phase
  * @property {Record<string, Offer>} offers
  * @property {string} preset
+ * @property {string} role_prompts
  * @property {string} stage
  * @property {number} share
  * @property {number | null} seconds_left
@@ -66,7 +67,7 @@ const STAGES = {
  * @param {Making} making
  * @returns {[string, string]}
  */
-export function headline({ model, phase, preset, stage, message, checks }) {
+export function headline({ model, phase, preset, role_prompts, stage, message, checks }) {
   switch (phase) {
     case "measuring":
       return [`${model} has no axis yet`, "Measuring how fast this machine is…"];
@@ -83,23 +84,27 @@ export function headline({ model, phase, preset, stage, message, checks }) {
     case "failed":
       return ["No axis came out", message];
     case "done":
-      return [`The axis of ${model} is ready`, verdict(checks, preset)];
+      return [`The axis of ${model} is ready`, verdict(checks, preset, role_prompts)];
   }
 }
 
 const THOROUGH = "standard"; // the preset that takes all roles
+const PLAIN = "plain"; // the usual way to ask for a role
 
 /**
  * @param {Check[]} checks
  * @param {string} preset
+ * @param {string} rolePrompts how roles were asked for
  */
-export function verdict(checks, preset) {
+export function verdict(checks, preset, rolePrompts) {
   const passed = checks.filter((check) => check.passed).length;
   if (passed === checks.length) return `It passes all of its ${checks.length} checks.`;
+  const firmly = rolePrompts === PLAIN ? " --role-prompts strong" : "";
+  const what = firmly ? "Asking for roles more firmly may help" : "More replies may help";
   const help =
-    preset === THOROUGH
+    preset === THOROUGH && !firmly
       ? "Another model may take up roles better."
-      : "More replies may help: start the program with --make-axis standard.";
+      : `${what}: start the program with --make-axis standard${firmly}.`;
   return `It passes ${passed} of its ${checks.length} checks. ${help}`;
 }
 

@@ -8,6 +8,7 @@ const making = (changes) => ({
   model: "m",
   phase: "ready",
   preset: "",
+  role_prompts: "plain",
   stage: "",
   message: "",
   checks: [],
@@ -56,9 +57,15 @@ test("the verdict counts the checks", () => {
     { words: "a", passed: true },
     { words: "b", passed: false },
   ];
-  assert.equal(verdict([passed, passed], "quick"), "It passes all of its 2 checks.");
-  assert.match(verdict([passed, missed], "quick"), /^It passes 1 of its 2 checks\. .*standard/);
-  assert.match(verdict([passed, missed], "standard"), /^It passes 1 of its 2 checks\. Another model/);
+  assert.equal(verdict([passed, passed], "quick", "plain"), "It passes all of its 2 checks.");
+  const asked = /^It passes 1 of its 2 checks\. Asking .*--make-axis standard --role-prompts strong\./;
+  assert.match(verdict([passed, missed], "quick", "plain"), asked);
+  assert.match(verdict([passed, missed], "standard", "plain"), asked);
+  assert.match(verdict([passed, missed], "quick", "strong"), /^It passes 1 of its 2 checks\. More replies/);
+  assert.match(
+    verdict([passed, missed], "standard", "strong"),
+    /^It passes 1 of its 2 checks\. Another model/,
+  );
 });
 
 test("roles lie in order on the strip, inside it, and no dot covers another", () => {
