@@ -93,7 +93,7 @@ def _cosine_at_full_length(state: State, axis: AssistantAxis, verdicts: Sequence
     if not all(state.count(key) for key in keys):
         return None
     variance = state.variance(verdicts) if axis.manifest["variant"] == "standardised" else None
-    direction = direction_of(*(state.mean(key) for key in keys), variance)[axis.probe_layer]
+    direction = direction_of(state.mean(keys[0]), state.mean(keys[1]), variance)[axis.probe_layer]
     return float(torch.cosine_similarity(direction, axis.unit[axis.probe_layer], dim=0))
 
 
