@@ -39,8 +39,8 @@ class Chat:
 
     Attributes:
         engine: The engine that answers.
-        system_prompt, cap, steer, sampling, thinking, plain, along: How the next turn is answered. Each may be
-            set between turns. A `steer` that is not None adds a third reply, "steered".
+        system_prompt, cap, steer, sampling, thinking, plain, along: How the next turn is answered. Each may
+            be set between turns. A `steer` that is not None adds a third reply, "steered".
     """
 
     def __init__(

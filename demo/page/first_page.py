@@ -15,6 +15,7 @@ from demo.utils.errors import UserError
 if TYPE_CHECKING:  # they import torch, which takes seconds, and the intro is to be seen at once
     from demo.axis.store import Home
     from demo.extraction.making import AxisMaker
+    from demo.extraction.plan import RolePrompts
     from demo.models.loading import LoadedModel
     from demo.page.making_page import MakingPage
 
@@ -67,8 +68,8 @@ class FirstPage:
         """Make the axis of `model` while the page shows it, once somebody asks for it there.
 
         Args:
-            home: the axis that the model has. Only one that was made here with a smaller preset, or other role prompts, is made
-                anew.
+            home: the axis that the model has. Only one that was made here with a smaller preset, or with
+                other role prompts, is made anew.
 
         Returns:
             The folder of the new axis; None where there is neither a page nor a preset, or nothing to make.

@@ -486,10 +486,10 @@ def test_wrong_options_are_reported_in_one_sentence(capsys):
         assert message.startswith(f"error: {words}"), message
 
 
-def test_the_shipped_axis_passes_every_gate_but_one_and_its_report_says_so(repository: Path):
+def test_the_shipped_axis_passes_every_gate_but_two_and_its_report_says_so(repository: Path):
     axis = load_axis("smollm2-135m-instruct")
     gates = axis.manifest["gates"]
-    assert {name for name, one in gates.items() if not one["passed"]} == {"auc"}
+    assert {name for name, one in gates.items() if not one["passed"]} == {"auc", "late_turns"}
     assert gates["auc"]["value"] > 0.8
     assert len(axis.manifest["roles"]) == 275 and axis.default_range is not None
     report = (repository / "axes/smollm2-135m-instruct/report.md").read_text()
