@@ -73,6 +73,7 @@ class Timings:
         plain_step: One step of plain `generate`.
         single_step: One step of a single sequence by this engine.
         pair_step: One step of a pair by this engine.
+        plain_reading_step: The same while the capped words are read without the cap, too.
         naive_turn: A whole turn by the naive method, by turn number.
         pair_turn: A whole turn of a pair by this engine, by turn number.
         first_token: The time to a pair's first token, by turn number.
@@ -81,6 +82,7 @@ class Timings:
     plain_step: list[float] = field(default_factory=list)
     single_step: list[float] = field(default_factory=list)
     pair_step: list[float] = field(default_factory=list)
+    plain_reading_step: list[float] = field(default_factory=list)
     naive_turn: dict[int, list[float]] = field(default_factory=dict)
     pair_turn: dict[int, list[float]] = field(default_factory=dict)
     first_token: dict[int, list[float]] = field(default_factory=dict)
@@ -147,10 +149,15 @@ class Bench:
                 self.model.model(ids, logits_to_keep=1)
         return time.perf_counter() - start
 
-    def pair_turn(self, conversation: Conversation, text: str) -> list[float]:
-        """Run one turn of this engine. Returns the time of its start, then that of every step of the pair."""
+    def pair_turn(self, conversation: Conversation, text: str, plain: bool = False) -> list[float]:
+        """Run one turn of this engine. Returns the time of its start, then that of every step of the pair.
+
+        Args:
+            plain: read the capped words without the cap, too.
+        """
         times = [time.perf_counter()]
-        for event in conversation.send(self.engine, text, TurnSettings(self.sampling, self.cap)):
+        settings = TurnSettings(self.sampling, self.cap, plain=plain)
+        for event in conversation.send(self.engine, text, settings):
             if isinstance(event, TokenEvent) and event.branch == CAPPED:
                 times.append(time.perf_counter())
         return times
@@ -198,7 +205,8 @@ def measure(bench: Bench, turns: int, repeats: int) -> Timings:
     timings, progress = Timings(), ProgressLine("bench")
     first: list[Message] = [{"role": "user", "content": MESSAGES[0]}]
     bench.generate(first)
-    bench.pair_turn(Conversation(), MESSAGES[0])
+    for plain in (False, True):
+        bench.pair_turn(Conversation(), MESSAGES[0], plain)
     for repeat in range(repeats):
         conversation = Conversation()
         for turn, text in enumerate(MESSAGES[:turns], start=1):
@@ -214,6 +222,9 @@ def measure(bench: Bench, turns: int, repeats: int) -> Timings:
                 timings.first_token.setdefault(turn, []).append(times[1] - times[0])
             if turn == 1:
                 timings.pair_step += gaps(times[1:])
+                other = Conversation()
+                timings.plain_reading_step += gaps(bench.pair_turn(other, text, plain=True)[1:])
+                bench.engine.forget([other.branch_id(branch) for branch in BRANCHES])
                 clock = TokenClock()
                 bench.generate(first, clock)
                 timings.plain_step += gaps(clock.times[1:])
@@ -229,6 +240,7 @@ def summary(timings: Timings, turns: int) -> dict[str, float]:
         "plain_step_ms": _median_ms(timings.plain_step),
         "single_step_ms": _median_ms(timings.single_step),
         "pair_step_ms": _median_ms(timings.pair_step),
+        "plain_reading_step_ms": _median_ms(timings.plain_reading_step),
     }
     for turn in (1, turns):
         ms[f"naive_turn{turn}_ms"] = _median_ms(timings.naive_turn[turn])
@@ -237,6 +249,7 @@ def summary(timings: Timings, turns: int) -> dict[str, float]:
     return {
         "pair_vs_plain": ms["pair_step_ms"] / ms["plain_step_ms"],
         "pair_vs_single": ms["pair_step_ms"] / ms["single_step_ms"],
+        "plain_reading_cost": ms["plain_reading_step_ms"] / ms["pair_step_ms"],
         f"turn{turns}_vs_naive": ms[f"naive_turn{turns}_ms"] / ms[f"pair_turn{turns}_ms"],
         f"ttft{turns}_vs_ttft1": ms[f"ttft{turns}_ms"] / ms["ttft1_ms"],
         **ms,

@@ -17,7 +17,7 @@ import numpy as np
 
 from demo.conversation.conversation import Conversation
 from demo.conversation.scenarios import Scenario
-from demo.conversation.settings import BRANCHES, CAPPED
+from demo.conversation.settings import BRANCHES, CAPPED, UNCAPPED
 from demo.engine.protocol import Cap, Request, Sampling
 from demo.engine.transformers_engine import TransformersEngine
 from demo.evaluation.scenarios import Script, play_together
@@ -27,6 +27,8 @@ from demo.utils.paths import EVALUATION_ASSETS
 TOKENS = 48  # maximum length of a reply
 
 REREAD = "capped, read plainly"  # the capped replies as the unsteered model reads them
+# Of the uncapped replies' shift since the first turn, the share that lies along the axis; not a projection.
+SHARE = "share of the shift"
 
 Projections = list[list[float | None]]  # talks x turns, axis units; None for an empty reply
 
@@ -67,7 +69,8 @@ def measure_talks(
         on_turn: Called with the number of each turn before it runs.
 
     Returns:
-        Projections under "uncapped", "capped" (after the clamp) and REREAD.
+        Projections under "uncapped", "capped" (after the clamp) and REREAD, and shares under SHARE, which
+        are None in the first turn.
     """
     parts = [Script(script, seed + number) for number, script in enumerate(scripts)]
     talks = play_together(engine, cap, parts, Sampling(max_new_tokens=TOKENS), on_turn)
@@ -75,6 +78,8 @@ def measure_talks(
         branch: [[turn.replies[branch].mean for turn in talk.turns] for talk in talks] for branch in BRANCHES
     }
     found[REREAD] = [_reread(engine, talk) for talk in talks]
+    shifts = [[turn.replies[UNCAPPED].shift for turn in talk.turns] for talk in talks]
+    found[SHARE] = [[None if shift is None else shift.share for shift in talk] for talk in shifts]
     return found
 
 
@@ -94,10 +99,15 @@ def domain_figures(found: dict[str, Projections]) -> dict[str, Any]:
 
     Returns:
         Per branch: lists over turns of the mean and of the 25th and 75th percentile ("low",
-            "high"), axis units.
+            "high"), axis units. Under SHARE: the mean share over all turns after the first; None if it was
+            not measured.
     """
     figures: dict[str, Any] = {}
     for branch, talks in found.items():
+        if branch == SHARE:
+            later = [share for talk in talks for share in talk[1:] if share is not None]
+            figures[SHARE] = {"mean": round(sum(later) / len(later), 4)} if later else None
+            continue
         values = np.array([[np.nan if v is None else v for v in talk] for talk in talks], dtype=float)
         low, high = np.nanpercentile(values, [25, 75], axis=0)
         figures[branch] = {

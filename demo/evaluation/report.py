@@ -14,6 +14,7 @@ from typing import Any
 from demo.axis.gates import MOST_PERPLEXITY
 from demo.evaluation import NAME
 from demo.evaluation.agreement import KINDS, agreement
+from demo.evaluation.drift import SHARE
 from demo.evaluation.pictures import write_pictures
 from demo.evaluation.results import LEAST_UNCHANGED, MOST_LOST, choose
 from demo.evaluation.scoring import BUILT_IN, LABELS
@@ -193,8 +194,19 @@ def _drift(found: dict[str, Any], figures: dict[str, Any]) -> Iterator[str]:
         )
         for title, branches in found.items()
         for branch, own in branches.items()
+        if branch != SHARE
     ]
     yield from _table(("conversations", "first turn", "last turn", "change", "mean"), rows)
+    shares = [(title, f"{own[SHARE]['mean']:.0%}") for title, own in found.items() if own.get(SHARE)]
+    if shares:
+        yield ""
+        yield (
+            "How much of the drift lies on the axis: of the squared distance between the mean state of an "
+            "uncapped reply and that of the first one, the share along the axis, averaged over all turns after "
+            "the first. Capping along the axis can undo only this part."
+        )
+        yield ""
+        yield from _table(("conversations", "share on the axis"), shares)
 
 
 def _sweep(found: list[dict[str, Any]], figures: dict[str, Any]) -> Iterator[str]:

@@ -125,7 +125,8 @@ def _play_turn(
             history = talk.messages(branch, scenario.system_prompt)
             messages = (*history, Message(role="user", content=text))
             own = cap if branch == CAPPED else None
-            requests.append(Request(talk.branch_id(branch), messages, settings.sampling, own))
+            first = talk.turns[0].replies[branch].state if talk.turns else None
+            requests.append(Request(talk.branch_id(branch), messages, settings.sampling, own, first=first))
             replies[talk.branch_id(branch)] = reply
         talk.turns.append(turn)
     with closing(engine.stream(requests)) as events:
@@ -135,7 +136,7 @@ def _play_turn(
 
 
 def _add(reply: Reply, event: TokenEvent) -> None:
-    reply.finish = event.finish_reason
+    reply.finish, reply.state, reply.shift = event.finish_reason, event.state, event.shift
     if event.token_id is not None:
         reply.add(event.token)
 

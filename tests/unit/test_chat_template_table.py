@@ -96,7 +96,8 @@ def test_the_tokens_of_a_message_spell_its_content_whatever_it_is(spelling, temp
         own = [token for token, owner in zip(rendered.ids, rendered.owner, strict=True) if owner == number]
         said = spelling.decode(own)
         # A token may take in a character of the template beside the content.
-        assert "".join(said.split()) == "".join(text.split())
+        bare, own_text = "".join(text.split()), "".join(said.split())
+        assert bare in own_text and len(own_text) <= len(bare) + (2 if bare else 0)
     control = {spelling.convert_tokens_to_ids(name) for name in ("<|im_start|>", "<|im_end|>")}
     written = template.replace("'assistant'", "").count("<|im_end|>") * len(texts)
     opened = (len(texts) + 1) if "<|im_start|>" in template else 0
