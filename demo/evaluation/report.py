@@ -202,7 +202,7 @@ def _drift(found: dict[str, Any], figures: dict[str, Any]) -> Iterator[str]:
         yield ""
         yield (
             "How much of the drift lies on the axis: of the squared distance between the mean state of an "
-            "uncapped reply and that of the first one, the share along the axis, averaged over all turns after "
+            "uncapped reply and that of the first one, the share along the axis, averaged over all turns but "
             "the first. Capping along the axis can undo only this part."
         )
         yield ""
