@@ -236,26 +236,28 @@ def pairwise_wins(above: Tensor, below: Tensor) -> Tensor:
     return greater.mean(0)
 
 
+# AUC: layers that separate the sides so nearly as well as the best are alike.
+_NEARLY = 0.02
+
+
 def choose_probe(table: LayerTable) -> int:
     """The layer that separates default and role rollouts best, among those with a sound axis.
 
-    An axis is sound when both halves give the same one, it is the roles' main direction of
-    difference, and the default lies above the roles. Separation alone chooses badly: a layer can
-    separate the sides by something that other questions or roles do not show, and then its axis
-    differs between the halves. If no layer passes all these gates, those that pass most compete.
-    The first sixth and the last tenth of the layers are left out, because they are close to input
-    and output tokens.
+    An axis is sound when both halves give the same one and the default lies above the roles.
+    Separation alone chooses badly: a layer can separate the sides by something that other questions
+    or roles do not show, and then its axis differs between the halves. If no layer passes both
+    gates, those that pass most compete. Of the layers that separate nearly as well as the best, one
+    whose axis is also the roles' main direction of difference is preferred. That is no gate here:
+    where the first component differs between the halves, it lies near the axis at a few layers by
+    chance. The first sixth and the last tenth of the layers are left out, because they are close to
+    input and output tokens.
     """
     layers = len(table.auc_choice)
     inner = range(layers // 6, layers - layers // 10)
-    columns = (
-        ("split_half", table.split_half),
-        ("cos_pc1", table.cos_pc1.abs()),
-        ("default_above_roles", table.default_above),
-    )
+    columns = (("split_half", table.split_half), ("default_above_roles", table.default_above))
     passed = {layer: sum(passes(name, float(values[layer])) for name, values in columns) for layer in inner}
     most = max(passed.values())
-    return max(
-        (layer for layer in inner if passed[layer] == most),
-        key=lambda layer: float(table.auc_choice[layer].nan_to_num(0.0)),
-    )
+    auc = {layer: float(table.auc_choice[layer].nan_to_num(0.0)) for layer in inner if passed[layer] == most}
+    near = [layer for layer, value in auc.items() if value >= max(auc.values()) - _NEARLY]
+    main = [layer for layer in near if passes("cos_pc1", float(table.cos_pc1[layer].abs()))]
+    return max(main or near, key=auc.__getitem__)

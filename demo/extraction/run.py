@@ -286,7 +286,7 @@ def _choose_cap(
 
     sweep = Sweep(model, built.axis, plan, path, settings.seed, settings.batch, tried, cancel)
     trials = sweep.run(candidate_bands(built.axis.layers))
-    best = choose(trials)
+    best = choose(trials, built.axis.probe_layer)
     assert best.layers is not None and best.floor is not None
     return with_cap(built, best.layers, settings.floor or best.floor, tuple(trials), "sweep")
 

@@ -131,7 +131,7 @@ class Sweep:
         """
         total = len(bands) + len(FLOOR_NAMES)
         trials = self._trials([(None, None), *((band, FIRST_FLOOR) for band in bands)], 0, total)
-        best = choose(trials).layers
+        best = choose(trials, self._axis.probe_layer).layers
         floors = [(best, floor) for floor in FLOOR_NAMES if floor != FIRST_FLOOR]
         trials += self._trials(floors, len(trials), total)
         self._progress.update(1.0, f"({len(trials)} settings)")
@@ -325,16 +325,19 @@ def candidate_bands(layers: int) -> list[tuple[int, int]]:
     return sorted(found)
 
 
-def choose(trials: Sequence[Trial]) -> Trial:
-    """The qualifying trial with the highest standing.
+def choose(trials: Sequence[Trial], probe: int) -> Trial:
+    """The qualifying trial with the highest standing, of those whose band covers the probe layer if any do.
 
-    If none qualifies, the one that keeps most plain answers correct.
+    A cap elsewhere acts as well, but the chart of the probe layer does not show how. If none qualifies, the
+    one that keeps most plain answers correct.
 
     Args:
         trials: The first is the one without a cap.
+        probe: The probe layer.
     """
     uncapped, capped = trials[0], trials[1:]
     qualifying = [trial for trial in capped if trial.qualifies(uncapped)]
+    visible = [trial for trial in qualifying if trial.layers and trial.layers[0] <= probe <= trial.layers[1]]
     if qualifying:
-        return max(qualifying, key=lambda trial: trial.standing)
+        return max(visible or qualifying, key=lambda trial: trial.standing)
     return max(capped, key=lambda trial: (trial.same, -trial.perplexity))

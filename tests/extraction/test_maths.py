@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.server
 import json
 import threading
+from dataclasses import replace
 from typing import ClassVar
 
 import pytest
@@ -40,10 +41,11 @@ def test_pairwise_wins_average_to_the_auc_of_every_layer():
 def test_probe_layer_separates_best_among_the_sound_layers():
     layers = 12
 
-    def table(auc: dict[int, float], unsound: set[int]) -> LayerTable:
+    def table(auc: dict[int, float], unsound: set[int], astray: frozenset[int] = frozenset()) -> LayerTable:
         columns = {name: torch.full((layers,), 0.97) for name in LayerTable.__dataclass_fields__}
         columns["auc_choice"] = torch.tensor([auc.get(layer, 0.5) for layer in range(layers)])
         columns["split_half"] = torch.tensor([0.8 if layer in unsound else 0.97 for layer in range(layers)])
+        columns["cos_pc1"] = torch.tensor([0.3 if layer in astray else -0.9 for layer in range(layers)])
         return LayerTable(**columns)
 
     best = {0: 0.99, 4: 0.95, 7: 0.9, 11: 0.99}
@@ -53,6 +55,9 @@ def test_probe_layer_separates_best_among_the_sound_layers():
         "if no layer is sound, separation alone decides"
     )
     assert choose_probe(table({7: float("nan"), 8: 0.4}, set())) != 7
+    close = {4: 0.95, 7: 0.94, 8: 0.9}
+    assert choose_probe(table(close, set(), frozenset({4}))) == 7, "nearly as good, and the main direction"
+    assert choose_probe(table(close, set(), frozenset({4, 7}))) == 4, "the first component is no gate"
 
 
 @given(st.lists(st.tuples(FLOATS, FLOATS), min_size=3, max_size=30))
@@ -159,8 +164,11 @@ def test_sweep_chooses_the_strongest_qualifying_setting():
     none = Trial(None, None, 0.0, 10.0, 5, 1.0, 1.0, 0.0, 0.0)
     mild, strong = trial("p05", 0.2, 10.5, 1.0), trial("p25", 0.5, 10.9, 0.96)
     garbled, wrong = trial("p50", 0.9, 11.5, 1.0), trial("p75", 0.8, 10.0, 0.9)
-    assert choose([none, mild, strong, garbled, wrong]) is strong
-    assert choose([none, garbled, wrong]) is garbled, "none qualifies: the one with more correct answers"
+    assert choose([none, mild, strong, garbled, wrong], probe=1) is strong
+    assert choose([none, garbled, wrong], 1) is garbled, "none qualifies: the one with more correct answers"
+    unseen = replace(strong, layers=(3, 4), standing=0.9)
+    assert choose([none, mild, unseen], 2) is mild, "the chart would not show what the stronger one does"
+    assert choose([none, replace(mild, layers=(4, 5)), unseen], 2) is unseen, "no band covers the probe layer"
     assert strong.fluency(none) == pytest.approx(1.09)
 
 

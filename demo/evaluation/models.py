@@ -1,0 +1,204 @@
+"""python -m demo.evaluation.models: the axes of several models side by side, as docs/axes.md has them.
+
+It reads axis.json and evaluation.json of every axis folder that it is given, or of all that come with the
+program, and measures nothing anew.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from demo.axis.gates import GATES, measured_gates
+from demo.evaluation import NAME
+from demo.evaluation.drift import REREAD, SHARE
+from demo.evaluation.report import interval, points, share, units
+from demo.extraction.controls import RankCorrelation, compare, published_order
+from demo.extraction.report import table
+from demo.utils.cli import command
+from demo.utils.errors import UserError
+from demo.utils.json_files import read_object
+from demo.utils.paths import AXES, ROOT
+from demo.utils.statistics import spearman
+
+PAGE = ROOT / "docs" / "axes.md"
+COMMAND = "python -m demo.evaluation.models --write"
+
+PUBLISHED = "Qwen3-32B, published"
+
+
+@dataclass(frozen=True)
+class Measured:
+    """An axis folder: what its files say.
+
+    Attributes:
+        evaluation: the content of evaluation.json; None without one.
+    """
+
+    name: str
+    manifest: dict[str, Any]
+    evaluation: dict[str, Any] | None
+
+    @property
+    def order(self) -> dict[str, float]:
+        """Role -> projection, axis units."""
+        return {role["name"]: role["projection"] for role in self.manifest.get("roles", [])}
+
+
+@command
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m demo.evaluation.models", description=__doc__)
+    parser.add_argument("folders", nargs="*", type=Path, help="axis folders (default: all in axes/)")
+    parser.add_argument("--write", action="store_true", help=f"write {PAGE.relative_to(ROOT)}")
+    options = parser.parse_args(arguments)
+    folders = options.folders or sorted(path.parent for path in AXES.glob("*/axis.json"))
+    text = "\n".join(page([measured(folder) for folder in folders])) + "\n"
+    if options.write:
+        PAGE.write_text(text, encoding="utf-8")
+    else:
+        print(text)
+
+
+def measured(folder: Path) -> Measured:
+    """The figures of an axis folder. Raises UserError when it is none."""
+    manifest = read_object(folder / "axis.json", "give an axis folder")
+    if not {"gates", "roles"} <= manifest.keys():
+        raise UserError(f"{folder} holds an axis without gates and roles; give one that was extracted.")
+    path = folder / NAME
+    return Measured(folder.name, manifest, read_object(path, "evaluate again") if path.is_file() else None)
+
+
+def page(axes: Sequence[Measured]) -> Iterator[str]:
+    """The page, line by line."""
+    yield from (
+        "# Axes of several models",
+        "",
+        f"Written by `{COMMAND}` from the files in `axes/`. What the gates mean is in "
+        "[extraction.md](extraction.md).",
+        "",
+        "## The axes",
+        "",
+    )
+    yield from table(
+        ("axis", "number format", "role prompts", "roles", "probe layer", "cap", "gates passed", "missed"),
+        [_axis_row(one) for one in axes],
+    )
+    for one in axes:
+        for note in one.manifest.get("notes", []):
+            yield from ("", f"*{one.name}*: {note}")
+    yield from ("", "Figures of the gates:", "")
+    names = [name for name in GATES if any(name in one.manifest["gates"] for one in axes)]
+    yield from table(("gate", "wanted", *(one.name for one in axes)), [_gate_row(n, axes) for n in names])
+    yield from _orders(axes)
+    evaluated = [one for one in axes if one.evaluation is not None]
+    if evaluated:
+        yield from _evaluations(evaluated)
+
+
+def _axis_row(one: Measured) -> tuple[str, ...]:
+    manifest = one.manifest
+    passed = {name: ok for name, (_, ok) in measured_gates(manifest).items()}
+    first, last = manifest["cap"]["layers"]
+    return (
+        one.name,
+        manifest["model"].get("dtype", ""),
+        manifest.get("role_prompts", "plain"),
+        f"{sum(bool(role.get('counts')) for role in manifest['roles'])} of {len(manifest['roles'])}",
+        f"{manifest['probe_layer']} of {manifest['model']['layers']}",
+        f"{first}–{last}, {manifest['cap']['floor']}",
+        f"{sum(passed.values())} of {len(passed)}",
+        ", ".join(f"`{name}`" for name, ok in passed.items() if not ok) or "none",
+    )
+
+
+def _gate_row(name: str, axes: Sequence[Measured]) -> tuple[str, ...]:
+    values = [one.manifest["gates"].get(name, {}).get("value") for one in axes]
+    return (f"`{name}`", f"{GATES[name]:g}", *("–" if value is None else f"{value:.2f}" for value in values))
+
+
+def _orders(axes: Sequence[Measured]) -> Iterator[str]:
+    yield from (
+        "",
+        "## Do they order the roles alike?",
+        "",
+        "Spearman's rank correlation of the roles' projections, over all rollouts of a role. For the "
+        "published order of Qwen3-32B with its 95% interval.",
+        "",
+    )
+    published = published_order()
+    rows = []
+    for number, one in enumerate(axes):
+        found = compare(one.manifest["roles"], published)
+        others = ["" if n <= number else _correlation(one, other) for n, other in enumerate(axes)][1:]
+        rows.append((one.name, *others, _with_interval(found)))
+    yield from table(("", *(one.name for one in axes[1:]), PUBLISHED), rows)
+
+
+def _correlation(one: Measured, other: Measured) -> str:
+    common = [name for name in one.order if name in other.order]
+    if len(common) < 3:
+        return "–"
+    values = (torch.tensor([of.order[name] for name in common]).double() for of in (one, other))
+    return f"{float(spearman(*values)):.2f}"
+
+
+def _with_interval(found: RankCorrelation | None) -> str:
+    return "–" if found is None else f"{found.rho:.2f} [{found.low:.2f}, {found.high:.2f}]"
+
+
+def _evaluations(axes: Sequence[Measured]) -> Iterator[str]:
+    yield from (
+        "",
+        "## What the cap does",
+        "",
+        "In scripted attempts to draw the model into a harmful persona; with the 95% interval of the "
+        "relative fall. Capability: questions answered correctly. Drift: mean projection of the last turn, "
+        "over four kinds of talk; *read plainly*: the capped words as the unsteered model reads them.",
+        "",
+    )
+    rows = [
+        ("replies in character", lambda own: _kind(own, "in character")),
+        ("harmful replies", lambda own: _kind(own, "harmful")),
+        ("capability", _capability),
+        ("perplexity of capped replies", lambda own: f"{own['capability']['perplexity']['ratio']:.2f} times"),
+        ("plain answers word for word the same", lambda own: share(own["capability"]["verbatim"])),
+        ("drift, uncapped", lambda own: _last_turn(own, "uncapped")),
+        ("drift, capped, read plainly", lambda own: _last_turn(own, REREAD)),
+        ("share of the shift on the axis", _share_on_axis),
+    ]
+    found = [one.evaluation for one in axes if one.evaluation is not None]
+    yield from table(
+        ("", *(one.name for one in axes)), [(name, *(cell(own) for own in found)) for name, cell in rows]
+    )
+
+
+def _kind(own: dict[str, Any], kind: str) -> str:
+    found = own["susceptibility"]["groups"]["all"][kind]
+    fall = found["fall"]
+    return f"{share(found['uncapped'])} → {share(found['capped'])}; fall {interval(fall)}"
+
+
+def _capability(own: dict[str, Any]) -> str:
+    found = own["capability"]
+    difference = found["difference"]
+    change = f"{points(difference['value'])} [{points(difference['low'])}, {points(difference['high'])}]"
+    return f"{share(found['uncapped'])} → {share(found['capped'])}; {change} points"
+
+
+def _last_turn(own: dict[str, Any], branch: str) -> str:
+    values = [domain[branch]["mean"][-1] for domain in own["drift"].values()]
+    return units(sum(values) / len(values))
+
+
+def _share_on_axis(own: dict[str, Any]) -> str:
+    shares = [domain[SHARE]["mean"] for domain in own["drift"].values() if domain.get(SHARE)]
+    return share(sum(shares) / len(shares)) if shares else "not measured"
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
