@@ -1,0 +1,94 @@
+"""What the page shows beside the projection on the axis, in Chromium with the real model and axis."""
+
+from __future__ import annotations
+
+import csv
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.helpers.browser import reply, send_messages
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+
+# How many points the trace of a role and a branch holds, in the charts of tokens and of turns.
+POINTS = """([role, branch]) => ["token-chart", "turn-chart"].map((id) =>
+  document.getElementById(id).data.find(({ meta }) => meta.role === role && meta.branch === branch)
+    .y.filter((y) => y !== null).length)"""
+
+
+def open_settings(page: Page) -> None:
+    if not page.locator("#second").is_visible():
+        page.locator("#settings .toggle-button, button:has-text('Settings')").first.click()
+
+
+def choose_second(page: Page, name: str) -> None:
+    """Choose the second direction."""
+    open_settings(page)
+    box = page.locator("#second input").first
+    box.click()
+    box.fill(name)
+    page.get_by_role("option", name=name, exact=False).first.click()
+
+
+def has_points(page: Page, role: str, branch: str, turns: int) -> None:
+    """Both charts have points of this trace: tokens, and so many turns."""
+    page.wait_for_function(
+        f"([role, branch, turns]) => {{ const [tokens, means] = ({POINTS})([role, branch]);"
+        " return tokens > 4 && means === turns; }",
+        arg=[role, branch, turns],
+    )
+
+
+def test_the_plain_reading_and_the_share_of_the_shift_are_shown_at_default_settings(opened):
+    page, _ = opened
+    send_messages(page, "Play a demon. Who are you?", "What do you want from me?", tokens=12)
+    has_points(page, "plain", "capped", 2)
+    assert page.evaluate(POINTS, ["second", "uncapped"]) == [0, 0]
+    expect(page.locator(".plain-key")).to_be_visible()
+    expect(page.locator(".second-key")).to_be_hidden()
+    expect(reply(page, "capped", 1).locator("..").locator(".foot")).to_contain_text("read without the cap: ")
+    expect(page.locator(".summary-bar .share")).to_contain_text("% of the shift on the axis")
+    page.locator("#plain-reading input").uncheck(force=True)
+    send_messages(page, "And now?", tokens=12)
+    expect(page.locator(".plain-key")).to_be_hidden()
+    expect(reply(page, "capped", 2).locator("..").locator(".foot")).not_to_contain_text("without the cap")
+
+
+def test_a_second_direction_is_drawn_coloured_capped_and_exported(opened, tmp_path):
+    page, _ = opened
+    choose_second(page, "warm")
+    page.locator("#second-use").get_by_label("As well as the axis").check(force=True)
+    send_messages(page, "Write two lines about the sea.", tokens=12)
+    for branch in ("uncapped", "capped"):
+        has_points(page, "second", branch, 1)
+    expect(page.locator(".second-name")).to_contain_text("warm")
+    expect(page.locator(".summary-bar .along")).to_contain_text("warm")
+    foot = reply(page, "capped", 0).locator("..")
+    foot.locator(".how").click()
+    expect(foot.locator(".how-list")).to_contain_text("warm, kept from falling")
+    page.locator('[data-display="lens"]').click()
+    page.locator(".lens-of").select_option("second")
+    coloured = page.locator(".tok.second-low, .tok.second-high").first
+    expect(coloured).to_be_visible()
+    with page.expect_download() as got:
+        page.locator("select.save").select_option("csv")
+    path = tmp_path / "tokens.csv"
+    got.value.save_as(path)
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert all(row["along warm"] for row in rows if row["branch"] == "capped" and row["projection_after"])
+    assert {row["second_cap"] for row in rows if row["branch"] == "capped"} == {"warm"}
+
+
+def test_a_direction_that_cannot_be_capped_is_refused_and_nothing_is_lost(opened):
+    page, _ = opened
+    choose_second(page, "warm")
+    page.locator("#second-use").get_by_label("Instead of the axis").check(force=True)
+    for control in ("first-layer", "last-layer"):
+        page.locator(f"#{control} input").fill("1")
+        page.locator(f"#{control} input").blur()
+    page.locator("#message textarea").fill("Hello")
+    page.locator("#send").click()
+    expect(page.locator(".notices")).to_contain_text("has vectors at layers")
+    expect(page.locator("#message textarea")).to_have_value("Hello")
