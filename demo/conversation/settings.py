@@ -39,7 +39,8 @@ class TurnSettings:
         attempt: 1, and one more each time the same message is answered again.
         read: whether the replies came from elsewhere and were only read. Sampling then had no effect.
         also: a cap of the capped branch along another direction, beside `cap` or instead of it.
-        along: further directions whose projections are read along, in both charts and in exports.
+        along: further directions whose projections are read along.
+        second: the one of `along` that both charts show as a second line; empty for none.
         plain: read the capped words without the cap too, as they are written.
     """
 
@@ -57,6 +58,7 @@ class TurnSettings:
     read: bool = False
     also: Cap | None = None
     along: tuple[str, ...] = ()
+    second: str = ""
     plain: bool = False
 
     def __post_init__(self) -> None:
@@ -64,6 +66,8 @@ class TurnSettings:
             raise UserError(f"The number of seeds must lie between 1 and {MOST_SEEDS}, not {self.seeds}.")
         if len(self.along) > MOST_ALONG:
             raise UserError(f"At most {MOST_ALONG} directions can be read along, not {len(self.along)}.")
+        if self.second and self.second not in self.along:
+            raise UserError(f"The second direction {self.second!r} is not among those that are read along.")
         if self.only == STEERED and self.steer is None:
             raise UserError("The steered reply is off; switch it on before you write to it alone.")
 

@@ -30,6 +30,7 @@ def settings_json(settings: TurnSettings) -> dict[str, Any]:
         **({} if steer is None else {"steer": _steer_json(steer)}),
         **({} if settings.also is None else {"also": asdict(settings.also)}),
         **({"along": list(settings.along)} if settings.along else {}),
+        **({"second": settings.second} if settings.second else {}),
         **({"plain": True} if settings.plain else {}),
         **({} if settings.only is None else {"only": settings.only}),
         **{name: getattr(settings.sampling, name) for name in _SAMPLING},
@@ -79,6 +80,7 @@ def settings_from_json(data: dict[str, Any], marks: PlotMarks) -> TurnSettings:
             read=bool(data.get("read")),
             also=None if data.get("also") is None else _cap(data["also"]),
             along=tuple(text(name) for name in items(data.get("along", []))),
+            second=text(data.get("second", "")),
             plain=bool(data.get("plain")),
         )
     except UserError as error:  # a number out of range

@@ -133,6 +133,7 @@ class PanelValues:
             span=_SPANS.get(self.span or _BOTH, "both") if self.thinking else "both",
             also=self._second_cap(second, axis),
             along=self._along(second, directions or {}),
+            second="" if second is None else second.name,
             # Above the probe layer the clamp does not move what is read, and both readings are the same.
             plain=bool(self.plain) and cap is not None and cap.layers[0] <= axis.probe_layer,
         )

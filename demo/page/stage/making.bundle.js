@@ -1,5 +1,5 @@
 // Made from its sources by `npm run build`; do not edit.
-// Sources: 67ba535240ba3c1a47859cf500c1ff876d4f40bd6e751818ade7b179dedc6e05
+// Sources: 144993d22532e2eff52bf4f7cbc59db8ded3a2062d9a27de48f2d59bb8841ed9
 // Bundle: 906edc0b9e5d99c5e86f8e568b6251a51705c462e9035f18170a47f3c0daa8cb
 (() => {
   // src/dom.js

@@ -1,6 +1,6 @@
 // Made from its sources by `npm run build`; do not edit.
-// Sources: 67ba535240ba3c1a47859cf500c1ff876d4f40bd6e751818ade7b179dedc6e05
-// Bundle: d2c5230ca75c67a7999aeaa7a2ac941bdaad135e7f33184a6dbbdca73bd9f87b
+// Sources: 144993d22532e2eff52bf4f7cbc59db8ded3a2062d9a27de48f2d59bb8841ed9
+// Bundle: fa0bc8a8acf7d4abf7dc1c022347f6cf21668ae5f78049afbc303168f6abd421
 (() => {
   // protocol.json
   var protocol_default = {
@@ -428,6 +428,7 @@
     return {
       branch,
       absent: false,
+      second: -1,
       received: 0,
       visibleTokens: [],
       series: emptySeries(),
@@ -464,11 +465,10 @@
     return recent.reduce((sum, one) => sum + one, 0) / recent.length;
   }
   function addBeside({ answer, series }, token, position) {
-    const second = token.g?.[0];
+    const { second } = token;
     if (typeof token.q === "number")
       addPoint(series.plain, position, trailingMean(answer.recentPlain, token.q), null);
-    if (second !== void 0)
-      addPoint(series.second, position, trailingMean(answer.recentSecond, second), null);
+    if (second !== null) addPoint(series.second, position, trailingMean(answer.recentSecond, second), null);
   }
   function addToSeries(reply, token, position) {
     const after = token.a ?? token.b;
@@ -496,7 +496,8 @@
     reply.received += 1;
     if (received.s) return null;
     const c = received.k?.reduce((sum, value) => sum + value, 0) ?? 0;
-    const token = Object.assign(received, { c, acted: c > 0 || (received.z ?? 0) > 0 });
+    const second = received.g?.[reply.second] ?? null;
+    const token = Object.assign(received, { c, acted: c > 0 || (received.z ?? 0) > 0, second });
     reply.visibleTokens.push(token);
     const span = spanOf(reply, token);
     span.count += 1;
@@ -535,10 +536,14 @@
     return reasoning.count ? reasoning.fired / reasoning.count : null;
   }
   var isLive = (reply) => !reply.absent && reply.finish === null;
+  var secondOf = (settings) => settings?.second ? (settings.along ?? []).indexOf(settings.second) : -1;
   var turnIsLive = (turn) => BRANCHES.some((branch) => isLive(turn.replies[branch]));
   function newTurn(user, branches, { settings, marks } = {}) {
     const turn = { user, replies: byBranch(newReply), settings: settings ?? null, marks: marks ?? null };
-    for (const branch of BRANCHES) turn.replies[branch].absent = !branches.includes(branch);
+    for (const branch of BRANCHES) {
+      turn.replies[branch].absent = !branches.includes(branch);
+      turn.replies[branch].second = secondOf(turn.settings);
+    }
     return turn;
   }
   function turnFromData(data) {
@@ -2199,10 +2204,11 @@
     return turns.map((turn, index) => ({ x: index + 1, y: turn.replies[branch].plainMean }));
   }
   function secondPoints(turns, branch, shown) {
-    const name = turns[shown ?? turns.length - 1]?.settings?.along?.[0];
+    const name = turns[shown ?? turns.length - 1]?.settings?.second;
     return turns.map((turn, index) => {
-      const same = name !== void 0 && turn.settings?.along?.[0] === name;
-      return { x: index + 1, y: same ? turn.replies[branch].along[0] ?? null : null };
+      const { along, second } = turn.replies[branch];
+      const same = name !== void 0 && turn.settings?.second === name;
+      return { x: index + 1, y: same ? along[second] ?? null : null };
     });
   }
   var POINTS = {
@@ -3473,7 +3479,7 @@
       span.dataset.i = String(position);
       if (token.acted) showLegend(true);
       setTone(span, toneOf(token.a ?? token.b), "tone", "");
-      setTone(span, toneOf(token.g?.[0]), "second-tone", "second-");
+      setTone(span, toneOf(token.second), "second-tone", "second-");
       return span;
     }
     function setTone(span, tone, property, prefix) {
@@ -3951,7 +3957,7 @@
     }
     function showBesideKeys() {
       const settings = conversation.shown === null ? null : conversation.turns[conversation.shown]?.settings;
-      const name = settings?.along?.[0]?.replace(/_/g, " ") ?? "";
+      const name = settings?.second?.replace(/_/g, " ") ?? "";
       find(root, ".plain-key").hidden = !settings?.plain;
       find(root, ".second-key").hidden = !name;
       find(root, ".second-name").textContent = `${name}, on its own scale`;

@@ -159,7 +159,7 @@ export function makePane(root, branch, hooks) {
     span.dataset.i = String(position);
     if (token.acted) showLegend(true);
     setTone(span, toneOf(token.a ?? token.b), "tone", "");
-    setTone(span, toneOf(token.g?.[0]), "second-tone", "second-");
+    setTone(span, toneOf(token.second), "second-tone", "second-");
     return span;
   }
 

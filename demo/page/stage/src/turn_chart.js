@@ -100,10 +100,11 @@ export function plainPoints(turns, branch) {
  * @returns {TurnPoint[]}
  */
 export function secondPoints(turns, branch, shown) {
-  const name = turns[shown ?? turns.length - 1]?.settings?.along?.[0];
+  const name = turns[shown ?? turns.length - 1]?.settings?.second;
   return turns.map((turn, index) => {
-    const same = name !== undefined && turn.settings?.along?.[0] === name;
-    return { x: index + 1, y: same ? (turn.replies[branch].along[0] ?? null) : null };
+    const { along, second } = turn.replies[branch];
+    const same = name !== undefined && turn.settings?.second === name;
+    return { x: index + 1, y: same ? (along[second] ?? null) : null };
   });
 }
 

@@ -85,6 +85,7 @@ export function newReply(branch) {
   return {
     branch,
     absent: false,
+    second: -1,
     received: 0,
     visibleTokens: [],
     series: emptySeries(),
@@ -151,11 +152,10 @@ function trailingMean(recent, value) {
  * @param {number} position
  */
 function addBeside({ answer, series }, token, position) {
-  const second = token.g?.[0];
+  const { second } = token;
   if (typeof token.q === "number")
     addPoint(series.plain, position, trailingMean(answer.recentPlain, token.q), null);
-  if (second !== undefined)
-    addPoint(series.second, position, trailingMean(answer.recentSecond, second), null);
+  if (second !== null) addPoint(series.second, position, trailingMean(answer.recentSecond, second), null);
 }
 
 /**
@@ -196,7 +196,8 @@ export function addToken(reply, received) {
   reply.received += 1;
   if (received.s) return null;
   const c = received.k?.reduce((sum, value) => sum + value, 0) ?? 0;
-  const token = Object.assign(received, { c, acted: c > 0 || (received.z ?? 0) > 0 });
+  const second = received.g?.[reply.second] ?? null;
+  const token = Object.assign(received, { c, acted: c > 0 || (received.z ?? 0) > 0, second });
   reply.visibleTokens.push(token);
   const span = spanOf(reply, token);
   span.count += 1;
@@ -272,6 +273,13 @@ export const isLive = (reply) => !reply.absent && reply.finish === null;
 
 // --- one turn
 
+/**
+ * Where the second direction stands among those that a turn is read along; -1 for none.
+ * @param {Turn["settings"]} settings
+ */
+export const secondOf = (settings) =>
+  settings?.second ? (settings.along ?? []).indexOf(settings.second) : -1;
+
 /** @param {Turn} turn */
 export const turnIsLive = (turn) => BRANCHES.some((branch) => isLive(turn.replies[branch]));
 
@@ -283,7 +291,10 @@ export const turnIsLive = (turn) => BRANCHES.some((branch) => isLive(turn.replie
  */
 export function newTurn(user, branches, { settings, marks } = {}) {
   const turn = { user, replies: byBranch(newReply), settings: settings ?? null, marks: marks ?? null };
-  for (const branch of BRANCHES) turn.replies[branch].absent = !branches.includes(branch);
+  for (const branch of BRANCHES) {
+    turn.replies[branch].absent = !branches.includes(branch);
+    turn.replies[branch].second = secondOf(turn.settings);
+  }
   return turn;
 }
 

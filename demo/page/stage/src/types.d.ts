@@ -40,11 +40,12 @@ export interface Token {
 
 /**
  * A token that is shown. `c`: what the cap along the axis added at all layers together; 0 where it did not act.
- * `acted`: whether any cap acted.
+ * `acted`: whether any cap acted. `second`: its projection along the second direction.
  */
 export interface VisibleToken extends Token {
   c: number;
   acted: boolean;
+  second: number | null;
 }
 
 /** How far a reply's mean state lies from that of the branch's first reply. */
@@ -94,8 +95,10 @@ export interface TurnSettings {
   steer?: { layer: number; alpha: number; direction?: string };
   /** A cap along another direction; `downward`: it keeps the projection from rising. */
   also?: { direction: string; downward: boolean; layers: number[]; floors: number[] };
-  /** The directions that are read along; the first is the second line of the charts. */
+  /** The directions that are read along. */
   along?: string[];
+  /** The one of them that the charts show as a second line. */
+  second?: string;
   /** The capped words are read without the cap, too. */
   plain?: boolean;
   only?: Branch;
@@ -415,6 +418,8 @@ export interface Reply {
   branch: Branch;
   /** The branch does not answer in this turn. */
   absent: boolean;
+  /** Where the second direction stands among those that are read along; -1 for none. */
+  second: number;
   /** The number of all tokens. */
   received: number;
   /** The tokens that are shown, the reasoning's and the answer's. */

@@ -169,7 +169,7 @@ export function makeView(root, conversation, sendRequest) {
   /** The keys of the lines beside the projection, and the choice of what the colours show. */
   function showBesideKeys() {
     const settings = conversation.shown === null ? null : conversation.turns[conversation.shown]?.settings;
-    const name = settings?.along?.[0]?.replace(/_/g, " ") ?? "";
+    const name = settings?.second?.replace(/_/g, " ") ?? "";
     find(root, ".plain-key").hidden = !settings?.plain;
     find(root, ".second-key").hidden = !name;
     find(root, ".second-name").textContent = `${name}, on its own scale`;

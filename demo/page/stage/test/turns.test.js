@@ -188,3 +188,34 @@ test("a turn without branches is absent in all of them", () => {
   const turn = turnFromData({ user: "hello" });
   assert.ok(BRANCHES.every((branch) => turn.replies[branch].absent));
 });
+
+test("the lines beside the projection are means of the last tokens of the answer", () => {
+  const settings = /** @type {import("../src/types").TurnSettings} */ ({
+    along: ["honest", "warm"],
+    second: "warm",
+  });
+  const { capped } = newTurn("", ["capped"], { settings }).replies;
+  addToken(capped, { t: "think", a: 1, q: 9, g: [9, 9], r: 1 });
+  for (const [n, value] of [1, 2, 3, 4, 5, 6, 7, 8, 9, 10].entries())
+    addToken(capped, { t: `${n}`, a: 1, q: value, g: [0, 2 * value] });
+  assert.equal(capped.series.plain.y.length, 10, "the reasoning has none");
+  assert.equal(capped.series.plain.y[1], 1.5);
+  assert.equal(capped.series.plain.y.at(-1), 6.5, "the mean of the last eight");
+  assert.equal(capped.series.second.y.at(-1), 13);
+  assert.equal(capped.visibleTokens.at(-1)?.second, 20);
+});
+
+test("without a second direction nothing is drawn of those that are read along", () => {
+  const settings = /** @type {import("../src/types").TurnSettings} */ ({ along: ["honest"] });
+  const { uncapped } = newTurn("", ["uncapped"], { settings }).replies;
+  addToken(uncapped, { t: "a", a: 1, g: [3] });
+  assert.deepEqual(uncapped.series.second.y, []);
+  assert.equal(uncapped.visibleTokens[0]?.second, null);
+});
+
+test("a second cap alone counts as acting", () => {
+  const { capped } = newTurn("", ["capped"]).replies;
+  addToken(capped, { t: "a", a: 1, z: 0.2 });
+  addToken(capped, { t: "b", a: 1 });
+  assert.deepEqual([capped.answer.fired, capped.answer.count], [1, 2]);
+});
