@@ -18,7 +18,7 @@ from typing import Any, Literal, get_args
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 from torch.nn.functional import normalize
 
@@ -278,7 +278,9 @@ def save_directions(directions: Directions, folder: Path) -> None:
     about = {"format": _FORMAT, "axis": directions.axis, "directions": [_entry(one) for one in listed]}
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        save_file(tensors, part, metadata={"about": json.dumps(about, ensure_ascii=False, allow_nan=False)})
+        text = json.dumps(about, ensure_ascii=False, allow_nan=False)
+        # Written here and not by the library, which lets nobody else read its files.
+        part.write_bytes(save(tensors, metadata={"about": text}))
         os.replace(part, folder / FILE)
     except (OSError, SafetensorError) as error:
         part.unlink(missing_ok=True)

@@ -99,8 +99,8 @@ def remade(model: LoadedModel, axis: AssistantAxis, folder: Path) -> Directions:
     places = [layers.index(layer) for layer in kept]
     records = read_records(folder)
     if records:
-        state, plan = read_again(model, records, layers)
         verdicts = ALL if axis.manifest.get("uptake", {}).get("keep_all") else KEPT
+        state, plan = read_again(model, records, layers, verdicts)
         vectors = Vectors(state, plan, verdicts)
         _check_same(axis, vectors, layers.index(axis.probe_layer), folder)
         defaults = torch.stack(state.defaults)
@@ -261,9 +261,12 @@ def read_records(folder: Path) -> list[dict[str, Any]]:
 
 
 def read_again(
-    model: LoadedModel, records: Sequence[dict[str, Any]], layers: Sequence[int]
+    model: LoadedModel, records: Sequence[dict[str, Any]], layers: Sequence[int], verdicts: Sequence[str]
 ) -> tuple[State, Plan]:
     """The state of an extraction from its replies, which the model reads again, at K layers.
+
+    Args:
+        verdicts: which role rollouts count; the others are not read.
 
     Returns:
         A state whose tensors are [K, D], and the plan that its records refer to, with the same halves as the
@@ -271,9 +274,14 @@ def read_again(
     """
     rollouts, reader, state = _rollouts(records), Reader(model), State()
     progress = ProgressLine("reading replies")
-    for start in range(0, len(records), _BATCH):
-        progress.update(start / len(records))
-        part = list(zip(rollouts, records, strict=True))[start : start + _BATCH]
+    counted = [
+        (rollout, record)
+        for rollout, record in zip(rollouts, records, strict=True)
+        if not rollout.is_role or record.get("kept", True) or tuple(verdicts) == ALL
+    ]
+    for start in range(0, len(counted), _BATCH):
+        progress.update(start / len(counted))
+        part = counted[start : start + _BATCH]
         texts = [reply_text(model, rollout.messages, record["reply"]) for rollout, record in part]
         means = iter(reader.means([text for text in texts if text.reply], layers))
         for (rollout, record), text in zip(part, texts, strict=True):

@@ -89,13 +89,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     out = options.out or (home.folder if home else None)
     if out is None:
         raise UserError("This axis has no folder for the table; give one with --out.")
-    there = load_directions(out, axis)
+    load_directions(out, axis)  # raises UserError now and not after the rollouts
     plan = trait_plan(options.questions, options.max_new_tokens)
     state = measure_traits(model, out, plan)
     found = traits_of(
         state, plan, axis, default_means(model, home.folder if home else out, kept_layers(axis))
     )
-    save_directions(there.replaced("trait", found.directions), out)
+    save_directions(load_directions(out, axis).replaced("trait", found.directions), out)
     write(out, model, axis, found)
     shutil.rmtree(work_of(model, plan, out), ignore_errors=True)
     print(

@@ -24,10 +24,9 @@ from demo.engine.protocol import Sampling
 from demo.extraction import directions as command
 from demo.extraction import run as extraction
 from demo.extraction.directions import between, floors_along, read_records, remade, reply_text
-from demo.extraction.judge import NoJudge
 from demo.extraction.plan import DEFAULT, PRESETS, Plan, Rollout, make_plan
 from demo.extraction.reading import Reader
-from demo.extraction.rollouts import Reply
+from demo.extraction.rollouts import Reply, Text
 from demo.models.loading import LoadedModel
 from demo.utils.errors import UserError
 from tests.helpers.axes import random_axis
@@ -49,6 +48,15 @@ def plan() -> Plan:
     return make_plan("tiny", TINY)
 
 
+class TwoOfThree:
+    """A judge that keeps two of three replies."""
+
+    name, threshold = "two of three", 0.5
+
+    def scores(self, replies: Sequence[Reply]) -> list[float]:
+        return [float(reply.rollout.index % 3 > 0) for reply in replies]
+
+
 @pytest.fixture(scope="module")
 def folder(tiny: LoadedModel, plan: Plan, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An axis from replies of plain words, which are the same tokens again when they are read."""
@@ -66,7 +74,7 @@ def folder(tiny: LoadedModel, plan: Plan, tmp_path_factory: pytest.TempPathFacto
 
     out = tmp_path_factory.mktemp("axis")
     settings = extraction.Settings(batch=32, least=1, band=(1, 2))
-    extraction.extract(tiny, plan, settings, NoJudge(), out, generate)
+    extraction.extract(tiny, plan, settings, TwoOfThree(), out, generate)
     return out
 
 
@@ -130,11 +138,23 @@ def same(one: Direction, other: Direction) -> bool:
     return all(close) and named[0] == named[1]
 
 
-def test_the_command_makes_the_same_directions_from_the_rollouts(tiny: LoadedModel, copy: Path):
+def test_the_command_makes_the_same_directions_from_the_rollouts(
+    tiny: LoadedModel, copy: Path, monkeypatch: pytest.MonkeyPatch
+):
     axis = load_axis(copy)
     before = load_directions(copy, axis)
     (copy / FILE).unlink()
+    read: list[Text] = []
+    means = Reader.means
+
+    def noted(reader: Reader, texts: Sequence[Text], layers: Sequence[int]) -> torch.Tensor:
+        read.extend(texts)
+        return means(reader, texts, layers)
+
+    monkeypatch.setattr(Reader, "means", noted)
     after = remade(tiny, axis, copy)
+    records = read_records(copy)
+    assert len(read) == sum(record.get("kept", True) for record in records) < len(records)
     assert list(before) == list(after) and len(after) == 8
     assert all(same(before[name], after[name]) for name in before)
     for name in before:

@@ -27,8 +27,10 @@ from demo.axis.directions import (
     load_directions,
     save_directions,
 )
-from demo.axis.files import axis_digest
+from demo.axis.files import axis_digest, load_axis
+from demo.models.default import DEFAULT_MODEL
 from demo.utils.errors import UserError
+from demo.utils.paths import AXES
 from tests.helpers.axes import random_axis, with_components
 
 AXIS = with_components(random_axis(6, 16, 2, (3, 4)))
@@ -221,7 +223,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.
     def full(*arguments: Any, **named: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("demo.axis.directions.save_file", full)
+    monkeypatch.setattr("demo.axis.directions.save", full)
     with pytest.raises(UserError, match="cannot be written"):
         save_directions(directions(made("cruel")), tmp_path)
     assert (tmp_path / FILE).read_bytes() == before
@@ -231,3 +233,20 @@ def test_the_probe_layer_and_the_band_are_kept():
     axis: AssistantAxis = random_axis(30, 4, 20, (18, 25))
     assert kept_layers(axis) == (18, 19, 20, 21, 22, 23, 24, 25)
     assert kept_layers(random_axis(30, 4, 12, (18, 19))) == (12, 18, 19)
+
+
+def test_the_shipped_directions_belong_to_the_shipped_axis():
+    folder = AXES / DEFAULT_MODEL
+    axis = load_axis(folder)
+    found = load_directions(folder, axis)
+    counted = {role["name"].replace("_", " ") for role in axis.manifest["roles"] if role["counts"]}
+    assert {one.poles[1] for one in found.of("role")} == counted
+    assert [one.name for one in found.of("component")] == ["PC1", "PC2", "PC3"]
+    assert found["PC1"].cosine == pytest.approx(axis.manifest["pca"]["cos_pc1"], abs=1e-3)
+    assert all(one.layers == kept_layers(axis) and one.floors for one in found.values())
+    # The default Assistant is in the middle of its own replies along every direction.
+    for one in found.values():
+        place, layer = one.index(axis.probe_layer), axis.probe_layer
+        middle = float(axis.default_mean[layer] @ one.unit[place])
+        assert one.floor("p05", layer) < middle < one.floor("p95", layer)
+    assert (folder / FILE).stat().st_size < 5_000_000
