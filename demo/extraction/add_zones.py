@@ -19,6 +19,7 @@ from demo.axis.axis import AssistantAxis
 from demo.axis.files import load_axis, save_axis
 from demo.axis.gates import what_a_reply_tells
 from demo.extraction.add_gates import with_sections
+from demo.extraction.vectors import check_histories
 from demo.extraction.zones import (
     Record,
     Watched,
@@ -49,6 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--dtype", default="auto")
     options = parser.parse_args(arguments)
     axis, records = load_axis(options.folder), read_records(options.folder)
+    check_histories(axis.manifest, records)
     model = load_model(options.model, device=options.device, dtype=options.dtype, progress=ConsoleProgress())
     axis.check_model(model)
     axis = with_zones(model, axis, records)

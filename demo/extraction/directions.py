@@ -38,7 +38,7 @@ from demo.engine.protocol import Sampling
 from demo.extraction.plan import DEFAULT, PRESETS, Plan, Rollout, make_plan
 from demo.extraction.reading import Reader
 from demo.extraction.rollouts import Reply, RolloutGenerator, Text
-from demo.extraction.vectors import ALL, HALVES, KEPT, Judged, State, Vectors
+from demo.extraction.vectors import ALL, HALVES, KEPT, Judged, State, Vectors, check_histories, history_of
 from demo.models.chat_template import Message, render_chat
 from demo.models.loading import LoadedModel, load_model
 from demo.utils.cli import command
@@ -99,6 +99,7 @@ def remade(model: LoadedModel, axis: AssistantAxis, folder: Path) -> Directions:
     places = [layers.index(layer) for layer in kept]
     records = read_records(folder)
     if records:
+        check_histories(axis.manifest, records)
         verdicts = ALL if axis.manifest.get("uptake", {}).get("keep_all") else KEPT
         state, plan = read_again(model, records, layers, verdicts)
         vectors = Vectors(state, plan, verdicts)
@@ -106,7 +107,7 @@ def remade(model: LoadedModel, axis: AssistantAxis, folder: Path) -> Directions:
         defaults = torch.stack(state.defaults)
         found = found.replaced("role", role_directions(axis, state, vectors, kept, places))
     else:
-        defaults = default_means(model, folder, layers)
+        defaults = default_means(model, axis, folder, layers)
     found = found.replaced("component", component_directions(axis, kept, defaults[:, places]))
     for one in bare:
         own = defaults[:, [layers.index(layer) for layer in one.layers]]
@@ -216,17 +217,23 @@ def component_directions(
         yield replace(one, floors=floors_along(one.unit, defaults))
 
 
-def default_means(model: LoadedModel, folder: Path, layers: Sequence[int]) -> Tensor:
-    """Means [N, K, D] of the axis's default replies: those in its folder, read again, or else new ones."""
+def default_means(model: LoadedModel, axis: AssistantAxis, folder: Path, layers: Sequence[int]) -> Tensor:
+    """Means [N, K, D] of the axis's default replies: those in its folder, read again, or else new ones.
+
+    Raises:
+        UserError: rollouts.jsonl is malformed.
+    """
     records = [record for record in read_records(folder) if record["group"] == DEFAULT]
     if records:
+        check_histories(axis.manifest, records)
         texts = [
             reply_text(model, rollout.messages, record["reply"])
             for rollout, record in zip(_rollouts(records), records, strict=True)
         ]
         return Reader(model).means([text for text in texts if text.reply], layers)
     found = [torch.zeros(0, len(layers), model.hidden_size)]
-    plan = make_plan(model.slug.split("-")[0], PRESETS["standard"])
+    size = replace(PRESETS["standard"], role_prompts=axis.manifest.get("role_prompts", "plain"))
+    plan = make_plan(model.slug.split("-")[0], size)
     asked = [rollout for rollout in plan.rollouts if rollout.split == "extract" and not rollout.is_role]
     sampling, generator = Sampling(0.7, 0.9, plan.max_new_tokens, 0, 1.0), RolloutGenerator(model)
     progress = ProgressLine("default replies")
@@ -255,6 +262,7 @@ def read_records(folder: Path) -> list[dict[str, Any]]:
             for key in ("group", "system", "question", "reply"):
                 if not isinstance(record[key], str):
                     raise TypeError(f"{key} is no text")
+            history_of(record)
     except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
         raise UserError(f"{path} holds no rollouts ({error}); extract the axis again.") from error
     return wanted
@@ -317,7 +325,10 @@ def _rollouts(records: Iterable[dict[str, Any]]) -> list[Rollout]:
         sample, turn = samples[group, system, text], turns[group]
         # As `plan.make_plan` assigns the halves.
         half = sample if group == DEFAULT else roles.setdefault(group, len(roles)) // 2 + turn
-        found.append(Rollout(index, group, "extract", number, half % len(HALVES), sample, system, text))
+        history = history_of(record)
+        found.append(
+            Rollout(index, group, "extract", number, half % len(HALVES), sample, system, text, history)
+        )
         samples[group, system, text] += 1
         turns[group] += 1
     return found

@@ -74,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.name in there and there[options.name].kind != "pairs":
         raise UserError(f"There is a {there[options.name].kind} called {options.name!r}; change --name.")
     positive, negative = read_sides(model, pairs, kept_layers(axis))
-    defaults = default_means(model, home.folder, kept_layers(axis))
+    defaults = default_means(model, axis, home.folder, kept_layers(axis))
     direction, values = from_sides(options.name, axis, positive, negative, defaults)
     save_directions(there.added(direction), home.folder)
     for name, value in values.items():

@@ -367,5 +367,7 @@ def _fingerprint(model: LoadedModel, plan: Plan, settings: Settings, judge: Judg
         settings.least,
         _STATE,
     ]
+    # Earlier versions saved no histories.
+    inputs += ["with histories"] * any(rollout.history for rollout in plan.rollouts)
     inputs += [[r.system, r.text, r.history, r.group, r.split, r.half, r.sample] for r in plan.rollouts]
     return hashlib.sha256(json.dumps(inputs).encode()).hexdigest()[:16]

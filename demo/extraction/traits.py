@@ -93,7 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     plan = trait_plan(options.questions, options.max_new_tokens)
     state = measure_traits(model, out, plan)
     found = traits_of(
-        state, plan, axis, default_means(model, home.folder if home else out, kept_layers(axis))
+        state, plan, axis, default_means(model, axis, home.folder if home else out, kept_layers(axis))
     )
     save_directions(load_directions(out, axis).replaced("trait", found.directions), out)
     write(out, model, axis, found)

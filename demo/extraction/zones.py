@@ -18,9 +18,10 @@ import torch
 from torch import Tensor
 
 from demo.axis.zones import Told, Zones, zones_json
-from demo.extraction.plan import DEFAULT, FOLDS, NEUTRAL, Plan
+from demo.extraction.plan import DEFAULT, FOLDS, NEUTRAL, Plan, head_of
 from demo.extraction.reading import Reader
 from demo.extraction.rollouts import Stopped, Text
+from demo.extraction.vectors import history_of
 from demo.models.chat_template import Message, render_chat
 from demo.models.loading import LoadedModel
 from demo.utils.statistics import auc
@@ -91,9 +92,8 @@ def read_states(
 
 
 def _text(model: LoadedModel, record: Record) -> Text:
-    messages: list[Message] = [{"role": "user", "content": record["question"]}]
-    if record["system"]:
-        messages.insert(0, {"role": "system", "content": record["system"]})
+    question: Message = {"role": "user", "content": record["question"]}
+    messages = [*head_of(record["system"], history_of(record)), question]
     reply = model.tokenizer(record["reply"], add_special_tokens=False)["input_ids"]
     return Text(render_chat(model.tokenizer, messages).ids, reply)
 

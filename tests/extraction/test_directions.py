@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -19,18 +21,21 @@ from demo.axis.directions import (
     load_directions,
     save_directions,
 )
-from demo.axis.files import load_axis
+from demo.axis.files import load_axis, save_axis
 from demo.engine.protocol import Sampling
+from demo.extraction import add_zones, zones
 from demo.extraction import directions as command
 from demo.extraction import run as extraction
-from demo.extraction.directions import between, floors_along, read_records, remade, reply_text
-from demo.extraction.plan import DEFAULT, PRESETS, Plan, Rollout, make_plan
+from demo.extraction.directions import between, default_means, floors_along, read_records, remade, reply_text
+from demo.extraction.plan import DEFAULT, PRESETS, Plan, RolePrompts, Rollout, make_plan
 from demo.extraction.reading import Reader
 from demo.extraction.rollouts import Reply, Text
+from demo.extraction.vectors import Judged, State
+from demo.models.chat_template import render_chat
 from demo.models.loading import LoadedModel
 from demo.utils.errors import UserError
 from tests.helpers.axes import random_axis
-from tests.helpers.tiny_models import tiny_llama
+from tests.helpers.tiny_models import assert_one_sentence, tiny_llama
 
 TINY = replace(
     PRESETS["quick"], roles=5, instructions=2, questions=4, role_rollouts=4, held_out=1, max_new_tokens=4
@@ -197,7 +202,16 @@ def test_without_rollouts_the_default_replies_are_generated(
     assert all(one.floors.keys() == set(PERCENTILES) for one in found.values())
 
 
-@pytest.mark.parametrize("line", ["{", "3", '{"split": "extract"}', '{"split": "extract", "group": 1}'])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "{",
+        "3",
+        '{"split": "extract"}',
+        '{"split": "extract", "group": 1}',
+        '{"split": "extract", "group": "", "system": "", "question": "", "reply": "", "history": [["", 1]]}',
+    ],
+)
 def test_malformed_rollouts_are_refused(tmp_path: Path, line: str):
     (tmp_path / command.ROLLOUTS).write_text(line + "\n")
     with pytest.raises(UserError, match="holds no rollouts"):
@@ -210,8 +224,49 @@ def test_two_equal_sides_are_no_direction():
         between("calm", "trait", axis, (1,), (torch.ones(1, 4),) * 2, torch.ones(0, 1, 4), (), ("a", "b"))
 
 
-def test_rollouts_read_from_a_file_have_the_halves_and_questions_of_the_plan():
-    plan = make_plan("tiny", PRESETS["standard"])
+@pytest.mark.parametrize("role_prompts", ["plain", "example"])
+def test_rollouts_read_from_a_file_are_those_of_the_plan(role_prompts: RolePrompts):
+    plan = make_plan("tiny", replace(PRESETS["standard"], role_prompts=role_prompts))
     asked = [rollout for rollout in plan.rollouts if rollout.split == "extract"]
-    records = [{"group": r.group, "system": r.system, "question": r.text} for r in asked]
+    state = State()
+    for rollout in asked:
+        state.add(Judged(Reply(rollout, "", (), torch.zeros(1, 1), ()), None, True), limit=0)
+    records = json.loads(json.dumps(state.texts))
     assert command._rollouts(records) == asked
+    assert ("history" in records[0]) == (role_prompts == "example")
+
+
+def test_a_reply_after_a_first_exchange_is_read_after_it(
+    tiny: LoadedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    plan = make_plan("tiny", replace(TINY, role_prompts="example"))
+    asked = [rollout for rollout in plan.rollouts if rollout.split == "extract"][::7]
+    state, axis = State(), random_axis(tiny.layer_count, tiny.hidden_size, 1, (1, 2))
+    for rollout in asked:
+        reply = Reply(rollout, SAID, (1,), torch.zeros(1, 1), ())
+        state.add(Judged(reply, None, True), limit=0)
+        prompt = render_chat(tiny.tokenizer, rollout.messages).ids
+        assert zones._text(tiny, state.texts[-1]).prompt == prompt
+    axis.manifest["role_prompts"] = "example"
+    save_axis(axis, tmp_path)
+    lines = [json.dumps(record) + "\n" for record in state.texts]
+    (tmp_path / command.ROLLOUTS).write_text("".join(lines))
+    read: list[Text] = []
+    monkeypatch.setattr(Reader, "means", lambda reader, texts, layers: read.extend(texts) or torch.zeros(0))
+    default_means(tiny, axis, tmp_path, (1,))
+    default = [rollout for rollout in asked if rollout.group == DEFAULT]
+    assert [one.prompt for one in read] == [render_chat(tiny.tokenizer, r.messages).ids for r in default]
+
+
+def test_replies_whose_first_exchange_was_not_kept_are_refused(
+    tiny: LoadedModel, copy: Path, capsys: pytest.CaptureFixture[str]
+):
+    axis = load_axis(copy)
+    axis.manifest["role_prompts"] = "example"
+    save_axis(axis, copy)
+    words = "followed a first exchange that is not in the file"
+    for again in (partial(remade, tiny, axis, copy), partial(default_means, tiny, axis, copy, (1,))):
+        with pytest.raises(UserError, match=words) as error:
+            again()
+        assert_one_sentence(error)
+    assert add_zones.main([str(copy)]) == 2 and words in capsys.readouterr().err
