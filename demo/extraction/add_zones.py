@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--dtype", default="auto")
     options = parser.parse_args(arguments)
     axis, records = load_axis(options.folder), read_records(options.folder)
-    check_histories(axis.manifest, records)
+    check_remeasurable(axis, records)
     model = load_model(options.model, device=options.device, dtype=options.dtype, progress=ConsoleProgress())
     axis.check_model(model)
     axis = with_zones(model, axis, records)
@@ -59,6 +59,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if report.is_file():
         report.write_text(with_sections(report.read_text(encoding="utf-8"), axis), encoding="utf-8")
     print(what_a_reply_tells(axis.manifest))
+
+
+def check_remeasurable(axis: AssistantAxis, records: Sequence[Record]) -> None:
+    """Check that the zones can be measured on the replies, read again. Raises UserError."""
+    if axis.manifest.get("variant") == "standardised":
+        raise UserError(
+            "This is a standardised axis, of which only an extraction measures the zones; extract it again."
+        )
+    check_histories(axis.manifest, records)
 
 
 def with_zones(model: LoadedModel, axis: AssistantAxis, records: Sequence[Record]) -> AssistantAxis:

@@ -102,7 +102,8 @@ def remade(model: LoadedModel, axis: AssistantAxis, folder: Path) -> Directions:
         check_histories(axis.manifest, records)
         verdicts = ALL if axis.manifest.get("uptake", {}).get("keep_all") else KEPT
         state, plan = read_again(model, records, layers, verdicts)
-        vectors = Vectors(state, plan, verdicts)
+        standardised = axis.manifest.get("variant") == "standardised"
+        vectors = Vectors(state, plan, verdicts, state.variance(verdicts) if standardised else None)
         _check_same(axis, vectors, layers.index(axis.probe_layer), folder)
         defaults = torch.stack(state.defaults)
         found = found.replaced("role", role_directions(axis, state, vectors, kept, places))

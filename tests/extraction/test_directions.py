@@ -24,6 +24,7 @@ from demo.axis.directions import (
 from demo.axis.files import load_axis, save_axis
 from demo.engine.protocol import Sampling
 from demo.extraction import add_zones, zones
+from demo.extraction import axis as building
 from demo.extraction import directions as command
 from demo.extraction import run as extraction
 from demo.extraction.directions import between, default_means, floors_along, read_records, remade, reply_text
@@ -62,9 +63,11 @@ class TwoOfThree:
         return [float(reply.rollout.index % 3 > 0) for reply in replies]
 
 
-@pytest.fixture(scope="module")
-def folder(tiny: LoadedModel, plan: Plan, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An axis from replies of plain words, which are the same tokens again when they are read."""
+@pytest.fixture(scope="module", params=["plain", "standardised"])
+def folder(
+    request: pytest.FixtureRequest, tiny: LoadedModel, plan: Plan, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """An axis of either variant from plain words, which are the same tokens again when they are read."""
     reader = Reader(tiny)
 
     def generate(rollouts: Sequence[Rollout], sampling: Sampling) -> list[Reply]:
@@ -79,7 +82,11 @@ def folder(tiny: LoadedModel, plan: Plan, tmp_path_factory: pytest.TempPathFacto
 
     out = tmp_path_factory.mktemp("axis")
     settings = extraction.Settings(batch=32, least=1, band=(1, 2))
-    extraction.extract(tiny, plan, settings, TwoOfThree(), out, generate)
+    with pytest.MonkeyPatch.context() as patch:
+        wanted = request.param == "standardised"
+        patch.setattr(building, "choose_variant", lambda plain, standardised: (plain, standardised)[wanted])
+        extraction.extract(tiny, plan, settings, TwoOfThree(), out, generate)
+    assert load_axis(out).manifest["variant"] == request.param
     return out
 
 
@@ -96,9 +103,10 @@ def test_roles_lead_from_the_default_assistant_to_the_role(folder: Path, plan: P
     found = load_directions(folder, axis)
     roles, layers = found.of("role"), list(kept_layers(axis))
     assert [one.name for one in roles] == sorted(role.replace("_", " ") for role in plan.roles)
-    # The axis is the default mean minus the mean role vector.
+    # The plain axis is the default mean minus the mean role vector.
     mean = torch.stack([one.vector for one in roles]).mean(0)
-    torch.testing.assert_close(mean, -axis.direction[layers], rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(mean, (axis.role_mean - axis.default_mean)[layers], rtol=1e-3, atol=1e-4)
+    assert torch.allclose(mean, -axis.direction[layers], atol=1e-4) == (axis.manifest["variant"] == "plain")
     for one in roles:
         for place, layer in enumerate(one.layers):
             raw = float(axis.default_mean[layer] @ one.unit[place])
@@ -202,6 +210,14 @@ def test_without_rollouts_the_default_replies_are_generated(
     assert all(one.floors.keys() == set(PERCENTILES) for one in found.values())
 
 
+def test_zones_are_not_added_to_a_standardised_axis(copy: Path, capsys: pytest.CaptureFixture[str]):
+    axis = load_axis(copy)
+    axis.manifest["variant"] = "standardised"
+    save_axis(axis, copy)
+    assert add_zones.main([str(copy)]) == 2
+    assert "only an extraction measures the zones; extract it again." in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     "line",
     [
@@ -262,7 +278,7 @@ def test_replies_whose_first_exchange_was_not_kept_are_refused(
     tiny: LoadedModel, copy: Path, capsys: pytest.CaptureFixture[str]
 ):
     axis = load_axis(copy)
-    axis.manifest["role_prompts"] = "example"
+    axis.manifest.update(role_prompts="example", variant="plain")
     save_axis(axis, copy)
     words = "followed a first exchange that is not in the file"
     for again in (partial(remade, tiny, axis, copy), partial(default_means, tiny, axis, copy, (1,))):
