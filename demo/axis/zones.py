@@ -7,7 +7,6 @@ a mean is put into words or drawn as a band.
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -21,6 +20,7 @@ UNMEASURED = (
 )
 
 _MOST = 1e6  # no genuine cut point is farther from 0, in axis units
+_MOST_COUNTED = 10**9  # nobody measures on more replies, tokens or roles
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,8 @@ class Zones:
             raise ValueError(f"cut points {self.low} and {self.high}")
         for told in (self.default, self.role):
             shares = (told.role_played, told.assistant, told.role_played + told.assistant)
-            if told.replies < 1 or not all(-1e-9 <= share <= 1 + 1e-9 for share in shares):
+            counted = 1 <= told.replies <= _MOST_COUNTED
+            if not counted or not all(-1e-9 <= share <= 1 + 1e-9 for share in shares):
                 raise ValueError(f"shares {told.role_played} and {told.assistant} of {told.replies}")
 
     def name_of(self, mean: float, assistant: bool = True) -> str:
@@ -204,7 +205,7 @@ def _rows(rows: object, width: int) -> list[tuple[int, list[float]]]:
         return []
     for row in rows:
         fits = isinstance(row, list) and len(row) == width + 1 and type(row[0]) is int
-        if not fits or not all(map(_is_share, row[1:3])) or not all(type(v) in (int, float) for v in row):
+        if not fits or not all(map(_is_share, row[1:3])) or not all(map(_is_counted, (row[0], *row[3:]))):
             return []
     return [(row[0], row[1:]) for row in rows]
 
@@ -213,8 +214,13 @@ def _is_share(value: object) -> bool:
     return type(value) in (int, float) and 0 <= value <= 1  # type: ignore[operator]
 
 
+def _is_counted(value: object) -> bool:
+    return type(value) in (int, float) and 0 <= value <= _MOST_COUNTED  # type: ignore[operator]
+
+
 def _number(value: object) -> float:
-    if type(value) not in (int, float) or not math.isfinite(value):  # type: ignore[arg-type]
+    # Compared before it is converted, which an integer of hundreds of digits cannot be.
+    if type(value) not in (int, float) or not -_MOST < value < _MOST:  # type: ignore[operator]
         raise ValueError("a cut point or a share that is no number")
     return float(value)  # type: ignore[arg-type]
 

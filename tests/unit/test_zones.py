@@ -197,6 +197,11 @@ def test_zones_survive_files(axis):
         {"high": math.inf},
         {"high": 1e9},
         {"low": True},
+        {"low": -(10**400)},
+        {"high": 10**400},
+        {"low": math.nan},
+        {"role": {"replies": 10**400, "role_played": 0.1, "assistant": 0.7}},
+        {"role": {"replies": 9, "role_played": 10**400, "assistant": 0.7}},
         {"default": {"replies": 3, "role_played": 0.7, "assistant": 0.7}},
         {"role": {"replies": 0, "role_played": 0.1, "assistant": 0.7}},
         {"role": {"replies": "<b>", "role_played": 0.1, "assistant": 0.7}},
@@ -232,7 +237,26 @@ def test_a_weak_axis_says_that_a_single_reply_can_rarely_be_told():
     assert "not even 2 replies tell them apart 95% of the time" in text
 
 
-@pytest.mark.parametrize("rows", ["<script>", [["<b>", 0.5]], [[1, "<b>"]], [[1]], [[1, 0.5], [2, 7]], None])
+HUGE = 10**400
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        "<script>",
+        [["<b>", 0.5]],
+        [[1, "<b>"]],
+        [[1]],
+        [[1, 0.5], [2, 7]],
+        [[1, 0.5], [HUGE, 0.6]],
+        [[1, HUGE], [2, 0.6]],
+        [[HUGE, 0.9, 0.8, 20]],
+        [[2, 0.9, 0.8, HUGE]],
+        [[2, 0.9, 0.8, math.inf]],
+        HUGE,
+        None,
+    ],
+)
 def test_malformed_figures_are_left_out(rows):
     zones = MEASURED | {"auc_by_tokens": rows, "auc_by_replies": rows, "ceiling": rows}
     text = what_a_reply_tells({"zones": zones})
