@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -127,6 +128,24 @@ def test_half_precision_and_the_input_of_a_block_are_read(tmp_path: Path):
     before = {f"blocks.{layer + 1}.hook_resid_pre": row for layer, row in rows().items()}
     direction = import_direction(stored(before, tmp_path / "x.safetensors"), AXIS)
     torch.testing.assert_close(direction.vector, as_stored(ROWS[2:5]))
+
+
+def test_the_input_of_the_first_block_is_left_out(tmp_path: Path):
+    inputs = {f"blocks.{layer}.hook_resid_pre": row for layer, row in rows().items()}
+    direction = import_direction(stored(inputs, tmp_path / "x.safetensors"), AXIS)
+    assert direction.layers == (2, 3, 4)
+    torch.testing.assert_close(direction.vector, as_stored(ROWS[3:6]))
+    alone = stored({"blocks.0.hook_resid_pre": ROWS[0].clone()}, tmp_path / "y.safetensors")
+    with pytest.raises(UserError, match="does not say which decoder layers"):
+        import_direction(alone, AXIS)
+
+
+@pytest.mark.parametrize("key", ["_" * 5000, "a_" * 5000, "a_." * 5000, "layer." * 5000 + "x"])
+def test_a_long_key_is_refused_at_once(tmp_path: Path, key: str):
+    start = time.process_time()
+    with pytest.raises(UserError, match="does not say which decoder layers"):
+        import_direction(save({key: ROWS[0], f"{key}!": ROWS[1]}, tmp_path / "x.pt"), AXIS)
+    assert time.process_time() - start < 2
 
 
 def test_single_vectors_say_their_layer_or_are_told(tmp_path: Path):

@@ -7,7 +7,8 @@ these files mean:
   to the output of block N, and block 0 has none.
 - A dict from layer to vector (.pt, .safetensors): keys such as 12, "12", "layer_12", "model.layers.12" or
   "blocks.12.hook_resid_post"; the input of a block, "blocks.12.hook_resid_pre", is the output of the one
-  before. The dict may lie under a key such as "layer_activations" of steering-vectors.
+  before, and that of block 0 the embeddings, which are left out. The dict may lie under a key such as
+  "layer_activations" of steering-vectors.
 - JSON of AISteer360 (.svec): {"directions": {"12": [[...]]}}.
 - A matrix, one row per layer. With one row more than there are layers these are hidden states as transformers
   lists them, the embeddings first, such as the persona vectors of arXiv 2507.21509.
@@ -37,10 +38,13 @@ from demo.utils.errors import UserError
 # Keys under which libraries keep the vectors, beside facts about them.
 _WRAPPERS = ("layer_activations", "directions", "vectors", "steering_vectors", "vector", "direction")
 
+# Nothing in it repeats what repeats already, so that a stranger's long key is not tried for hours.
 _KEY = re.compile(
-    r"(?:[A-Za-z_]+[._])*?(?:layers?|blocks?|h|direction|vector|vec)?[._]?\[?(\d{1,4})\]?"
+    r"(?:[A-Za-z_][A-Za-z_.]*[._])?(?:layers?|blocks?|h|direction|vector|vec)?[._]?\[?(\d{1,4})\]?"
     r"(?:[._](hook_resid_post|resid_post|hook_resid_pre|resid_pre|output|vector|direction))?"
 )
+
+_EMBEDDINGS = -1  # what the first block takes in
 
 _FILE = re.compile(r"layer[_-]?(?:output_)?(\d{1,4})(?!\d)")
 
@@ -144,7 +148,7 @@ def _of_dict(content: dict[Any, Any], path: Path) -> dict[int, Tensor]:
     found: dict[int, Tensor] = {}
     for name, value in content.items():
         layer = _layer(name)
-        if layer is None or not isinstance(value, Tensor):
+        if layer is None or layer == _EMBEDDINGS or not isinstance(value, Tensor):
             continue
         if layer in found:
             raise UserError(f"{path} holds two vectors for layer {layer}; leave one out.")
@@ -159,14 +163,14 @@ def _of_dict(content: dict[Any, Any], path: Path) -> dict[int, Tensor]:
 
 
 def _layer(name: object) -> int | None:
-    """The decoder layer whose output a key names, or None."""
+    """The decoder layer whose output a key names, or _EMBEDDINGS, or None."""
     if isinstance(name, int) and not isinstance(name, bool):
         return name if 0 <= name < MAX_LAYERS else None
     match = _KEY.fullmatch(name) if isinstance(name, str) else None
     if match is None:
         return None
     layer = int(match[1]) - (1 if (match[2] or "").endswith("resid_pre") else 0)
-    return layer if 0 <= layer < MAX_LAYERS else None
+    return layer if layer < MAX_LAYERS else None
 
 
 def _vector(value: Tensor, path: Path) -> Tensor:
