@@ -20,8 +20,8 @@ from typing import Any
 
 from demo.axis.axis import AssistantAxis
 from demo.axis.card import card
-from demo.axis.directions import load_directions, save_directions
-from demo.axis.files import axis_folder, load_axis, save_axis
+from demo.axis.directions import FILE, Directions, load_directions, save_directions
+from demo.axis.files import axis_digest, axis_folder, load_axis, save_axis
 from demo.axis.importer.build import ImportOptions, import_axis
 from demo.axis.importer.direction import import_direction
 from demo.axis.importer.floors import spans
@@ -106,8 +106,18 @@ def _import(options: argparse.Namespace) -> None:
     )
     axis = import_axis(options.source, chosen)
     save_axis(axis, options.out)
+    _drop_foreign_directions(axis, options.out)
     print("\n".join(summary(axis)))
     print(f"wrote {options.out / 'axis.safetensors'} and axis.json")
+
+
+def _drop_foreign_directions(axis: AssistantAxis, folder: Path) -> None:
+    """Remove the directions that an axis has left in the folder that another now lies in."""
+    try:
+        load_directions(folder, axis)
+    except UserError:
+        save_directions(Directions((), axis_digest(axis)), folder)
+        print(f"removed {folder / FILE}, which did not belong to this axis")
 
 
 def summary(axis: AssistantAxis) -> Iterator[str]:

@@ -262,6 +262,19 @@ def test_vectors_by_layer_are_an_axis_if_the_sign_is_given(tmp_path: Path, caps:
     assert any("layer 1 stands in" in step for step in steps) == stands_in
 
 
+def test_an_import_keeps_its_own_directions_and_removes_those_of_another_axis(tmp_path: Path, caps: Path):
+    folder, source, other = tmp_path / "axis", tmp_path / "x.pt", tmp_path / "y.pt"
+    save(rows(), source)
+    save({layer: row.flip(0) for layer, row in rows().items()}, other)
+    bring = ["--out", str(folder), "--sign", "role", "--caps", str(caps)]
+    assert command.main(["import", str(source), *bring]) == 0
+    assert command.main(["add", str(folder), str(other), "--name", "calm"]) == 0
+    assert command.main(["import", str(source), *bring]) == 0
+    assert list(load_directions(folder, load_axis(folder))) == ["calm"]
+    assert command.main(["import", str(other), *bring]) == 0
+    assert not (folder / FILE).exists() and not load_directions(folder, load_axis(folder))
+
+
 def test_an_incomplete_axis_is_refused(tmp_path: Path, caps: Path):
     path = save({1: ROWS[1], 3: ROWS[3]}, tmp_path / "x.pt")
     refused("no vector for layer 0, so it is no complete axis", path, options(caps, sign="role"))
