@@ -262,3 +262,22 @@ def test_a_session_file_keeps_what_was_read_beside(engine, axis, directions, cap
     assert other.turns[1].replies[CAPPED].shift.length == pytest.approx(
         conversation.turns[1].replies[CAPPED].shift.length, rel=1e-3
     )
+
+
+def test_a_plain_reading_that_overflows_says_nothing_and_is_not_kept(engine, cap, monkeypatch):
+    """The capped reply goes on without it; what is NaN must reach no other sequence."""
+    run = engine.scheduler.batch.run
+
+    def overflowing(work):
+        readings = run(work)
+        return [
+            reading if sequence.leads or chunk.prompt else replace(reading, before=[float("nan")])
+            for (sequence, chunk), reading in zip(work, readings, strict=True)
+        ]
+
+    monkeypatch.setattr(engine.scheduler.batch, "run", overflowing)
+    events = list(engine.stream([Request("nan", (DEMON, EYES), GREEDY, cap, plain=True)]))
+    tokens = tokens_of(events, "nan")
+    assert tokens[-1].finish_reason in ("stop", "length")
+    assert all(event.token.plain is None for event in tokens)
+    assert "nan" in engine.prefix_cache and plain_branch("nan") not in engine.prefix_cache
