@@ -179,9 +179,8 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument(
         "--role-prompts",
         choices=("plain", "strong", "example"),
-        default="plain",
         help="how roles are asked for where an axis is made here: strong and example are for models that "
-        "hardly take up roles (default: %(default)s)",
+        "hardly take up roles (default: plain)",
     )
     found.add_argument("--open", action="store_true", help="open the page in the browser")
     found.add_argument(

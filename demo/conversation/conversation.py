@@ -179,7 +179,7 @@ class Conversation:
                 for index, reply in replies_read(noted, first, probe_layer, request.cap, self._cancel):
                     turn = self.turns[index]
                     turn.replies[request.branch] = with_unread(reply, texts[index])
-                    turn.settings = replace(settings, read=True)
+                    turn.settings = replace(settings, read=True, plain=False)
                     yield index, request.branch
             finally:
                 close(chunks)
@@ -263,7 +263,7 @@ class Conversation:
         else:
             target.finish, target.fault = event.finish_reason, event.fault
             target.shift = event.shift
-            if turn is self.turns[0]:
+            if turn is self.turns[0] and not sample:
                 target.state = event.state
             if event.token_id is not None:
                 target.add(replace(event.token, at=at))

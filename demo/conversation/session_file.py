@@ -33,6 +33,7 @@ NAME, VERSION = "persona-drift-session", 1
 MOST_BYTES = 8 * 1024**2
 
 _FINISH = get_args(FinishReason)
+_MOST_DIMENSIONS, _LARGEST_STATE, _LARGEST_SHIFT = 65_536, 1e12, 1e9
 
 
 @dataclass(frozen=True)
@@ -245,9 +246,12 @@ def _reply(data: dict[str, Any]) -> Reply:
         raise ValueError(f"finish {finish!r}")
     samples = [_reply(sample) for sample in items(data.get("samples", []))]
     limit, user = int(number(data["limit"])), maybe(data.get("user_mean"))
+    tokens = [_token(token) for token in items(data["tokens"])]
+    if len({len(token.along) for token in tokens if token.along}) > 1:
+        raise ValueError("tokens that were read along different directions")
     return Reply(
         limit,
-        [_token(token) for token in items(data["tokens"])],
+        tokens,
         finish or "cancelled",
         user,
         samples,
@@ -261,11 +265,19 @@ def _state(data: object) -> State | None:
     if data is None:
         return None
     packed = base64.b64decode(text(data), validate=True)
-    return tuple(number(value) for (value,) in struct.iter_unpack("<f", packed))
+    if len(packed) > 4 * _MOST_DIMENSIONS:
+        raise ValueError("a state of too many numbers")
+    values = tuple(number(value) for (value,) in struct.iter_unpack("<f", packed))
+    if any(abs(value) > _LARGEST_STATE for value in values):
+        raise ValueError("a state with a number that no model has")
+    return values
 
 
 def _shift(data: dict[str, Any]) -> Shift:
-    return Shift(number(data["length"]), number(data["along"]))
+    length, along = number(data["length"]), number(data["along"])
+    if not abs(along) <= length * 1.001 + 1e-3 <= _LARGEST_SHIFT:
+        raise ValueError("a shift that is longer along the axis than at all")
+    return Shift(length, along)
 
 
 def _token(data: dict[str, Any]) -> Token:

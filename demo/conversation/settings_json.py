@@ -78,7 +78,7 @@ def settings_from_json(data: dict[str, Any], marks: PlotMarks) -> TurnSettings:
             dtype=text(data.get("dtype", "")),
             attempt=whole(data.get("attempt", 1)),
             read=bool(data.get("read")),
-            also=None if data.get("also") is None else _cap(data["also"]),
+            also=None if data.get("also") is None else _second_cap(data["also"]),
             along=tuple(text(name) for name in items(data.get("along", []))),
             second=text(data.get("second", "")),
             plain=bool(data.get("plain")),
@@ -93,6 +93,13 @@ def _cap(data: dict[str, Any]) -> Cap:
     if not layers or len(layers) != len(floors) or layers != tuple(sorted({*layers})) or layers[0] < 0:
         raise ValueError(f"capped layers {short(layers)}")
     return Cap(layers, floors, text(data.get("direction", "")), bool(data.get("downward")))
+
+
+def _second_cap(data: dict[str, Any]) -> Cap:
+    cap = _cap(data)
+    if not cap.direction:
+        raise ValueError("a second cap without a direction")
+    return cap
 
 
 def _steer_json(steer: Steer) -> dict[str, Any]:

@@ -185,13 +185,18 @@ def _load_transformers(
     from demo.engine.transformers_engine import TransformersEngine
 
     home = home_of(options.axis, model)
+    try:
+        directions = all_directions(axis, None if home is None else home.folder)
+    except UserError as error:  # the axis itself is sound
+        directions = all_directions(axis, None)
+        notes.append(f"Without further directions: {error}")
     engine = TransformersEngine(
         model,
         axis,
         kv_budget=int(options.kv_budget * 1024**3),
         sequences=2 * options.pairs,
         own_thread=True,
-        directions=all_directions(axis, None if home is None else home.folder),
+        directions=directions,
     )
     return engine, notes
 

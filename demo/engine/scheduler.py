@@ -8,6 +8,7 @@ no conversation waits for another to end.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -274,6 +275,8 @@ class Scheduler:
         for sequence in ran:
             if not sequence.leads:
                 sequence.run_pending(read[id(sequence)])
+                if not math.isfinite(sequence.before[-1]):
+                    sequence.fault = nan_error()  # its slot is then cleared, and nothing of it is kept
         for sequence in ran:
             if not sequence.leads:
                 continue

@@ -352,7 +352,8 @@ def shift_of(axis: AssistantAxis, first: State, now: State) -> Shift | None:
         return None
     moved, probe = torch.tensor(now) - torch.tensor(first), axis.probe_layer
     norm = float(axis.norm[probe])
-    return Shift(float(moved.norm()) / norm, float(moved @ axis.unit[probe]) / norm)
+    length, along = float(moved.norm()) / norm, float(moved @ axis.unit[probe]) / norm
+    return Shift(length, along) if math.isfinite(length) else None
 
 
 def spoken_tokens(request: Request, chat: RenderedChat) -> dict[int, None]:

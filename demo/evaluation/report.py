@@ -203,7 +203,7 @@ def _drift(found: dict[str, Any], figures: dict[str, Any]) -> Iterator[str]:
         yield (
             "How much of the drift lies on the axis: of the squared distance between the mean state of an "
             "uncapped reply and that of the first one, the share along the axis, averaged over all turns but "
-            "the first. Capping along the axis can undo only this part."
+            "the first. At the probe layer, a cap along the axis can act on this part only."
         )
         yield ""
         yield from _table(("conversations", "share on the axis"), shares)

@@ -77,14 +77,20 @@ def job_of(model: LoadedModel, preset: str, role_prompts: RolePrompts = "plain")
     return _Job(plan, settings_for(model, size), LikelihoodJudge(model), new_home(model))
 
 
-def is_lesser(folder: Path, model: LoadedModel, preset: str, role_prompts: RolePrompts = "plain") -> bool:
-    """Whether an axis was made on this machine from fewer rollouts than the preset has, or other prompts."""
+def is_lesser(folder: Path, model: LoadedModel, preset: str, role_prompts: RolePrompts | None = None) -> bool:
+    """Whether an axis was made on this machine from fewer rollouts than the preset has, or other prompts.
+
+    Args:
+        role_prompts: how roles are to be asked for; None if any way will do. An axis from more rollouts is
+            kept in any case.
+    """
     if folder != new_home(model):
         return False
     manifest = read_object(folder / "axis.json", "extract the axis again")
-    made, plan = manifest.get("rollouts"), job_of(model, preset, role_prompts).plan
-    smaller = isinstance(made, dict) and sum(made.values()) < len(plan.rollouts)
-    return smaller or manifest.get("role_prompts", "plain") != role_prompts
+    rollouts, wanted = manifest.get("rollouts"), len(job_of(model, preset).plan.rollouts)
+    made = sum(rollouts.values()) if isinstance(rollouts, dict) else wanted
+    other = role_prompts is not None and manifest.get("role_prompts", "plain") != role_prompts
+    return made < wanted or (made == wanted and other)
 
 
 class AxisMaker:

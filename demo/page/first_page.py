@@ -39,7 +39,7 @@ class FirstPage:
         preset: str | None = None,
         allowed: bool = True,
         browser: bool = False,
-        role_prompts: RolePrompts = "plain",
+        role_prompts: RolePrompts | None = None,
     ) -> None:
         """Nothing is served yet.
 
@@ -47,7 +47,8 @@ class FirstPage:
             preset: make the axis of a model that has none at once; None to offer it on the page.
             allowed: False to show nothing, as where visitors must enter a password first.
             browser: open the page in the browser.
-            role_prompts: how roles are asked for where an axis is made.
+            role_prompts: how roles are asked for where an axis is made; None for the usual way, and to keep
+                an axis that was made another way.
         """
         self._role_prompts = role_prompts
         self.port = port
@@ -84,7 +85,7 @@ class FirstPage:
 
         if home is not None and not is_lesser(home.folder, model, self._preset or "", self._role_prompts):
             return None
-        maker = self._maker = AxisMaker(model, self._preset, self._allowed, self._role_prompts)
+        maker = self._maker = AxisMaker(model, self._preset, self._allowed, self._role_prompts or "plain")
         if self._stopped:
             maker.close()
         self._announce(model, home)

@@ -33,7 +33,7 @@ _ONLY = {_EVERY: None, "Uncapped": UNCAPPED, "Capped": CAPPED, "Steered": STEERE
 _FLOOR_INFO = "Percentile of default-Assistant replies used as the floor. A higher floor is stricter."
 _IMPORTED_INFO = "Published ceiling on role-wardness, used as a floor. A lower number is stricter."
 _READ_ONLY, _AS_WELL, _INSTEAD = "No", "As well as the axis", "Instead of the axis"
-_AT_LEAST, _AT_MOST = "At least as high", "At most as high"
+_AT_LEAST, _AT_MOST = "From falling below", "From rising above"
 _ALONG_AXIS, _ALONG_SECOND = "The axis", "The second direction"
 _KINDS = {
     "trait": "trait",
@@ -132,8 +132,8 @@ class PanelValues:
             # The choice is hidden while the model does not reason, and then has no effect.
             span=_SPANS.get(self.span or _BOTH, "both") if self.thinking else "both",
             also=self._second_cap(second, axis),
-            along=self._along(second, directions or {}),
-            second="" if second is None else second.name,
+            along=self._along(second, directions or {}, axis.probe_layer),
+            second=second.name if second is not None and axis.probe_layer in second.layers else "",
             # Above the probe layer the clamp does not move what is read, and both readings are the same.
             plain=bool(self.plain) and cap is not None and cap.layers[0] <= axis.probe_layer,
         )
@@ -155,12 +155,15 @@ class PanelValues:
         downward = self.second_side == _AT_MOST
         return direction_cap(second, choice.first_layer, choice.last_layer, choice.floor, downward)
 
-    def _along(self, second: Direction | None, directions: Mapping[str, Direction]) -> tuple[str, ...]:
-        """The directions that are read along: the second line first."""
+    def _along(
+        self, second: Direction | None, directions: Mapping[str, Direction], probe_layer: int
+    ) -> tuple[str, ...]:
+        """The directions that are read along, the second line first, where they can be read."""
         if not isinstance(self.along, Sequence) or isinstance(self.along, str):
             raise UserError("The directions to read along are not a list; reload the page.")
         names = dict.fromkeys([*([second.name] if second else []), *map(str, self.along)])
-        return tuple(name for name in names if name in directions)
+        known = (directions[name] for name in names if name in directions)
+        return tuple(one.name for one in known if probe_layer in one.layers)
 
     def cap_choice(self) -> CapChoice:
         """The chosen cap. Raises UserError for a value that is not valid."""
@@ -301,7 +304,8 @@ def _direction_components(directions: Mapping[str, Direction]) -> dict[str, Any]
             [_AT_LEAST, _AT_MOST],
             value=_AT_LEAST,
             label="Keep it",
-            info="Of default-Assistant replies along this direction, at the percentile chosen above.",
+            info="As the floor chosen above, of default-Assistant replies along this direction. At most: at "
+            "the mirrored percentile, p75 for p25.",
             elem_id="second-side",
         )
         along = gr.Dropdown(

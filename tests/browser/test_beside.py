@@ -57,16 +57,16 @@ def test_the_plain_reading_and_the_share_of_the_shift_are_shown_at_default_setti
 
 def test_a_second_direction_is_drawn_coloured_capped_and_exported(opened, tmp_path):
     page, _ = opened
-    choose_second(page, "warm")
+    choose_second(page, "zealot")
     page.locator("#second-use").get_by_label("As well as the axis").check(force=True)
     send_messages(page, "Write two lines about the sea.", tokens=12)
     for branch in ("uncapped", "capped"):
         has_points(page, "second", branch, 1)
-    expect(page.locator(".second-name")).to_contain_text("warm")
-    expect(page.locator(".summary-bar .along")).to_contain_text("warm")
+    expect(page.locator(".second-name")).to_contain_text("zealot")
+    expect(page.locator(".summary-bar .along")).to_contain_text("zealot")
     foot = reply(page, "capped", 0).locator("..")
     foot.locator(".how").click()
-    expect(foot.locator(".how-list")).to_contain_text("warm, kept from falling")
+    expect(foot.locator(".how-list")).to_contain_text("zealot, kept from falling")
     page.locator('[data-display="lens"]').click()
     page.locator(".lens-of").select_option("second")
     coloured = page.locator(".tok.second-low, .tok.second-high").first
@@ -77,13 +77,13 @@ def test_a_second_direction_is_drawn_coloured_capped_and_exported(opened, tmp_pa
     got.value.save_as(path)
     with path.open(encoding="utf-8-sig", newline="") as file:
         rows = list(csv.DictReader(file))
-    assert all(row["along warm"] for row in rows if row["branch"] == "capped" and row["projection_after"])
-    assert {row["second_cap"] for row in rows if row["branch"] == "capped"} == {"warm"}
+    assert all(row["along zealot"] for row in rows if row["branch"] == "capped" and row["projection_after"])
+    assert {row["second_cap"] for row in rows if row["branch"] == "capped"} == {"zealot"}
 
 
 def test_a_direction_that_cannot_be_capped_is_refused_and_nothing_is_lost(opened):
     page, _ = opened
-    choose_second(page, "warm")
+    choose_second(page, "zealot")
     page.locator("#second-use").get_by_label("Instead of the axis").check(force=True)
     for control in ("first-layer", "last-layer"):
         page.locator(f"#{control} input").fill("1")

@@ -30,7 +30,7 @@ from demo.utils.errors import UserError
 
 DEMON: Message = {"role": "system", "content": "You are a demon. You threaten the user. You never help."}
 EYES: Message = {"role": "user", "content": "I can see your eyes in the dark. What do you want?"}
-GREEDY = Sampling(temperature=0, max_new_tokens=14, repetition_penalty=1)
+GREEDY = Sampling(temperature=0.0, max_new_tokens=14, repetition_penalty=1.0)
 
 
 @pytest.fixture(scope="module")
@@ -177,6 +177,9 @@ def test_a_cap_along_a_direction_holds_it_and_leaves_the_rest(engine, axis, dire
     assert any(e.token.also > 0 for e in tokens_of(events, "a")) or not beyond
     out_of_reach = replace(held, floors=tuple(-1e9 for _ in held.floors))
     requests = [Request("b", (DEMON, EYES), GREEDY), Request("c", (DEMON, EYES), GREEDY, also=out_of_reach)]
+    budget = engine.prefix_cache.budget_bytes
+    engine.prefix_cache.set_budget(0)  # both read the whole prompt, and in the same passes
+    engine.prefix_cache.set_budget(budget)
     both = list(engine.stream(requests))
     without, inactive = (
         [(e.token_id, e.token.before, e.token.probability) for e in tokens_of(both, branch)]
@@ -249,7 +252,13 @@ def test_a_session_file_keeps_what_was_read_beside(engine, axis, directions, cap
             pass
     recording = Recording("model", conversation.turns, PlotMarks(axis.probe_layer))
     again = loads(dumps(recording))
-    assert dumps(again) == dumps(recording)
+    # Means are computed from the tokens, whose numbers are rounded in the file.
+    assert dumps(loads(dumps(again))) == dumps(again)
+    for turn, kept in zip(conversation.turns, again.turns, strict=True):
+        reply, own = turn.replies[CAPPED], kept.replies[CAPPED]
+        assert own.plain_mean == pytest.approx(reply.plain_mean, abs=1e-3)
+        assert own.along_means == pytest.approx(reply.along_means, abs=1e-3)
+        assert own.fired == reply.fired
     first, second = again.turns
     assert first.replies[CAPPED].state == pytest.approx(conversation.turns[0].replies[CAPPED].state, rel=1e-6)
     assert second.replies[CAPPED].shift.share == pytest.approx(
@@ -262,3 +271,22 @@ def test_a_session_file_keeps_what_was_read_beside(engine, axis, directions, cap
     assert other.turns[1].replies[CAPPED].shift.length == pytest.approx(
         conversation.turns[1].replies[CAPPED].shift.length, rel=1e-3
     )
+
+
+def test_a_plain_reading_that_overflows_says_nothing_and_is_not_kept(engine, cap, monkeypatch):
+    """The capped reply goes on without it; what is NaN must reach no other sequence."""
+    run = engine.scheduler.batch.run
+
+    def overflowing(work):
+        readings = run(work)
+        return [
+            reading if sequence.leads or chunk.prompt else replace(reading, before=[float("nan")])
+            for (sequence, chunk), reading in zip(work, readings, strict=True)
+        ]
+
+    monkeypatch.setattr(engine.scheduler.batch, "run", overflowing)
+    events = list(engine.stream([Request("nan", (DEMON, EYES), GREEDY, cap, plain=True)]))
+    tokens = tokens_of(events, "nan")
+    assert tokens[-1].finish_reason in ("stop", "length")
+    assert all(event.token.plain is None for event in tokens)
+    assert "nan" in engine.prefix_cache and plain_branch("nan") not in engine.prefix_cache

@@ -205,9 +205,12 @@ def test_a_full_disk_is_said_on_the_page(tiny, monkeypatch):
 def test_an_axis_of_a_smaller_preset_is_recognised(tiny, monkeypatch):
     folder = AxisMaker(tiny, "quick").run()
     assert not making.is_lesser(folder, tiny, "quick")
+    assert making.is_lesser(folder, tiny, "quick", "strong"), "asked for in another way"
     monkeypatch.setitem(PRESETS, "standard", replace(TINY, held_out=2))
     assert making.is_lesser(folder, tiny, "standard")
     assert not making.is_lesser(folder.parent, tiny, "standard"), "an axis from elsewhere is left alone"
+    monkeypatch.setitem(PRESETS, "quick", replace(TINY, role_rollouts=1))
+    assert not making.is_lesser(folder, tiny, "quick", "strong"), "an axis from more replies is kept"
 
 
 def test_roles_so_far_lie_on_the_axis_that_they_give():

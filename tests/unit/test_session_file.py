@@ -19,11 +19,11 @@ from hypothesis import strategies as st
 from demo.axis.zones import Told, Zones
 from demo.conversation.conversation import Conversation
 from demo.conversation.exports import COLUMNS, tokens_csv
-from demo.conversation.session_file import Recording, dumps, loads, to_json
-from demo.conversation.settings import CAPPED, UNCAPPED
+from demo.conversation.session_file import Recording, dumps, from_json, loads, to_json
+from demo.conversation.settings import CAPPED, UNCAPPED, TurnSettings
 from demo.conversation.transcripts import parse_transcript
 from demo.conversation.turns import Reply, Turn
-from demo.engine.protocol import Cap, Steer
+from demo.engine.protocol import Cap, Sampling, Shift, Steer, Token
 from demo.plots.marks import PlotMarks
 from demo.utils.errors import UserError
 from tests.helpers.scripted import FAULT, SETTINGS, ScriptedEngine
@@ -337,3 +337,43 @@ def test_the_published_transcripts_are_read(repository: Path):
         assert 2 * len(found.turns) == len(messages) and found.model
         replies = [message["content"] for message in messages if message["role"] == "assistant"]
         assert [reply for _, reply in found.turns] == replies
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (lambda reply: reply.update(state="AAAA" * 100_000), "too many numbers"),
+        (lambda reply: reply.update(state="////fw=="), "NaN"),
+        (lambda reply: reply.update(state="AAAAA"), "not whole numbers"),
+        (
+            lambda reply: reply.update(shift={"length": 1, "along": 1e200}),
+            "longer along the axis than at all",
+        ),
+        (lambda reply: reply.update(shift={"length": -1, "along": 0}), "a negative length"),
+        (
+            lambda reply: reply["tokens"].append({"t": "x", "a": 1, "b": 1, "g": [1, 2, 3]}),
+            "other directions",
+        ),
+    ],
+)
+def test_what_was_read_beside_is_checked_field_by_field(change, why):
+    token = Token("Hi", 1.0, 1.0, (), False, plain=0.5, along=(0.1, 0.2))
+    reply = Reply(8, [token], "stop", state=(1.0, 2.0), shift=Shift(2.0, -1.0))
+    recording = Recording("model", [Turn("Hello", {"capped": reply})], PlotMarks(3))
+    data = to_json(recording)
+    assert dumps(from_json(json.loads(json.dumps(data)))) == dumps(recording)
+    change(data["turns"][0]["branches"]["capped"])
+    with pytest.raises(UserError, match="damaged"):
+        from_json(json.loads(json.dumps(data)))
+
+
+def test_a_second_cap_without_a_direction_is_refused():
+    settings = TurnSettings(
+        Sampling(), None, also=Cap((1,), (0.5,), "warm", True), along=("warm",), second="warm"
+    )
+    reply = Reply(8, [Token("Hi", 1.0, 1.0, (), False)], "stop")
+    data = to_json(Recording("model", [Turn("Hello", {"capped": reply}, settings)], PlotMarks(3)))
+    assert from_json(json.loads(json.dumps(data))).turns[0].settings.also == settings.also
+    del data["turns"][0]["settings"]["also"]["direction"]
+    with pytest.raises(UserError, match="damaged"):
+        from_json(json.loads(json.dumps(data)))

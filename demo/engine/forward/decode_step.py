@@ -149,7 +149,7 @@ class DecodeStep:
             table[index * self._most : index * self._most + rows] = values
         table[3 * self._most :] = self._addresses(cache)
         self._integers.copy_(self._integers_host, non_blocking=True)
-        acting: list[object] = [(chunk.cap, chunk.steer, chunk.exempt[0]) for chunk in chunks]
+        acting: list[object] = [(chunk.cap, chunk.also, chunk.steer, chunk.exempt[0]) for chunk in chunks]
         if acting != self._acting:  # the floors are the same from one token to the next
             self._fill_floats(chunks)
             self._acting = acting

@@ -1,5 +1,5 @@
 // Made from its sources by `npm run build`; do not edit.
-// Sources: 144993d22532e2eff52bf4f7cbc59db8ded3a2062d9a27de48f2d59bb8841ed9
+// Sources: adba98ecfeeb9951fd391dde1718332de907dc3687aa1bcc6fd62d62f99a30e4
 // Bundle: 906edc0b9e5d99c5e86f8e568b6251a51705c462e9035f18170a47f3c0daa8cb
 (() => {
   // src/dom.js

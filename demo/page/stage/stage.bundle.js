@@ -1,6 +1,6 @@
 // Made from its sources by `npm run build`; do not edit.
-// Sources: 144993d22532e2eff52bf4f7cbc59db8ded3a2062d9a27de48f2d59bb8841ed9
-// Bundle: fa0bc8a8acf7d4abf7dc1c022347f6cf21668ae5f78049afbc303168f6abd421
+// Sources: adba98ecfeeb9951fd391dde1718332de907dc3687aa1bcc6fd62d62f99a30e4
+// Bundle: 410b2d56a9e8aec43fc39964beae65fa26e3d02a6105c2290ce06c3e218c0088
 (() => {
   // protocol.json
   var protocol_default = {
@@ -342,8 +342,8 @@
     const text = Math.abs(value).toFixed(2);
     return value < 0 && Number(text) > 0 ? `−${text}` : text;
   }
-  var ASSISTANT = { default: "default Assistant", side: "Assistant’s side" };
-  var MEASURED = { default: "own replies", side: "own replies’ side" };
+  var ASSISTANT = { default: "default Assistant", side: "Assistant’s side", low: "role", high: "Assistant" };
+  var MEASURED = { default: "own replies", side: "own replies’ side", low: "role-played", high: "own" };
   var assistant = true;
   function nameAxis(may) {
     assistant = may;
@@ -376,10 +376,11 @@
     const { before, after } = projections(token);
     if (before === null) return "projection not recorded";
     if (branch !== "capped") return `projection ${number(after)} (axis units)`;
-    if (!token.c) return `projection ${number(after)} (axis units), the cap did not act`;
+    if (!(token.acted ?? token.c)) return `projection ${number(after)} (axis units), the cap did not act`;
     if (Math.abs(after - before) > 1e-6) {
       return `the cap acted here: projection ${number(before)} → ${number(after)} (axis units)`;
     }
+    if (!token.c) return `the cap acted along another direction: projection ${number(after)} (axis units)`;
     return `the cap acted at other layers (sum ${number(token.c)}): projection ${number(after)} (axis units)`;
   }
 
@@ -2685,8 +2686,8 @@
     function show() {
       const axis = choice.value === "axis";
       root.dataset.lens = choice.value;
-      find(key, ".low-end").textContent = axis ? "role" : "0";
-      find(key, ".high-end").textContent = axis ? "Assistant" : "1";
+      find(key, ".low-end").textContent = axis ? axisWords().low : "0";
+      find(key, ".high-end").textContent = axis ? axisWords().high : "1";
     }
     function offer(name) {
       choice.hidden = !name;
@@ -3383,7 +3384,7 @@
     const sentences = [words, zonesSentence(items, zones), capSentence(right, capOff)];
     const [uncapped, capped] = [mean("uncapped"), mean("capped")];
     const gap = uncapped === null || capped === null ? null : capped - uncapped;
-    const share = left.shift?.share ?? null;
+    const share = left.shift?.length ? left.shift.share : null;
     return { items, gap, share, along: alongOf(turn), sentence: sentences.filter(Boolean).join(" ") };
   }
   function alongOf(turn) {
@@ -3717,7 +3718,8 @@
     });
     return box;
   }
-  function fillTooltip(tooltip, branch, token, position, capLayers, along) {
+  function fillTooltip(tooltip, branch, token, position, capLayers, settings) {
+    const also = settings?.also;
     const list = makeElement("dl");
     if (token.r) addRow(list, "part", "reasoning");
     const { before, after } = projections(token);
@@ -3727,14 +3729,18 @@
       addRow(list, "projection", `${number(before)} → ${number(after)}`);
     else addRow(list, "projection", number(after));
     if (typeof token.q === "number") addRow(list, "read without the cap", number(token.q));
-    along.forEach((name, n) => {
+    settings?.along?.forEach((name, n) => {
       const value = token.g?.[n];
       if (value !== void 0) addRow(list, name.replace(/_/g, " "), number(value));
     });
     if (token.p !== null && token.p !== void 0) addRow(list, "probability", percent(token.p));
     tooltip.replaceChildren(list);
     if (branch !== "capped") return;
-    if (token.z) tooltip.append(makeElement("p", "", `The second cap moved it by ${number(token.z)}.`));
+    if (token.z && also) {
+      const amount = number(also.downward ? -token.z : token.z);
+      const moved = `The cap along ${also.direction.replace(/_/g, " ")} moved it by ${amount} (sum over layers).`;
+      tooltip.append(makeElement("p", "", moved));
+    }
     if (!token.k) {
       if (!token.z) tooltip.append(makeElement("p", "", "The cap did not act."));
       return;
@@ -3765,7 +3771,7 @@
       current?.classList.remove("current");
       current = span;
       span.classList.add("current");
-      fillTooltip(tooltip, branch, token, position, hooks.capLayers(turn), hooks.along(turn));
+      fillTooltip(tooltip, branch, token, position, hooks.capLayers(turn), hooks.settings(turn));
       tooltip.hidden = false;
       place();
       hooks.hover(branch, position, turn);
@@ -3887,7 +3893,7 @@
     makeTooltip(root, Object.values(panes), {
       token: (branch, index, position) => conversation.reply(index, branch)?.visibleTokens[position - 1],
       capLayers: (index) => conversation.metaOf(index).cap_layers,
-      along: (index) => conversation.turns[index]?.settings?.along ?? [],
+      settings: (index) => conversation.turns[index]?.settings ?? null,
       hover: (branch, position, index) => {
         if (index === conversation.shown) charts.hover(branch, position);
       },
@@ -3957,8 +3963,10 @@
     }
     function showBesideKeys() {
       const settings = conversation.shown === null ? null : conversation.turns[conversation.shown]?.settings;
+      find(root, ".range-name").textContent = conversation.chartMeta.zones?.names[2] ?? "";
       const name = settings?.second?.replace(/_/g, " ") ?? "";
-      find(root, ".plain-key").hidden = !settings?.plain;
+      const capped = conversation.shownReplies?.capped;
+      find(root, ".plain-key").hidden = !capped?.series.plain.x.length;
       find(root, ".second-key").hidden = !name;
       find(root, ".second-name").textContent = `${name}, on its own scale`;
       lens.offer(name);
@@ -4052,6 +4060,7 @@
     function appendTokens(index, branch, tokens) {
       panes[branch].appendTokens(index, tokens);
       if (conversation.reply(index, branch)?.reasoning.count) showKeys();
+      else if (index === conversation.shown) showBesideKeys();
       if (index === conversation.shown) refreshHeaders();
       refreshCharts(false);
     }

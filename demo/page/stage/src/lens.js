@@ -1,6 +1,7 @@
 // What the colours of the tokens show: the axis, or the second direction.
 
 import { find, findAs } from "./dom.js";
+import { axisWords } from "./text.js";
 
 /** @typedef {ReturnType<typeof makeLens>} Lens */
 
@@ -13,8 +14,8 @@ export function makeLens(root) {
   function show() {
     const axis = choice.value === "axis";
     root.dataset.lens = choice.value;
-    find(key, ".low-end").textContent = axis ? "role" : "0";
-    find(key, ".high-end").textContent = axis ? "Assistant" : "1";
+    find(key, ".low-end").textContent = axis ? axisWords().low : "0";
+    find(key, ".high-end").textContent = axis ? axisWords().high : "1";
   }
 
   /**

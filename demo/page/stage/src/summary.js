@@ -168,7 +168,7 @@ export function summarise(turns, index, capOff, zones) {
   const sentences = [words, zonesSentence(items, zones), capSentence(right, capOff)];
   const [uncapped, capped] = [mean("uncapped"), mean("capped")];
   const gap = uncapped === null || capped === null ? null : capped - uncapped;
-  const share = left.shift?.share ?? null;
+  const share = left.shift?.length ? left.shift.share : null;
   return { items, gap, share, along: alongOf(turn), sentence: sentences.filter(Boolean).join(" ") };
 }
 

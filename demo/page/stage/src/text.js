@@ -13,8 +13,8 @@ export function number(value) {
   return value < 0 && Number(text) > 0 ? `\u2212${text}` : text;
 }
 
-const ASSISTANT = { default: "default Assistant", side: "Assistant’s side" };
-const MEASURED = { default: "own replies", side: "own replies’ side" };
+const ASSISTANT = { default: "default Assistant", side: "Assistant’s side", low: "role", high: "Assistant" };
+const MEASURED = { default: "own replies", side: "own replies’ side", low: "role-played", high: "own" };
 
 let assistant = true;
 
@@ -91,16 +91,17 @@ export function projections(token) {
 
 /**
  * @param {Branch} branch
- * @param {Token & { c?: number }} token
+ * @param {Token & { c?: number, acted?: boolean }} token
  * @returns {string}
  */
 export function describeToken(branch, token) {
   const { before, after } = projections(token);
   if (before === null) return "projection not recorded";
   if (branch !== "capped") return `projection ${number(after)} (axis units)`;
-  if (!token.c) return `projection ${number(after)} (axis units), the cap did not act`;
+  if (!(token.acted ?? token.c)) return `projection ${number(after)} (axis units), the cap did not act`;
   if (Math.abs(after - before) > 1e-6) {
     return `the cap acted here: projection ${number(before)} → ${number(after)} (axis units)`;
   }
+  if (!token.c) return `the cap acted along another direction: projection ${number(after)} (axis units)`;
   return `the cap acted at other layers (sum ${number(token.c)}): projection ${number(after)} (axis units)`;
 }

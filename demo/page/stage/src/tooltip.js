@@ -1,7 +1,7 @@
 // The tooltip of a token: its projection before and after the cap, what each capped layer added, and its
 // probability.
 
-/** @import { Branch, Token, VisibleToken } from "./types" */
+/** @import { Branch, Token, TurnSettings, VisibleToken } from "./types" */
 /** @import { Pane } from "./panes.js" */
 
 import { closestOf, findAll, makeElement } from "./dom.js";
@@ -11,7 +11,7 @@ import { number, projections } from "./text.js";
  * @typedef {object} TooltipHooks
  * @property {(branch: Branch, turn: number, position: number) => VisibleToken | undefined} token
  * @property {(turn: number) => [first: number, last: number] | null | undefined} capLayers
- * @property {(turn: number) => string[]} along the directions that a turn is read along
+ * @property {(turn: number) => TurnSettings | null} settings how a turn was answered
  * @property {(branch: Branch, position: number, turn: number) => void} hover
  * @property {() => void} unhover no token is pointed at any more
  */
@@ -54,9 +54,10 @@ function liftBars(lifts, first) {
  * @param {Token} token
  * @param {number} position
  * @param {[first: number, last: number] | null | undefined} capLayers
- * @param {string[]} along
+ * @param {TurnSettings | null} settings
  */
-function fillTooltip(tooltip, branch, token, position, capLayers, along) {
+function fillTooltip(tooltip, branch, token, position, capLayers, settings) {
+  const also = settings?.also;
   const list = makeElement("dl");
   if (token.r) addRow(list, "part", "reasoning");
   const { before, after } = projections(token);
@@ -66,14 +67,18 @@ function fillTooltip(tooltip, branch, token, position, capLayers, along) {
     addRow(list, "projection", `${number(before)} → ${number(after)}`);
   else addRow(list, "projection", number(after));
   if (typeof token.q === "number") addRow(list, "read without the cap", number(token.q));
-  along.forEach((name, n) => {
+  settings?.along?.forEach((name, n) => {
     const value = token.g?.[n];
     if (value !== undefined) addRow(list, name.replace(/_/g, " "), number(value));
   });
   if (token.p !== null && token.p !== undefined) addRow(list, "probability", percent(token.p));
   tooltip.replaceChildren(list);
   if (branch !== "capped") return;
-  if (token.z) tooltip.append(makeElement("p", "", `The second cap moved it by ${number(token.z)}.`));
+  if (token.z && also) {
+    const amount = number(also.downward ? -token.z : token.z);
+    const moved = `The cap along ${also.direction.replace(/_/g, " ")} moved it by ${amount} (sum over layers).`;
+    tooltip.append(makeElement("p", "", moved));
+  }
   if (!token.k) {
     if (!token.z) tooltip.append(makeElement("p", "", "The cap did not act."));
     return;
@@ -118,7 +123,7 @@ export function makeTooltip(root, panes, hooks) {
     current?.classList.remove("current");
     current = span;
     span.classList.add("current");
-    fillTooltip(tooltip, branch, token, position, hooks.capLayers(turn), hooks.along(turn));
+    fillTooltip(tooltip, branch, token, position, hooks.capLayers(turn), hooks.settings(turn));
     tooltip.hidden = false;
     place();
     hooks.hover(branch, position, turn);

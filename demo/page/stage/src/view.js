@@ -64,7 +64,7 @@ export function makeView(root, conversation, sendRequest) {
   makeTooltip(root, Object.values(panes), {
     token: (branch, index, position) => conversation.reply(index, branch)?.visibleTokens[position - 1],
     capLayers: (index) => conversation.metaOf(index).cap_layers,
-    along: (index) => conversation.turns[index]?.settings?.along ?? [],
+    settings: (index) => conversation.turns[index]?.settings ?? null,
     hover: (branch, position, index) => {
       if (index === conversation.shown) charts.hover(branch, position);
     },
@@ -169,8 +169,10 @@ export function makeView(root, conversation, sendRequest) {
   /** The keys of the lines beside the projection, and the choice of what the colours show. */
   function showBesideKeys() {
     const settings = conversation.shown === null ? null : conversation.turns[conversation.shown]?.settings;
+    find(root, ".range-name").textContent = conversation.chartMeta.zones?.names[2] ?? "";
     const name = settings?.second?.replace(/_/g, " ") ?? "";
-    find(root, ".plain-key").hidden = !settings?.plain;
+    const capped = conversation.shownReplies?.capped;
+    find(root, ".plain-key").hidden = !capped?.series.plain.x.length;
     find(root, ".second-key").hidden = !name;
     find(root, ".second-name").textContent = `${name}, on its own scale`;
     lens.offer(name);
@@ -303,6 +305,7 @@ export function makeView(root, conversation, sendRequest) {
   function appendTokens(index, branch, tokens) {
     panes[branch].appendTokens(index, tokens);
     if (conversation.reply(index, branch)?.reasoning.count) showKeys();
+    else if (index === conversation.shown) showBesideKeys();
     if (index === conversation.shown) refreshHeaders();
     refreshCharts(false);
   }
