@@ -7,7 +7,7 @@ import csv
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.helpers.browser import reply, send_messages
+from tests.helpers.browser import reply, send_messages, wait_until_still
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
@@ -18,8 +18,8 @@ POINTS = """([role, branch]) => ["token-chart", "turn-chart"].map((id) =>
 
 
 def open_settings(page: Page) -> None:
-    if not page.locator("#second").is_visible():
-        page.locator("#settings .toggle-button, button:has-text('Settings')").first.click()
+    page.locator("#settings .toggle-button").click()
+    wait_until_still(page)
 
 
 def choose_second(page: Page, name: str) -> None:
