@@ -1,5 +1,5 @@
 // Made from its sources by `npm run build`; do not edit.
-// Sources: adba98ecfeeb9951fd391dde1718332de907dc3687aa1bcc6fd62d62f99a30e4
+// Sources: 72a43f5444e3981534fe15c08e62970f06bf3355643c409d1e98a3f05fa1b113
 // Bundle: 906edc0b9e5d99c5e86f8e568b6251a51705c462e9035f18170a47f3c0daa8cb
 (() => {
   // src/dom.js

@@ -1,6 +1,6 @@
 // Made from its sources by `npm run build`; do not edit.
-// Sources: adba98ecfeeb9951fd391dde1718332de907dc3687aa1bcc6fd62d62f99a30e4
-// Bundle: 410b2d56a9e8aec43fc39964beae65fa26e3d02a6105c2290ce06c3e218c0088
+// Sources: 72a43f5444e3981534fe15c08e62970f06bf3355643c409d1e98a3f05fa1b113
+// Bundle: d267eab5bb1d57f68c1fe42193f7eb17ff148f4c53dd96412f0a65ba63555414
 (() => {
   // protocol.json
   var protocol_default = {
@@ -1767,20 +1767,23 @@
     }
     return centres;
   }
+  var lineOf = ({ value, yref, y }) => value ?? (yref === "paper" ? null : y);
   function placedNotes(notes, y, size) {
-    const visible = notes.filter(
-      (note) => note.yref !== "paper" && note.y >= y.range[0] && note.y <= y.range[1]
-    );
-    const labels = visible.map(({ y: value, text }) => {
-      const lines = text.split("<br>").length;
-      return { centre: y.pixel(value), height: lines * size * LINE_SPACING + PADDING };
+    const inSight = notes.filter((note) => {
+      const value = lineOf(note);
+      return value !== null && value >= y.range[0] && value <= y.range[1];
+    });
+    const labels = inSight.map((note) => {
+      const lines = note.text.split("<br>").length;
+      return { centre: y.pixel(lineOf(note) ?? 0), height: lines * size * LINE_SPACING + PADDING };
     });
     const centres = spread(labels, y.length);
     return notes.map((note) => {
-      const n = visible.indexOf(note);
-      if (n < 0) return note;
-      const yshift = Math.round((labels[n]?.centre ?? 0) - (centres[n] ?? 0));
-      return { ...note, yanchor: "middle", yshift };
+      const value = lineOf(note);
+      if (value === null) return note;
+      const n = inSight.indexOf(note);
+      const share = n < 0 ? 0 : Number((1 - (centres[n] ?? 0) / y.length).toFixed(4));
+      return { ...note, value, yref: "paper", y: share, yanchor: "middle", visible: n >= 0 };
     });
   }
   function placedBands(shapes, y, zones) {

@@ -57,27 +57,37 @@ export function spread(labels, length) {
 }
 
 /**
- * The same labels, moved apart where they would overlap. Plotly hides those whose line is not in sight.
+ * The value whose line a label belongs to; null for the labels of the two ends.
+ * @param {ChartNote} note
+ */
+const lineOf = ({ value, yref, y }) => value ?? (yref === "paper" ? null : y);
+
+/**
+ * The same labels, moved apart where they would overlap, and hidden where their line is not in sight. They are
+ * placed by shares of the plotting area: Plotly would widen the range for a label in axis units, and the label
+ * would follow the range in turn, without end.
  * @param {ChartNote[]} notes
  * @param {Axis} y
  * @param {number} size of the text, in pixels
  * @returns {ChartNote[]}
  */
 export function placedNotes(notes, y, size) {
-  const visible = notes.filter(
-    (note) => note.yref !== "paper" && note.y >= y.range[0] && note.y <= y.range[1],
-  );
-  const labels = visible.map(({ y: value, text }) => {
-    const lines = text.split("<br>").length;
-    return { centre: y.pixel(value), height: lines * size * LINE_SPACING + PADDING };
+  const inSight = notes.filter((note) => {
+    const value = lineOf(note);
+    return value !== null && value >= y.range[0] && value <= y.range[1];
+  });
+  const labels = inSight.map((note) => {
+    const lines = note.text.split("<br>").length;
+    return { centre: y.pixel(lineOf(note) ?? 0), height: lines * size * LINE_SPACING + PADDING };
   });
   const centres = spread(labels, y.length);
   return notes.map((note) => {
-    const n = visible.indexOf(note);
-    if (n < 0) return note;
-    // Whole pixels, so that the same range always gives the same labels.
-    const yshift = Math.round((labels[n]?.centre ?? 0) - (centres[n] ?? 0));
-    return { ...note, yanchor: "middle", yshift };
+    const value = lineOf(note);
+    if (value === null) return note;
+    const n = inSight.indexOf(note);
+    // Rounded, so that the same range always gives the same labels.
+    const share = n < 0 ? 0 : Number((1 - (centres[n] ?? 0) / y.length).toFixed(4));
+    return { ...note, value, yref: "paper", y: share, yanchor: "middle", visible: n >= 0 };
   });
 }
 

@@ -221,6 +221,9 @@ export interface ChartNote {
   text: string;
   y: number;
   yref?: string;
+  /** In axis units, once the label is placed by shares of the plotting area. */
+  value?: number;
+  visible?: boolean;
   yanchor?: string;
   /** In pixels, upwards. */
   yshift?: number;

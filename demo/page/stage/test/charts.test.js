@@ -300,12 +300,22 @@ test("the labels of a chart part at a wide range and stand at their lines at a n
     length: 200,
     pixel: scaleOf(range, 200, true),
   });
-  const shifts = (/** @type {import("../src/types").Range} */ range) =>
-    placedNotes(notes, scale(range), 12).map(({ yshift }) => yshift);
-  assert.deepEqual(shifts([0, 2]), [0, 0, undefined]);
-  const [above, below] = shifts([-10, 10]);
-  assert.ok((above ?? 0) > 0 && (below ?? 0) < 0);
-  assert.deepEqual(shifts([0.9, 1.1]), [0, undefined, undefined], "a line out of sight has no label");
+  const places = (/** @type {import("../src/types").Range} */ range) =>
+    placedNotes(notes, scale(range), 12).map(({ y, visible }) => (visible === false ? null : y));
+  assert.deepEqual(places([0, 2]), [0.5, 0.375, 1], "shares of the plotting area");
+  const [above, below] = places([-10, 10]);
+  assert.ok((above ?? 0) > 0.55 && (below ?? 1) < 0.5375);
+  assert.deepEqual(places([0.9, 1.1]), [0.5, null, 1], "a line out of sight has no label");
+});
+
+test("placed labels are placed again by their values, and do not move at the same range", () => {
+  const notes = [{ name: "default", y: 1, text: "default" }];
+  const y = { ...axis([0, 4]), pixel: scaleOf([0, 4], 100, true) };
+  const once = placedNotes(notes, y, 12);
+  assert.deepEqual(placedNotes(once, y, 12), once);
+  assert.equal(once[0]?.yref, "paper", "Plotly widens its range for labels in axis units");
+  const wider = { ...axis([0, 2]), pixel: scaleOf([0, 2], 100, true) };
+  assert.equal(placedNotes(once, wider, 12)[0]?.y, 0.5);
 });
 
 test("the bands of the zones reach from their cut point to the end of the axis", () => {
