@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -42,6 +43,8 @@ JSON, REPORT, PICTURE = "traits.json", "traits.md", "traits.svg"
 SIDES = ("positive", "negative")
 
 _QUESTIONS, _TOKENS = 12, 48  # per trait and side; and per reply
+LEAST_ORDER = 0.8  # of Spearman over two halves of the questions; below, the order is largely chance
+
 _KINDS = 6  # of questions, which come in turn, so that a half must hold whole rounds
 
 
@@ -71,12 +74,35 @@ class Measured:
     Attributes:
         traits: the most Assistant-like first.
         halves: Spearman's rank correlation of their shifts over two halves of the questions.
+        questions: how many each side of a trait answered.
         directions: each trait as a direction from its opposite to itself.
     """
 
     traits: Sequence[Trait]
     halves: float
+    questions: int
     directions: Sequence[Direction]
+
+    @property
+    def verdict(self) -> str:
+        """Whether the order of the traits can be trusted, as a sentence.
+
+        The number of questions that would do is the Spearman-Brown prophecy (Spearman 1910, Brown 1910).
+        """
+        order = (
+            f"The order of the traits by shift, from two halves of the questions: Spearman {self.halves:.2f}"
+        )
+        if self.halves >= LEAST_ORDER:
+            return f"{order} (wanted: at least {LEAST_ORDER:g})."
+        advice = "ask more questions"
+        if self.halves > 0:
+            longer = LEAST_ORDER * (1 - self.halves) / (self.halves * (1 - LEAST_ORDER))
+            round_of = 2 * _KINDS
+            advice = f"about {math.ceil(self.questions * longer / round_of) * round_of} questions would do"
+        return (
+            f"{order} (wanted: at least {LEAST_ORDER:g}). **It depends largely on chance**, with "
+            f"{self.questions} questions; {advice}."
+        )
 
 
 @command
@@ -98,9 +124,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     save_directions(load_directions(out, axis).replaced("trait", found.directions), out)
     write(out, model, axis, found)
     shutil.rmtree(work_of(model, plan, out), ignore_errors=True)
-    print(
-        f"order of the traits by halves: Spearman {found.halves:.3f}; wrote {out / JSON}, {REPORT} and {FILE}"
-    )
+    print(f"{found.verdict.replace('**', '')} Wrote {out / JSON}, {REPORT} and {FILE}.")
 
 
 def trait_plan(questions: int = _QUESTIONS, max_new_tokens: int = _TOKENS, assets: Path = ASSETS) -> Plan:
@@ -159,7 +183,9 @@ def traits_of(state: State, plan: Plan, axis: AssistantAxis, defaults: Tensor) -
     traits = [Trait(name, *(round(value, 4) for value in values)) for name, *values in rows]
     order = float(spearman(*((half @ unit).double() for half in halves)))
     directions = [_direction(state, name, axis, defaults) for name in sorted(names)]
-    return Measured(sorted(traits, key=lambda trait: -trait.shift), order, directions)
+    return Measured(
+        sorted(traits, key=lambda trait: -trait.shift), order, len(plan.questions["extract"]), directions
+    )
 
 
 def _places(vectors: Tensor, unit: Tensor, norm: float) -> list[float]:
@@ -211,6 +237,7 @@ def write(out: Path, model: LoadedModel, axis: AssistantAxis, found: Measured) -
         "model": {"id": model.spec, "digest": model.digest, "dtype": model.dtype_name},
         "axis": axis_digest(axis),
         "probe_layer": axis.probe_layer,
+        "questions": found.questions,
         "halves": round(found.halves, 4),
         "traits": [asdict(trait) for trait in found.traits],
     }
@@ -232,7 +259,7 @@ def _report(model: LoadedModel, axis: AssistantAxis, found: Measured) -> Iterato
         "halves of the questions: a trait with little of it is mostly noise, or was not taken up."
     )
     yield ""
-    yield f"The order of the traits by shift, from two halves of the questions: Spearman {found.halves:.2f}."
+    yield found.verdict
     yield ""
     yield f"![Traits by their shift on the axis, and by what they differ in beside it]({PICTURE})"
     yield ""

@@ -14,7 +14,7 @@ from demo.axis.directions import Directions, components, load_directions, save_d
 from demo.axis.files import axis_digest, save_axis
 from demo.extraction import traits as command
 from demo.extraction.rollouts import Reply
-from demo.extraction.traits import SIDES, Trait, trait_plan, traits_of
+from demo.extraction.traits import SIDES, Measured, Trait, trait_plan, traits_of
 from demo.extraction.vectors import Judged, State
 from demo.models.loading import LoadedModel
 from demo.utils.errors import UserError
@@ -105,6 +105,16 @@ def test_figures_equal_plain_arithmetic():
             float((defaults[:, 0] @ direction.unit[0]).median()), abs=1e-5
         )
     assert [direction.name for direction in found.directions] == ["calm", "cruel", "witty"]
+
+
+def test_an_order_by_chance_says_so_and_how_many_questions_would_do():
+    def verdict(halves: float) -> str:
+        return Measured([], halves, 12, []).verdict
+
+    assert "chance" not in verdict(0.8)
+    # Spearman-Brown: 5.76 times as many bring .41 to 5.76 * .41 / (1 + 4.76 * .41) = .8.
+    assert "largely on chance" in verdict(0.41) and "about 72 questions would do" in verdict(0.41)
+    assert "ask more questions" in verdict(-0.1) and "ask more questions" in verdict(0.0)
 
 
 def test_the_map_shows_what_traits_differ_in_beside_the_axis():
