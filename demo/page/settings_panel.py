@@ -304,8 +304,8 @@ def _direction_components(directions: Mapping[str, Direction]) -> dict[str, Any]
             [_AT_LEAST, _AT_MOST],
             value=_AT_LEAST,
             label="Keep it",
-            info="As the floor chosen above, of default-Assistant replies along this direction. At most: at "
-            "the mirrored percentile, p75 for p25.",
+            info="Where default-Assistant replies lie along it, at the percentile chosen above; for rising, "
+            "at the mirrored one: p75 for p25.",
             elem_id="second-side",
         )
         along = gr.Dropdown(
