@@ -158,7 +158,8 @@ class Conversation:
     def read(self, engine: Engine, settings: TurnSettings, probe_layer: int) -> Iterator[tuple[int, str]]:
         """Fill in the projection of each token by reading the conversation. Nothing is generated.
 
-        The UNCAPPED text is read twice: without the cap, and under it. What the engine did not read stays as
+        The UNCAPPED text is read twice: without the cap, and under the cap along the axis; a cap along another
+        direction is left out, because a reading does not report what it adds. What the engine did not read stays as
         it was: replies after `stop()`, and what the chat template leaves out, of which `left_out` then tells.
 
         Yields:
@@ -168,10 +169,11 @@ class Conversation:
             UserError: the conversation does not fit the context window, or the engine fails.
         """
         self._cancel.clear()
+        settings = replace(settings, read=True, plain=False, also=None)
         capped = self._reading(settings, CAPPED)
         first = sum(message["role"] == "system" for message in capped.messages)
         texts = [turn.replies.get(UNCAPPED) for turn in self.turns]
-        for request in (replace(capped, branch=UNCAPPED, cap=None, also=None), capped):
+        for request in (replace(capped, branch=UNCAPPED, cap=None), capped):
             seen: set[int] = set()
             chunks = engine.read(request, self._cancel)
             try:
@@ -179,7 +181,7 @@ class Conversation:
                 for index, reply in replies_read(noted, first, probe_layer, request.cap, self._cancel):
                     turn = self.turns[index]
                     turn.replies[request.branch] = with_unread(reply, texts[index])
-                    turn.settings = replace(settings, read=True, plain=False)
+                    turn.settings = settings
                     yield index, request.branch
             finally:
                 close(chunks)
@@ -200,7 +202,6 @@ class Conversation:
             span=settings.span,
             thinking=settings.thinking,
             date=self.date,
-            also=settings.also,
             along=settings.along,
         )
 

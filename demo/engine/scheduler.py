@@ -317,9 +317,12 @@ class Scheduler:
         limit = self.capacity.kv_bytes
         needed = self.capacity.needed(count, columns)
         if not running and needed > limit:
+            plain = any(sequence.plain is not None for sequence in group.sequences)
+            fewer = "turn off the reading without the cap, " if plain else ""
             raise UserError(
                 f"This takes {needed / 2**30:.1f} GiB of KV cache and {limit / 2**30:.1f} GiB are allowed: "
-                "ask for shorter replies, start a new chat, or start the program with a larger --kv-budget."
+                f"ask for shorter replies, {fewer}start a new chat, or start the program with a larger "
+                "--kv-budget."
             )
         if running and (answered > self.capacity.sequences or needed > limit):
             return False
