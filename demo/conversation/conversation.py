@@ -158,9 +158,10 @@ class Conversation:
     def read(self, engine: Engine, settings: TurnSettings, probe_layer: int) -> Iterator[tuple[int, str]]:
         """Fill in the projection of each token by reading the conversation. Nothing is generated.
 
-        The UNCAPPED text is read twice: without the cap, and under the cap along the axis; a cap along another
-        direction is left out, because a reading does not report what it adds. What the engine did not read stays as
-        it was: replies after `stop()`, and what the chat template leaves out, of which `left_out` then tells.
+        The UNCAPPED text is read twice: without the cap, and under the cap along the axis. A cap along
+        another direction is left out, because a reading does not report what it adds. What the engine did not
+        read stays as it was: replies after `stop()`, and what the chat template leaves out, of which
+        `left_out` then tells.
 
         Yields:
             The index of a turn and its branch, once they have been read.
