@@ -71,7 +71,9 @@ def directions(axis: AssistantAxis) -> dict[str, Direction]:
     return {"warm": direction(axis, "warm", 1, 0.5), "far": direction(axis, "far", 2, -1e6)}
 
 
-@pytest.fixture(scope="module", params=[True, False], ids=["fused", "modules"])
+@pytest.fixture(
+    scope="module", params=[True, pytest.param(False, marks=pytest.mark.slow)], ids=["fused", "modules"]
+)
 def engine(request, model: LoadedModel, axis: AssistantAxis, directions) -> TransformersEngine:
     return TransformersEngine(model, axis, fused=request.param, directions=directions)
 

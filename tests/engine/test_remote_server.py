@@ -57,6 +57,7 @@ class SlowEngine:
             thinking="optional",
         )
         self.axis = load_axis(DEFAULT_MODEL)
+        self.reads_plain = True
         self.fails_after: int | None = None  # tokens
         self.running, self.stopped = 0, Event()
         self.forgotten: list[str] = []
@@ -144,6 +145,7 @@ def test_a_client_gets_axis_model_replies_and_readings(slow, url):
     assert engine.model.slug == "model" and engine.notes == ["a note"]
     assert axis_digest(engine.axis) == axis_digest(slow.axis)
     assert engine.axis.manifest["cap"] == slow.axis.manifest["cap"]
+    assert engine.reads_plain and engine.directions == {}
     events = list(engine.stream([request(5)]))
     assert "".join(e.token.text for e in events if isinstance(e, TokenEvent)) == "0 1 2 3 4 "
     read = [token for chunk in engine.read(request()) for token in chunk]

@@ -101,6 +101,7 @@ def plain(tiny, tmp_path) -> list[bytes]:
     return files_of(tmp_path / "plain")
 
 
+@pytest.mark.slow
 def test_it_is_offered_with_its_time_and_started_on_demand(tiny):
     maker = AxisMaker(tiny)
     with at_work(maker) as ended:
@@ -202,6 +203,7 @@ def test_a_full_disk_is_said_on_the_page(tiny, monkeypatch):
         assert "No space left" in maker.now.message
 
 
+@pytest.mark.slow
 def test_an_axis_of_a_smaller_preset_is_recognised(tiny, monkeypatch):
     folder = AxisMaker(tiny, "quick").run()
     assert not making.is_lesser(folder, tiny, "quick")
