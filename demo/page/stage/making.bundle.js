@@ -1,5 +1,5 @@
 // Made from its sources by `npm run build`; do not edit.
-// Sources: 72a43f5444e3981534fe15c08e62970f06bf3355643c409d1e98a3f05fa1b113
+// Sources: 90e886d9e28e666c5ed4e59580e3ea33b370948283a87a7e7e96aeacda8f5316
 // Bundle: 906edc0b9e5d99c5e86f8e568b6251a51705c462e9035f18170a47f3c0daa8cb
 (() => {
   // src/dom.js

@@ -1,6 +1,6 @@
 // Made from its sources by `npm run build`; do not edit.
-// Sources: 72a43f5444e3981534fe15c08e62970f06bf3355643c409d1e98a3f05fa1b113
-// Bundle: d267eab5bb1d57f68c1fe42193f7eb17ff148f4c53dd96412f0a65ba63555414
+// Sources: 90e886d9e28e666c5ed4e59580e3ea33b370948283a87a7e7e96aeacda8f5316
+// Bundle: 0f2bb1972fb0ecbe1507ca5daeb34667f69b54d1ee54171fbaa098566e819f68
 (() => {
   // protocol.json
   var protocol_default = {
@@ -342,8 +342,22 @@
     const text = Math.abs(value).toFixed(2);
     return value < 0 && Number(text) > 0 ? `−${text}` : text;
   }
-  var ASSISTANT = { default: "default Assistant", side: "Assistant’s side", low: "role", high: "Assistant" };
-  var MEASURED = { default: "own replies", side: "own replies’ side", low: "role-played", high: "own" };
+  var ASSISTANT = {
+    default: "default Assistant",
+    side: "Assistant’s side",
+    low: "role",
+    high: "Assistant",
+    persona: "its Assistant persona",
+    axis: "Assistant Axis"
+  };
+  var MEASURED = {
+    default: "own replies",
+    side: "own replies’ side",
+    low: "role-played",
+    high: "own",
+    persona: "its own way of answering",
+    axis: "axis from role-played to own replies"
+  };
   var assistant = true;
   function nameAxis(may) {
     assistant = may;
@@ -1216,10 +1230,10 @@
   };
 
   // src/notices.js
-  var DEFAULT_EMPTY_NOTE = [
+  var emptyNote = () => [
     "One model answers every message twice.",
-    "Left: unchanged. Right: kept from drifting away from its Assistant persona.",
-    "Below: where each token lies on the Assistant Axis. Click a scenario above, or write a message."
+    `Left: unchanged. Right: kept from drifting away from ${axisWords().persona}.`,
+    `Below: where each token lies on the ${axisWords().axis}. Click a scenario above, or write a message.`
   ].join("\n");
   function bringPanesIntoSight(root) {
     find(root, ".panes").scrollIntoView({ block: "nearest" });
@@ -1227,7 +1241,7 @@
   function showEmpty(root, note, visible) {
     const box = find(root, ".empty");
     box.hidden = !visible;
-    box.replaceChildren(...(note || DEFAULT_EMPTY_NOTE).split("\n").map((line) => makeElement("p", "", line)));
+    box.replaceChildren(...(note || emptyNote()).split("\n").map((line) => makeElement("p", "", line)));
   }
   function showNotice(root, text, level) {
     const list = find(root, ".notices");
@@ -1565,22 +1579,22 @@
     {
       target: "#stage .panes",
       title: "One model, two replies",
-      text: "Both panes get the same messages, from the same model with the same random numbers. The right one is capped: a token that drifts too far from the Assistant is lifted back to a floor."
+      text: () => `Both panes get the same messages, from the same model with the same random numbers. The right one is capped: a token that drifts too far from ${axisWords().persona} is lifted back to a floor.`
     },
     {
       target: "#stage .chart-panel.wide",
       title: "Where each token lies",
-      text: "Up is the Assistant, down are roles. The dashed line is the uncapped reply, the solid one the capped. The floor is the line at which the cap acts."
+      text: () => `Up is the ${axisWords().side}, down are roles. The dashed line is the uncapped reply, the solid one the capped, the dotted one the capped words read without the cap. The floor is the line at which the cap acts.`
     },
     {
       target: '#stage .pane[data-branch="capped"]',
       title: "Where the cap acted",
-      text: "A token that the cap has lifted is underlined, and a triangle in the chart. Point at any token for its figures. Where nothing is underlined, the cap left the reply as it was."
+      text: () => "A token that the cap has lifted is underlined, and a triangle in the chart. Point at any token for its figures. Where nothing is underlined, the cap left the reply as it was."
     },
     {
       target: "#top",
       title: "Your turn",
-      text: "Start a scenario, or write a message below. The settings, on the right, move the floor, switch the cap off, and hold the seed and the system prompt."
+      text: () => "Start a scenario, or write a message below. The settings, on the right, move the floor, switch the cap off, and hold the seed and the system prompt."
     }
   ];
   function placeCard(target, card, page) {
@@ -1629,7 +1643,7 @@
       step = index;
       mark(document.querySelector(one.target));
       target?.scrollIntoView({ block: "nearest" });
-      [title.textContent, text.textContent] = [one.title, one.text];
+      [title.textContent, text.textContent] = [one.title, one.text()];
       count.textContent = `${index + 1} of ${all.length}`;
       back.disabled = index === 0;
       next.textContent = index + 1 < all.length ? "Next" : "Done";

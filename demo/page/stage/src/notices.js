@@ -1,12 +1,15 @@
 // What stands over the panes and in their place: notices, and the words of a page without turns.
 
 import { find, makeButton, makeElement } from "./dom.js";
+import { axisWords } from "./text.js";
 
-const DEFAULT_EMPTY_NOTE = [
-  "One model answers every message twice.",
-  "Left: unchanged. Right: kept from drifting away from its Assistant persona.",
-  "Below: where each token lies on the Assistant Axis. Click a scenario above, or write a message.",
-].join("\n");
+/** What stands in the place of the panes before the first turn. */
+const emptyNote = () =>
+  [
+    "One model answers every message twice.",
+    `Left: unchanged. Right: kept from drifting away from ${axisWords().persona}.`,
+    `Below: where each token lies on the ${axisWords().axis}. Click a scenario above, or write a message.`,
+  ].join("\n");
 
 /**
  * Scrolls the page to the panes where it is longer than the screen, as on a phone.
@@ -24,7 +27,7 @@ export function bringPanesIntoSight(root) {
 export function showEmpty(root, note, visible) {
   const box = find(root, ".empty");
   box.hidden = !visible;
-  box.replaceChildren(...(note || DEFAULT_EMPTY_NOTE).split("\n").map((line) => makeElement("p", "", line)));
+  box.replaceChildren(...(note || emptyNote()).split("\n").map((line) => makeElement("p", "", line)));
 }
 
 /**

@@ -13,8 +13,22 @@ export function number(value) {
   return value < 0 && Number(text) > 0 ? `\u2212${text}` : text;
 }
 
-const ASSISTANT = { default: "default Assistant", side: "Assistant’s side", low: "role", high: "Assistant" };
-const MEASURED = { default: "own replies", side: "own replies’ side", low: "role-played", high: "own" };
+const ASSISTANT = {
+  default: "default Assistant",
+  side: "Assistant’s side",
+  low: "role",
+  high: "Assistant",
+  persona: "its Assistant persona",
+  axis: "Assistant Axis",
+};
+const MEASURED = {
+  default: "own replies",
+  side: "own replies’ side",
+  low: "role-played",
+  high: "own",
+  persona: "its own way of answering",
+  axis: "axis from role-played to own replies",
+};
 
 let assistant = true;
 

@@ -1,37 +1,38 @@
 // The tour: four steps, each beside the part of the page that it explains.
 
 import { findAll, makeButton, makeElement } from "./dom.js";
+import { axisWords } from "./text.js";
 
 const DONE_KEY = "persona-drift:tour";
 const GAP = 10; // pixels between a part and its explanation
 
-/** @type {{ target: string; title: string; text: string }[]} */
+/** @type {{ target: string; title: string; text: () => string }[]} */
 export const STEPS = [
   {
     target: "#stage .panes",
     title: "One model, two replies",
-    text:
+    text: () =>
       "Both panes get the same messages, from the same model with the same random numbers. The right one is " +
-      "capped: a token that drifts too far from the Assistant is lifted back to a floor.",
+      `capped: a token that drifts too far from ${axisWords().persona} is lifted back to a floor.`,
   },
   {
     target: "#stage .chart-panel.wide",
     title: "Where each token lies",
-    text:
-      "Up is the Assistant, down are roles. The dashed line is the uncapped reply, the solid one the capped. " +
-      "The floor is the line at which the cap acts.",
+    text: () =>
+      `Up is the ${axisWords().side}, down are roles. The dashed line is the uncapped reply, the solid one the ` +
+      "capped, the dotted one the capped words read without the cap. The floor is the line at which the cap acts.",
   },
   {
     target: '#stage .pane[data-branch="capped"]',
     title: "Where the cap acted",
-    text:
+    text: () =>
       "A token that the cap has lifted is underlined, and a triangle in the chart. Point at any token for its " +
       "figures. Where nothing is underlined, the cap left the reply as it was.",
   },
   {
     target: "#top",
     title: "Your turn",
-    text:
+    text: () =>
       "Start a scenario, or write a message below. The settings, on the right, move the floor, switch the cap " +
       "off, and hold the seed and the system prompt.",
   },
@@ -99,7 +100,7 @@ export function makeTour(root) {
     step = index;
     mark(document.querySelector(one.target));
     target?.scrollIntoView({ block: "nearest" });
-    [title.textContent, text.textContent] = [one.title, one.text];
+    [title.textContent, text.textContent] = [one.title, one.text()];
     count.textContent = `${index + 1} of ${all.length}`;
     back.disabled = index === 0;
     next.textContent = index + 1 < all.length ? "Next" : "Done";
