@@ -1,6 +1,6 @@
 // Made from its sources by `npm run build`; do not edit.
-// Sources: 90e886d9e28e666c5ed4e59580e3ea33b370948283a87a7e7e96aeacda8f5316
-// Bundle: 0f2bb1972fb0ecbe1507ca5daeb34667f69b54d1ee54171fbaa098566e819f68
+// Sources: bd0bdae3b4fefff931c52ed87e892f03807d928faf2e68f62534453f79f88ee8
+// Bundle: 2c2891877c0bcf56b29fd2e906d58d84120676e49c4bd0bea1b1ea45d97549ed
 (() => {
   // protocol.json
   var protocol_default = {
@@ -1584,7 +1584,7 @@
     {
       target: "#stage .chart-panel.wide",
       title: "Where each token lies",
-      text: () => `Up is the ${axisWords().side}, down are roles. The dashed line is the uncapped reply, the solid one the capped, the dotted one the capped words read without the cap. The floor is the line at which the cap acts.`
+      text: () => `Up is the ${axisWords().side}, down are roles. The dashed line is the uncapped reply, the solid one the capped. The floor is the line at which the cap acts.`
     },
     {
       target: '#stage .pane[data-branch="capped"]',

@@ -20,7 +20,7 @@ export const STEPS = [
     title: "Where each token lies",
     text: () =>
       `Up is the ${axisWords().side}, down are roles. The dashed line is the uncapped reply, the solid one the ` +
-      "capped, the dotted one the capped words read without the cap. The floor is the line at which the cap acts.",
+      "capped. The floor is the line at which the cap acts.",
   },
   {
     target: '#stage .pane[data-branch="capped"]',
