@@ -32,8 +32,9 @@ from demo.conversation.session_file import MOST_BYTES, dumps, loads
 from demo.conversation.settings import CapChoice, TurnSettings
 from demo.conversation.settings_json import settings_json
 from demo.conversation.transcripts import parse_transcript
-from demo.engine.protocol import Cap, Request, Sampling, Steer, Token, TokenEvent
+from demo.engine.protocol import Cap, Request, Sampling, Shift, Steer, Token, TokenEvent
 from demo.engine.remote.codec import event_from, event_json, request_from, request_json
+from demo.models.chat_template import Message
 from demo.models.default import DEFAULT_MODEL
 from demo.page.api import conversation_from
 from demo.page.chat_handlers import ChatHandlers
@@ -339,8 +340,20 @@ def test_histories_of_the_api():
 
 def test_requests_and_events_between_processes():
     trial = LoaderTrial("requests and events of an engine process")
-    request = Request("a", ({"role": "user", "content": "Hello <|im_end|> ✨"},), Sampling(max_new_tokens=5))
-    token = TokenEvent("a", 3, Token("x", 0.1, 0.2, (0.1,), False, (0.1, 0.2, 0.3)), 7, "stop")
+    said: Message = {"role": "user", "content": "Hello <|im_end|> ✨"}
+    cap = Cap((1, 2), (0.5, 0.25), "warm", True)
+    request = Request(
+        "a",
+        (said,),
+        Sampling(max_new_tokens=5),
+        cap,
+        Steer(1, 0.5, "warm"),
+        also=cap,
+        along=("warm",),
+        first=(0.5, 1.0),
+    )
+    read = Token("x", 0.1, 0.2, (0.1,), False, (0.1, 0.2, 0.3), plain=0.1, along=(0.5,), also=0.5)
+    token = TokenEvent("a", 3, read, 7, "stop", state=(0.5, 1.0), shift=Shift(2.0, 1.0))
     good_request = json.loads(json.dumps(request_json(request)))
     good_event = json.loads(json.dumps(event_json(token)))
     for rng in seeds(cases(1500)):

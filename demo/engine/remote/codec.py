@@ -70,7 +70,7 @@ def request_from(data: Any) -> Request:
             bool(data.get("plain", False)),
             None if first is None else tuple(map(float, first)),
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise UserError(f"The request cannot be read ({error!r}).") from error
 
 
