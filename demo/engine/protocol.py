@@ -173,12 +173,6 @@ class Request:
         """The caps in force, that along the axis first."""
         return tuple(cap for cap in (self.cap, self.also) if cap is not None)
 
-    @property
-    def directions(self) -> tuple[str, ...]:
-        """The names of all directions that it needs besides the axis."""
-        acting = (*(cap.direction for cap in self.caps), self.steer.direction if self.steer else "")
-        return tuple(dict.fromkeys(name for name in (*acting, *self.along) if name))
-
     def acts_on(self, reasoning: bool) -> bool:
         """Whether cap and steering act on tokens of this kind. User and system messages count as answer."""
         return self.span in ("both", "reasoning" if reasoning else "answer")

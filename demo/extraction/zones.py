@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from demo.axis.zones import Told, Zones, zones_json
-from demo.extraction.plan import DEFAULT, FOLDS, NEUTRAL, Plan, head_of
+from demo.extraction.plan import CONTROLS, DEFAULT, FOLDS, Plan, head_of
 from demo.extraction.reading import Reader
 from demo.extraction.rollouts import Stopped, Text
 from demo.extraction.vectors import history_of
@@ -107,7 +107,7 @@ def usable(records: Sequence[Record], split: str, keep_all: bool) -> list[Record
         record
         for record in records
         if record["split"] == split
-        and record["group"] != NEUTRAL
+        and record["group"] not in CONTROLS
         and record["tokens"]
         and record["reply"].strip()
         and (keep_all or record.get("kept", True))
@@ -116,7 +116,9 @@ def usable(records: Sequence[Record], split: str, keep_all: bool) -> list[Record
 
 def folds_of(records: Sequence[Record]) -> dict[str, int]:
     """Role -> its fold, as `Plan.fold` numbers them: in the order in which the roles were played."""
-    roles = dict.fromkeys(record["group"] for record in records if record["group"] not in (DEFAULT, NEUTRAL))
+    roles = dict.fromkeys(
+        record["group"] for record in records if record["group"] not in (DEFAULT, *CONTROLS)
+    )
     return {role: place % FOLDS for place, role in enumerate(roles)}
 
 
