@@ -1,5 +1,5 @@
 // Made from its sources by `npm run build`; do not edit.
-// Sources: bd0bdae3b4fefff931c52ed87e892f03807d928faf2e68f62534453f79f88ee8
+// Sources: 2180c08887ae78f2dcd30294838d0da280546127121053b97b058131a40adc77
 // Bundle: 906edc0b9e5d99c5e86f8e568b6251a51705c462e9035f18170a47f3c0daa8cb
 (() => {
   // src/dom.js

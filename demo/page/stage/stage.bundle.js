@@ -1,6 +1,6 @@
 // Made from its sources by `npm run build`; do not edit.
-// Sources: bd0bdae3b4fefff931c52ed87e892f03807d928faf2e68f62534453f79f88ee8
-// Bundle: 2c2891877c0bcf56b29fd2e906d58d84120676e49c4bd0bea1b1ea45d97549ed
+// Sources: 2180c08887ae78f2dcd30294838d0da280546127121053b97b058131a40adc77
+// Bundle: 23f24ea2f397cfad376c7908b77539686ecbe5ce14a0932abf3f2e8e48dfef35
 (() => {
   // protocol.json
   var protocol_default = {
@@ -3779,6 +3779,7 @@
     tooltip.hidden = true;
     root.append(tooltip);
     let current = null;
+    let frame = 0;
     function show(span, branch) {
       const section = span.closest(".turn");
       if (!(section instanceof HTMLElement)) return;
@@ -3791,17 +3792,26 @@
       fillTooltip(tooltip, branch, token, position, hooks.capLayers(turn), hooks.settings(turn));
       tooltip.hidden = false;
       place();
+      follow();
       hooks.hover(branch, position, turn);
+    }
+    function follow() {
+      cancelAnimationFrame(frame);
+      frame = requestAnimationFrame(() => {
+        if (!current) return;
+        place();
+        follow();
+      });
     }
     function place() {
       if (!current) return;
-      const [box, frame] = [current.getBoundingClientRect(), root.getBoundingClientRect()];
-      const left = Math.min(Math.max(box.left - frame.left, 0), Math.max(0, frame.width - tooltip.offsetWidth));
-      const fitsBelow = box.bottom + tooltip.offsetHeight + TOOLTIP_GAP < lowerEdge();
-      const below = box.bottom - frame.top + TOOLTIP_GAP;
-      const above = box.top - frame.top - tooltip.offsetHeight - TOOLTIP_GAP;
+      const [box, outer] = [current.getBoundingClientRect(), root.getBoundingClientRect()];
+      const { offsetWidth: width, offsetHeight: height } = tooltip;
+      const left = Math.min(Math.max(box.left - outer.left, 0), Math.max(0, outer.width - width));
+      const [below, edge] = [box.bottom + TOOLTIP_GAP, lowerEdge()];
+      const top = below + height < edge ? below : Math.min(box.top - TOOLTIP_GAP, edge) - height;
       tooltip.style.left = `${left}px`;
-      tooltip.style.top = `${fitsBelow ? below : above}px`;
+      tooltip.style.top = `${top - outer.top}px`;
     }
     function hide() {
       if (current) hooks.unhover();
@@ -3824,9 +3834,6 @@
       if (next) show(next, branch);
       event.preventDefault();
     }
-    addEventListener("scroll", place, { passive: true });
-    addEventListener("resize", place);
-    new ResizeObserver(place).observe(root);
     for (const pane of panes) {
       const { log, branch } = pane;
       const showUnder = (event) => {

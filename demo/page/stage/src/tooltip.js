@@ -109,6 +109,7 @@ export function makeTooltip(root, panes, hooks) {
   root.append(tooltip);
   /** @type {HTMLElement | null} */
   let current = null;
+  let frame = 0; // of the next placing
 
   /**
    * @param {HTMLElement} span of a token
@@ -126,19 +127,30 @@ export function makeTooltip(root, panes, hooks) {
     fillTooltip(tooltip, branch, token, position, hooks.capLayers(turn), hooks.settings(turn));
     tooltip.hidden = false;
     place();
+    follow();
     hooks.hover(branch, position, turn);
   }
 
-  // Below the token where there is room for it, else above. Done again whenever the page moves under the card.
+  // No event tells of every shift of the layout, so the card is placed again in each frame while it is shown.
+  function follow() {
+    cancelAnimationFrame(frame);
+    frame = requestAnimationFrame(() => {
+      if (!current) return;
+      place();
+      follow();
+    });
+  }
+
+  // Below the token where there is room for it, else above, and never over the message box.
   function place() {
     if (!current) return;
-    const [box, frame] = [current.getBoundingClientRect(), root.getBoundingClientRect()];
-    const left = Math.min(Math.max(box.left - frame.left, 0), Math.max(0, frame.width - tooltip.offsetWidth));
-    const fitsBelow = box.bottom + tooltip.offsetHeight + TOOLTIP_GAP < lowerEdge();
-    const below = box.bottom - frame.top + TOOLTIP_GAP;
-    const above = box.top - frame.top - tooltip.offsetHeight - TOOLTIP_GAP;
+    const [box, outer] = [current.getBoundingClientRect(), root.getBoundingClientRect()];
+    const { offsetWidth: width, offsetHeight: height } = tooltip;
+    const left = Math.min(Math.max(box.left - outer.left, 0), Math.max(0, outer.width - width));
+    const [below, edge] = [box.bottom + TOOLTIP_GAP, lowerEdge()];
+    const top = below + height < edge ? below : Math.min(box.top - TOOLTIP_GAP, edge) - height;
     tooltip.style.left = `${left}px`;
-    tooltip.style.top = `${fitsBelow ? below : above}px`;
+    tooltip.style.top = `${top - outer.top}px`;
   }
 
   function hide() {
@@ -169,9 +181,6 @@ export function makeTooltip(root, panes, hooks) {
     event.preventDefault();
   }
 
-  addEventListener("scroll", place, { passive: true });
-  addEventListener("resize", place);
-  new ResizeObserver(place).observe(root);
   for (const pane of panes) {
     const { log, branch } = pane;
     const showUnder = (/** @type {Event} */ event) => {
