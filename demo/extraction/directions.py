@@ -8,12 +8,10 @@ as imported ones.
 from __future__ import annotations
 
 import argparse
-import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -35,24 +33,19 @@ from demo.axis.directions import (
 )
 from demo.axis.files import axis_digest, load_axis
 from demo.engine.protocol import Sampling
-from demo.extraction.plan import DEFAULT, PRESETS, Plan, Rollout, make_plan
+from demo.extraction.plan import DEFAULT, PRESETS, make_plan
 from demo.extraction.reading import Reader
-from demo.extraction.rollouts import Reply, RolloutGenerator, Text
-from demo.extraction.vectors import ALL, HALVES, KEPT, Judged, State, Vectors, check_histories, history_of
-from demo.models.chat_template import Message, render_chat
+from demo.extraction.rollouts import RolloutGenerator
+from demo.extraction.texts import check_histories, read_again, read_records, text_of
+from demo.extraction.vectors import HALVES, State, Vectors
 from demo.models.loading import LoadedModel, load_model
 from demo.utils.cli import command
 from demo.utils.errors import UserError
 from demo.utils.json_files import read_object
 from demo.utils.paths import ASSETS
 from demo.utils.progress import ConsoleProgress, ProgressLine
-from demo.utils.resource_usage import give_memory_back
 
-ROLLOUTS = "rollouts.jsonl"
-
-SAME_AXIS = 0.99  # least cosine of an axis from the replies, read again, with the stored one
-
-_BATCH = 64  # replies that are read or generated at once
+_BATCH = 64  # replies that are generated at once
 
 
 @command
@@ -99,12 +92,7 @@ def remade(model: LoadedModel, axis: AssistantAxis, folder: Path) -> Directions:
     places = [layers.index(layer) for layer in kept]
     records = read_records(folder)
     if records:
-        check_histories(axis.manifest, records)
-        verdicts = ALL if axis.manifest.get("uptake", {}).get("keep_all") else KEPT
-        state, plan = read_again(model, records, layers, verdicts)
-        standardised = axis.manifest.get("variant") == "standardised"
-        vectors = Vectors(state, plan, verdicts, state.variance(verdicts) if standardised else None)
-        _check_same(axis, vectors, layers.index(axis.probe_layer), folder)
+        state, _, vectors = read_again(model, axis, records, layers)
         defaults = torch.stack(state.defaults)
         found = found.replaced("role", role_directions(axis, state, vectors, kept, places))
     else:
@@ -227,10 +215,7 @@ def default_means(model: LoadedModel, axis: AssistantAxis, folder: Path, layers:
     records = [record for record in read_records(folder) if record["group"] == DEFAULT]
     if records:
         check_histories(axis.manifest, records)
-        texts = [
-            reply_text(model, rollout.messages, record["reply"])
-            for rollout, record in zip(_rollouts(records), records, strict=True)
-        ]
+        texts = [text_of(model, record) for record in records]
         return Reader(model).means([text for text in texts if text.reply], layers)
     found = [torch.zeros(0, len(layers), model.hidden_size)]
     size = replace(PRESETS["standard"], role_prompts=axis.manifest.get("role_prompts", "plain"))
@@ -246,114 +231,9 @@ def default_means(model: LoadedModel, axis: AssistantAxis, folder: Path, layers:
     return torch.cat(found)
 
 
-def read_records(folder: Path) -> list[dict[str, Any]]:
-    """The rollouts that the axis in this folder was made from, in order; none where it has no rollouts.jsonl.
-
-    Raises:
-        UserError: the file is malformed.
-    """
-    path = folder / ROLLOUTS
-    if not path.is_file():
-        return []
-    try:
-        with path.open(encoding="utf-8") as file:
-            records = [json.loads(line) for line in file]
-        wanted = [record for record in records if record["split"] == "extract"]
-        for record in wanted:
-            for key in ("group", "system", "question", "reply"):
-                if not isinstance(record[key], str):
-                    raise TypeError(f"{key} is no text")
-            history_of(record)
-    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
-        raise UserError(f"{path} holds no rollouts ({error}); extract the axis again.") from error
-    return wanted
-
-
-def read_again(
-    model: LoadedModel, records: Sequence[dict[str, Any]], layers: Sequence[int], verdicts: Sequence[str]
-) -> tuple[State, Plan]:
-    """The state of an extraction from its replies, which the model reads again, at K layers.
-
-    Args:
-        verdicts: which role rollouts count; the others are not read.
-
-    Returns:
-        A state whose tensors are [K, D], and the plan that its records refer to, with the same halves as the
-        extraction's.
-    """
-    rollouts, reader, state = _rollouts(records), Reader(model), State()
-    progress = ProgressLine("reading replies")
-    counted = [
-        (rollout, record)
-        for rollout, record in zip(rollouts, records, strict=True)
-        if not rollout.is_role or record.get("kept", True) or tuple(verdicts) == ALL
-    ]
-    for start in range(0, len(counted), _BATCH):
-        progress.update(start / len(counted))
-        part = counted[start : start + _BATCH]
-        texts = [reply_text(model, rollout.messages, record["reply"]) for rollout, record in part]
-        means = iter(reader.means([text for text in texts if text.reply], layers))
-        for (rollout, record), text in zip(part, texts, strict=True):
-            mean = next(means) if text.reply else torch.zeros(len(layers), model.hidden_size)
-            reply = Reply(rollout, record["reply"], tuple(text.reply), mean, ())
-            state.add(Judged(reply, record.get("uptake"), bool(record.get("kept", True))), limit=0)
-        give_memory_back()
-    progress.update(1.0)
-    roles = tuple(dict.fromkeys(rollout.group for rollout in rollouts if rollout.is_role))
-    questions = tuple(dict.fromkeys(rollout.text for rollout in rollouts))
-    return state, Plan(tuple(rollouts), roles, {}, {"extract": questions}, (), (), 0, 0)
-
-
-def reply_text(model: LoadedModel, messages: Sequence[Message], reply: str) -> Text:
-    """A reply in tokens, as the chat template has it, after the prompt that it answers."""
-    prompt = render_chat(model.tokenizer, messages).ids
-    said: Message = {"role": "assistant", "content": reply}
-    chat = render_chat(model.tokenizer, [*messages, said], reply_next=False)
-    own = [token for token, owner in zip(chat.ids, chat.owner, strict=True) if owner == len(messages)]
-    return Text(prompt, own)
-
-
-def _rollouts(records: Iterable[dict[str, Any]]) -> list[Rollout]:
-    """The rollouts of an extraction by its records, renumbered."""
-    questions: dict[str, int] = {}
-    roles: dict[str, int] = {}
-    turns: Counter[str] = Counter()
-    samples: Counter[tuple[str, str, str]] = Counter()
-    found = []
-    for index, record in enumerate(records):
-        group, system, text = record["group"], record["system"], record["question"]
-        number = questions.setdefault(text, len(questions))
-        sample, turn = samples[group, system, text], turns[group]
-        # As `plan.make_plan` assigns the halves.
-        half = sample if group == DEFAULT else roles.setdefault(group, len(roles)) // 2 + turn
-        history = history_of(record)
-        found.append(
-            Rollout(index, group, "extract", number, half % len(HALVES), sample, system, text, history)
-        )
-        samples[group, system, text] += 1
-        turns[group] += 1
-    return found
-
-
 def _default_mean(state: State, halves: Sequence[int]) -> Tensor | None:
     keys = [f"{DEFAULT}/{half}" for half in halves]
     return state.mean(*keys) if state.count(*keys) else None
-
-
-def _check_same(axis: AssistantAxis, vectors: Vectors, place: int, folder: Path) -> None:
-    """Check that the replies give the stored axis at its probe layer. Raises UserError."""
-    roles = [entry["name"] for entry in axis.manifest["roles"] if entry.get("counts")]
-    missing = [role for role in roles if not vectors.kept(role)]
-    cosine = -1.0
-    if roles and not missing:
-        direction = vectors.cast(roles).direction[place]
-        cosine = float(torch.cosine_similarity(direction, axis.direction[axis.probe_layer], dim=0))
-    if cosine < SAME_AXIS:
-        raise UserError(
-            f"The replies in {folder / ROLLOUTS}, read by this model, do not give the axis beside them "
-            f"(cosine {cosine:.2f}); give --model and --dtype of the extraction, or extract the axis again."
-        )
-    print(f"the axis from the replies, read again, and the stored one: cosine {cosine:.4f}")
 
 
 def _trait_names() -> set[str]:

@@ -21,9 +21,10 @@ from demo.axis.axis import AssistantAxis
 from demo.axis.directions import Direction, check_text, kept_layers, load_directions, save_directions
 from demo.axis.gates import GATES, passes
 from demo.axis.store import axis_of, home_of
-from demo.extraction.directions import between, default_means, reply_text
+from demo.extraction.directions import between, default_means
 from demo.extraction.plan import FOLDS
 from demo.extraction.reading import Reader
+from demo.extraction.texts import reply_text
 from demo.extraction.vectors import HALVES
 from demo.models.chat_template import Message
 from demo.models.default import DEFAULT_MODEL

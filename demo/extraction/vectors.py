@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -21,9 +21,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from demo.extraction.plan import CONTROLS, DEFAULT, Exchanges, Plan, Rollout
+from demo.extraction.plan import CONTROLS, DEFAULT, Plan, Rollout
 from demo.extraction.rollouts import Reply
-from demo.utils.errors import UserError
 
 HALVES = (0, 1)
 
@@ -237,26 +236,6 @@ class State:
             yield f"question {rollout.question}/{verdict}"
         if len(judged.reply.tokens) == limit and judged.kept:
             yield f"full length/{'role' if rollout.is_role else DEFAULT}"
-
-
-def history_of(record: Mapping[str, Any]) -> Exchanges:
-    """The chat before the question in a line of rollouts.jsonl. Raises TypeError or ValueError."""
-    found = tuple((asked, answered) for asked, answered in record.get("history", ()))
-    if not all(isinstance(text, str) for exchange in found for text in exchange):
-        raise TypeError("history is no text")
-    return found
-
-
-def check_histories(manifest: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) -> None:
-    """Check that the replies can be read again after what they were generated after. Raises UserError.
-
-    Earlier versions left the first exchange out of rollouts.jsonl.
-    """
-    if manifest.get("role_prompts") == "example" and not all(record.get("history") for record in records):
-        raise UserError(
-            "The replies in rollouts.jsonl followed a first exchange that is not in the file, so they cannot "
-            "be read again; extract the axis again."
-        )
 
 
 def _verdict(kept: bool) -> str:

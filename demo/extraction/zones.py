@@ -18,11 +18,10 @@ import torch
 from torch import Tensor
 
 from demo.axis.zones import Told, Zones, zones_json
-from demo.extraction.plan import CONTROLS, DEFAULT, FOLDS, Plan, head_of
+from demo.extraction.plan import CONTROLS, DEFAULT, FOLDS, Plan
 from demo.extraction.reading import Reader
-from demo.extraction.rollouts import Stopped, Text
-from demo.extraction.vectors import history_of
-from demo.models.chat_template import Message, render_chat
+from demo.extraction.rollouts import Stopped
+from demo.extraction.texts import Record, text_of
 from demo.models.loading import LoadedModel
 from demo.utils.statistics import auc
 
@@ -35,8 +34,6 @@ _PER_ROLE, _DEFAULTS = 4, 360
 _HELD_OUT = 2000  # held-out replies of either kind
 _AVERAGED = (2, 4)  # replies of one speaker
 _LEAST_ROLES = 10  # an AUC over fewer roles says little
-
-Record = dict[str, Any]  # one line of rollouts.jsonl
 
 # Gives the states [n, D] of the replies of these records at the probe layer.
 Read = Callable[[Sequence[Record]], Iterator[Tensor]]
@@ -84,18 +81,11 @@ def read_states(
         if cancel is not None and cancel.is_set():
             raise Stopped
         part = records[start : start + _TOGETHER]
-        for read in reader.read([_text(model, record) for record in part], layer):
+        for read in reader.read([text_of(model, record) for record in part], layer):
             assert read.states is not None
             yield read.states
         if watch:
             watch(start + len(part), len(records))
-
-
-def _text(model: LoadedModel, record: Record) -> Text:
-    question: Message = {"role": "user", "content": record["question"]}
-    messages = [*head_of(record["system"], history_of(record)), question]
-    reply = model.tokenizer(record["reply"], add_special_tokens=False)["input_ids"]
-    return Text(render_chat(model.tokenizer, messages).ids, reply)
 
 
 # --- which replies
@@ -340,39 +330,3 @@ def discriminant(above: Tensor, below: Tensor) -> Tensor:
     if scale <= 0:
         return (first.mean(0) - second.mean(0)).float()
     return torch.linalg.solve(shrunk, first.mean(0) - second.mean(0)).float()
-
-
-# --- the fold axes of an axis folder
-
-
-def axes_from_texts(
-    records: Sequence[Record], means: Sequence[Tensor], least: int, folds: dict[str, int]
-) -> tuple[Tensor, Tensor]:
-    """The fold axes of an axis, from its replies alone; see `fold_axes` and `Vectors`, which have its sums.
-
-    Args:
-        records, means: the replies that count, to the axis's questions, and their mean activations [D].
-        least: how many replies a role needs for it to count.
-
-    Returns:
-        The fold axes, [FOLDS, D + 1], and the whole axis, [D], to compare with the one in the folder.
-    """
-    default = torch.stack([mean for r, mean in zip(records, means, strict=True) if r["group"] == DEFAULT])
-    played = [(r, mean) for r, mean in zip(records, means, strict=True) if r["group"] != DEFAULT]
-    asked: dict[str, list[Tensor]] = defaultdict(list)
-    for record, mean in played:
-        asked[record["question"]].append(mean)
-    by_question = {question: torch.stack(said).mean(0) for question, said in asked.items()}
-    overall = torch.stack(list(by_question.values())).mean(0)
-    said_by: dict[str, list[Tensor]] = defaultdict(list)
-    for record, mean in played:
-        said_by[record["group"]].append(mean - by_question[record["question"]] + overall)
-    vectors = {role: torch.stack(said).mean(0) for role, said in said_by.items() if len(said) >= least}
-    rows = []
-    for fold in range(FOLDS):
-        others = [vector for role, vector in vectors.items() if folds[role] != fold] or [*vectors.values()]
-        role_mean = torch.stack(others).mean(0)
-        direction = default.mean(0) - role_mean
-        scaled = direction / (direction**2).sum()
-        rows.append(torch.cat([scaled, -(role_mean @ scaled)[None]]))
-    return torch.stack(rows), default.mean(0) - torch.stack([*vectors.values()]).mean(0)

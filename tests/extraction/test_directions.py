@@ -23,14 +23,15 @@ from demo.axis.directions import (
 )
 from demo.axis.files import load_axis, save_axis
 from demo.engine.protocol import Sampling
-from demo.extraction import add_zones, zones
 from demo.extraction import axis as building
 from demo.extraction import directions as command
 from demo.extraction import run as extraction
-from demo.extraction.directions import between, default_means, floors_along, read_records, remade, reply_text
+from demo.extraction.add_zones import with_zones
+from demo.extraction.directions import between, default_means, floors_along, remade
 from demo.extraction.plan import DEFAULT, PRESETS, Plan, RolePrompts, Rollout, make_plan
 from demo.extraction.reading import Reader
 from demo.extraction.rollouts import Reply, Text
+from demo.extraction.texts import ROLLOUTS, read_records, reply_text, rollouts_of, text_of
 from demo.extraction.vectors import Judged, State
 from demo.models.chat_template import render_chat
 from demo.models.loading import LoadedModel
@@ -203,19 +204,18 @@ def test_without_rollouts_the_default_replies_are_generated(
 ):
     monkeypatch.setattr(command, "make_plan", lambda *arguments: plan)
     axis = load_axis(copy)
-    for name in (FILE, command.ROLLOUTS):
+    for name in (FILE, ROLLOUTS):
         (copy / name).unlink()
     found = remade(tiny, axis, copy)
     assert {one.kind for one in found.values()} == {"component"}
     assert all(one.floors.keys() == set(PERCENTILES) for one in found.values())
 
 
-def test_zones_are_not_added_to_a_standardised_axis(copy: Path, capsys: pytest.CaptureFixture[str]):
+def test_zones_measured_from_the_rollouts_are_those_of_the_extraction(tiny: LoadedModel, copy: Path):
     axis = load_axis(copy)
-    axis.manifest["variant"] = "standardised"
-    save_axis(axis, copy)
-    assert add_zones.main([str(copy)]) == 2
-    assert "only an extraction measures the zones; extract it again." in capsys.readouterr().err
+    bare = replace(axis, manifest={key: value for key, value in axis.manifest.items() if key != "zones"})
+    again = with_zones(tiny, bare, read_records(copy, split=None))
+    assert again.manifest["zones"] == axis.manifest["zones"]
 
 
 @pytest.mark.parametrize(
@@ -225,11 +225,13 @@ def test_zones_are_not_added_to_a_standardised_axis(copy: Path, capsys: pytest.C
         "3",
         '{"split": "extract"}',
         '{"split": "extract", "group": 1}',
-        '{"split": "extract", "group": "", "system": "", "question": "", "reply": "", "history": [["", 1]]}',
+        '{"split": "extract", "group": "", "system": "", "question": "", "reply": "", "tokens": ""}',
+        '{"split": "extract", "group": "", "system": "", "question": "", "reply": "", "tokens": 1, '
+        '"history": [["", 1]]}',
     ],
 )
 def test_malformed_rollouts_are_refused(tmp_path: Path, line: str):
-    (tmp_path / command.ROLLOUTS).write_text(line + "\n")
+    (tmp_path / ROLLOUTS).write_text(line + "\n")
     with pytest.raises(UserError, match="holds no rollouts"):
         read_records(tmp_path)
 
@@ -248,7 +250,7 @@ def test_rollouts_read_from_a_file_are_those_of_the_plan(role_prompts: RolePromp
     for rollout in asked:
         state.add(Judged(Reply(rollout, "", (), torch.zeros(1, 1), ()), None, True), limit=0)
     records = json.loads(json.dumps(state.texts))
-    assert command._rollouts(records) == asked
+    assert rollouts_of(records) == asked
     assert ("history" in records[0]) == (role_prompts == "example")
 
 
@@ -262,11 +264,11 @@ def test_a_reply_after_a_first_exchange_is_read_after_it(
         reply = Reply(rollout, SAID, (1,), torch.zeros(1, 1), ())
         state.add(Judged(reply, None, True), limit=0)
         prompt = render_chat(tiny.tokenizer, rollout.messages).ids
-        assert zones._text(tiny, state.texts[-1]).prompt == prompt
+        assert text_of(tiny, state.texts[-1]).prompt == prompt
     axis.manifest["role_prompts"] = "example"
     save_axis(axis, tmp_path)
     lines = [json.dumps(record) + "\n" for record in state.texts]
-    (tmp_path / command.ROLLOUTS).write_text("".join(lines))
+    (tmp_path / ROLLOUTS).write_text("".join(lines))
     read: list[Text] = []
     monkeypatch.setattr(Reader, "means", lambda reader, texts, layers: read.extend(texts) or torch.zeros(0))
     default_means(tiny, axis, tmp_path, (1,))
@@ -274,15 +276,16 @@ def test_a_reply_after_a_first_exchange_is_read_after_it(
     assert [one.prompt for one in read] == [render_chat(tiny.tokenizer, r.messages).ids for r in default]
 
 
-def test_replies_whose_first_exchange_was_not_kept_are_refused(
-    tiny: LoadedModel, copy: Path, capsys: pytest.CaptureFixture[str]
-):
+def test_replies_whose_first_exchange_was_not_kept_are_refused(tiny: LoadedModel, copy: Path):
     axis = load_axis(copy)
     axis.manifest.update(role_prompts="example", variant="plain")
     save_axis(axis, copy)
     words = "followed a first exchange that is not in the file"
-    for again in (partial(remade, tiny, axis, copy), partial(default_means, tiny, axis, copy, (1,))):
+    for again in (
+        partial(remade, tiny, axis, copy),
+        partial(default_means, tiny, axis, copy, (1,)),
+        partial(with_zones, tiny, axis, read_records(copy, split=None)),
+    ):
         with pytest.raises(UserError, match=words) as error:
             again()
         assert_one_sentence(error)
-    assert add_zones.main([str(copy)]) == 2 and words in capsys.readouterr().err

@@ -23,7 +23,7 @@ from demo.extraction import late_turns
 from demo.extraction import run as extraction
 from demo.extraction.__main__ import main
 from demo.extraction.add_gates import main as add_gates
-from demo.extraction.add_zones import read_records, with_zones
+from demo.extraction.add_zones import with_zones
 from demo.extraction.axis import choose_cast, default_band, fold_axes
 from demo.extraction.controls import controls
 from demo.extraction.judge import LikelihoodJudge, NoJudge
@@ -31,8 +31,9 @@ from demo.extraction.layer_table import held_out_auc
 from demo.extraction.plan import BARE, DEFAULT, FOLDS, NEUTRAL, PRESETS, Plan, Preset, make_plan
 from demo.extraction.report import gates_section
 from demo.extraction.rollouts import Reply, RolloutGenerator
-from demo.extraction.vectors import ALL, KEPT, Judged, State, Vectors
-from demo.extraction.zones import axes_from_texts, folds_of, most_read, usable
+from demo.extraction.texts import read_records
+from demo.extraction.vectors import ALL, State, Vectors
+from demo.extraction.zones import folds_of, most_read
 from demo.models.chat_template import render_chat
 from demo.models.loading import LoadedModel
 from demo.utils.errors import UserError
@@ -408,28 +409,10 @@ def test_only_rollouts_that_adopt_their_role_count_unless_all_are_kept(tiny, pla
         assert kept.kept(role) == sum(record["kept"] for record in own)
 
 
-@pytest.mark.parametrize("verdicts", [KEPT, ALL])
-def test_fold_axes_from_texts_are_those_of_the_running_sums(plan, verdicts):
-    torch.manual_seed(0)
-    state, means = State(), {}
-    for rollout in plan.rollouts:
-        if rollout.split == "extract":
-            means[rollout.index] = torch.randn(3, 8)
-            kept = not rollout.is_role or rollout.index % 3 > 0
-            reply = Reply(rollout, "text", (1, 2), means[rollout.index], ())
-            state.add(Judged(reply, float(kept) if rollout.is_role else None, kept), plan.max_new_tokens)
-    cast = choose_cast(Vectors(state, plan, verdicts), plan, 1)
-    counting = usable(state.texts, "extract", verdicts == ALL)
-    at_probe = [means[record["index"]][1] for record in counting]
-    axes, whole = axes_from_texts(counting, at_probe, 1, {role: plan.fold(role) for role in plan.roles})
-    torch.testing.assert_close(axes, fold_axes(cast, plan)[:, 1])
-    torch.testing.assert_close(whole, cast.direction[1])
-    assert folds_of(state.texts) == {role: plan.fold(role) for role in plan.roles}
-
-
 def test_an_extraction_measures_its_zones(tiny, plan, whole):
     axis = load_axis(whole)
-    figures, records = axis.manifest["zones"], read_records(whole)
+    figures, records = axis.manifest["zones"], read_records(whole, split=None)
+    assert folds_of(records) == {role: plan.fold(role) for role in plan.roles}
     held_out = [record for record in records if record["split"] == "held_out"]
     assert axis.zones is not None and axis.zones.role.replies == len(plan.roles)
     assert axis.zones.default.replies == sum(record["group"] == DEFAULT for record in held_out)
@@ -440,12 +423,12 @@ def test_an_extraction_measures_its_zones(tiny, plan, whole):
 
 def test_zones_are_added_only_to_the_axis_that_the_replies_give(tiny, whole, monkeypatch):
     """A random model's text is not encoded as the tokens that it wrote, so the axes differ a little."""
-    axis, records = load_axis(whole), read_records(whole)
+    axis, records = load_axis(whole), read_records(whole, split=None)
     bare = replace(axis, manifest={k: v for k, v in axis.manifest.items() if k != "zones"})
-    with pytest.raises(UserError, match="give another axis") as error:
+    with pytest.raises(UserError, match="do not give the axis") as error:
         with_zones(tiny, bare, records)
     assert_one_sentence(error, "cosine")
-    monkeypatch.setattr("demo.extraction.add_zones.LEAST_COSINE", 0.9)
+    monkeypatch.setattr("demo.extraction.texts.SAME_AXIS", 0.9)
     again = with_zones(tiny, bare, records)
     assert again.zones is not None and axis.zones is not None
     assert again.zones.default.replies == axis.zones.default.replies
