@@ -1,6 +1,6 @@
 // Made from its sources by `npm run build`; do not edit.
-// Sources: 2180c08887ae78f2dcd30294838d0da280546127121053b97b058131a40adc77
-// Bundle: 23f24ea2f397cfad376c7908b77539686ecbe5ce14a0932abf3f2e8e48dfef35
+// Sources: c8a936920b4f075cf0a54152e1f3e1136e5bbd72fbdd4771738eb73f05ff8206
+// Bundle: fe8bcdd82d4f5db84a30481f059e56b19e8f89218b249d8f5da24abdaff93ec7
 (() => {
   // protocol.json
   var protocol_default = {
@@ -341,6 +341,9 @@
     if (value === null || value === void 0) return "–";
     const text = Math.abs(value).toFixed(2);
     return value < 0 && Number(text) > 0 ? `−${text}` : text;
+  }
+  function counted(count, one, many = `${one}s`) {
+    return `${count} ${count === 1 ? one : many}`;
   }
   var ASSISTANT = {
     default: "default Assistant",
@@ -3243,7 +3246,7 @@
     }
     function end() {
       ended = true;
-      heading.textContent = `Reasoning · ${box.children.length} tokens`;
+      heading.textContent = `Reasoning · ${counted(box.children.length, "token")}`;
     }
     function answerBegins(following) {
       if (ended) return;
@@ -3542,7 +3545,7 @@
       entry.foot.hidden = false;
       entry.reasoning.finish(reply);
       const ended = reply.finish === "sentence" ? ", ended at a sentence" : "";
-      const tokens = `${reply.visibleTokens.length} tokens${ended}`;
+      const tokens = `${counted(reply.visibleTokens.length, "token")}${ended}`;
       const reasoning = hasReasoning(reply) ? `, reasoning ${number(reasoningMeanOf(reply))}` : "";
       const plain = reply.plainMean === null ? "" : ` (read without the cap: ${number(reply.plainMean)})`;
       const means = `mean ${number(meanOf(reply))}${plain}${reasoning}`;
@@ -4219,7 +4222,7 @@
     }
     function showLoad({ running, waiting, mib, budget }) {
       loadLine.hidden = waiting === 0 && running <= conversation.liveReplies;
-      loadLine.textContent = `${running} replies are being written on this machine, ${waiting || "none"} waiting · KV cache ${mib} of ${budget} MiB`;
+      loadLine.textContent = `${counted(running, "reply is", "replies are")} being written on this machine, ${waiting || "none"} waiting · KV cache ${mib} of ${budget} MiB`;
     }
     const handlers = {
       reset,

@@ -9,7 +9,7 @@ import { appendSpans, makeReasoning } from "./reasoning.js";
 import { makeScrolling } from "./scrolling.js";
 import { finishLabel } from "./summary.js";
 import { makePromptChange, makeSystemPrompt } from "./system_prompt.js";
-import { number } from "./text.js";
+import { counted, number } from "./text.js";
 import { makeSettingsList } from "./turn_settings.js";
 import { hasReasoning, meanOf, reasoningMeanOf, toneOf } from "./turns.js";
 
@@ -228,7 +228,7 @@ export function makePane(root, branch, hooks) {
     entry.foot.hidden = false;
     entry.reasoning.finish(reply);
     const ended = reply.finish === "sentence" ? ", ended at a sentence" : "";
-    const tokens = `${reply.visibleTokens.length} tokens${ended}`;
+    const tokens = `${counted(reply.visibleTokens.length, "token")}${ended}`;
     const reasoning = hasReasoning(reply) ? `, reasoning ${number(reasoningMeanOf(reply))}` : "";
     const plain = reply.plainMean === null ? "" : ` (read without the cap: ${number(reply.plainMean)})`;
     const means = `mean ${number(meanOf(reply))}${plain}${reasoning}`;

@@ -3,6 +3,7 @@
 /** @import { Reply } from "./types" */
 
 import { makeElement } from "./dom.js";
+import { counted } from "./text.js";
 import { hasReasoning } from "./turns.js";
 
 /** @typedef {ReturnType<typeof makeReasoning>} ReasoningBlock */
@@ -43,7 +44,7 @@ export function makeReasoning() {
 
   function end() {
     ended = true;
-    heading.textContent = `Reasoning · ${box.children.length} tokens`;
+    heading.textContent = `Reasoning · ${counted(box.children.length, "token")}`;
   }
 
   /**

@@ -13,6 +13,7 @@ import { makeTextSize, makeVeil } from "./presenter.js";
 import { checkProtocol, handlerOf } from "./protocol.js";
 import { makeReplay } from "./replay.js";
 import { watchPromptBox } from "./system_prompt.js";
+import { counted } from "./text.js";
 import { makeToolbar } from "./toolbar.js";
 import { makeTour } from "./tour.js";
 import { BRANCHES, newTurn, turnFromData, turnIsLive } from "./turns.js";
@@ -152,7 +153,7 @@ export function makeStage(root, protocol, sendRequest) {
   function showLoad({ running, waiting, mib, budget }) {
     loadLine.hidden = waiting === 0 && running <= conversation.liveReplies;
     loadLine.textContent =
-      `${running} replies are being written on this machine, ${waiting || "none"} waiting · ` +
+      `${counted(running, "reply is", "replies are")} being written on this machine, ${waiting || "none"} waiting · ` +
       `KV cache ${mib} of ${budget} MiB`;
   }
 

@@ -13,6 +13,16 @@ export function number(value) {
   return value < 0 && Number(text) > 0 ? `\u2212${text}` : text;
 }
 
+/**
+ * A count with its noun, such as "1 token" and "2 tokens".
+ * @param {number} count
+ * @param {string} one
+ * @param {string} [many]
+ */
+export function counted(count, one, many = `${one}s`) {
+  return `${count} ${count === 1 ? one : many}`;
+}
+
 const ASSISTANT = {
   default: "default Assistant",
   side: "Assistant’s side",

@@ -4,6 +4,7 @@ import test from "node:test";
 import { spokenName } from "../src/dom.js";
 import { describeCapping, finishLabel, summarise, trendOf } from "../src/summary.js";
 import {
+  counted,
   describeToken,
   describeZones,
   escapeHtml,
@@ -15,6 +16,12 @@ import {
 import { percent } from "../src/tooltip.js";
 import { addToken, finishReply, newReply, newTurn } from "../src/turns.js";
 import { finishedTurn, token, ZONE_TABLE, ZONES } from "./helpers.js";
+
+test("a count has its noun in the singular or the plural", () => {
+  assert.equal(counted(1, "token"), "1 token");
+  assert.equal(counted(0, "token"), "0 tokens");
+  assert.equal(counted(2, "reply is", "replies are"), "2 replies are");
+});
 
 test("numbers have two decimals and a true minus sign, and zero has no sign", () => {
   assert.equal(number(1.005), "1.00");
