@@ -42,7 +42,9 @@ from demo.utils.statistics import spearman
 JSON, REPORT, PICTURE = "traits.json", "traits.md", "traits.svg"
 SIDES = ("positive", "negative")
 
-_QUESTIONS, _TOKENS = 12, 48  # per trait and side; and per reply
+# Per trait and side, and per reply. Short replies to many questions tell traits apart better than long ones
+# to few: replies to two questions differ more than the tokens of one reply.
+_QUESTIONS, _TOKENS = 72, 24
 LEAST_ORDER = 0.8  # of Spearman over two halves of the questions; below, the order is largely chance
 
 _KINDS = 6  # of questions, which come in turn, so that a half must hold whole rounds
