@@ -245,13 +245,13 @@ class Conversation:
             settings.also if branch == CAPPED else None,
             settings.along,
             settings.plain and branch == CAPPED and not sample,
-            self._first_state(branch) if at else None,
+            self._first_state(branch, at),
         )
 
-    def _first_state(self, branch: str) -> State | None:
-        """The mean state of the branch's first reply; None where it is not known."""
-        reply = self.turns[0].reply_in(branch) if self.turns else None
-        return None if reply is None else reply.state
+    def _first_state(self, branch: str, at: int) -> State | None:
+        """The mean state of the branch's first reply before turn `at` that has one: not a stopped one."""
+        replies = (turn.reply_in(branch) for turn in self.turns[:at])
+        return next((reply.state for reply in replies if reply is not None and reply.state is not None), None)
 
     def _take(self, turn: Turn, event: Event, at: int) -> Event | None:
         """Add an event to the state. Events of additional samples are not passed on."""
@@ -265,8 +265,9 @@ class Conversation:
         else:
             target.finish, target.fault = event.finish_reason, event.fault
             target.shift = event.shift
-            if turn is self.turns[0] and not sample:
-                target.state = event.state
+            if event.state is not None and not sample:
+                known = self._first_state(branch, self.turns.index(turn))
+                target.state = event.state if known is None else None
             if event.token_id is not None:
                 target.add(replace(event.token, at=at))
         return None if sample else replace(event, branch=branch)

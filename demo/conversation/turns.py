@@ -31,7 +31,7 @@ class Reply:
         fault: why the reply failed, in one sentence; empty otherwise.
         samples: further answers to the same turn, with other random numbers. They are not part of the
             history.
-        state: the mean residual stream at the probe layer, kept of the first turn's replies only.
+        state: the mean residual stream at the probe layer, kept of each branch's first finished reply only.
         shift: how far the mean state lies from that of the branch's first reply; None where unknown.
     """
 

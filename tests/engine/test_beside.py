@@ -275,6 +275,21 @@ def test_a_session_file_keeps_what_was_read_beside(engine, axis, directions, cap
     )
 
 
+def test_the_shift_of_a_conversation_starts_from_the_first_reply_that_was_not_stopped(engine, cap):
+    conversation = Conversation()
+    settings = TurnSettings(replace(GREEDY, max_new_tokens=3), cap, DEMON["content"])
+    events = conversation.send(engine, "Hello.", settings)
+    next(event for event in events if isinstance(event, TokenEvent))
+    events.close()
+    for text in ("Hello.", "Go on.", "And then?"):
+        for _ in conversation.send(engine, text, settings):
+            pass
+    for branch in (UNCAPPED, CAPPED):
+        replies = [turn.replies[branch] for turn in conversation.turns]
+        assert [reply.state is not None for reply in replies] == [False, True, False, False]
+        assert [reply.shift is not None for reply in replies] == [False, False, True, True]
+
+
 def test_a_plain_reading_that_overflows_says_nothing_and_is_not_kept(engine, cap, monkeypatch):
     """The capped reply goes on without it; what is NaN must reach no other sequence."""
     run = engine.scheduler.batch.run
