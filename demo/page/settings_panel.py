@@ -43,7 +43,7 @@ _KINDS = {
     "pairs": "your own",
 }
 # Traits that are read along from the start, where the axis comes with them.
-_READY = ("warm", "honest", "sycophantic")
+_READY = ("empathetic", "transparent", "sycophantic")
 _BOTH = "Answer and reasoning"
 _SPANS: dict[str, Span] = {_BOTH: "both", "Answer only": "answer", "Reasoning only": "reasoning"}
 _THINKING_INFO = "The model reasons before it answers. The reasoning counts as new tokens, too."
