@@ -1,5 +1,5 @@
 // Made from its sources by `npm run build`; do not edit.
-// Sources: c8a936920b4f075cf0a54152e1f3e1136e5bbd72fbdd4771738eb73f05ff8206
+// Sources: e524802f4c1a90b187137c1f9d748771cb7a7617428164301b0b8f3c89c82dff
 // Bundle: 906edc0b9e5d99c5e86f8e568b6251a51705c462e9035f18170a47f3c0daa8cb
 (() => {
   // src/dom.js

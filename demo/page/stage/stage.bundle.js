@@ -1,6 +1,6 @@
 // Made from its sources by `npm run build`; do not edit.
-// Sources: c8a936920b4f075cf0a54152e1f3e1136e5bbd72fbdd4771738eb73f05ff8206
-// Bundle: fe8bcdd82d4f5db84a30481f059e56b19e8f89218b249d8f5da24abdaff93ec7
+// Sources: e524802f4c1a90b187137c1f9d748771cb7a7617428164301b0b8f3c89c82dff
+// Bundle: 7277379b1496a4fc385de43b6c3fe200f79d9f1b382a588d2bb0d09b446da77a
 (() => {
   // protocol.json
   var protocol_default = {
@@ -3706,6 +3706,7 @@
         item.append(`${name} `, ...numbers.flatMap((part, n) => n ? [" / ", part] : [part]));
         return item;
       });
+      alongBox.title = "Means along further directions, each on its own scale. The cap along the axis does not aim at them.";
       alongBox.replaceChildren("read along: ", ...parts);
     }
     function show({ items, gap, share, along, sentence }) {

@@ -27,6 +27,8 @@ export function makeSummaryBar(root) {
       item.append(`${name} `, ...numbers.flatMap((part, n) => (n ? [" / ", part] : [part])));
       return item;
     });
+    alongBox.title =
+      "Means along further directions, each on its own scale. The cap along the axis does not aim at them.";
     alongBox.replaceChildren("read along: ", ...parts);
   }
 
