@@ -13,7 +13,7 @@ from threading import current_thread, main_thread
 from typing import Any, Protocol
 
 from demo.axis.axis import AssistantAxis
-from demo.axis.directions import Direction, all_directions
+from demo.axis.directions import Direction, Directions, all_directions
 from demo.axis.store import AUTO, HUB, Home, Named, axis_of, home_of
 from demo.engine.protocol import Engine
 from demo.models.default import DEFAULT_MODEL
@@ -184,21 +184,27 @@ def _load_transformers(
     model, axis, notes = _load_model_and_axis(options, progress, make_axis)
     from demo.engine.transformers_engine import TransformersEngine
 
-    home = home_of(options.axis, model)
-    try:
-        directions = all_directions(axis, None if home is None else home.folder)
-    except UserError as error:  # the axis itself is sound
-        directions = all_directions(axis, None)
-        notes.append(f"Without further directions: {error}")
     engine = TransformersEngine(
         model,
         axis,
         kv_budget=int(options.kv_budget * 1024**3),
         sequences=2 * options.pairs,
         own_thread=True,
-        directions=directions,
+        directions=_directions_beside(options, model, axis, notes),
     )
     return engine, notes
+
+
+def _directions_beside(
+    options: argparse.Namespace, model: LoadedModel, axis: AssistantAxis, notes: list[str]
+) -> Directions:
+    """The further directions of the axis. Where their file is malformed, a note says so."""
+    home = home_of(options.axis, model)
+    try:
+        return all_directions(axis, None if home is None else home.folder)
+    except UserError as error:  # the axis itself is sound
+        notes.append(f"Without further directions: {error}")
+        return all_directions(axis, None)
 
 
 def _load_zerogpu(
@@ -213,7 +219,9 @@ def _load_zerogpu(
     model, axis, notes = _load_model_and_axis(options, progress, make_axis)
     from demo.engine.zerogpu import ZeroGpuEngine
 
-    return ZeroGpuEngine(model, axis, spaces.GPU, int(options.kv_budget * 1024**3)), ["on ZeroGPU", *notes]
+    directions = _directions_beside(options, model, axis, notes)
+    engine = ZeroGpuEngine(model, axis, spaces.GPU, int(options.kv_budget * 1024**3), directions)
+    return engine, ["on ZeroGPU", *notes]
 
 
 def _load_vllm(options: argparse.Namespace, progress: Progress) -> tuple[ServedEngine, list[str]]:

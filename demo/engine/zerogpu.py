@@ -39,13 +39,21 @@ class ZeroGpuEngine:
         axis: AssistantAxis,
         gpu: Callable[..., Any],
         kv_budget: int = DEFAULT_KV_BUDGET,
+        directions: Mapping[str, Direction] | None = None,
     ) -> None:
-        """gpu: The decorator `spaces.GPU`."""
+        """Prepare the workers.
+
+        Args:
+            gpu: The decorator `spaces.GPU`.
+            directions: Those along which requests may read, cap and steer besides the axis.
+        """
         self.model, self.axis = model, axis
-        self.directions: Mapping[str, Direction] = {}
+        self.directions = directions or {}
         self.reads_plain = True
         # The workers inherit it. In this process it only checks requests.
-        self._engine = TransformersEngine(model, axis, kv_budget=kv_budget, keep=False)
+        self._engine = TransformersEngine(
+            model, axis, kv_budget=kv_budget, keep=False, directions=self.directions
+        )
         self._stream = gpu(duration=_seconds)(self._stream_in_worker)
         self._read = gpu(duration=_seconds)(self._read_in_worker)
         self._running, self._lock = 0, Lock()

@@ -321,6 +321,19 @@ def test_steering_adds_alpha_times_the_axis(axis, engine):
         assert other.after[last - 1] == pytest.approx(one.after[last - 1], abs=1e-4)
 
 
+def test_steering_along_a_direction_moves_what_is_read_along_it(axis, engine):
+    if not engine.directions:
+        pytest.skip("this engine has no further directions")
+    messages = (PARIS, Message(role="assistant", content="Paris."))
+    asked = Request("r", messages, along=("PC2",))
+    plain, steered = (
+        [token for chunk in engine.read(replace(asked, steer=steer)) for token in chunk]
+        for steer in (None, Steer(axis.probe_layer, 0.5, "PC2"))
+    )
+    for one, other in zip(plain, steered, strict=True):
+        assert other.along[0] - one.along[0] == pytest.approx(0.5, abs=1e-3)
+
+
 def test_token_texts_add_up_to_the_decoded_reply(model, engine):
     asked: Message = {"role": "user", "content": "Repeat exactly: 🎉 日本語 naïve"}
     tokens = tokens_of(list(engine.stream([Request("a", (asked,), greedy(30))])), "a")

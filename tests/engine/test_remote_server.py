@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from threading import Event
 from types import SimpleNamespace
 
 import httpx
 import pytest
 
+from demo.axis.directions import Direction, all_directions
 from demo.axis.files import axis_digest, load_axis
 from demo.engine.protocol import (
     Cap,
@@ -58,6 +59,7 @@ class SlowEngine:
         )
         self.axis = load_axis(DEFAULT_MODEL)
         self.reads_plain = True
+        self.directions: Mapping[str, Direction] = all_directions(self.axis, None)
         self.fails_after: int | None = None  # tokens
         self.running, self.stopped = 0, Event()
         self.forgotten: list[str] = []
@@ -145,13 +147,28 @@ def test_a_client_gets_axis_model_replies_and_readings(slow, url):
     assert engine.model.slug == "model" and engine.notes == ["a note"]
     assert axis_digest(engine.axis) == axis_digest(slow.axis)
     assert engine.axis.manifest["cap"] == slow.axis.manifest["cap"]
-    assert engine.reads_plain and engine.directions == {}
+    assert engine.reads_plain
+    assert list(engine.directions) == list(slow.directions) == ["PC1", "PC2", "PC3"]
+    for name, direction in slow.directions.items():
+        got, layer = engine.directions[name], slow.axis.probe_layer
+        assert (got.layers, got.poles, got.floors.keys()) == (
+            direction.layers,
+            direction.poles,
+            direction.floors.keys(),
+        )
+        assert got.to_units(1.0, layer) == pytest.approx(direction.to_units(1.0, layer), rel=1e-3)
     events = list(engine.stream([request(5)]))
     assert "".join(e.token.text for e in events if isinstance(e, TokenEvent)) == "0 1 2 3 4 "
     read = [token for chunk in engine.read(request()) for token in chunk]
     assert read == [ReadToken(0, "Hello", (0.1, 0.2), (0.3, 0.4), None)]
     engine.forget(["x", "y"])
     assert slow.forgotten == ["x", "y"]
+
+
+def test_an_engine_without_directions_sends_none(slow):
+    slow.directions = {}
+    with served(slow) as url:
+        assert RemoteEngine(url).directions == {}
 
 
 def test_a_refusal_arrives_at_once_and_in_the_engines_words(url):
@@ -188,7 +205,7 @@ def test_every_path_requires_the_key(slow):
         for key in ("", "wrong", "secre", "sécret"):
             with pytest.raises(UserError, match=r"asks for a key"):
                 RemoteEngine(url, key)
-        for path in ("/about", "/axis", "/load"):
+        for path in ("/about", "/axis", "/directions", "/load"):
             assert httpx.get(url + path).status_code == 401
         for path in ("/stream", "/read", "/forget"):
             assert httpx.post(url + path, json={}).status_code == 401

@@ -14,6 +14,7 @@ import pytest
 import uvicorn
 
 from demo.axis.axis import AssistantAxis
+from demo.axis.directions import all_directions
 from demo.bench.app_process import free_port
 from demo.engine.remote.client import RemoteEngine
 from demo.engine.remote.server import Service
@@ -55,18 +56,19 @@ def served(engine: Any, **options: Any) -> Iterator[str]:
 
 @contextmanager
 def transformers_engine(model: LoadedModel, axis: AssistantAxis) -> Iterator[Any]:
-    yield TransformersEngine(model, axis, own_thread=True)
+    yield TransformersEngine(model, axis, own_thread=True, directions=all_directions(axis, None))
 
 
 @contextmanager
 def unfused_engine(model: LoadedModel, axis: AssistantAxis) -> Iterator[Any]:
     """Runs transformers' own modules."""
-    yield TransformersEngine(model, axis, fused=False, own_thread=True)
+    directions = all_directions(axis, None)
+    yield TransformersEngine(model, axis, fused=False, own_thread=True, directions=directions)
 
 
 @contextmanager
 def remote_engine(model: LoadedModel, axis: AssistantAxis) -> Iterator[Any]:
-    with served(TransformersEngine(model, axis, own_thread=True)) as url:
+    with transformers_engine(model, axis) as engine, served(engine) as url:
         yield RemoteEngine(url)
 
 
@@ -93,7 +95,7 @@ def fake_gpu(duration: Callable[..., float]) -> Callable[..., Any]:
 
 @contextmanager
 def zerogpu_engine(model: LoadedModel, axis: AssistantAxis) -> Iterator[Any]:
-    yield ZeroGpuEngine(model, axis, fake_gpu)
+    yield ZeroGpuEngine(model, axis, fake_gpu, directions=all_directions(axis, None))
 
 
 @contextmanager

@@ -130,6 +130,7 @@ def test_an_engine_in_another_process_says_what_does_not_fit_and_frees_what_is_n
         digest=None,
     )
     engine.axis = random_axis(4, 16, 1, (1, 2))  # type: ignore[attr-defined]
+    engine.directions = {}  # type: ignore[attr-defined]
     conversation = conversation_of(TURNS)
     with served(engine) as url:
         remote = RemoteEngine(url)

@@ -10,13 +10,15 @@ import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from threading import Event as CancelFlag
 from typing import Any
 
 import httpx
 
 from demo.axis.axis import AssistantAxis
-from demo.axis.directions import Direction
+from demo.axis.directions import FILE, Direction, Directions, load_directions
 from demo.axis.files import axis_digest, axis_from_bytes
 from demo.engine.protocol import Events, Load, ReadToken, Request, TooLongError, with_endings
 from demo.engine.remote.codec import VERSION, event_from, load_from, read_from, request_json
@@ -46,6 +48,14 @@ class RemoteModel:
     digest: str | None = None
 
 
+def _directions_from(content: bytes, axis: AssistantAxis) -> Directions:
+    """The further directions in a file that the engine process has sent. Raises UserError."""
+    with TemporaryDirectory() as folder:
+        if content:
+            (Path(folder) / FILE).write_bytes(content)
+        return load_directions(Path(folder), axis)
+
+
 class RemoteEngine:
     """A client of an engine process. See `protocol.Engine`."""
 
@@ -72,6 +82,7 @@ class RemoteEngine:
         with self._readable_errors():
             about = self._http.get("/about")
             axis = self._http.get("/axis")
+            directions = self._http.get("/directions")
         _check_status(about)
         _check_status(axis)
         data = about.json()
@@ -85,8 +96,8 @@ class RemoteEngine:
             axis.content, data["axis"], f"the axis of the engine at {self.url}"
         )
         self._digest = axis_digest(self.axis)
-        # The process has them, but does not send them here.
-        self.directions: Mapping[str, Direction] = {}
+        _check_status(directions)
+        self.directions: Mapping[str, Direction] = _directions_from(directions.content, self.axis)
         self.reads_plain = bool(data.get("reads_plain"))
 
     @property

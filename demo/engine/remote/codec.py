@@ -30,7 +30,7 @@ from demo.engine.protocol import (
 from demo.models.chat_template import LeftOut, Message
 from demo.utils.errors import UserError
 
-VERSION = 5
+VERSION = 6
 
 _EVENTS: dict[str, type[WaitEvent] | type[PromptEvent] | type[TokenEvent]] = {
     "wait": WaitEvent,

@@ -17,6 +17,8 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from threading import Event as CancelFlag
 from threading import Thread
 from typing import Any
@@ -28,6 +30,7 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from demo.axis.directions import FILE, Directions, save_directions
 from demo.axis.files import axis_digest, axis_to_bytes
 from demo.engine.options import KEY_VARIABLE, ServedEngine, add_engine_options, load_engine
 from demo.engine.protocol import Request, TooLongError
@@ -64,7 +67,7 @@ class Service:
 
     def app(self) -> Starlette:
         """The web application."""
-        get = {"/about": self.about, "/axis": self.axis, "/load": self.load}
+        get = {"/about": self.about, "/axis": self.axis, "/directions": self.directions, "/load": self.load}
         post = {"/stream": self.stream, "/read": self.read, "/forget": self.forget}
         return Starlette(
             routes=[
@@ -121,6 +124,9 @@ class Service:
     async def axis(self, request: HttpRequest) -> Response:
         return Response(axis_to_bytes(self.engine.axis)[0], media_type="application/octet-stream")
 
+    async def directions(self, request: HttpRequest) -> Response:
+        return Response(self._directions_file, media_type="application/octet-stream")
+
     async def load(self, request: HttpRequest) -> Response:
         return JSONResponse(load_json(self.engine.load))
 
@@ -149,6 +155,14 @@ class Service:
     @cached_property
     def _digest(self) -> str:
         return axis_digest(self.engine.axis)
+
+    @cached_property
+    def _directions_file(self) -> bytes:
+        """The further directions as their file, directions.safetensors; empty without any."""
+        found = Directions(self.engine.directions.values(), self._digest)
+        with TemporaryDirectory() as folder:
+            save_directions(found, Path(folder))
+            return (Path(folder) / FILE).read_bytes() if found else b""
 
     async def _requests(self, request: HttpRequest) -> list[Request]:
         """The engine requests in the body. Raises UserError, also when the page shows another axis."""
