@@ -161,9 +161,14 @@ def user_messages(page: Page, branch: str = "uncapped") -> list[str]:
 
 
 def ask_for_long_replies(page: Page) -> None:
-    """Replies of up to 1,000 tokens, for what needs time."""
+    """Replies of 1,000 tokens, for what needs time.
+
+    Sampled replies end by themselves much earlier, and greedy ones go in circles.
+    """
     set_number(page, "max-new-tokens", 1000)
     set_number(page, "soft-limit", 0)
+    set_number(page, "temperature", 0)
+    set_number(page, "repetition-penalty", 1)
 
 
 def set_number(page: Page, control: str, value: object) -> None:
