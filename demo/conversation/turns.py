@@ -32,7 +32,7 @@ class Reply:
         samples: further answers to the same turn, with other random numbers. They are not part of the
             history.
         state: the mean residual stream at the probe layer, kept of each branch's first finished reply only.
-        shift: how far the mean state lies from that of the branch's first reply; None where unknown.
+        shift: how far the mean state lies from that of the branch's first finished reply; None where unknown.
     """
 
     limit: int

@@ -24,9 +24,9 @@ from demo.axis.store import axis_of, home_of
 from demo.extraction.directions import between, default_means
 from demo.extraction.plan import FOLDS
 from demo.extraction.reading import Reader
-from demo.extraction.texts import reply_text
+from demo.extraction.rollouts import Text
 from demo.extraction.vectors import HALVES
-from demo.models.chat_template import Message
+from demo.models.chat_template import Message, render_chat
 from demo.models.default import DEFAULT_MODEL
 from demo.models.loading import LoadedModel, load_model
 from demo.utils.cli import command
@@ -113,6 +113,15 @@ def read_pairs(path: Path) -> list[Pair]:
     if not LEAST <= len(pairs) <= MOST:
         raise UserError(f"{path} holds {len(pairs)} pairs; a direction needs {LEAST} to {MOST} of them.")
     return pairs
+
+
+def reply_text(model: LoadedModel, messages: Sequence[Message], reply: str) -> Text:
+    """A reply in tokens, as the chat template writes it, after the prompt that it answers."""
+    prompt = render_chat(model.tokenizer, messages).ids
+    said: Message = {"role": "assistant", "content": reply}
+    chat = render_chat(model.tokenizer, [*messages, said], reply_next=False)
+    own = [token for token, owner in zip(chat.ids, chat.owner, strict=True) if owner == len(messages)]
+    return Text(prompt, own)
 
 
 def read_sides(model: LoadedModel, pairs: Sequence[Pair], layers: Sequence[int]) -> tuple[Tensor, Tensor]:

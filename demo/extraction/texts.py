@@ -145,19 +145,16 @@ def _check_same(axis: AssistantAxis, vectors: Vectors, place: int) -> None:
     print(f"the axis from the replies, read again, and the stored one: cosine {cosine:.4f}")
 
 
-def reply_text(model: LoadedModel, messages: Sequence[Message], reply: str) -> Text:
-    """A reply in tokens, as the chat template has it, after the prompt that it answers."""
-    prompt = render_chat(model.tokenizer, messages).ids
-    said: Message = {"role": "assistant", "content": reply}
-    chat = render_chat(model.tokenizer, [*messages, said], reply_next=False)
-    own = [token for token, owner in zip(chat.ids, chat.owner, strict=True) if owner == len(messages)]
-    return Text(prompt, own)
-
-
 def text_of(model: LoadedModel, record: Record) -> Text:
-    """The reply of a record in tokens, after the prompt that it answers."""
+    """The reply of a record in tokens, after the prompt that it answers.
+
+    They are the tokens that the model generated, as far as its tokenizer gives them back. Some chat templates
+    write a finished reply otherwise: without its reasoning, which may be all of a short reply, or stripped.
+    """
     question: Message = {"role": "user", "content": record["question"]}
-    return reply_text(model, [*head_of(record["system"], history_of(record)), question], record["reply"])
+    messages = [*head_of(record["system"], history_of(record)), question]
+    reply = model.tokenizer(record["reply"], add_special_tokens=False)["input_ids"]
+    return Text(render_chat(model.tokenizer, messages).ids, reply)
 
 
 def rollouts_of(records: Iterable[Record]) -> list[Rollout]:

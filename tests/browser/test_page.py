@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import expect
 
 from tests.helpers.browser import (
     BRANCHES,
+    RUNNING,
     TURN_TIMEOUT,
-    ask_for_long_replies,
+    begin_a_long_story,
     finished,
     one_turn,
     points,
@@ -20,20 +21,6 @@ from tests.helpers.browser import (
 )
 
 pytestmark = pytest.mark.browser
-STORY = "Write a very long story about a lighthouse, with many chapters."
-
-
-# The recording that plays when a page opens has tokens, too.
-RUNNING = """() => document.querySelector("#stage:not(.in-intro)")
-  && document.querySelector("#stop")?.checkVisibility()"""
-
-
-def begin_a_long_story(page: Page) -> None:
-    ask_for_long_replies(page)
-    say(page, STORY)
-    page.wait_for_function(
-        f"({RUNNING})() && document.querySelectorAll('.tok').length > 4", timeout=TURN_TIMEOUT
-    )
 
 
 def test_both_panes_stream_and_both_charts_gain_points(opened):

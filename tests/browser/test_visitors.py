@@ -11,7 +11,7 @@ from playwright.sync_api import Page, expect
 
 from tests.helpers.browser import (
     TURN_TIMEOUT,
-    ask_for_long_replies,
+    begin_a_long_story,
     chromium_page,
     finished,
     one_turn,
@@ -22,7 +22,6 @@ from tests.helpers.browser import (
 )
 
 pytestmark = pytest.mark.slow
-LONG = "Write a very long story about a lighthouse, with many chapters."
 
 
 def another_visitor(page: Page) -> Page:
@@ -33,12 +32,6 @@ def another_visitor(page: Page) -> Page:
     other.goto(page.url)
     wait_until_loaded(other)
     return other
-
-
-def begin_a_long_story(page: Page) -> None:
-    ask_for_long_replies(page)
-    say(page, LONG)
-    page.wait_for_function("document.querySelectorAll('.tok').length > 4", timeout=TURN_TIMEOUT)
 
 
 def running(client: Client) -> int:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -22,6 +23,7 @@ from demo.axis.directions import (
     save_directions,
 )
 from demo.axis.files import load_axis, save_axis
+from demo.bench.templates import DEFAULT_KIND, Case, make_tokenizer, read_cases
 from demo.engine.protocol import Sampling
 from demo.extraction import axis as building
 from demo.extraction import directions as command
@@ -31,9 +33,9 @@ from demo.extraction.directions import between, default_means, floors_along, rem
 from demo.extraction.plan import DEFAULT, PRESETS, Plan, RolePrompts, Rollout, make_plan
 from demo.extraction.reading import Reader
 from demo.extraction.rollouts import Reply, Text
-from demo.extraction.texts import ROLLOUTS, read_records, reply_text, rollouts_of, text_of
+from demo.extraction.texts import ROLLOUTS, read_records, rollouts_of, text_of
 from demo.extraction.vectors import Judged, State
-from demo.models.chat_template import render_chat
+from demo.models.chat_template import Message, render_chat
 from demo.models.loading import LoadedModel
 from demo.utils.errors import UserError
 from tests.helpers.axes import random_axis
@@ -76,7 +78,8 @@ def folder(
         for rollout in rollouts:
             start = rollout.index * 5 % len(SAID.split())
             said = " ".join((SAID.split() * 2)[start : start + 6]) + f" {rollout.group}".replace("_", " ")
-            text = reply_text(tiny, rollout.messages, said)
+            asked = {"system": rollout.system, "question": rollout.text, "history": rollout.history}
+            text = text_of(tiny, asked | {"reply": said})
             mean = reader.means([text], range(tiny.layer_count))[0]
             replies.append(Reply(rollout, said, tuple(text.reply), mean, ()))
         return replies
@@ -274,6 +277,17 @@ def test_a_reply_after_a_first_exchange_is_read_after_it(
     default_means(tiny, axis, tmp_path, (1,))
     default = [rollout for rollout in asked if rollout.group == DEFAULT]
     assert [one.prompt for one in read] == [render_chat(tiny.tokenizer, r.messages).ids for r in default]
+
+
+@pytest.mark.parametrize("case", read_cases(), ids=lambda case: case.name)
+def test_a_generated_reply_is_read_whole_whatever_the_template_makes_of_it(case: Case, tiny: LoadedModel):
+    tokenizer = make_tokenizer(case, DEFAULT_KIND, tiny.tokenizer)
+    question: Message = {"role": "user", "content": "Who are you?"}
+    for reply in ("I am a pirate.", "I think so.</think>", "</think>", "  Two  words \n\n"):
+        record = {"system": "", "question": question["content"], "reply": reply}
+        text = text_of(SimpleNamespace(tokenizer=tokenizer), record)
+        assert text.prompt == render_chat(tokenizer, [question]).ids
+        assert tokenizer.decode(text.reply) == reply
 
 
 def test_replies_whose_first_exchange_was_not_kept_are_refused(tiny: LoadedModel, copy: Path):

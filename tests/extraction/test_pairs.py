@@ -12,9 +12,8 @@ from demo.axis.directions import PERCENTILES, load_directions
 from demo.axis.files import save_axis
 from demo.axis.gates import GATES
 from demo.extraction import pairs as command
-from demo.extraction.pairs import LEAST, Pair, from_sides, held_out_auc, read_pairs, read_sides
+from demo.extraction.pairs import LEAST, Pair, from_sides, held_out_auc, read_pairs, read_sides, reply_text
 from demo.extraction.rollouts import read_means
-from demo.extraction.texts import reply_text
 from demo.models.loading import LoadedModel
 from demo.utils.errors import UserError
 from tests.helpers.axes import random_axis

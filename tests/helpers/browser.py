@@ -25,6 +25,10 @@ _QUIET_CHROMIUM = [
     "--disable-sync",
 ]
 # Every visible chart has the size of its box, and no animation is running except endless ones.
+# While the page's own replies are written. The recording that plays when a page opens has tokens, too.
+RUNNING = """() => document.querySelector("#stage:not(.in-intro)")
+  && document.querySelector("#stop")?.checkVisibility()"""
+
 _IS_STILL = """() => {
   const fits = (chart) => {
     const svg = chart.querySelector(".main-svg");
@@ -169,6 +173,15 @@ def ask_for_long_replies(page: Page) -> None:
     set_number(page, "soft-limit", 0)
     set_number(page, "temperature", 0)
     set_number(page, "repetition-penalty", 1)
+
+
+def begin_a_long_story(page: Page) -> None:
+    """Send a message whose replies take long, and wait for their first tokens."""
+    ask_for_long_replies(page)
+    say(page, "Write a very long story about a lighthouse, with many chapters.")
+    page.wait_for_function(
+        f"({RUNNING})() && document.querySelectorAll('.tok').length > 4", timeout=TURN_TIMEOUT
+    )
 
 
 def set_number(page: Page, control: str, value: object) -> None:

@@ -1,5 +1,5 @@
 // Made from its sources by `npm run build`; do not edit.
-// Sources: e524802f4c1a90b187137c1f9d748771cb7a7617428164301b0b8f3c89c82dff
+// Sources: 4e7e12f069a6897adbfc25369ec0bc48f75e2ec1fca04fda324b00f7eea5f3a3
 // Bundle: 906edc0b9e5d99c5e86f8e568b6251a51705c462e9035f18170a47f3c0daa8cb
 (() => {
   // src/dom.js

@@ -1,6 +1,6 @@
 // Made from its sources by `npm run build`; do not edit.
-// Sources: e524802f4c1a90b187137c1f9d748771cb7a7617428164301b0b8f3c89c82dff
-// Bundle: 7277379b1496a4fc385de43b6c3fe200f79d9f1b382a588d2bb0d09b446da77a
+// Sources: 4e7e12f069a6897adbfc25369ec0bc48f75e2ec1fca04fda324b00f7eea5f3a3
+// Bundle: 27391af1b71abf08c8b9882273bc4b6a46a15fe62f7158773fd9e7bca8a7fe9c
 (() => {
   // protocol.json
   var protocol_default = {
@@ -3694,6 +3694,7 @@
     const sentenceBox = find(bar, ".sentence");
     const shareBox = find(bar, ".share");
     const alongBox = find(bar, ".along");
+    alongBox.title = "Means along further directions, each on its own scale. The cap along the axis does not aim at them.";
     function showAlong(along) {
       alongBox.hidden = !along.some(({ values }) => Object.keys(values).length);
       const parts = along.map(({ name, values }) => {
@@ -3706,7 +3707,6 @@
         item.append(`${name} `, ...numbers.flatMap((part, n) => n ? [" / ", part] : [part]));
         return item;
       });
-      alongBox.title = "Means along further directions, each on its own scale. The cap along the axis does not aim at them.";
       alongBox.replaceChildren("read along: ", ...parts);
     }
     function show({ items, gap, share, along, sentence }) {

@@ -13,6 +13,8 @@ export function makeSummaryBar(root) {
   const sentenceBox = find(bar, ".sentence");
   const shareBox = find(bar, ".share");
   const alongBox = find(bar, ".along");
+  alongBox.title =
+    "Means along further directions, each on its own scale. The cap along the axis does not aim at them.";
 
   /** @param {Summary["along"]} along */
   function showAlong(along) {
@@ -27,8 +29,6 @@ export function makeSummaryBar(root) {
       item.append(`${name} `, ...numbers.flatMap((part, n) => (n ? [" / ", part] : [part])));
       return item;
     });
-    alongBox.title =
-      "Means along further directions, each on its own scale. The cap along the axis does not aim at them.";
     alongBox.replaceChildren("read along: ", ...parts);
   }
 
