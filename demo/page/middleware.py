@@ -21,6 +21,7 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from demo.conversation.session_file import MOST_BYTES
+from demo.page.event_streams import EventStreams
 from demo.page.rate_limit import MOST_LOGINS, LoginLimiter, address_of
 from demo.space import ON_SPACE
 
@@ -79,7 +80,10 @@ def middleware_options(password: str | None, root_path: str | None = None) -> di
     """
     options: dict[str, Any] = {
         "app_kwargs": {
-            "middleware": [Middleware(PageMiddleware, framed_by=framed_by(), root_path=root_path or "")]
+            "middleware": [
+                Middleware(PageMiddleware, framed_by=framed_by(), root_path=root_path or ""),
+                Middleware(EventStreams),
+            ]
         },
         "root_path": root_path,
     }
