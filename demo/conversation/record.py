@@ -54,6 +54,8 @@ def record(
             thinking=thinking,
             marks=marks,
             dtype=dtype,
+            # Above the probe layer the clamp does not move what is read, and both readings are the same.
+            plain=cap is not None and cap.layers[0] <= axis.probe_layer,
         )
         for _ in conversation.send(engine, line, settings):
             pass
