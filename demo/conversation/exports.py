@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from demo.axis.zones import zone_of
 from demo.conversation.session_file import Recording
 from demo.conversation.settings import ALL_BRANCHES, CAPPED, STEERED, TurnSettings
 from demo.conversation.turns import Turn
-from demo.engine.protocol import Token
+from demo.engine.protocol import Alternative, Token
 from demo.plots.marks import PlotMarks
 
 _TOKEN = (
@@ -27,6 +28,8 @@ _TOKEN = (
     "correction",
     "second_correction",
     "probability",
+    "alternatives",
+    "alternatives_without_cap",
     "milliseconds",
     "span",
     "zone",
@@ -117,9 +120,17 @@ def _cells(token: Token) -> dict[str, Any]:
         "correction": token.correction,
         "second_correction": token.also,
         "probability": token.probability,
+        "alternatives": _alternatives(token.alternatives),
+        "alternatives_without_cap": _alternatives(token.plain_alternatives),
         "milliseconds": token.at,
         "span": "reasoning" if token.reasoning else "answer",
     }
+
+
+def _alternatives(alternatives: Sequence[Alternative]) -> str | None:
+    """Texts and probabilities as JSON, because one cell holds them all."""
+    pairs = [[one.text, round(one.probability, 4)] for one in alternatives]
+    return json.dumps(pairs, ensure_ascii=False) if pairs else None
 
 
 def _settings(settings: TurnSettings, branch: str, sample: int) -> dict[str, Any]:

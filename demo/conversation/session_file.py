@@ -11,7 +11,7 @@ import datetime
 import gc
 import json
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any, get_args
@@ -23,7 +23,7 @@ from demo.conversation.json_values import items, maybe, number, short, text
 from demo.conversation.settings import ALL_BRANCHES
 from demo.conversation.settings_json import settings_from_json, settings_json
 from demo.conversation.turns import Reply, Turn
-from demo.engine.protocol import FinishReason, Shift, State, Token
+from demo.engine.protocol import MOST_ALTERNATIVES, Alternative, FinishReason, Shift, State, Token
 from demo.plots.marks import PlotMarks
 from demo.utils.errors import UserError
 
@@ -32,6 +32,7 @@ NAME, VERSION = "persona-drift-session", 1
 # A conversation of a hundred long turns is smaller than this. In memory, a file takes nine times its size.
 MOST_BYTES = 8 * 1024**2
 
+_LEAST_PROBABILITY = 0.001  # of an alternative that is kept
 _FINISH = get_args(FinishReason)
 _MOST_DIMENSIONS, _LARGEST_STATE, _LARGEST_SHIFT = 65_536, 1e12, 1e9
 
@@ -128,13 +129,13 @@ def _shift_json(shift: Shift) -> dict[str, Any]:
     return {"length": kept.length, "along": kept.along, "share": rounded(kept.share)}
 
 
-def token_json(token: Token, *, live: bool = False) -> dict[str, Any]:
+def token_json(token: Token, *, live: bool = False, running: bool = False) -> dict[str, Any]:
     """A token with short keys and without empty entries, because thousands of them are sent.
 
     Args:
-        live: leave out what the page does not need while it shows a running reply: the times and
-            places of single tokens, and the projection before the clamp where the clamp changed
-            nothing.
+        live: leave out what the page does not show of a reply that was not recorded: the times and places of
+            single tokens, and the projection before the clamp where the clamp changed nothing.
+        running: leave out the alternatives, which the page gets when the reply is finished.
     """
     before, after = rounded(token.before), rounded(token.after)
     data: dict[str, Any] = (
@@ -156,6 +157,12 @@ def token_json(token: Token, *, live: bool = False) -> dict[str, Any]:
         data["g"] = [rounded(value) for value in token.along]
     if token.also > 0:
         data["z"] = rounded(token.also)
+    if not running:
+        data |= {
+            key: found
+            for key, alternatives in (("l", token.alternatives), ("o", token.plain_alternatives))
+            if (found := _alternatives_json(alternatives))
+        }
     if live:
         return data
     if token.at is not None:
@@ -163,6 +170,15 @@ def token_json(token: Token, *, live: bool = False) -> dict[str, Any]:
     if token.coordinates is not None:
         data["x"] = [rounded(value) for value in token.coordinates]
     return data
+
+
+def _alternatives_json(alternatives: Sequence[Alternative]) -> list[list[Any]]:
+    """The alternatives that are worth their room."""
+    return [
+        [token_id, text, round(probability, 4)]
+        for token_id, text, probability in alternatives
+        if probability >= _LEAST_PROBABILITY
+    ]
 
 
 @contextmanager
@@ -296,7 +312,19 @@ def _token(data: dict[str, Any]) -> Token:
         plain=maybe(data.get("q")),
         along=tuple(number(value) for value in items(data.get("g", []))),
         also=number(data.get("z", 0)),
+        alternatives=_alternatives(data.get("l", [])),
+        plain_alternatives=_alternatives(data.get("o", [])),
     )
+
+
+def _alternatives(data: object) -> tuple[Alternative, ...]:
+    found = items(data)
+    if len(found) > MOST_ALTERNATIVES:
+        raise ValueError("a token with too many alternatives")
+    read = [Alternative(int(number(one)), text(words), number(chance)) for one, words, chance in found]
+    if not all(one.token_id >= 0 and 0 <= one.probability <= 1 for one in read):
+        raise ValueError("an alternative that no model has")
+    return tuple(read)
 
 
 def _marks(data: dict[str, Any]) -> PlotMarks:

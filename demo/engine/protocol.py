@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from threading import Event as CancelFlag
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from demo.models.chat_template import LeftOut, Message
 from demo.utils.errors import UserError
@@ -203,6 +203,24 @@ class PromptEvent:
     left_out: tuple[LeftOut, ...] = ()
 
 
+# How many tokens that could have come instead are reported with each token.
+MOST_ALTERNATIVES = 8
+
+
+class Alternative(NamedTuple):
+    """A token that could have come at some place of a reply.
+
+    Attributes:
+        token_id: in the model's vocabulary.
+        text: what it would add; the name of a special token.
+        probability: as in `Token`.
+    """
+
+    token_id: int
+    text: str
+    probability: float
+
+
 @dataclass(frozen=True, slots=True)
 class Token:
     """One token of a reply: what the engine reports, a conversation keeps and a session file holds.
@@ -225,6 +243,10 @@ class Token:
         along: projections at the probe layer along the directions that were asked for, each in its own
             units, after the caps.
         also: what the second cap added, the sum over its layers, in units of its direction.
+        alternatives: the likeliest tokens at its place, the likeliest first; the token itself may be among
+            them. At most MOST_ALTERNATIVES.
+        plain_alternatives: the same as the unsteered model would go on after the same words; empty where
+            these were not read a second time.
     """
 
     text: str
@@ -239,6 +261,8 @@ class Token:
     plain: float | None = None
     along: tuple[float, ...] = ()
     also: float = 0.0
+    alternatives: tuple[Alternative, ...] = ()
+    plain_alternatives: tuple[Alternative, ...] = ()
 
     @property
     def correction(self) -> float:

@@ -9,7 +9,7 @@ import torch
 from demo.engine.forward.forward_pass import Chunk, ChunkReading, ForwardPass
 from demo.engine.kv_cache import SequenceCache, common_prefix, rounded_up
 from demo.engine.prefix_cache import CachedSequence, PrefixCache
-from demo.engine.sampling import sample_batch
+from demo.engine.sampling import Likeliest, likeliest, sample_batch
 from demo.engine.sequence import Status, TokenSequence
 
 
@@ -65,10 +65,24 @@ class RunningBatch:
         ready = [sequence for sequence in sequences if sequence.logits is not None]
         if ready:
             logits = torch.stack([sequence.logits for sequence in ready if sequence.logits is not None])
-            sampled = sample_batch(logits, [sequence.sampling_step() for sequence in ready])
-            for sequence, token, probability in zip(ready, *sampled, strict=True):
-                sequence.take(token, probability)
+            choices = sample_batch(logits, [sequence.sampling_step() for sequence in ready])
+            plain = self._plain_likeliest(ready)
+            for sequence, choice in zip(ready, choices, strict=True):
+                sequence.take(choice, plain.get(id(sequence), ()))
                 sequence.follow()
+
+    @staticmethod
+    def _plain_likeliest(sequences: Sequence[TokenSequence]) -> dict[int, Likeliest]:
+        """How the unsteered model would go on, by the id of the sequence whose words it reads along."""
+        read = [
+            (sequence, sequence.plain.logits)
+            for sequence in sequences
+            if sequence.plain is not None and sequence.plain.logits is not None
+        ]
+        if not read:
+            return {}
+        found = likeliest(torch.stack([logits for _, logits in read]))
+        return {id(sequence): one for (sequence, _), one in zip(read, found, strict=True)}
 
     def run(self, work: Sequence[tuple[TokenSequence, Chunk]]) -> list[ChunkReading]:
         """Run one forward pass. Sequences whose chunk asks for logits have them afterwards."""

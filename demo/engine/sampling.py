@@ -15,7 +15,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from demo.engine.protocol import Sampling
+from demo.engine.protocol import MOST_ALTERNATIVES, Sampling
 
 # A nucleus almost never holds more tokens than this. Where it does, the whole vocabulary is sorted.
 _CANDIDATES = 256
@@ -41,6 +41,25 @@ class SamplingStep:
     barred: Sequence[int] = ()
 
 
+# Token ids with their probabilities, the likeliest first.
+Likeliest = tuple[tuple[int, float], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What was sampled for one sequence.
+
+    Attributes:
+        token: its id.
+        probability: at temperature 1, before the repetition penalty and before tokens are barred.
+        likeliest: the tokens that could have come, with the same kind of probability.
+    """
+
+    token: int
+    probability: float
+    likeliest: Likeliest
+
+
 # Sequences with the same seed are close to each other in a step, and a vector can take half a megabyte.
 @lru_cache(maxsize=32)
 def uniform_noise(seed: int, step: int, vocabulary: int) -> Tensor:
@@ -56,25 +75,21 @@ def gumbel(uniform: Tensor) -> Tensor:
 
 
 @torch.inference_mode()
-def sample_batch(logits: Tensor, steps: Sequence[SamplingStep]) -> tuple[list[int], list[float]]:
+def sample_batch(logits: Tensor, steps: Sequence[SamplingStep]) -> list[Choice]:
     """Sample the next token of every sequence.
 
     Args:
         logits: [B, V] of any float dtype; not changed.
-
-    Returns:
-        Each sequence's token id, and that token's probability at temperature 1, before the repetition
-        penalty and before tokens are barred.
     """
     rows = max(1, _LOGITS_AT_ONCE // logits.shape[-1])
     if logits.device.type == "cpu" and len(steps) > rows:
         starts = range(0, len(steps), rows)
         parts = [_sample_rows(logits[start : start + rows], steps[start : start + rows]) for start in starts]
-        return [one for ids, _ in parts for one in ids], [one for _, chances in parts for one in chances]
+        return [choice for part in parts for choice in part]
     return _sample_rows(logits, steps)
 
 
-def _sample_rows(logits: Tensor, steps: Sequence[SamplingStep]) -> tuple[list[int], list[float]]:
+def _sample_rows(logits: Tensor, steps: Sequence[SamplingStep]) -> list[Choice]:
     """See `sample_batch`."""
     plain = logits.float()
     shaped = _without_barred(penalised(plain, steps), steps)
@@ -86,15 +101,39 @@ def _sample_rows(logits: Tensor, steps: Sequence[SamplingStep]) -> tuple[list[in
         if warm:
             tokens[warm] = _sample_nucleus(shaped[warm], [steps[index] for index in warm])
     # log_softmax and not logsumexp, which is many times slower where logits are far apart, as in chat models.
-    probability = plain.log_softmax(-1).gather(-1, tokens[:, None])[:, 0].exp()
-    # One transfer for both: on a GPU each transfer waits for the device. Ids are exact in float64.
-    both = torch.stack([tokens.to(torch.float64), probability.to(torch.float64)]).tolist()
-    return [int(token) for token in both[0]], both[1]
+    log_p = plain.log_softmax(-1)
+    chance = log_p.gather(-1, tokens[:, None])
+    most, ids = _top(log_p)
+    # One transfer for all: on a GPU each transfer waits for the device. Ids are exact in float64.
+    parts = tokens[:, None], chance.exp(), ids, most.exp()
+    rows = torch.cat([part.to(torch.float64) for part in parts], -1)
+    count = ids.shape[-1]
+    return [
+        Choice(int(row[0]), row[1], _pairs(row[2 : 2 + count], row[2 + count :])) for row in rows.tolist()
+    ]
+
+
+@torch.inference_mode()
+def likeliest(logits: Tensor) -> list[Likeliest]:
+    """The likeliest next tokens of every sequence and their probabilities at temperature 1; logits [B, V]."""
+    most, ids = _top(logits.float().log_softmax(-1))
+    rows = torch.cat([ids.to(torch.float64), most.exp().to(torch.float64)], -1).tolist()
+    return [_pairs(row[: ids.shape[-1]], row[ids.shape[-1] :]) for row in rows]
+
+
+def _top(log_p: Tensor) -> tuple[Tensor, Tensor]:
+    """The largest of each row of log_p [B, V] and their ids, both [B, k], k at most MOST_ALTERNATIVES."""
+    values, ids = log_p.topk(min(MOST_ALTERNATIVES, log_p.shape[-1]))
+    return values, ids
+
+
+def _pairs(ids: Sequence[float], chances: Sequence[float]) -> Likeliest:
+    return tuple((int(token), chance) for token, chance in zip(ids, chances, strict=True))
 
 
 def sample(logits: Tensor, sampling: Sampling, step: int, seen: Collection[int] = ()) -> int:
     """The next token id of a single sequence; logits [V]."""
-    return sample_batch(logits[None], [SamplingStep(sampling, step, seen)])[0][0]
+    return sample_batch(logits[None], [SamplingStep(sampling, step, seen)])[0].token
 
 
 def penalised(logits: Tensor, steps: Sequence[SamplingStep]) -> Tensor:

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,9 +14,18 @@ from transformers import PreTrainedTokenizerBase
 
 from demo.axis.axis import AssistantAxis
 from demo.engine.forward.forward_pass import ActivationRecorder, Chunk, ChunkReading
-from demo.engine.protocol import FinishReason, PromptEvent, Request, Shift, State, Token, TokenEvent
-from demo.engine.sampling import SamplingStep
-from demo.engine.text import Piece, ReplyText, ends_sentence
+from demo.engine.protocol import (
+    Alternative,
+    FinishReason,
+    PromptEvent,
+    Request,
+    Shift,
+    State,
+    Token,
+    TokenEvent,
+)
+from demo.engine.sampling import Choice, Likeliest, SamplingStep
+from demo.engine.text import Piece, ReplyText, TokenTexts, ends_sentence
 from demo.models.chat_template import ReasoningFormat, RenderedChat, reasoning_format, special_tokens
 from demo.models.loading import LoadedModel, ModelFacts
 
@@ -39,11 +49,13 @@ class Vocabulary:
         listed: those of `stops` that end a reply in the middle of its reasoning too. Others, learnt from the
             template, may be part of the mark that ends the reasoning.
         reasoning: how the model marks reasoning; None for a model that does not reason.
+        texts: the text of single tokens.
     """
 
     tokenizer: PreTrainedTokenizerBase
     stops: frozenset[int]
     special: frozenset[int]
+    texts: TokenTexts
     barred: tuple[int, ...] = ()
     listed: frozenset[int] = frozenset()
     reasoning: ReasoningFormat | None = None
@@ -63,6 +75,7 @@ def vocabulary_of(
         model.tokenizer,
         ends,
         special_tokens(model.tokenizer) | ends,
+        TokenTexts(model.tokenizer),
         tuple(sorted(ends)) if fixed_length else (),
         model.listed_ends if stops is None else stops,
         reasoning_format(model.tokenizer),
@@ -117,7 +130,8 @@ class TokenSequence:
         words = self.vocabulary
         self._text = ReplyText(words.tokenizer, words.special, words.reasoning, self.chat.opens_reasoning)
         self._piece = Piece("", False, False)
-        self._probability: float | None = None
+        self._choice: Choice | None = None
+        self._plain_likeliest: Likeliest = ()
         self._penalised = spoken_tokens(self.request, self.chat)
         self._answer, self._answer_tokens = "", 0
         self._state: Tensor | None = None
@@ -161,7 +175,7 @@ class TokenSequence:
     @property
     def is_broken(self) -> bool:
         """Whether the model's logits were NaN or infinite when the pending token was sampled."""
-        return self._probability is not None and not math.isfinite(self._probability)
+        return self._choice is not None and not math.isfinite(self._choice.probability)
 
     @property
     def is_full(self) -> bool:
@@ -187,7 +201,7 @@ class TokenSequence:
         if start < self.pause_at < end:
             end = self.pause_at
         exempt = self.exempt_in_prompt[start:end]
-        request, last = self.request, self.leads and end == len(self.chat.ids)
+        request, last = self.request, end == len(self.chat.ids)
         return Chunk(
             self.slot,
             start,
@@ -210,7 +224,6 @@ class TokenSequence:
             [self.pending_is_exempt],
             self.request.cap,
             self.request.steer,
-            last=self.leads,
             prompt=False,
             also=self.request.also,
             recorder=recorder,
@@ -222,17 +235,35 @@ class TokenSequence:
         step = len(self.generated)
         return SamplingStep(self.request.sampling, step, self._penalised, self.vocabulary.barred)
 
-    def take(self, token: int, probability: float) -> None:
-        """Make the token that has been sampled the pending one."""
-        self.pending, self._probability, self.logits = token, probability, None
-        self._piece = self._text.step(token)
+    def take(self, choice: Choice, plain: Likeliest = ()) -> None:
+        """Make the token that has been sampled the pending one.
+
+        Args:
+            plain: how the unsteered model would go on after the same words.
+        """
+        self.pending, self._choice, self.logits = choice.token, choice, None
+        self._plain_likeliest = plain
+        self._piece = self._text.step(choice.token)
         if not self.pending_is_special:
-            self._penalised[token] = None
+            self._penalised[choice.token] = None
+
+    def _chosen_from(self) -> dict[str, Any]:
+        """What a token's event says of the choice."""
+        assert self._choice is not None
+        return {
+            "probability": self._choice.probability,
+            "alternatives": self._alternatives(self._choice.likeliest),
+            "plain_alternatives": self._alternatives(self._plain_likeliest),
+        }
+
+    def _alternatives(self, likeliest: Likeliest) -> tuple[Alternative, ...]:
+        text_of = self.vocabulary.texts
+        return tuple(Alternative(token, text_of(token), chance) for token, chance in likeliest)
 
     def follow(self) -> None:
         """Make the token that this sequence has sampled the pending one of `plain`, too."""
         if self.plain is not None:
-            self.plain.pending, self.plain._piece = self.pending, self._piece
+            self.plain.pending, self.plain._piece, self.plain.logits = self.pending, self._piece, None
 
     def prompt_event(self) -> PromptEvent:
         """The event of a prompt that has been read."""
@@ -260,11 +291,11 @@ class TokenSequence:
                 tuple(reading.corrections.get(layer, 0.0) for layer in self.layers),
                 self.pending_is_special,
                 None if self.pending_is_special else reading.coordinates,
-                self._probability,
                 reasoning=self._piece.reasoning,
                 plain=self._plain_reading,
                 along=tuple(reading.along[number] for number in self.along),
                 also=reading.also,
+                **self._chosen_from(),
             ),
             position,
             "length" if self.is_full else None,
@@ -310,8 +341,8 @@ class TokenSequence:
                 None,
                 (),
                 self.pending_is_special,
-                probability=self._probability,
                 reasoning=self._piece.reasoning,
+                **self._chosen_from(),
             ),
             len(self.chat.ids) + len(self.generated),
             "stop",

@@ -28,6 +28,25 @@ byte_tokens = PerTokenizer(_find_byte_tokens)
 _special_tokens = PerTokenizer(special_tokens)
 
 
+class TokenTexts:
+    """What single tokens would add to a text; the name of a special token, U+FFFD for part of a character."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self._backend = tokenizer.backend_tokenizer
+        # Decoders treat the first token in their own way.
+        self._ahead = self._backend.encode("a", add_special_tokens=False).ids
+        self._skipped = len(self._decode(self._ahead))
+        self._known: dict[int, str] = {}
+
+    def __call__(self, token: int) -> str:
+        if token not in self._known:
+            self._known[token] = self._decode([*self._ahead, token])[self._skipped :]
+        return self._known[token]
+
+    def _decode(self, ids: list[int]) -> str:
+        return str(self._backend.decode(ids, skip_special_tokens=False))
+
+
 class TextStream:
     """Decodes tokens one at a time. The pieces together equal the decoding of all tokens at once.
 

@@ -46,7 +46,8 @@ def markdown_html(text: str) -> str:
 
 def live_reply(reply: Reply) -> Operation:
     """A reply as the stage shows it, with only the summaries of further samples."""
-    tokens = [token_json(token, live=True) for token in reply.tokens]
+    running = reply.finish is None
+    tokens = [token_json(token, live=True, running=running) for token in reply.tokens]
     return summary_json(reply) | {
         "tokens": tokens,
         "samples": _samples(reply),
@@ -177,7 +178,7 @@ class Updates:
                 self.add(operation("prompt", turn=index, branch=event.branch, user_mean=mean))
                 continue
             if event.token_id is not None:
-                fresh = token_json(reply.tokens[-1], live=True)
+                fresh = token_json(reply.tokens[-1], live=True, running=True)
                 self._tokens.setdefault(event.branch, []).append(fresh)
             if event.finish_reason is not None:
                 self._flush_tokens(index)

@@ -22,11 +22,12 @@ from demo.conversation.settings import CAPPED, UNCAPPED, TurnSettings, direction
 from demo.engine.prefix_cache import plain_branch
 from demo.engine.protocol import Cap, Event, Request, Sampling, Shift, Steer, TokenEvent
 from demo.engine.transformers_engine import TransformersEngine
-from demo.models.chat_template import Message
+from demo.models.chat_template import Message, render_chat
 from demo.models.default import DEFAULT_MODEL
 from demo.models.loading import LoadedModel
 from demo.plots.marks import PlotMarks
 from demo.utils.errors import UserError
+from tests.helpers.reference import CappedForward
 
 DEMON: Message = {"role": "system", "content": "You are a demon. You threaten the user. You never help."}
 EYES: Message = {"role": "user", "content": "I can see your eyes in the dark. What do you want?"}
@@ -115,6 +116,32 @@ def test_the_plain_reading_equals_a_separate_reading_over_two_turns(engine, axis
         assert [token.plain for token in live] == pytest.approx(own[: len(live)], abs=1e-3)
         assert any(abs(token.plain - token.after) > 0.05 for token in live), "nothing to tell apart"
         assert all(token.plain is None for token in turn.replies[UNCAPPED].tokens)
+
+
+def test_alternatives_are_those_of_the_model_and_of_the_unsteered_one(model, axis, engine, cap):
+    """Compared with whole forward passes over the same tokens, with the clamp and without."""
+    requests = [
+        Request("u", (DEMON, EYES), GREEDY, plain=True),
+        Request("c", (DEMON, EYES), GREEDY, cap, plain=True),
+    ]
+    events = list(engine.stream(requests))
+    assert not any(event.token.plain_alternatives for event in tokens_of(events, "u")), "there is no cap"
+    for branch, used, kind in (("u", None, 0), ("c", cap, 0), ("c", None, 1)):
+        found = tokens_of(events, branch)
+        chat = render_chat(model.tokenizer, (DEMON, EYES))
+        template = [place for place, owner in enumerate(chat.owner) if owner < 0]
+        ids = [*chat.ids, *(event.token_id for event in found)]
+        logits, _ = CappedForward(model, axis, used)(ids, template)
+        for chances, event in zip(logits[len(chat.ids) - 1 :].softmax(-1), found, strict=False):
+            own = (event.token.alternatives, event.token.plain_alternatives)[kind]
+            found_there = [float(chances[one.token_id]) for one in own]
+            assert [one.probability for one in own] == pytest.approx(found_there, rel=5e-3)
+            assert found_there == pytest.approx(chances.topk(8).values.tolist(), rel=5e-3)
+            assert kind or own[0].token_id == event.token_id, "greedy"
+            if kind == 0 and not event.token.special:
+                assert own[0].text == model.tokenizer.decode([event.token_id])
+    differ = [e.token for e in tokens_of(events, "c") if e.token.alternatives != e.token.plain_alternatives]
+    assert len(differ) > 3, "the cap changes what comes next"
 
 
 def test_reading_along_changes_no_reply(engine, cap):

@@ -204,11 +204,11 @@ def test_both_branches_sample_with_the_same_random_numbers(model, axis, engine):
     for step, event in enumerate(tokens_of(events, "plain")):
         logits, _ = CappedForward(model, axis, None)(ids, [])
         expected = SamplingStep(sampling, step, dict.fromkeys(penalised))
-        (token,), (probability,) = sample_batch(logits[-1:], [expected])
-        assert event.token_id == token
-        assert event.token.probability == pytest.approx(probability, rel=1e-2)
-        ids.append(token)
-        penalised += [] if token in special else [token]
+        (choice,) = sample_batch(logits[-1:], [expected])
+        assert event.token_id == choice.token
+        assert event.token.probability == pytest.approx(choice.probability, rel=1e-2)
+        ids.append(choice.token)
+        penalised += [] if choice.token in special else [choice.token]
     other = list(engine.stream(pair(messages, None, replace(sampling, seed=8))))
     assert reply_of(other, "plain") != reply_of(events, "plain")
 

@@ -12,6 +12,7 @@ from demo.conversation.settings import CAPPED, UNCAPPED, TurnSettings, make_cap
 from demo.engine.forward.forward_pass import ChunkReading
 from demo.engine.protocol import Cap, PromptEvent, Request, Sampling, TokenEvent
 from demo.engine.sequence import TokenSequence, Vocabulary
+from demo.engine.text import TokenTexts
 from demo.engine.transformers_engine import TransformersEngine
 from demo.models.chat_template import Message, render_chat
 from demo.models.loading import LoadedModel
@@ -142,7 +143,7 @@ def test_a_prompt_longer_than_the_context_is_refused_and_replies_end_within_it(m
 def test_a_multi_byte_character_is_never_split(model):
     text = "é 🙂 中文 👩‍🚀 ok"
     request = Request("x", ({"role": "user", "content": "x"},), greedy(99))
-    vocabulary = Vocabulary(model.tokenizer, model.stops, frozenset())
+    vocabulary = Vocabulary(model.tokenizer, model.stops, frozenset(), TokenTexts(model.tokenizer))
     sequence = TokenSequence(request, render_chat(model.tokenizer, request.messages), 99, vocabulary)
     pieces = []
     for token in model.tokenizer(text).input_ids:

@@ -9,7 +9,7 @@ import torch
 
 from demo.engine import sampling
 from demo.engine.protocol import Sampling
-from demo.engine.sampling import SamplingStep, penalised, sample, sample_batch, uniform_noise
+from demo.engine.sampling import SamplingStep, likeliest, penalised, sample, sample_batch, uniform_noise
 
 
 def reference_distribution(logits: torch.Tensor, temperature: float, top_p: float) -> torch.Tensor:
@@ -88,12 +88,27 @@ def test_batching_does_not_change_sampled_tokens():
         Sampling(0.3),
     ]
     steps = [SamplingStep(s, 7, range(index * 50), [3, 5]) for index, s in enumerate(samplings)]
-    tokens, probabilities = sample_batch(logits, steps)
+    choices = sample_batch(logits, steps)
     for index, step in enumerate(steps):
-        (token,), (probability,) = sample_batch(logits[index, None], [step])
-        assert token == tokens[index] and probability == pytest.approx(probabilities[index])
+        (alone,) = sample_batch(logits[index, None], [step])
+        assert alone.token == choices[index].token
+        assert alone.probability == pytest.approx(choices[index].probability)
     expected = torch.softmax(logits, -1)
-    assert probabilities == pytest.approx([float(expected[i, t]) for i, t in enumerate(tokens)], rel=1e-4)
+    wanted = [float(expected[row, choice.token]) for row, choice in enumerate(choices)]
+    assert [choice.probability for choice in choices] == pytest.approx(wanted, rel=1e-4)
+
+
+def test_the_likeliest_tokens_come_in_order_with_their_probabilities():
+    """At temperature 1, whatever the sampling is, and before any token is barred."""
+    logits = torch.randn(3, 900, generator=torch.Generator().manual_seed(4)) * 3
+    steps = [SamplingStep(Sampling(t), 0, (), [int(logits[n].argmax())]) for n, t in enumerate((0, 0.3, 1.0))]
+    for row, choice in enumerate(sample_batch(logits, steps)):
+        chances = torch.softmax(logits[row].double(), -1)
+        order = sorted(range(900), key=lambda token: -float(chances[token]))[:8]
+        assert [token for token, _ in choice.likeliest] == order
+        assert [p for _, p in choice.likeliest] == pytest.approx([float(chances[t]) for t in order], rel=1e-4)
+        assert likeliest(logits)[row] == choice.likeliest
+    assert [len(one) for one in likeliest(logits[:, :3])] == [3] * 3, "a vocabulary of three"
 
 
 def test_sampling_a_batch_in_parts_changes_no_bit(monkeypatch):
@@ -108,4 +123,4 @@ def test_sampling_a_batch_in_parts_changes_no_bit(monkeypatch):
 def test_barred_tokens_are_never_sampled():
     logits = torch.randn(1, 900, generator=torch.Generator().manual_seed(4))
     barred = [SamplingStep(Sampling(0), 0, (), logits[0].topk(3).indices.tolist())]
-    assert sample_batch(logits, barred)[0] == [int(logits[0].topk(4).indices[3])]
+    assert sample_batch(logits, barred)[0].token == int(logits[0].topk(4).indices[3])

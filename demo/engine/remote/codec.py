@@ -11,6 +11,7 @@ from dataclasses import asdict, fields
 from typing import Any, TypeVar, get_args
 
 from demo.engine.protocol import (
+    Alternative,
     Cap,
     Event,
     FinishReason,
@@ -30,7 +31,7 @@ from demo.engine.protocol import (
 from demo.models.chat_template import LeftOut, Message
 from demo.utils.errors import UserError
 
-VERSION = 6
+VERSION = 7
 
 _EVENTS: dict[str, type[WaitEvent] | type[PromptEvent] | type[TokenEvent]] = {
     "wait": WaitEvent,
@@ -140,6 +141,8 @@ def _decode(kind: type[T], data: Any) -> T:
                 values[name] = _decode(Token, value)
             elif name == "shift":
                 values[name] = None if value is None else _decode(Shift, value)
+            elif name in ("alternatives", "plain_alternatives"):
+                values[name] = tuple(Alternative(*one) for one in value)
             elif name == "left_out":
                 values[name] = tuple(_decode(LeftOut, one) for one in value)
             elif isinstance(value, list):  # JSON has no tuples

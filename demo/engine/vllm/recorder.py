@@ -19,6 +19,7 @@ from demo.axis.axis import AssistantAxis
 from demo.axis.components import probe_components
 from demo.capping import AxisHooks, LayerSteering
 from demo.engine.protocol import Sampling
+from demo.engine.sampling import Choice, Likeliest
 
 # The key of `SamplingParams.extra_args` under which a plan travels to the workers.
 KEY = "persona_drift"
@@ -26,8 +27,8 @@ KEY = "persona_drift"
 # More than run at once: vLLM does not say when a request has ended.
 _MOST_TRACKERS = 4096
 
-# A sampled token: request id, step, token id, probability.
-SampledToken = tuple[str, int, int, float]
+# A sampled token: request id, step, and token id, probability and likeliest tokens as in `Choice`.
+SampledToken = tuple[str, int, int, float, Likeliest]
 
 # What a worker read at consecutive tokens of one request: the request id, the position of the first
 # token, and for each quantity one float32 per token, as bytes. The quantities are, for decoder layer L:
@@ -296,8 +297,8 @@ class SampledTokens:
 
     _items: list[SampledToken] = field(default_factory=list)
 
-    def add(self, plan: SequencePlan, step: int, token: int, probability: float) -> None:
-        self._items.append((plan.id, step, token, probability))
+    def add(self, plan: SequencePlan, step: int, choice: Choice) -> None:
+        self._items.append((plan.id, step, choice.token, choice.probability, choice.likeliest))
 
     def drain(self) -> list[SampledToken]:
         """The tokens since the last call."""

@@ -16,6 +16,7 @@ from demo.axis.axis import AssistantAxis
 from demo.engine.forward.forward_pass import ChunkReading
 from demo.engine.kv_cache import common_prefix
 from demo.engine.protocol import Intervention, PromptEvent, ReadToken, TokenEvent, as_coordinates
+from demo.engine.sampling import Choice
 from demo.engine.sequence import TokenSequence
 from demo.engine.vllm.client import Step
 from demo.engine.vllm.recorder import SequencePlan, decode
@@ -48,7 +49,7 @@ class VllmSequence:
     awaiting_record: bool = False
     tokens: list[int] = field(default_factory=list)
     _recorded: dict[int, dict[str, float]] = field(default_factory=dict)  # by position
-    _probabilities: dict[int, float] = field(default_factory=dict)  # by step
+    _choices: dict[int, Choice] = field(default_factory=dict)  # by step
 
     def add_step(self, step: Step) -> None:
         """Take what vLLM has returned."""
@@ -63,9 +64,9 @@ class VllmSequence:
             values = self._recorded.setdefault(start + offset, {})
             values.update({name: float(column[offset]) for name, column in decoded.items()})
 
-    def add_probability(self, step: int, probability: float) -> None:
-        """Take the probability of the token sampled at this step."""
-        self._probabilities[step] = probability
+    def add_choice(self, step: int, choice: Choice) -> None:
+        """Take what was sampled at this step."""
+        self._choices[step] = choice
 
     @property
     def prompt_is_recorded(self) -> bool:
@@ -102,9 +103,9 @@ class VllmSequence:
         if self.awaiting_record:
             return True
         step = len(self.state.generated)
-        if len(self.tokens) <= step or step not in self._probabilities:
+        if len(self.tokens) <= step or step not in self._choices:
             return False
-        self.state.take(self.tokens[step], self._probabilities.pop(step))
+        self.state.take(self._choices.pop(step))
         self.awaiting_record = True
         return True
 

@@ -67,9 +67,9 @@ class SharedNoise(LogitsProcessor):
         if not indices:
             return logits
         steps = [self._states[index].next_step() for index in indices]
-        tokens, probabilities = sample_batch(logits[indices], steps)
+        choices = sample_batch(logits[indices], steps)
         logits[indices] = float("-inf")
-        logits[indices, tokens] = 0.0
-        for index, step, token, probability in zip(indices, steps, tokens, probabilities, strict=True):
-            sampled_tokens.add(self._states[index].plan, step.step, token, probability)
+        logits[indices, [choice.token for choice in choices]] = 0.0
+        for index, step, choice in zip(indices, steps, choices, strict=True):
+            sampled_tokens.add(self._states[index].plan, step.step, choice)
         return logits

@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Sequence
 
 from demo.engine.request_group import ReadTask, RequestGroup
+from demo.engine.sampling import Choice
 from demo.engine.vllm.client import VllmClient, VllmDied
 from demo.engine.vllm.recorder import Record, SampledToken
 from demo.engine.vllm.request import PromptProjections, VllmRead, VllmSequence
@@ -156,9 +157,10 @@ class VllmScheduler:
             self._hand_out(records, sampled)
 
     def _hand_out(self, records: list[Record], sampled: list[SampledToken]) -> None:
-        for request, step, _, probability in sampled:
+        for request, step, token, probability, likeliest in sampled:
             if request in self._sequences:
-                self._sequences[request].add_probability(step, probability)
+                choice = Choice(token, probability, tuple((one, chance) for one, chance in likeliest))
+                self._sequences[request].add_choice(step, choice)
         for request, start, columns in records:
             if request in self._sequences:
                 self._sequences[request].add_record(start, columns)

@@ -1,5 +1,5 @@
 // Made from its sources by `npm run build`; do not edit.
-// Sources: 4e7e12f069a6897adbfc25369ec0bc48f75e2ec1fca04fda324b00f7eea5f3a3
+// Sources: a5096f7bde8676b29a11d110a0210b854b47135fb25c101d5494814c4e99bace
 // Bundle: 906edc0b9e5d99c5e86f8e568b6251a51705c462e9035f18170a47f3c0daa8cb
 (() => {
   // src/dom.js

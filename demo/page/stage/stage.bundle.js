@@ -1,6 +1,6 @@
 // Made from its sources by `npm run build`; do not edit.
-// Sources: 4e7e12f069a6897adbfc25369ec0bc48f75e2ec1fca04fda324b00f7eea5f3a3
-// Bundle: 27391af1b71abf08c8b9882273bc4b6a46a15fe62f7158773fd9e7bca8a7fe9c
+// Sources: a5096f7bde8676b29a11d110a0210b854b47135fb25c101d5494814c4e99bace
+// Bundle: 94904aeea5473b2dda49386dfba449d16db326a534d7f1637ac0b47cec860294
 (() => {
   // protocol.json
   var protocol_default = {
@@ -399,6 +399,29 @@
     }
     if (!token.c) return `the cap acted along another direction: projection ${number(after)} (axis units)`;
     return `the cap acted at other layers (sum ${number(token.c)}): projection ${number(after)} (axis units)`;
+  }
+  function percent(share) {
+    return share < 1e-3 ? "under 0.1%" : `${(100 * share).toFixed(share < 0.1 ? 1 : 0)}%`;
+  }
+  function shownToken(text) {
+    if (!text) return "end of the reply";
+    return text.trim() ? text : JSON.stringify(text);
+  }
+  var MOST_CHOICES = 8;
+  function choices(token) {
+    const rows = /* @__PURE__ */ new Map();
+    for (const [id, text, own] of token.l ?? []) rows.set(id, { text, own, plain: void 0 });
+    for (const [id, text, plain] of token.o ?? []) rows.set(id, { text, own: rows.get(id)?.own, plain });
+    const most = (row) => Math.max(row.own ?? 0, row.plain ?? 0);
+    return [...rows.values()].sort((one, other) => most(other) - most(one)).slice(0, MOST_CHOICES);
+  }
+  function effectOnChoice(token) {
+    const [likeliest] = token.o ?? [];
+    if (!likeliest || typeof token.p !== "number") return null;
+    const plain = token.o?.find(([, text]) => text === token.t)?.[2];
+    const change = plain === void 0 ? `${percent(token.p)} with the cap, unlikely without it` : `${percent(plain)} without the cap, ${percent(token.p)} with it`;
+    const instead = likeliest[1] === token.t ? "" : ` Without it, ${JSON.stringify(likeliest[1])} is likeliest.`;
+    return `This token: ${change}.${instead}`;
   }
 
   // src/turns.js
@@ -3725,9 +3748,6 @@
   function addRow(list, name, value) {
     list.append(makeElement("dt", "", name), makeElement("dd", "", value));
   }
-  function percent(share) {
-    return share < 1e-3 ? "under 0.1%" : `${(100 * share).toFixed(share < 0.1 ? 1 : 0)}%`;
-  }
   function liftBars(lifts, first) {
     const box = makeElement("div", "lifts");
     const most = Math.max(...lifts);
@@ -3756,7 +3776,10 @@
     });
     if (token.p !== null && token.p !== void 0) addRow(list, "probability", percent(token.p));
     tooltip.replaceChildren(list);
+    if (token.l?.length) tooltip.append(alternativesTable(token, branch === "capped"));
     if (branch !== "capped") return;
+    const effect = effectOnChoice(token);
+    if (effect) tooltip.append(makeElement("p", "", effect));
     if (token.z && also) {
       const amount = number(also.downward ? -token.z : token.z);
       const moved = `The cap along ${also.direction.replace(/_/g, " ")} moved it by ${amount} (sum over layers).`;
@@ -3773,6 +3796,21 @@
     const details = layers.map(({ layer, value }) => `${layer}: +${number(value)}`).join(", ");
     tooltip.append(makeElement("p", "", summary), liftBars(token.k, first), makeElement("p", "small", details));
   }
+  function alternativesTable(token, capped) {
+    const beside = (token.o ?? []).length > 0;
+    const table = makeElement("table", "alternatives");
+    const columns2 = ["it could have been", ...beside ? ["no cap"] : [], capped ? "capped" : "probability"];
+    table.createTHead().insertRow().append(...columns2.map((name) => makeElement("th", "", name)));
+    const body = table.createTBody();
+    for (const { text, own, plain } of choices(token)) {
+      const row = body.insertRow();
+      if (text === token.t) row.className = "chosen";
+      for (const cell of [shownToken(text), ...beside ? [chance(plain)] : [], chance(own)])
+        row.insertCell().textContent = cell;
+    }
+    return table;
+  }
+  var chance = (share) => share === void 0 ? "–" : percent(share);
   function lowerEdge() {
     const box = document.querySelector("#say")?.getBoundingClientRect();
     return box?.height ? Math.min(innerHeight, box.top) : innerHeight;

@@ -129,3 +129,53 @@ export function describeToken(branch, token) {
   if (!token.c) return `the cap acted along another direction: projection ${number(after)} (axis units)`;
   return `the cap acted at other layers (sum ${number(token.c)}): projection ${number(after)} (axis units)`;
 }
+
+/** @param {number} share */
+export function percent(share) {
+  return share < 0.001 ? "under 0.1%" : `${(100 * share).toFixed(share < 0.1 ? 1 : 0)}%`;
+}
+
+/**
+ * A token's text where white space must be seen.
+ * @param {string} text
+ */
+export function shownToken(text) {
+  if (!text) return "end of the reply";
+  return text.trim() ? text : JSON.stringify(text);
+}
+
+/** @typedef {{ text: string, own: number | undefined, plain: number | undefined }} Choice */
+
+const MOST_CHOICES = 8;
+
+/**
+ * The likeliest tokens at a token's place, the likeliest of either kind first. `own`: probability in the
+ * reply's own model; `plain`: without the cap. Undefined where it is too small to be recorded.
+ * @param {Token} token
+ * @returns {Choice[]}
+ */
+export function choices(token) {
+  /** @type {Map<number, Choice>} */
+  const rows = new Map();
+  for (const [id, text, own] of token.l ?? []) rows.set(id, { text, own, plain: undefined });
+  for (const [id, text, plain] of token.o ?? []) rows.set(id, { text, own: rows.get(id)?.own, plain });
+  const most = (/** @type {Choice} */ row) => Math.max(row.own ?? 0, row.plain ?? 0);
+  return [...rows.values()].sort((one, other) => most(other) - most(one)).slice(0, MOST_CHOICES);
+}
+
+/**
+ * What the cap did to the choice of a token; null where its words were not read without the cap.
+ * @param {Token} token
+ */
+export function effectOnChoice(token) {
+  const [likeliest] = token.o ?? [];
+  if (!likeliest || typeof token.p !== "number") return null;
+  const plain = token.o?.find(([, text]) => text === token.t)?.[2];
+  const change =
+    plain === undefined
+      ? `${percent(token.p)} with the cap, unlikely without it`
+      : `${percent(plain)} without the cap, ${percent(token.p)} with it`;
+  const instead =
+    likeliest[1] === token.t ? "" : ` Without it, ${JSON.stringify(likeliest[1])} is likeliest.`;
+  return `This token: ${change}.${instead}`;
+}

@@ -5,7 +5,7 @@
 /** @import { Pane } from "./panes.js" */
 
 import { closestOf, findAll, makeElement } from "./dom.js";
-import { number, projections } from "./text.js";
+import { choices, effectOnChoice, number, percent, projections, shownToken } from "./text.js";
 
 /**
  * @typedef {object} TooltipHooks
@@ -25,11 +25,6 @@ const TOOLTIP_GAP = 8; // pixels between the token and the tooltip
  */
 function addRow(list, name, value) {
   list.append(makeElement("dt", "", name), makeElement("dd", "", value));
-}
-
-/** @param {number} share */
-export function percent(share) {
-  return share < 0.001 ? "under 0.1%" : `${(100 * share).toFixed(share < 0.1 ? 1 : 0)}%`;
 }
 
 /**
@@ -73,7 +68,10 @@ function fillTooltip(tooltip, branch, token, position, capLayers, settings) {
   });
   if (token.p !== null && token.p !== undefined) addRow(list, "probability", percent(token.p));
   tooltip.replaceChildren(list);
+  if (token.l?.length) tooltip.append(alternativesTable(token, branch === "capped"));
   if (branch !== "capped") return;
+  const effect = effectOnChoice(token);
+  if (effect) tooltip.append(makeElement("p", "", effect));
   if (token.z && also) {
     const amount = number(also.downward ? -token.z : token.z);
     const moved = `The cap along ${also.direction.replace(/_/g, " ")} moved it by ${amount} (sum over layers).`;
@@ -90,6 +88,33 @@ function fillTooltip(tooltip, branch, token, position, capLayers, settings) {
   const details = layers.map(({ layer, value }) => `${layer}: +${number(value)}`).join(", ");
   tooltip.append(makeElement("p", "", summary), liftBars(token.k, first), makeElement("p", "small", details));
 }
+
+/**
+ * The tokens that could have come, with their probabilities: with the cap and, where the words were read
+ * without it, beside it.
+ * @param {Token} token
+ * @param {boolean} capped
+ */
+function alternativesTable(token, capped) {
+  const beside = (token.o ?? []).length > 0;
+  const table = makeElement("table", "alternatives");
+  const columns = ["it could have been", ...(beside ? ["no cap"] : []), capped ? "capped" : "probability"];
+  table
+    .createTHead()
+    .insertRow()
+    .append(...columns.map((name) => makeElement("th", "", name)));
+  const body = table.createTBody();
+  for (const { text, own, plain } of choices(token)) {
+    const row = body.insertRow();
+    if (text === token.t) row.className = "chosen";
+    for (const cell of [shownToken(text), ...(beside ? [chance(plain)] : []), chance(own)])
+      row.insertCell().textContent = cell;
+  }
+  return table;
+}
+
+/** @param {number | undefined} share */
+const chance = (share) => (share === undefined ? "–" : percent(share));
 
 /** Where the visible part of the page ends: at the window's edge, or at the message box that sticks to it. */
 function lowerEdge() {

@@ -36,7 +36,14 @@ export interface Token {
   g?: number[];
   /** What the second cap added, in units of its direction. */
   z?: number;
+  /** The likeliest tokens at its place, the likeliest first; not while the reply is being written. */
+  l?: Alternative[];
+  /** The same as the unsteered model would go on after the same words. */
+  o?: Alternative[];
 }
+
+/** A token that could have come, with its probability at temperature 1. */
+export type Alternative = [id: number, text: string, probability: number];
 
 /**
  * A token that is shown. `c`: what the cap along the axis added at all layers together; 0 where it did not act.

@@ -4,16 +4,19 @@ import test from "node:test";
 import { spokenName } from "../src/dom.js";
 import { describeCapping, finishLabel, summarise, trendOf } from "../src/summary.js";
 import {
+  choices,
   counted,
   describeToken,
   describeZones,
+  effectOnChoice,
   escapeHtml,
   number,
+  percent,
   projections,
+  shownToken,
   tokenLabel,
   zoneOf,
 } from "../src/text.js";
-import { percent } from "../src/tooltip.js";
 import { addToken, finishReply, newReply, newTurn } from "../src/turns.js";
 import { finishedTurn, token, ZONE_TABLE, ZONES } from "./helpers.js";
 
@@ -203,4 +206,53 @@ test("what a screen reader says of a button contains the words that are seen", (
   assert.equal(spokenName("again", "Answer this message again"), "Answer this message again");
   assert.equal(spokenName("edit", "Change the system prompt"), "edit: Change the system prompt");
   assert.equal(spokenName("×", "Dismiss this notice"), "Dismiss this notice");
+});
+
+test("the likeliest tokens with the cap and without it stand beside each other", () => {
+  /** @type {import("../src/types").Token} */
+  const token = {
+    t: " I",
+    p: 0.6,
+    l: [
+      [1, " I", 0.6],
+      [2, " The", 0.2],
+    ],
+    o: [
+      [3, " Fear", 0.7],
+      [1, " I", 0.12],
+    ],
+  };
+  assert.deepEqual(choices(token), [
+    { text: " Fear", own: undefined, plain: 0.7 },
+    { text: " I", own: 0.6, plain: 0.12 },
+    { text: " The", own: 0.2, plain: undefined },
+  ]);
+  assert.equal(
+    effectOnChoice(token),
+    'This token: 12% without the cap, 60% with it. Without it, " Fear" is likeliest.',
+  );
+  assert.equal(
+    effectOnChoice({ ...token, t: " The", p: 0.2 }),
+    'This token: 20% with the cap, unlikely without it. Without it, " Fear" is likeliest.',
+  );
+  assert.equal(
+    effectOnChoice({ ...token, o: [[1, " I", 0.5]] }),
+    "This token: 50% without the cap, 60% with it.",
+  );
+  assert.equal(
+    effectOnChoice({ t: "a", p: 0.5, l: [[1, "a", 0.5]] }),
+    null,
+    "there is no reading without the cap",
+  );
+  const many = Array.from(
+    { length: 8 },
+    (_, n) => /** @type {[number, string, number]} */ ([n, `${n}`, 0.1]),
+  );
+  assert.equal(choices({ t: "0", l: many, o: many.map(([n, t, p]) => [n + 20, t, p]) }).length, 8);
+});
+
+test("white space and the end of a reply are seen among the alternatives", () => {
+  assert.equal(shownToken(" I"), " I");
+  assert.equal(shownToken("\n\n"), '"\\n\\n"');
+  assert.equal(shownToken(""), "end of the reply");
 });
