@@ -79,6 +79,9 @@ def test_lens_colours_tokens_and_tooltip_shows_what_the_cap_did(opened):
     expect(tooltip).to_contain_text("Lifted at")
     expect(tooltip).to_contain_text("probability")
     assert tooltip.locator(".lifts i").count() == 8, "one bar for each capped layer"
+    expect(tooltip.locator(".alternatives th")).to_have_text(["it could have been", "no cap", "capped"])
+    expect(tooltip.locator(".alternatives .chosen")).to_have_count(1)
+    expect(tooltip).to_contain_text(re.compile(r"This token: .*% with"))
     page.locator('[data-branch="capped"] .log').focus()
     page.keyboard.press("ArrowLeft")
     page.keyboard.press("ArrowLeft")

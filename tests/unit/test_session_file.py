@@ -23,7 +23,7 @@ from demo.conversation.session_file import Recording, dumps, from_json, loads, t
 from demo.conversation.settings import CAPPED, UNCAPPED, TurnSettings
 from demo.conversation.transcripts import parse_transcript
 from demo.conversation.turns import Reply, Turn
-from demo.engine.protocol import Cap, Sampling, Shift, Steer, Token
+from demo.engine.protocol import Alternative, Cap, Sampling, Shift, Steer, Token
 from demo.plots.marks import PlotMarks
 from demo.utils.errors import UserError
 from tests.helpers.scripted import FAULT, SETTINGS, ScriptedEngine
@@ -354,10 +354,15 @@ def test_the_published_transcripts_are_read(repository: Path):
             lambda reply: reply["tokens"].append({"t": "x", "a": 1, "b": 1, "g": [1, 2, 3]}),
             "other directions",
         ),
+        (lambda reply: reply["tokens"][0].update(l=[[1, "a", 1.5]]), "more than certain"),
+        (lambda reply: reply["tokens"][0].update(o=[[-1, "a", 0.5]]), "no token"),
+        (lambda reply: reply["tokens"][0].update(l=[[1, 2, 0.5]]), "no text"),
+        (lambda reply: reply["tokens"][0].update(l=[[1, "a", 0.1]] * 9), "too many"),
     ],
 )
 def test_what_was_read_beside_is_checked_field_by_field(change, why):
-    token = Token("Hi", 1.0, 1.0, (), False, plain=0.5, along=(0.1, 0.2))
+    found = Alternative(3, " I", 0.5), Alternative(4, "\n", 0.25)
+    token = Token("Hi", 1.0, 1.0, (), False, None, 0.5, None, False, 0.5, (0.1, 0.2), 0.0, found, found[1:])
     reply = Reply(8, [token], "stop", state=(1.0, 2.0), shift=Shift(2.0, -1.0))
     recording = Recording("model", [Turn("Hello", {"capped": reply})], PlotMarks(3))
     data = to_json(recording)
@@ -365,6 +370,23 @@ def test_what_was_read_beside_is_checked_field_by_field(change, why):
     change(data["turns"][0]["branches"]["capped"])
     with pytest.raises(UserError, match="damaged"):
         from_json(json.loads(json.dumps(data)))
+
+
+def test_alternatives_are_kept_but_for_the_unlikely_ones():
+    """They come back as they were, and stand in the CSV with the name of their column."""
+    kept = (Alternative(7, "=1", 0.5), Alternative(8, "é\n", 0.0012))
+    token = Token(
+        "=1", 1.0, 1.0, (), False, alternatives=(*kept, Alternative(9, "x", 0.0009)), plain_alternatives=kept
+    )
+    recording = Recording(
+        "m", [Turn("Hello", {"capped": Reply(8, [token, Token("a", 1, 1, (), False)], "stop")})], PlotMarks(3)
+    )
+    first, second = loads(dumps(recording)).turns[0].replies["capped"].tokens
+    assert first.alternatives == kept == first.plain_alternatives
+    assert second.alternatives == second.plain_alternatives == ()
+    row = next(row for row in rows_of(recording) if row["token"] == "1")
+    assert json.loads(row["alternatives"]) == [["=1", 0.5], ["é\n", 0.0012], ["x", 0.0009]]
+    assert json.loads(row["alternatives_without_cap"]) == [["=1", 0.5], ["é\n", 0.0012]]
 
 
 def test_a_second_cap_without_a_direction_is_refused():

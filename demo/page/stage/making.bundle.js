@@ -1,5 +1,5 @@
 // Made from its sources by `npm run build`; do not edit.
-// Sources: a5096f7bde8676b29a11d110a0210b854b47135fb25c101d5494814c4e99bace
+// Sources: 8bd579b92f33fcba01eb8d282da1386bbd973b50137d57f9fa67c4bf850f61c3
 // Bundle: 906edc0b9e5d99c5e86f8e568b6251a51705c462e9035f18170a47f3c0daa8cb
 (() => {
   // src/dom.js

@@ -1,6 +1,6 @@
 // Made from its sources by `npm run build`; do not edit.
-// Sources: a5096f7bde8676b29a11d110a0210b854b47135fb25c101d5494814c4e99bace
-// Bundle: 94904aeea5473b2dda49386dfba449d16db326a534d7f1637ac0b47cec860294
+// Sources: 8bd579b92f33fcba01eb8d282da1386bbd973b50137d57f9fa67c4bf850f61c3
+// Bundle: 2aca2124c096fd120e475e71b228dac96986ba18e29c888ce9d28f4ff117ad7d
 (() => {
   // protocol.json
   var protocol_default = {
@@ -3851,7 +3851,8 @@
       const { offsetWidth: width, offsetHeight: height } = tooltip;
       const left = Math.min(Math.max(box.left - outer.left, 0), Math.max(0, outer.width - width));
       const [below, edge] = [box.bottom + TOOLTIP_GAP, lowerEdge()];
-      const top = below + height < edge ? below : Math.min(box.top - TOOLTIP_GAP, edge) - height;
+      const above = Math.min(box.top - TOOLTIP_GAP, edge) - height;
+      const top = below + height < edge ? below : Math.max(above, 0);
       tooltip.style.left = `${left}px`;
       tooltip.style.top = `${top - outer.top}px`;
     }

@@ -166,14 +166,16 @@ export function makeTooltip(root, panes, hooks) {
     });
   }
 
-  // Below the token where there is room for it, else above, and never over the message box.
+  // Below the token where there is room for it, else above.
   function place() {
     if (!current) return;
     const [box, outer] = [current.getBoundingClientRect(), root.getBoundingClientRect()];
     const { offsetWidth: width, offsetHeight: height } = tooltip;
     const left = Math.min(Math.max(box.left - outer.left, 0), Math.max(0, outer.width - width));
     const [below, edge] = [box.bottom + TOOLTIP_GAP, lowerEdge()];
-    const top = below + height < edge ? below : Math.min(box.top - TOOLTIP_GAP, edge) - height;
+    const above = Math.min(box.top - TOOLTIP_GAP, edge) - height;
+    // Where it fits on neither side its head stays in view, even if it covers the token.
+    const top = below + height < edge ? below : Math.max(above, 0);
     tooltip.style.left = `${left}px`;
     tooltip.style.top = `${top - outer.top}px`;
   }
