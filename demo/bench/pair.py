@@ -17,7 +17,8 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from demo.axis.store import axis_of
 from demo.capping import AxisHooks
 from demo.conversation.conversation import Conversation
 from demo.conversation.settings import BRANCHES, CAPPED, TurnSettings, make_cap
+from demo.engine import sampling
 from demo.engine.protocol import Cap, Request, Sampling, TokenEvent
 from demo.engine.transformers_engine import TransformersEngine
 from demo.models.chat_template import Message, render_chat
@@ -74,6 +76,7 @@ class Timings:
         single_step: One step of a single sequence by this engine.
         pair_step: One step of a pair by this engine.
         plain_reading_step: The same while the capped words are read without the cap, too.
+        no_alternatives_step: The latter without the likeliest tokens at every place.
         naive_turn: A whole turn by the naive method, by turn number.
         pair_turn: A whole turn of a pair by this engine, by turn number.
         first_token: The time to a pair's first token, by turn number.
@@ -83,6 +86,7 @@ class Timings:
     single_step: list[float] = field(default_factory=list)
     pair_step: list[float] = field(default_factory=list)
     plain_reading_step: list[float] = field(default_factory=list)
+    no_alternatives_step: list[float] = field(default_factory=list)
     naive_turn: dict[int, list[float]] = field(default_factory=dict)
     pair_turn: dict[int, list[float]] = field(default_factory=dict)
     first_token: dict[int, list[float]] = field(default_factory=dict)
@@ -162,6 +166,13 @@ class Bench:
                 times.append(time.perf_counter())
         return times
 
+    def plain_reading_steps(self, text: str) -> list[float]:
+        """Run a first turn whose capped words are read without the cap, too. Returns the time of every step."""
+        conversation = Conversation()
+        times = self.pair_turn(conversation, text, plain=True)
+        self.engine.forget([conversation.branch_id(branch) for branch in BRANCHES])
+        return gaps(times[1:])
+
     def single_turn(self, text: str) -> list[float]:
         """Run one uncapped sequence on this engine. Returns the time of every step."""
         request = Request("single", (Message(role="user", content=text),), self.sampling)
@@ -170,6 +181,17 @@ class Bench:
         ]
         self.engine.forget(["single"])
         return times
+
+
+@contextmanager
+def no_alternatives() -> Iterator[None]:
+    """Nothing but the sampled token is reported of each choice, for comparison."""
+    usual = sampling.MOST_ALTERNATIVES
+    sampling.MOST_ALTERNATIVES = 0
+    try:
+        yield
+    finally:
+        sampling.MOST_ALTERNATIVES = usual
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
@@ -189,12 +211,12 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
 
 def make_bench(options: argparse.Namespace) -> Bench:
     """Load model and axis for replies that always reach the token limit. Raises UserError."""
-    sampling = Sampling(max_new_tokens=options.tokens)
     model = load_model(options.model, device=options.device, dtype=options.dtype)
     axis = axis_of(options.axis, model)[0]
     axis.check_model(model)
     engine = TransformersEngine(model, axis, fixed_length=True)
-    return Bench(model, axis, engine, make_cap(axis, *axis.cap_band, axis.cap_floor), sampling)
+    cap = make_cap(axis, *axis.cap_band, axis.cap_floor)
+    return Bench(model, axis, engine, cap, Sampling(max_new_tokens=options.tokens))
 
 
 def measure(bench: Bench, turns: int, repeats: int) -> Timings:
@@ -222,9 +244,9 @@ def measure(bench: Bench, turns: int, repeats: int) -> Timings:
                 timings.first_token.setdefault(turn, []).append(times[1] - times[0])
             if turn == 1:
                 timings.pair_step += gaps(times[1:])
-                other = Conversation()
-                timings.plain_reading_step += gaps(bench.pair_turn(other, text, plain=True)[1:])
-                bench.engine.forget([other.branch_id(branch) for branch in BRANCHES])
+                timings.plain_reading_step += bench.plain_reading_steps(text)
+                with no_alternatives():
+                    timings.no_alternatives_step += bench.plain_reading_steps(text)
                 clock = TokenClock()
                 bench.generate(first, clock)
                 timings.plain_step += gaps(clock.times[1:])
@@ -241,6 +263,7 @@ def summary(timings: Timings, turns: int) -> dict[str, float]:
         "single_step_ms": _median_ms(timings.single_step),
         "pair_step_ms": _median_ms(timings.pair_step),
         "plain_reading_step_ms": _median_ms(timings.plain_reading_step),
+        "no_alternatives_step_ms": _median_ms(timings.no_alternatives_step),
     }
     for turn in (1, turns):
         ms[f"naive_turn{turn}_ms"] = _median_ms(timings.naive_turn[turn])
@@ -250,6 +273,7 @@ def summary(timings: Timings, turns: int) -> dict[str, float]:
         "pair_vs_plain": ms["pair_step_ms"] / ms["plain_step_ms"],
         "pair_vs_single": ms["pair_step_ms"] / ms["single_step_ms"],
         "plain_reading_cost": ms["plain_reading_step_ms"] / ms["pair_step_ms"],
+        "alternatives_cost": ms["plain_reading_step_ms"] / ms["no_alternatives_step_ms"],
         f"turn{turns}_vs_naive": ms[f"naive_turn{turns}_ms"] / ms[f"pair_turn{turns}_ms"],
         f"ttft{turns}_vs_ttft1": ms[f"ttft{turns}_ms"] / ms["ttft1_ms"],
         **ms,

@@ -51,6 +51,7 @@ def test_ratios_are_ratios_of_medians():
         single_step=[0.02] * 3,
         pair_step=[0.03, 0.02, 0.025],
         plain_reading_step=[0.03, 0.9, 0.01],
+        no_alternatives_step=[0.025, 0.9, 0.01],
         naive_turn={1: [2.0], 8: [9.0]},
         pair_turn={1: [1.0], 8: [1.5]},
         first_token={1: [0.1], 8: [0.2]},
@@ -59,6 +60,7 @@ def test_ratios_are_ratios_of_medians():
     assert found["pair_vs_plain"] == pytest.approx(0.5)
     assert found["pair_vs_single"] == pytest.approx(1.25)
     assert found["plain_reading_cost"] == pytest.approx(1.2)
+    assert found["alternatives_cost"] == pytest.approx(1.2)
     assert found["turn8_vs_naive"] == pytest.approx(6) and found["ttft8_vs_ttft1"] == pytest.approx(2)
     assert found["plain_step_ms"] == pytest.approx(50)
 
