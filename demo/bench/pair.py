@@ -167,7 +167,7 @@ class Bench:
         return times
 
     def plain_reading_steps(self, text: str) -> list[float]:
-        """Run a first turn whose capped words are read without the cap, too. Returns the time of every step."""
+        """The time of every step of a first turn whose capped words are read without the cap, too."""
         conversation = Conversation()
         times = self.pair_turn(conversation, text, plain=True)
         self.engine.forget([conversation.branch_id(branch) for branch in BRANCHES])
