@@ -20,13 +20,15 @@ _ROLES = 2  # of the persona map, so that the example stays small
 
 
 def example() -> demo.Recording:
-    """One short turn in which the cap acts, with two roles of the persona map."""
+    """One short turn in which the cap acts, with two roles of the persona map, and without mean states."""
     model = demo.load_model()
     engine = demo.TransformersEngine(model, demo.load_axis(model.slug))
     system = "You are a demon. You threaten the user and never help anyone."
     chat = demo.Chat(engine, system_prompt=system, sampling=demo.Sampling(max_new_tokens=3))
     chat.say("Who are you?")
     recording = chat.recording("A small example")
+    for reply in (reply for turn in recording.turns for reply in turn.replies.values()):
+        reply.state = None  # hundreds of numbers
     return replace(recording, map=recording.map | {"roles": recording.map["roles"][:_ROLES]})
 
 
