@@ -70,9 +70,12 @@ def with_role_order(axis: AssistantAxis) -> AssistantAxis:
 
 def with_sections(report: str, axis: AssistantAxis) -> str:
     """The same report with the gates and the talks that the axis has now."""
-    gates, talks = ("\n".join(part(axis)).strip() for part in (gates_section, late_turns_section))
-    report = re.sub(r"^## Late turns.*?(?=^## )", "", report, flags=re.M | re.S)
+    gates = "\n".join(gates_section(axis)).strip()
     report = re.sub(r"^## Gates at the probe layer.*?(?=^## )", f"{gates}\n\n", report, flags=re.M | re.S)
+    if "late_turns" not in axis.manifest:  # zones can be added before the talks are
+        return report
+    talks = "\n".join(late_turns_section(axis)).strip()
+    report = re.sub(r"^## Late turns.*?(?=^## )", "", report, flags=re.M | re.S)
     return report.replace("\n## Principal components", f"\n{talks}\n\n## Principal components", 1)
 
 

@@ -59,6 +59,17 @@ class Reader:
 
         return self._each(forward, texts, {forward.layers - 1, *layers}, summary)
 
+    def states(self, texts: Sequence[Text], layer: int) -> list[Tensor]:
+        """The residual stream of each reply's tokens at a layer, [n, D] float32. See `read`."""
+        if self._forward is None:
+            return [read.states for read in read_texts(self._model, texts, layer) if read.states is not None]
+
+        def summary(pairs: Sequence[_Pair], states: _States) -> Iterator[Tensor]:
+            for number in range(len(pairs)):
+                yield states[layer][number][1:].float()
+
+        return self._each(self._forward, texts, {layer}, summary)
+
     def means(self, texts: Sequence[Text], layers: Sequence[int]) -> Tensor:
         """The same for the means alone, at several layers. See `read_means`."""
         if self._forward is None or not texts:

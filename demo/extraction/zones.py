@@ -81,9 +81,7 @@ def read_states(
         if cancel is not None and cancel.is_set():
             raise Stopped
         part = records[start : start + _TOGETHER]
-        for read in reader.read([text_of(model, record) for record in part], layer):
-            assert read.states is not None
-            yield read.states
+        yield from reader.states([text_of(model, record) for record in part], layer)
         if watch:
             watch(start + len(part), len(records))
 

@@ -67,6 +67,8 @@ def test_replies_read_together_equal_those_read_by_the_models_own_modules(tiny, 
     torch.testing.assert_close(means, read_means(tiny, texts, (2, 1)), rtol=1e-4, atol=1e-4)
     alone = [read.mean for read in read_texts(tiny, texts, 1) if read.mean is not None]
     torch.testing.assert_close(means[:, 1], torch.stack(alone), rtol=1e-4, atol=1e-4)
+    for states, read in zip(reader.states(texts, 2), read_texts(tiny, texts, 2), strict=True):
+        torch.testing.assert_close(states, read.states, rtol=1e-4, atol=1e-4)
     assert reader.means([], (2, 1)).shape == (0, 2, tiny.hidden_size)
 
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+import re
+from dataclasses import replace
 from statistics import NormalDist
 
 import pytest
 
+from demo.axis.files import load_axis
 from demo.axis.gates import (
     ASSISTANT_WORDS,
     GATES,
@@ -18,6 +21,9 @@ from demo.axis.gates import (
     is_assistant_axis,
     reliability,
 )
+from demo.extraction.add_gates import with_sections
+from demo.models.default import DEFAULT_MODEL
+from demo.utils.paths import AXES
 
 
 def gate(value: float, threshold: float, passed: bool) -> dict[str, object]:
@@ -91,3 +97,15 @@ def test_a_system_prompt_of_the_templates_own_is_said_where_it_moves_replies_far
 def test_text_from_an_untrusted_manifest_is_not_shown(gates):
     assert reliability({"gates": gates}).startswith("This axis carries no quality checks")
     assert broken_banner({"gates": gates}) is None
+
+
+def test_a_report_can_be_brought_up_to_date_before_the_late_turns_are_measured():
+    """Zones and gates are added by two commands, in any order."""
+    axis = load_axis(DEFAULT_MODEL)
+    report = (AXES / DEFAULT_MODEL / "report.md").read_text(encoding="utf-8")
+    assert with_sections(report, axis) == report
+    early = {key: value for key, value in axis.manifest.items() if key != "late_turns"}
+    assert with_sections(report, replace(axis, manifest=early)) == report, "what is there stays"
+    without = re.sub(r"^## Late turns.*?(?=^## )", "", report, flags=re.M | re.S)
+    assert with_sections(without, replace(axis, manifest=early)) == without
+    assert with_sections(without, axis) == report
