@@ -136,8 +136,8 @@ def extract(
     or the scripted talks.
 
     Args:
-        watch: called after every batch of rollouts, before every turn of the scripted talks, before
-            settings of the cap are tried, and while the zones are measured.
+        watch: called with what an earlier run has left, after every batch of rollouts, before every turn of
+            the scripted talks, before settings of the cap are tried, and while the zones are measured.
         cancel: setting it stops the run within one step.
 
     Raises:
@@ -201,6 +201,8 @@ def gather(
     if state.held_out and state.verdicts != settings.verdicts:
         state.forget_held_out(sum(batch[0].split == "extract" for batch in batches))
     progress, axes = ProgressLine("rollouts"), None
+    if watch and state.batches:  # an earlier run has left them
+        watch(Progressed("rollouts", len(state.texts), len(plan.rollouts), state))
     for batch in batches[state.batches :]:
         progress.update(state.batches / len(batches), f"({len(state.texts)} of {len(plan.rollouts)})")
         if batch[0].split != "extract" and axes is None:

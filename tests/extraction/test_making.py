@@ -154,6 +154,19 @@ def test_stopped_at_any_moment_it_goes_on_to_the_same_bytes(tiny, plain):
     assert files_of(ended[0]) == plain
 
 
+@pytest.mark.slow
+def test_what_was_done_before_a_stop_is_shown_again(tiny):
+    """Also where all rollouts are there already, so that no batch brings news."""
+    maker = AxisMaker(tiny, "quick")
+    with at_work(maker):
+        wait_until(lambda: maker.now.stage not in ("", "rollouts"), 60)
+        maker.stop()
+        phase(maker, "stopped")
+        maker.start("quick")
+        phase(maker, "done")
+    assert len(maker.now.roles) == TINY.roles and maker.now.halves is not None and not maker.now.replies
+
+
 def test_a_model_that_plays_no_role_is_said_to_and_can_be_tried_again(tiny, monkeypatch):
     monkeypatch.setattr(making, "LikelihoodJudge", lambda model: StrictJudge())
     maker = AxisMaker(tiny, "quick")

@@ -1,6 +1,6 @@
 // Made from its sources by `npm run build`; do not edit.
-// Sources: 8bd579b92f33fcba01eb8d282da1386bbd973b50137d57f9fa67c4bf850f61c3
-// Bundle: 906edc0b9e5d99c5e86f8e568b6251a51705c462e9035f18170a47f3c0daa8cb
+// Sources: a689f7f9adcd8a1c22b41a37e4ecbd1458b7307922adcafe64dc9dbda894ec5e
+// Bundle: af08f735d86252586df92c2e5f6aa4cf282c148ea964cb9968920df7c06c072b
 (() => {
   // src/dom.js
   function makeElement(tag, className, text) {
@@ -125,7 +125,7 @@
     live.hidden = making.phase !== "done";
     find(root, ".agreement").textContent = agreement(making.halves);
     showRoles(making.roles);
-    showReplies(making.replies);
+    showReplies(making);
   }
   function showOffers({ phase, offers: offered }) {
     offers.hidden = phase === "running" || phase === "done";
@@ -150,9 +150,12 @@
       ...checks.map(({ words, passed }) => makeElement("li", passed ? "" : "missed", words))
     );
   }
-  function showReplies(replies) {
+  function showReplies({ phase, stage, replies }) {
+    const over = phase === "done" || phase === "running" && stage !== "" && stage !== "rollouts";
+    const hint = find(root, ".replies .hint");
+    hint.textContent = over ? "They were written before the last start." : "They appear here as they are written.";
+    hint.hidden = replies.length > 0;
     if (!replies.length) return;
-    find(root, ".replies .hint").hidden = true;
     find(root, ".replies ul").replaceChildren(
       ...[...replies].reverse().map(({ role, question, text, kept }) => {
         const who = role === DEFAULT ? "the Assistant" : role.replace(/_/g, " ");

@@ -1,5 +1,5 @@
 // Made from its sources by `npm run build`; do not edit.
-// Sources: 8bd579b92f33fcba01eb8d282da1386bbd973b50137d57f9fa67c4bf850f61c3
+// Sources: a689f7f9adcd8a1c22b41a37e4ecbd1458b7307922adcafe64dc9dbda894ec5e
 // Bundle: 2aca2124c096fd120e475e71b228dac96986ba18e29c888ce9d28f4ff117ad7d
 (() => {
   // protocol.json

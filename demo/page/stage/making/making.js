@@ -1,6 +1,6 @@
 // The page while an axis is made: it asks the server how things stand, and shows it.
 
-/** @import { Check, Making, Reply, Role } from "./words.js" */
+/** @import { Check, Making, Role } from "./words.js" */
 
 import { find, findAs, makeElement } from "../src/dom.js";
 import { LIVE } from "../src/live.js";
@@ -45,7 +45,7 @@ function show(making) {
   live.hidden = making.phase !== "done";
   find(root, ".agreement").textContent = agreement(making.halves);
   showRoles(making.roles);
-  showReplies(making.replies);
+  showReplies(making);
 }
 
 /** @param {Making} making */
@@ -75,10 +75,15 @@ function showChecks(checks) {
   );
 }
 
-/** @param {Reply[]} replies */
-function showReplies(replies) {
+/** @param {Making} making */
+function showReplies({ phase, stage, replies }) {
+  const over = phase === "done" || (phase === "running" && stage !== "" && stage !== "rollouts");
+  const hint = find(root, ".replies .hint");
+  hint.textContent = over
+    ? "They were written before the last start."
+    : "They appear here as they are written.";
+  hint.hidden = replies.length > 0;
   if (!replies.length) return;
-  find(root, ".replies .hint").hidden = true;
   find(root, ".replies ul").replaceChildren(
     ...[...replies].reverse().map(({ role, question, text, kept }) => {
       const who = role === DEFAULT ? "the Assistant" : role.replace(/_/g, " ");
