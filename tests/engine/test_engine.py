@@ -11,6 +11,7 @@ from demo.conversation.conversation import Conversation
 from demo.conversation.settings import CAPPED, UNCAPPED, TurnSettings, make_cap
 from demo.engine.forward.forward_pass import ChunkReading
 from demo.engine.protocol import Cap, PromptEvent, Request, Sampling, TokenEvent
+from demo.engine.sampling import Choice
 from demo.engine.sequence import TokenSequence, Vocabulary
 from demo.engine.text import TokenTexts
 from demo.engine.transformers_engine import TransformersEngine
@@ -147,7 +148,7 @@ def test_a_multi_byte_character_is_never_split(model):
     sequence = TokenSequence(request, render_chat(model.tokenizer, request.messages), 99, vocabulary)
     pieces = []
     for token in model.tokenizer(text).input_ids:
-        sequence.take(token, 1.0)
+        sequence.take(Choice(token, 1.0, ()))
         pieces.append(sequence.token_event(ChunkReading([0.0], 0.0, {}, None)).token.text)
     assert "".join(pieces) == text
     assert not any("\ufffd" in piece for piece in pieces)

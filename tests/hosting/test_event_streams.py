@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 from starlette.middleware import Middleware
@@ -65,9 +68,15 @@ class Wire:
         await asyncio.gather(closing, joining)
 
 
+def run(coroutine: Coroutine[Any, Any, None]) -> None:
+    """Run it on a thread of its own, because a browser test may have left a loop on this one."""
+    with ThreadPoolExecutor(1) as threads:
+        threads.submit(asyncio.run, coroutine).result(30)
+
+
 def test_the_answer_waits_until_the_browser_has_let_go_of_the_stream():
     wire = Wire()
-    asyncio.run(wire.close_and_join(b"a"))
+    run(wire.close_and_join(b"a"))
     assert wire.sent[:2] == ["stream body", "wait"] and sorted(wire.sent[2:]) == [
         "join start",
         "stream start",
@@ -78,14 +87,14 @@ def test_the_answer_waits_until_the_browser_has_let_go_of_the_stream():
 
 def test_another_session_does_not_wait():
     wire = Wire()
-    asyncio.run(wire.close_and_join(b"b"))
+    run(wire.close_and_join(b"b"))
     assert wire.sent[:3] == ["stream body", "join start", "wait"]
 
 
 def test_a_browser_that_does_not_let_go_is_not_waited_for_long(monkeypatch):
     monkeypatch.setattr(event_streams, "LONGEST_WAIT", 0.02)
     wire = Wire()
-    asyncio.run(wire.close_and_join(b"a"))
+    run(wire.close_and_join(b"a"))
     assert wire.sent.index("join start") < wire.sent.index("wait")
 
 
