@@ -16,7 +16,7 @@ from demo.axis.store import axis_of
 from demo.conversation.conversation import Conversation
 from demo.conversation.scenarios import Scenario, load_scenarios, with_measured_shares
 from demo.conversation.session_file import Recording, dumps
-from demo.conversation.settings import PAGE_SAMPLING, CapChoice, TurnSettings
+from demo.conversation.settings import PAGE_SAMPLING, CapChoice, TurnSettings, reads_differ
 from demo.engine.protocol import Engine, Sampling
 from demo.engine.transformers_engine import TransformersEngine
 from demo.models.default import DEFAULT_MODEL
@@ -54,8 +54,7 @@ def record(
             thinking=thinking,
             marks=marks,
             dtype=dtype,
-            # Above the probe layer the clamp does not move what is read, and both readings are the same.
-            plain=cap is not None and cap.layers[0] <= axis.probe_layer,
+            plain=reads_differ(cap, axis),
         )
         for _ in conversation.send(engine, line, settings):
             pass

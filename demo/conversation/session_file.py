@@ -32,7 +32,6 @@ NAME, VERSION = "persona-drift-session", 1
 # A conversation of a hundred long turns is smaller than this. In memory, a file takes nine times its size.
 MOST_BYTES = 8 * 1024**2
 
-_LEAST_PROBABILITY = 0.001  # of an alternative that is kept
 _FINISH = get_args(FinishReason)
 _MOST_DIMENSIONS, _LARGEST_STATE, _LARGEST_SHIFT = 65_536, 1e12, 1e9
 
@@ -173,12 +172,7 @@ def token_json(token: Token, *, live: bool = False, running: bool = False) -> di
 
 
 def _alternatives_json(alternatives: Sequence[Alternative]) -> list[list[Any]]:
-    """The alternatives that are worth their room."""
-    return [
-        [token_id, text, round(probability, 4)]
-        for token_id, text, probability in alternatives
-        if probability >= _LEAST_PROBABILITY
-    ]
+    return [[token_id, text, rounded(probability)] for token_id, text, probability in alternatives]
 
 
 @contextmanager

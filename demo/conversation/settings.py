@@ -128,6 +128,14 @@ class CapChoice:
 _USUAL_FLOOR = "p25"
 
 
+def reads_differ(cap: Cap | None, axis: AssistantAxis) -> bool:
+    """Whether words that were capped can read differently without the cap.
+
+    A clamp above the probe layer does not move what is read there.
+    """
+    return cap is not None and cap.layers[0] <= axis.probe_layer
+
+
 def direction_cap(direction: Direction, first: int, last: int, floor: str, downward: bool) -> Cap:
     """A cap along another direction, at those decoder layers of a band at which it has vectors.
 

@@ -203,8 +203,9 @@ class PromptEvent:
     left_out: tuple[LeftOut, ...] = ()
 
 
-# How many tokens that could have come instead are reported with each token.
+# How many tokens that could have come are reported with each token, and how likely they are at least.
 MOST_ALTERNATIVES = 8
+LEAST_ALTERNATIVE = 0.001
 
 
 class Alternative(NamedTuple):

@@ -15,6 +15,7 @@ from transformers import PreTrainedTokenizerBase
 from demo.axis.axis import AssistantAxis
 from demo.engine.forward.forward_pass import ActivationRecorder, Chunk, ChunkReading
 from demo.engine.protocol import (
+    LEAST_ALTERNATIVE,
     Alternative,
     FinishReason,
     PromptEvent,
@@ -258,7 +259,11 @@ class TokenSequence:
 
     def _alternatives(self, likeliest: Likeliest) -> tuple[Alternative, ...]:
         text_of = self.vocabulary.texts
-        return tuple(Alternative(token, text_of(token), chance) for token, chance in likeliest)
+        return tuple(
+            Alternative(token, text_of(token), chance)
+            for token, chance in likeliest
+            if chance >= LEAST_ALTERNATIVE
+        )
 
     def follow(self) -> None:
         """Make the token that this sequence has sampled the pending one of `plain`, too."""

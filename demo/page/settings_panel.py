@@ -20,6 +20,7 @@ from demo.conversation.settings import (
     CapChoice,
     TurnSettings,
     direction_cap,
+    reads_differ,
 )
 from demo.conversation.turns import well_formed
 from demo.engine.protocol import Cap, Sampling, Span, Steer
@@ -134,8 +135,7 @@ class PanelValues:
             also=self._second_cap(second, axis),
             along=self._along(second, directions or {}, axis.probe_layer),
             second=second.name if second is not None and axis.probe_layer in second.layers else "",
-            # Above the probe layer the clamp does not move what is read, and both readings are the same.
-            plain=bool(self.plain) and cap is not None and cap.layers[0] <= axis.probe_layer,
+            plain=bool(self.plain) and reads_differ(cap, axis),
         )
 
     def _second(self, directions: Mapping[str, Direction]) -> Direction | None:

@@ -1,6 +1,6 @@
 // Made from its sources by `npm run build`; do not edit.
-// Sources: a689f7f9adcd8a1c22b41a37e4ecbd1458b7307922adcafe64dc9dbda894ec5e
-// Bundle: 2aca2124c096fd120e475e71b228dac96986ba18e29c888ce9d28f4ff117ad7d
+// Sources: 98082669f8c3480cf7a5b5f1a1d98dbd99dd91458f4611b857a2beacce44d1a0
+// Bundle: 224d2480d5cb99e11d1cc5fdcd6a10a168cddaabf009fba974d798626a19a4ef
 (() => {
   // protocol.json
   var protocol_default = {
@@ -418,8 +418,10 @@
   function effectOnChoice(token) {
     const [likeliest] = token.o ?? [];
     if (!likeliest || typeof token.p !== "number") return null;
-    const plain = token.o?.find(([, text]) => text === token.t)?.[2];
-    const change = plain === void 0 ? `${percent(token.p)} with the cap, unlikely without it` : `${percent(plain)} without the cap, ${percent(token.p)} with it`;
+    const chosen = choices(token).filter(({ text }) => text === token.t);
+    if (!chosen[0] || chosen.length > 1) return null;
+    const { plain } = chosen[0];
+    const change = plain === void 0 ? `${percent(token.p)} with the cap, not among the likeliest without it` : `${percent(plain)} without the cap, ${percent(token.p)} with it`;
     const instead = likeliest[1] === token.t ? "" : ` Without it, ${JSON.stringify(likeliest[1])} is likeliest.`;
     return `This token: ${change}.${instead}`;
   }

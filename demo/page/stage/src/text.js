@@ -164,16 +164,20 @@ export function choices(token) {
 }
 
 /**
- * What the cap did to the choice of a token; null where its words were not read without the cap.
+ * What the cap did to the choice of a token; null where its words were not read without the cap, or where it cannot
+ * be found among the likeliest.
  * @param {Token} token
  */
 export function effectOnChoice(token) {
   const [likeliest] = token.o ?? [];
   if (!likeliest || typeof token.p !== "number") return null;
-  const plain = token.o?.find(([, text]) => text === token.t)?.[2];
+  const chosen = choices(token).filter(({ text }) => text === token.t);
+  // A part of a character has no text of its own, so it cannot be found among them.
+  if (!chosen[0] || chosen.length > 1) return null;
+  const { plain } = chosen[0];
   const change =
     plain === undefined
-      ? `${percent(token.p)} with the cap, unlikely without it`
+      ? `${percent(token.p)} with the cap, not among the likeliest without it`
       : `${percent(plain)} without the cap, ${percent(token.p)} with it`;
   const instead =
     likeliest[1] === token.t ? "" : ` Without it, ${JSON.stringify(likeliest[1])} is likeliest.`;

@@ -233,7 +233,7 @@ test("the likeliest tokens with the cap and without it stand beside each other",
   );
   assert.equal(
     effectOnChoice({ ...token, t: " The", p: 0.2 }),
-    'This token: 20% with the cap, unlikely without it. Without it, " Fear" is likeliest.',
+    'This token: 20% with the cap, not among the likeliest without it. Without it, " Fear" is likeliest.',
   );
   assert.equal(
     effectOnChoice({ ...token, o: [[1, " I", 0.5]] }),
@@ -244,6 +244,7 @@ test("the likeliest tokens with the cap and without it stand beside each other",
     null,
     "there is no reading without the cap",
   );
+  assert.equal(effectOnChoice({ ...token, t: "" }), null, "a part of a character");
   const many = Array.from(
     { length: 8 },
     (_, n) => /** @type {[number, string, number]} */ ([n, `${n}`, 0.1]),
