@@ -15,8 +15,9 @@ from dataclasses import dataclass, field, replace
 from threading import Event as CancelFlag
 from typing import Literal
 
+from demo.conversation.forks import Beginning, Beginnings, continued, forked
 from demo.conversation.reading import close, noting_messages, replies_read, with_unread
-from demo.conversation.settings import CAPPED, STEERED, UNCAPPED, TurnSettings
+from demo.conversation.settings import ALL_BRANCHES, CAPPED, STEERED, UNCAPPED, TurnSettings
 from demo.conversation.turns import Reply, Turn
 from demo.engine.protocol import Engine, Event, Events, PromptEvent, Request, State, TooLongError, WaitEvent
 from demo.models.chat_template import LeftOut, Message
@@ -79,7 +80,57 @@ class Conversation:
         """Another conversation that starts with the first `turns` turns of this one."""
         return Conversation(self.turns[:turns], date=self.date)
 
-    def send(self, engine: Engine, text: str, settings: TurnSettings, at: int | None = None) -> Events:
+    def fork_at(
+        self,
+        engine: Engine,
+        at: int,
+        branch: str,
+        token: int,
+        then: int | str,
+        settings: TurnSettings | None = None,
+        everywhere: bool = False,
+    ) -> tuple[Conversation, Events]:
+        """Another conversation, in which turn `at` leaves this one at a token of one of its replies.
+
+        Args:
+            token, then, everywhere: see `forked`.
+            settings: None for those with which the turn was answered, which give the same random numbers.
+
+        Returns:
+            The fork, with the turns up to this one, and the events of the turn.
+
+        Raises:
+            UserError: there is no such token, or the turn cannot be run.
+        """
+        turn, fork = self.turns[at], self.fork(at + 1)
+        how = settings or turn.settings
+        if how is None:
+            raise UserError("It is not known how this turn was answered; say with which settings to go on.")
+        return fork, fork.send(engine, turn.user, how, at, forked(turn, branch, token, then, everywhere))
+
+    def go_on(self, engine: Engine, at: int, branch: str, settings: TurnSettings | None = None) -> Events:
+        """Continue a reply that was cut, in its place; the turns after it are removed.
+
+        Args:
+            settings: None for those with which the turn was answered. Their limits count from here on.
+
+        Raises:
+            UserError: the model ended the reply itself, or the turn cannot be run.
+        """
+        turn = self.turns[at]
+        how = settings or turn.settings
+        if how is None:
+            raise UserError("It is not known how this turn was answered; say with which settings to go on.")
+        return self.send(engine, turn.user, how, at, continued(turn, branch))
+
+    def send(
+        self,
+        engine: Engine,
+        text: str,
+        settings: TurnSettings,
+        at: int | None = None,
+        begin: Beginnings | None = None,
+    ) -> Events:
         """Run one turn: all branches answer `text` together.
 
         A turn that fails midway is removed again. If the iterator is closed, the tokens so far are
@@ -88,6 +139,7 @@ class Conversation:
         Args:
             at: index of the turn to replace, together with all turns after it (an edited message, or
                 another try). They are restored if the new turn fails. None appends a turn.
+            begin: what the replies begin with, and which of the replaced turn's replies stay.
 
         Returns:
             The engine's events, each yielded once it is part of the state. Their `branch` is one of
@@ -100,17 +152,25 @@ class Conversation:
             raise UserError("Write a message first.")
         at = len(self.turns) if at is None else at
         self._cancel.clear()
-        limit = settings.sampling.max_new_tokens
+        begin = begin or Beginnings()
+        before = self.turns[at].replies if at < len(self.turns) else {}
+        kept = {branch: reply for branch, reply in before.items() if branch in begin.kept}
+        asked = [branch for branch in settings.branches if branch not in kept]
+        seeds = 1 if begin.extends else settings.seeds
         requests = [
-            self._request(branch, text, settings, at, sample)
-            for sample in range(settings.seeds)
-            for branch in settings.branches
+            self._request(branch, text, settings, at, sample, begin.of.get(branch))
+            for sample in range(seeds)
+            for branch in asked
         ]
         events = engine.stream(requests, self._cancel)
-        samples = {b: [Reply(limit) for _ in range(settings.seeds - 1)] for b in settings.branches}
-        turn = Turn(text, {b: Reply(limit, samples=samples[b]) for b in settings.branches}, settings)
+        replies = dict(kept)
+        for request in requests[: len(asked)]:
+            branch, limit = branch_of(request.branch), request.sampling.max_new_tokens
+            others = before[branch].samples if begin.extends else [Reply(limit) for _ in range(seeds - 1)]
+            replies[branch] = Reply(limit, samples=others)
+        turn = Turn(text, {branch: replies[branch] for branch in ALL_BRANCHES if branch in replies}, settings)
         replaced, self.turns[at:] = self.turns[at:], [turn]
-        return self._follow(engine, turn, events, replaced)
+        return self._follow(engine, turn, events, replaced, begin)
 
     def keep_what_fits(self, engine: Engine, settings: TurnSettings, keep: End) -> TooLongError | None:
         """Remove turns at one end, as few as will let `read` read the others with the system prompt.
@@ -206,12 +266,14 @@ class Conversation:
             along=settings.along,
         )
 
-    def _follow(self, engine: Engine, turn: Turn, events: Events, replaced: Sequence[Turn]) -> Events:
+    def _follow(
+        self, engine: Engine, turn: Turn, events: Events, replaced: Sequence[Turn], begin: Beginnings
+    ) -> Events:
         began = time.monotonic()
         try:
             with closing(events):
                 for event in events:
-                    taken = self._take(turn, event, round(1000 * (time.monotonic() - began)))
+                    taken = self._take(turn, event, round(1000 * (time.monotonic() - began)), begin)
                     if taken is not None:
                         yield taken
         except GeneratorExit:
@@ -231,12 +293,15 @@ class Conversation:
             ]
             engine.forget(samples)
 
-    def _request(self, branch: str, text: str, settings: TurnSettings, at: int, sample: int) -> Request:
+    def _request(
+        self, branch: str, text: str, settings: TurnSettings, at: int, sample: int, begin: Beginning | None
+    ) -> Request:
         history = self.messages(branch, settings.system_prompt, at)
+        sampling = settings.sampling if begin is None else begin.sampling(settings.sampling)
         return Request(
             self.branch_id(branch) + (f"#{sample}" if sample else ""),
             (*history, Message(role="user", content=text)),
-            replace(settings.sampling, seed=settings.seed_of(sample)),
+            replace(sampling, seed=settings.seed_of(sample)),
             settings.cap if branch == CAPPED else None,
             settings.steer if branch == STEERED else None,
             settings.span,
@@ -246,6 +311,7 @@ class Conversation:
             settings.along,
             settings.plain and branch == CAPPED and not sample,
             self._first_state(branch, at),
+            () if begin is None else begin.opening,
         )
 
     def _first_state(self, branch: str, at: int) -> State | None:
@@ -253,11 +319,11 @@ class Conversation:
         replies = (turn.reply_in(branch) for turn in self.turns[:at])
         return next((reply.state for reply in replies if reply is not None and reply.state is not None), None)
 
-    def _take(self, turn: Turn, event: Event, at: int) -> Event | None:
+    def _take(self, turn: Turn, event: Event, at: int, begin: Beginnings) -> Event | None:
         """Add an event to the state. Events of additional samples are not passed on."""
         if isinstance(event, WaitEvent):
             return event
-        branch, _, sample = event.branch.rpartition("/")[2].partition("#")
+        branch, sample = branch_of(event.branch), event.branch.partition("#")[2]
         reply = turn.replies[branch]
         target = reply.samples[int(sample) - 1] if sample else reply
         if isinstance(event, PromptEvent):
@@ -269,8 +335,14 @@ class Conversation:
                 known = self._first_state(branch, self.turns.index(turn))
                 target.state = event.state if known is None else None
             if event.token_id is not None:
-                target.add(replace(event.token, at=at))
+                beginning, token = begin.of.get(branch), replace(event.token, at=at)
+                target.add(beginning.noted(len(target.tokens), token) if beginning else token)
         return None if sample else replace(event, branch=branch)
+
+
+def branch_of(name: str) -> str:
+    """The branch in the name under which the engine keeps one of its sequences."""
+    return name.rpartition("/")[2].partition("#")[0]
 
 
 def message_of(reply: Reply) -> Message:

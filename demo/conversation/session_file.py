@@ -144,6 +144,8 @@ def token_json(token: Token, *, live: bool = False, running: bool = False) -> di
         data["b"] = before
     if token.special:
         data["s"] = 1
+    if token.given:
+        data["f"] = 1
     if token.reasoning:
         data["r"] = 1
     if token.correction > 0:
@@ -164,6 +166,8 @@ def token_json(token: Token, *, live: bool = False, running: bool = False) -> di
         }
     if live:
         return data
+    if token.token_id is not None:
+        data["i"] = token.token_id
     if token.at is not None:
         data["m"] = token.at
     if token.coordinates is not None:
@@ -308,7 +312,16 @@ def _token(data: dict[str, Any]) -> Token:
         also=number(data.get("z", 0)),
         alternatives=_alternatives(data.get("l", [])),
         plain_alternatives=_alternatives(data.get("o", [])),
+        token_id=None if data.get("i") is None else _token_id(data["i"]),
+        given=bool(data.get("f")),
     )
+
+
+def _token_id(data: object) -> int:
+    token = int(number(data))
+    if token < 0:
+        raise ValueError("a token that no model has")
+    return token
 
 
 def _alternatives(data: object) -> tuple[Alternative, ...]:

@@ -112,6 +112,9 @@ Intervention = tuple[Cap | None, Cap | None, Steer | None, Span]
 # The mean residual stream of a reply at the probe layer: D numbers, raw units.
 State = tuple[float, ...]
 
+# What a reply begins with, in order: token ids, and texts, which the engine encodes.
+Opening = tuple[int | str, ...]
+
 
 @dataclass(frozen=True, slots=True)
 class Shift:
@@ -143,6 +146,8 @@ class Request:
         along: names of the directions that are read along, besides the axis.
         plain: read the reply's words a second time as the unsteered model would, in the same passes.
         first: the mean state of the branch's first reply, from which the shift of this one is measured.
+        opening: what the reply begins with, instead of what would be sampled there. Its tokens are run one by
+            one like sampled ones, count toward the limits, and are reported like them.
     """
 
     branch: str
@@ -157,6 +162,7 @@ class Request:
     along: tuple[str, ...] = ()
     plain: bool = False
     first: State | None = None
+    opening: Opening = ()
 
     @property
     def intervention(self) -> Intervention:
@@ -248,6 +254,8 @@ class Token:
             them. At most MOST_ALTERNATIVES.
         plain_alternatives: the same as the unsteered model would go on after the same words; empty where
             these were not read a second time.
+        token_id: in the model's vocabulary; None where that is not known.
+        given: whether it belongs to what the reply was made to begin with, instead of being sampled.
     """
 
     text: str
@@ -264,6 +272,8 @@ class Token:
     also: float = 0.0
     alternatives: tuple[Alternative, ...] = ()
     plain_alternatives: tuple[Alternative, ...] = ()
+    token_id: int | None = None
+    given: bool = False
 
     @property
     def correction(self) -> float:

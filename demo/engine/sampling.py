@@ -33,12 +33,14 @@ class SamplingStep:
         step: number of the token in its reply, from 0.
         seen: ids to which the repetition penalty applies.
         barred: ids that cannot be sampled.
+        given: the token that is taken whatever the logits say; None to sample one.
     """
 
     sampling: Sampling
     step: int
     seen: Collection[int] = ()
     barred: Sequence[int] = ()
+    given: int | None = None
 
 
 # Token ids with their probabilities, the likeliest first.
@@ -100,6 +102,9 @@ def _sample_rows(logits: Tensor, steps: Sequence[SamplingStep]) -> list[Choice]:
         tokens = shaped.argmax(-1)
         if warm:
             tokens[warm] = _sample_nucleus(shaped[warm], [steps[index] for index in warm])
+    for index, step in enumerate(steps):
+        if step.given is not None:
+            tokens[index] = step.given
     # log_softmax and not logsumexp, which is many times slower where logits are far apart, as in chat models.
     log_p = plain.log_softmax(-1)
     chance = log_p.gather(-1, tokens[:, None])

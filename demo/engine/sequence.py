@@ -18,6 +18,7 @@ from demo.engine.protocol import (
     LEAST_ALTERNATIVE,
     Alternative,
     FinishReason,
+    Opening,
     PromptEvent,
     Request,
     Shift,
@@ -26,9 +27,10 @@ from demo.engine.protocol import (
     TokenEvent,
 )
 from demo.engine.sampling import Choice, Likeliest, SamplingStep
-from demo.engine.text import Piece, ReplyText, TokenTexts, ends_sentence
+from demo.engine.text import Piece, ReplyText, TokenTexts, encode_following, ends_sentence
 from demo.models.chat_template import ReasoningFormat, RenderedChat, reasoning_format, special_tokens
 from demo.models.loading import LoadedModel, ModelFacts
+from demo.utils.errors import UserError
 
 
 class Status(Enum):
@@ -104,6 +106,7 @@ class TokenSequence:
         plain: the sequence that reads the same words as the unsteered model; None without one.
         axis: the axis along which the shift from the first reply is measured; None to measure none.
         leads: False for a sequence that only reads what another one writes.
+        opening: ids of the tokens that the reply begins with, as the request asks for.
     """
 
     request: Request
@@ -126,9 +129,11 @@ class TokenSequence:
     plain: TokenSequence | None = None
     axis: AssistantAxis | None = None
     leads: bool = True
+    opening: tuple[int, ...] = field(default=(), init=False)
 
     def __post_init__(self) -> None:
         words = self.vocabulary
+        self.opening = opening_ids(self.request.opening, words, self.limit)
         self._text = ReplyText(words.tokenizer, words.special, words.reasoning, self.chat.opens_reasoning)
         self._piece = Piece("", False, False)
         self._choice: Choice | None = None
@@ -171,7 +176,14 @@ class TokenSequence:
     def _sentence_ends(self) -> bool:
         """Whether the soft limit is reached, and the pending token would begin another sentence."""
         limit = self.request.sampling.soft_limit
+        if self._is_given:
+            return False
         return 0 < limit <= self._answer_tokens and ends_sentence(self._answer, self._piece.text)
+
+    @property
+    def _is_given(self) -> bool:
+        """Whether the pending token belongs to the opening."""
+        return len(self.generated) < len(self.opening)
 
     @property
     def is_broken(self) -> bool:
@@ -234,7 +246,8 @@ class TokenSequence:
     def sampling_step(self) -> SamplingStep:
         """How the next token is to be sampled."""
         step = len(self.generated)
-        return SamplingStep(self.request.sampling, step, self._penalised, self.vocabulary.barred)
+        given = self.opening[step] if self._is_given else None
+        return SamplingStep(self.request.sampling, step, self._penalised, self.vocabulary.barred, given)
 
     def take(self, choice: Choice, plain: Likeliest = ()) -> None:
         """Make the token that has been sampled the pending one.
@@ -255,6 +268,7 @@ class TokenSequence:
             "probability": self._choice.probability,
             "alternatives": self._alternatives(self._choice.likeliest),
             "plain_alternatives": self._alternatives(self._plain_likeliest),
+            "token_id": self._choice.token,
         }
 
     def _alternatives(self, likeliest: Likeliest) -> tuple[Alternative, ...]:
@@ -281,6 +295,7 @@ class TokenSequence:
         """The event of the pending token, which has been run."""
         token, position = self.pending, len(self.chat.ids) + len(self.generated)
         assert token is not None
+        given = self._is_given
         self.run_pending(reading)
         if not self._piece.reasoning and not self.pending_is_special:
             if self.request.sampling.soft_limit:
@@ -300,6 +315,7 @@ class TokenSequence:
                 plain=self._plain_reading,
                 along=tuple(reading.along[number] for number in self.along),
                 also=reading.also,
+                given=given,
                 **self._chosen_from(),
             ),
             position,
@@ -403,3 +419,29 @@ def spoken_tokens(request: Request, chat: RenderedChat) -> dict[int, None]:
         for token, owner in zip(chat.ids, chat.owner, strict=True)
         if owner >= 0 and roles[owner] == "assistant"
     )
+
+
+def opening_ids(opening: Opening, vocabulary: Vocabulary, limit: int) -> tuple[int, ...]:
+    """The tokens that a reply begins with.
+
+    Args:
+        limit: the most tokens of the reply.
+
+    Raises:
+        UserError: the opening fills the reply, names a token that the model does not have, or ends the reply.
+    """
+    if not opening:
+        return ()
+    size, found = len(vocabulary.tokenizer), list[int]()
+    for part in opening:
+        found += [part] if isinstance(part, int) else encode_following(vocabulary.tokenizer, part)
+    if not all(0 <= token < size for token in found):
+        raise UserError("The reply cannot begin with a token that this model does not have; choose another.")
+    if not vocabulary.stops.isdisjoint(found):
+        raise UserError("The reply cannot go on after the token that ends it; choose another.")
+    if found and len(found) >= limit:
+        raise UserError(
+            f"The reply would begin with {len(found)} tokens and may have only {limit}: raise the limit, or "
+            "begin with less."
+        )
+    return tuple(found)

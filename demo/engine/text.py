@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from demo.models.chat_template import ReasoningFormat, RenderedChat, special_tokens
-from demo.models.control_tokens import control_tokens
+from demo.models.control_tokens import control_tokens, encode
 from demo.models.template_text import PerTokenizer
 
 if TYPE_CHECKING:
@@ -45,6 +45,23 @@ class TokenTexts:
 
     def _decode(self, ids: list[int]) -> str:
         return str(self._backend.decode(ids, skip_special_tokens=False))
+
+
+# What a text is encoded behind. Tokens do not reach from one of these into what follows, with few exceptions.
+_AHEAD = (".", "a", "\n", "1")
+
+
+def encode_following(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    """The ids of a text that follows other text. Names of control tokens in it are encoded as text.
+
+    Tokenizers treat the beginning of a text in their own way: many put a space in front.
+    """
+    for ahead in _AHEAD:
+        known, _ = encode(tokenizer, ahead, [(0, len(ahead))])
+        whole, _ = encode(tokenizer, ahead + text, [(0, len(ahead) + len(text))])
+        if whole[: len(known)] == known:
+            return whole[len(known) :]
+    return encode(tokenizer, text, [(0, len(text))])[0]
 
 
 class TextStream:

@@ -31,7 +31,7 @@ from demo.engine.protocol import (
 from demo.models.chat_template import LeftOut, Message
 from demo.utils.errors import UserError
 
-VERSION = 7
+VERSION = 8
 
 _EVENTS: dict[str, type[WaitEvent] | type[PromptEvent] | type[TokenEvent]] = {
     "wait": WaitEvent,
@@ -70,6 +70,7 @@ def request_from(data: Any) -> Request:
             tuple(map(str, data.get("along", ()))),
             bool(data.get("plain", False)),
             None if first is None else tuple(map(float, first)),
+            tuple(part if isinstance(part, str) else int(part) for part in data.get("opening", ())),
         )
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise UserError(f"The request cannot be read ({error!r}).") from error

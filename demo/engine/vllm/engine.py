@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from threading import Event as CancelFlag
 
 from demo.axis.axis import AssistantAxis
@@ -145,7 +146,7 @@ class VllmEngine:
         chat = self._rendered(request, reply_next=True)
         limit = min(request.sampling.max_new_tokens, room_left(len(chat.ids), self._context))
         state = TokenSequence(request, chat, limit, self._vocabulary, layers)
-        return VllmSequence(state, self._plan(request, chat), self.axis)
+        return VllmSequence(state, replace(self._plan(request, chat), opening=state.opening), self.axis)
 
     def _rendered(self, request: Request, reply_next: bool) -> RenderedChat:
         return render_chat(

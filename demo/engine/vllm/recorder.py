@@ -94,6 +94,7 @@ class SequencePlan:
         steer: Decoder layer and alpha (axis units) of the steering, if any.
         every_layer: Whether projections are read at all decoder layers, not only at the probe layer.
         said: Prompt tokens under the repetition penalty, in order.
+        opening: The tokens that the reply begins with, which are not sampled.
         barred: Token ids that are never sampled.
         spans: Where reasoning begins and ends in the reply, if clamp and steering act on a part of it only.
     """
@@ -107,6 +108,7 @@ class SequencePlan:
     every_layer: bool = False
     said: tuple[int, ...] = ()
     barred: tuple[int, ...] = ()
+    opening: tuple[int, ...] = ()
     spans: SpanPlan | None = None
 
     def to_args(self) -> dict[str, Any]:
@@ -119,7 +121,7 @@ class SequencePlan:
         if not args or KEY not in args:
             return None
         plain = dict(args[KEY])
-        for name in ("layers", "floors", "said", "barred"):
+        for name in ("layers", "floors", "said", "barred", "opening"):
             plain[name] = tuple(plain[name])
         plain["sampling"] = Sampling(**plain["sampling"])
         plain["steer"] = tuple(plain["steer"]) if plain["steer"] else None

@@ -39,7 +39,9 @@ class _SamplerState:
             if token not in self.special:
                 self.seen[token] = None
         self._counted = len(self.output)
-        return SamplingStep(self.plan.sampling, len(self.output), self.seen, self.plan.barred)
+        step, opening = len(self.output), self.plan.opening
+        given = opening[step] if step < len(opening) else None
+        return SamplingStep(self.plan.sampling, step, self.seen, self.plan.barred, given)
 
 
 class SharedNoise(LogitsProcessor):

@@ -1,0 +1,125 @@
+"""Forks: what a reply is made to begin with, and where a conversation has left another one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from demo.conversation.turns import Reply, Turn
+from demo.engine.protocol import Opening, Sampling, Token
+from demo.utils.errors import UserError
+
+
+@dataclass(frozen=True, slots=True)
+class Beginning:
+    """What one reply is made to begin with.
+
+    Attributes:
+        tokens: tokens of an earlier reply, as they were.
+        then: what follows them: a token's id, or a text; None for nothing.
+        own: whether the branch that begins with `tokens` wrote them itself.
+        extends: whether the limits of sampling count from the end of the beginning on.
+    """
+
+    tokens: tuple[Token, ...]
+    then: int | str | None = None
+    own: bool = True
+    extends: bool = False
+
+    @property
+    def opening(self) -> Opening:
+        """The same for the engine. Tokens whose ids are not known, from an old file, are encoded anew."""
+        parts: list[int | str] = []
+        for token in self.tokens:
+            if token.token_id is not None:
+                parts.append(token.token_id)
+            elif parts and isinstance(parts[-1], str):
+                parts[-1] += token.text
+            else:
+                parts.append(token.text)
+        if self.then is not None:
+            parts.append(self.then)
+        return tuple(part for part in parts if part != "")
+
+    def sampling(self, asked: Sampling) -> Sampling:
+        """How a reply that begins so is sampled."""
+        if not self.extends:
+            return asked
+        answered = sum(not token.special and not token.reasoning for token in self.tokens)
+        return replace(
+            asked,
+            max_new_tokens=len(self.tokens) + asked.max_new_tokens,
+            soft_limit=asked.soft_limit and answered + asked.soft_limit,
+        )
+
+    def noted(self, position: int, token: Token) -> Token:
+        """Token number `position` of the new reply. What the branch wrote itself was not given to it."""
+        known = self.own and all(one.token_id is not None for one in self.tokens)
+        if not known or position >= len(self.tokens):
+            return token
+        return replace(token, given=self.tokens[position].given)
+
+
+@dataclass(frozen=True)
+class Beginnings:
+    """What the replies of a turn begin with.
+
+    Attributes:
+        of: by branch; a branch that is not in it begins as it likes.
+        kept: branches whose replies to this turn stay as they are.
+    """
+
+    of: Mapping[str, Beginning] = field(default_factory=dict)
+    kept: frozenset[str] = frozenset()
+
+    @property
+    def extends(self) -> bool:
+        """Whether a reply is continued, so that its further samples stay as they are."""
+        return any(one.extends for one in self.of.values())
+
+
+def forked(turn: Turn, branch: str, index: int, then: int | str, everywhere: bool = False) -> Beginnings:
+    """A reply up to a token, and something else in that token's place.
+
+    Args:
+        index: of the token among all tokens of the reply, special ones included.
+        then: another token's id, or a text.
+        everywhere: let the other branches' replies begin with the same words; otherwise they stay.
+
+    Raises:
+        UserError: there is no such reply or token, or nothing to put in its place.
+    """
+    reply = turn.replies.get(branch)
+    if reply is None or not 0 <= index < len(reply.tokens):
+        raise UserError("That token is no longer there; choose another one.")
+    if then == "":
+        raise UserError("Write what is to stand in the place of the token.")
+    tokens = tuple(reply.tokens[:index])
+    others = [one for one in turn.replies if one != branch]
+    if not everywhere:
+        return Beginnings({branch: Beginning(tokens, then)}, frozenset(others))
+    return Beginnings({one: Beginning(tokens, then, own=one == branch) for one in turn.replies})
+
+
+def continued(turn: Turn, branch: str) -> Beginnings:
+    """All of a reply that was cut, so that it goes on. Raises UserError when the model ended it."""
+    reply = turn.replies.get(branch)
+    if reply is None or not can_go_on(reply):
+        raise UserError("This reply was not cut off, so it cannot go on.")
+    others = frozenset(one for one in turn.replies if one != branch)
+    return Beginnings({branch: Beginning(tuple(reply.tokens), extends=True)}, others)
+
+
+def can_go_on(reply: Reply) -> bool:
+    """Whether a reply was cut: by a limit, between two sentences, or by the user."""
+    return reply.finish in ("length", "sentence", "cancelled") and bool(reply.tokens)
+
+
+def as_before(turn: Turn) -> Beginnings:
+    """The replies begin with what they were made to begin with, if anything."""
+    found: dict[str, Beginning] = {}
+    for branch, reply in turn.replies.items():
+        given = [index for index, token in enumerate(reply.tokens) if token.given]
+        if given:
+            found[branch] = Beginning(tuple(reply.tokens[: given[-1] + 1]))
+    return Beginnings(found)
