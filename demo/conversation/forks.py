@@ -101,6 +101,34 @@ def forked(turn: Turn, branch: str, index: int, then: int | str, everywhere: boo
     return Beginnings({one: Beginning(tokens, then, own=one == branch) for one in turn.replies})
 
 
+def index_of(turn: Turn, branch: str, number: int) -> int:
+    """Where a token stands among all tokens of a reply.
+
+    Args:
+        number: its number among those that are shown, from 1.
+
+    Raises:
+        UserError: there is no such reply or token.
+    """
+    reply = turn.replies.get(branch)
+    shown = [] if reply is None else [n for n, token in enumerate(reply.tokens) if not token.special]
+    if not 1 <= number <= len(shown):
+        raise UserError("That token is no longer there; choose another one.")
+    return shown[number - 1]
+
+
+def fitted(text: str, was: str) -> str:
+    """A typed text in the place of a token: a word takes over the white space before the token."""
+    space = was[: len(was) - len(was.lstrip())]
+    return space + text if text[:1].isalnum() else text
+
+
+def text_of(token: Token, token_id: int) -> str:
+    """The text of one of the tokens that could have come in a token's place; empty where it is not known."""
+    known = (*token.alternatives, *token.plain_alternatives)
+    return next((one.text for one in known if one.token_id == token_id), "")
+
+
 def continued(turn: Turn, branch: str) -> Beginnings:
     """All of a reply that was cut, so that it goes on. Raises UserError when the model ended it."""
     reply = turn.replies.get(branch)
@@ -123,3 +151,53 @@ def as_before(turn: Turn) -> Beginnings:
         if given:
             found[branch] = Beginning(tuple(reply.tokens[: given[-1] + 1]))
     return Beginnings(found)
+
+
+@dataclass(frozen=True, slots=True)
+class ForkPoint:
+    """Where a conversation leaves the one that it was forked from.
+
+    Attributes:
+        turn: the first turn that is its own.
+        branch: whose reply it leaves at a token; empty for a fork between two turns.
+        token: the number of that token among the shown ones of the reply, from 1; 0 where there is none.
+        was, words: the token's text, and what stands in its place.
+    """
+
+    turn: int
+    branch: str = ""
+    token: int = 0
+    was: str = ""
+    words: str = ""
+
+
+@dataclass(frozen=True)
+class Notes:
+    """What a user has noted of a conversation.
+
+    Attributes:
+        star: whether it is marked.
+        note: a text.
+    """
+
+    star: bool = False
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Fork:
+    """A fork in a session file.
+
+    Attributes:
+        parent: which conversation it was forked from: 0 for the file's first one, n for its n-th fork.
+        point: where it leaves that one.
+        turns: all of its turns. Those before the point may be the parent's own objects.
+    """
+
+    parent: int
+    point: ForkPoint
+    turns: list[Turn]
+    title: str = ""
+    blurb: str = ""
+    system_prompt: str = ""
+    notes: Notes = field(default_factory=Notes)

@@ -19,6 +19,8 @@ from typing import Any, get_args
 import orjson
 
 from demo.axis.zones import zones_from_json
+from demo.conversation.fork_json import forks_from, forks_json, notes_from, notes_json
+from demo.conversation.forks import Fork, Notes
 from demo.conversation.json_values import items, maybe, number, short, text
 from demo.conversation.settings import ALL_BRANCHES
 from demo.conversation.settings_json import settings_from_json, settings_json
@@ -46,6 +48,8 @@ class Recording:
         blurb: what to watch for.
         map: the fixed part of the persona map, as `persona_map` returns it.
         date: the day on which the conversation began, YYYY-MM-DD; empty in files of earlier versions.
+        notes: what a user has noted of the conversation.
+        forks: conversations that were forked from this one or from one another, each after its parent.
     """
 
     model: str
@@ -56,6 +60,8 @@ class Recording:
     system_prompt: str = ""
     map: dict[str, Any] = field(default_factory=dict)
     date: str = ""
+    notes: Notes = field(default_factory=Notes)
+    forks: tuple[Fork, ...] = ()
 
 
 def to_json(recording: Recording) -> dict[str, Any]:
@@ -68,9 +74,11 @@ def to_json(recording: Recording) -> dict[str, Any]:
         "blurb": recording.blurb,
         "system_prompt": recording.system_prompt,
         **({"date": recording.date} if recording.date else {}),
+        **notes_json(recording.notes),
         "marks": asdict(recording.marks),
         "map": recording.map,
         "turns": [turn_json(turn) for turn in recording.turns],
+        **({"forks": forks} if (forks := forks_json(recording.turns, recording.forks, turn_json)) else {}),
     }
 
 
@@ -220,15 +228,18 @@ def from_json(data: Any) -> Recording:
                 f"but this program reads version {VERSION}; update the program."
             )
         marks = _marks(data["marks"])
+        turns = [_turn(turn, marks) for turn in items(data["turns"])]
         return Recording(
             model=text(data["model"]),
-            turns=[_turn(turn, marks) for turn in items(data["turns"])],
+            turns=turns,
             marks=marks,
             title=text(data.get("title", "")),
             blurb=text(data.get("blurb", "")),
             system_prompt=text(data.get("system_prompt", "")),
             map=_map(data.get("map") or {}),
             date=_date(data.get("date", "")),
+            notes=notes_from(data),
+            forks=forks_from(data.get("forks", []), turns, lambda turn: _turn(turn, marks)),
         )
     except (
         KeyError,

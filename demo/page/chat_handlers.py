@@ -18,6 +18,7 @@ import gradio as gr
 from demo.axis.axis import AssistantAxis
 from demo.axis.components import persona_map
 from demo.axis.directions import Direction
+from demo.conversation.forks import Beginnings
 from demo.conversation.session_file import Recording
 from demo.conversation.settings import ALL_BRANCHES, BRANCHES, TurnSettings
 from demo.conversation.turns import well_formed
@@ -201,19 +202,26 @@ class ChatHandlers:
     # --- turns
 
     def answer(
-        self, session: Session, text: str, values: PanelValues, at: int, settings: TurnSettings | None = None
+        self,
+        session: Session,
+        text: str,
+        values: PanelValues,
+        at: int,
+        settings: TurnSettings | None = None,
+        begin: Beginnings | None = None,
     ) -> Iterator[PageUpdate]:
         """Answer `text` as turn `at`, which replaces that turn and all after it.
 
         Args:
             settings: None for those of `values`.
+            begin: what the replies begin with, and which of that turn's replies stay.
         """
         chat, text = session.chat, well_formed(text or "")
         updates = Updates(chat.conversation, lambda: self.engine.load.running // len(BRANCHES))
         session.gone = False
         replaces = at < len(chat.conversation.turns)
         try:
-            settings, events = self._begin(session, text, values, at, settings, updates)
+            settings, events = self._begin(session, text, values, at, settings, begin, updates)
         except UserError as error:
             updates.add(notice_op(str(error), "error"))
             yield PageUpdate(updates.take(), busy=None if session.running is chat else False)
@@ -246,6 +254,7 @@ class ChatHandlers:
         values: PanelValues,
         at: int,
         settings: TurnSettings | None,
+        begin: Beginnings | None,
         updates: Updates,
     ) -> tuple[TurnSettings, Events]:
         """Start the turn. Raises UserError, with nothing changed."""
@@ -260,7 +269,7 @@ class ChatHandlers:
         session.claim(chat)
         replaced = chat.conversation.turns[at : at + 1]
         try:
-            events = chat.conversation.send(self.engine, text, settings, at)
+            events = chat.conversation.send(self.engine, text, settings, at, begin)
         except UserError:
             session.release(chat)
             raise
@@ -331,7 +340,7 @@ class ChatHandlers:
         """The conversation with all that is needed to show it elsewhere."""
         if chat.recording is not None:
             prompt, turns = chat.system_prompt, chat.conversation.turns
-            return replace(chat.recording, turns=turns, system_prompt=prompt)
+            return replace(chat.recording, turns=turns, system_prompt=prompt, notes=chat.notes)
         return Recording(
             self.model_name,
             chat.conversation.turns,
@@ -341,6 +350,7 @@ class ChatHandlers:
             chat.system_prompt,
             self.map,
             chat.conversation.date,
+            chat.notes,
         )
 
     def settings_of(self, values: PanelValues, turn: int, seed: int = 0) -> TurnSettings:

@@ -7,11 +7,14 @@ assembles them and sends them back when they are needed.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
+from demo.conversation.fork_json import point_from, point_json
 from demo.conversation.session_file import Recording, from_json, parsed, to_json, turn_json
 from demo.page.recordings import checked_text, conversation_of
-from demo.page.session import MOST_CHATS, Chat, Session
+from demo.page.session import MOST_CHATS, Chat, Origin, Session
 from demo.page.stage.protocol import Operation, operation
 from demo.utils.errors import UserError
 
@@ -25,6 +28,7 @@ def persist_op(chat: Chat, recording: Recording, start: int = 0) -> Operation:
         "content_warning": chat.content_warning,
         "seed": chat.seed,
         "recorded": chat.recording is not None,
+        "origin": _origin_json(chat.origin),
     }
     turns = [turn_json(turn) for turn in chat.conversation.turns[start:]]
     return operation("persist", id=chat.id, head=head | extra, turns=turns) | {"from": start}
@@ -47,6 +51,7 @@ def restore_chats(session: Session, stored: object, current: object, model_name:
     chats = [_chat(checked_text(text), model_name) for text in stored]
     if len({chat.id for chat in (*chats, *session.chats)}) < len(chats) + len(session.chats):
         raise UserError("The conversations in the browser's storage are open already.")
+    _share_turns(chats)
     for chat in chats:
         session.show(chat)
     if chats:
@@ -73,11 +78,41 @@ def _chat(text: str, model_name: str) -> Chat:
         recording=recording if other_model or data.get("recorded") is True else None,
         watch_only=other_model,
         seed=seed,
+        origin=_origin(data.get("origin")),
+        notes=recording.notes,
     )
     _note_scripted(chat, data.get("scripted"))
     if re.fullmatch("[0-9a-f]{16}", str(data.get("id"))):
         chat.id = data["id"]
     return chat
+
+
+def _origin_json(origin: Origin | None) -> dict[str, Any] | None:
+    return None if origin is None else {"parent": origin.parent, "point": point_json(origin.point)}
+
+
+def _origin(stored: object) -> Origin | None:
+    """Where a conversation was forked; None where it was not, or where that cannot be read."""
+    if not isinstance(stored, dict) or not isinstance(stored.get("parent"), str):
+        return None
+    try:
+        return Origin(stored["parent"], point_from(stored["point"]))
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return None
+
+
+def _share_turns(chats: Sequence[Chat]) -> None:
+    """Let forks hold the turns before their point in common with their parents again, as they did before."""
+    by_id = {chat.id: chat.conversation for chat in chats}
+    for chat in chats:
+        parent = None if chat.origin is None else by_id.get(chat.origin.parent)
+        if chat.origin is None or parent is None:
+            continue
+        turns = chat.conversation.turns
+        for index in range(min(chat.origin.point.turn, len(turns), len(parent.turns))):
+            if turn_json(turns[index]) != turn_json(parent.turns[index]):
+                break
+            turns[index] = parent.turns[index]
 
 
 def _note_scripted(chat: Chat, stored: object) -> None:

@@ -12,16 +12,22 @@ from dataclasses import dataclass, replace
 
 import gradio as gr
 
+from demo.conversation.forks import Notes
 from demo.conversation.session_file import Recording
+from demo.conversation.turns import well_formed
 from demo.page.chat_handlers import PageUpdate
-from demo.page.recordings import chat_of, download_op, open_shipped
+from demo.page.fork_tree import chats_of, tree_of, tree_op, with_forks
+from demo.page.recordings import download_op, open_shipped
 from demo.page.session import Chat, Session
 from demo.page.settings_panel import PanelValues
-from demo.page.stage.protocol import StageRequest
+from demo.page.stage.protocol import Operation, StageRequest
 from demo.page.updates import Updates
 from demo.utils.errors import UserError
 
 Answer = Iterator[PageUpdate]
+
+# Characters of a note.
+MOST_NOTED = 2000
 
 
 @dataclass(frozen=True)
@@ -99,6 +105,12 @@ class RecordingHandlers(Dispatcher):
         """Name of the model that could continue a recording here; "" for none."""
         return ""
 
+    def open_recording(self, call: Call, recording: Recording) -> None:
+        """Open a recording with its forks, and show its first conversation."""
+        chats = chats_of(recording, self.recorded_as())
+        for chat in (*chats, chats[0]):
+            self.switch(call.session, chat)
+
     def changed(self, call: Call) -> PageUpdate:
         """Another conversation is shown: its system prompt, and its script's next message in the box."""
         chat = call.session.chat
@@ -119,14 +131,41 @@ class RecordingHandlers(Dispatcher):
 
     def on_recorded(self, call: Call) -> Answer:
         refuse_while_running(call.session)
-        recording = open_shipped(call.asked.fields["name"])
-        self.switch(call.session, chat_of(recording, self.recorded_as()))
+        self.open_recording(call, open_shipped(call.asked.fields["name"]))
         yield self.changed(call)
 
     def on_save(self, call: Call) -> Answer:
-        updates = Updates(call.session.chat.conversation)
-        updates.add(download_op(call.session.chat, self.recording(call), call.asked.fields["kind"]))
+        """A file of the conversation that is shown; a session file holds its whole tree of forks."""
+        session, kind, recording = call.session, call.asked.fields["kind"], self.recording(call)
+        chat = session.chat
+        if kind == "json":
+            chat = tree_of(session.chats, chat)[0]
+            recording = with_forks(recording, session.chats, chat)
+        updates = Updates(session.chat.conversation)
+        updates.add(download_op(chat, recording, kind))
         yield PageUpdate(updates.take())
+
+    def on_tree(self, call: Call) -> Answer:
+        """The tree of forks, and what a filter finds in it."""
+        yield self._tree(call, call.asked.fields["words"], call.asked.fields["below"])
+
+    def on_note(self, call: Call) -> Answer:
+        """A star or a note on a conversation."""
+        star, note = bool(call.asked.fields["star"]), well_formed(call.asked.fields["note"])
+        if len(note) > MOST_NOTED:
+            raise UserError(f"A note can have {MOST_NOTED} characters, not {len(note)}; make it shorter.")
+        chat = call.session.chats[call.chat]
+        chat.notes = Notes(star, note)
+        yield self._tree(call, "", None, *self.noted(call, chat))
+
+    def noted(self, call: Call, chat: Chat) -> list[Operation]:
+        """What follows where a note has been changed."""
+        return []
+
+    def _tree(self, call: Call, words: str, below: float | None, *more: Operation) -> PageUpdate:
+        updates = Updates(call.session.chat.conversation)
+        updates.add(tree_op(call.session, words, below), *more)
+        return PageUpdate(updates.take())
 
 
 def refuse_while_running(session: Session) -> None:

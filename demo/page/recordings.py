@@ -80,7 +80,8 @@ def chat_of(recording: Recording, model_name: str) -> Chat:
         title=recording.title or "Recorded session",
         blurb=recording.blurb,
         system_prompt=recording.system_prompt,
-        recording=recording,
+        notes=recording.notes,
+        recording=replace(recording, forks=()),
         watch_only=recording.model != model_name,
     )
     chat.conversation = conversation_of(recording)

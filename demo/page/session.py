@@ -10,6 +10,8 @@ from threading import Lock
 from typing import Any
 
 from demo.conversation.conversation import Conversation
+from demo.conversation.fork_json import MOST_FORKS
+from demo.conversation.forks import ForkPoint, Notes
 from demo.conversation.scenarios import Scenario
 from demo.conversation.session_file import Recording
 from demo.conversation.turns import Turn
@@ -17,7 +19,7 @@ from demo.models.chat_template import LeftOut
 from demo.utils.errors import UserError
 
 # Beyond this the oldest conversation is closed, so that a page left open does not fill the memory.
-MOST_CHATS = 12
+MOST_CHATS = MOST_FORKS + 1
 
 # By the role of a message, and whether all of it is missing.
 _LEFT_OUT = {
@@ -30,13 +32,26 @@ _LEFT_OUT = {
 }
 
 # How the title of a fork begins.
-_FORK = re.compile(r"^Fork after turn \d+: ")
+_FORK = re.compile(r"^Fork (?:after turn \d+|at turn \d+, token \d+): ")
 
 
 def prompt_of(turns: Sequence[Turn], otherwise: str) -> str:
     """The system prompt with which the last turn was answered; `otherwise` where that is not known."""
     settings = turns[-1].settings if turns else None
     return otherwise if settings is None else settings.system_prompt
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """What a conversation was forked from.
+
+    Attributes:
+        parent: the id of that conversation, which may have been closed.
+        point: where the fork leaves it.
+    """
+
+    parent: str
+    point: ForkPoint
 
 
 @dataclass(eq=False)
@@ -52,6 +67,8 @@ class Chat:
         left_out: what the model's chat template left out of its prompts, one phrase each.
         seed: added to the seed of the settings, as the scenario asks for.
         id: the name under which the browser stores it.
+        origin: where it was forked; None for a conversation of its own.
+        notes: the star and the note that the visitor gave it.
     """
 
     conversation: Conversation = field(default_factory=Conversation)
@@ -65,6 +82,8 @@ class Chat:
     id: str = field(default_factory=lambda: token_hex(8))
     left_out: tuple[str, ...] = ()
     seed: int = 0
+    origin: Origin | None = None
+    notes: Notes = field(default_factory=Notes)
 
     @classmethod
     def of_scenario(cls, scenario: Scenario) -> Chat:
@@ -109,16 +128,21 @@ class Chat:
         self.left_out += fresh
         return bool(fresh)
 
-    def fork(self, turns: int) -> Chat:
+    def fork(self, turns: int, point: ForkPoint | None = None) -> Chat:
         """A copy that shares the first `turns` turns, and continues the script after them.
 
         Its system prompt is the one of its last turn.
+
+        Args:
+            point: where it leaves this conversation; None for after those turns.
         """
         conversation = self.conversation.fork(turns)
+        point = point or ForkPoint(turns)
+        where = f"at turn {point.turn + 1}, token {point.token}" if point.branch else f"after turn {turns}"
         return Chat(
             conversation,
             # What tells forks apart comes first, because a narrow tab cuts the end of a title.
-            f"Fork after turn {turns}: {_FORK.sub('', self.title)}",
+            f"Fork {where}: {_FORK.sub('', self.title)}",
             self.blurb,
             self.content_warning,
             prompt_of(conversation.turns, self.system_prompt),
@@ -127,6 +151,7 @@ class Chat:
             self.watch_only,
             left_out=self.left_out,
             seed=self.seed,
+            origin=Origin(self.id, point),
         )
 
 

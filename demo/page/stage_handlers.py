@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from demo.conversation.conversation import End
+from demo.conversation.forks import ForkPoint, as_before, continued, fitted, forked, index_of, text_of
 from demo.conversation.session_file import Recording
 from demo.conversation.settings import CAPPED, TurnSettings
 from demo.conversation.transcripts import Transcript, parse_file
@@ -22,10 +23,11 @@ from demo.page.opening import (
 )
 from demo.page.persistence import persist_op, restore_chats
 from demo.page.recording_handlers import Answer, Call, RecordingHandlers, refuse_while_running
-from demo.page.recordings import chat_of, checked_text
+from demo.page.recordings import checked_text
 from demo.page.session import Chat, Session
-from demo.page.stage.protocol import operation
+from demo.page.stage.protocol import Operation, operation
 from demo.page.updates import Updates, left_out_op, notice_op, turn_op
+from demo.utils.errors import UserError
 
 # Distance between the seeds of two attempts at a turn, clear of the seeds of the turns that follow.
 RETRY_STEP = 100
@@ -87,6 +89,10 @@ class StageHandlers(RecordingHandlers):
         shown = self._handlers.reset(call.session, call.settings, operation("restored"))
         yield replace(shown, message=line, system_prompt=chat.system_prompt)
 
+    def noted(self, call: Call, chat: Chat) -> list[Operation]:
+        recording = self._handlers.recording(chat, call.settings)
+        return [persist_op(chat, recording, len(chat.conversation.turns))]
+
     # --- requests that run the model
 
     def on_edit(self, call: Call) -> Answer:
@@ -104,7 +110,41 @@ class StageHandlers(RecordingHandlers):
             before = turn.settings or settings
             sampling = replace(settings.sampling, seed=before.sampling.seed + RETRY_STEP)
             settings = replace(settings, sampling=sampling, only=before.only, attempt=before.attempt + 1)
-            yield from self._handlers.answer(call.session, turn.user, call.settings, index, settings)
+            begin = as_before(turn)
+            yield from self._handlers.answer(call.session, turn.user, call.settings, index, settings, begin)
+
+    def on_fork_at(self, call: Call) -> Answer:
+        """A fork, in which a reply goes on with something else in the place of one of its tokens."""
+        refuse_while_running(call.session)
+        fields, session, index = call.asked.fields, call.session, call.turn
+        text = well_formed(fields["text"])
+        with self._handlers.admit(call.request, len(text) + call.settings.characters):
+            chat = refuse_watched(session.chat)
+            turn, branch = chat.conversation.turns[index], fields["branch"]
+            place = index_of(turn, branch, fields["token"])
+            token = turn.replies[branch].tokens[place]
+            then = fitted(text, token.text) if fields["id"] is None else fields["id"]
+            begin = forked(turn, branch, place, then, fields["where"] == "all")
+            words = then if isinstance(then, str) else text_of(token, then)
+            point = ForkPoint(index, branch, fields["token"], token.text, words)
+            self.switch(session, chat.fork(index + 1, point))
+            yield self.changed(call)
+            settings = self._settings_of(call, index)
+            yield from self._handlers.answer(session, turn.user, call.settings, index, settings, begin)
+
+    def on_go_on(self, call: Call) -> Answer:
+        """Continue a reply that was cut: in its place if nothing follows it, in a fork otherwise."""
+        refuse_while_running(call.session)
+        index, session = call.turn, call.session
+        with self._handlers.admit(call.request, call.settings.characters):
+            chat = refuse_watched(session.chat)
+            turn = chat.conversation.turns[index]
+            begin = continued(turn, call.asked.fields["branch"])
+            if index + 1 < len(chat.conversation.turns):
+                self.switch(session, chat.fork(index + 1))
+                yield self.changed(call)
+            settings = self._settings_of(call, index)
+            yield from self._handlers.answer(session, turn.user, call.settings, index, settings, begin)
 
     def on_layers(self, call: Call) -> Answer:
         """A reply at every decoder layer: as its branch reads it, and as the unsteered model does."""
@@ -139,7 +179,7 @@ class StageHandlers(RecordingHandlers):
         with self._handlers.admit(call.request, call.settings.characters):
             found = parse_file(checked_text(fields["text"]))
             if isinstance(found, Recording):
-                self.switch(call.session, chat_of(found, self.recorded_as()))
+                self.open_recording(call, found)
                 yield self.changed(call)
             elif fields["chat"] is None and len(found.chats) > 1:
                 updates = Updates(call.session.chat.conversation)
@@ -212,3 +252,10 @@ class StageHandlers(RecordingHandlers):
             left_out_op(chat.left_out), persist_op(chat, self._handlers.recording(chat, call.settings))
         )
         return PageUpdate(updates.take(), busy=False)
+
+
+def refuse_watched(chat: Chat) -> Chat:
+    """The chat. Raises UserError when it can only be watched."""
+    if chat.watch_only:
+        raise UserError("This session was recorded with another model, so no reply of it can go on here.")
+    return chat

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import gradio as gr
@@ -11,8 +12,9 @@ from demo.conversation.session_file import Recording
 from demo.conversation.transcripts import parse_file
 from demo.page.about import TITLE, about_text
 from demo.page.chat_handlers import PageUpdate, plain_reason
+from demo.page.fork_tree import chats_of
 from demo.page.recording_handlers import Answer, Call, RecordingHandlers
-from demo.page.recordings import chat_of, checked_text, recorded_ops, stage_meta
+from demo.page.recordings import checked_text, recorded_ops, stage_meta
 from demo.page.session import Chat, Session
 from demo.page.stage.component import stage
 from demo.page.stage.protocol import Operation, operation
@@ -40,7 +42,9 @@ class Viewer(RecordingHandlers):
     def open(self, session: Session) -> str | None:
         """A visitor arrives: show the first recording, or an empty stage."""
         if self._first is not None and session.chat.recording is None:
-            session.show(chat_of(self._first, ""))
+            chats = chats_of(self._first, "")
+            for chat in (*chats, chats[0]):
+                session.show(chat)
         return self._whole(session).stage
 
     def refused(self, session: Session, error: Exception) -> PageUpdate:
@@ -55,16 +59,16 @@ class Viewer(RecordingHandlers):
         session.show(chat)
 
     def recording(self, call: Call) -> Recording:
-        recording = call.session.chat.recording
-        if recording is None:
+        chat = call.session.chat
+        if chat.recording is None:
             raise UserError("There is nothing to save yet; open a session first.")
-        return recording
+        return replace(chat.recording, notes=chat.notes)
 
     def on_open(self, call: Call) -> Answer:
         found = parse_file(checked_text(call.asked.fields["text"]))
         if not isinstance(found, Recording):
             raise UserError(_NEEDS_MODEL)
-        call.session.show(chat_of(found, ""))
+        self.open_recording(call, found)
         yield self.shown(call)
 
     def about(self, session: Session) -> str:

@@ -255,6 +255,22 @@ def test_batching_does_not_change_replies(engine, cap):
     wait_until_idle(engine)
 
 
+def test_a_reply_begins_with_its_opening_and_goes_on_as_before(engine, cap):
+    messages, sampling = CHATS[0], Sampling(temperature=0.8, max_new_tokens=10, seed=2)
+    alone = tokens_of(list(engine.stream([Request("a", messages, sampling, cap)])), "a")
+    ids = tuple(event.token_id for event in alone if event.token_id is not None)
+    again = Request("b", messages, sampling, cap, opening=ids[:6])
+    forced = tokens_of(list(engine.stream([again])), "b")
+    assert [event.token_id for event in forced] == [event.token_id for event in alone]
+    assert [event.token.given for event in forced] == [n < 6 for n in range(len(forced))]
+    for one, other in zip(alone, forced, strict=True):
+        assert other.token.after == pytest.approx(one.token.after, abs=5e-3)
+        assert other.token.probability == pytest.approx(one.token.probability, abs=5e-3)
+    other = Request("c", messages, sampling, cap, opening=(*ids[:3], " pancakes"))
+    text = "".join(event.token.text for event in tokens_of(list(engine.stream([other])), "c"))
+    assert text.startswith("".join(event.token.text for event in alone[:3]) + " pancakes")
+
+
 def test_cancel_ends_every_branch_and_frees_it(engine, cap):
     flag, events = CancelFlag(), []
     stream = engine.stream(pair((DEMON, EYES), cap, greedy(400)), flag)

@@ -23,6 +23,7 @@ STYLES = (
     "panes.css",
     "turn_settings.css",
     "seeds.css",
+    "forks.css",
     "charts.css",
     "map.css",
     "toolbar.css",

@@ -1,5 +1,5 @@
 // Made from its sources by `npm run build`; do not edit.
-// Sources: 98082669f8c3480cf7a5b5f1a1d98dbd99dd91458f4611b857a2beacce44d1a0
+// Sources: cf453f07098df9cc3117d2331cddd776939919025ce83c14f9175cf2851a26e1
 // Bundle: af08f735d86252586df92c2e5f6aa4cf282c148ea964cb9968920df7c06c072b
 (() => {
   // src/dom.js

@@ -23,6 +23,7 @@ _KINDS: dict[str, tuple[type, ...]] = {
     "list": (list,),
     "string or null": (str, type(None)),
     "integer or null": (int, type(None)),
+    "number or null": (int, float, type(None)),
 }
 
 

@@ -1,6 +1,6 @@
 // Made from its sources by `npm run build`; do not edit.
-// Sources: 98082669f8c3480cf7a5b5f1a1d98dbd99dd91458f4611b857a2beacce44d1a0
-// Bundle: 224d2480d5cb99e11d1cc5fdcd6a10a168cddaabf009fba974d798626a19a4ef
+// Sources: cf453f07098df9cc3117d2331cddd776939919025ce83c14f9175cf2851a26e1
+// Bundle: 83e51202a1adaab63044d65eb1b88a07b34e8d93998aa13955d84087ad741664
 (() => {
   // protocol.json
   var protocol_default = {
@@ -94,6 +94,10 @@
         about: "which of the chats in a file is to be opened; the titles of the first ones",
         fields: { titles: "list", count: "integer" }
       },
+      tree: {
+        about: "all open conversations as a tree, and which of them a filter finds",
+        fields: { nodes: "list", current: "integer" }
+      },
       left_out: {
         about: "what the chat template leaves out of the prompts of this conversation",
         fields: { text: "string" }
@@ -117,6 +121,11 @@
       show: { needs_model: false, fields: {} },
       undo: { needs_model: false, fields: {} },
       fork: { needs_model: false, fields: { turn: "integer" } },
+      tree: { needs_model: false, fields: { words: "string", below: "number or null" } },
+      note: {
+        needs_model: false,
+        fields: { conversation: "integer", star: "integer", note: "string" }
+      },
       switch: { needs_model: false, fields: { conversation: "integer" } },
       close: { needs_model: false, fields: { conversation: "integer" } },
       recorded: { needs_model: false, fields: { name: "string" } },
@@ -128,6 +137,18 @@
         fields: { conversations: "list", current: "integer", draft: "string or null" }
       },
       regenerate: { needs_model: true, fields: { turn: "integer" } },
+      fork_at: {
+        needs_model: true,
+        fields: {
+          turn: "integer",
+          branch: "string",
+          token: "integer",
+          id: "integer or null",
+          text: "string",
+          where: "string"
+        }
+      },
+      go_on: { needs_model: true, fields: { turn: "integer", branch: "string" } },
       edit: { needs_model: true, fields: { turn: "integer", text: "string" } },
       layers: { needs_model: true, fields: { turn: "integer", branch: "string" } },
       open: {
@@ -410,8 +431,8 @@
   var MOST_CHOICES = 8;
   function choices(token) {
     const rows = /* @__PURE__ */ new Map();
-    for (const [id, text, own] of token.l ?? []) rows.set(id, { text, own, plain: void 0 });
-    for (const [id, text, plain] of token.o ?? []) rows.set(id, { text, own: rows.get(id)?.own, plain });
+    for (const [id, text, own] of token.l ?? []) rows.set(id, { id, text, own, plain: void 0 });
+    for (const [id, text, plain] of token.o ?? []) rows.set(id, { id, text, own: rows.get(id)?.own, plain });
     const most = (row) => Math.max(row.own ?? 0, row.plain ?? 0);
     return [...rows.values()].sort((one, other) => most(other) - most(one)).slice(0, MOST_CHOICES);
   }
@@ -956,6 +977,7 @@
       ["r", actions.again],
       ["l", actions.nextDisplay],
       ["a", actions.autoplay],
+      ["f", actions.forks],
       ["p", togglePresenting],
       ["v", actions.veil],
       ["+", actions.larger],
@@ -1717,6 +1739,149 @@
     }
   }
 
+  // src/tree.js
+  var FILTER_MS = 250;
+  var [WIDTH, HEIGHT] = [90, 26];
+  var [LOW, HIGH] = [-1, 2];
+  function childrenOf(nodes) {
+    const children = /* @__PURE__ */ new Map();
+    nodes.forEach(({ parent }, index) => {
+      const key = parent ?? -1;
+      children.set(key, [...children.get(key) ?? [], index]);
+    });
+    return children;
+  }
+  var quoted = (text) => `“${shownToken(text).trim()}”`;
+  function describePoint(point) {
+    if (!point) return "";
+    if (!point.branch) return `after turn ${point.turn}`;
+    const words = point.words ? quoted(point.words) : "another token";
+    return `turn ${point.turn + 1}, ${point.branch}, token ${point.token}: ${quoted(point.was ?? "")} → ${words}`;
+  }
+  function linePoints(means, turns) {
+    const step = turns > 1 ? (WIDTH - 6) / (turns - 1) : 0;
+    const height = (mean) => HEIGHT - (Math.min(HIGH, Math.max(LOW, mean)) - LOW) / (HIGH - LOW) * HEIGHT;
+    return means.flatMap(
+      (mean, n) => mean === null ? [] : [`${(3 + n * step).toFixed(1)},${height(mean).toFixed(1)}`]
+    );
+  }
+  function sparkline({ means }, turns) {
+    const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
+    svg.setAttribute("viewBox", `0 0 ${WIDTH} ${HEIGHT}`);
+    svg.setAttribute("class", "sparkline");
+    svg.setAttribute("aria-hidden", "true");
+    for (const branch of BRANCHES) {
+      const points = linePoints(means[branch] ?? [], turns);
+      if (!points.length) continue;
+      const line = document.createElementNS(svg.namespaceURI, "polyline");
+      line.setAttribute("class", branch);
+      line.setAttribute("points", points.join(" "));
+      const [x = "0", y = "0"] = (points.at(-1) ?? "").split(",");
+      const end = document.createElementNS(svg.namespaceURI, "circle");
+      for (const [name, value] of Object.entries({ class: branch, cx: x, cy: y, r: "2.5" }))
+        end.setAttribute(name, value);
+      svg.append(line, end);
+    }
+    return svg;
+  }
+  function lastMeans({ means }) {
+    const parts = BRANCHES.flatMap((branch) => {
+      const last = (means[branch] ?? []).filter((mean) => mean !== null).at(-1);
+      return last === void 0 ? [] : [`${branch} ${number(last)}`];
+    });
+    return parts.join(", ") || "no replies yet";
+  }
+  function makeTree(root, sendRequest) {
+    const dialog = findAs(root, "dialog.forks", HTMLDialogElement);
+    const list = find(dialog, ".tree");
+    const words = findAs(dialog, ".tree-words", HTMLInputElement);
+    const below = findAs(dialog, ".tree-below", HTMLInputElement);
+    const starred = findAs(dialog, ".tree-starred", HTMLInputElement);
+    const button = find(root, ".tree-button");
+    let timer = 0;
+    wireDialog(dialog);
+    function ask() {
+      const limit = below.value.trim() === "" ? null : below.valueAsNumber;
+      sendRequest("tree", { words: words.value, below: Number.isNaN(limit) ? null : limit });
+    }
+    function open() {
+      if (button.hidden) return;
+      ask();
+      if (!dialog.open) dialog.showModal();
+    }
+    function starAndNote(node, index) {
+      const box = makeElement("span", "notes-of");
+      const star = makeButton("star", node.star ? "★" : "☆", "Star");
+      star.setAttribute("aria-pressed", String(node.star));
+      const note = makeElement("input");
+      note.type = "text";
+      note.value = node.note;
+      note.placeholder = "note";
+      note.maxLength = 2e3;
+      note.setAttribute("aria-label", `Note on ${node.title}`);
+      const save = (marked) => sendRequest("note", { conversation: index, star: Number(marked), note: note.value });
+      star.addEventListener("click", () => save(!node.star));
+      note.addEventListener("change", () => save(node.star));
+      note.addEventListener("keydown", (event) => event.stopPropagation());
+      box.append(star, note);
+      return box;
+    }
+    function row(node, index, { current, turns }) {
+      const line = makeElement("div", "tree-row");
+      const found = node.found && (node.star || !starred.checked);
+      line.classList.toggle("not-found", !found);
+      line.classList.toggle("current", index === current);
+      const select = makeButton("", node.title, `Show conversation ${index + 1}: ${node.title}`);
+      if (index === current) select.setAttribute("aria-current", "true");
+      select.addEventListener("click", () => {
+        dialog.close();
+        if (index !== current) sendRequest("switch", { conversation: index });
+      });
+      const where = makeElement("span", "where", describePoint(node.point));
+      line.append(select, where, sparkline(node, turns), makeElement("span", "means", lastMeans(node)));
+      if (!found) line.append(makeElement("span", "hidden-status", "(not among those found)"));
+      line.append(starAndNote(node, index));
+      return line;
+    }
+    function show({ nodes, current }) {
+      const children = childrenOf(nodes);
+      const turns = Math.max(0, ...nodes.flatMap(({ means }) => Object.values(means).map((all) => all.length)));
+      const branch = (parent) => {
+        const items = makeElement("ul");
+        for (const index of children.get(parent) ?? []) {
+          const node = nodes[index];
+          if (!node) continue;
+          const item = makeElement("li");
+          item.append(row(node, index, { current, turns }));
+          if (children.has(index)) item.append(branch(index));
+          items.append(item);
+        }
+        return items;
+      };
+      list.replaceChildren(branch(-1));
+      const count = nodes.filter(({ found, star }) => found && (star || !starred.checked)).length;
+      find(dialog, ".tree-count").textContent = `${count} of ${nodes.length} conversations`;
+    }
+    const later = () => {
+      clearTimeout(timer);
+      timer = window.setTimeout(ask, FILTER_MS);
+    };
+    for (const input of [words, below]) {
+      input.addEventListener("input", later);
+      input.addEventListener("keydown", (event) => event.key !== "Escape" && event.stopPropagation());
+    }
+    starred.addEventListener("change", ask);
+    button.addEventListener("click", open);
+    return {
+      show,
+      open,
+      /** @param {number} count of open conversations */
+      offer: (count) => {
+        button.hidden = count < 2 || !sendRequest.available;
+      }
+    };
+  }
+
   // src/axes.js
   function drawnRange(element2, name) {
     const { _fullLayout: drawn } = (
@@ -2448,6 +2613,52 @@
     }
     whenPlotly(start, () => hooks.missing());
     return { reset, relabel, show, refresh, repaint, counts, hover: tokenChart.hover };
+  }
+
+  // src/fork.js
+  var CUT = ["length", "sentence", "cancelled"];
+  var wasCut = (finish) => CUT.includes(finish);
+  function makeForkForm({ branch, turn, position, several }, token, sendRequest, done) {
+    const form = makeElement("form", "fork-form");
+    const everywhere = makeElement("input");
+    everywhere.type = "checkbox";
+    const fork = (id, text) => {
+      const where = everywhere.checked ? "all" : "branch";
+      sendRequest("fork_at", { turn, branch, token: position, id, text, where });
+      done();
+    };
+    form.append(makeElement("p", "", "In a fork, let the reply go on from here with"));
+    const known = makeElement("p", "choices");
+    for (const { id, text, own, plain } of choices(token)) {
+      if (text === token.t) continue;
+      const button = makeButton("", shownToken(text), `Fork with this token (${percent(own ?? plain ?? 0)})`);
+      button.addEventListener("click", () => fork(id, ""));
+      known.append(button);
+    }
+    const box = makeElement("input");
+    box.type = "text";
+    box.placeholder = "or with your own words";
+    box.setAttribute("aria-label", "Your own words in the place of this token");
+    const line = makeElement("p", "own-words");
+    line.append(box, makeElement("button", "", "Fork"));
+    form.append(known, line);
+    if (several) {
+      const label = makeElement("label");
+      label.append(everywhere, " begin the other replies with the same words");
+      form.append(label);
+    }
+    form.addEventListener("submit", (event) => {
+      event.preventDefault();
+      if (box.value.trim()) fork(null, box.value);
+      else box.focus();
+    });
+    form.addEventListener("keydown", (event) => event.key !== "Escape" && event.stopPropagation());
+    return form;
+  }
+  function makeGoOnButton(branch, turn, sendRequest) {
+    const button = makeButton("go-on", "continue", "This reply was cut: let it go on from its end");
+    button.addEventListener("click", () => sendRequest("go_on", { turn, branch }));
+    return button;
   }
 
   // src/layer_figure.js
@@ -3523,6 +3734,7 @@
     function tokenSpan(token, position) {
       const span = makeElement("span", token.acted ? "tok fired" : "tok", token.t);
       span.dataset.i = String(position);
+      if (token.f) span.classList.add("given");
       if (token.acted) showLegend(true);
       setTone(span, toneOf(token.a ?? token.b), "tone", "");
       setTone(span, toneOf(token.second), "second-tone", "second-");
@@ -3765,6 +3977,7 @@
     const also = settings?.also;
     const list = makeElement("dl");
     if (token.r) addRow(list, "part", "reasoning");
+    if (token.f) addRow(list, "given", "not sampled: the reply was made to go on so");
     const { before, after } = projections(token);
     addRow(list, "token", `${position}: ${JSON.stringify(token.t)}`);
     if (before === null) addRow(list, "projection", "not recorded");
@@ -3824,6 +4037,7 @@
     root.append(tooltip);
     let current = null;
     let frame = 0;
+    let pinned = false;
     function show(span, branch) {
       const section = span.closest(".turn");
       if (!(section instanceof HTMLElement)) return;
@@ -3858,7 +4072,23 @@
       tooltip.style.left = `${left}px`;
       tooltip.style.top = `${top - outer.top}px`;
     }
+    function pin(span, branch) {
+      unpin();
+      show(span, branch);
+      const turn = Number(span.closest(".turn")?.getAttribute("data-turn"));
+      const form = hooks.forkForm(branch, turn, Number(span.dataset.i), hide);
+      if (!form) return;
+      pinned = true;
+      tooltip.classList.add("pinned");
+      tooltip.append(form);
+      place();
+    }
+    function unpin() {
+      pinned = false;
+      tooltip.classList.remove("pinned");
+    }
     function hide() {
+      unpin();
       if (current) hooks.unhover();
       tooltip.hidden = true;
       current?.classList.remove("current");
@@ -3869,6 +4099,11 @@
       if (event.key === "Escape" && current) {
         hide();
         event.stopPropagation();
+      }
+      if (event.key === "Enter" && current) {
+        pin(current, branch);
+        tooltip.querySelector("button")?.focus();
+        event.preventDefault();
       }
       if (!step || event.altKey || event.ctrlKey || event.metaKey || root.classList.contains("veiled")) return;
       const all = findAll(log, ".turn.shown .tok").filter((span) => !span.closest("details:not([open])"));
@@ -3882,20 +4117,35 @@
     for (const pane of panes) {
       const { log, branch } = pane;
       const showUnder = (event) => {
+        if (pinned) return;
         const span = closestOf(event, ".tok");
         if (span) show(span, branch);
+        else hide();
+      };
+      const pinUnder = (event) => {
+        const span = closestOf(event, ".tok");
+        if (span) pin(span, branch);
         else hide();
       };
       const unlessTouch = (act) => (event) => {
         if (event.pointerType !== "touch") act(event);
       };
       log.addEventListener("pointerover", unlessTouch(showUnder), { passive: true });
-      log.addEventListener("pointerleave", unlessTouch(hide), { passive: true });
-      log.addEventListener("click", showUnder);
-      log.addEventListener("scroll", () => current && !current.matches(":hover") && hide(), { passive: true });
+      const hideUnlessPinned = () => pinned || hide();
+      log.addEventListener("pointerleave", unlessTouch(hideUnlessPinned), { passive: true });
+      log.addEventListener("click", pinUnder);
+      log.addEventListener("scroll", () => current?.matches(":hover") || hideUnlessPinned(), { passive: true });
       log.addEventListener("keydown", (event) => onKey(event, pane));
-      log.addEventListener("blur", hide);
+      log.addEventListener("blur", hideUnlessPinned);
     }
+    document.addEventListener("pointerdown", (event) => {
+      if (pinned && !closestOf(event, ".tooltip, .tok")) hide();
+    });
+    tooltip.addEventListener("keydown", (event) => {
+      if (event.key !== "Escape") return;
+      hide();
+      event.stopPropagation();
+    });
   }
 
   // src/turn_list.js
@@ -3966,20 +4216,29 @@
       hover: (branch, position, index) => {
         if (index === conversation.shown) charts.hover(branch, position);
       },
-      unhover: () => charts.hover("uncapped", null)
+      unhover: () => charts.hover("uncapped", null),
+      forkForm
     });
     makeTabs(root, () => {
       charts.refresh(false);
       map.refresh();
       layers.refresh();
     });
+    const usable = () => Boolean(sendRequest.available && !conversation.meta.watch_only);
+    function forkForm(branch, turn, position, done) {
+      const token = conversation.reply(turn, branch)?.visibleTokens[position - 1];
+      if (!token || !usable() || conversation.busy) return null;
+      const answered = BRANCHES.filter((one) => !conversation.reply(turn, one)?.absent);
+      return makeForkForm({ branch, turn, position, several: answered.length > 1 }, token, sendRequest, done);
+    }
     function toolsFor(index, turn) {
       if (!toolsBranch) return null;
       const box = makeElement("span");
       const seeds = makeSeedsButton(turn.replies[toolsBranch]);
       if (seeds) box.append(seeds);
-      const usable = sendRequest.available && !conversation.meta.watch_only;
-      if (usable && toolsBranch === Conversation.firstBranch(turn))
+      if (usable() && wasCut(turn.replies[toolsBranch].finish))
+        box.append(makeGoOnButton(toolsBranch, index, sendRequest));
+      if (usable() && toolsBranch === Conversation.firstBranch(turn))
         box.append(turnTools(index, index === conversation.last, { sendRequest, edit }));
       return box.childNodes.length ? box : null;
     }
@@ -4177,6 +4436,7 @@
       view.showCurrentTurn();
     });
     const toolbar = makeToolbar(root, { sendRequest, busy: () => conversation.busy });
+    const tree = makeTree(root, sendRequest);
     const persistence = makePersistence({ sendRequest, warn: (text) => showNotice(root, text) });
     const replay = makeReplay(root, {
       goTo: (turn) => {
@@ -4199,6 +4459,7 @@
     makeKeyboard(root, {
       next: toolbar.sendNext,
       nextDisplay: toolbar.nextDisplay,
+      forks: tree.open,
       autoplay: toolbar.toggleAutoplay,
       replay: replay.toggle,
       presented: view.showCurrentTurn,
@@ -4270,6 +4531,7 @@
       reset,
       conversations(fields) {
         toolbar.show(fields, conversation.turns.length);
+        tree.offer(fields.list.length);
         conversation.id = fields.ids[fields.current] ?? "";
         conversation.nextPrompt = fields.system_prompt;
         view.showPrompts();
@@ -4282,6 +4544,7 @@
       layers: view.layers.receive,
       layers_failed: view.layers.fail,
       chats: toolbar.offerChats,
+      tree: tree.show,
       marks({ figures }) {
         intro.ownMeta.figures = figures;
         if (intro.shown) return;

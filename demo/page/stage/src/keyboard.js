@@ -11,6 +11,7 @@ const TYPING = "input, textarea, select, [contenteditable=true], dialog[open] *"
  * @property {() => void} undo
  * @property {() => void} again
  * @property {() => void} nextDisplay
+ * @property {() => void} forks opens the tree of forks
  * @property {() => void} autoplay
  * @property {() => void} replay
  * @property {() => void} presented after the presentation mode was entered or left
@@ -129,6 +130,7 @@ export function makeKeyboard(root, actions) {
     ["r", actions.again],
     ["l", actions.nextDisplay],
     ["a", actions.autoplay],
+    ["f", actions.forks],
     ["p", togglePresenting],
     ["v", actions.veil],
     ["+", actions.larger],

@@ -157,6 +157,7 @@ export function makePane(root, branch, hooks) {
   function tokenSpan(token, position) {
     const span = makeElement("span", token.acted ? "tok fired" : "tok", token.t);
     span.dataset.i = String(position);
+    if (token.f) span.classList.add("given");
     if (token.acted) showLegend(true);
     setTone(span, toneOf(token.a ?? token.b), "tone", "");
     setTone(span, toneOf(token.second), "second-tone", "second-");

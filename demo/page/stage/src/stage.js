@@ -16,6 +16,7 @@ import { watchPromptBox } from "./system_prompt.js";
 import { counted } from "./text.js";
 import { makeToolbar } from "./toolbar.js";
 import { makeTour } from "./tour.js";
+import { makeTree } from "./tree.js";
 import { BRANCHES, newTurn, turnFromData, turnIsLive } from "./turns.js";
 import { makeView } from "./view.js";
 
@@ -39,6 +40,7 @@ export function makeStage(root, protocol, sendRequest) {
     view.showCurrentTurn();
   });
   const toolbar = makeToolbar(root, { sendRequest, busy: () => conversation.busy });
+  const tree = makeTree(root, sendRequest);
   const persistence = makePersistence({ sendRequest, warn: (text) => showNotice(root, text) });
   const replay = makeReplay(root, {
     goTo: (turn) => {
@@ -63,6 +65,7 @@ export function makeStage(root, protocol, sendRequest) {
   makeKeyboard(root, {
     next: toolbar.sendNext,
     nextDisplay: toolbar.nextDisplay,
+    forks: tree.open,
     autoplay: toolbar.toggleAutoplay,
     replay: replay.toggle,
     presented: view.showCurrentTurn,
@@ -162,6 +165,7 @@ export function makeStage(root, protocol, sendRequest) {
     reset,
     conversations(fields) {
       toolbar.show(fields, conversation.turns.length);
+      tree.offer(fields.list.length);
       conversation.id = fields.ids[fields.current] ?? "";
       conversation.nextPrompt = fields.system_prompt;
       view.showPrompts();
@@ -174,6 +178,7 @@ export function makeStage(root, protocol, sendRequest) {
     layers: view.layers.receive,
     layers_failed: view.layers.fail,
     chats: toolbar.offerChats,
+    tree: tree.show,
     marks({ figures }) {
       intro.ownMeta.figures = figures;
       if (intro.shown) return;

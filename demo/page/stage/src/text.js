@@ -144,7 +144,7 @@ export function shownToken(text) {
   return text.trim() ? text : JSON.stringify(text);
 }
 
-/** @typedef {{ text: string, own: number | undefined, plain: number | undefined }} Choice */
+/** @typedef {{ id: number, text: string, own: number | undefined, plain: number | undefined }} Choice */
 
 const MOST_CHOICES = 8;
 
@@ -157,8 +157,8 @@ const MOST_CHOICES = 8;
 export function choices(token) {
   /** @type {Map<number, Choice>} */
   const rows = new Map();
-  for (const [id, text, own] of token.l ?? []) rows.set(id, { text, own, plain: undefined });
-  for (const [id, text, plain] of token.o ?? []) rows.set(id, { text, own: rows.get(id)?.own, plain });
+  for (const [id, text, own] of token.l ?? []) rows.set(id, { id, text, own, plain: undefined });
+  for (const [id, text, plain] of token.o ?? []) rows.set(id, { id, text, own: rows.get(id)?.own, plain });
   const most = (/** @type {Choice} */ row) => Math.max(row.own ?? 0, row.plain ?? 0);
   return [...rows.values()].sort((one, other) => most(other) - most(one)).slice(0, MOST_CHOICES);
 }

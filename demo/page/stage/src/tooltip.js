@@ -14,6 +14,8 @@ import { choices, effectOnChoice, number, percent, projections, shownToken } fro
  * @property {(turn: number) => TurnSettings | null} settings how a turn was answered
  * @property {(branch: Branch, position: number, turn: number) => void} hover
  * @property {() => void} unhover no token is pointed at any more
+ * @property {(branch: Branch, turn: number, position: number, done: () => void) => HTMLElement | null} forkForm
+ *   what a user can do at a token; null where nothing can be done
  */
 
 const TOOLTIP_GAP = 8; // pixels between the token and the tooltip
@@ -55,6 +57,7 @@ function fillTooltip(tooltip, branch, token, position, capLayers, settings) {
   const also = settings?.also;
   const list = makeElement("dl");
   if (token.r) addRow(list, "part", "reasoning");
+  if (token.f) addRow(list, "given", "not sampled: the reply was made to go on so");
   const { before, after } = projections(token);
   addRow(list, "token", `${position}: ${JSON.stringify(token.t)}`);
   if (before === null) addRow(list, "projection", "not recorded");
@@ -135,6 +138,7 @@ export function makeTooltip(root, panes, hooks) {
   /** @type {HTMLElement | null} */
   let current = null;
   let frame = 0; // of the next placing
+  let pinned = false; // the card stays, and its form can be used
 
   /**
    * @param {HTMLElement} span of a token
@@ -180,7 +184,30 @@ export function makeTooltip(root, panes, hooks) {
     tooltip.style.top = `${top - outer.top}px`;
   }
 
+  /**
+   * Keeps the card of a token that was clicked, with the form of what can be done there.
+   * @param {HTMLElement} span
+   * @param {Branch} branch
+   */
+  function pin(span, branch) {
+    unpin();
+    show(span, branch);
+    const turn = Number(span.closest(".turn")?.getAttribute("data-turn"));
+    const form = hooks.forkForm(branch, turn, Number(span.dataset.i), hide);
+    if (!form) return;
+    pinned = true;
+    tooltip.classList.add("pinned");
+    tooltip.append(form);
+    place();
+  }
+
+  function unpin() {
+    pinned = false;
+    tooltip.classList.remove("pinned");
+  }
+
   function hide() {
+    unpin();
     if (current) hooks.unhover();
     tooltip.hidden = true;
     current?.classList.remove("current");
@@ -198,6 +225,11 @@ export function makeTooltip(root, panes, hooks) {
       hide();
       event.stopPropagation(); // leaves nothing else
     }
+    if (event.key === "Enter" && current) {
+      pin(current, branch);
+      tooltip.querySelector("button")?.focus();
+      event.preventDefault();
+    }
     if (!step || event.altKey || event.ctrlKey || event.metaKey || root.classList.contains("veiled")) return;
     const all = findAll(log, ".turn.shown .tok").filter((span) => !span.closest("details:not([open])"));
     if (!all.length) return;
@@ -211,8 +243,14 @@ export function makeTooltip(root, panes, hooks) {
   for (const pane of panes) {
     const { log, branch } = pane;
     const showUnder = (/** @type {Event} */ event) => {
+      if (pinned) return;
       const span = closestOf(event, ".tok");
       if (span) show(span, branch);
+      else hide();
+    };
+    const pinUnder = (/** @type {Event} */ event) => {
+      const span = closestOf(event, ".tok");
+      if (span) pin(span, branch);
       else hide();
     };
     // A finger leaves as soon as it is lifted, so a tap shows the tooltip, which stays until the next tap.
@@ -221,10 +259,19 @@ export function makeTooltip(root, panes, hooks) {
         if (event.pointerType !== "touch") act(event);
       };
     log.addEventListener("pointerover", unlessTouch(showUnder), { passive: true });
-    log.addEventListener("pointerleave", unlessTouch(hide), { passive: true });
-    log.addEventListener("click", showUnder);
-    log.addEventListener("scroll", () => current && !current.matches(":hover") && hide(), { passive: true });
+    const hideUnlessPinned = () => pinned || hide();
+    log.addEventListener("pointerleave", unlessTouch(hideUnlessPinned), { passive: true });
+    log.addEventListener("click", pinUnder);
+    log.addEventListener("scroll", () => current?.matches(":hover") || hideUnlessPinned(), { passive: true });
     log.addEventListener("keydown", (event) => onKey(event, pane));
-    log.addEventListener("blur", hide);
+    log.addEventListener("blur", hideUnlessPinned);
   }
+  document.addEventListener("pointerdown", (event) => {
+    if (pinned && !closestOf(event, ".tooltip, .tok")) hide();
+  });
+  tooltip.addEventListener("keydown", (event) => {
+    if (event.key !== "Escape") return;
+    hide();
+    event.stopPropagation(); // leaves nothing else
+  });
 }

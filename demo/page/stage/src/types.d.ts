@@ -40,6 +40,8 @@ export interface Token {
   l?: Alternative[];
   /** The same as the unsteered model would go on after the same words. */
   o?: Alternative[];
+  /** 1 for a token that the reply was made to begin with. */
+  f?: number;
 }
 
 /** A token that could have come, with its probability at temperature 1. */
@@ -306,6 +308,21 @@ export interface LayerData {
   plain: number[][];
 }
 
+/** One open conversation in the tree of forks. */
+export interface TreeNode {
+  title: string;
+  /** The index of the conversation that it was forked from; null for none that is open. */
+  parent: number | null;
+  /** Where it leaves that one. Without a branch: after the turns before `turn`. */
+  point: { turn: number; branch?: Branch; token?: number; was?: string; words?: string } | null;
+  star: boolean;
+  note: string;
+  /** By branch: the means of its replies. */
+  means: Partial<ByBranch<(number | null)[]>>;
+  /** The filter finds it. */
+  found: boolean;
+}
+
 /** By operation: its fields. protocol.json lists the same names; test/protocol.test.js compares them. */
 export interface Operations {
   reset: { meta: Meta; turns?: TurnData[] };
@@ -336,6 +353,7 @@ export interface Operations {
   layers: LayerData;
   layers_failed: { turn: number; branch: Branch };
   chats: { titles: string[]; count: number };
+  tree: { nodes: TreeNode[]; current: number };
   left_out: { text: string };
   load: { running: number; waiting: number; mib: number; budget: number };
   notice: { text: string; level?: string };
@@ -362,6 +380,8 @@ export interface Requests {
   show: None;
   undo: None;
   fork: { turn: number };
+  tree: { words: string; below: number | null };
+  note: { conversation: number; star: number; note: string };
   switch: { conversation: number };
   close: { conversation: number };
   recorded: { name: string };
@@ -371,6 +391,16 @@ export interface Requests {
   save: { kind: string };
   restore: { conversations: string[]; current: number; draft: string | null };
   regenerate: { turn: number };
+  /** `id`: of the token that takes the place of number `token`; null for `text`. `where`: branch or all. */
+  fork_at: {
+    turn: number;
+    branch: Branch;
+    token: number;
+    id: number | null;
+    text: string;
+    where: "branch" | "all";
+  };
+  go_on: { turn: number; branch: Branch };
   edit: { turn: number; text: string };
   layers: { turn: number; branch: Branch };
   /** `keep`: the end of a long chat that is read. `chat`: the one to open of several; null if none is chosen. */

@@ -4,6 +4,7 @@
 
 import { makeCharts } from "./charts.js";
 import { find, findAll, makeElement } from "./dom.js";
+import { makeForkForm, makeGoOnButton, wasCut } from "./fork.js";
 import { makeLayers } from "./layers.js";
 import { makeLens } from "./lens.js";
 import { makeMap, makeTabs } from "./map.js";
@@ -69,6 +70,7 @@ export function makeView(root, conversation, sendRequest) {
       if (index === conversation.shown) charts.hover(branch, position);
     },
     unhover: () => charts.hover("uncapped", null),
+    forkForm,
   });
   makeTabs(root, () => {
     charts.refresh(false);
@@ -77,6 +79,23 @@ export function makeView(root, conversation, sendRequest) {
   });
 
   // --- what the user does
+
+  /** Whether the conversation can be continued here. */
+  const usable = () => Boolean(sendRequest.available && !conversation.meta.watch_only);
+
+  /**
+   * The form with which a user forks at a token; null where that cannot be done.
+   * @param {Branch} branch
+   * @param {number} turn
+   * @param {number} position
+   * @param {() => void} done
+   */
+  function forkForm(branch, turn, position, done) {
+    const token = conversation.reply(turn, branch)?.visibleTokens[position - 1];
+    if (!token || !usable() || conversation.busy) return null;
+    const answered = BRANCHES.filter((one) => !conversation.reply(turn, one)?.absent);
+    return makeForkForm({ branch, turn, position, several: answered.length > 1 }, token, sendRequest, done);
+  }
 
   /**
    * The buttons under a reply: all seeds, and in one pane the tools, on a page that can carry them out.
@@ -88,8 +107,9 @@ export function makeView(root, conversation, sendRequest) {
     const box = makeElement("span");
     const seeds = makeSeedsButton(turn.replies[toolsBranch]);
     if (seeds) box.append(seeds);
-    const usable = sendRequest.available && !conversation.meta.watch_only;
-    if (usable && toolsBranch === Conversation.firstBranch(turn))
+    if (usable() && wasCut(turn.replies[toolsBranch].finish))
+      box.append(makeGoOnButton(toolsBranch, index, sendRequest));
+    if (usable() && toolsBranch === Conversation.firstBranch(turn))
       box.append(turnTools(index, index === conversation.last, { sendRequest, edit }));
     return box.childNodes.length ? box : null;
   }

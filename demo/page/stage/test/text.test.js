@@ -223,9 +223,9 @@ test("the likeliest tokens with the cap and without it stand beside each other",
     ],
   };
   assert.deepEqual(choices(token), [
-    { text: " Fear", own: undefined, plain: 0.7 },
-    { text: " I", own: 0.6, plain: 0.12 },
-    { text: " The", own: 0.2, plain: undefined },
+    { id: 3, text: " Fear", own: undefined, plain: 0.7 },
+    { id: 1, text: " I", own: 0.6, plain: 0.12 },
+    { id: 2, text: " The", own: 0.2, plain: undefined },
   ]);
   assert.equal(
     effectOnChoice(token),
