@@ -22,6 +22,7 @@ from demo.axis.zones import zones_from_json
 from demo.conversation.fork_json import forks_from, forks_json, notes_from, notes_json
 from demo.conversation.forks import Fork, Notes
 from demo.conversation.json_values import items, maybe, number, short, text
+from demo.conversation.seeds import reply_means, seed_gap
 from demo.conversation.settings import ALL_BRANCHES
 from demo.conversation.settings_json import settings_from_json, settings_json
 from demo.conversation.turns import Reply, Turn
@@ -95,7 +96,13 @@ def turn_json(turn: Turn) -> dict[str, Any]:
         "branches": {
             branch: reply_json(turn.replies[branch]) for branch in ALL_BRANCHES if branch in turn.replies
         },
+        **gap_json(turn),
     }
+
+
+def gap_json(turn: Turn) -> dict[str, Any]:
+    """How much the cap lifts the mean over all seeds of a turn; nothing for a turn with one seed."""
+    return {} if (gap := seed_gap(turn)) is None else {"seed_gap": gap.as_json()}
 
 
 def reply_json(reply: Reply) -> dict[str, Any]:
@@ -125,6 +132,7 @@ def summary_json(reply: Reply) -> dict[str, Any]:
         **({"reasoning_mean": rounded(reply.reasoning_mean)} if reply.reasoning else {}),
         **({} if reply.plain_mean is None else {"plain_mean": rounded(reply.plain_mean)}),
         **({"along": [rounded(value) for value in along]} if (along := reply.along_means) else {}),
+        **({} if (means := reply_means(reply)) is None else {"seeds": means.as_json()}),
         **({} if reply.shift is None else {"shift": _shift_json(reply.shift)}),
         **({"fault": reply.fault} if reply.fault else {}),
     }

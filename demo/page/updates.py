@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from markdown_it import MarkdownIt
 
 from demo.conversation.conversation import Conversation
-from demo.conversation.session_file import rounded, summary_json, token_json, turn_json
+from demo.conversation.session_file import gap_json, rounded, summary_json, token_json, turn_json
 from demo.conversation.settings_json import settings_json
 from demo.conversation.turns import Reply, Turn, well_formed
 from demo.engine.protocol import Event, Load, PromptEvent, WaitEvent
@@ -67,7 +67,8 @@ def live_turn(turn: Turn) -> Operation:
     """A turn as it stands. It is marked live while more tokens follow."""
     replies = {branch: live_reply(reply) for branch, reply in turn.replies.items()}
     live = any(reply.finish is None for reply in turn.replies.values())
-    return {"user": turn.user, "branches": replies, **_settings(turn), **({"live": True} if live else {})}
+    more = {"live": True} if live else gap_json(turn)
+    return {"user": turn.user, "branches": replies, **_settings(turn), **more}
 
 
 def turn_marks(marks: PlotMarks) -> Operation:

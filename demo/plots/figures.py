@@ -57,11 +57,13 @@ def turn_figure(marks: PlotMarks) -> dict[str, Any]:
     """The per-turn plot: x = turn (from 1), y = mean projection of a reply or of the user's message.
 
     Returns plain JSON values like `token_figure`. The `meta` roles are "reply", "reasoning" (before it),
-    "user", "spread" (all replies of a turn with several seeds), "plain" and "second" as above. Straight
+    "user", "spread" (all replies of a turn with several seeds), "interval" (their mean with its 95%
+    interval), "plain" and "second" as above. Straight
     segments join the replies of
     successive turns; nothing is drawn before the first one.
     """
     traces = [_spread_trace(branch) for branch in BRANCHES] + [_user_trace(branch) for branch in BRANCHES]
+    traces += [_interval_trace(branch) for branch in BRANCHES]
     traces += [_reasoning_trace(branch) for branch in BRANCHES]
     traces += [_plain_reply_trace(), *(_second_trace(branch, "lines+markers") for branch in BRANCHES)]
     traces += [_reply_trace(branch) for branch in BRANCHES]
@@ -248,6 +250,21 @@ def _spread_trace(branch: str) -> go.Scatter:
         mode="lines+markers",
         marker=marker,
         line=line,
+        hovertemplate=hover,
+    )
+
+
+def _interval_trace(branch: str) -> go.Scatter:
+    line = {"width": 4, "color": DEFAULT_COLOURS[branch]}
+    # customdata: the mean and the interval in words
+    hover = f"<b>{branch}</b>, %{{customdata}}<extra></extra>"
+    return _scatter(
+        "interval",
+        branch,
+        name=f"{branch}, mean of all seeds",
+        mode="lines",
+        line=line,
+        opacity=0.45,
         hovertemplate=hover,
     )
 

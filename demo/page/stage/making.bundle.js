@@ -1,5 +1,5 @@
 // Made from its sources by `npm run build`; do not edit.
-// Sources: cf453f07098df9cc3117d2331cddd776939919025ce83c14f9175cf2851a26e1
+// Sources: 52ed9843b473cadea39a80f57c57418f79461aecc4e83eacf66b583248bde9cf
 // Bundle: af08f735d86252586df92c2e5f6aa4cf282c148ea964cb9968920df7c06c072b
 (() => {
   // src/dom.js

@@ -1,6 +1,6 @@
 // Made from its sources by `npm run build`; do not edit.
-// Sources: cf453f07098df9cc3117d2331cddd776939919025ce83c14f9175cf2851a26e1
-// Bundle: 83e51202a1adaab63044d65eb1b88a07b34e8d93998aa13955d84087ad741664
+// Sources: 52ed9843b473cadea39a80f57c57418f79461aecc4e83eacf66b583248bde9cf
+// Bundle: 4de427996788ead229b8e5506a2f37d1d74d669d34398ba6158653b660804699
 (() => {
   // protocol.json
   var protocol_default = {
@@ -60,6 +60,7 @@
           "place?": "list or null",
           "plain_mean?": "number",
           "along?": "list",
+          "seeds?": "object",
           "shift?": "object"
         }
       },
@@ -511,6 +512,7 @@
       place: null,
       plainMean: null,
       along: [],
+      seedMean: null,
       shift: null
     };
   }
@@ -580,6 +582,7 @@
     reply.place = data.place ?? null;
     reply.plainMean = data.plain_mean ?? null;
     reply.along = data.along ?? [];
+    reply.seedMean = data.seeds ?? null;
     reply.shift = data.shift ?? null;
     reply.samples = data.samples ?? reply.samples;
     reply.html = data.html ?? reply.html;
@@ -602,8 +605,14 @@
   var isLive = (reply) => !reply.absent && reply.finish === null;
   var secondOf = (settings) => settings?.second ? (settings.along ?? []).indexOf(settings.second) : -1;
   var turnIsLive = (turn) => BRANCHES.some((branch) => isLive(turn.replies[branch]));
-  function newTurn(user, branches, { settings, marks } = {}) {
-    const turn = { user, replies: byBranch(newReply), settings: settings ?? null, marks: marks ?? null };
+  function newTurn(user, branches, { settings, marks, seed_gap } = {}) {
+    const turn = {
+      user,
+      replies: byBranch(newReply),
+      settings: settings ?? null,
+      marks: marks ?? null,
+      seedGap: seed_gap ?? null
+    };
     for (const branch of BRANCHES) {
       turn.replies[branch].absent = !branches.includes(branch);
       turn.replies[branch].second = secondOf(turn.settings);
@@ -1004,8 +1013,66 @@
     });
   }
 
-  // src/turn_settings.js
+  // src/seeds.js
   var SEED_STEP = 1e3;
+  var seedOf = ({ seed }, n) => seed + SEED_STEP * n;
+  function describeSeeds({ count, mean, low, high }) {
+    return `mean of ${counted(count, "seed")}: ${number(mean)}, 95% interval ${number(low)} to ${number(high)}`;
+  }
+  var sampleShare = ({ count, fired }) => count ? (fired ?? 0) / count : null;
+  function allSeeds(reply) {
+    const answer = reply.visibleTokens.filter((token) => !token.r).map((token) => token.t);
+    const others = reply.samples.map((sample) => ({
+      mean: sample.mean ?? null,
+      text: sample.text,
+      share: sampleShare(sample)
+    }));
+    return [{ mean: meanOf(reply), text: answer.join(""), share: firedShare(reply) }, ...others];
+  }
+  function seedList(reply, turn) {
+    const box = makeElement("div", "seeds");
+    if (reply.seedMean) box.append(makeElement("p", "", `The ${describeSeeds(reply.seedMean)}.`));
+    if (reply.branch === "capped" && turn.seedGap) {
+      const { count, mean, low, high } = turn.seedGap;
+      const range = `95% interval ${number(low)} to ${number(high)}`;
+      const pairs = counted(count, "pair");
+      box.append(makeElement("p", "", `Capped minus uncapped, over ${pairs}: ${number(mean)}, ${range}.`));
+    }
+    const list = makeElement("ol");
+    allSeeds(reply).forEach(({ mean, text, share }, n) => {
+      const item = makeElement("li");
+      const name = turn.settings ? `seed ${seedOf(turn.settings, n)}` : `reply ${n + 1}`;
+      const shown = n === 0 ? ", shown above" : "";
+      const acted = reply.branch === "capped" && share !== null ? ` · cap acted on ${percent(share)}` : "";
+      item.append(
+        makeElement("b", "", `${name}${shown} · mean ${number(mean)}${acted}`),
+        makeElement("p", "", text.trim() || "no text")
+      );
+      list.append(item);
+    });
+    box.append(list);
+    return box;
+  }
+  function makeSeedsButton(reply, turn) {
+    const count = reply.samples.length + 1;
+    if (count < 2) return null;
+    const button = makeButton("seeds-button", `1 of ${count} seeds`, `1 of ${count} seeds: read all replies`);
+    button.setAttribute("aria-expanded", "false");
+    let list = null;
+    button.addEventListener("click", () => {
+      if (list) {
+        list.remove();
+        list = null;
+      } else {
+        list = seedList(reply, turn);
+        button.closest(".turn")?.append(list);
+      }
+      button.setAttribute("aria-expanded", String(list !== null));
+    });
+    return button;
+  }
+
+  // src/turn_settings.js
   var SPANS = { both: "answer and reasoning", answer: "answer only", reasoning: "reasoning only" };
   function capText({ cap }) {
     if (!cap) return "off";
@@ -1018,8 +1085,9 @@
     const side = downward ? "kept from rising" : "kept from falling";
     return `${direction.replace(/_/g, " ")}, ${side}, layers ${layers[0]}–${layers.at(-1)}`;
   }
-  function seedText({ seed, seeds, attempt }) {
-    const more = seeds > 1 ? `, and for more answers up to ${seed + SEED_STEP * (seeds - 1)}` : "";
+  function seedText(settings) {
+    const { seed, seeds, attempt } = settings;
+    const more = seeds > 1 ? `, and for more answers up to ${seedOf(settings, seeds - 1)}` : "";
     return `${seed}${more}${attempt > 1 ? " (new for this attempt)" : ""}`;
   }
   function samplingRows(settings) {
@@ -1811,7 +1879,7 @@
     }
     function starAndNote(node, index) {
       const box = makeElement("span", "notes-of");
-      const star = makeButton("star", node.star ? "★" : "☆", "Star");
+      const star = makeButton("star", node.star ? "starred" : "star", "Star this conversation");
       star.setAttribute("aria-pressed", String(node.star));
       const note = makeElement("input");
       note.type = "text";
@@ -2390,6 +2458,15 @@
       return [...all.sort((a, b) => a.y - b.y), { x: null, y: null, text: null }];
     });
   }
+  function intervalPoints(turns, branch) {
+    return turns.flatMap((turn, index) => {
+      const { seedMean } = turn.replies[branch];
+      if (!seedMean) return [];
+      const [x, text] = [index + 1 + SPREAD_OFFSETS[branch], describeSeeds(seedMean)];
+      const ends = [seedMean.low, seedMean.mean, seedMean.high].map((y) => ({ x, y, text }));
+      return [...ends, { x: null, y: null, text: null }];
+    });
+  }
   function replyPoints(turns, branch, shown) {
     const points = turns.map((turn, index) => {
       const reply = turn.replies[branch];
@@ -2433,8 +2510,8 @@
     for (const trace of data) {
       const { role, branch } = trace.meta;
       if (!branch) trace.x[1] = Math.max(4.4, turns.length + 0.4);
-      else if (role === "spread") {
-        const points = spreadPoints(turns, branch);
+      else if (role === "spread" || role === "interval") {
+        const points = (role === "spread" ? spreadPoints : intervalPoints)(turns, branch);
         trace.x = points.map((point) => point.x);
         trace.y = points.map((point) => point.y);
         trace.customdata = points.map((point) => point.text);
@@ -3886,44 +3963,6 @@
     };
   }
 
-  // src/seeds.js
-  function allSeeds(reply) {
-    const answer = reply.visibleTokens.filter((token) => !token.r).map((token) => token.t);
-    const others = reply.samples.map(({ mean, text }) => ({ mean: mean ?? null, text }));
-    return [{ mean: meanOf(reply), text: answer.join("") }, ...others];
-  }
-  function seedList(reply) {
-    const list = makeElement("ol", "seeds");
-    allSeeds(reply).forEach(({ mean, text }, n) => {
-      const item = makeElement("li");
-      const shown = n === 0 ? ", shown above" : "";
-      item.append(
-        makeElement("b", "", `reply ${n + 1}${shown} · mean ${number(mean)}`),
-        makeElement("p", "", text.trim() || "no text")
-      );
-      list.append(item);
-    });
-    return list;
-  }
-  function makeSeedsButton(reply) {
-    const count = reply.samples.length + 1;
-    if (count < 2) return null;
-    const button = makeButton("seeds-button", `1 of ${count} seeds`, `1 of ${count} seeds: read all replies`);
-    button.setAttribute("aria-expanded", "false");
-    let list = null;
-    button.addEventListener("click", () => {
-      if (list) {
-        list.remove();
-        list = null;
-      } else {
-        list = seedList(reply);
-        button.closest(".turn")?.append(list);
-      }
-      button.setAttribute("aria-expanded", String(list !== null));
-    });
-    return button;
-  }
-
   // src/summary_bar.js
   function makeSummaryBar(root) {
     const bar = find(root, ".summary-bar");
@@ -4234,7 +4273,7 @@
     function toolsFor(index, turn) {
       if (!toolsBranch) return null;
       const box = makeElement("span");
-      const seeds = makeSeedsButton(turn.replies[toolsBranch]);
+      const seeds = makeSeedsButton(turn.replies[toolsBranch], turn);
       if (seeds) box.append(seeds);
       if (usable() && wasCut(turn.replies[toolsBranch].finish))
         box.append(makeGoOnButton(toolsBranch, index, sendRequest));

@@ -122,7 +122,7 @@ export function makeTree(root, sendRequest) {
    */
   function starAndNote(node, index) {
     const box = makeElement("span", "notes-of");
-    const star = makeButton("star", node.star ? "★" : "☆", "Star");
+    const star = makeButton("star", node.star ? "starred" : "star", "Star this conversation");
     star.setAttribute("aria-pressed", String(node.star));
     const note = makeElement("input");
     note.type = "text";

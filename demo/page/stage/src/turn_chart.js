@@ -8,6 +8,7 @@
  */
 
 import { makeOverlay } from "./overlay.js";
+import { describeSeeds } from "./seeds.js";
 import { tokenLabel } from "./text.js";
 import { isLive, meanOf, reasoningMeanOf, SYMBOLS } from "./turns.js";
 
@@ -36,6 +37,21 @@ export function spreadPoints(turns, branch) {
     if (!others.length || drawn === null) return [];
     const all = [...others, { x, y: drawn, text: "the reply that is shown" }];
     return [...all.sort((a, b) => a.y - b.y), { x: null, y: null, text: null }];
+  });
+}
+
+/**
+ * The mean of all seeds of each turn with its interval, as a bar; null ends a bar.
+ * @param {Turn[]} turns
+ * @param {Branch} branch
+ */
+export function intervalPoints(turns, branch) {
+  return turns.flatMap((turn, index) => {
+    const { seedMean } = turn.replies[branch];
+    if (!seedMean) return [];
+    const [x, text] = [index + 1 + SPREAD_OFFSETS[branch], describeSeeds(seedMean)];
+    const ends = [seedMean.low, seedMean.mean, seedMean.high].map((y) => ({ x, y, text }));
+    return [...ends, { x: null, y: null, text: null }];
   });
 }
 
@@ -126,8 +142,8 @@ export function fillTurns(data, turns, shown) {
   for (const trace of data) {
     const { role, branch } = trace.meta;
     if (!branch) trace.x[1] = Math.max(4.4, turns.length + 0.4);
-    else if (role === "spread") {
-      const points = spreadPoints(turns, branch);
+    else if (role === "spread" || role === "interval") {
+      const points = (role === "spread" ? spreadPoints : intervalPoints)(turns, branch);
       trace.x = points.map((point) => point.x);
       trace.y = points.map((point) => point.y);
       trace.customdata = points.map((point) => point.text);

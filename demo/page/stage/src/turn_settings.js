@@ -4,11 +4,11 @@
 /** @import { Branch, ChartMeta, Figure, Figures, Turn, TurnMarks, TurnSettings } from "./types" */
 
 import { makeButton, makeElement } from "./dom.js";
+import { seedOf } from "./seeds.js";
 import { describePrompt, number } from "./text.js";
 
 /** @typedef {[name: string, value: string]} Row */
 
-const SEED_STEP = 1000; // between the seeds of a turn's answers; see demo/conversation/settings.py
 /** @type {Record<TurnSettings["span"], string>} */
 const SPANS = { both: "answer and reasoning", answer: "answer only", reasoning: "reasoning only" };
 
@@ -30,8 +30,9 @@ function alsoText({ direction, downward, layers }) {
 }
 
 /** @param {TurnSettings} settings */
-function seedText({ seed, seeds, attempt }) {
-  const more = seeds > 1 ? `, and for more answers up to ${seed + SEED_STEP * (seeds - 1)}` : "";
+function seedText(settings) {
+  const { seed, seeds, attempt } = settings;
+  const more = seeds > 1 ? `, and for more answers up to ${seedOf(settings, seeds - 1)}` : "";
   return `${seed}${more}${attempt > 1 ? " (new for this attempt)" : ""}`;
 }
 

@@ -104,6 +104,7 @@ export function newReply(branch) {
     place: null,
     plainMean: null,
     along: [],
+    seedMean: null,
     shift: null,
   };
 }
@@ -221,6 +222,7 @@ export function finishReply(reply, data) {
   reply.place = data.place ?? null;
   reply.plainMean = data.plain_mean ?? null;
   reply.along = data.along ?? [];
+  reply.seedMean = data.seeds ?? null;
   reply.shift = data.shift ?? null;
   reply.samples = data.samples ?? reply.samples;
   reply.html = data.html ?? reply.html;
@@ -286,11 +288,17 @@ export const turnIsLive = (turn) => BRANCHES.some((branch) => isLive(turn.replie
 /**
  * @param {string} user
  * @param {string[]} branches those that answer; the others get an empty reply, which draws nothing
- * @param {Pick<TurnData, "settings" | "marks">} [made] how they answer, where it is known
+ * @param {Pick<TurnData, "settings" | "marks" | "seed_gap">} [made] how they answer, where it is known
  * @returns {Turn}
  */
-export function newTurn(user, branches, { settings, marks } = {}) {
-  const turn = { user, replies: byBranch(newReply), settings: settings ?? null, marks: marks ?? null };
+export function newTurn(user, branches, { settings, marks, seed_gap } = {}) {
+  const turn = {
+    user,
+    replies: byBranch(newReply),
+    settings: settings ?? null,
+    marks: marks ?? null,
+    seedGap: seed_gap ?? null,
+  };
   for (const branch of BRANCHES) {
     turn.replies[branch].absent = !branches.includes(branch);
     turn.replies[branch].second = secondOf(turn.settings);

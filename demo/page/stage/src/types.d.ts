@@ -82,7 +82,17 @@ export interface ReplySummary {
   plain_mean?: number;
   /** The mean projection along each direction that is read along. */
   along?: number[];
+  /** Of the means of this reply and its further samples; only where there are any. */
+  seeds?: SeedMean;
   shift?: Shift;
+}
+
+/** A mean over seeds with its 95% interval, axis units. */
+export interface SeedMean {
+  count: number;
+  mean: number;
+  low: number;
+  high: number;
 }
 
 /** A reply to the same message with other random numbers. */
@@ -140,6 +150,8 @@ export interface TurnData {
   branches?: Partial<ByBranch<ReplyData>>;
   settings?: TurnSettings;
   marks?: TurnMarks;
+  /** How much higher the capped replies lie than the uncapped ones, over all seeds. */
+  seed_gap?: SeedMean;
   /** More tokens follow. */
   live?: boolean;
 }
@@ -484,6 +496,7 @@ export interface Reply {
   plainMean: number | null;
   /** Its means along the directions that are read along. */
   along: number[];
+  seedMean: SeedMean | null;
   shift: Shift | null;
 }
 
@@ -493,6 +506,7 @@ export interface Turn {
   /** Null where they are not known. */
   settings: TurnSettings | null;
   marks: TurnMarks | null;
+  seedGap: SeedMean | null;
 }
 
 /** The colours of the page by name, and the size of its text in pixels. */

@@ -105,7 +105,7 @@ export function makeView(root, conversation, sendRequest) {
   function toolsFor(index, turn) {
     if (!toolsBranch) return null;
     const box = makeElement("span");
-    const seeds = makeSeedsButton(turn.replies[toolsBranch]);
+    const seeds = makeSeedsButton(turn.replies[toolsBranch], turn);
     if (seeds) box.append(seeds);
     if (usable() && wasCut(turn.replies[toolsBranch].finish))
       box.append(makeGoOnButton(toolsBranch, index, sendRequest));

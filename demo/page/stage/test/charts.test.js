@@ -19,6 +19,7 @@ import { allSeeds } from "../src/seeds.js";
 import { fillTokens, seriesOf, tokenAxisLength } from "../src/token_chart.js";
 import {
   fillTurns,
+  intervalPoints,
   liveSeries,
   reasoningPoints,
   replyPoints,
@@ -192,11 +193,25 @@ test("the list of seeds begins with the reply in the pane", () => {
   const turn = finishedTurn(0, 1.5);
   addToken(turn.replies.capped, token(1, { t: "hm", r: 1 }));
   addToken(turn.replies.capped, token(1, { t: "Yes." }));
-  turn.replies.capped.samples = [{ text: "No." }];
+  turn.replies.capped.samples = [{ text: "No.", count: 8, fired: 2 }, { text: "" }];
+  turn.replies.capped.finalCount = null;
   assert.deepEqual(allSeeds(turn.replies.capped), [
-    { mean: 1.5, text: "Yes." },
-    { mean: null, text: "No." },
+    { mean: 1.5, text: "Yes.", share: 0 },
+    { mean: null, text: "No.", share: 0.25 },
+    { mean: null, text: "", share: null },
   ]);
+});
+
+test("the mean over seeds is a bar from one end of its interval to the other, with words", () => {
+  const turns = [finishedTurn(0, 1), finishedTurn(0, 1)];
+  const [, second] = turns;
+  if (second) second.replies.capped.seedMean = { count: 8, mean: 0.5, low: 0.25, high: 0.75 };
+  assert.deepEqual(
+    intervalPoints(turns, "capped").map(({ y }) => y),
+    [0.25, 0.5, 0.75, null],
+  );
+  assert.deepEqual(intervalPoints(turns, "uncapped"), []);
+  assert.equal(intervalPoints(turns, "capped")[0]?.text, "mean of 8 seeds: 0.50, 95% interval 0.25 to 0.75");
 });
 
 test("the traces of the turn chart are filled by their roles", () => {

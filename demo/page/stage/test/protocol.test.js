@@ -64,6 +64,7 @@ const OPERATIONS = {
     "place?": "list or null",
     "plain_mean?": "number",
     "along?": "list",
+    "seeds?": "object",
     "shift?": "object",
   },
   turn: { turn: "integer", data: "object" },
