@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from demo.axis.directions import all_directions
     from demo.axis.files import load_axis, save_axis
+    from demo.conversation.seeds import reply_means, seed_gap
     from demo.conversation.session_file import Recording
     from demo.conversation.settings import CapChoice
     from demo.engine.protocol import Sampling, Steer
@@ -36,8 +37,10 @@ __all__ = [
     "load_model",
     "open_session",
     "read",
+    "reply_means",
     "save_axis",
     "save_session",
+    "seed_gap",
 ]
 
 _HOMES = {
@@ -51,7 +54,9 @@ _HOMES = {
     "all_directions": "demo.axis.directions",
     "load_axis": "demo.axis.files",
     "load_model": "demo.models.loading",
+    "reply_means": "demo.conversation.seeds",
     "save_axis": "demo.axis.files",
+    "seed_gap": "demo.conversation.seeds",
 }
 
 

@@ -19,10 +19,11 @@ from typing import Literal
 from demo.axis.axis import AssistantAxis
 from demo.axis.components import persona_map
 from demo.conversation.conversation import Conversation
+from demo.conversation.forks import Fork, ForkPoint, text_of
 from demo.conversation.session_file import Recording, dumps, loads
 from demo.conversation.settings import CapChoice, TurnSettings
 from demo.conversation.turns import Turn
-from demo.engine.protocol import ReadToken, Request, Sampling, Steer, TokenEvent
+from demo.engine.protocol import Events, ReadToken, Request, Sampling, Steer, TokenEvent
 from demo.engine.transformers_engine import TransformersEngine
 from demo.extraction.judge import LikelihoodJudge, NoJudge
 from demo.extraction.plan import PRESETS, Preset, make_plan
@@ -69,6 +70,7 @@ class Chat:
         self.cap = cap or CapChoice.of_axis(engine.axis)
         self.sampling = sampling or Sampling()
         self._conversation = Conversation()
+        self._forks: list[tuple[Chat, ForkPoint]] = []
 
     @property
     def turns(self) -> list[Turn]:
@@ -99,9 +101,7 @@ class Chat:
             plain=self.plain,
             along=self.along,
         )
-        for event in self._conversation.send(self.engine, text, settings):
-            if on_token is not None and isinstance(event, TokenEvent):
-                on_token(event)
+        _follow(self._conversation.send(self.engine, text, settings), on_token)
         return self.turns[-1]
 
     def undo(self) -> str:
@@ -110,6 +110,56 @@ class Chat:
 
     def fork(self, turns: int | None = None) -> Chat:
         """A chat with the same settings that starts with the first `turns` turns of this one, or all."""
+        conversation = self._conversation.fork(turns)
+        return self._forked(conversation, ForkPoint(len(conversation.turns)))
+
+    def fork_at(
+        self,
+        turn: int,
+        branch: str,
+        token: int,
+        then: int | str,
+        *,
+        everywhere: bool = False,
+        on_token: Callable[[TokenEvent], None] | None = None,
+    ) -> Chat:
+        """A chat in which a reply goes on with something else in the place of one of its tokens.
+
+        It has the turns up to this one, which is answered with its own settings and random numbers.
+
+        Args:
+            turn: Its index; negative ones count from the end.
+            branch: Whose reply it is. The other branches keep theirs.
+            token: Its index among the reply's `tokens`.
+            then: The id of another token, or a text, with the space before it.
+            everywhere: Whether the other branches' replies are to begin with the same words instead.
+            on_token: Called with each token as it arrives, those of the beginning included.
+
+        Raises:
+            UserError: There is no such token, or the model cannot go on from there.
+        """
+        index = range(len(self.turns))[turn]
+        conversation, events = self._conversation.fork_at(
+            self.engine, index, branch, token, then, everywhere=everywhere
+        )
+        _follow(events, on_token)
+        tokens = self.turns[index].replies[branch].tokens
+        words = then if isinstance(then, str) else text_of(tokens[token], then)
+        number = sum(not one.special for one in tokens[: token + 1])
+        return self._forked(conversation, ForkPoint(index, branch, number, tokens[token].text, words))
+
+    def go_on(self, branch: str, *, on_token: Callable[[TokenEvent], None] | None = None) -> Turn:
+        """Continue the last turn's reply of a branch, which was cut, from its end.
+
+        Raises:
+            UserError: The model ended the reply itself.
+        """
+        if not self.turns:
+            raise UserError("There is no reply that could go on; say something first.")
+        _follow(self._conversation.go_on(self.engine, len(self.turns) - 1, branch), on_token)
+        return self.turns[-1]
+
+    def _forked(self, conversation: Conversation, point: ForkPoint) -> Chat:
         other = Chat(
             self.engine,
             system_prompt=self.system_prompt,
@@ -120,11 +170,12 @@ class Chat:
             plain=self.plain,
             along=self.along,
         )
-        other._conversation = self._conversation.fork(turns)
+        other._conversation = conversation
+        self._forks.append((other, point))
         return other
 
     def recording(self, title: str = "") -> Recording:
-        """The conversation with all that is needed to show it without the model."""
+        """The conversation and its forks with all that is needed to show them without the model."""
         axis = self.engine.axis
         return Recording(
             self.engine.model.slug,
@@ -134,7 +185,31 @@ class Chat:
             system_prompt=self.system_prompt,
             map=persona_map(axis),
             date=self._conversation.date,
+            forks=tuple(_forks_of(self, 0, 1)),
         )
+
+
+def _follow(events: Events, on_token: Callable[[TokenEvent], None] | None) -> None:
+    for event in events:
+        if on_token is not None and isinstance(event, TokenEvent):
+            on_token(event)
+
+
+def _forks_of(chat: Chat, number: int, free: int) -> list[Fork]:
+    """The forks of a chat and theirs, each after its parent.
+
+    Args:
+        number: The chat's own number in the file.
+        free: The number of the next fork.
+    """
+    found: list[Fork] = []
+    for other, point in chat._forks:
+        own = free + len(found)
+        where = f"token {point.token}" if point.branch else "its end"
+        title = f"Fork of turn {point.turn + (1 if point.branch else 0)}, {where}"
+        found.append(Fork(number, point, list(other.turns), title, system_prompt=other.system_prompt))
+        found += _forks_of(other, own, own + 1)
+    return found
 
 
 def read(

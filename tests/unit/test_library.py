@@ -75,6 +75,33 @@ def test_several_seeds_answer_and_only_the_first_is_history(engine):
     assert len(set(texts)) == 3
 
 
+def test_a_fork_at_a_token_and_a_cut_reply_that_goes_on_are_saved_with_the_chat(engine, tmp_path):
+    chat = demo.Chat(engine, system_prompt=DEMON, sampling=SHORT)
+    turn = chat.say("Who are you?", seeds=2)
+    token = turn.replies["capped"].tokens[2]
+    other = next(one for one in token.alternatives if one.token_id != token.token_id)
+    fork = chat.fork_at(-1, "capped", 2, other.token_id)
+    after = fork.turns[0].replies["capped"].tokens
+    assert [one.token_id for one in after[:3]] == [
+        *(one.token_id for one in turn.replies["capped"].tokens[:2]),
+        other.token_id,
+    ]
+    deeper = fork.fork_at(0, "capped", 1, " pancakes")
+    assert turn.replies["capped"].finish == "length"
+    chat.go_on("capped")
+    assert len(chat.turns[0].replies["capped"].tokens) > 12
+    with pytest.raises(UserError, match="no longer there"):
+        chat.fork_at(0, "capped", 99, " pancakes")
+    demo.save_session(chat, tmp_path / "chat.session.json")
+    recording = demo.open_session(tmp_path / "chat.session.json")
+    assert [(one.parent, one.point.token) for one in recording.forks] == [(0, 3), (1, 2)]
+    assert recording.forks[0].point.words == other.text
+    for one, other_chat in zip(recording.forks, (fork, deeper), strict=True):
+        assert one.turns[0].replies["capped"].text == other_chat.turns[0].replies["capped"].text
+    gap, mean = demo.seed_gap(turn), demo.reply_means(turn.replies["capped"])
+    assert gap is not None and mean is not None and gap.count == mean.count == 2
+
+
 def test_reading_a_reply_gives_the_projections_with_which_it_was_written(engine):
     chat = demo.Chat(engine, system_prompt=DEMON, sampling=SHORT)
     reply = chat.say("Who are you?").replies["uncapped"]
