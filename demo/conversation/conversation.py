@@ -296,13 +296,15 @@ class Conversation:
     def _request(
         self, branch: str, text: str, settings: TurnSettings, at: int, sample: int, begin: Beginning | None
     ) -> Request:
-        history = self.messages(branch, settings.system_prompt, at)
-        sampling = settings.sampling if begin is None else begin.sampling(settings.sampling)
+        history = self.messages(branch, settings.prompt_in(branch), at)
+        sampling = settings.sampling_in(branch)
+        if begin is not None:
+            sampling = begin.sampling(sampling)
         return Request(
             self.branch_id(branch) + (f"#{sample}" if sample else ""),
             (*history, Message(role="user", content=text)),
             replace(sampling, seed=settings.seed_of(sample)),
-            settings.cap if branch == CAPPED else None,
+            settings.cap_in(branch),
             settings.steer if branch == STEERED else None,
             settings.span,
             settings.thinking,

@@ -96,6 +96,9 @@ def _rows(number: int, turn: Turn, system_prompt: str, marks: PlotMarks) -> Iter
     prompt = system_prompt if turn.settings is None else turn.settings.system_prompt
     if prompt.strip():
         yield {"turn": number, "branch": "system", "text": prompt}
+    for branch, own in turn.settings.own if turn.settings else ():
+        if own.system_prompt is not None:
+            yield {"turn": number, "branch": f"system {branch}", "text": own.system_prompt}
     yield {"turn": number, "branch": "user", "text": turn.user}
     for branch in ALL_BRANCHES:
         reply = turn.replies.get(branch)
@@ -135,13 +138,16 @@ def _alternatives(alternatives: Sequence[Alternative]) -> str | None:
 
 def _settings(settings: TurnSettings, branch: str, sample: int) -> dict[str, Any]:
     """The columns of the settings that had an effect on one reply."""
-    cap = settings.cap if branch == CAPPED else None
+    cap, own = settings.cap_in(branch), dict(settings.own).get(branch)
     steer = settings.steer if branch == STEERED else None
     cells: dict[str, Any] = {"cap": "off" if cap is None else "on", "dtype": settings.dtype}
     if cap is not None:
         marks = settings.marks
         cells |= {"first_capped_layer": cap.layers[0], "last_capped_layer": cap.layers[-1]}
-        cells |= {"floor_name": marks and marks.floor_name, "floor": marks and marks.floor}
+        if own is not None and own.cap is not None:
+            cells["floor_name"] = own.floor_name
+        else:
+            cells |= {"floor_name": marks and marks.floor_name, "floor": marks and marks.floor}
     if steer is not None:
         cells |= {"steer_layer": steer.layer, "steer_alpha": steer.alpha}
         cells |= {"steer_direction": steer.direction or "axis"}
@@ -152,7 +158,7 @@ def _settings(settings: TurnSettings, branch: str, sample: int) -> dict[str, Any
         cells["acts_on"] = {"both": "answer and reasoning"}.get(settings.span, settings.span)
     if settings.read:
         return cells
-    sampling = settings.sampling
+    sampling = settings.sampling_in(branch)
     return cells | {
         "seed": settings.seed_of(sample),
         "attempt": settings.attempt,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from demo.axis.axis import AssistantAxis
 from demo.axis.directions import Direction
@@ -20,6 +20,21 @@ SEED_STEP = 1000
 PAGE_SAMPLING = Sampling(max_new_tokens=128, soft_limit=60)
 MOST_SEEDS = 8
 MOST_ALONG = 8
+
+
+@dataclass(frozen=True, slots=True)
+class OwnSettings:
+    """What one branch has for itself in a turn; None for what it shares with the others.
+
+    Attributes:
+        cap: of the steered branch only, which has none otherwise.
+        floor_name: the name of the cap's floor.
+    """
+
+    system_prompt: str | None = None
+    temperature: float | None = None
+    cap: Cap | None = None
+    floor_name: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +57,7 @@ class TurnSettings:
         along: further directions whose projections are read along.
         second: the one of `along` that both charts show as a second line; empty for none.
         plain: read the capped words without the cap too, as they are written.
+        own: by branch, what differs there.
     """
 
     sampling: Sampling
@@ -60,6 +76,7 @@ class TurnSettings:
     along: tuple[str, ...] = ()
     second: str = ""
     plain: bool = False
+    own: tuple[tuple[str, OwnSettings], ...] = ()
 
     def __post_init__(self) -> None:
         if not 1 <= self.seeds <= MOST_SEEDS:
@@ -70,12 +87,33 @@ class TurnSettings:
             raise UserError(f"The second direction {self.second!r} is not among those that are read along.")
         if self.only == STEERED and self.steer is None:
             raise UserError("The steered reply is off; switch it on before you write to it alone.")
+        for branch, own in self.own:
+            if own.cap is not None and branch != STEERED:
+                raise UserError(f"Only the steered reply can have a cap of its own, not the {branch} one.")
+            self.sampling_in(branch)  # refuses a temperature that cannot be
 
     @property
     def branches(self) -> tuple[str, ...]:
         """The branches that answer."""
         present = BRANCHES if self.steer is None else ALL_BRANCHES
         return present if self.only is None else (self.only,)
+
+    def _own(self, branch: str) -> OwnSettings:
+        return dict(self.own).get(branch, OwnSettings())
+
+    def prompt_in(self, branch: str) -> str:
+        """The system prompt of a branch."""
+        own = self._own(branch).system_prompt
+        return self.system_prompt if own is None else own
+
+    def sampling_in(self, branch: str) -> Sampling:
+        """How a branch samples."""
+        own = self._own(branch).temperature
+        return self.sampling if own is None else replace(self.sampling, temperature=own)
+
+    def cap_in(self, branch: str) -> Cap | None:
+        """The cap of a branch along the axis; None for none."""
+        return self.cap if branch == CAPPED else self._own(branch).cap
 
     def seed_of(self, sample: int) -> int:
         """The seed of answer number `sample`; 0 is the one in the history."""

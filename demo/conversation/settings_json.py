@@ -6,7 +6,7 @@ from dataclasses import asdict, replace
 from typing import Any, get_args
 
 from demo.conversation.json_values import items, maybe, number, short, text, whole
-from demo.conversation.settings import ALL_BRANCHES, TurnSettings
+from demo.conversation.settings import ALL_BRANCHES, OwnSettings, TurnSettings
 from demo.engine.protocol import Cap, Sampling, Span, Steer
 from demo.plots.marks import PlotMarks
 from demo.utils.errors import UserError
@@ -41,6 +41,7 @@ def settings_json(settings: TurnSettings) -> dict[str, Any]:
         "dtype": settings.dtype,
         "attempt": settings.attempt,
         **({"read": True} if settings.read else {}),
+        **({"own": {branch: _own_json(own) for branch, own in settings.own}} if settings.own else {}),
     }
 
 
@@ -82,9 +83,38 @@ def settings_from_json(data: dict[str, Any], marks: PlotMarks) -> TurnSettings:
             along=tuple(text(name) for name in items(data.get("along", []))),
             second=text(data.get("second", "")),
             plain=bool(data.get("plain")),
+            own=_owns(data.get("own", {})),
         )
     except UserError as error:  # a number out of range
         raise ValueError(short(error)) from error
+
+
+def _own_json(own: OwnSettings) -> dict[str, Any]:
+    data: dict[str, Any] = {}
+    if own.system_prompt is not None:
+        data["system_prompt"] = own.system_prompt
+    if own.temperature is not None:
+        data["temperature"] = own.temperature
+    if own.cap is not None:
+        layers, floors = list(own.cap.layers), list(own.cap.floors)
+        data["cap"] = {"floor_name": own.floor_name, "layers": layers, "floors": floors}
+    return data
+
+
+def _owns(data: dict[str, Any]) -> tuple[tuple[str, OwnSettings], ...]:
+    if not data.keys() <= {*ALL_BRANCHES}:
+        raise ValueError(f"settings of a branch {short(list(data))}")
+    return tuple((branch, _own(data[branch])) for branch in ALL_BRANCHES if branch in data)
+
+
+def _own(data: dict[str, Any]) -> OwnSettings:
+    prompt, cap = data.get("system_prompt"), data.get("cap")
+    return OwnSettings(
+        None if prompt is None else text(prompt),
+        maybe(data.get("temperature")),
+        None if cap is None else _cap(cap),
+        "" if cap is None else text(cap.get("floor_name") or ""),
+    )
 
 
 def _cap(data: dict[str, Any]) -> Cap:

@@ -23,6 +23,7 @@ from demo.conversation.session_file import Recording
 from demo.conversation.settings import ALL_BRANCHES, BRANCHES, TurnSettings
 from demo.conversation.turns import well_formed
 from demo.engine.protocol import Engine, Events, PromptEvent
+from demo.page.pane_settings import pane_prompts
 from demo.page.persistence import persist_op
 from demo.page.rate_limit import RateLimiter, address_of
 from demo.page.recordings import figures, intro_of, recorded_ops, stage_meta
@@ -150,6 +151,12 @@ class ChatHandlers:
                 updates.add(operation("marks", figures=figures(marks)))
         except UserError as error:
             updates.add(notice_op(str(error), "error"))
+        return PageUpdate(updates.take())
+
+    def show_prompts(self, session: Session, values: PanelValues) -> PageUpdate:
+        """The system prompt of a single pane has changed, or the panes were locked together."""
+        updates = Updates(session.chat.conversation)
+        updates.add(operation("pane_prompts", prompts=pane_prompts(values)))
         return PageUpdate(updates.take())
 
     def set_system_prompt(self, session: Session, text: object) -> PageUpdate:

@@ -56,14 +56,14 @@ def _request(conversation: Conversation, index: int, branch: str, settings: Turn
     """The request that reads an earlier reply under the intervention of its branch."""
     turn = conversation.turns[index]
     messages = [
-        *conversation.messages(branch, settings.system_prompt, index),
+        *conversation.messages(branch, settings.prompt_in(branch), index),
         Message(role="user", content=turn.user),
         message_of(turn.replies[branch]),
     ]
     return Request(
         branch,
         tuple(messages),
-        cap=settings.cap if branch == CAPPED else None,
+        cap=settings.cap_in(branch),
         steer=settings.steer if branch == STEERED else None,
         span=settings.span,
         thinking=settings.thinking,

@@ -262,6 +262,9 @@ def _connect(page: gr.Blocks, handlers: ChatHandlers, components: Components) ->
     def redraw_marks(session: Session, *values: Any) -> Any:
         return handlers.redraw_marks(session, panel_values(values)).outputs()
 
+    def show_prompts(session: Session, *values: Any) -> Any:
+        return handlers.show_prompts(session, panel_values(values)).outputs()
+
     page.load(opened, settings, outputs, **_PRIVATE)
     page.unload(handlers.leave)
     page.load(None, js=_ON_ARRIVAL, api_visibility="private")
@@ -270,6 +273,8 @@ def _connect(page: gr.Blocks, handlers: ChatHandlers, components: Components) ->
     _connect_buttons(handlers, components, settings, outputs)
     changes = [component.change for component in panel.cap_inputs()]
     gr.on(changes, redraw_marks, settings, outputs, trigger_mode="always_last", **_PRIVATE)
+    changes = [component.change for component in panel.prompt_inputs()]
+    gr.on(changes, show_prompts, settings, outputs, trigger_mode="always_last", **_PRIVATE)
 
 
 def _connect_stage(handlers: ChatHandlers, view: gr.HTML, settings: list[Any], outputs: list[Any]) -> None:

@@ -24,6 +24,7 @@ from demo.conversation.settings import (
 )
 from demo.conversation.turns import well_formed
 from demo.engine.protocol import Cap, Sampling, Span, Steer
+from demo.page.pane_settings import NO_FLOOR, own_settings, pane_components
 from demo.utils.errors import UserError
 
 if TYPE_CHECKING:
@@ -84,6 +85,14 @@ class PanelValues:
     second_side: Any = _AT_LEAST
     along: Any = ()
     steer_along: Any = _ALONG_AXIS
+    locked: Any = True
+    uncapped_prompt: Any = ""
+    uncapped_temperature: Any = None
+    capped_prompt: Any = ""
+    capped_temperature: Any = None
+    steered_prompt: Any = ""
+    steered_temperature: Any = None
+    steered_floor: Any = NO_FLOOR
 
     @property
     def characters(self) -> int:
@@ -136,6 +145,7 @@ class PanelValues:
             along=self._along(second, directions or {}, axis.probe_layer),
             second=second.name if second is not None and axis.probe_layer in second.layers else "",
             plain=bool(self.plain) and reads_differ(cap, axis),
+            own=own_settings(self, axis, _real),
         )
 
     def _second(self, directions: Mapping[str, Direction]) -> Direction | None:
@@ -210,6 +220,14 @@ class SettingsPanel:
     second_side: gr.Radio
     along: gr.Dropdown
     steer_along: gr.Radio
+    locked: gr.Checkbox
+    uncapped_prompt: gr.Textbox
+    uncapped_temperature: gr.Number
+    capped_prompt: gr.Textbox
+    capped_temperature: gr.Number
+    steered_prompt: gr.Textbox
+    steered_temperature: gr.Number
+    steered_floor: gr.Dropdown
 
     def inputs(self) -> list[Any]:
         """The components whose values make `PanelValues`, in its order."""
@@ -218,6 +236,10 @@ class SettingsPanel:
     def cap_inputs(self) -> list[Any]:
         """The components that decide the cap."""
         return [self.cap_on, self.floor, self.first_layer, self.last_layer]
+
+    def prompt_inputs(self) -> list[Any]:
+        """The components that decide the system prompts of single panes."""
+        return [self.locked, self.uncapped_prompt, self.capped_prompt, self.steered_prompt]
 
 
 def build_settings_panel(
@@ -246,7 +268,7 @@ def build_settings_panel(
     second = _direction_components(directions or {})
     reasoning = _reasoning_components(thinking)
     sampling = _sampling_components(defaults, thinking)
-    branches = _branch_components(axis, bool(directions))
+    branches = _branch_components(axis, bool(directions)) | pane_components(axis)
     return SettingsPanel(system_prompt=system, **sampling, **branches, **cap, **second, **reasoning)
 
 

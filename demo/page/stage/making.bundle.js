@@ -1,5 +1,5 @@
 // Made from its sources by `npm run build`; do not edit.
-// Sources: 52ed9843b473cadea39a80f57c57418f79461aecc4e83eacf66b583248bde9cf
+// Sources: e3cd6a395463ee45903a4f55c12fdc9c060441771b7b6f8d24be75bd88c75d90
 // Bundle: af08f735d86252586df92c2e5f6aa4cf282c148ea964cb9968920df7c06c072b
 (() => {
   // src/dom.js

@@ -1,6 +1,6 @@
 // Made from its sources by `npm run build`; do not edit.
-// Sources: 52ed9843b473cadea39a80f57c57418f79461aecc4e83eacf66b583248bde9cf
-// Bundle: 4de427996788ead229b8e5506a2f37d1d74d669d34398ba6158653b660804699
+// Sources: e3cd6a395463ee45903a4f55c12fdc9c060441771b7b6f8d24be75bd88c75d90
+// Bundle: 12c5b4344ae6552c0cdd419e3d7fda2627a21af13f83b50e7ec7e4964ba693b0
 (() => {
   // protocol.json
   var protocol_default = {
@@ -94,6 +94,10 @@
       chats: {
         about: "which of the chats in a file is to be opened; the titles of the first ones",
         fields: { titles: "list", count: "integer" }
+      },
+      pane_prompts: {
+        about: "the system prompts that the next message gets in single panes, by branch",
+        fields: { prompts: "object" }
       },
       tree: {
         about: "all open conversations as a tree, and which of them a filter finds",
@@ -1074,6 +1078,11 @@
 
   // src/turn_settings.js
   var SPANS = { both: "answer and reasoning", answer: "answer only", reasoning: "reasoning only" };
+  function settingsIn(settings, branch) {
+    const { cap, ...own } = settings.own?.[branch] ?? {};
+    const capped = branch === "steered" ? cap ? { ...cap, floor: null } : null : settings.cap;
+    return { ...settings, ...own, cap: capped };
+  }
   function capText({ cap }) {
     if (!cap) return "off";
     const [first, last] = [cap.layers[0], cap.layers.at(-1)];
@@ -1102,7 +1111,8 @@
   }
   function settingsRows(settings, branch) {
     const rows = [];
-    if (branch === "capped") rows.push(["Cap", capText(settings)]);
+    const own = settingsIn(settings, branch);
+    if (branch === "capped" || branch === "steered" && own.cap) rows.push(["Cap", capText(own)]);
     if (branch === "capped" && settings.also) rows.push(["Cap along a direction", alsoText(settings.also)]);
     const { steer } = settings;
     if (branch === "steered" && steer) {
@@ -1112,15 +1122,23 @@
     const acts = branch === "steered" || branch === "capped" && (settings.cap || settings.also);
     if (acts && settings.thinking) rows.push(["Acts on", SPANS[settings.span]]);
     if (settings.read) rows.push(["Text", "read from a file, not generated here"]);
-    else rows.push(...samplingRows(settings));
+    else rows.push(...samplingRows(own));
     if (settings.dtype) rows.push(["Number format", settings.dtype]);
-    rows.push(["System prompt", describePrompt(settings.system_prompt)]);
+    rows.push(["System prompt", describePrompt(own.system_prompt)]);
     return rows;
+  }
+  function describeThird(settings) {
+    const { steer, cap } = settingsIn(settings, "steered");
+    const along = steer?.direction?.replace(/_/g, " ") ?? "the axis";
+    const parts = steer?.alpha ? [`${along} is added to every token`] : [];
+    if (cap) parts.push(`capped at floor ${cap.floor_name}`);
+    return parts.join(", ") || "neither steered nor capped";
   }
   function settingsNote(settings, branch) {
     const parts = [];
     if (settings.attempt > 1) parts.push(`attempt ${settings.attempt}, new seed`);
     if (branch === "capped" && !settings.cap && !settings.also) parts.push("cap off");
+    if (settings.own?.[branch]) parts.push("own settings");
     return parts.join(" · ");
   }
   function makeSettingsList(turn, branch) {
@@ -1167,25 +1185,39 @@
       this.pinned = false;
       this.id = "";
       this.nextPrompt = "";
+      this.panePrompts = {};
     }
     /**
-     * The system prompt that the conversation began with, and the next message's, if that is another one. What can
-     * only be watched has no next message.
-     * @returns {{ first: string; next: string | null }}
+     * The system prompt with which a branch answered a turn; undefined where that is not known.
+     * @param {number} index
+     * @param {Branch} branch
      */
-    get prompts() {
-      const first = this.turns[0]?.settings?.system_prompt ?? this.nextPrompt;
-      const last = this.turns.at(-1)?.settings?.system_prompt;
-      const changed = last !== void 0 && last.trim() !== this.nextPrompt.trim();
-      return { first, next: changed && !this.meta.watch_only ? this.nextPrompt : null };
+    #promptOf(index, branch) {
+      const settings = this.turns.at(index)?.settings;
+      return settings ? settingsIn(settings, branch).system_prompt : void 0;
+    }
+    /**
+     * The system prompt that a branch began with, and the next message's, if that is another one. What can only be
+     * watched has no next message. `own`: the branch has one for itself.
+     * @param {Branch} branch
+     * @returns {{ first: string; next: string | null; own: boolean }}
+     */
+    promptsIn(branch) {
+      const own = this.panePrompts[branch] ?? null;
+      const coming = own ?? this.nextPrompt;
+      const first = this.#promptOf(0, branch) ?? coming;
+      const last = this.#promptOf(-1, branch);
+      const changed = last !== void 0 && last.trim() !== coming.trim();
+      return { first, next: changed && !this.meta.watch_only ? coming : null, own: own !== null };
     }
     /**
      * The system prompt of a turn, if it is another than that of the turn before; otherwise null.
      * @param {number} index
+     * @param {Branch} branch
      */
-    promptChange(index) {
-      const before = this.turns[index - 1]?.settings?.system_prompt;
-      const own = this.turns[index]?.settings?.system_prompt;
+    promptChange(index, branch) {
+      const before = index > 0 ? this.#promptOf(index - 1, branch) : void 0;
+      const own = this.#promptOf(index, branch);
       if (before === void 0 || own === void 0 || before.trim() === own.trim()) return null;
       return own;
     }
@@ -1645,16 +1677,17 @@
   function makeSystemPrompt(save) {
     const element2 = makeElement("div", "system");
     element2.hidden = true;
-    function show({ first, next, editable }) {
+    function show({ first, next, own, editable }) {
       if (element2.querySelector("form")) return;
       element2.hidden = !editable && !first.trim();
       const line = makeElement("p", "text");
-      line.append(makeElement("span", "label", "System prompt: "), describePrompt(first));
+      const label = own ? "System prompt of this pane: " : "System prompt: ";
+      line.append(makeElement("span", "label", label), describePrompt(first));
       element2.replaceChildren(line);
       if (next !== null) {
         element2.append(makeElement("p", "next", `From your next message on: ${describePrompt(next)}`));
       }
-      if (!editable) return;
+      if (!editable || own) return;
       const shown = next ?? first;
       const button = makeButton(
         "",
@@ -3769,7 +3802,7 @@
       foot.append(select);
       const tools = hooks.tools(index, turn);
       if (tools) foot.append(tools);
-      const changed = hooks.promptChange(index);
+      const changed = hooks.promptChange(index, branch);
       if (changed !== null) section.append(makePromptChange(changed));
       section.append(user, reasoning.block, tokenBox, prose, wait, finish, foot);
       const how = makeSettingsList(turn, branch);
@@ -4224,7 +4257,7 @@
       (branch) => makePane(root, branch, {
         selectTurn,
         tools: toolsFor,
-        promptChange: (index) => conversation.promptChange(index),
+        promptChange: (index, one) => conversation.promptChange(index, one),
         setPrompt: (text) => sendRequest("system_prompt", { text })
       })
     );
@@ -4250,7 +4283,10 @@
     latestButton.addEventListener("click", () => selectTurn(conversation.last, true));
     makeTooltip(root, Object.values(panes), {
       token: (branch, index, position) => conversation.reply(index, branch)?.visibleTokens[position - 1],
-      capLayers: (index) => conversation.metaOf(index).cap_layers,
+      capLayers: (index) => {
+        const layers2 = conversation.turns[index]?.settings?.own?.steered?.cap?.layers;
+        return conversation.metaOf(index).cap_layers ?? (layers2 && [layers2[0] ?? 0, layers2.at(-1) ?? 0]);
+      },
       settings: (index) => conversation.turns[index]?.settings ?? null,
       hover: (branch, position, index) => {
         if (index === conversation.shown) charts.hover(branch, position);
@@ -4315,6 +4351,8 @@
         showTrend(panes[branch].pane, trend);
       }
       showCapAction(panes.capped.pane, capAction(shownReplies?.capped));
+      const settings = index === null ? null : turns[index]?.settings;
+      if (settings) find(panes.steered.pane, ".note").textContent = describeThird(settings);
       turnList.show(turns, index);
       latestButton.hidden = !showsEarlier;
       summaryBar.show(summary);
@@ -4354,7 +4392,7 @@
     }
     function showPrompts() {
       const editable = sendRequest.available && !conversation.meta.watch_only;
-      for (const branch of BRANCHES) panes[branch].showPrompts({ ...conversation.prompts, editable });
+      for (const branch of BRANCHES) panes[branch].showPrompts({ ...conversation.promptsIn(branch), editable });
     }
     function showTurn(index) {
       conversation.shown = index;
@@ -4584,6 +4622,10 @@
       layers_failed: view.layers.fail,
       chats: toolbar.offerChats,
       tree: tree.show,
+      pane_prompts({ prompts }) {
+        conversation.panePrompts = prompts;
+        view.showPrompts();
+      },
       marks({ figures }) {
         intro.ownMeta.figures = figures;
         if (intro.shown) return;

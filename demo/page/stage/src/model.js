@@ -6,7 +6,7 @@
  */
 
 import { nameAxis } from "./text.js";
-import { capIsOff, withMarks } from "./turn_settings.js";
+import { capIsOff, settingsIn, withMarks } from "./turn_settings.js";
 import { addToken, BRANCHES, finishReply, hasReasoning, turnIsLive } from "./turns.js";
 
 /** The conversation that is shown, and which of its turns the charts show. */
@@ -36,27 +36,46 @@ export class Conversation {
     this.id = "";
     /** The system prompt of the next turn. */
     this.nextPrompt = "";
+    /**
+     * The next turn's system prompts of single branches, where they are not that one.
+     * @type {Partial<ByBranch<string>>}
+     */
+    this.panePrompts = {};
   }
 
   /**
-   * The system prompt that the conversation began with, and the next message's, if that is another one. What can
-   * only be watched has no next message.
-   * @returns {{ first: string; next: string | null }}
+   * The system prompt with which a branch answered a turn; undefined where that is not known.
+   * @param {number} index
+   * @param {Branch} branch
    */
-  get prompts() {
-    const first = this.turns[0]?.settings?.system_prompt ?? this.nextPrompt;
-    const last = this.turns.at(-1)?.settings?.system_prompt;
-    const changed = last !== undefined && last.trim() !== this.nextPrompt.trim();
-    return { first, next: changed && !this.meta.watch_only ? this.nextPrompt : null };
+  #promptOf(index, branch) {
+    const settings = this.turns.at(index)?.settings;
+    return settings ? settingsIn(settings, branch).system_prompt : undefined;
+  }
+
+  /**
+   * The system prompt that a branch began with, and the next message's, if that is another one. What can only be
+   * watched has no next message. `own`: the branch has one for itself.
+   * @param {Branch} branch
+   * @returns {{ first: string; next: string | null; own: boolean }}
+   */
+  promptsIn(branch) {
+    const own = this.panePrompts[branch] ?? null;
+    const coming = own ?? this.nextPrompt;
+    const first = this.#promptOf(0, branch) ?? coming;
+    const last = this.#promptOf(-1, branch);
+    const changed = last !== undefined && last.trim() !== coming.trim();
+    return { first, next: changed && !this.meta.watch_only ? coming : null, own: own !== null };
   }
 
   /**
    * The system prompt of a turn, if it is another than that of the turn before; otherwise null.
    * @param {number} index
+   * @param {Branch} branch
    */
-  promptChange(index) {
-    const before = this.turns[index - 1]?.settings?.system_prompt;
-    const own = this.turns[index]?.settings?.system_prompt;
+  promptChange(index, branch) {
+    const before = index > 0 ? this.#promptOf(index - 1, branch) : undefined;
+    const own = this.#promptOf(index, branch);
     if (before === undefined || own === undefined || before.trim() === own.trim()) return null;
     return own;
   }

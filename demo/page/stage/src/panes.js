@@ -33,7 +33,7 @@ import { hasReasoning, meanOf, reasoningMeanOf, toneOf } from "./turns.js";
  * @typedef {object} PaneHooks
  * @property {(index: number) => void} selectTurn
  * @property {(index: number, turn: Turn) => HTMLElement | null} tools the buttons under a reply, if any
- * @property {(index: number) => string | null} promptChange the turn's system prompt, where it is a new one
+ * @property {(index: number, branch: Branch) => string | null} promptChange the turn's system prompt, where it is a new one
  * @property {(text: string) => void} setPrompt sets the next message's system prompt
  */
 
@@ -100,7 +100,7 @@ export function makePane(root, branch, hooks) {
     foot.append(select);
     const tools = hooks.tools(index, turn);
     if (tools) foot.append(tools);
-    const changed = hooks.promptChange(index);
+    const changed = hooks.promptChange(index, branch);
     if (changed !== null) section.append(makePromptChange(changed));
     section.append(user, reasoning.block, tokenBox, prose, wait, finish, foot);
     const how = makeSettingsList(turn, branch);

@@ -179,6 +179,10 @@ export function makeStage(root, protocol, sendRequest) {
     layers_failed: view.layers.fail,
     chats: toolbar.offerChats,
     tree: tree.show,
+    pane_prompts({ prompts }) {
+      conversation.panePrompts = prompts;
+      view.showPrompts();
+    },
     marks({ figures }) {
       intro.ownMeta.figures = figures;
       if (intro.shown) return;

@@ -9,6 +9,7 @@ import { editText } from "./toolbar.js";
  * @typedef {object} SystemPrompts
  * @property {string} first the one it began with, or will begin with
  * @property {string | null} next the one that the next message gets; null if it is that of the last turn
+ * @property {boolean} own the pane has one for itself, which is changed in the settings
  * @property {boolean} editable
  */
 
@@ -18,16 +19,17 @@ export function makeSystemPrompt(save) {
   element.hidden = true;
 
   /** @param {SystemPrompts} prompts */
-  function show({ first, next, editable }) {
+  function show({ first, next, own, editable }) {
     if (element.querySelector("form")) return; // it is being edited
     element.hidden = !editable && !first.trim();
     const line = makeElement("p", "text");
-    line.append(makeElement("span", "label", "System prompt: "), describePrompt(first));
+    const label = own ? "System prompt of this pane: " : "System prompt: ";
+    line.append(makeElement("span", "label", label), describePrompt(first));
     element.replaceChildren(line);
     if (next !== null) {
       element.append(makeElement("p", "next", `From your next message on: ${describePrompt(next)}`));
     }
-    if (!editable) return;
+    if (!editable || own) return;
     const shown = next ?? first;
     const button = makeButton(
       "",

@@ -12,6 +12,19 @@ import { describePrompt, number } from "./text.js";
 /** @type {Record<TurnSettings["span"], string>} */
 const SPANS = { both: "answer and reasoning", answer: "answer only", reasoning: "reasoning only" };
 
+/**
+ * The settings as one branch had them.
+ * @param {TurnSettings} settings
+ * @param {Branch} branch
+ * @returns {TurnSettings}
+ */
+export function settingsIn(settings, branch) {
+  const { cap, ...own } = settings.own?.[branch] ?? {};
+  // The steered branch has no cap but its own; the page shows no floor of it in axis units.
+  const capped = branch === "steered" ? (cap ? { ...cap, floor: null } : null) : settings.cap;
+  return { ...settings, ...own, cap: capped };
+}
+
 // --- words
 
 /** @param {TurnSettings} settings */
@@ -61,7 +74,8 @@ function samplingRows(settings) {
 export function settingsRows(settings, branch) {
   /** @type {Row[]} */
   const rows = [];
-  if (branch === "capped") rows.push(["Cap", capText(settings)]);
+  const own = settingsIn(settings, branch);
+  if (branch === "capped" || (branch === "steered" && own.cap)) rows.push(["Cap", capText(own)]);
   if (branch === "capped" && settings.also) rows.push(["Cap along a direction", alsoText(settings.also)]);
   const { steer } = settings;
   if (branch === "steered" && steer) {
@@ -71,10 +85,22 @@ export function settingsRows(settings, branch) {
   const acts = branch === "steered" || (branch === "capped" && (settings.cap || settings.also));
   if (acts && settings.thinking) rows.push(["Acts on", SPANS[settings.span]]);
   if (settings.read) rows.push(["Text", "read from a file, not generated here"]);
-  else rows.push(...samplingRows(settings));
+  else rows.push(...samplingRows(own));
   if (settings.dtype) rows.push(["Number format", settings.dtype]);
-  rows.push(["System prompt", describePrompt(settings.system_prompt)]);
+  rows.push(["System prompt", describePrompt(own.system_prompt)]);
   return rows;
+}
+
+/**
+ * What the third reply is, in a few words.
+ * @param {TurnSettings} settings
+ */
+export function describeThird(settings) {
+  const { steer, cap } = settingsIn(settings, "steered");
+  const along = steer?.direction?.replace(/_/g, " ") ?? "the axis";
+  const parts = steer?.alpha ? [`${along} is added to every token`] : [];
+  if (cap) parts.push(`capped at floor ${cap.floor_name}`);
+  return parts.join(", ") || "neither steered nor capped";
 }
 
 /**
@@ -86,6 +112,7 @@ export function settingsNote(settings, branch) {
   const parts = [];
   if (settings.attempt > 1) parts.push(`attempt ${settings.attempt}, new seed`);
   if (branch === "capped" && !settings.cap && !settings.also) parts.push("cap off");
+  if (settings.own?.[branch]) parts.push("own settings");
   return parts.join(" · ");
 }
 

@@ -136,6 +136,16 @@ export interface TurnSettings {
   attempt: number;
   /** The replies came from elsewhere and were only read. */
   read?: boolean;
+  /** What single branches had for themselves. */
+  own?: Partial<ByBranch<OwnSettings>>;
+}
+
+/** What one branch had for itself in a turn; the rest it shared with the others. */
+export interface OwnSettings {
+  system_prompt?: string;
+  temperature?: number;
+  /** Of the steered branch only. */
+  cap?: { floor_name: string; layers: number[]; floors: number[] };
 }
 
 /** The reference lines of both charts for the settings of a turn. */
@@ -365,6 +375,7 @@ export interface Operations {
   layers: LayerData;
   layers_failed: { turn: number; branch: Branch };
   chats: { titles: string[]; count: number };
+  pane_prompts: { prompts: Partial<ByBranch<string>> };
   tree: { nodes: TreeNode[]; current: number };
   left_out: { text: string };
   load: { running: number; waiting: number; mib: number; budget: number };

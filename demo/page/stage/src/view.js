@@ -19,6 +19,7 @@ import { number, zoneOf } from "./text.js";
 import { editMessage, turnTools } from "./toolbar.js";
 import { makeTooltip } from "./tooltip.js";
 import { makeTurnList } from "./turn_list.js";
+import { describeThird } from "./turn_settings.js";
 import { BRANCHES, byBranch, meanOf } from "./turns.js";
 
 /** @typedef {ReturnType<typeof makeView>} View */
@@ -38,7 +39,7 @@ export function makeView(root, conversation, sendRequest) {
     makePane(root, branch, {
       selectTurn,
       tools: toolsFor,
-      promptChange: (index) => conversation.promptChange(index),
+      promptChange: (index, one) => conversation.promptChange(index, one),
       setPrompt: (text) => sendRequest("system_prompt", { text }),
     }),
   );
@@ -64,7 +65,10 @@ export function makeView(root, conversation, sendRequest) {
   latestButton.addEventListener("click", () => selectTurn(conversation.last, true));
   makeTooltip(root, Object.values(panes), {
     token: (branch, index, position) => conversation.reply(index, branch)?.visibleTokens[position - 1],
-    capLayers: (index) => conversation.metaOf(index).cap_layers,
+    capLayers: (index) => {
+      const layers = conversation.turns[index]?.settings?.own?.steered?.cap?.layers;
+      return conversation.metaOf(index).cap_layers ?? (layers && [layers[0] ?? 0, layers.at(-1) ?? 0]);
+    },
     settings: (index) => conversation.turns[index]?.settings ?? null,
     hover: (branch, position, index) => {
       if (index === conversation.shown) charts.hover(branch, position);
@@ -170,6 +174,8 @@ export function makeView(root, conversation, sendRequest) {
       showTrend(panes[branch].pane, trend);
     }
     showCapAction(panes.capped.pane, capAction(shownReplies?.capped));
+    const settings = index === null ? null : turns[index]?.settings;
+    if (settings) find(panes.steered.pane, ".note").textContent = describeThird(settings);
     turnList.show(turns, index);
     latestButton.hidden = !showsEarlier;
     summaryBar.show(summary);
@@ -222,7 +228,7 @@ export function makeView(root, conversation, sendRequest) {
 
   function showPrompts() {
     const editable = sendRequest.available && !conversation.meta.watch_only;
-    for (const branch of BRANCHES) panes[branch].showPrompts({ ...conversation.prompts, editable });
+    for (const branch of BRANCHES) panes[branch].showPrompts({ ...conversation.promptsIn(branch), editable });
   }
 
   // --- turns

@@ -158,24 +158,28 @@ test("the first branch that answers is found, also where others do not", () => {
 test("a conversation shows the system prompt it began with, and where another one begins", () => {
   const conversation = new Conversation();
   conversation.nextPrompt = "You are a demon.";
-  assert.deepEqual(conversation.prompts, { first: "You are a demon.", next: null });
+  assert.deepEqual(conversation.promptsIn("capped"), { first: "You are a demon.", next: null, own: false });
   const turn = (/** @type {string} */ prompt) => {
     const settings = /** @type {import("../src/types").TurnSettings} */ ({ system_prompt: prompt });
     return { ...newTurn("Hello", ["uncapped", "capped"]), settings };
   };
   conversation.turns = [turn("You are a demon."), turn("You are a demon. "), turn("")];
   assert.deepEqual(
-    [0, 1, 2, 3].map((n) => conversation.promptChange(n)),
+    [0, 1, 2, 3].map((n) => conversation.promptChange(n, "capped")),
     [null, null, "", null],
   );
-  assert.deepEqual(conversation.prompts, { first: "You are a demon.", next: "You are a demon." });
+  assert.deepEqual(conversation.promptsIn("capped"), {
+    first: "You are a demon.",
+    next: "You are a demon.",
+    own: false,
+  });
   const watched = Object.assign(new Conversation(), {
     turns: conversation.turns,
     meta: { watch_only: true },
   });
-  assert.equal(watched.prompts.next, null, "nothing follows a recording");
+  assert.equal(watched.promptsIn("capped").next, null, "nothing follows a recording");
   conversation.nextPrompt = "";
-  assert.deepEqual(conversation.prompts, { first: "You are a demon.", next: null });
+  assert.deepEqual(conversation.promptsIn("capped"), { first: "You are a demon.", next: null, own: false });
   conversation.turns[0] = newTurn("Hello", ["uncapped"]);
-  assert.equal(conversation.promptChange(1), null);
+  assert.equal(conversation.promptChange(1, "capped"), null);
 });

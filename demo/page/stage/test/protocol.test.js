@@ -83,6 +83,7 @@ const OPERATIONS = {
   },
   layers_failed: { turn: "integer", branch: "string" },
   chats: { titles: "list", count: "integer" },
+  pane_prompts: { prompts: "object" },
   tree: { nodes: "list", current: "integer" },
   left_out: { text: "string" },
   load: { running: "integer", waiting: "integer", mib: "integer", budget: "integer" },
