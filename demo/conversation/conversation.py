@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from threading import Event as CancelFlag
 from typing import Literal
 
+from demo.conversation.path import previous_state
 from demo.conversation.reading import close, noting_messages, replies_read, with_unread
 from demo.conversation.settings import CAPPED, STEERED, UNCAPPED, TurnSettings
 from demo.conversation.turns import Reply, Turn
@@ -246,6 +247,7 @@ class Conversation:
             settings.along,
             settings.plain and branch == CAPPED and not sample,
             self._first_state(branch, at),
+            previous=previous_state(self.turns[:at], branch),
         )
 
     def _first_state(self, branch: str, at: int) -> State | None:
@@ -264,10 +266,9 @@ class Conversation:
             target.user_projection = event.user_projection
         else:
             target.finish, target.fault = event.finish_reason, event.fault
-            target.shift = event.shift
-            if event.state is not None and not sample:
-                known = self._first_state(branch, self.turns.index(turn))
-                target.state = event.state if known is None else None
+            target.shift, target.step = event.shift, event.step
+            if not sample:
+                target.state = event.state
             if event.token_id is not None:
                 target.add(replace(event.token, at=at))
         return None if sample else replace(event, branch=branch)

@@ -11,7 +11,7 @@ import datetime
 import gc
 import json
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any, get_args
@@ -20,6 +20,7 @@ import orjson
 
 from demo.axis.zones import zones_from_json
 from demo.conversation.json_values import items, maybe, number, short, text
+from demo.conversation.path import states_kept
 from demo.conversation.settings import ALL_BRANCHES
 from demo.conversation.settings_json import settings_from_json, settings_json
 from demo.conversation.turns import Reply, Turn
@@ -70,7 +71,10 @@ def to_json(recording: Recording) -> dict[str, Any]:
         **({"date": recording.date} if recording.date else {}),
         "marks": asdict(recording.marks),
         "map": recording.map,
-        "turns": [turn_json(turn) for turn in recording.turns],
+        "turns": [
+            turn_json(turn, kept)
+            for turn, kept in zip(recording.turns, states_kept(recording.turns), strict=True)
+        ],
     }
 
 
@@ -79,21 +83,27 @@ def dumps(recording: Recording) -> str:
     return json.dumps(to_json(recording), ensure_ascii=False, allow_nan=False, separators=(",", ":")) + "\n"
 
 
-def turn_json(turn: Turn) -> dict[str, Any]:
-    """A turn with all its replies, and with its settings where they are known."""
+def turn_json(turn: Turn, states: Container[str] = ALL_BRANCHES) -> dict[str, Any]:
+    """A turn with all its replies, and with its settings where they are known.
+
+    Args:
+        states: the branches whose reply keeps its mean state.
+    """
     return {
         "user": turn.user,
         **({} if turn.settings is None else {"settings": settings_json(turn.settings)}),
         "branches": {
-            branch: reply_json(turn.replies[branch]) for branch in ALL_BRANCHES if branch in turn.replies
+            branch: reply_json(turn.replies[branch], branch in states)
+            for branch in ALL_BRANCHES
+            if branch in turn.replies
         },
     }
 
 
-def reply_json(reply: Reply) -> dict[str, Any]:
-    """A reply with its tokens, its summary and its further samples."""
+def reply_json(reply: Reply, state: bool = True) -> dict[str, Any]:
+    """A reply with its tokens, its summary and its further samples. state: whether with its mean state."""
     data: dict[str, Any] = {"tokens": [token_json(token) for token in reply.tokens], **summary_json(reply)}
-    if reply.state is not None:
+    if state and reply.state is not None:
         packed = struct.pack(f"<{len(reply.state)}f", *reply.state)
         data["state"] = base64.b64encode(packed).decode()
     if reply.samples:
@@ -118,6 +128,7 @@ def summary_json(reply: Reply) -> dict[str, Any]:
         **({} if reply.plain_mean is None else {"plain_mean": rounded(reply.plain_mean)}),
         **({"along": [rounded(value) for value in along]} if (along := reply.along_means) else {}),
         **({} if reply.shift is None else {"shift": _shift_json(reply.shift)}),
+        **({} if reply.step is None else {"step": _shift_json(reply.step)}),
         **({"fault": reply.fault} if reply.fault else {}),
     }
 
@@ -268,6 +279,7 @@ def _reply(data: dict[str, Any]) -> Reply:
         text(data.get("fault", "")),
         _state(data.get("state")),
         None if data.get("shift") is None else _shift(data["shift"]),
+        None if data.get("step") is None else _shift(data["step"]),
     )
 
 

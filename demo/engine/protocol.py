@@ -115,7 +115,7 @@ State = tuple[float, ...]
 
 @dataclass(frozen=True, slots=True)
 class Shift:
-    """How far the mean state of a reply lies from that of the first reply of its branch, at the probe layer.
+    """How far the mean state of a reply lies from that of an earlier one of its branch, at the probe layer.
 
     Attributes:
         length: the distance, in axis units.
@@ -143,6 +143,7 @@ class Request:
         along: names of the directions that are read along, besides the axis.
         plain: read the reply's words a second time as the unsteered model would, in the same passes.
         first: the mean state of the branch's first reply, from which the shift of this one is measured.
+        previous: the mean state of the branch's reply before, from which the step to this one is measured.
     """
 
     branch: str
@@ -157,6 +158,7 @@ class Request:
     along: tuple[str, ...] = ()
     plain: bool = False
     first: State | None = None
+    previous: State | None = None
 
     @property
     def intervention(self) -> Intervention:
@@ -282,7 +284,8 @@ class TokenEvent:
         fault: why the branch failed, in one sentence; empty otherwise.
         state: on the branch's last event, the mean state of the answer's content tokens; None from an engine
             that does not measure it.
-        shift: on the branch's last event, how far `state` lies from `Request.first`; None without both.
+        shift, step: on the branch's last event, how far `state` lies from `Request.first`, and from
+            `Request.previous`; None without both.
     """
 
     branch: str
@@ -293,6 +296,7 @@ class TokenEvent:
     fault: str = ""
     state: State | None = None
     shift: Shift | None = None
+    step: Shift | None = None
 
 
 @dataclass(frozen=True, slots=True)

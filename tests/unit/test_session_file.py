@@ -350,6 +350,8 @@ def test_the_published_transcripts_are_read(repository: Path):
             "longer along the axis than at all",
         ),
         (lambda reply: reply.update(shift={"length": -1, "along": 0}), "a negative length"),
+        (lambda reply: reply.update(step={"length": 1, "along": 2}), "longer along the axis than at all"),
+        (lambda reply: reply.update(step=[1, 2]), "no step"),
         (
             lambda reply: reply["tokens"].append({"t": "x", "a": 1, "b": 1, "g": [1, 2, 3]}),
             "other directions",
@@ -363,7 +365,8 @@ def test_the_published_transcripts_are_read(repository: Path):
 def test_what_was_read_beside_is_checked_field_by_field(change, why):
     found = Alternative(3, " I", 0.5), Alternative(4, "\n", 0.25)
     token = Token("Hi", 1.0, 1.0, (), False, None, 0.5, None, False, 0.5, (0.1, 0.2), 0.0, found, found[1:])
-    reply = Reply(8, [token], "stop", state=(1.0, 2.0), shift=Shift(2.0, -1.0))
+    shift, step = Shift(2.0, -1.0), Shift(0.5, 0.25)
+    reply = Reply(8, [token], "stop", state=(1.0, 2.0), shift=shift, step=step)
     recording = Recording("model", [Turn("Hello", {"capped": reply})], PlotMarks(3))
     data = to_json(recording)
     assert dumps(from_json(json.loads(json.dumps(data)))) == dumps(recording)
