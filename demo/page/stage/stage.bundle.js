@@ -1,6 +1,6 @@
 // Made from its sources by `npm run build`; do not edit.
-// Sources: 98082669f8c3480cf7a5b5f1a1d98dbd99dd91458f4611b857a2beacce44d1a0
-// Bundle: 224d2480d5cb99e11d1cc5fdcd6a10a168cddaabf009fba974d798626a19a4ef
+// Sources: 3e5fa3c4bccd28b0511117f03dbacb0e4b483e689e13084dab3770955b4b018a
+// Bundle: f5000e359a29dcf292c4948e0497fa8fdee52f00bf88b9b4d366d2e8e05a7928
 (() => {
   // protocol.json
   var protocol_default = {
@@ -60,7 +60,8 @@
           "place?": "list or null",
           "plain_mean?": "number",
           "along?": "list",
-          "shift?": "object"
+          "shift?": "object",
+          "step?": "object"
         }
       },
       turn: {
@@ -219,123 +220,6 @@
   // src/live.js
   var LIVE = "#live";
 
-  // src/persistence.js
-  var STORAGE_PREFIX = "persona-drift:";
-  var LEGACY_PREFIX = "talk:";
-  function openStorage() {
-    let storage;
-    try {
-      storage = window.sessionStorage;
-    } catch {
-      return null;
-    }
-    return {
-      get: (name) => storage.getItem(STORAGE_PREFIX + name),
-      set(name, text) {
-        try {
-          storage.setItem(STORAGE_PREFIX + name, text);
-          return true;
-        } catch {
-          return false;
-        }
-      },
-      remove: (name) => storage.removeItem(STORAGE_PREFIX + name)
-    };
-  }
-  function hasStored() {
-    const storage = openStorage();
-    return storage !== null && (storage.get("list") !== null || storage.get("draft") !== null);
-  }
-  function makePersistence(hooks, storage = openStorage()) {
-    return storage && hooks.sendRequest.available ? persistenceIn(storage, hooks) : null;
-  }
-  function persistenceIn(storage, hooks) {
-    const conversations = /* @__PURE__ */ new Map();
-    let restoring = false;
-    let warned = false;
-    const readConversation = (id) => storage.get(`conversation:${id}`) ?? storage.get(LEGACY_PREFIX + id);
-    function writeConversation(id, text) {
-      const legacy = storage.get(LEGACY_PREFIX + id);
-      storage.remove(LEGACY_PREFIX + id);
-      if (storage.set(`conversation:${id}`, text)) return true;
-      if (legacy !== null) storage.set(LEGACY_PREFIX + id, legacy);
-      return false;
-    }
-    function removeConversation(id) {
-      storage.remove(`conversation:${id}`);
-      storage.remove(LEGACY_PREFIX + id);
-    }
-    function storedList() {
-      try {
-        return JSON.parse(storage.get("list") ?? "null") ?? { ids: [], current: 0 };
-      } catch {
-        return { ids: [], current: 0 };
-      }
-    }
-    function store(id, { head, turns }) {
-      if (!turns.length) {
-        removeConversation(id);
-        return;
-      }
-      const text = JSON.stringify({ ...head, id, turns });
-      if (writeConversation(id, text)) return;
-      for (const other of storedList().ids) if (other !== id) removeConversation(other);
-      if (writeConversation(id, text) || warned) return;
-      warned = true;
-      hooks.warn(
-        "This conversation is too long for the browser to store; save it as a file so that a reload does not lose it."
-      );
-    }
-    return {
-      /**
-       * The page has loaded. If it shows no turns, the stored conversations are sent to the server, and the
-       * message whose reply was being written, which may be the first of all.
-       * @param {number} turns how many it shows
-       * @returns {boolean} whether anything was sent
-       */
-      start(turns) {
-        const { ids, current } = storedList();
-        const texts = ids.map(readConversation);
-        const stored = texts.filter((text) => text !== null);
-        const draft = storage.get("draft");
-        if (turns || !stored.length && draft === null) return false;
-        const before = texts.slice(0, current).filter((text) => text !== null).length;
-        restoring = true;
-        hooks.sendRequest("restore", { conversations: stored, current: before, draft });
-        return true;
-      },
-      restored() {
-        restoring = false;
-        const draft = storage.get("draft");
-        storage.remove("draft");
-        const back = "Your conversation is back";
-        const lost = "The reply that was being written is lost; your message is back in the box.";
-        if (draft === null) hooks.warn(`${back}, as this browser tab had stored it.`);
-        else
-          hooks.warn(storedList().ids.some((id) => readConversation(id) !== null) ? `${back}. ${lost}` : lost);
-      },
-      /** @param {Operations["persist"]} fields */
-      persist({ id, head, from, turns }) {
-        const stored = conversations.get(id)?.turns ?? [];
-        const conversation = { head, turns: [...stored.slice(0, from), ...turns] };
-        conversations.set(id, conversation);
-        if (!restoring) store(id, conversation);
-      },
-      /** @param {StoredList} list */
-      updateList({ ids, current }) {
-        if (restoring || !conversations.size) return;
-        for (const old of storedList().ids) if (!ids.includes(old)) removeConversation(old);
-        storage.set("list", JSON.stringify({ ids, current }));
-      },
-      /** @param {string} text of the user message */
-      turnStarted(text) {
-        restoring = false;
-        storage.set("draft", text);
-      },
-      turnEnded: () => storage.remove("draft")
-    };
-  }
-
   // src/text.js
   function number(value) {
     if (value === null || value === void 0) return "–";
@@ -490,7 +374,8 @@
       place: null,
       plainMean: null,
       along: [],
-      shift: null
+      shift: null,
+      step: null
     };
   }
   function addPoint(series, x, y, customdata) {
@@ -560,6 +445,7 @@
     reply.plainMean = data.plain_mean ?? null;
     reply.along = data.along ?? [];
     reply.shift = data.shift ?? null;
+    reply.step = data.step ?? null;
     reply.samples = data.samples ?? reply.samples;
     reply.html = data.html ?? reply.html;
   }
@@ -601,6 +487,142 @@
       if (!data.live) reply.finish ??= "stop";
     }
     return turn;
+  }
+
+  // src/persistence.js
+  var STORAGE_PREFIX = "persona-drift:";
+  var STATES_KEPT = 2;
+  var LEGACY_PREFIX = "talk:";
+  function withoutMiddleStates(turns) {
+    const copies = turns.map((turn) => turn && typeof turn === "object" ? { ...turn } : turn);
+    for (const branch of BRANCHES) {
+      const known = copies.filter((turn) => (
+        /** @type {any} */
+        turn?.branches?.[branch]?.state
+      ));
+      for (
+        const turn of
+        /** @type {any[]} */
+        known.slice(1, -STATES_KEPT)
+      ) {
+        const { state, ...reply } = turn.branches[branch];
+        turn.branches = { ...turn.branches, [branch]: reply };
+      }
+    }
+    return copies;
+  }
+  function openStorage() {
+    let storage;
+    try {
+      storage = window.sessionStorage;
+    } catch {
+      return null;
+    }
+    return {
+      get: (name) => storage.getItem(STORAGE_PREFIX + name),
+      set(name, text) {
+        try {
+          storage.setItem(STORAGE_PREFIX + name, text);
+          return true;
+        } catch {
+          return false;
+        }
+      },
+      remove: (name) => storage.removeItem(STORAGE_PREFIX + name)
+    };
+  }
+  function hasStored() {
+    const storage = openStorage();
+    return storage !== null && (storage.get("list") !== null || storage.get("draft") !== null);
+  }
+  function makePersistence(hooks, storage = openStorage()) {
+    return storage && hooks.sendRequest.available ? persistenceIn(storage, hooks) : null;
+  }
+  function persistenceIn(storage, hooks) {
+    const conversations = /* @__PURE__ */ new Map();
+    let restoring = false;
+    let warned = false;
+    const readConversation = (id) => storage.get(`conversation:${id}`) ?? storage.get(LEGACY_PREFIX + id);
+    function writeConversation(id, text) {
+      const legacy = storage.get(LEGACY_PREFIX + id);
+      storage.remove(LEGACY_PREFIX + id);
+      if (storage.set(`conversation:${id}`, text)) return true;
+      if (legacy !== null) storage.set(LEGACY_PREFIX + id, legacy);
+      return false;
+    }
+    function removeConversation(id) {
+      storage.remove(`conversation:${id}`);
+      storage.remove(LEGACY_PREFIX + id);
+    }
+    function storedList() {
+      try {
+        return JSON.parse(storage.get("list") ?? "null") ?? { ids: [], current: 0 };
+      } catch {
+        return { ids: [], current: 0 };
+      }
+    }
+    function store(id, { head, turns }) {
+      if (!turns.length) {
+        removeConversation(id);
+        return;
+      }
+      const text = JSON.stringify({ ...head, id, turns });
+      if (writeConversation(id, text)) return;
+      for (const other of storedList().ids) if (other !== id) removeConversation(other);
+      if (writeConversation(id, text) || warned) return;
+      warned = true;
+      hooks.warn(
+        "This conversation is too long for the browser to store; save it as a file so that a reload does not lose it."
+      );
+    }
+    return {
+      /**
+       * The page has loaded. If it shows no turns, the stored conversations are sent to the server, and the
+       * message whose reply was being written, which may be the first of all.
+       * @param {number} turns how many it shows
+       * @returns {boolean} whether anything was sent
+       */
+      start(turns) {
+        const { ids, current } = storedList();
+        const texts = ids.map(readConversation);
+        const stored = texts.filter((text) => text !== null);
+        const draft = storage.get("draft");
+        if (turns || !stored.length && draft === null) return false;
+        const before = texts.slice(0, current).filter((text) => text !== null).length;
+        restoring = true;
+        hooks.sendRequest("restore", { conversations: stored, current: before, draft });
+        return true;
+      },
+      restored() {
+        restoring = false;
+        const draft = storage.get("draft");
+        storage.remove("draft");
+        const back = "Your conversation is back";
+        const lost = "The reply that was being written is lost; your message is back in the box.";
+        if (draft === null) hooks.warn(`${back}, as this browser tab had stored it.`);
+        else
+          hooks.warn(storedList().ids.some((id) => readConversation(id) !== null) ? `${back}. ${lost}` : lost);
+      },
+      /** @param {Operations["persist"]} fields */
+      persist({ id, head, from, turns }) {
+        const stored = conversations.get(id)?.turns ?? [];
+        const conversation = { head, turns: withoutMiddleStates([...stored.slice(0, from), ...turns]) };
+        conversations.set(id, conversation);
+        if (!restoring) store(id, conversation);
+      },
+      /** @param {StoredList} list */
+      updateList({ ids, current }) {
+        if (restoring || !conversations.size) return;
+        for (const old of storedList().ids) if (!ids.includes(old)) removeConversation(old);
+        storage.set("list", JSON.stringify({ ids, current }));
+      },
+      /** @param {string} text of the user message */
+      turnStarted(text) {
+        restoring = false;
+        storage.set("draft", text);
+      },
+      turnEnded: () => storage.remove("draft")
+    };
   }
 
   // src/intro.js
@@ -3674,6 +3696,89 @@
     };
   }
 
+  // src/path.js
+  function replyIn({ replies }, branch) {
+    const present = BRANCHES.filter((one) => !replies[one].absent);
+    if (branch !== "steered" || !replies.steered.absent || present.length < 2) return replies[branch];
+    return replies.uncapped;
+  }
+  var isPlaced = ({ finish }) => finish === "stop" || finish === "sentence" || finish === "length";
+  function pathOf(turns, branch) {
+    let now = null;
+    return turns.map((turn, index) => {
+      const reply = replyIn(turn, branch);
+      if (reply.absent || !isPlaced(reply) || meanOf(reply) === null) return null;
+      const { step } = reply;
+      now = step && now ? { step, length: now.length + step.length, since: now.since } : { step: null, length: 0, since: index };
+      return now;
+    });
+  }
+  function pathsTo(turns, index) {
+    if (index === null) return [];
+    const shown = turns.slice(0, index + 1);
+    const paths = BRANCHES.filter((branch) => shown.some((turn) => !turn.replies[branch].absent)).map(
+      (branch) => ({ branch, points: pathOf(shown, branch) })
+    );
+    return paths.some(({ points }) => points.some((point) => point?.step)) ? paths : [];
+  }
+  var lastOf = (points) => points.filter((point) => point !== null).at(-1);
+  function describeSince(paths) {
+    const parts = paths.flatMap(({ branch, points }) => {
+      const first = points.findIndex((point) => point !== null);
+      const last = lastOf(points);
+      return last && last.since > first ? [`the ${branch} path from turn ${last.since + 1}`] : [];
+    });
+    return parts.length ? `Counted anew: ${parts.join(", ")}, because the step to that reply was not measured.` : "";
+  }
+  function fillTable(table, paths) {
+    const [branches, columns2] = [makeElement("tr"), makeElement("tr")];
+    branches.append(makeElement("td"));
+    columns2.append(makeElement("th", "", "turn"));
+    for (const { branch } of paths) {
+      const head2 = makeElement("th", branch, branch);
+      head2.colSpan = 3;
+      branches.append(head2);
+      columns2.append(...["step", "along", "path"].map((name) => makeElement("th", "", name)));
+    }
+    const head = makeElement("thead");
+    head.append(branches, columns2);
+    const body = makeElement("tbody");
+    for (const turn of paths[0]?.points.keys() ?? []) {
+      const row = makeElement("tr");
+      row.append(makeElement("th", "", String(turn + 1)));
+      for (const { points } of paths) {
+        const point = points[turn] ?? null;
+        const cells = [point?.step?.length ?? null, point?.step?.along ?? null, point?.length ?? null];
+        row.append(...cells.map((value) => makeElement("td", "", value === null ? "–" : number(value))));
+      }
+      body.append(row);
+    }
+    table.replaceChildren(head, body);
+  }
+  function makePath(root) {
+    const box = findAs(root, ".summary-bar .path", HTMLDetailsElement);
+    const lengths = find(box, ".lengths");
+    const table = findAs(box, "table", HTMLTableElement);
+    const since = find(box, ".since");
+    document.addEventListener("click", ({ target }) => {
+      if (target instanceof Node && !box.contains(target)) box.open = false;
+    });
+    function show(turns, index) {
+      const paths = pathsTo(turns, index);
+      box.hidden = !paths.length;
+      if (box.hidden) box.open = false;
+      const parts = paths.map(({ branch, points }) => {
+        const last = lastOf(points);
+        return makeElement("span", branch, last ? number(last.length) : "–");
+      });
+      lengths.replaceChildren(...parts.flatMap((part, n) => n ? [" / ", part] : [part]));
+      fillTable(table, paths);
+      since.textContent = describeSince(paths);
+      since.hidden = !since.textContent;
+    }
+    return { show };
+  }
+
   // src/seeds.js
   function allSeeds(reply) {
     const answer = reply.visibleTokens.filter((token) => !token.r).map((token) => token.t);
@@ -3955,6 +4060,7 @@
     });
     const layers = makeLayers(root, { sendRequest, flash, shown });
     const summaryBar = makeSummaryBar(root);
+    const path = makePath(root);
     const lens = makeLens(root);
     const turnList = makeTurnList(root, (index) => selectTurn(index, true));
     const latestButton = find(root, ".latest");
@@ -4020,6 +4126,7 @@
       turnList.show(turns, index);
       latestButton.hidden = !showsEarlier;
       summaryBar.show(summary);
+      path.show(turns, index);
     }
     function showKeys() {
       for (const branch of BRANCHES) {

@@ -105,6 +105,7 @@ export function newReply(branch) {
     plainMean: null,
     along: [],
     shift: null,
+    step: null,
   };
 }
 
@@ -222,6 +223,7 @@ export function finishReply(reply, data) {
   reply.plainMean = data.plain_mean ?? null;
   reply.along = data.along ?? [];
   reply.shift = data.shift ?? null;
+  reply.step = data.step ?? null;
   reply.samples = data.samples ?? reply.samples;
   reply.html = data.html ?? reply.html;
 }

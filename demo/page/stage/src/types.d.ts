@@ -55,7 +55,7 @@ export interface VisibleToken extends Token {
   second: number | null;
 }
 
-/** How far a reply's mean state lies from that of the branch's first reply. */
+/** How far a reply's mean state lies from that of an earlier reply of its branch. */
 export interface Shift {
   /** In axis units. */
   length: number;
@@ -80,7 +80,10 @@ export interface ReplySummary {
   plain_mean?: number;
   /** The mean projection along each direction that is read along. */
   along?: number[];
+  /** Since the branch's first reply. */
   shift?: Shift;
+  /** Since the branch's reply before. */
+  step?: Shift;
 }
 
 /** A reply to the same message with other random numbers. */
@@ -455,6 +458,7 @@ export interface Reply {
   /** Its means along the directions that are read along. */
   along: number[];
   shift: Shift | null;
+  step: Shift | null;
 }
 
 export interface Turn {

@@ -65,6 +65,7 @@ const OPERATIONS = {
     "plain_mean?": "number",
     "along?": "list",
     "shift?": "object",
+    "step?": "object",
   },
   turn: { turn: "integer", data: "object" },
   lost: { branches: "list", text: "string" },
