@@ -20,6 +20,7 @@ import orjson
 
 from demo.axis.zones import zones_from_json
 from demo.conversation.json_values import items, maybe, number, short, text
+from demo.conversation.layers import layers_from_json, layers_json
 from demo.conversation.path import states_kept
 from demo.conversation.settings import ALL_BRANCHES
 from demo.conversation.settings_json import settings_from_json, settings_json
@@ -106,6 +107,8 @@ def reply_json(reply: Reply, state: bool = True) -> dict[str, Any]:
     if state and reply.state is not None:
         packed = struct.pack(f"<{len(reply.state)}f", *reply.state)
         data["state"] = base64.b64encode(packed).decode()
+    if reply.layers is not None:
+        data["layers"] = layers_json(reply.layers)
     if reply.samples:
         data["samples"] = [reply_json(sample) for sample in reply.samples]
     return data
@@ -280,6 +283,7 @@ def _reply(data: dict[str, Any]) -> Reply:
         _state(data.get("state")),
         None if data.get("shift") is None else _shift(data["shift"]),
         None if data.get("step") is None else _shift(data["step"]),
+        None if data.get("layers") is None else layers_from_json(data["layers"]),
     )
 
 

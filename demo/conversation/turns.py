@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from demo.conversation.layers import Layers
 from demo.conversation.settings import STEERED, UNCAPPED, TurnSettings
 from demo.engine.protocol import Coordinates, FinishReason, Shift, State, Token
 
@@ -35,6 +36,7 @@ class Reply:
             and where a session file did not keep it.
         shift: how far the mean state lies from that of the branch's first finished reply; None where unknown.
         step: the same from the branch's finished reply before; None where unknown.
+        layers: the reply at every decoder layer; None while nobody has looked at it.
     """
 
     limit: int
@@ -46,6 +48,7 @@ class Reply:
     state: State | None = None
     shift: Shift | None = None
     step: Shift | None = None
+    layers: Layers | None = None
     _placed: int = field(default=0, init=False, repr=False)
     _sums: list[float] = field(default_factory=lambda: [0.0] * 3, init=False, repr=False)
 

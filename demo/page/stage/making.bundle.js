@@ -1,5 +1,5 @@
 // Made from its sources by `npm run build`; do not edit.
-// Sources: 3e5fa3c4bccd28b0511117f03dbacb0e4b483e689e13084dab3770955b4b018a
+// Sources: f983c67ad3d142b713f40551e1084cea2cc08c6ebe64d6784a07f8a49c5b17fa
 // Bundle: af08f735d86252586df92c2e5f6aa4cf282c148ea964cb9968920df7c06c072b
 (() => {
   // src/dom.js

@@ -1,6 +1,6 @@
 // Made from its sources by `npm run build`; do not edit.
-// Sources: 3e5fa3c4bccd28b0511117f03dbacb0e4b483e689e13084dab3770955b4b018a
-// Bundle: f5000e359a29dcf292c4948e0497fa8fdee52f00bf88b9b4d366d2e8e05a7928
+// Sources: f983c67ad3d142b713f40551e1084cea2cc08c6ebe64d6784a07f8a49c5b17fa
+// Bundle: 14b82dd707bd00ff3c26ff9a1281f16f8eda6304af696d9c70af2dbfe7e9d824
 (() => {
   // protocol.json
   var protocol_default = {
@@ -84,7 +84,8 @@
           tokens: "list",
           reasoning: "integer",
           own: "list",
-          plain: "list"
+          plain: "list",
+          below: "list"
         }
       },
       layers_failed: {
@@ -375,7 +376,8 @@
       plainMean: null,
       along: [],
       shift: null,
-      step: null
+      step: null,
+      layers: null
     };
   }
   function addPoint(series, x, y, customdata) {
@@ -447,6 +449,7 @@
     reply.shift = data.shift ?? null;
     reply.step = data.step ?? null;
     reply.samples = data.samples ?? reply.samples;
+    reply.layers = data.layers ?? reply.layers;
     reply.html = data.html ?? reply.html;
   }
   var spanMean = ({ sum, measured }) => measured ? sum / measured : null;
@@ -758,9 +761,9 @@
       const at = DISPLAY_MODES.indexOf(root.dataset.display ?? "");
       setDisplay(DISPLAY_MODES[(at + 1) % DISPLAY_MODES.length] ?? "marks");
     }
-    function conversationTab(title, index, current, count) {
+    function conversationTab(title2, index, current, count) {
       const tab = makeElement("span", index === current ? "conversation current" : "conversation");
-      const select = makeButton("", title, `Conversation ${index + 1}: ${title}`);
+      const select = makeButton("", title2, `Conversation ${index + 1}: ${title2}`);
       if (index === current) select.setAttribute("aria-current", "true");
       select.addEventListener("click", () => {
         if (index !== current) hooks.sendRequest("switch", { conversation: index });
@@ -774,7 +777,7 @@
       return tab;
     }
     function show({ list, current, script }, turns) {
-      conversations.replaceChildren(...list.map((title, n) => conversationTab(title, n, current, list.length)));
+      conversations.replaceChildren(...list.map((title2, n) => conversationTab(title2, n, current, list.length)));
       conversations.hidden = list.length < 2;
       scriptBox.hidden = !script.of && !script.blurb;
       find(scriptBox, "b").textContent = script.title;
@@ -817,7 +820,7 @@
     function offerChats({ titles, count }) {
       const shown = titles.length < count ? `, the first ${titles.length.toLocaleString("en")} are listed` : "";
       find(openDialog, ".chat-count").textContent = `This file holds ${count.toLocaleString("en")} chats${shown}. Choose one, and open it:`;
-      chatChoice.replaceChildren(...titles.map((title, n) => new Option(`${n + 1}. ${title}`, String(n))));
+      chatChoice.replaceChildren(...titles.map((title2, n) => new Option(`${n + 1}. ${title2}`, String(n))));
       find(openDialog, ".pick-chat").hidden = false;
       if (!openDialog.open) openDialog.showModal();
       chatChoice.focus();
@@ -1657,18 +1660,18 @@
   }
   function makeTour(root) {
     const card = makeElement("div", "tour");
-    const [title, text, count] = [makeElement("h2"), makeElement("p"), makeElement("span", "tour-count")];
+    const [title2, text, count] = [makeElement("h2"), makeElement("p"), makeElement("span", "tour-count")];
     const [skip, back, next] = [makeButton("", "Skip"), makeButton("", "Back"), makeButton("primary", "Next")];
     const buttons = makeElement("p", "dialog-actions");
     const offers = findAll(root, ".start-tour");
     let target = null;
     let step = 0;
-    title.id = "tour-title";
+    title2.id = "tour-title";
     card.setAttribute("role", "dialog");
-    card.setAttribute("aria-labelledby", title.id);
+    card.setAttribute("aria-labelledby", title2.id);
     card.hidden = true;
     buttons.append(count, skip, back, next);
-    card.append(title, text, buttons);
+    card.append(title2, text, buttons);
     root.append(card);
     const steps = () => STEPS.filter((one) => document.querySelector(one.target));
     function mark(element2) {
@@ -1693,7 +1696,7 @@
       step = index;
       mark(document.querySelector(one.target));
       target?.scrollIntoView({ block: "nearest" });
-      [title.textContent, text.textContent] = [one.title, one.text()];
+      [title2.textContent, text.textContent] = [one.title, one.text()];
       count.textContent = `${index + 1} of ${all.length}`;
       back.disabled = index === 0;
       next.textContent = index + 1 < all.length ? "Next" : "Done";
@@ -2475,20 +2478,16 @@
   // src/layer_figure.js
   var LAYER_RANGE = 1.5;
   var STRIP = 0.07;
+  var GAP2 = { stacked: 0.12, beside: 0.03 };
   function layerValues(data, mode) {
     const rows = mode === "change" ? data.own.map((row, n) => row.map((value, layer) => value - (data.plain[n]?.[layer] ?? Number.NaN))) : data[mode];
     return (data.plain[0] ?? []).map((_, layer) => rows.map((row) => row[layer] ?? Number.NaN));
   }
-  function belowFloor({ cap, floors, plain }) {
-    if (!cap) return [];
-    const [first] = cap;
-    const below = (row) => floors.some((floor, place) => (row[first + place] ?? floor) < floor);
-    return plain.flatMap((row, n) => below(row) ? [n + 1] : []);
-  }
   var intervened = ({ branch, cap }) => branch === "steered" || branch === "capped" && cap !== null;
-  function branchToShow(replies, chosen) {
-    if (!replies[chosen].absent) return chosen;
-    return BRANCHES.find((branch) => !replies[branch].absent) ?? chosen;
+  function branchesToShow(replies, chosen) {
+    const present = BRANCHES.filter((branch) => !replies[branch].absent);
+    if (chosen === "all") return present;
+    return present.includes(chosen) ? [chosen] : present.slice(0, 1);
   }
   function colourRange(mode) {
     const centre = mode === "change" ? 0 : TONE_CENTRE;
@@ -2498,15 +2497,18 @@
     if (!data.cap || layer < data.cap[0] || layer > data.cap[1]) return null;
     return data.floors[layer - data.cap[0]] ?? null;
   }
-  function layerTraces(data, mode, colours) {
+  var suffix = (n) => n ? String(n + 1) : "";
+  function layerTraces(data, mode, colours, n) {
+    const axes = { xaxis: `x${suffix(n)}`, yaxis: `y${suffix(n)}`, meta: { branch: data.branch } };
     const [low, high] = colourRange(mode);
     const labels = data.tokens.map(tokenLabel);
     const floorText = (layer) => floorAt(data, layer) === null ? "" : `<br>floor ${number(floorAt(data, layer))}`;
     const z = layerValues(data, mode);
     const heatmap = {
+      ...axes,
       type: "heatmap",
       z,
-      x: labels.map((_, n) => n + 1),
+      x: labels.map((_, place) => place + 1),
       zmin: low,
       zmax: high,
       colorscale: [
@@ -2514,52 +2516,51 @@
         [0.5, colours.card],
         [1, colours["role-high"]]
       ],
-      customdata: z.map((row, layer) => row.map((_, n) => [labels[n], floorText(layer)])),
+      customdata: z.map((row, layer) => row.map((_, place) => [labels[place], floorText(layer)])),
       hovertemplate: "%{customdata[0]} · layer %{y}<br>%{z:.2f} axis units%{customdata[1]}<extra></extra>",
       showscale: false,
       xgap: 0.5,
       ygap: 0.5
     };
-    const marked = belowFloor(data);
     const below = {
+      ...axes,
       type: "scatter",
       mode: "markers",
-      x: marked,
-      y: marked.map(() => (0.5 * STRIP + 1) * z.length - 0.5),
+      x: data.below,
+      y: data.below.map(() => (0.5 * STRIP + 1) * z.length - 0.5),
       hoverinfo: "skip",
       showlegend: false,
       marker: { symbol: "triangle-down", size: 6, color: colours.capped }
     };
     return [heatmap, below];
   }
-  function answerStart(data, colours, size) {
-    if (!data.reasoning || data.reasoning >= data.tokens.length) return { shapes: [], annotations: [] };
+  var startsLater = ({ reasoning, tokens }) => reasoning > 0 && reasoning < tokens.length;
+  function answerStart(data, colours, size, { n, count }) {
+    if (!startsLater(data)) return { shapes: [], annotations: [] };
     const x = data.reasoning + 0.5;
     const line = { color: colours.text, width: 1.25, dash: "dash" };
-    const note = {
-      x,
-      yref: "paper",
-      y: 1,
-      yanchor: "bottom",
-      showarrow: false,
-      font: { size, color: colours.text }
-    };
+    const [xref, yref] = [`x${suffix(n)}`, `y${suffix(n)} domain`];
+    const font = { size, color: colours.text };
+    const note = { x, xref, yref, y: 1, yanchor: "bottom", showarrow: false, font };
+    const labels = [
+      { ...note, xanchor: "right", xshift: -2, text: "reasoning" },
+      { ...note, xanchor: "left", xshift: 2, text: "answer" }
+    ];
     return {
-      shapes: [{ type: "line", x0: x, x1: x, yref: "paper", y0: 0, y1: 1, line }],
-      annotations: [
-        { ...note, xanchor: "right", xshift: -2, text: "reasoning" },
-        { ...note, xanchor: "left", xshift: 2, text: "answer" }
-      ]
+      shapes: [{ type: "line", xref, x0: x, x1: x, yref, y0: 0, y1: 1, line }],
+      annotations: count === 1 ? labels : []
     };
   }
-  function layerMarks({ probe, cap, branch }, colours, size) {
-    const across = { xref: "paper", x0: 0, x1: 1 };
-    const note = { xref: "paper", x: 1, xanchor: "left", xshift: 4, align: "left", showarrow: false };
+  function layerMarks({ probe, cap, branch }, colours, size, { n, count, stacked }) {
+    const [xref, yref] = [`x${suffix(n)} domain`, `y${suffix(n)}`];
+    const across = { xref, yref, x0: 0, x1: 1 };
+    const note = { xref, yref, x: 1, xanchor: "left", xshift: 4, align: "left", showarrow: false };
     const dotted = { color: colours.text, width: 1.25, dash: "dot" };
     const font = { size, color: colours.text };
     const line = { ...across, type: "line", y0: probe, y1: probe, line: dotted };
     const label = { ...note, y: probe, yanchor: "middle", text: `probe ${probe}`, font };
-    if (!cap) return { shapes: [line], annotations: [label] };
+    const labelled = stacked || n === count - 1;
+    if (!cap) return { shapes: [line], annotations: labelled ? [label] : [] };
     const [first, last] = cap;
     const edge = { color: colours.capped, width: 2, dash: branch === "capped" ? "solid" : "dash" };
     const band = { ...across, type: "rect", y0: first - 0.5, y1: last + 0.5, line: edge };
@@ -2571,37 +2572,197 @@
       text: `cap ${first}–${last}`,
       font: { size, color: colours.capped }
     };
-    return { shapes: [line, band], annotations: [label, bandLabel] };
+    return { shapes: [line, band], annotations: labelled ? [label, bandLabel] : [] };
   }
-  function layerLayout(data, colours, size, longest) {
-    const layers = data.plain[0]?.length ?? 0;
-    const marks = layerMarks(data, colours, size);
-    const start = answerStart(data, colours, size);
+  function title(data, colours, size, { n, count }) {
+    if (count === 1) return [];
+    const at = { xref: `x${suffix(n)} domain`, x: 0, xanchor: "left", yanchor: "bottom" };
+    const font = { size, color: colours[data.branch] };
+    const text = `${data.branch}${startsLater(data) ? " · dashed: answer" : ""}`;
+    return [{ ...at, yref: `y${suffix(n)} domain`, y: 1, showarrow: false, text, font }];
+  }
+  function domains({ n, count, stacked }) {
+    const gap = stacked ? GAP2.stacked : GAP2.beside;
+    const part = (1 - gap * (count - 1)) / count;
+    const start = (place) => place * (part + gap);
+    const whole = [0, 1];
+    const upward = count - 1 - n;
+    if (stacked) return { x: whole, y: [start(upward), start(upward) + part] };
+    return { x: [start(n), start(n) + part], y: whole };
+  }
+  function axesOf2(slot, { across, up }, colours, size) {
+    const { n, count, stacked } = slot;
+    const { x, y } = domains(slot);
+    const [right, above] = [!stacked && n > 0, stacked && n < count - 1];
     const axis = { zeroline: false, showgrid: false, color: colours.muted };
-    const title = (text) => ({ text, standoff: 4, font: { size, color: colours.muted } });
-    const across = [0.5, Math.max(longest, data.tokens.length) + 0.5];
-    const up = [-0.5, (1 + STRIP) * layers - 0.5];
+    const name = (text) => ({ text, standoff: 4, font: { size, color: colours.muted } });
+    const together = (first) => n ? { matches: first } : {};
     return {
-      paper_bgcolor: "rgba(0,0,0,0)",
-      plot_bgcolor: "rgba(0,0,0,0)",
-      margin: { l: 46, r: 6.5 * size, t: start.annotations.length ? 1.5 * size : 6, b: 36 },
-      modebar: { bgcolor: "rgba(0,0,0,0)", color: colours.muted, activecolor: colours.text },
-      shapes: [...marks.shapes, ...start.shapes],
-      annotations: [...marks.annotations, ...start.annotations],
-      font: { size, color: colours.muted },
-      uirevision: `${data.turn}`,
-      xaxis: { ...axis, range: across, title: title("token") },
-      yaxis: { ...axis, range: up, title: title("decoder layer") }
+      [`xaxis${suffix(n)}`]: {
+        ...axis,
+        ...together("x"),
+        range: across,
+        domain: x,
+        anchor: `y${suffix(n)}`,
+        showticklabels: !above,
+        ...above ? {} : { title: name("token") }
+      },
+      [`yaxis${suffix(n)}`]: {
+        ...axis,
+        ...together("y"),
+        range: up,
+        domain: y,
+        anchor: `x${suffix(n)}`,
+        showticklabels: !right,
+        ...right ? {} : { title: name(stacked && count > 1 ? "layer" : "decoder layer") }
+      }
+    };
+  }
+  function layerFigure(shown, mode, colours, size, longest, stacked) {
+    const layers = Math.max(...shown.map(({ plain }) => plain[0]?.length ?? 0));
+    const most = Math.max(longest, ...shown.map(({ tokens }) => tokens.length));
+    const ranges = { across: [0.5, most + 0.5], up: [-0.5, (1 + STRIP) * layers - 0.5] };
+    const parts = shown.map((data, n) => {
+      const slot = { n, count: shown.length, stacked };
+      const marks = layerMarks(data, colours, size, slot);
+      const start = answerStart(data, colours, size, slot);
+      return {
+        axes: axesOf2(slot, ranges, colours, size),
+        shapes: [...marks.shapes, ...start.shapes],
+        annotations: [...marks.annotations, ...title(data, colours, size, slot), ...start.annotations]
+      };
+    });
+    const titled = shown.length > 1 || shown.some(({ reasoning }) => reasoning > 0);
+    return {
+      data: shown.flatMap((data, n) => layerTraces(data, mode, colours, n)),
+      layout: {
+        paper_bgcolor: "rgba(0,0,0,0)",
+        plot_bgcolor: "rgba(0,0,0,0)",
+        margin: { l: 46, r: 6.5 * size, t: titled ? 1.5 * size : 6, b: 36 },
+        modebar: { bgcolor: "rgba(0,0,0,0)", color: colours.muted, activecolor: colours.text },
+        shapes: parts.flatMap(({ shapes }) => shapes),
+        annotations: parts.flatMap(({ annotations }) => annotations),
+        font: { size, color: colours.muted },
+        uirevision: `${shown[0]?.turn}/${shown.length}/${stacked}`,
+        ...Object.assign({}, ...parts.map(({ axes }) => axes))
+      }
+    };
+  }
+
+  // src/layer_means.js
+  function layerMeans(data, mode) {
+    const rows = data[mode].slice(data.reasoning);
+    if (!rows.length) return [];
+    return (rows[0] ?? []).map(
+      (_, layer) => rows.reduce((sum, row) => sum + (row[layer] ?? 0), 0) / rows.length
+    );
+  }
+  function meanTrace(data, mode, colours) {
+    const y = layerMeans(data, mode);
+    const fine = mode === "plain";
+    const intervention = data.branch === "steered" ? "steering" : "the cap";
+    const color = colours[data.branch];
+    return {
+      type: "scatter",
+      mode: "lines",
+      name: fine ? `${data.branch}, without ${intervention}` : data.branch,
+      x: y.map((_, layer) => layer),
+      y,
+      line: fine ? { color, width: 1.25, dash: "dot" } : { color, width: 2, dash: DASHES[data.branch] },
+      hovertemplate: `${fine ? `without ${intervention}` : data.branch} · layer %{x}<br>mean %{y:.2f}<extra></extra>`,
+      meta: { branch: "" }
+      // a click leads to no token
+    };
+  }
+  function floorTrace(data, colours) {
+    if (!data?.cap) return [];
+    const [first, last] = data.cap;
+    const layers = Array.from({ length: last - first + 1 }, (_, n) => first + n);
+    const y = layers.map((layer) => floorAt(data, layer));
+    return [
+      {
+        type: "scatter",
+        mode: "markers",
+        name: "floors",
+        x: layers,
+        y,
+        marker: { symbol: "line-ew-open", size: 9, color: colours.capped, line: { width: 2 } },
+        hovertemplate: "floor at layer %{x}: %{y:.2f}<extra></extra>",
+        meta: { branch: "" }
+      }
+    ];
+  }
+  function bandMarks(data, colours, size) {
+    if (!data) return { shapes: [], annotations: [] };
+    const { probe, cap } = data;
+    const up = { yref: "paper", y0: 0, y1: 1 };
+    const note = { yref: "paper", y: 0, yanchor: "bottom", showarrow: false };
+    const dotted = { color: colours.text, width: 1.25, dash: "dot" };
+    const line = { ...up, type: "line", x0: probe, x1: probe, line: dotted };
+    const font = { size, color: colours.text };
+    const [first, last] = cap ?? [probe, probe];
+    const sides = probe > last ? ["left", "right"] : ["right", "left"];
+    const shift = (side) => side === "left" ? 2 : -2;
+    const [own, other] = sides;
+    const label = { ...note, x: probe, xanchor: own, xshift: shift(own), text: `probe ${probe}`, font };
+    if (!cap) return { shapes: [line], annotations: [label] };
+    const shade = { fillcolor: colours.capped, opacity: 0.12, line: { width: 0 }, layer: "below" };
+    const band = { ...up, type: "rect", x0: first - 0.5, x1: last + 0.5, ...shade };
+    const bandLabel = {
+      ...note,
+      x: probe > last ? last + 0.5 : Math.max(first - 0.5, probe),
+      xanchor: other,
+      xshift: shift(other),
+      text: `cap ${first}–${last}`,
+      font: { size, color: colours.capped }
+    };
+    return { shapes: [band, line], annotations: [label, bandLabel] };
+  }
+  function meansFigure(shown, colours, size) {
+    const marked = shown.find(({ cap }) => cap) ?? shown[0];
+    const { shapes, annotations } = bandMarks(marked, colours, size);
+    const layers = Math.max(...shown.map(({ plain }) => plain[0]?.length ?? 0));
+    const axis = { zeroline: false, gridcolor: colours.grid, color: colours.muted };
+    const title2 = (text) => ({ text, standoff: 4, font: { size, color: colours.muted } });
+    return {
+      data: [
+        ...floorTrace(marked, colours),
+        ...shown.flatMap((data) => [
+          ...intervened(data) ? [meanTrace(data, "plain", colours)] : [],
+          meanTrace(data, "own", colours)
+        ])
+      ],
+      layout: {
+        paper_bgcolor: "rgba(0,0,0,0)",
+        plot_bgcolor: "rgba(0,0,0,0)",
+        margin: { l: 46, r: 10, t: 6, b: 36 },
+        modebar: { bgcolor: "rgba(0,0,0,0)", color: colours.muted, activecolor: colours.text },
+        shapes,
+        annotations,
+        font: { size, color: colours.muted },
+        showlegend: true,
+        legend: { orientation: "h", x: 0, y: 1, yanchor: "bottom", font: { size, color: colours.text } },
+        uirevision: `${shown[0]?.turn}/means`,
+        xaxis: { ...axis, range: [-0.5, layers - 0.5], title: title2("decoder layer") },
+        yaxis: { ...axis, title: title2("mean, axis units") }
+      }
     };
   }
 
   // src/layers.js
-  var MOST_READINGS = 6;
+  var MOST_READINGS = 12;
+  var STACKED_BELOW = 460;
   var LAYER_MODES = {
     own: "as its branch reads it",
     plain: "as the unsteered model reads it",
-    change: "what the intervention changed"
+    change: "with it minus without it",
+    means: "mean over the tokens of each answer; shaded: the cap’s layers, with their floors"
   };
+  function interventionOf(readings) {
+    const steered = readings.some(({ branch }) => branch === "steered");
+    if (!steered) return "the cap";
+    return readings.length > 1 ? "cap or steering" : "steering";
+  }
   function makeLayers(root, hooks) {
     const panel = find(root, "#layer-view");
     const element2 = (
@@ -2610,9 +2771,10 @@
     );
     const status = find(panel, ".panel-status");
     const modes = find(panel, ".modes");
-    const state = { branch: "uncapped", mode: "own", data: null };
+    const state = { choice: "all", mode: "own", shown: [] };
     const readings = /* @__PURE__ */ new Map();
     const requested = /* @__PURE__ */ new Map();
+    const failed = /* @__PURE__ */ new Set();
     const visible = () => panel.offsetWidth > 0;
     const placeOf = (turn, branch) => `${turn}/${branch}`;
     const keyOf = (turn, reply) => `${placeOf(turn, reply.branch)}/${reply.visibleTokens.length}`;
@@ -2621,7 +2783,7 @@
       status.hidden = !text;
     }
     function clear() {
-      state.data = null;
+      state.shown = [];
       if (element2.data) Plotly.purge(element2);
     }
     function unread(data) {
@@ -2629,36 +2791,53 @@
       const count = replies?.[data.branch].reasoning.count ?? 0;
       return turn === data.turn ? Math.max(0, count - data.reasoning) : 0;
     }
+    function readingOf(turn, reply) {
+      const { layers, branch } = reply;
+      if (layers) return { ...layers, plain: layers.plain ?? layers.own, turn, branch };
+      return readings.get(keyOf(turn, reply));
+    }
     function offerChoices(replies) {
-      const branch = branchToShow(replies, state.branch);
+      const branches = branchesToShow(replies, state.choice);
+      const several = branchesToShow(replies, "all").length;
       for (const button of findAll(panel, "[data-branch]")) {
-        button.hidden = replies[
-          /** @type {Branch} */
+        const choice = (
+          /** @type {LayerChoice} */
           button.dataset.branch
-        ].absent;
-        button.setAttribute("aria-pressed", String(button.dataset.branch === branch));
+        );
+        button.hidden = choice === "all" ? several < 2 : replies[choice].absent;
+        const pressed = choice === "all" ? branches.length > 1 : branches.length < 2 && branches[0] === choice;
+        button.setAttribute("aria-pressed", String(pressed));
       }
-      const offered = state.data !== null && intervened(state.data);
-      modes.hidden = !offered;
+      find(panel, '[data-branch="all"]').textContent = several > 2 ? "all" : "both";
+      const acted = state.shown.filter(intervened);
+      const mode = acted.length || state.mode === "means" ? state.mode : "own";
+      modes.hidden = !state.shown.length;
       for (const button of findAll(modes, "button")) {
-        button.setAttribute("aria-pressed", String(button.dataset.mode === state.mode));
+        const reading = button.dataset.mode === "plain" || button.dataset.mode === "change";
+        button.hidden = reading && !acted.length;
+        button.setAttribute("aria-pressed", String(button.dataset.mode === mode));
       }
-      const intervention = branch === "steered" ? "steering" : "the cap";
-      find(modes, '[data-mode="own"]').textContent = `with ${intervention}`;
+      const intervention = interventionOf(acted);
+      find(modes, '[data-mode="own"]').textContent = acted.length ? `with ${intervention}` : "every token";
       find(modes, '[data-mode="plain"]').textContent = `without ${intervention}`;
-      const mode = offered ? state.mode : "own";
-      find(panel, ".mode-label").textContent = LAYER_MODES[mode];
+      explain(mode);
+      panel.classList.toggle("unread", !state.shown.length);
+      return mode;
+    }
+    function explain(mode) {
+      const acted = state.shown.filter(intervened);
+      const changed = `what ${interventionOf(acted)} changed in the ${acted.map(({ branch }) => branch).join(" and the ")} reply: `;
+      const each = (mode === "own" || mode === "plain") && state.shown.length > 1 ? "each " : "";
+      find(panel, ".mode-label").textContent = `${mode === "change" ? changed : each}${LAYER_MODES[mode]}`;
       const [low, high] = colourRange(mode);
       find(panel, ".low").textContent = number(low);
       find(panel, ".high").textContent = number(high);
-      find(panel, ".below-key").hidden = !state.data?.cap;
-      panel.classList.toggle("unread", !state.data);
-      return mode;
+      find(panel, ".ramp-key").hidden = mode === "means";
+      find(panel, ".below-key").hidden = mode === "means" || !state.shown.some(({ cap }) => cap);
     }
     async function draw() {
-      const { data } = state;
       const { replies } = hooks.shown();
-      if (!data || !replies || !window.Plotly || !visible()) return;
+      if (!state.shown.length || !replies || !window.Plotly || !visible()) return;
       const mode = offerChoices(replies);
       const colours = palette(root);
       const size = Math.max(10, colours.size * 0.75);
@@ -2670,35 +2849,41 @@
         modeBarButtons: chartButtons()
       };
       const longest = Math.max(...BRANCHES.map((branch) => replies[branch].visibleTokens.length));
-      const layout = layerLayout(data, colours, size, longest);
-      setStatus("");
-      await Plotly.react(element2, layerTraces(data, mode, colours), layout, config);
+      const stacked = element2.clientWidth < STACKED_BELOW;
+      const drawn = mode === "change" ? state.shown.filter(intervened) : state.shown;
+      const { data, layout } = mode === "means" ? meansFigure(drawn, colours, size) : layerFigure(drawn, mode, colours, size, longest, stacked);
+      await Plotly.react(element2, data, layout, config);
       element2.removeAllListeners("plotly_click");
       element2.on("plotly_click", ({ points: [point] }) => {
-        const shown = state.data;
+        const shown = state.shown.find(({ branch }) => branch === point?.data.meta?.branch);
         if (point && shown) hooks.flash(shown.branch, Math.round(point.x) + unread(shown), shown.turn);
       });
     }
-    function refresh() {
-      const { turn, replies, readable } = hooks.shown();
-      if (!visible() || turn === null || !replies) return;
-      const reply = replies[branchToShow(replies, state.branch)];
-      const key = keyOf(turn, reply);
-      const known = readings.get(key);
-      if (known) {
-        state.data = known;
-        draw();
-        return;
+    function ask(turn, reply) {
+      const [key, place] = [keyOf(turn, reply), placeOf(turn, reply.branch)];
+      if (reply.finish === null) return "The layers can be read when the reply is finished.";
+      if (failed.has(key)) return "The layers of this reply could not be read.";
+      const { readable } = hooks.shown();
+      if (readable && requested.get(place) === key) return "reading all layers…";
+      if (readable && hooks.sendRequest("layers", { turn, branch: reply.branch })) {
+        requested.set(place, key);
+        return "reading all layers…";
       }
-      clear();
+      return `The layers of the ${reply.branch} reply were not looked at before this session was saved, and reading them needs its model, which is not loaded here.`;
+    }
+    function refresh() {
+      const { turn, replies } = hooks.shown();
+      if (!visible() || turn === null || !replies) return;
+      const wanted = branchesToShow(replies, state.choice).map((branch) => replies[branch]);
+      const missing = wanted.filter((reply) => !readingOf(turn, reply));
+      const known = wanted.map((reply) => readingOf(turn, reply)).filter((data) => data !== void 0);
+      if (!known.length) clear();
+      state.shown = known;
       offerChoices(replies);
-      if (reply.absent) setStatus("This turn has no reply.");
-      else if (reply.finish === null) setStatus("The layers can be read when the reply is finished.");
-      else if (readable && requested.get(placeOf(turn, reply.branch)) === key) setStatus("reading all layers…");
-      else if (readable && hooks.sendRequest("layers", { turn, branch: reply.branch })) {
-        requested.set(placeOf(turn, reply.branch), key);
-        setStatus("reading all layers…");
-      } else setStatus("Reading the layers needs the model of this session, which is not loaded here.");
+      const next = missing.find((reply) => !failed.has(keyOf(turn, reply))) ?? missing[0];
+      if (!wanted.length) setStatus("This turn has no reply.");
+      else setStatus(next ? ask(turn, next) : "");
+      draw();
     }
     function receive(data) {
       const place = placeOf(data.turn, data.branch);
@@ -2711,30 +2896,35 @@
       refresh();
     }
     function fail({ turn, branch }) {
+      const key = requested.get(placeOf(turn, branch));
       requested.delete(placeOf(turn, branch));
-      const { turn: now, replies } = hooks.shown();
-      if (now !== turn || !replies || branchToShow(replies, state.branch) !== branch) return;
-      setStatus("The layers of this reply could not be read.");
+      if (key) failed.add(key);
+      refresh();
     }
     function reset() {
       readings.clear();
       requested.clear();
+      failed.clear();
       clear();
       setStatus("");
     }
-    function choose(branch) {
-      state.branch = branch;
-      const { turn } = hooks.shown();
-      if (turn !== null) requested.delete(placeOf(turn, branch));
+    function choose(choice) {
+      state.choice = choice;
+      failed.clear();
+      const { turn, replies } = hooks.shown();
+      if (turn === null || !replies) return;
+      for (const branch of branchesToShow(replies, choice)) requested.delete(placeOf(turn, branch));
     }
     function resize() {
-      if (element2.data && visible()) Plotly.Plots.resize(element2);
+      if (!element2.data || !visible()) return;
+      if (state.shown.length > 1) draw();
+      Plotly.Plots.resize(element2);
     }
     find(panel, ".aside").addEventListener("click", (event) => {
       const { branch, mode } = datasetOf(event);
       if (!branch && !mode) return;
       if (branch) choose(
-        /** @type {Branch} */
+        /** @type {LayerChoice} */
         branch
       );
       if (mode) state.mode = /** @type {LayerMode} */

@@ -106,6 +106,7 @@ export function newReply(branch) {
     along: [],
     shift: null,
     step: null,
+    layers: null,
   };
 }
 
@@ -225,6 +226,7 @@ export function finishReply(reply, data) {
   reply.shift = data.shift ?? null;
   reply.step = data.step ?? null;
   reply.samples = data.samples ?? reply.samples;
+  reply.layers = data.layers ?? reply.layers;
   reply.html = data.html ?? reply.html;
 }
 

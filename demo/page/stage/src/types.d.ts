@@ -94,6 +94,8 @@ export interface SampleData extends ReplySummary {
 export interface ReplyData extends ReplySummary {
   tokens?: Token[];
   samples?: SampleData[];
+  /** Only in recordings, of the replies whose layers were looked at. */
+  layers?: KeptLayers;
   /** The text with its Markdown rendered. */
   html?: string | null;
 }
@@ -296,17 +298,23 @@ export interface Script {
   of: number;
 }
 
+/** What a session file keeps of a reply at every decoder layer. `plain` is missing where it says what `own` says. */
+export type KeptLayers = Omit<LayerData, "turn" | "branch" | "plain"> & { plain?: number[][] };
+
 /** One reply at every decoder layer: rows of `own` and `plain` are tokens, columns are layers. */
 export interface LayerData {
   turn: number;
   branch: Branch;
   probe: number;
   cap: [first: number, last: number] | null;
-  floors: number[];
+  /** From the first capped layer to the last; null for one that is not capped. */
+  floors: (number | null)[];
   tokens: string[];
   reasoning: number;
   own: number[][];
   plain: number[][];
+  /** The tokens, from 1, that lie below a floor of the cap as the unsteered model reads them. */
+  below: number[];
 }
 
 /** By operation: its fields. protocol.json lists the same names; test/protocol.test.js compares them. */
@@ -459,6 +467,8 @@ export interface Reply {
   along: number[];
   shift: Shift | null;
   step: Shift | null;
+  /** What a recording keeps of its layers. */
+  layers: KeptLayers | null;
 }
 
 export interface Turn {

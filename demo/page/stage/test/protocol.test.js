@@ -80,6 +80,7 @@ const OPERATIONS = {
     reasoning: "integer",
     own: "list",
     plain: "list",
+    below: "list",
   },
   layers_failed: { turn: "integer", branch: "string" },
   chats: { titles: "list", count: "integer" },
