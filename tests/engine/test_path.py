@@ -24,7 +24,8 @@ from demo.conversation.path import path_lengths
 from demo.conversation.session_file import Recording, dumps, loads
 from demo.conversation.settings import CAPPED, STEERED, UNCAPPED, TurnSettings, make_cap
 from demo.conversation.turns import Turn
-from demo.engine.protocol import Cap, Sampling, Steer, TokenEvent
+from demo.engine.protocol import Cap, Request, Sampling, Shift, Steer, Token, TokenEvent
+from demo.engine.remote.codec import event_from, event_json, request_from, request_json
 from demo.engine.transformers_engine import TransformersEngine
 from demo.models.chat_template import render_chat
 from demo.models.default import DEFAULT_MODEL
@@ -218,3 +219,11 @@ def test_a_state_takes_four_bytes_a_number_in_a_file(axis, engine, settings):
     reply = said(conversation, engine, TEXTS[0], settings).replies[UNCAPPED]
     written = json.loads(dumps(recording(conversation, axis)))["turns"][0]["branches"][UNCAPPED]
     assert len(base64.b64decode(written["state"])) == 4 * len(reply.state) == 4 * axis.direction.shape[1]
+
+
+def test_the_state_before_and_the_step_travel_to_an_engine_in_another_process():
+    request = Request("a", ({"role": "user", "content": "Hi"},), first=(1.0, 2.0), previous=(0.5, 0.25))
+    assert request_from(json.loads(json.dumps(request_json(request)))) == request
+    token = Token("", None, None, (), True)
+    event = TokenEvent("a", 2, token, 9, "stop", state=(1.0, 2.0), step=Shift(1.5, -0.5))
+    assert event_from(json.loads(json.dumps(event_json(event)))) == event
