@@ -16,6 +16,7 @@ from threading import Event as CancelFlag
 from typing import Literal
 
 from demo.conversation.forks import Beginning, Beginnings, continued, forked
+from demo.conversation.path import previous_state
 from demo.conversation.reading import close, noting_messages, replies_read, with_unread
 from demo.conversation.settings import ALL_BRANCHES, CAPPED, STEERED, UNCAPPED, TurnSettings
 from demo.conversation.turns import Reply, Turn
@@ -314,6 +315,7 @@ class Conversation:
             settings.plain and branch == CAPPED and not sample,
             self._first_state(branch, at),
             () if begin is None else begin.opening,
+            previous=previous_state(self.turns[:at], branch),
         )
 
     def _first_state(self, branch: str, at: int) -> State | None:
@@ -332,10 +334,9 @@ class Conversation:
             target.user_projection = event.user_projection
         else:
             target.finish, target.fault = event.finish_reason, event.fault
-            target.shift = event.shift
-            if event.state is not None and not sample:
-                known = self._first_state(branch, self.turns.index(turn))
-                target.state = event.state if known is None else None
+            target.shift, target.step = event.shift, event.step
+            if not sample:
+                target.state = event.state
             if event.token_id is not None:
                 beginning, token = begin.of.get(branch), replace(event.token, at=at)
                 target.add(beginning.noted(len(target.tokens), token) if beginning else token)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from demo.axis.zones import zone_of
+from demo.conversation.path import PathLength, has_place, path_lengths
 from demo.conversation.session_file import Recording
 from demo.conversation.settings import ALL_BRANCHES, CAPPED, STEERED, TurnSettings
-from demo.conversation.turns import Turn
+from demo.conversation.turns import Reply, Turn
 from demo.engine.protocol import Alternative, Token
 from demo.plots.marks import PlotMarks
 
@@ -33,6 +34,9 @@ _TOKEN = (
     "milliseconds",
     "span",
     "zone",
+    "step",
+    "step_along_axis",
+    "path_length",
 )
 _SETTINGS = (
     "cap",
@@ -73,8 +77,10 @@ def tokens_csv(recording: Recording) -> str:
     writer = csv.writer(file)
     columns = (*COLUMNS, *(_along(name) for name in _directions(recording)))
     writer.writerow([_inert(column) for column in columns])
+    paths = {branch: path_lengths(recording.turns, branch) for branch in ALL_BRANCHES}
     for number, turn in enumerate(recording.turns, 1):
-        for row in _rows(number, turn, recording.system_prompt, recording.marks):
+        path = {branch: lengths[number - 1] for branch, lengths in paths.items()}
+        for row in _rows(number, turn, recording.system_prompt, recording.marks, path):
             writer.writerow([_inert(row.get(column)) for column in columns])
     return file.getvalue()
 
@@ -91,8 +97,10 @@ def _along(name: str) -> str:
     return f"along {name}"
 
 
-def _rows(number: int, turn: Turn, system_prompt: str, marks: PlotMarks) -> Iterator[dict[str, Any]]:
-    """The rows of one turn, from 1, each with the columns that it fills."""
+def _rows(
+    number: int, turn: Turn, system_prompt: str, marks: PlotMarks, path: Mapping[str, PathLength | None]
+) -> Iterator[dict[str, Any]]:
+    """The rows of one turn, from 1, each with the columns that it fills. path: by branch, up to this turn."""
     prompt = system_prompt if turn.settings is None else turn.settings.system_prompt
     if prompt.strip():
         yield {"turn": number, "branch": "system", "text": prompt}
@@ -105,11 +113,22 @@ def _rows(number: int, turn: Turn, system_prompt: str, marks: PlotMarks) -> Iter
         for sample, one in enumerate([reply, *reply.samples] if reply else []):
             zone = zone_of(marks.zones, one.mean, marks.assistant)
             head = {"turn": number, "branch": branch, "sample": sample, "zone": zone}
+            head |= _path(one, None if sample else path[branch])
             settings = {} if turn.settings is None else _settings(turn.settings, branch, sample)
             names = [_along(name) for name in turn.settings.along] if turn.settings else []
             for place, token in enumerate(one.tokens, 1):
                 along = dict(zip(names, token.along, strict=False))
                 yield {**head, "token": place, **_cells(token), **settings, **along}
+
+
+def _path(reply: Reply, path: PathLength | None) -> dict[str, Any]:
+    """The columns of a reply's step; path: its branch's up to this turn, None for a further sample."""
+    step, placed = reply.step, has_place(reply)
+    return {
+        "step": step and step.length,
+        "step_along_axis": step and step.along,
+        "path_length": path.length if path and placed else None,
+    }
 
 
 def _cells(token: Token) -> dict[str, Any]:

@@ -13,7 +13,8 @@ from demo.conversation.turns import Turn
 # As many as a page holds open beside the conversation that they left.
 MOST_FORKS = 23
 
-TurnJson = Callable[[Turn], dict[str, Any]]
+# Turns, and the first that is wanted, as JSON.
+TurnsJson = Callable[[Sequence[Turn], int], list[dict[str, Any]]]
 ReadTurn = Callable[[dict[str, Any]], Turn]
 
 
@@ -55,7 +56,7 @@ def point_from(data: dict[str, Any]) -> ForkPoint:
     return point
 
 
-def forks_json(turns: list[Turn], forks: Sequence[Fork], turn_json: TurnJson) -> list[dict[str, Any]]:
+def forks_json(turns: list[Turn], forks: Sequence[Fork], turns_json: TurnsJson) -> list[dict[str, Any]]:
     """Forks with the turns that they do not share with their parents.
 
     Args:
@@ -71,7 +72,7 @@ def forks_json(turns: list[Turn], forks: Sequence[Fork], turn_json: TurnJson) ->
             "system_prompt": fork.system_prompt,
             **notes_json(fork.notes),
             "shared": (shared := shared_turns(of[fork.parent], fork.turns)),
-            "turns": [turn_json(turn) for turn in fork.turns[shared:]],
+            "turns": turns_json(fork.turns, shared),
         }
         for fork in forks
     ]

@@ -11,7 +11,7 @@ import datetime
 import gc
 import json
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any, get_args
@@ -22,6 +22,8 @@ from demo.axis.zones import zones_from_json
 from demo.conversation.fork_json import forks_from, forks_json, notes_from, notes_json
 from demo.conversation.forks import Fork, Notes
 from demo.conversation.json_values import items, maybe, number, short, text
+from demo.conversation.layers import layers_from_json, layers_json
+from demo.conversation.path import states_kept
 from demo.conversation.seeds import reply_means, seed_gap
 from demo.conversation.settings import ALL_BRANCHES
 from demo.conversation.settings_json import settings_from_json, settings_json
@@ -78,9 +80,15 @@ def to_json(recording: Recording) -> dict[str, Any]:
         **notes_json(recording.notes),
         "marks": asdict(recording.marks),
         "map": recording.map,
-        "turns": [turn_json(turn) for turn in recording.turns],
-        **({"forks": forks} if (forks := forks_json(recording.turns, recording.forks, turn_json)) else {}),
+        "turns": turns_json(recording.turns),
+        **({"forks": forks} if (forks := forks_json(recording.turns, recording.forks, turns_json)) else {}),
     }
+
+
+def turns_json(turns: Sequence[Turn], first: int = 0) -> list[dict[str, Any]]:
+    """The turns of a conversation from number `first` on."""
+    kept = states_kept(turns)
+    return [turn_json(turn, kept[first + n]) for n, turn in enumerate(turns[first:])]
 
 
 def dumps(recording: Recording) -> str:
@@ -88,13 +96,19 @@ def dumps(recording: Recording) -> str:
     return json.dumps(to_json(recording), ensure_ascii=False, allow_nan=False, separators=(",", ":")) + "\n"
 
 
-def turn_json(turn: Turn) -> dict[str, Any]:
-    """A turn with all its replies, and with its settings where they are known."""
+def turn_json(turn: Turn, states: Container[str] = ALL_BRANCHES) -> dict[str, Any]:
+    """A turn with all its replies, and with its settings where they are known.
+
+    Args:
+        states: the branches whose reply keeps its mean state.
+    """
     return {
         "user": turn.user,
         **({} if turn.settings is None else {"settings": settings_json(turn.settings)}),
         "branches": {
-            branch: reply_json(turn.replies[branch]) for branch in ALL_BRANCHES if branch in turn.replies
+            branch: reply_json(turn.replies[branch], branch in states)
+            for branch in ALL_BRANCHES
+            if branch in turn.replies
         },
         **gap_json(turn),
     }
@@ -105,12 +119,14 @@ def gap_json(turn: Turn) -> dict[str, Any]:
     return {} if (gap := seed_gap(turn)) is None else {"seed_gap": gap.as_json()}
 
 
-def reply_json(reply: Reply) -> dict[str, Any]:
-    """A reply with its tokens, its summary and its further samples."""
+def reply_json(reply: Reply, state: bool = True) -> dict[str, Any]:
+    """A reply with its tokens, its summary and its further samples. state: whether with its mean state."""
     data: dict[str, Any] = {"tokens": [token_json(token) for token in reply.tokens], **summary_json(reply)}
-    if reply.state is not None:
+    if state and reply.state is not None:
         packed = struct.pack(f"<{len(reply.state)}f", *reply.state)
         data["state"] = base64.b64encode(packed).decode()
+    if reply.layers is not None:
+        data["layers"] = layers_json(reply.layers)
     if reply.samples:
         data["samples"] = [reply_json(sample) for sample in reply.samples]
     return data
@@ -134,6 +150,7 @@ def summary_json(reply: Reply) -> dict[str, Any]:
         **({"along": [rounded(value) for value in along]} if (along := reply.along_means) else {}),
         **({} if (means := reply_means(reply)) is None else {"seeds": means.as_json()}),
         **({} if reply.shift is None else {"shift": _shift_json(reply.shift)}),
+        **({} if reply.step is None else {"step": _shift_json(reply.step)}),
         **({"fault": reply.fault} if reply.fault else {}),
     }
 
@@ -291,6 +308,8 @@ def _reply(data: dict[str, Any]) -> Reply:
         text(data.get("fault", "")),
         _state(data.get("state")),
         None if data.get("shift") is None else _shift(data["shift"]),
+        None if data.get("step") is None else _shift(data["step"]),
+        None if data.get("layers") is None else layers_from_json(data["layers"]),
     )
 
 

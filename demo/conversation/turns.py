@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from demo.conversation.layers import Layers
 from demo.conversation.settings import STEERED, UNCAPPED, TurnSettings
 from demo.engine.protocol import Coordinates, FinishReason, Shift, State, Token
 
@@ -31,8 +32,11 @@ class Reply:
         fault: why the reply failed, in one sentence; empty otherwise.
         samples: further answers to the same turn, with other random numbers. They are not part of the
             history.
-        state: the mean residual stream at the probe layer, kept of each branch's first finished reply only.
+        state: the mean residual stream at the probe layer; None for a reply that was stopped, for a sample,
+            and where a session file did not keep it.
         shift: how far the mean state lies from that of the branch's first finished reply; None where unknown.
+        step: the same from the branch's finished reply before; None where unknown.
+        layers: the reply at every decoder layer; None while nobody has looked at it.
     """
 
     limit: int
@@ -43,6 +47,8 @@ class Reply:
     fault: str = ""
     state: State | None = None
     shift: Shift | None = None
+    step: Shift | None = None
+    layers: Layers | None = None
     _placed: int = field(default=0, init=False, repr=False)
     _sums: list[float] = field(default_factory=lambda: [0.0] * 3, init=False, repr=False)
 

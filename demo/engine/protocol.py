@@ -118,7 +118,7 @@ Opening = tuple[int | str, ...]
 
 @dataclass(frozen=True, slots=True)
 class Shift:
-    """How far the mean state of a reply lies from that of the first reply of its branch, at the probe layer.
+    """How far the mean state of a reply lies from that of an earlier one of its branch, at the probe layer.
 
     Attributes:
         length: the distance, in axis units.
@@ -148,6 +148,7 @@ class Request:
         first: the mean state of the branch's first reply, from which the shift of this one is measured.
         opening: what the reply begins with, instead of what would be sampled there. Its tokens are run one by
             one like sampled ones, count toward the limits, and are reported like them.
+        previous: the mean state of the branch's reply before, from which the step to this one is measured.
     """
 
     branch: str
@@ -163,6 +164,7 @@ class Request:
     plain: bool = False
     first: State | None = None
     opening: Opening = ()
+    previous: State | None = None
 
     @property
     def intervention(self) -> Intervention:
@@ -292,7 +294,8 @@ class TokenEvent:
         fault: why the branch failed, in one sentence; empty otherwise.
         state: on the branch's last event, the mean state of the answer's content tokens; None from an engine
             that does not measure it.
-        shift: on the branch's last event, how far `state` lies from `Request.first`; None without both.
+        shift, step: on the branch's last event, how far `state` lies from `Request.first`, and from
+            `Request.previous`; None without both.
     """
 
     branch: str
@@ -303,6 +306,7 @@ class TokenEvent:
     fault: str = ""
     state: State | None = None
     shift: Shift | None = None
+    step: Shift | None = None
 
 
 @dataclass(frozen=True, slots=True)

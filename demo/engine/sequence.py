@@ -104,7 +104,7 @@ class TokenSequence:
         fault: an error that ends this sequence.
         along: which of the probe's further directions its events report.
         plain: the sequence that reads the same words as the unsteered model; None without one.
-        axis: the axis along which the shift from the first reply is measured; None to measure none.
+        axis: the axis along which shift and step from earlier replies are measured; None to measure none.
         leads: False for a sequence that only reads what another one writes.
         opening: ids of the tokens that the reply begins with, as the request asks for.
     """
@@ -371,12 +371,13 @@ class TokenSequence:
         return self._measured(event)
 
     def _measured(self, event: TokenEvent) -> TokenEvent:
-        """The last event of a reply, with its mean state and the shift of that since the first reply."""
-        state, first = self.mean_state, self.request.first
-        shift = (
-            None if state is None or first is None or self.axis is None else shift_of(self.axis, first, state)
+        """The last event of a reply, with its mean state, and how far that lies from earlier ones."""
+        state, axis = self.mean_state, self.axis
+        shift, step = (
+            None if state is None or before is None or axis is None else shift_of(axis, before, state)
+            for before in (self.request.first, self.request.previous)
         )
-        return replace(event, state=state, shift=shift)
+        return replace(event, state=state, shift=shift, step=step)
 
     def failed_event(self, error: BaseException) -> TokenEvent:
         """The event of a sequence that ends because of an error."""

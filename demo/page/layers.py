@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from demo.axis.axis import AssistantAxis
 from demo.conversation.conversation import Conversation, message_of
+from demo.conversation.layers import Layers, below_floor, layers_json, rounded_rows
 from demo.conversation.session_file import rounded
 from demo.conversation.settings import CAPPED, STEERED, TurnSettings
 from demo.engine.protocol import Engine, Message, ReadToken, Request
@@ -21,7 +22,9 @@ def layers_op(
     branch: str,
     settings: TurnSettings,
 ) -> Operation:
-    """Read the reply of one branch in turn `index`, and show it layer by layer.
+    """Show the reply of one branch in turn `index` layer by layer.
+
+    It is read once; then the reply keeps what was read, and so does a session file.
 
     Args:
         settings: those of the turn.
@@ -32,23 +35,35 @@ def layers_op(
     turn = conversation.turns[index]
     if branch not in turn.replies or not any(token.text for token in turn.replies[branch].tokens):
         raise UserError("This branch has no reply in this turn.")
-    own = _request(conversation, index, branch, settings)
+    reply = turn.replies[branch]
+    layers = reply.layers or _read(engine, axis, _request(conversation, index, branch, settings), settings)
+    if reply.finish is not None:
+        reply.layers = layers
+    fields = layers_json(layers)
+    return operation("layers", turn=index, branch=branch, **{"plain": fields["own"], **fields})
+
+
+def _read(engine: Engine, axis: AssistantAxis, own: Request, settings: TurnSettings) -> Layers:
+    """Read the reply with which a request ends, under its intervention and without it."""
     plain = _read_reply(engine, replace(own, cap=None, also=None, steer=None))
     mine = _read_reply(engine, own) if own.is_steered else plain
+    if not mine:
+        raise UserError("The chat template leaves this reply out, so there is nothing to read.")
     # The turn's cap, for every branch: the page marks its layers in all of them.
-    cap = settings.cap
-    floors = zip(cap.layers, cap.floors, strict=True) if cap else ()
-    return operation(
-        "layers",
-        turn=index,
-        branch=branch,
+    cap, rows = settings.cap, [token.after for token in plain]
+    raw = dict(zip(cap.layers, cap.floors, strict=True)) if cap else {}
+    band = (cap.layers[0], cap.layers[-1]) if cap else None
+    across = range(band[0], band[1] + 1) if band else ()
+    floors = [axis.to_units(raw[layer], layer) if layer in raw else None for layer in across]
+    return Layers(
         probe=axis.probe_layer,
-        cap=[cap.layers[0], cap.layers[-1]] if cap else None,
-        floors=[rounded(axis.to_units(floor, layer)) for layer, floor in floors],
-        tokens=[token.text for token in mine],
+        cap=band,
+        floors=tuple(rounded(floor) for floor in floors),
+        tokens=tuple(token.text for token in mine),
         reasoning=sum(token.reasoning for token in mine),
-        own=[[rounded(value) for value in token.after] for token in mine],
-        plain=[[rounded(value) for value in token.after] for token in plain],
+        own=rounded_rows([token.after for token in mine]),
+        plain=rounded_rows(rows),
+        below=below_floor(rows, band, floors),
     )
 
 

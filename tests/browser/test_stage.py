@@ -125,7 +125,7 @@ def test_layer_view_shows_a_reply_with_probe_layer_and_capped_band(opened):
         "document.querySelector('#layer-chart').data?.[0].zmin === -1", timeout=TURN_TIMEOUT
     )
     assert page.evaluate(LAYER_FRAME) == frame, "both replies of a turn have the same axes and the same band"
-    expect(page.locator("#layer-view .modes")).to_be_hidden()
+    expect(page.locator('#layer-view [data-mode="change"]')).to_be_hidden()
 
 
 @pytest.mark.slow

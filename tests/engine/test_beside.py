@@ -315,7 +315,7 @@ def test_the_shift_of_a_conversation_starts_from_the_first_reply_that_was_not_st
             pass
     for branch in (UNCAPPED, CAPPED):
         replies = [turn.replies[branch] for turn in conversation.turns]
-        assert [reply.state is not None for reply in replies] == [False, True, False, False]
+        assert [reply.state is not None for reply in replies] == [False, True, True, True]
         assert [reply.shift is not None for reply in replies] == [False, False, True, True]
 
 

@@ -351,9 +351,11 @@ def test_requests_and_events_between_processes():
         also=cap,
         along=("warm",),
         first=(0.5, 1.0),
+        previous=(0.25, 1.0),
     )
     read = Token("x", 0.1, 0.2, (0.1,), False, (0.1, 0.2, 0.3), plain=0.1, along=(0.5,), also=0.5)
-    token = TokenEvent("a", 3, read, 7, "stop", state=(0.5, 1.0), shift=Shift(2.0, 1.0))
+    shift, step = Shift(2.0, 1.0), Shift(1.0, -0.5)
+    token = TokenEvent("a", 3, read, 7, "stop", state=(0.5, 1.0), shift=shift, step=step)
     good_request = json.loads(json.dumps(request_json(request)))
     good_event = json.loads(json.dumps(event_json(token)))
     for rng in seeds(cases(1500)):

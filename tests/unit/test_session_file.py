@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from demo.axis.zones import Told, Zones
 from demo.conversation.conversation import Conversation
 from demo.conversation.exports import COLUMNS, tokens_csv
+from demo.conversation.layers import Layers
 from demo.conversation.session_file import Recording, dumps, from_json, loads, to_json
 from demo.conversation.settings import CAPPED, UNCAPPED, TurnSettings
 from demo.conversation.transcripts import parse_transcript
@@ -350,6 +351,8 @@ def test_the_published_transcripts_are_read(repository: Path):
             "longer along the axis than at all",
         ),
         (lambda reply: reply.update(shift={"length": -1, "along": 0}), "a negative length"),
+        (lambda reply: reply.update(step={"length": 1, "along": 2}), "longer along the axis than at all"),
+        (lambda reply: reply.update(step=[1, 2]), "no step"),
         (
             lambda reply: reply["tokens"].append({"t": "x", "a": 1, "b": 1, "g": [1, 2, 3]}),
             "other directions",
@@ -363,13 +366,55 @@ def test_the_published_transcripts_are_read(repository: Path):
 def test_what_was_read_beside_is_checked_field_by_field(change, why):
     found = Alternative(3, " I", 0.5), Alternative(4, "\n", 0.25)
     token = Token("Hi", 1.0, 1.0, (), False, None, 0.5, None, False, 0.5, (0.1, 0.2), 0.0, found, found[1:])
-    reply = Reply(8, [token], "stop", state=(1.0, 2.0), shift=Shift(2.0, -1.0))
+    shift, step = Shift(2.0, -1.0), Shift(0.5, 0.25)
+    reply = Reply(8, [token], "stop", state=(1.0, 2.0), shift=shift, step=step)
     recording = Recording("model", [Turn("Hello", {"capped": reply})], PlotMarks(3))
     data = to_json(recording)
     assert dumps(from_json(json.loads(json.dumps(data)))) == dumps(recording)
     change(data["turns"][0]["branches"]["capped"])
     with pytest.raises(UserError, match="damaged"):
         from_json(json.loads(json.dumps(data)))
+
+
+READ = Layers(
+    1, (1, 2), (0.5, None), (" a", "…"), 1, ((0.0, 0.5, -1.25),) * 2, ((0.0, 0.25, -1.5),) * 2, (1, 2)
+)
+
+
+@pytest.mark.parametrize("layers", [READ, replace(READ, plain=READ.own), replace(READ, cap=None, floors=())])
+def test_layers_that_were_read_are_kept(layers):
+    reply = Reply(8, [Token("Hi", 1.0, 1.0, (), False)], "stop", layers=layers)
+    recording = Recording("m", [Turn("Hello", {"capped": reply})], PlotMarks(3))
+    assert loads(dumps(recording)).turns[0].replies["capped"].layers == layers
+    written = to_json(recording)["turns"][0]["branches"]["capped"]["layers"]
+    assert ("plain" in written) == (layers.plain != layers.own), "nothing is written twice"
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (lambda layers: layers.pop("own"), "no values"),
+        (lambda layers: layers.update(own=[], plain=[], tokens=[]), "no tokens"),
+        (lambda layers: layers.update(own=[[], []], plain=[[], []]), "no layers"),
+        (lambda layers: layers["own"].pop(), "fewer rows than tokens"),
+        (lambda layers: layers["plain"][1].pop(), "a row that is too short"),
+        (lambda layers: layers["plain"][1].__setitem__(0, "x"), "no number"),
+        (lambda layers: layers["tokens"].__setitem__(0, 3), "no text"),
+        (lambda layers: layers.update(probe=3), "a layer that is not there"),
+        (lambda layers: layers.update(cap=[2, 1], floors=[]), "a band that ends before it begins"),
+        (lambda layers: layers.update(cap=[1, 3], floors=[0, 0, 0]), "a band beyond the last layer"),
+        (lambda layers: layers.update(cap=[]), "half a band"),
+        (lambda layers: layers.update(floors=[0.5]), "a floor is missing"),
+        (lambda layers: layers.update(reasoning=3), "more reasoning than tokens"),
+        (lambda layers: layers.update(below=[0]), "a token that is not there"),
+    ],
+)
+def test_damaged_layers_are_refused_in_one_sentence(change, why):
+    reply = Reply(8, [Token("Hi", 1.0, 1.0, (), False)], "stop", layers=READ)
+    data = json.loads(dumps(Recording("m", [Turn("Hello", {"capped": reply})], PlotMarks(3))))
+    change(data["turns"][0]["branches"]["capped"]["layers"])
+    with pytest.raises(UserError, match=r"^This session file is damaged .*; save the session again\.$"):
+        from_json(data)
 
 
 def test_alternatives_are_kept():

@@ -54,7 +54,7 @@ def request_json(request: Request) -> dict[str, Any]:
 def request_from(data: Any) -> Request:
     """The request in JSON values. Raises UserError when they are malformed."""
     try:
-        steer, first = data["steer"], data.get("first")
+        steer, first, previous = data["steer"], data.get("first"), data.get("previous")
         return Request(
             str(data["branch"]),
             tuple(_message(message) for message in data["messages"]),
@@ -71,6 +71,7 @@ def request_from(data: Any) -> Request:
             bool(data.get("plain", False)),
             None if first is None else tuple(map(float, first)),
             tuple(part if isinstance(part, str) else int(part) for part in data.get("opening", ())),
+            previous=None if previous is None else tuple(map(float, previous)),
         )
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise UserError(f"The request cannot be read ({error!r}).") from error
@@ -140,7 +141,7 @@ def _decode(kind: type[T], data: Any) -> T:
         for name, value in values.items():
             if name == "token":
                 values[name] = _decode(Token, value)
-            elif name == "shift":
+            elif name in ("shift", "step"):
                 values[name] = None if value is None else _decode(Shift, value)
             elif name in ("alternatives", "plain_alternatives"):
                 values[name] = tuple(Alternative(*one) for one in value)

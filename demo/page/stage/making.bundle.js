@@ -1,5 +1,5 @@
 // Made from its sources by `npm run build`; do not edit.
-// Sources: e3cd6a395463ee45903a4f55c12fdc9c060441771b7b6f8d24be75bd88c75d90
+// Sources: 71df54b78c381141c5ac9635573a8dc8f88ddb85a66c27602c05e1426a5cf306
 // Bundle: af08f735d86252586df92c2e5f6aa4cf282c148ea964cb9968920df7c06c072b
 (() => {
   // src/dom.js

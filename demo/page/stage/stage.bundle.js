@@ -1,6 +1,6 @@
 // Made from its sources by `npm run build`; do not edit.
-// Sources: e3cd6a395463ee45903a4f55c12fdc9c060441771b7b6f8d24be75bd88c75d90
-// Bundle: 12c5b4344ae6552c0cdd419e3d7fda2627a21af13f83b50e7ec7e4964ba693b0
+// Sources: 71df54b78c381141c5ac9635573a8dc8f88ddb85a66c27602c05e1426a5cf306
+// Bundle: 992ad21c33a4db9a9fbd64f818f5d221f3fba26908275701dbdf3a7d76b9acac
 (() => {
   // protocol.json
   var protocol_default = {
@@ -61,7 +61,8 @@
           "plain_mean?": "number",
           "along?": "list",
           "seeds?": "object",
-          "shift?": "object"
+          "shift?": "object",
+          "step?": "object"
         }
       },
       turn: {
@@ -84,7 +85,8 @@
           tokens: "list",
           reasoning: "integer",
           own: "list",
-          plain: "list"
+          plain: "list",
+          below: "list"
         }
       },
       layers_failed: {
@@ -245,123 +247,6 @@
   // src/live.js
   var LIVE = "#live";
 
-  // src/persistence.js
-  var STORAGE_PREFIX = "persona-drift:";
-  var LEGACY_PREFIX = "talk:";
-  function openStorage() {
-    let storage;
-    try {
-      storage = window.sessionStorage;
-    } catch {
-      return null;
-    }
-    return {
-      get: (name) => storage.getItem(STORAGE_PREFIX + name),
-      set(name, text) {
-        try {
-          storage.setItem(STORAGE_PREFIX + name, text);
-          return true;
-        } catch {
-          return false;
-        }
-      },
-      remove: (name) => storage.removeItem(STORAGE_PREFIX + name)
-    };
-  }
-  function hasStored() {
-    const storage = openStorage();
-    return storage !== null && (storage.get("list") !== null || storage.get("draft") !== null);
-  }
-  function makePersistence(hooks, storage = openStorage()) {
-    return storage && hooks.sendRequest.available ? persistenceIn(storage, hooks) : null;
-  }
-  function persistenceIn(storage, hooks) {
-    const conversations = /* @__PURE__ */ new Map();
-    let restoring = false;
-    let warned = false;
-    const readConversation = (id) => storage.get(`conversation:${id}`) ?? storage.get(LEGACY_PREFIX + id);
-    function writeConversation(id, text) {
-      const legacy = storage.get(LEGACY_PREFIX + id);
-      storage.remove(LEGACY_PREFIX + id);
-      if (storage.set(`conversation:${id}`, text)) return true;
-      if (legacy !== null) storage.set(LEGACY_PREFIX + id, legacy);
-      return false;
-    }
-    function removeConversation(id) {
-      storage.remove(`conversation:${id}`);
-      storage.remove(LEGACY_PREFIX + id);
-    }
-    function storedList() {
-      try {
-        return JSON.parse(storage.get("list") ?? "null") ?? { ids: [], current: 0 };
-      } catch {
-        return { ids: [], current: 0 };
-      }
-    }
-    function store(id, { head, turns }) {
-      if (!turns.length) {
-        removeConversation(id);
-        return;
-      }
-      const text = JSON.stringify({ ...head, id, turns });
-      if (writeConversation(id, text)) return;
-      for (const other of storedList().ids) if (other !== id) removeConversation(other);
-      if (writeConversation(id, text) || warned) return;
-      warned = true;
-      hooks.warn(
-        "This conversation is too long for the browser to store; save it as a file so that a reload does not lose it."
-      );
-    }
-    return {
-      /**
-       * The page has loaded. If it shows no turns, the stored conversations are sent to the server, and the
-       * message whose reply was being written, which may be the first of all.
-       * @param {number} turns how many it shows
-       * @returns {boolean} whether anything was sent
-       */
-      start(turns) {
-        const { ids, current } = storedList();
-        const texts = ids.map(readConversation);
-        const stored = texts.filter((text) => text !== null);
-        const draft = storage.get("draft");
-        if (turns || !stored.length && draft === null) return false;
-        const before = texts.slice(0, current).filter((text) => text !== null).length;
-        restoring = true;
-        hooks.sendRequest("restore", { conversations: stored, current: before, draft });
-        return true;
-      },
-      restored() {
-        restoring = false;
-        const draft = storage.get("draft");
-        storage.remove("draft");
-        const back = "Your conversation is back";
-        const lost = "The reply that was being written is lost; your message is back in the box.";
-        if (draft === null) hooks.warn(`${back}, as this browser tab had stored it.`);
-        else
-          hooks.warn(storedList().ids.some((id) => readConversation(id) !== null) ? `${back}. ${lost}` : lost);
-      },
-      /** @param {Operations["persist"]} fields */
-      persist({ id, head, from, turns }) {
-        const stored = conversations.get(id)?.turns ?? [];
-        const conversation = { head, turns: [...stored.slice(0, from), ...turns] };
-        conversations.set(id, conversation);
-        if (!restoring) store(id, conversation);
-      },
-      /** @param {StoredList} list */
-      updateList({ ids, current }) {
-        if (restoring || !conversations.size) return;
-        for (const old of storedList().ids) if (!ids.includes(old)) removeConversation(old);
-        storage.set("list", JSON.stringify({ ids, current }));
-      },
-      /** @param {string} text of the user message */
-      turnStarted(text) {
-        restoring = false;
-        storage.set("draft", text);
-      },
-      turnEnded: () => storage.remove("draft")
-    };
-  }
-
   // src/text.js
   function number(value) {
     if (value === null || value === void 0) return "–";
@@ -517,7 +402,9 @@
       plainMean: null,
       along: [],
       seedMean: null,
-      shift: null
+      shift: null,
+      step: null,
+      layers: null
     };
   }
   function addPoint(series, x, y, customdata) {
@@ -588,7 +475,9 @@
     reply.along = data.along ?? [];
     reply.seedMean = data.seeds ?? null;
     reply.shift = data.shift ?? null;
+    reply.step = data.step ?? null;
     reply.samples = data.samples ?? reply.samples;
+    reply.layers = data.layers ?? reply.layers;
     reply.html = data.html ?? reply.html;
   }
   var spanMean = ({ sum, measured }) => measured ? sum / measured : null;
@@ -635,6 +524,142 @@
       if (!data.live) reply.finish ??= "stop";
     }
     return turn;
+  }
+
+  // src/persistence.js
+  var STORAGE_PREFIX = "persona-drift:";
+  var STATES_KEPT = 2;
+  var LEGACY_PREFIX = "talk:";
+  function withoutMiddleStates(turns) {
+    const copies = turns.map((turn) => turn && typeof turn === "object" ? { ...turn } : turn);
+    for (const branch of BRANCHES) {
+      const known = copies.filter((turn) => (
+        /** @type {any} */
+        turn?.branches?.[branch]?.state
+      ));
+      for (
+        const turn of
+        /** @type {any[]} */
+        known.slice(1, -STATES_KEPT)
+      ) {
+        const { state, ...reply } = turn.branches[branch];
+        turn.branches = { ...turn.branches, [branch]: reply };
+      }
+    }
+    return copies;
+  }
+  function openStorage() {
+    let storage;
+    try {
+      storage = window.sessionStorage;
+    } catch {
+      return null;
+    }
+    return {
+      get: (name) => storage.getItem(STORAGE_PREFIX + name),
+      set(name, text) {
+        try {
+          storage.setItem(STORAGE_PREFIX + name, text);
+          return true;
+        } catch {
+          return false;
+        }
+      },
+      remove: (name) => storage.removeItem(STORAGE_PREFIX + name)
+    };
+  }
+  function hasStored() {
+    const storage = openStorage();
+    return storage !== null && (storage.get("list") !== null || storage.get("draft") !== null);
+  }
+  function makePersistence(hooks, storage = openStorage()) {
+    return storage && hooks.sendRequest.available ? persistenceIn(storage, hooks) : null;
+  }
+  function persistenceIn(storage, hooks) {
+    const conversations = /* @__PURE__ */ new Map();
+    let restoring = false;
+    let warned = false;
+    const readConversation = (id) => storage.get(`conversation:${id}`) ?? storage.get(LEGACY_PREFIX + id);
+    function writeConversation(id, text) {
+      const legacy = storage.get(LEGACY_PREFIX + id);
+      storage.remove(LEGACY_PREFIX + id);
+      if (storage.set(`conversation:${id}`, text)) return true;
+      if (legacy !== null) storage.set(LEGACY_PREFIX + id, legacy);
+      return false;
+    }
+    function removeConversation(id) {
+      storage.remove(`conversation:${id}`);
+      storage.remove(LEGACY_PREFIX + id);
+    }
+    function storedList() {
+      try {
+        return JSON.parse(storage.get("list") ?? "null") ?? { ids: [], current: 0 };
+      } catch {
+        return { ids: [], current: 0 };
+      }
+    }
+    function store(id, { head, turns }) {
+      if (!turns.length) {
+        removeConversation(id);
+        return;
+      }
+      const text = JSON.stringify({ ...head, id, turns });
+      if (writeConversation(id, text)) return;
+      for (const other of storedList().ids) if (other !== id) removeConversation(other);
+      if (writeConversation(id, text) || warned) return;
+      warned = true;
+      hooks.warn(
+        "This conversation is too long for the browser to store; save it as a file so that a reload does not lose it."
+      );
+    }
+    return {
+      /**
+       * The page has loaded. If it shows no turns, the stored conversations are sent to the server, and the
+       * message whose reply was being written, which may be the first of all.
+       * @param {number} turns how many it shows
+       * @returns {boolean} whether anything was sent
+       */
+      start(turns) {
+        const { ids, current } = storedList();
+        const texts = ids.map(readConversation);
+        const stored = texts.filter((text) => text !== null);
+        const draft = storage.get("draft");
+        if (turns || !stored.length && draft === null) return false;
+        const before = texts.slice(0, current).filter((text) => text !== null).length;
+        restoring = true;
+        hooks.sendRequest("restore", { conversations: stored, current: before, draft });
+        return true;
+      },
+      restored() {
+        restoring = false;
+        const draft = storage.get("draft");
+        storage.remove("draft");
+        const back = "Your conversation is back";
+        const lost = "The reply that was being written is lost; your message is back in the box.";
+        if (draft === null) hooks.warn(`${back}, as this browser tab had stored it.`);
+        else
+          hooks.warn(storedList().ids.some((id) => readConversation(id) !== null) ? `${back}. ${lost}` : lost);
+      },
+      /** @param {Operations["persist"]} fields */
+      persist({ id, head, from, turns }) {
+        const stored = conversations.get(id)?.turns ?? [];
+        const conversation = { head, turns: withoutMiddleStates([...stored.slice(0, from), ...turns]) };
+        conversations.set(id, conversation);
+        if (!restoring) store(id, conversation);
+      },
+      /** @param {StoredList} list */
+      updateList({ ids, current }) {
+        if (restoring || !conversations.size) return;
+        for (const old of storedList().ids) if (!ids.includes(old)) removeConversation(old);
+        storage.set("list", JSON.stringify({ ids, current }));
+      },
+      /** @param {string} text of the user message */
+      turnStarted(text) {
+        restoring = false;
+        storage.set("draft", text);
+      },
+      turnEnded: () => storage.remove("draft")
+    };
   }
 
   // src/intro.js
@@ -770,9 +795,9 @@
       const at = DISPLAY_MODES.indexOf(root.dataset.display ?? "");
       setDisplay(DISPLAY_MODES[(at + 1) % DISPLAY_MODES.length] ?? "marks");
     }
-    function conversationTab(title, index, current, count) {
+    function conversationTab(title2, index, current, count) {
       const tab = makeElement("span", index === current ? "conversation current" : "conversation");
-      const select = makeButton("", title, `Conversation ${index + 1}: ${title}`);
+      const select = makeButton("", title2, `Conversation ${index + 1}: ${title2}`);
       if (index === current) select.setAttribute("aria-current", "true");
       select.addEventListener("click", () => {
         if (index !== current) hooks.sendRequest("switch", { conversation: index });
@@ -786,7 +811,7 @@
       return tab;
     }
     function show({ list, current, script }, turns) {
-      conversations.replaceChildren(...list.map((title, n) => conversationTab(title, n, current, list.length)));
+      conversations.replaceChildren(...list.map((title2, n) => conversationTab(title2, n, current, list.length)));
       conversations.hidden = list.length < 2;
       scriptBox.hidden = !script.of && !script.blurb;
       find(scriptBox, "b").textContent = script.title;
@@ -829,7 +854,7 @@
     function offerChats({ titles, count }) {
       const shown = titles.length < count ? `, the first ${titles.length.toLocaleString("en")} are listed` : "";
       find(openDialog, ".chat-count").textContent = `This file holds ${count.toLocaleString("en")} chats${shown}. Choose one, and open it:`;
-      chatChoice.replaceChildren(...titles.map((title, n) => new Option(`${n + 1}. ${title}`, String(n))));
+      chatChoice.replaceChildren(...titles.map((title2, n) => new Option(`${n + 1}. ${title2}`, String(n))));
       find(openDialog, ".pick-chat").hidden = false;
       if (!openDialog.open) openDialog.showModal();
       chatChoice.focus();
@@ -1758,18 +1783,18 @@
   }
   function makeTour(root) {
     const card = makeElement("div", "tour");
-    const [title, text, count] = [makeElement("h2"), makeElement("p"), makeElement("span", "tour-count")];
+    const [title2, text, count] = [makeElement("h2"), makeElement("p"), makeElement("span", "tour-count")];
     const [skip, back, next] = [makeButton("", "Skip"), makeButton("", "Back"), makeButton("primary", "Next")];
     const buttons = makeElement("p", "dialog-actions");
     const offers = findAll(root, ".start-tour");
     let target = null;
     let step = 0;
-    title.id = "tour-title";
+    title2.id = "tour-title";
     card.setAttribute("role", "dialog");
-    card.setAttribute("aria-labelledby", title.id);
+    card.setAttribute("aria-labelledby", title2.id);
     card.hidden = true;
     buttons.append(count, skip, back, next);
-    card.append(title, text, buttons);
+    card.append(title2, text, buttons);
     root.append(card);
     const steps = () => STEPS.filter((one) => document.querySelector(one.target));
     function mark(element2) {
@@ -1794,7 +1819,7 @@
       step = index;
       mark(document.querySelector(one.target));
       target?.scrollIntoView({ block: "nearest" });
-      [title.textContent, text.textContent] = [one.title, one.text()];
+      [title2.textContent, text.textContent] = [one.title, one.text()];
       count.textContent = `${index + 1} of ${all.length}`;
       back.disabled = index === 0;
       next.textContent = index + 1 < all.length ? "Next" : "Done";
@@ -2774,20 +2799,16 @@
   // src/layer_figure.js
   var LAYER_RANGE = 1.5;
   var STRIP = 0.07;
+  var GAP2 = { stacked: 0.12, beside: 0.03 };
   function layerValues(data, mode) {
     const rows = mode === "change" ? data.own.map((row, n) => row.map((value, layer) => value - (data.plain[n]?.[layer] ?? Number.NaN))) : data[mode];
     return (data.plain[0] ?? []).map((_, layer) => rows.map((row) => row[layer] ?? Number.NaN));
   }
-  function belowFloor({ cap, floors, plain }) {
-    if (!cap) return [];
-    const [first] = cap;
-    const below = (row) => floors.some((floor, place) => (row[first + place] ?? floor) < floor);
-    return plain.flatMap((row, n) => below(row) ? [n + 1] : []);
-  }
   var intervened = ({ branch, cap }) => branch === "steered" || branch === "capped" && cap !== null;
-  function branchToShow(replies, chosen) {
-    if (!replies[chosen].absent) return chosen;
-    return BRANCHES.find((branch) => !replies[branch].absent) ?? chosen;
+  function branchesToShow(replies, chosen) {
+    const present = BRANCHES.filter((branch) => !replies[branch].absent);
+    if (chosen === "all") return present;
+    return present.includes(chosen) ? [chosen] : present.slice(0, 1);
   }
   function colourRange(mode) {
     const centre = mode === "change" ? 0 : TONE_CENTRE;
@@ -2797,15 +2818,18 @@
     if (!data.cap || layer < data.cap[0] || layer > data.cap[1]) return null;
     return data.floors[layer - data.cap[0]] ?? null;
   }
-  function layerTraces(data, mode, colours) {
+  var suffix = (n) => n ? String(n + 1) : "";
+  function layerTraces(data, mode, colours, n) {
+    const axes = { xaxis: `x${suffix(n)}`, yaxis: `y${suffix(n)}`, meta: { branch: data.branch } };
     const [low, high] = colourRange(mode);
     const labels = data.tokens.map(tokenLabel);
     const floorText = (layer) => floorAt(data, layer) === null ? "" : `<br>floor ${number(floorAt(data, layer))}`;
     const z = layerValues(data, mode);
     const heatmap = {
+      ...axes,
       type: "heatmap",
       z,
-      x: labels.map((_, n) => n + 1),
+      x: labels.map((_, place) => place + 1),
       zmin: low,
       zmax: high,
       colorscale: [
@@ -2813,52 +2837,51 @@
         [0.5, colours.card],
         [1, colours["role-high"]]
       ],
-      customdata: z.map((row, layer) => row.map((_, n) => [labels[n], floorText(layer)])),
+      customdata: z.map((row, layer) => row.map((_, place) => [labels[place], floorText(layer)])),
       hovertemplate: "%{customdata[0]} · layer %{y}<br>%{z:.2f} axis units%{customdata[1]}<extra></extra>",
       showscale: false,
       xgap: 0.5,
       ygap: 0.5
     };
-    const marked = belowFloor(data);
     const below = {
+      ...axes,
       type: "scatter",
       mode: "markers",
-      x: marked,
-      y: marked.map(() => (0.5 * STRIP + 1) * z.length - 0.5),
+      x: data.below,
+      y: data.below.map(() => (0.5 * STRIP + 1) * z.length - 0.5),
       hoverinfo: "skip",
       showlegend: false,
       marker: { symbol: "triangle-down", size: 6, color: colours.capped }
     };
     return [heatmap, below];
   }
-  function answerStart(data, colours, size) {
-    if (!data.reasoning || data.reasoning >= data.tokens.length) return { shapes: [], annotations: [] };
+  var startsLater = ({ reasoning, tokens }) => reasoning > 0 && reasoning < tokens.length;
+  function answerStart(data, colours, size, { n, count }) {
+    if (!startsLater(data)) return { shapes: [], annotations: [] };
     const x = data.reasoning + 0.5;
     const line = { color: colours.text, width: 1.25, dash: "dash" };
-    const note = {
-      x,
-      yref: "paper",
-      y: 1,
-      yanchor: "bottom",
-      showarrow: false,
-      font: { size, color: colours.text }
-    };
+    const [xref, yref] = [`x${suffix(n)}`, `y${suffix(n)} domain`];
+    const font = { size, color: colours.text };
+    const note = { x, xref, yref, y: 1, yanchor: "bottom", showarrow: false, font };
+    const labels = [
+      { ...note, xanchor: "right", xshift: -2, text: "reasoning" },
+      { ...note, xanchor: "left", xshift: 2, text: "answer" }
+    ];
     return {
-      shapes: [{ type: "line", x0: x, x1: x, yref: "paper", y0: 0, y1: 1, line }],
-      annotations: [
-        { ...note, xanchor: "right", xshift: -2, text: "reasoning" },
-        { ...note, xanchor: "left", xshift: 2, text: "answer" }
-      ]
+      shapes: [{ type: "line", xref, x0: x, x1: x, yref, y0: 0, y1: 1, line }],
+      annotations: count === 1 ? labels : []
     };
   }
-  function layerMarks({ probe, cap, branch }, colours, size) {
-    const across = { xref: "paper", x0: 0, x1: 1 };
-    const note = { xref: "paper", x: 1, xanchor: "left", xshift: 4, align: "left", showarrow: false };
+  function layerMarks({ probe, cap, branch }, colours, size, { n, count, stacked }) {
+    const [xref, yref] = [`x${suffix(n)} domain`, `y${suffix(n)}`];
+    const across = { xref, yref, x0: 0, x1: 1 };
+    const note = { xref, yref, x: 1, xanchor: "left", xshift: 4, align: "left", showarrow: false };
     const dotted = { color: colours.text, width: 1.25, dash: "dot" };
     const font = { size, color: colours.text };
     const line = { ...across, type: "line", y0: probe, y1: probe, line: dotted };
     const label = { ...note, y: probe, yanchor: "middle", text: `probe ${probe}`, font };
-    if (!cap) return { shapes: [line], annotations: [label] };
+    const labelled = stacked || n === count - 1;
+    if (!cap) return { shapes: [line], annotations: labelled ? [label] : [] };
     const [first, last] = cap;
     const edge = { color: colours.capped, width: 2, dash: branch === "capped" ? "solid" : "dash" };
     const band = { ...across, type: "rect", y0: first - 0.5, y1: last + 0.5, line: edge };
@@ -2870,37 +2893,197 @@
       text: `cap ${first}–${last}`,
       font: { size, color: colours.capped }
     };
-    return { shapes: [line, band], annotations: [label, bandLabel] };
+    return { shapes: [line, band], annotations: labelled ? [label, bandLabel] : [] };
   }
-  function layerLayout(data, colours, size, longest) {
-    const layers = data.plain[0]?.length ?? 0;
-    const marks = layerMarks(data, colours, size);
-    const start = answerStart(data, colours, size);
+  function title(data, colours, size, { n, count }) {
+    if (count === 1) return [];
+    const at = { xref: `x${suffix(n)} domain`, x: 0, xanchor: "left", yanchor: "bottom" };
+    const font = { size, color: colours[data.branch] };
+    const text = `${data.branch}${startsLater(data) ? " · dashed: answer" : ""}`;
+    return [{ ...at, yref: `y${suffix(n)} domain`, y: 1, showarrow: false, text, font }];
+  }
+  function domains({ n, count, stacked }) {
+    const gap = stacked ? GAP2.stacked : GAP2.beside;
+    const part = (1 - gap * (count - 1)) / count;
+    const start = (place) => place * (part + gap);
+    const whole = [0, 1];
+    const upward = count - 1 - n;
+    if (stacked) return { x: whole, y: [start(upward), start(upward) + part] };
+    return { x: [start(n), start(n) + part], y: whole };
+  }
+  function axesOf2(slot, { across, up }, colours, size) {
+    const { n, count, stacked } = slot;
+    const { x, y } = domains(slot);
+    const [right, above] = [!stacked && n > 0, stacked && n < count - 1];
     const axis = { zeroline: false, showgrid: false, color: colours.muted };
-    const title = (text) => ({ text, standoff: 4, font: { size, color: colours.muted } });
-    const across = [0.5, Math.max(longest, data.tokens.length) + 0.5];
-    const up = [-0.5, (1 + STRIP) * layers - 0.5];
+    const name = (text) => ({ text, standoff: 4, font: { size, color: colours.muted } });
+    const together = (first) => n ? { matches: first } : {};
     return {
-      paper_bgcolor: "rgba(0,0,0,0)",
-      plot_bgcolor: "rgba(0,0,0,0)",
-      margin: { l: 46, r: 6.5 * size, t: start.annotations.length ? 1.5 * size : 6, b: 36 },
-      modebar: { bgcolor: "rgba(0,0,0,0)", color: colours.muted, activecolor: colours.text },
-      shapes: [...marks.shapes, ...start.shapes],
-      annotations: [...marks.annotations, ...start.annotations],
-      font: { size, color: colours.muted },
-      uirevision: `${data.turn}`,
-      xaxis: { ...axis, range: across, title: title("token") },
-      yaxis: { ...axis, range: up, title: title("decoder layer") }
+      [`xaxis${suffix(n)}`]: {
+        ...axis,
+        ...together("x"),
+        range: across,
+        domain: x,
+        anchor: `y${suffix(n)}`,
+        showticklabels: !above,
+        ...above ? {} : { title: name("token") }
+      },
+      [`yaxis${suffix(n)}`]: {
+        ...axis,
+        ...together("y"),
+        range: up,
+        domain: y,
+        anchor: `x${suffix(n)}`,
+        showticklabels: !right,
+        ...right ? {} : { title: name(stacked && count > 1 ? "layer" : "decoder layer") }
+      }
+    };
+  }
+  function layerFigure(shown, mode, colours, size, longest, stacked) {
+    const layers = Math.max(...shown.map(({ plain }) => plain[0]?.length ?? 0));
+    const most = Math.max(longest, ...shown.map(({ tokens }) => tokens.length));
+    const ranges = { across: [0.5, most + 0.5], up: [-0.5, (1 + STRIP) * layers - 0.5] };
+    const parts = shown.map((data, n) => {
+      const slot = { n, count: shown.length, stacked };
+      const marks = layerMarks(data, colours, size, slot);
+      const start = answerStart(data, colours, size, slot);
+      return {
+        axes: axesOf2(slot, ranges, colours, size),
+        shapes: [...marks.shapes, ...start.shapes],
+        annotations: [...marks.annotations, ...title(data, colours, size, slot), ...start.annotations]
+      };
+    });
+    const titled = shown.length > 1 || shown.some(({ reasoning }) => reasoning > 0);
+    return {
+      data: shown.flatMap((data, n) => layerTraces(data, mode, colours, n)),
+      layout: {
+        paper_bgcolor: "rgba(0,0,0,0)",
+        plot_bgcolor: "rgba(0,0,0,0)",
+        margin: { l: 46, r: 6.5 * size, t: titled ? 1.5 * size : 6, b: 36 },
+        modebar: { bgcolor: "rgba(0,0,0,0)", color: colours.muted, activecolor: colours.text },
+        shapes: parts.flatMap(({ shapes }) => shapes),
+        annotations: parts.flatMap(({ annotations }) => annotations),
+        font: { size, color: colours.muted },
+        uirevision: `${shown[0]?.turn}/${shown.length}/${stacked}`,
+        ...Object.assign({}, ...parts.map(({ axes }) => axes))
+      }
+    };
+  }
+
+  // src/layer_means.js
+  function layerMeans(data, mode) {
+    const rows = data[mode].slice(data.reasoning);
+    if (!rows.length) return [];
+    return (rows[0] ?? []).map(
+      (_, layer) => rows.reduce((sum, row) => sum + (row[layer] ?? 0), 0) / rows.length
+    );
+  }
+  function meanTrace(data, mode, colours) {
+    const y = layerMeans(data, mode);
+    const fine = mode === "plain";
+    const intervention = data.branch === "steered" ? "steering" : "the cap";
+    const color = colours[data.branch];
+    return {
+      type: "scatter",
+      mode: "lines",
+      name: fine ? `${data.branch}, without ${intervention}` : data.branch,
+      x: y.map((_, layer) => layer),
+      y,
+      line: fine ? { color, width: 1.25, dash: "dot" } : { color, width: 2, dash: DASHES[data.branch] },
+      hovertemplate: `${fine ? `without ${intervention}` : data.branch} · layer %{x}<br>mean %{y:.2f}<extra></extra>`,
+      meta: { branch: "" }
+      // a click leads to no token
+    };
+  }
+  function floorTrace(data, colours) {
+    if (!data?.cap) return [];
+    const [first, last] = data.cap;
+    const layers = Array.from({ length: last - first + 1 }, (_, n) => first + n);
+    const y = layers.map((layer) => floorAt(data, layer));
+    return [
+      {
+        type: "scatter",
+        mode: "markers",
+        name: "floors",
+        x: layers,
+        y,
+        marker: { symbol: "line-ew-open", size: 9, color: colours.capped, line: { width: 2 } },
+        hovertemplate: "floor at layer %{x}: %{y:.2f}<extra></extra>",
+        meta: { branch: "" }
+      }
+    ];
+  }
+  function bandMarks(data, colours, size) {
+    if (!data) return { shapes: [], annotations: [] };
+    const { probe, cap } = data;
+    const up = { yref: "paper", y0: 0, y1: 1 };
+    const note = { yref: "paper", y: 0, yanchor: "bottom", showarrow: false };
+    const dotted = { color: colours.text, width: 1.25, dash: "dot" };
+    const line = { ...up, type: "line", x0: probe, x1: probe, line: dotted };
+    const font = { size, color: colours.text };
+    const [first, last] = cap ?? [probe, probe];
+    const sides = probe > last ? ["left", "right"] : ["right", "left"];
+    const shift = (side) => side === "left" ? 2 : -2;
+    const [own, other] = sides;
+    const label = { ...note, x: probe, xanchor: own, xshift: shift(own), text: `probe ${probe}`, font };
+    if (!cap) return { shapes: [line], annotations: [label] };
+    const shade = { fillcolor: colours.capped, opacity: 0.12, line: { width: 0 }, layer: "below" };
+    const band = { ...up, type: "rect", x0: first - 0.5, x1: last + 0.5, ...shade };
+    const bandLabel = {
+      ...note,
+      x: probe > last ? last + 0.5 : Math.max(first - 0.5, probe),
+      xanchor: other,
+      xshift: shift(other),
+      text: `cap ${first}–${last}`,
+      font: { size, color: colours.capped }
+    };
+    return { shapes: [band, line], annotations: [label, bandLabel] };
+  }
+  function meansFigure(shown, colours, size) {
+    const marked = shown.find(({ cap }) => cap) ?? shown[0];
+    const { shapes, annotations } = bandMarks(marked, colours, size);
+    const layers = Math.max(...shown.map(({ plain }) => plain[0]?.length ?? 0));
+    const axis = { zeroline: false, gridcolor: colours.grid, color: colours.muted };
+    const title2 = (text) => ({ text, standoff: 4, font: { size, color: colours.muted } });
+    return {
+      data: [
+        ...floorTrace(marked, colours),
+        ...shown.flatMap((data) => [
+          ...intervened(data) ? [meanTrace(data, "plain", colours)] : [],
+          meanTrace(data, "own", colours)
+        ])
+      ],
+      layout: {
+        paper_bgcolor: "rgba(0,0,0,0)",
+        plot_bgcolor: "rgba(0,0,0,0)",
+        margin: { l: 46, r: 10, t: 6, b: 36 },
+        modebar: { bgcolor: "rgba(0,0,0,0)", color: colours.muted, activecolor: colours.text },
+        shapes,
+        annotations,
+        font: { size, color: colours.muted },
+        showlegend: true,
+        legend: { orientation: "h", x: 0, y: 1, yanchor: "bottom", font: { size, color: colours.text } },
+        uirevision: `${shown[0]?.turn}/means`,
+        xaxis: { ...axis, range: [-0.5, layers - 0.5], title: title2("decoder layer") },
+        yaxis: { ...axis, title: title2("mean, axis units") }
+      }
     };
   }
 
   // src/layers.js
-  var MOST_READINGS = 6;
+  var MOST_READINGS = 12;
+  var STACKED_BELOW = 460;
   var LAYER_MODES = {
     own: "as its branch reads it",
     plain: "as the unsteered model reads it",
-    change: "what the intervention changed"
+    change: "with it minus without it",
+    means: "mean over the tokens of each answer; shaded: the cap’s layers, with their floors"
   };
+  function interventionOf(readings) {
+    const steered = readings.some(({ branch }) => branch === "steered");
+    if (!steered) return "the cap";
+    return readings.length > 1 ? "cap or steering" : "steering";
+  }
   function makeLayers(root, hooks) {
     const panel = find(root, "#layer-view");
     const element2 = (
@@ -2909,9 +3092,10 @@
     );
     const status = find(panel, ".panel-status");
     const modes = find(panel, ".modes");
-    const state = { branch: "uncapped", mode: "own", data: null };
+    const state = { choice: "all", mode: "own", shown: [] };
     const readings = /* @__PURE__ */ new Map();
     const requested = /* @__PURE__ */ new Map();
+    const failed = /* @__PURE__ */ new Set();
     const visible = () => panel.offsetWidth > 0;
     const placeOf = (turn, branch) => `${turn}/${branch}`;
     const keyOf = (turn, reply) => `${placeOf(turn, reply.branch)}/${reply.visibleTokens.length}`;
@@ -2920,7 +3104,7 @@
       status.hidden = !text;
     }
     function clear() {
-      state.data = null;
+      state.shown = [];
       if (element2.data) Plotly.purge(element2);
     }
     function unread(data) {
@@ -2928,36 +3112,53 @@
       const count = replies?.[data.branch].reasoning.count ?? 0;
       return turn === data.turn ? Math.max(0, count - data.reasoning) : 0;
     }
+    function readingOf(turn, reply) {
+      const { layers, branch } = reply;
+      if (layers) return { ...layers, plain: layers.plain ?? layers.own, turn, branch };
+      return readings.get(keyOf(turn, reply));
+    }
     function offerChoices(replies) {
-      const branch = branchToShow(replies, state.branch);
+      const branches = branchesToShow(replies, state.choice);
+      const several = branchesToShow(replies, "all").length;
       for (const button of findAll(panel, "[data-branch]")) {
-        button.hidden = replies[
-          /** @type {Branch} */
+        const choice = (
+          /** @type {LayerChoice} */
           button.dataset.branch
-        ].absent;
-        button.setAttribute("aria-pressed", String(button.dataset.branch === branch));
+        );
+        button.hidden = choice === "all" ? several < 2 : replies[choice].absent;
+        const pressed = choice === "all" ? branches.length > 1 : branches.length < 2 && branches[0] === choice;
+        button.setAttribute("aria-pressed", String(pressed));
       }
-      const offered = state.data !== null && intervened(state.data);
-      modes.hidden = !offered;
+      find(panel, '[data-branch="all"]').textContent = several > 2 ? "all" : "both";
+      const acted = state.shown.filter(intervened);
+      const mode = acted.length || state.mode === "means" ? state.mode : "own";
+      modes.hidden = !state.shown.length;
       for (const button of findAll(modes, "button")) {
-        button.setAttribute("aria-pressed", String(button.dataset.mode === state.mode));
+        const reading = button.dataset.mode === "plain" || button.dataset.mode === "change";
+        button.hidden = reading && !acted.length;
+        button.setAttribute("aria-pressed", String(button.dataset.mode === mode));
       }
-      const intervention = branch === "steered" ? "steering" : "the cap";
-      find(modes, '[data-mode="own"]').textContent = `with ${intervention}`;
+      const intervention = interventionOf(acted);
+      find(modes, '[data-mode="own"]').textContent = acted.length ? `with ${intervention}` : "every token";
       find(modes, '[data-mode="plain"]').textContent = `without ${intervention}`;
-      const mode = offered ? state.mode : "own";
-      find(panel, ".mode-label").textContent = LAYER_MODES[mode];
+      explain(mode);
+      panel.classList.toggle("unread", !state.shown.length);
+      return mode;
+    }
+    function explain(mode) {
+      const acted = state.shown.filter(intervened);
+      const changed = `what ${interventionOf(acted)} changed in the ${acted.map(({ branch }) => branch).join(" and the ")} reply: `;
+      const each = (mode === "own" || mode === "plain") && state.shown.length > 1 ? "each " : "";
+      find(panel, ".mode-label").textContent = `${mode === "change" ? changed : each}${LAYER_MODES[mode]}`;
       const [low, high] = colourRange(mode);
       find(panel, ".low").textContent = number(low);
       find(panel, ".high").textContent = number(high);
-      find(panel, ".below-key").hidden = !state.data?.cap;
-      panel.classList.toggle("unread", !state.data);
-      return mode;
+      find(panel, ".ramp-key").hidden = mode === "means";
+      find(panel, ".below-key").hidden = mode === "means" || !state.shown.some(({ cap }) => cap);
     }
     async function draw() {
-      const { data } = state;
       const { replies } = hooks.shown();
-      if (!data || !replies || !window.Plotly || !visible()) return;
+      if (!state.shown.length || !replies || !window.Plotly || !visible()) return;
       const mode = offerChoices(replies);
       const colours = palette(root);
       const size = Math.max(10, colours.size * 0.75);
@@ -2969,35 +3170,41 @@
         modeBarButtons: chartButtons()
       };
       const longest = Math.max(...BRANCHES.map((branch) => replies[branch].visibleTokens.length));
-      const layout = layerLayout(data, colours, size, longest);
-      setStatus("");
-      await Plotly.react(element2, layerTraces(data, mode, colours), layout, config);
+      const stacked = element2.clientWidth < STACKED_BELOW;
+      const drawn = mode === "change" ? state.shown.filter(intervened) : state.shown;
+      const { data, layout } = mode === "means" ? meansFigure(drawn, colours, size) : layerFigure(drawn, mode, colours, size, longest, stacked);
+      await Plotly.react(element2, data, layout, config);
       element2.removeAllListeners("plotly_click");
       element2.on("plotly_click", ({ points: [point] }) => {
-        const shown = state.data;
+        const shown = state.shown.find(({ branch }) => branch === point?.data.meta?.branch);
         if (point && shown) hooks.flash(shown.branch, Math.round(point.x) + unread(shown), shown.turn);
       });
     }
-    function refresh() {
-      const { turn, replies, readable } = hooks.shown();
-      if (!visible() || turn === null || !replies) return;
-      const reply = replies[branchToShow(replies, state.branch)];
-      const key = keyOf(turn, reply);
-      const known = readings.get(key);
-      if (known) {
-        state.data = known;
-        draw();
-        return;
+    function ask(turn, reply) {
+      const [key, place] = [keyOf(turn, reply), placeOf(turn, reply.branch)];
+      if (reply.finish === null) return "The layers can be read when the reply is finished.";
+      if (failed.has(key)) return "The layers of this reply could not be read.";
+      const { readable } = hooks.shown();
+      if (readable && requested.get(place) === key) return "reading all layers…";
+      if (readable && hooks.sendRequest("layers", { turn, branch: reply.branch })) {
+        requested.set(place, key);
+        return "reading all layers…";
       }
-      clear();
+      return `The layers of the ${reply.branch} reply were not looked at before this session was saved, and reading them needs its model, which is not loaded here.`;
+    }
+    function refresh() {
+      const { turn, replies } = hooks.shown();
+      if (!visible() || turn === null || !replies) return;
+      const wanted = branchesToShow(replies, state.choice).map((branch) => replies[branch]);
+      const missing = wanted.filter((reply) => !readingOf(turn, reply));
+      const known = wanted.map((reply) => readingOf(turn, reply)).filter((data) => data !== void 0);
+      if (!known.length) clear();
+      state.shown = known;
       offerChoices(replies);
-      if (reply.absent) setStatus("This turn has no reply.");
-      else if (reply.finish === null) setStatus("The layers can be read when the reply is finished.");
-      else if (readable && requested.get(placeOf(turn, reply.branch)) === key) setStatus("reading all layers…");
-      else if (readable && hooks.sendRequest("layers", { turn, branch: reply.branch })) {
-        requested.set(placeOf(turn, reply.branch), key);
-        setStatus("reading all layers…");
-      } else setStatus("Reading the layers needs the model of this session, which is not loaded here.");
+      const next = missing.find((reply) => !failed.has(keyOf(turn, reply))) ?? missing[0];
+      if (!wanted.length) setStatus("This turn has no reply.");
+      else setStatus(next ? ask(turn, next) : "");
+      draw();
     }
     function receive(data) {
       const place = placeOf(data.turn, data.branch);
@@ -3010,30 +3217,35 @@
       refresh();
     }
     function fail({ turn, branch }) {
+      const key = requested.get(placeOf(turn, branch));
       requested.delete(placeOf(turn, branch));
-      const { turn: now, replies } = hooks.shown();
-      if (now !== turn || !replies || branchToShow(replies, state.branch) !== branch) return;
-      setStatus("The layers of this reply could not be read.");
+      if (key) failed.add(key);
+      refresh();
     }
     function reset() {
       readings.clear();
       requested.clear();
+      failed.clear();
       clear();
       setStatus("");
     }
-    function choose(branch) {
-      state.branch = branch;
-      const { turn } = hooks.shown();
-      if (turn !== null) requested.delete(placeOf(turn, branch));
+    function choose(choice) {
+      state.choice = choice;
+      failed.clear();
+      const { turn, replies } = hooks.shown();
+      if (turn === null || !replies) return;
+      for (const branch of branchesToShow(replies, choice)) requested.delete(placeOf(turn, branch));
     }
     function resize() {
-      if (element2.data && visible()) Plotly.Plots.resize(element2);
+      if (!element2.data || !visible()) return;
+      if (state.shown.length > 1) draw();
+      Plotly.Plots.resize(element2);
     }
     find(panel, ".aside").addEventListener("click", (event) => {
       const { branch, mode } = datasetOf(event);
       if (!branch && !mode) return;
       if (branch) choose(
-        /** @type {Branch} */
+        /** @type {LayerChoice} */
         branch
       );
       if (mode) state.mode = /** @type {LayerMode} */
@@ -3996,6 +4208,89 @@
     };
   }
 
+  // src/path.js
+  function replyIn({ replies }, branch) {
+    const present = BRANCHES.filter((one) => !replies[one].absent);
+    if (branch !== "steered" || !replies.steered.absent || present.length < 2) return replies[branch];
+    return replies.uncapped;
+  }
+  var isPlaced = ({ finish }) => finish === "stop" || finish === "sentence" || finish === "length";
+  function pathOf(turns, branch) {
+    let now = null;
+    return turns.map((turn, index) => {
+      const reply = replyIn(turn, branch);
+      if (reply.absent || !isPlaced(reply) || meanOf(reply) === null) return null;
+      const { step } = reply;
+      now = step && now ? { step, length: now.length + step.length, since: now.since } : { step: null, length: 0, since: index };
+      return now;
+    });
+  }
+  function pathsTo(turns, index) {
+    if (index === null) return [];
+    const shown = turns.slice(0, index + 1);
+    const paths = BRANCHES.filter((branch) => shown.some((turn) => !turn.replies[branch].absent)).map(
+      (branch) => ({ branch, points: pathOf(shown, branch) })
+    );
+    return paths.some(({ points }) => points.some((point) => point?.step)) ? paths : [];
+  }
+  var lastOf = (points) => points.filter((point) => point !== null).at(-1);
+  function describeSince(paths) {
+    const parts = paths.flatMap(({ branch, points }) => {
+      const first = points.findIndex((point) => point !== null);
+      const last = lastOf(points);
+      return last && last.since > first ? [`the ${branch} path from turn ${last.since + 1}`] : [];
+    });
+    return parts.length ? `Counted anew: ${parts.join(", ")}, because the step to that reply was not measured.` : "";
+  }
+  function fillTable(table, paths) {
+    const [branches, columns2] = [makeElement("tr"), makeElement("tr")];
+    branches.append(makeElement("td"));
+    columns2.append(makeElement("th", "", "turn"));
+    for (const { branch } of paths) {
+      const head2 = makeElement("th", branch, branch);
+      head2.colSpan = 3;
+      branches.append(head2);
+      columns2.append(...["step", "along", "path"].map((name) => makeElement("th", "", name)));
+    }
+    const head = makeElement("thead");
+    head.append(branches, columns2);
+    const body = makeElement("tbody");
+    for (const turn of paths[0]?.points.keys() ?? []) {
+      const row = makeElement("tr");
+      row.append(makeElement("th", "", String(turn + 1)));
+      for (const { points } of paths) {
+        const point = points[turn] ?? null;
+        const cells = [point?.step?.length ?? null, point?.step?.along ?? null, point?.length ?? null];
+        row.append(...cells.map((value) => makeElement("td", "", value === null ? "–" : number(value))));
+      }
+      body.append(row);
+    }
+    table.replaceChildren(head, body);
+  }
+  function makePath(root) {
+    const box = findAs(root, ".summary-bar .path", HTMLDetailsElement);
+    const lengths = find(box, ".lengths");
+    const table = findAs(box, "table", HTMLTableElement);
+    const since = find(box, ".since");
+    document.addEventListener("click", ({ target }) => {
+      if (target instanceof Node && !box.contains(target)) box.open = false;
+    });
+    function show(turns, index) {
+      const paths = pathsTo(turns, index);
+      box.hidden = !paths.length;
+      if (box.hidden) box.open = false;
+      const parts = paths.map(({ branch, points }) => {
+        const last = lastOf(points);
+        return makeElement("span", branch, last ? number(last.length) : "–");
+      });
+      lengths.replaceChildren(...parts.flatMap((part, n) => n ? [" / ", part] : [part]));
+      fillTable(table, paths);
+      since.textContent = describeSince(paths);
+      since.hidden = !since.textContent;
+    }
+    return { show };
+  }
+
   // src/summary_bar.js
   function makeSummaryBar(root) {
     const bar = find(root, ".summary-bar");
@@ -4277,6 +4572,7 @@
     });
     const layers = makeLayers(root, { sendRequest, flash, shown });
     const summaryBar = makeSummaryBar(root);
+    const path = makePath(root);
     const lens = makeLens(root);
     const turnList = makeTurnList(root, (index) => selectTurn(index, true));
     const latestButton = find(root, ".latest");
@@ -4356,6 +4652,7 @@
       turnList.show(turns, index);
       latestButton.hidden = !showsEarlier;
       summaryBar.show(summary);
+      path.show(turns, index);
     }
     function showKeys() {
       for (const branch of BRANCHES) {

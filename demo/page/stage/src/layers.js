@@ -1,14 +1,15 @@
-// The layer view on the page: which reply is shown and how it is read, and what is requested from the server.
+// The layer view on the page: which replies are shown and how they are read, and what is requested from the server.
 
 /**
  * @import { PlotConfig, PlotElement } from "./plotly"
- * @import { LayerMode } from "./layer_figure.js"
+ * @import { LayerChoice, LayerMode } from "./layer_figure.js"
  * @import { Branch, ByBranch, LayerData, Reply, SendRequest } from "./types"
  */
 
 import { chartButtons, palette } from "./chart.js";
 import { datasetOf, find, findAll } from "./dom.js";
-import { branchToShow, colourRange, intervened, layerLayout, layerTraces } from "./layer_figure.js";
+import { branchesToShow, colourRange, intervened, layerFigure } from "./layer_figure.js";
+import { meansFigure } from "./layer_means.js";
 import { number } from "./text.js";
 import { BRANCHES } from "./turns.js";
 
@@ -26,13 +27,25 @@ import { BRANCHES } from "./turns.js";
  * @property {boolean} readable whether the model that wrote them is here to read them
  */
 
-const MOST_READINGS = 6; // how many readings are kept, so that going back and forth asks the server once
+const MOST_READINGS = 12; // how many readings are kept, so that going back and forth asks the server once
+const STACKED_BELOW = 460; // pixels of width under which heat maps stand below each other
 /** @type {Record<LayerMode, string>} */
 const LAYER_MODES = {
   own: "as its branch reads it",
   plain: "as the unsteered model reads it",
-  change: "what the intervention changed",
+  change: "with it minus without it",
+  means: "mean over the tokens of each answer; shaded: the cap’s layers, with their floors",
 };
+
+/**
+ * The intervention that these readings differ by, in words.
+ * @param {LayerData[]} readings
+ */
+function interventionOf(readings) {
+  const steered = readings.some(({ branch }) => branch === "steered");
+  if (!steered) return "the cap";
+  return readings.length > 1 ? "cap or steering" : "steering";
+}
 
 /**
  * @param {HTMLElement} root
@@ -43,8 +56,8 @@ export function makeLayers(root, hooks) {
   const element = /** @type {PlotElement} */ (find(root, "#layer-chart"));
   const status = find(panel, ".panel-status");
   const modes = find(panel, ".modes");
-  /** @type {{ branch: Branch; mode: LayerMode; data: LayerData | null }} */
-  const state = { branch: "uncapped", mode: "own", data: null };
+  /** @type {{ choice: LayerChoice; mode: LayerMode; shown: LayerData[] }} */
+  const state = { choice: "all", mode: "own", shown: [] };
   /**
    * By key: see keyOf.
    * @type {Map<string, LayerData>}
@@ -55,6 +68,11 @@ export function makeLayers(root, hooks) {
    * @type {Map<string, string>}
    */
   const requested = new Map();
+  /**
+   * The keys of the readings that the server could not make.
+   * @type {Set<string>}
+   */
+  const failed = new Set();
 
   const visible = () => panel.offsetWidth > 0;
   const placeOf = (/** @type {number} */ turn, /** @type {Branch} */ branch) => `${turn}/${branch}`;
@@ -68,7 +86,7 @@ export function makeLayers(root, hooks) {
   }
 
   function clear() {
-    state.data = null;
+    state.shown = [];
     if (element.data) Plotly.purge(element);
   }
 
@@ -84,37 +102,64 @@ export function makeLayers(root, hooks) {
   }
 
   /**
+   * What was read of a reply: here, or before the session was saved.
+   * @param {number} turn
+   * @param {Reply} reply
+   * @returns {LayerData | undefined}
+   */
+  function readingOf(turn, reply) {
+    const { layers, branch } = reply;
+    if (layers) return { ...layers, plain: layers.plain ?? layers.own, turn, branch };
+    return readings.get(keyOf(turn, reply));
+  }
+
+  /**
    * The buttons, and what the colours mean.
    * @param {ByBranch<Reply>} replies
+   * @returns {LayerMode}
    */
   function offerChoices(replies) {
-    const branch = branchToShow(replies, state.branch);
+    const branches = branchesToShow(replies, state.choice);
+    const several = branchesToShow(replies, "all").length;
     for (const button of findAll(panel, "[data-branch]")) {
-      button.hidden = replies[/** @type {Branch} */ (button.dataset.branch)].absent;
-      button.setAttribute("aria-pressed", String(button.dataset.branch === branch));
+      const choice = /** @type {LayerChoice} */ (button.dataset.branch);
+      button.hidden = choice === "all" ? several < 2 : replies[choice].absent;
+      const pressed = choice === "all" ? branches.length > 1 : branches.length < 2 && branches[0] === choice;
+      button.setAttribute("aria-pressed", String(pressed));
     }
-    const offered = state.data !== null && intervened(state.data);
-    modes.hidden = !offered;
+    find(panel, '[data-branch="all"]').textContent = several > 2 ? "all" : "both";
+    const acted = state.shown.filter(intervened);
+    const mode = acted.length || state.mode === "means" ? state.mode : "own";
+    modes.hidden = !state.shown.length;
     for (const button of findAll(modes, "button")) {
-      button.setAttribute("aria-pressed", String(button.dataset.mode === state.mode));
+      const reading = button.dataset.mode === "plain" || button.dataset.mode === "change";
+      button.hidden = reading && !acted.length;
+      button.setAttribute("aria-pressed", String(button.dataset.mode === mode));
     }
-    const intervention = branch === "steered" ? "steering" : "the cap";
-    find(modes, '[data-mode="own"]').textContent = `with ${intervention}`;
+    const intervention = interventionOf(acted);
+    find(modes, '[data-mode="own"]').textContent = acted.length ? `with ${intervention}` : "every token";
     find(modes, '[data-mode="plain"]').textContent = `without ${intervention}`;
-    const mode = offered ? state.mode : "own";
-    find(panel, ".mode-label").textContent = LAYER_MODES[mode];
-    const [low, high] = colourRange(mode);
-    find(panel, ".low").textContent = number(low);
-    find(panel, ".high").textContent = number(high);
-    find(panel, ".below-key").hidden = !state.data?.cap;
-    panel.classList.toggle("unread", !state.data);
+    explain(mode);
+    panel.classList.toggle("unread", !state.shown.length);
     return mode;
   }
 
+  /** @param {LayerMode} mode */
+  function explain(mode) {
+    const acted = state.shown.filter(intervened);
+    const changed = `what ${interventionOf(acted)} changed in the ${acted.map(({ branch }) => branch).join(" and the ")} reply: `;
+    const each = (mode === "own" || mode === "plain") && state.shown.length > 1 ? "each " : "";
+    find(panel, ".mode-label").textContent = `${mode === "change" ? changed : each}${LAYER_MODES[mode]}`;
+    const [low, high] = colourRange(mode);
+    find(panel, ".low").textContent = number(low);
+    find(panel, ".high").textContent = number(high);
+    find(panel, ".ramp-key").hidden = mode === "means";
+    find(panel, ".below-key").hidden = mode === "means" || !state.shown.some(({ cap }) => cap);
+  }
+
   async function draw() {
-    const { data } = state;
     const { replies } = hooks.shown();
-    if (!data || !replies || !window.Plotly || !visible()) return;
+    if (!state.shown.length || !replies || !window.Plotly || !visible()) return;
     const mode = offerChoices(replies);
     const colours = palette(root);
     const size = Math.max(10, colours.size * 0.75);
@@ -127,37 +172,56 @@ export function makeLayers(root, hooks) {
       modeBarButtons: chartButtons(),
     };
     const longest = Math.max(...BRANCHES.map((branch) => replies[branch].visibleTokens.length));
-    const layout = layerLayout(data, colours, size, longest);
-    setStatus("");
-    await Plotly.react(element, layerTraces(data, mode, colours), layout, config);
+    const stacked = element.clientWidth < STACKED_BELOW;
+    // Only a reply under an intervention has a difference.
+    const drawn = mode === "change" ? state.shown.filter(intervened) : state.shown;
+    const { data, layout } =
+      mode === "means"
+        ? meansFigure(drawn, colours, size)
+        : layerFigure(drawn, mode, colours, size, longest, stacked);
+    await Plotly.react(element, data, layout, config);
     element.removeAllListeners("plotly_click");
     element.on("plotly_click", ({ points: [point] }) => {
-      const shown = state.data;
+      const shown = state.shown.find(({ branch }) => branch === point?.data.meta?.branch);
       if (point && shown) hooks.flash(shown.branch, Math.round(point.x) + unread(shown), shown.turn);
     });
   }
 
-  // Draws the selected reply, or requests its layers from the server first.
-  function refresh() {
-    const { turn, replies, readable } = hooks.shown();
-    if (!visible() || turn === null || !replies) return;
-    const reply = replies[branchToShow(replies, state.branch)];
-    const key = keyOf(turn, reply);
-    const known = readings.get(key);
-    if (known) {
-      state.data = known;
-      draw();
-      return;
+  /**
+   * Why a reply is not drawn, or that it is being read, after asking the server for it.
+   * @param {number} turn
+   * @param {Reply} reply
+   */
+  function ask(turn, reply) {
+    const [key, place] = [keyOf(turn, reply), placeOf(turn, reply.branch)];
+    if (reply.finish === null) return "The layers can be read when the reply is finished.";
+    if (failed.has(key)) return "The layers of this reply could not be read.";
+    const { readable } = hooks.shown();
+    if (readable && requested.get(place) === key) return "reading all layers…";
+    if (readable && hooks.sendRequest("layers", { turn, branch: reply.branch })) {
+      requested.set(place, key);
+      return "reading all layers…";
     }
-    clear();
+    return (
+      `The layers of the ${reply.branch} reply were not looked at before this session was saved, and reading them ` +
+      "needs its model, which is not loaded here."
+    );
+  }
+
+  // Draws the selected replies as far as they were read, and requests the first that was not from the server.
+  function refresh() {
+    const { turn, replies } = hooks.shown();
+    if (!visible() || turn === null || !replies) return;
+    const wanted = branchesToShow(replies, state.choice).map((branch) => replies[branch]);
+    const missing = wanted.filter((reply) => !readingOf(turn, reply));
+    const known = wanted.map((reply) => readingOf(turn, reply)).filter((data) => data !== undefined);
+    if (!known.length) clear();
+    state.shown = known;
     offerChoices(replies);
-    if (reply.absent) setStatus("This turn has no reply.");
-    else if (reply.finish === null) setStatus("The layers can be read when the reply is finished.");
-    else if (readable && requested.get(placeOf(turn, reply.branch)) === key) setStatus("reading all layers…");
-    else if (readable && hooks.sendRequest("layers", { turn, branch: reply.branch })) {
-      requested.set(placeOf(turn, reply.branch), key);
-      setStatus("reading all layers…");
-    } else setStatus("Reading the layers needs the model of this session, which is not loaded here.");
+    const next = missing.find((reply) => !failed.has(keyOf(turn, reply))) ?? missing[0];
+    if (!wanted.length) setStatus("This turn has no reply.");
+    else setStatus(next ? ask(turn, next) : "");
+    draw();
   }
 
   /** @param {LayerData} data */
@@ -177,34 +241,40 @@ export function makeLayers(root, hooks) {
    * @param {{ turn: number; branch: Branch }} refused
    */
   function fail({ turn, branch }) {
+    const key = requested.get(placeOf(turn, branch));
     requested.delete(placeOf(turn, branch));
-    const { turn: now, replies } = hooks.shown();
-    if (now !== turn || !replies || branchToShow(replies, state.branch) !== branch) return;
-    setStatus("The layers of this reply could not be read.");
+    if (key) failed.add(key);
+    refresh();
   }
 
   function reset() {
     readings.clear();
     requested.clear();
+    failed.clear();
     clear();
     setStatus("");
   }
 
-  /** @param {Branch} branch */
-  function choose(branch) {
-    state.branch = branch;
-    const { turn } = hooks.shown();
-    if (turn !== null) requested.delete(placeOf(turn, branch)); // the server may have refused the request
+  /** @param {LayerChoice} choice */
+  function choose(choice) {
+    state.choice = choice;
+    failed.clear();
+    const { turn, replies } = hooks.shown();
+    if (turn === null || !replies) return;
+    // Another try: the answer may have been lost.
+    for (const branch of branchesToShow(replies, choice)) requested.delete(placeOf(turn, branch));
   }
 
   function resize() {
-    if (element.data && visible()) Plotly.Plots.resize(element);
+    if (!element.data || !visible()) return;
+    if (state.shown.length > 1) draw(); // they may have to stand otherwise
+    Plotly.Plots.resize(element);
   }
 
   find(panel, ".aside").addEventListener("click", (event) => {
     const { branch, mode } = datasetOf(event);
     if (!branch && !mode) return;
-    if (branch) choose(/** @type {Branch} */ (branch));
+    if (branch) choose(/** @type {LayerChoice} */ (branch));
     if (mode) state.mode = /** @type {LayerMode} */ (mode);
     refresh();
   });

@@ -3,6 +3,8 @@
 
 /** @import { Operations, SendRequest } from "./types" */
 
+import { BRANCHES } from "./turns.js";
+
 /** @typedef {{ head: Record<string, unknown>; turns: unknown[] }} StoredConversation */
 /** @typedef {{ ids: string[]; current: number }} StoredList */
 
@@ -14,7 +16,26 @@
  */
 
 const STORAGE_PREFIX = "persona-drift:";
+const STATES_KEPT = 2; // of the last turns; as in demo/conversation/path.py
 const LEGACY_PREFIX = "talk:"; // of conversations that an earlier version of the page stored
+
+/**
+ * Turns without the mean states that nothing is measured from any more: of each branch the first and the last two
+ * stay, as in a session file. They are large.
+ * @param {unknown[]} turns in the form of a session file
+ * @returns {unknown[]}
+ */
+export function withoutMiddleStates(turns) {
+  const copies = turns.map((turn) => (turn && typeof turn === "object" ? { ...turn } : turn));
+  for (const branch of BRANCHES) {
+    const known = copies.filter((turn) => /** @type {any} */ (turn)?.branches?.[branch]?.state);
+    for (const turn of /** @type {any[]} */ (known.slice(1, -STATES_KEPT))) {
+      const { state, ...reply } = turn.branches[branch];
+      turn.branches = { ...turn.branches, [branch]: reply };
+    }
+  }
+  return copies;
+}
 
 /** @returns {TabStorage | null} */
 function openStorage() {
@@ -151,7 +172,7 @@ function persistenceIn(storage, hooks) {
     /** @param {Operations["persist"]} fields */
     persist({ id, head, from, turns }) {
       const stored = conversations.get(id)?.turns ?? [];
-      const conversation = { head, turns: [...stored.slice(0, from), ...turns] };
+      const conversation = { head, turns: withoutMiddleStates([...stored.slice(0, from), ...turns]) };
       conversations.set(id, conversation);
       if (!restoring) store(id, conversation);
     },

@@ -106,6 +106,8 @@ export function newReply(branch) {
     along: [],
     seedMean: null,
     shift: null,
+    step: null,
+    layers: null,
   };
 }
 
@@ -224,7 +226,9 @@ export function finishReply(reply, data) {
   reply.along = data.along ?? [];
   reply.seedMean = data.seeds ?? null;
   reply.shift = data.shift ?? null;
+  reply.step = data.step ?? null;
   reply.samples = data.samples ?? reply.samples;
+  reply.layers = data.layers ?? reply.layers;
   reply.html = data.html ?? reply.html;
 }
 

@@ -57,7 +57,7 @@ export interface VisibleToken extends Token {
   second: number | null;
 }
 
-/** How far a reply's mean state lies from that of the branch's first reply. */
+/** How far a reply's mean state lies from that of an earlier reply of its branch. */
 export interface Shift {
   /** In axis units. */
   length: number;
@@ -84,7 +84,10 @@ export interface ReplySummary {
   along?: number[];
   /** Of the means of this reply and its further samples; only where there are any. */
   seeds?: SeedMean;
+  /** Since the branch's first reply. */
   shift?: Shift;
+  /** Since the branch's reply before. */
+  step?: Shift;
 }
 
 /** A mean over seeds with its 95% interval, axis units. */
@@ -103,6 +106,8 @@ export interface SampleData extends ReplySummary {
 export interface ReplyData extends ReplySummary {
   tokens?: Token[];
   samples?: SampleData[];
+  /** Only in recordings, of the replies whose layers were looked at. */
+  layers?: KeptLayers;
   /** The text with its Markdown rendered. */
   html?: string | null;
 }
@@ -317,17 +322,23 @@ export interface Script {
   of: number;
 }
 
+/** What a session file keeps of a reply at every decoder layer. `plain` is missing where it says what `own` says. */
+export type KeptLayers = Omit<LayerData, "turn" | "branch" | "plain"> & { plain?: number[][] };
+
 /** One reply at every decoder layer: rows of `own` and `plain` are tokens, columns are layers. */
 export interface LayerData {
   turn: number;
   branch: Branch;
   probe: number;
   cap: [first: number, last: number] | null;
-  floors: number[];
+  /** From the first capped layer to the last; null for one that is not capped. */
+  floors: (number | null)[];
   tokens: string[];
   reasoning: number;
   own: number[][];
   plain: number[][];
+  /** The tokens, from 1, that lie below a floor of the cap as the unsteered model reads them. */
+  below: number[];
 }
 
 /** One open conversation in the tree of forks. */
@@ -509,6 +520,9 @@ export interface Reply {
   along: number[];
   seedMean: SeedMean | null;
   shift: Shift | null;
+  step: Shift | null;
+  /** What a recording keeps of its layers. */
+  layers: KeptLayers | null;
 }
 
 export interface Turn {

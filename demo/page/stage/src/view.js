@@ -12,6 +12,7 @@ import { Conversation } from "./model.js";
 import { showEmpty, showNotice } from "./notices.js";
 import { showCapAction, showMean, showTrend } from "./pane_header.js";
 import { makePane } from "./panes.js";
+import { makePath } from "./path.js";
 import { makeSeedsButton } from "./seeds.js";
 import { describeCapping, finishLabel, summarise } from "./summary.js";
 import { makeSummaryBar } from "./summary_bar.js";
@@ -59,6 +60,7 @@ export function makeView(root, conversation, sendRequest) {
   });
   const layers = makeLayers(root, { sendRequest, flash, shown });
   const summaryBar = makeSummaryBar(root);
+  const path = makePath(root);
   const lens = makeLens(root);
   const turnList = makeTurnList(root, (index) => selectTurn(index, true));
   const latestButton = find(root, ".latest");
@@ -179,6 +181,7 @@ export function makeView(root, conversation, sendRequest) {
     turnList.show(turns, index);
     latestButton.hidden = !showsEarlier;
     summaryBar.show(summary);
+    path.show(turns, index);
   }
 
   /** The charts' keys name what they show. */

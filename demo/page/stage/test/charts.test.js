@@ -4,15 +4,14 @@ import test from "node:test";
 import { axesOf, plottingArea, scaleOf } from "../src/axes.js";
 import { colourTrace, themedLayout } from "../src/chart.js";
 import {
-  belowFloor,
-  branchToShow,
+  branchesToShow,
   colourRange,
   floorAt,
   intervened,
-  layerLayout,
-  layerTraces,
+  layerFigure,
   layerValues,
 } from "../src/layer_figure.js";
+import { layerMeans, meansFigure } from "../src/layer_means.js";
 import { placedBands, placedNotes, spread } from "../src/marks.js";
 import { dashesOf, fitsAxes, pixelsOf } from "../src/overlay.js";
 import { allSeeds } from "../src/seeds.js";
@@ -380,6 +379,7 @@ const LAYERS = {
     [0, 0.25, 1],
     [1, 1, 0],
   ],
+  below: [1, 2],
 };
 
 test("the layer view has layers as rows, and can show what the cap changed", () => {
@@ -396,44 +396,79 @@ test("the layer view has layers as rows, and can show what the cap changed", () 
 });
 
 test("tokens below the floor of a capped layer are marked above the layers, where they cover nothing", () => {
-  assert.deepEqual(belowFloor(LAYERS), [1, 2]);
-  assert.deepEqual(belowFloor({ ...LAYERS, floors: [0.5, 0] }), [1]);
-  assert.deepEqual(belowFloor({ ...LAYERS, cap: null }), []);
-  const [heatmap, below] = layerTraces(LAYERS, "own", COLOURS);
+  const { data } = layerFigure([LAYERS], "own", COLOURS, 12, 2, false);
+  const [heatmap, below] = data;
   assert.equal(heatmap?.z?.length, 3);
+  assert.deepEqual(below?.x, LAYERS.below);
   assert.ok(below?.y?.every((y) => /** @type {number} */ (y) > 2.5));
   assert.equal(floorAt(LAYERS, 2), 0.25);
   assert.equal(floorAt(LAYERS, 3), null);
+  assert.equal(floorAt({ ...LAYERS, floors: [0.5, null] }, 2), null);
 });
 
-test("both replies of a turn have the same axes, colours and band", () => {
-  const short = { ...LAYERS, branch: /** @type {const} */ ("uncapped"), tokens: ["a"], plain: [[0, 0, 0]] };
-  const [one, other] = [LAYERS, short].map((data) => /** @type {any} */ (layerLayout(data, COLOURS, 12, 2)));
-  assert.deepEqual(one.xaxis.range, [0.5, 2.5]);
-  for (const axis of ["xaxis", "yaxis"]) assert.deepEqual(one[axis].range, other[axis].range);
-  const [colours, others] = [LAYERS, short].map((data) => layerTraces(data, "own", COLOURS)[0]);
-  assert.deepEqual([colours?.zmin, colours?.zmax], colourRange("own"));
-  assert.deepEqual([others?.zmin, others?.zmax], colourRange("own"));
-  const dashes = [one, other].map(({ shapes }) => [shapes[1].y0, shapes[1].y1, shapes[1].line.dash]);
-  assert.deepEqual(dashes, [
-    [0.5, 2.5, "solid"],
-    [0.5, 2.5, "dash"],
-  ]);
-  for (const { annotations } of [one, other])
-    for (const { xref, x, xanchor } of annotations)
-      assert.deepEqual([xref, x, xanchor], ["paper", 1, "left"]);
+const UNCAPPED = {
+  ...LAYERS,
+  branch: /** @type {const} */ ("uncapped"),
+  tokens: ["a"],
+  own: [[0, 0, 0]],
+  plain: [[0, 0, 0]],
+  below: [1],
+};
+
+test("both replies of a turn have the same axes, colours and band, alone and together", () => {
+  const figure = (/** @type {any[]} */ shown, stacked = false) =>
+    /** @type {any} */ (layerFigure(shown, "own", COLOURS, 12, 2, stacked));
+  const alone = [LAYERS, UNCAPPED].map((data) => figure([data]));
+  const together = figure([UNCAPPED, LAYERS]);
+  const ranges = [
+    ...alone.map(({ layout }) => [layout.xaxis.range, layout.yaxis.range]),
+    [together.layout.xaxis.range, together.layout.yaxis.range],
+    [together.layout.xaxis2.range, together.layout.yaxis2.range],
+  ];
+  for (const one of ranges) assert.deepEqual(one, [[0.5, 2.5], ranges[0]?.[1]]);
+  const maps = together.data.filter((/** @type {any} */ { type }) => type === "heatmap");
+  for (const { zmin, zmax } of [...maps, alone[0].data[0]])
+    assert.deepEqual([zmin, zmax], colourRange("own"));
+  assert.deepEqual(
+    maps.map((/** @type {any} */ { xaxis, meta }) => [xaxis, meta.branch]),
+    [
+      ["x", "uncapped"],
+      ["x2", "capped"],
+    ],
+  );
+  const bands = together.layout.shapes.filter((/** @type {any} */ { type }) => type === "rect");
+  assert.deepEqual(
+    bands.map((/** @type {any} */ { xref, y0, y1, line }) => [xref, y0, y1, line.dash]),
+    [
+      ["x domain", 0.5, 2.5, "dash"],
+      ["x2 domain", 0.5, 2.5, "solid"],
+    ],
+  );
+});
+
+test("heat maps stand side by side, or the uncapped one above where there is little room", () => {
+  const domains = (/** @type {boolean} */ stacked) => {
+    const { layout } = /** @type {any} */ (layerFigure([UNCAPPED, LAYERS], "own", COLOURS, 12, 2, stacked));
+    return [layout.xaxis.domain, layout.xaxis2.domain, layout.yaxis.domain, layout.yaxis2.domain];
+  };
+  const [left, right, , up] = domains(false);
+  assert.ok(left[1] < right[0]);
+  assert.deepEqual([right[1], up], [1, [0, 1]]);
+  const [across, , upper, lower] = domains(true);
+  assert.ok(upper[0] > lower[1]);
+  assert.deepEqual([across, upper[1], lower[0]], [[0, 1], 1, 0]);
 });
 
 test("where an answer starts after reasoning is said above the layers", () => {
   const { annotations, margin } = /** @type {any} */ (
-    layerLayout({ ...LAYERS, reasoning: 1 }, COLOURS, 12, 2)
+    layerFigure([{ ...LAYERS, reasoning: 1 }], "own", COLOURS, 12, 2, false).layout
   );
   const labels = annotations.slice(-2);
   assert.deepEqual(
     labels.map((/** @type {any} */ label) => [label.text, label.yref, label.y, label.yanchor]),
     [
-      ["reasoning", "paper", 1, "bottom"],
-      ["answer", "paper", 1, "bottom"],
+      ["reasoning", "y domain", 1, "bottom"],
+      ["answer", "y domain", 1, "bottom"],
     ],
   );
   assert.ok(margin.t > 12);
@@ -441,10 +476,31 @@ test("where an answer starts after reasoning is said above the layers", () => {
 
 test("the layers offer only replies that are there, and readings that differ", () => {
   const { replies } = newTurn("", ["capped"]);
-  assert.equal(branchToShow(replies, "steered"), "capped");
-  assert.equal(branchToShow(newTurn("", ["steered", "capped"]).replies, "steered"), "steered");
+  assert.deepEqual(branchesToShow(replies, "steered"), ["capped"]);
+  assert.deepEqual(branchesToShow(replies, "all"), ["capped"]);
+  const two = newTurn("", ["steered", "capped"]).replies;
+  assert.deepEqual(branchesToShow(two, "steered"), ["steered"]);
+  assert.deepEqual(branchesToShow(two, "all"), ["capped", "steered"]);
   assert.equal(intervened(LAYERS), true);
   assert.equal(intervened({ ...LAYERS, cap: null }), false);
   assert.equal(intervened({ ...LAYERS, branch: "uncapped" }), false);
   assert.equal(intervened({ ...LAYERS, branch: "steered", cap: null }), true);
+});
+
+test("the mean by layer is that of the answer, for each reply, with the band and its floors", () => {
+  assert.deepEqual(layerMeans(LAYERS, "own"), [0.5, 0.75, 1]);
+  assert.deepEqual(layerMeans({ ...LAYERS, reasoning: 1 }, "plain"), [1, 1, 0]);
+  assert.deepEqual(layerMeans({ ...LAYERS, reasoning: 2 }, "own"), []);
+  const { data, layout } = /** @type {any} */ (meansFigure([UNCAPPED, LAYERS], COLOURS, 12));
+  assert.deepEqual(
+    data.map((/** @type {any} */ { name, y }) => [name, y]),
+    [
+      ["floors", [0.5, 0.25]],
+      ["uncapped", [0, 0, 0]],
+      ["capped, without the cap", [0.5, 0.625, 0.5]],
+      ["capped", [0.5, 0.75, 1]],
+    ],
+  );
+  const band = layout.shapes.find((/** @type {any} */ { type }) => type === "rect");
+  assert.deepEqual([band.x0, band.x1], [0.5, 2.5]);
 });
