@@ -23,7 +23,6 @@ from demo.conversation.session_file import Recording
 from demo.conversation.settings import ALL_BRANCHES, BRANCHES, TurnSettings
 from demo.conversation.turns import well_formed
 from demo.engine.protocol import Engine, Events, PromptEvent
-from demo.page.pane_settings import pane_prompts
 from demo.page.persistence import persist_op
 from demo.page.rate_limit import RateLimiter, address_of
 from demo.page.recordings import figures, intro_of, recorded_ops, stage_meta
@@ -156,7 +155,7 @@ class ChatHandlers:
     def show_prompts(self, session: Session, values: PanelValues) -> PageUpdate:
         """The system prompt of a single pane has changed, or the panes were locked together."""
         updates = Updates(session.chat.conversation)
-        updates.add(operation("pane_prompts", prompts=pane_prompts(values)))
+        updates.add(operation("pane_prompts", prompts=values.panes.next_prompts()))
         return PageUpdate(updates.take())
 
     def set_system_prompt(self, session: Session, text: object) -> PageUpdate:

@@ -2,65 +2,76 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import gradio as gr
 
 from demo.axis.axis import AssistantAxis
-from demo.conversation.settings import ALL_BRANCHES, STEERED, OwnSettings, make_cap
+from demo.conversation.settings import STEERED, OwnSettings, make_cap
 from demo.conversation.turns import well_formed
 from demo.utils.errors import UserError
-
-if TYPE_CHECKING:
-    from demo.page.settings_panel import PanelValues
 
 NO_FLOOR = "no cap"
 _TITLES = {"uncapped": "Uncapped", "capped": "Capped", "steered": "Third reply"}
 
 
-def own_settings(
-    values: PanelValues, axis: AssistantAxis, real: Callable[[Any, str], float]
-) -> tuple[tuple[str, OwnSettings], ...]:
-    """What differs in each pane, as it was chosen; nothing while the panes are locked together.
+@dataclass(frozen=True)
+class PaneChoice:
+    """What was chosen for single panes, as the browser sent it. Each value may be anything.
 
-    Args:
-        real: Makes a number of what the browser sent, or raises UserError with the given name.
-
-    Raises:
-        UserError: A value is not valid.
+    Attributes:
+        locked: Whether all panes have the same settings.
+        prompts, temperatures: By branch.
+        floor: Of the third reply.
+        band: First and last capped layer, both inclusive.
     """
-    if values.locked:
-        return ()
-    found = []
-    for branch in ALL_BRANCHES if values.steer_on else ALL_BRANCHES[:2]:
-        prompt, temperature = getattr(values, f"{branch}_prompt"), getattr(values, f"{branch}_temperature")
+
+    locked: Any
+    prompts: Mapping[str, Any]
+    temperatures: Mapping[str, Any]
+    floor: Any
+    band: tuple[Any, Any]
+
+    def own(
+        self, axis: AssistantAxis, branches: Sequence[str], real: Callable[[Any, str], float]
+    ) -> tuple[tuple[str, OwnSettings], ...]:
+        """What differs in each pane; nothing while the panes are locked together.
+
+        Args:
+            branches: Those that answer.
+            real: Makes a number of what the browser sent, or raises UserError with the given name.
+
+        Raises:
+            UserError: A value is not valid.
+        """
+        found = [(branch, self._own(axis, branch, real)) for branch in branches if not self.locked]
+        return tuple((branch, own) for branch, own in found if own != OwnSettings())
+
+    def _own(self, axis: AssistantAxis, branch: str, real: Callable[[Any, str], float]) -> OwnSettings:
+        prompt, temperature = self.prompts[branch], self.temperatures[branch]
         if not isinstance(prompt, str | None):
             raise UserError("The system prompt of a pane is not text; reload the page.")
-        floor = values.steered_floor if branch == STEERED else NO_FLOOR
+        floor = str(self.floor or NO_FLOOR)[:100] if branch == STEERED else NO_FLOOR
         cap = None
-        if floor and floor != NO_FLOOR:
-            first, last = (int(real(one, "capped layer")) for one in (values.first_layer, values.last_layer))
-            cap = make_cap(axis, first, last, str(floor)[:100])
-        own = OwnSettings(
+        if floor != NO_FLOOR:
+            first, last = (int(real(one, "capped layer")) for one in self.band)
+            cap = make_cap(axis, first, last, floor)
+        return OwnSettings(
             well_formed(prompt) if prompt and prompt.strip() else None,
             None if temperature is None else real(temperature, "temperature of a pane"),
             cap,
-            "" if cap is None else str(floor),
+            "" if cap is None else floor,
         )
-        if own != OwnSettings():
-            found.append((branch, own))
-    return tuple(found)
 
-
-def pane_prompts(values: PanelValues) -> dict[str, str]:
-    """The system prompts that the next message gets in single panes, by branch."""
-    prompts = {branch: getattr(values, f"{branch}_prompt") for branch in ALL_BRANCHES}
-    return {
-        branch: well_formed(prompt)
-        for branch, prompt in prompts.items()
-        if not values.locked and isinstance(prompt, str) and prompt.strip()
-    }
+    def next_prompts(self) -> dict[str, str]:
+        """The system prompts that the next message gets in single panes, by branch."""
+        return {
+            branch: well_formed(prompt)
+            for branch, prompt in self.prompts.items()
+            if not self.locked and isinstance(prompt, str) and prompt.strip()
+        }
 
 
 def pane_components(axis: AssistantAxis) -> dict[str, Any]:

@@ -12,6 +12,8 @@ import gradio as gr
 from demo.axis.axis import AssistantAxis
 from demo.axis.directions import Direction
 from demo.conversation.settings import (
+    ALL_BRANCHES,
+    BRANCHES,
     CAPPED,
     MOST_ALONG,
     MOST_SEEDS,
@@ -24,7 +26,7 @@ from demo.conversation.settings import (
 )
 from demo.conversation.turns import well_formed
 from demo.engine.protocol import Cap, Sampling, Span, Steer
-from demo.page.pane_settings import NO_FLOOR, own_settings, pane_components
+from demo.page.pane_settings import NO_FLOOR, PaneChoice, pane_components
 from demo.utils.errors import UserError
 
 if TYPE_CHECKING:
@@ -145,7 +147,18 @@ class PanelValues:
             along=self._along(second, directions or {}, axis.probe_layer),
             second=second.name if second is not None and axis.probe_layer in second.layers else "",
             plain=bool(self.plain) and reads_differ(cap, axis),
-            own=own_settings(self, axis, _real),
+            own=self.panes.own(axis, ALL_BRANCHES if self.steer_on else BRANCHES, _real),
+        )
+
+    @property
+    def panes(self) -> PaneChoice:
+        """What was chosen for single panes."""
+        return PaneChoice(
+            self.locked,
+            {branch: getattr(self, f"{branch}_prompt") for branch in ALL_BRANCHES},
+            {branch: getattr(self, f"{branch}_temperature") for branch in ALL_BRANCHES},
+            self.steered_floor,
+            (self.first_layer, self.last_layer),
         )
 
     def _second(self, directions: Mapping[str, Direction]) -> Direction | None:
