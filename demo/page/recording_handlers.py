@@ -14,6 +14,7 @@ import gradio as gr
 
 from demo.conversation.session_file import Recording
 from demo.page.chat_handlers import PageUpdate
+from demo.page.comparison import compared_op
 from demo.page.recordings import chat_of, download_op, open_shipped
 from demo.page.session import Chat, Session
 from demo.page.settings_panel import PanelValues
@@ -88,8 +89,8 @@ class RecordingHandlers(Dispatcher):
         """Show another conversation."""
         raise NotImplementedError
 
-    def recording(self, call: Call) -> Recording:
-        """The conversation that is shown, as a recording."""
+    def recording(self, call: Call, chat: Chat) -> Recording:
+        """An open conversation as a recording."""
         raise NotImplementedError
 
     def closed(self, chat: Chat) -> None:
@@ -125,7 +126,19 @@ class RecordingHandlers(Dispatcher):
 
     def on_save(self, call: Call) -> Answer:
         updates = Updates(call.session.chat.conversation)
-        updates.add(download_op(call.session.chat, self.recording(call), call.asked.fields["kind"]))
+        updates.add(
+            download_op(call.session.chat, self.recording(call, call.session.chat), call.asked.fields["kind"])
+        )
+        yield PageUpdate(updates.take())
+
+    def on_compare(self, call: Call) -> Answer:
+        """Another open conversation beside the one that is shown."""
+        wanted = call.asked.fields["conversation"]
+        other = next((chat for chat in call.session.chats if chat.id == wanted), None)
+        if other is None:
+            raise UserError("That conversation is no longer open; choose another one to compare with.")
+        shown, updates = call.session.chat, Updates(call.session.chat.conversation)
+        updates.add(compared_op(other, self.recording(call, other), self.recording(call, shown)))
         yield PageUpdate(updates.take())
 
 

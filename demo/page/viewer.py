@@ -54,8 +54,8 @@ class Viewer(RecordingHandlers):
     def switch(self, session: Session, chat: Chat) -> None:
         session.show(chat)
 
-    def recording(self, call: Call) -> Recording:
-        recording = call.session.chat.recording
+    def recording(self, call: Call, chat: Chat) -> Recording:
+        recording = chat.recording
         if recording is None:
             raise UserError("There is nothing to save yet; open a session first.")
         return recording

@@ -24,6 +24,7 @@ STYLES = (
     "turn_settings.css",
     "seeds.css",
     "charts.css",
+    "compare.css",
     "map.css",
     "toolbar.css",
     "intro.css",

@@ -1,5 +1,5 @@
 // Made from its sources by `npm run build`; do not edit.
-// Sources: 98082669f8c3480cf7a5b5f1a1d98dbd99dd91458f4611b857a2beacce44d1a0
+// Sources: 50e7bd2b94368a3f3bb169a3d15244b593a7667642e07f9727edb1b222695dab
 // Bundle: af08f735d86252586df92c2e5f6aa4cf282c148ea964cb9968920df7c06c072b
 (() => {
   // src/dom.js

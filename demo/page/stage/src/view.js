@@ -3,6 +3,7 @@
 /** @import { Branch, Reply, SendRequest, Turn, VisibleToken } from "./types" */
 
 import { makeCharts } from "./charts.js";
+import { makeCompare } from "./compare.js";
 import { find, findAll, makeElement } from "./dom.js";
 import { makeLayers } from "./layers.js";
 import { makeLens } from "./lens.js";
@@ -56,6 +57,11 @@ export function makeView(root, conversation, sendRequest) {
     readable: !conversation.meta.watch_only,
   });
   const layers = makeLayers(root, { sendRequest, flash, shown });
+  const compare = makeCompare(root, conversation, {
+    sendRequest,
+    chart: charts.compareWith,
+    ended: () => showCurrentTurn(),
+  });
   const summaryBar = makeSummaryBar(root);
   const lens = makeLens(root);
   const turnList = makeTurnList(root, (index) => selectTurn(index, true));
@@ -153,6 +159,7 @@ export function makeView(root, conversation, sendRequest) {
     turnList.show(turns, index);
     latestButton.hidden = !showsEarlier;
     summaryBar.show(summary);
+    compare.refresh();
   }
 
   /** The charts' keys name what they show. */
@@ -228,6 +235,7 @@ export function makeView(root, conversation, sendRequest) {
   function refreshCharts(turnsChanged = true) {
     charts.refresh(turnsChanged);
     map.refresh();
+    compare.refresh();
   }
 
   /** @param {number} index */
@@ -331,6 +339,7 @@ export function makeView(root, conversation, sendRequest) {
     panes,
     charts,
     layers,
+    compare,
     turnList,
     refreshHeaders,
     showPrompts,
