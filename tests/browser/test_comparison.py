@@ -95,7 +95,7 @@ def test_the_branches_of_one_conversation_are_compared(viewer):
     expect(viewer.locator(".compared-settings dt")).to_have_text(["Cap"])
     viewer.get_by_label("Branch on the left").select_option("capped")
     expect(viewer.locator(".compared-turn mark")).to_have_count(0)
-    expect(viewer.locator(".compared-settings")).to_have_text("Both sides have the same settings.")
+    expect(viewer.locator(".compared-settings")).to_contain_text("their settings are the same")
 
 
 def test_another_model_has_units_of_its_own_and_a_closed_conversation_ends_the_comparison(viewer_address):
@@ -131,6 +131,7 @@ def test_the_comparison_follows_a_live_conversation(opened):
     expect(page.locator(".compared-settings")).to_contain_text("System prompt")
     with one_turn(page):
         say(page, "And what do you want?")
+        expect(page.locator(".compared-turn").last).to_contain_text("being written")
     expect(page.locator(".compared-turn")).to_have_count(2)
     expect(page.locator(".compared-turn").last.locator('[data-side="left"]')).to_contain_text("mean")
     page.locator(".conversation button").first.click()

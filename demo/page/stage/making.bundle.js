@@ -1,5 +1,5 @@
 // Made from its sources by `npm run build`; do not edit.
-// Sources: 50e7bd2b94368a3f3bb169a3d15244b593a7667642e07f9727edb1b222695dab
+// Sources: d39c6b1be685009279de5e905b5412cfefbc62f01eec81208e40d9e18930261b
 // Bundle: af08f735d86252586df92c2e5f6aa4cf282c148ea964cb9968920df7c06c072b
 (() => {
   // src/dom.js

@@ -1,6 +1,6 @@
 // Made from its sources by `npm run build`; do not edit.
-// Sources: 50e7bd2b94368a3f3bb169a3d15244b593a7667642e07f9727edb1b222695dab
-// Bundle: 786af46f011ff53905fc5114dbabce62fe995c6c215fe02bb6e24b083f6950de
+// Sources: d39c6b1be685009279de5e905b5412cfefbc62f01eec81208e40d9e18930261b
+// Bundle: eed7141e32579005f98069aa3ec8b52e1fbd355df9b4fce2768bd479aa2418af
 (() => {
   // protocol.json
   var protocol_default = {
@@ -2646,7 +2646,7 @@
     const unknown = shared.filter(({ left, right }) => !left?.turn.settings || !right?.turn.settings);
     if (!shared.length) return "The two sides have no turn in which both answer.";
     if (!unknown.length)
-      return settingsDifferences(comparison).length ? "" : "Both sides have the same settings.";
+      return settingsDifferences(comparison).length ? "" : "In the turns that both sides have, their settings are the same.";
     const turns = unknown.map(({ index }) => index + 1).join(", ");
     return `Settings cannot be compared where a file does not say them: turn ${turns}.`;
   }
@@ -2733,7 +2733,7 @@
     /**
      * Goes on with one more edit on every diagonal.
      * @param {number} edits
-     * @param {(diagonal: number, x: number, y: number) => boolean} met whether the other direction has come here
+     * @param {(diagonal: number, x: number) => boolean} met whether the other direction has come here
      * @returns {Point | null} where they met
      */
     advance(edits, met) {
@@ -2749,7 +2749,7 @@
         this.reached[this.centre + k] = x;
         if (x > left.length) this.high += 2;
         else if (y > right.length) this.low += 2;
-        else if (met(k, x, y)) return [x, y];
+        else if (met(k, x)) return [x, y];
       }
       return null;
     }
@@ -2852,10 +2852,8 @@
     );
   }
 
-  // src/compare.js
-  var OWN = "own";
+  // src/comparison_rows.js
   var SIDES = ["left", "right"];
-  var ASK_AGAIN_MS = 1e3;
   var spoken = (text) => makeElement("span", "spoken", text);
   function markedPassage(text, side) {
     const words = text.trim();
@@ -2865,10 +2863,10 @@
     mark.append(spoken(`only ${side}: `), words, spoken(" (end) "));
     return [text.slice(0, start), mark, text.slice(start + words.length)];
   }
-  var haveCommonWords = (parts) => parts.some(({ kind, text }) => kind === "same" && /[\p{L}\p{N}]/u.test(text));
+  var haveCommonPassage = (parts) => parts.some(({ kind, text }) => kind === "same" && /[\p{L}\p{N}]/u.test(text));
   function markedText(parts, side, className) {
     const box = makeElement("div", className);
-    const marks = haveCommonWords(parts);
+    const marks = haveCommonPassage(parts);
     for (const { kind, text } of parts) {
       if (kind === "same" || kind === side && !marks) box.append(text);
       else if (kind === side) box.append(...markedPassage(text, side));
@@ -2878,7 +2876,7 @@
   function describeWords(parts) {
     if (!parts.length) return "";
     if (parts.every(({ kind }) => kind === "same")) return "the same words";
-    return haveCommonWords(parts) ? "" : "no words are the same";
+    return haveCommonPassage(parts) ? "" : "the replies differ throughout, so nothing is marked";
   }
   function figuresOf(half, side) {
     const line = makeElement("p", "compared-figures", `${side}: `);
@@ -2888,7 +2886,7 @@
       const { reply } = half;
       const cap = reply.branch === "capped" ? describeCapping(reply, true) : "";
       const end = isLive(reply) ? "being written" : finishLabel(reply);
-      line.append("mean ", makeElement("b", reply.branch, isLive(reply) ? "–" : number(meanOf(reply))));
+      line.append("mean ", makeElement("b", reply.branch, number(meanOf(reply))));
       for (const text of [cap, end]) if (text) line.append(` · ${text}`);
     }
     return line;
@@ -2922,16 +2920,19 @@
       return message;
     });
   }
-  function differenceOf({ left, right }, reasoning) {
-    const [one, other] = [left?.reply, right?.reply];
-    const text = (reply) => reply && !isLive(reply) ? textOf(reply, reasoning) : "";
-    return wordDifference(text(one), text(other));
+  var isComplete = (row) => SIDES.every((side) => row[side]?.reply && !isLive(row[side].reply));
+  function differenceOf(row, reasoning) {
+    const text = (side) => {
+      const reply = row[side]?.reply;
+      return reply ? textOf(reply, reasoning) : "";
+    };
+    if (isComplete(row)) return wordDifference(text("left"), text("right"));
+    return SIDES.map((side) => ({ kind: side, text: text(side) }));
   }
   function rowElement(row) {
     const section = makeElement("section", "compared-turn");
     const [answer, reasoning] = [differenceOf(row, false), differenceOf(row, true)];
-    const both = row.left?.reply && row.right?.reply && !isLive(row.left.reply) && !isLive(row.right.reply);
-    section.append(rowHead(row, both ? describeWords(answer) : ""), ...messagesOf(row));
+    section.append(rowHead(row, isComplete(row) ? describeWords(answer) : ""), ...messagesOf(row));
     for (const side of SIDES) {
       const half = makeElement("div", "compared-reply");
       half.dataset.side = side;
@@ -2948,8 +2949,8 @@
   function keyOf(half) {
     if (!half?.reply) return `${half ? half.turn.user : null}`;
     const { reply, turn } = half;
-    const words = isLive(reply) ? 0 : reply.visibleTokens.length;
-    return JSON.stringify([turn.user, reply.branch, reply.finish, reply.finalMean, reply.finalFired, words]);
+    const { branch, finish, finalMean: finalMean2, finalFired, visibleTokens } = reply;
+    return JSON.stringify([turn.user, branch, finish, finalMean2, finalFired, visibleTokens.length]);
   }
   function makeRows(box) {
     let built = [];
@@ -2969,6 +2970,9 @@
   function showSettings(box, comparison) {
     const differences = settingsDifferences(comparison);
     const note = settingsNote2(comparison);
+    const key = JSON.stringify([differences, note]);
+    if (box.dataset.key === key) return;
+    box.dataset.key = key;
     const list = makeElement("dl", "");
     for (const { name, left, right } of differences) {
       const values = makeElement("dd", "");
@@ -2983,6 +2987,11 @@
     const head = differences.length ? [makeElement("h3", "", "Settings that differ"), list] : [];
     box.replaceChildren(...head, ...note ? [makeElement("p", "", note)] : []);
   }
+
+  // src/compare.js
+  var OWN = "own";
+  var END_PX = 16;
+  var ASK_AGAIN_MS = 1e3;
   async function copyText(text) {
     try {
       await navigator.clipboard.writeText(text);
@@ -2999,7 +3008,8 @@
   function makeCompare(root, conversation, hooks) {
     const view = find(root, ".comparison");
     const select = findAs(root, ".compare-with", HTMLSelectElement);
-    const rows = makeRows(find(view, ".compared-turns"));
+    const body = find(view, ".compared-body");
+    const rows = makeRows(find(body, ".compared-turns"));
     const heads = {
       left: find(view, '.compared-head[data-side="left"]'),
       right: find(view, '.compared-head[data-side="right"]')
@@ -3049,9 +3059,14 @@
       note.textContent = unitsNote(comparison);
       note.hidden = comparison.sameAxis;
       showSettings(find(view, ".compared-settings"), comparison);
+      const atEnd = body.scrollTop + body.clientHeight > body.scrollHeight - END_PX;
       rows.show(rowsOf(comparison));
-      const { shown } = conversation;
+      if (!root.classList.contains("veiled")) bringIntoSight(atEnd);
+    }
+    function bringIntoSight(atEnd) {
+      const { shown, busy } = conversation;
       if (shown !== null && shown !== inSight) rows.element(shown)?.scrollIntoView({ block: "nearest" });
+      else if (busy && atEnd) body.scrollTop = body.scrollHeight;
       inSight = shown ?? -1;
     }
     function refresh() {
@@ -3132,6 +3147,7 @@
         refresh();
       });
     }
+    addEventListener("resize", refresh);
     find(view, ".copy-comparison").addEventListener("click", copy);
     find(view, ".end-comparison").addEventListener("click", () => end());
     return { updateList, receive, refresh };

@@ -1,245 +1,26 @@
-// The comparison: another open conversation, or another branch of this one, beside the one that is shown. It stands
-// in the place of the panes, and its means are lines in the chart of turns.
+// The comparison: another open conversation, or another branch of this one, beside the one that is shown. It
+// stands in the place of the panes, and its means are lines in the chart of turns.
 
 /**
- * @import { Comparison, Half, Row } from "./comparison.js"
+ * @import { Comparison } from "./comparison.js"
+ * @import { SideName } from "./comparison_rows.js"
  * @import { Conversation } from "./model.js"
  * @import { OtherTurns } from "./turn_chart.js"
- * @import { Branch, ComparedData, DifferencePart, Operations, Reply, SendRequest, Side } from "./types"
+ * @import { Branch, ComparedData, Operations, SendRequest, Side, Turn } from "./types"
  */
 
-import {
-  branchesOf,
-  comparisonMarkdown,
-  rowsOf,
-  settingsDifferences,
-  settingsNote,
-  sideName,
-  sideOf,
-  textOf,
-  unitsNote,
-} from "./comparison.js";
-import { wordDifference } from "./difference.js";
+import { branchesOf, comparisonMarkdown, rowsOf, sideName, sideOf, unitsNote } from "./comparison.js";
+import { makeRows, SIDES, showSettings } from "./comparison_rows.js";
 import { find, findAs, makeElement } from "./dom.js";
 import { showNotice } from "./notices.js";
-import { describeCapping, finishLabel } from "./summary.js";
-import { number } from "./text.js";
-import { isLive, meanOf, reasoningMeanOf, turnIsLive } from "./turns.js";
+import { turnIsLive } from "./turns.js";
 
-/** @typedef {"left" | "right"} SideName */
 /** @typedef {Operations["conversations"]} OpenConversations */
-/** @typedef {ReturnType<typeof makeCompare>} Compare */
 
 /** Stands for the conversation that is shown, whichever it is. */
 const OWN = "own";
-/** @type {readonly SideName[]} */
-const SIDES = ["left", "right"];
+const END_PX = 16; // within so much of its end, the view follows a reply that is being written
 const ASK_AGAIN_MS = 1000; // while a reply of the other conversation is being stopped
-
-// --- words
-
-/** @param {string} text */
-const spoken = (text) => makeElement("span", "spoken", text);
-
-/**
- * A passage that one side alone has. White space around it is not marked.
- * @param {string} text
- * @param {SideName} side
- */
-function markedPassage(text, side) {
-  const words = text.trim();
-  if (!words) return [text];
-  const start = text.indexOf(words);
-  const mark = makeElement("mark", side);
-  mark.append(spoken(`only ${side}: `), words, spoken(" (end) "));
-  return [text.slice(0, start), mark, text.slice(start + words.length)];
-}
-
-/**
- * Whether the texts have any words in common, and not only a full stop at the end.
- * @param {DifferencePart[]} parts
- */
-const haveCommonWords = (parts) =>
-  parts.some(({ kind, text }) => kind === "same" && /[\p{L}\p{N}]/u.test(text));
-
-/**
- * The text of one side. Where no words are the same, nothing is marked.
- * @param {DifferencePart[]} parts
- * @param {SideName} side
- * @param {string} className
- */
-function markedText(parts, side, className) {
-  const box = makeElement("div", className);
-  const marks = haveCommonWords(parts);
-  for (const { kind, text } of parts) {
-    if (kind === "same" || (kind === side && !marks)) box.append(text);
-    else if (kind === side) box.append(...markedPassage(text, side));
-  }
-  return box;
-}
-
-/** @param {DifferencePart[]} parts */
-function describeWords(parts) {
-  if (!parts.length) return "";
-  if (parts.every(({ kind }) => kind === "same")) return "the same words";
-  return haveCommonWords(parts) ? "" : "no words are the same";
-}
-
-/**
- * A reply's figures in words.
- * @param {Half | null} half
- * @param {SideName} side
- */
-function figuresOf(half, side) {
-  const line = makeElement("p", "compared-figures", `${side}: `);
-  if (!half) line.append("no such turn on this side");
-  else if (!half.reply) line.append("no reply of this branch");
-  else {
-    const { reply } = half;
-    const cap = reply.branch === "capped" ? describeCapping(reply, true) : "";
-    const end = isLive(reply) ? "being written" : finishLabel(reply);
-    line.append("mean ", makeElement("b", reply.branch, isLive(reply) ? "–" : number(meanOf(reply))));
-    for (const text of [cap, end]) if (text) line.append(` · ${text}`);
-  }
-  return line;
-}
-
-/**
- * The reasoning before an answer, folded; null for a reply without.
- * @param {Reply | null | undefined} reply
- * @param {DifferencePart[]} parts
- * @param {SideName} side
- */
-function reasoningOf(reply, parts, side) {
-  if (!reply?.reasoning.count) return null;
-  const details = makeElement("details", "compared-reasoning");
-  const summary = makeElement("summary", "", `Reasoning, mean ${number(reasoningMeanOf(reply))}`);
-  details.append(summary, markedText(parts, side, "compared-text"));
-  return details;
-}
-
-// --- one turn
-
-/** @param {Row} row */
-function rowHead({ index, difference }, /** @type {string} */ words) {
-  const head = makeElement("h3", "", `Turn ${index + 1}`);
-  const parts = [difference === null ? "" : `right mean minus left mean: ${number(difference)}`, words];
-  const text = parts.filter(Boolean).join(" · ");
-  if (text) head.append(makeElement("span", "compared-gap", text));
-  return head;
-}
-
-/**
- * The user's message: once where both sides have the same.
- * @param {Row} row
- */
-function messagesOf({ left, right }) {
-  const [one, other] = [left?.turn.user, right?.turn.user];
-  const label = () => makeElement("span", "spoken", "You: ");
-  if (one === other || one === undefined || other === undefined) {
-    const message = makeElement("div", "user", one ?? other);
-    message.prepend(label());
-    return [message];
-  }
-  const parts = wordDifference(one, other);
-  return SIDES.map((side) => {
-    const message = markedText(parts, side, "user half");
-    message.prepend(label());
-    return message;
-  });
-}
-
-/**
- * Both texts of a turn, by part of the reply. While one is being written its words are not compared.
- * @param {Row} row
- * @param {boolean} reasoning
- */
-function differenceOf({ left, right }, reasoning) {
-  const [one, other] = [left?.reply, right?.reply];
-  const text = (/** @type {Reply | null | undefined} */ reply) =>
-    reply && !isLive(reply) ? textOf(reply, reasoning) : "";
-  return wordDifference(text(one), text(other));
-}
-
-/** @param {Row} row */
-function rowElement(row) {
-  const section = makeElement("section", "compared-turn");
-  const [answer, reasoning] = [differenceOf(row, false), differenceOf(row, true)];
-  const both = row.left?.reply && row.right?.reply && !isLive(row.left.reply) && !isLive(row.right.reply);
-  section.append(rowHead(row, both ? describeWords(answer) : ""), ...messagesOf(row));
-  for (const side of SIDES) {
-    const half = makeElement("div", "compared-reply");
-    half.dataset.side = side;
-    const thoughts = reasoningOf(row[side]?.reply, reasoning, side);
-    half.append(
-      figuresOf(row[side], side),
-      ...(thoughts ? [thoughts] : []),
-      markedText(answer, side, "compared-text"),
-    );
-    section.append(half);
-  }
-  return section;
-}
-
-/**
- * What a turn shows depends on; the words of a reply that is being written are not shown.
- * @param {Half | null} half
- */
-function keyOf(half) {
-  if (!half?.reply) return `${half ? half.turn.user : null}`;
-  const { reply, turn } = half;
-  const words = isLive(reply) ? 0 : reply.visibleTokens.length;
-  return JSON.stringify([turn.user, reply.branch, reply.finish, reply.finalMean, reply.finalFired, words]);
-}
-
-/**
- * The turns, each built again only when something about it has changed.
- * @param {HTMLElement} box
- */
-function makeRows(box) {
-  /** @type {{ row: Row; key: string; element: HTMLElement }[]} */
-  let built = [];
-
-  /** @param {Row[]} rows */
-  function show(rows) {
-    built = rows.map((row, index) => {
-      const key = [keyOf(row.left), keyOf(row.right), row.difference].join("\n");
-      const old = built[index];
-      const same =
-        old?.key === key && old.row.left?.turn === row.left?.turn && old.row.right?.turn === row.right?.turn;
-      return old && same ? old : { row, key, element: rowElement(row) };
-    });
-    const elements = built.map(({ element }) => element);
-    if (elements.length !== box.children.length || elements.some((one, n) => one !== box.children[n]))
-      box.replaceChildren(...elements);
-  }
-
-  return { show, element: (/** @type {number} */ index) => built[index]?.element };
-}
-
-// --- settings
-
-/**
- * @param {HTMLElement} box
- * @param {Comparison} comparison
- */
-function showSettings(box, comparison) {
-  const differences = settingsDifferences(comparison);
-  const note = settingsNote(comparison);
-  const list = makeElement("dl", "");
-  for (const { name, left, right } of differences) {
-    const values = makeElement("dd", "");
-    const value = (/** @type {SideName} */ side, /** @type {string} */ text) => {
-      const part = makeElement("span", "", text);
-      part.prepend(makeElement("i", "", `${side}: `));
-      return part;
-    };
-    values.append(value("left", left), value("right", right));
-    list.append(makeElement("dt", "", name), values);
-  }
-  const head = differences.length ? [makeElement("h3", "", "Settings that differ"), list] : [];
-  box.replaceChildren(...head, ...(note ? [makeElement("p", "", note)] : []));
-}
 
 /**
  * Copies a text. False if the browser does not allow it.
@@ -271,7 +52,8 @@ async function copyText(text) {
 export function makeCompare(root, conversation, hooks) {
   const view = find(root, ".comparison");
   const select = findAs(root, ".compare-with", HTMLSelectElement);
-  const rows = makeRows(find(view, ".compared-turns"));
+  const body = find(view, ".compared-body");
+  const rows = makeRows(find(body, ".compared-turns"));
   const heads = {
     left: find(view, '.compared-head[data-side="left"]'),
     right: find(view, '.compared-head[data-side="right"]'),
@@ -293,7 +75,7 @@ export function makeCompare(root, conversation, hooks) {
   /**
    * The branch to show of a side: the chosen one, if it answers there.
    * @param {SideName} side
-   * @param {import("./types").Turn[]} turns
+   * @param {Turn[]} turns
    */
   function branchOf(side, turns) {
     const branches = branchesOf(turns);
@@ -342,9 +124,16 @@ export function makeCompare(root, conversation, hooks) {
     note.textContent = unitsNote(comparison);
     note.hidden = comparison.sameAxis;
     showSettings(find(view, ".compared-settings"), comparison);
+    const atEnd = body.scrollTop + body.clientHeight > body.scrollHeight - END_PX;
     rows.show(rowsOf(comparison));
-    const { shown } = conversation;
+    if (!root.classList.contains("veiled")) bringIntoSight(atEnd);
+  }
+
+  /** @param {boolean} atEnd the last turn was in sight */
+  function bringIntoSight(atEnd) {
+    const { shown, busy } = conversation;
     if (shown !== null && shown !== inSight) rows.element(shown)?.scrollIntoView({ block: "nearest" });
+    else if (busy && atEnd) body.scrollTop = body.scrollHeight;
     inSight = shown ?? -1;
   }
 
@@ -449,6 +238,7 @@ export function makeCompare(root, conversation, hooks) {
       refresh();
     });
   }
+  addEventListener("resize", refresh); // also sent when the veil is lifted
   find(view, ".copy-comparison").addEventListener("click", copy);
   find(view, ".end-comparison").addEventListener("click", () => end());
   return { updateList, receive, refresh };

@@ -1,5 +1,5 @@
-// Two branches side by side, of two conversations or of one: the turns, what differs in how they were answered, and
-// the whole as Markdown. Uses neither the DOM nor Plotly.
+// Two branches side by side, of two conversations or of one: the turns, what differs in how they were answered,
+// and the whole as Markdown. Uses neither the DOM nor Plotly.
 
 /** @import { Branch, ComparedData, Reply, Side, Turn } from "./types" */
 
@@ -93,8 +93,8 @@ export function unitsNote({ left, right, sameAxis }) {
   const name = (/** @type {Side} */ { model, probeLayer }) =>
     `${model || "unknown model"}${probeLayer === undefined ? "" : ` at layer ${probeLayer}`}`;
   return (
-    `The two sides were read along different axes (left: ${name(left)}; right: ${name(right)}), so each mean is in ` +
-    "the units of its own axis, and their difference is not given."
+    `The two sides were read along different axes (left: ${name(left)}; right: ${name(right)}), ` +
+    "so each mean is in the units of its own axis, and their difference is not given."
   );
 }
 
@@ -159,7 +159,9 @@ export function settingsNote(comparison) {
   const unknown = shared.filter(({ left, right }) => !left?.turn.settings || !right?.turn.settings);
   if (!shared.length) return "The two sides have no turn in which both answer.";
   if (!unknown.length)
-    return settingsDifferences(comparison).length ? "" : "Both sides have the same settings.";
+    return settingsDifferences(comparison).length
+      ? ""
+      : "In the turns that both sides have, their settings are the same.";
   const turns = unknown.map(({ index }) => index + 1).join(", ");
   return `Settings cannot be compared where a file does not say them: turn ${turns}.`;
 }

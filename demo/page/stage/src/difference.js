@@ -1,11 +1,11 @@
-// Where two texts differ, word by word: the shortest edit script (Myers 1986, in linear space), with islands of few
-// equal words joined to the differences around them. Uses neither the DOM nor Plotly.
+// Where two texts differ, word by word: the shortest edit script (Myers 1986, in linear space), with islands of
+// few equal words joined to the differences around them. Uses neither the DOM nor Plotly.
 
 /** @import { DifferencePart } from "./types" */
 
 /**
- * Words, numbers and punctuation marks, each with the white space before it. What stands last may be white space
- * alone.
+ * Words, numbers and punctuation marks, each with the white space before it. What stands last may be white
+ * space alone.
  * @typedef {{ gap: string; word: string }} Word
  */
 
@@ -46,8 +46,8 @@ function numbered(words, known) {
 }
 
 /**
- * One direction of the search: for every diagonal the farthest place in the left text that is reached with so many
- * edits, or -1. The bounds leave out diagonals that have run off either text.
+ * One direction of the search: for every diagonal the farthest place in the left text that is reached with so
+ * many edits, or -1. The bounds leave out diagonals that have run off either text.
  */
 class Front {
   /**
@@ -73,7 +73,7 @@ class Front {
   /**
    * Goes on with one more edit on every diagonal.
    * @param {number} edits
-   * @param {(diagonal: number, x: number, y: number) => boolean} met whether the other direction has come here
+   * @param {(diagonal: number, x: number) => boolean} met whether the other direction has come here
    * @returns {Point | null} where they met
    */
   advance(edits, met) {
@@ -89,15 +89,15 @@ class Front {
       this.reached[this.centre + k] = x;
       if (x > left.length) this.high += 2;
       else if (y > right.length) this.low += 2;
-      else if (met(k, x, y)) return [x, y];
+      else if (met(k, x)) return [x, y];
     }
     return null;
   }
 }
 
 /**
- * A point in the middle of a shortest edit script, so that the parts before and after it can be compared one by one.
- * Neither text is empty, and they differ at both ends.
+ * A point in the middle of a shortest edit script, so that the parts before and after it can be compared by
+ * themselves. Neither text is empty, and they differ at both ends.
  * @param {Int32Array} left
  * @param {Int32Array} right
  * @returns {Point}
@@ -206,8 +206,8 @@ function stretches(left, right, pairs) {
 const changed = (stretch) => Math.max(stretch?.left.trim().length ?? 0, stretch?.right.trim().length ?? 0);
 
 /**
- * Joins equal words that are no longer than the differences on both sides: between two other sentences, a comma and
- * an "and" in the same order tell a reader nothing.
+ * Joins equal words that are no longer than the differences on both sides: between two other sentences, a comma
+ * and an "and" in the same order tell a reader nothing.
  * @param {Stretch[]} found
  * @returns {Stretch[]}
  */
@@ -228,9 +228,9 @@ function withoutIslands(found) {
 }
 
 /**
- * The two texts as one sequence of parts. The parts that are the same and those of one side, put together, are the
- * text of that side, to the letter. What is marked may hold a few words that both sides have, where everything around
- * them differs.
+ * The two texts as one sequence of parts. The parts that are the same and those of one side, put together, are
+ * the text of that side, to the letter. A part of one side may hold a few words that the other side has, too,
+ * where everything around them differs.
  * @param {string} left
  * @param {string} right
  * @returns {DifferencePart[]}

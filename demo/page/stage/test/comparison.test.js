@@ -120,7 +120,7 @@ test("two branches of one conversation differ by their cap alone", () => {
   assert.equal(settingsNote(comparison), "");
   assert.equal(
     settingsNote({ left: capped, right: capped, sameAxis: true }),
-    "Both sides have the same settings.",
+    "In the turns that both sides have, their settings are the same.",
   );
 });
 
