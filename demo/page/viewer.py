@@ -110,5 +110,6 @@ def build_viewer(title: str, first: Recording | None) -> gr.Blocks:
         private: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
         page.load(opened, session, [view, about], **private)
         for event in (view.select, view.submit):
-            event(answer, session, [view, about], **private)
+            # The stage may send a request while the one before is still ending; both are answered.
+            event(answer, session, [view, about], trigger_mode="multiple", **private)
     return page

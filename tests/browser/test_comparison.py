@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
 from demo.conversation.session_file import dumps
@@ -17,6 +19,7 @@ from tests.helpers.browser import (
     say,
     send_messages,
     start_first_scenario,
+    wait_until_still,
 )
 
 # In CI only: it starts a page of its own.
@@ -77,6 +80,10 @@ def test_two_recordings_stand_side_by_side_with_the_words_that_differ_marked(vie
     sign = "−" if right < left else ""
     difference = f"right mean minus left mean: {sign}{abs(round(right, 4) - round(left, 4)):.2f}"
     expect(viewer.locator(".compared-gap").first).to_contain_text(difference)
+    viewer.locator(".conversation button").first.click()
+    expect(viewer.locator('.compared-head[data-side="left"]')).to_contain_text(other.title)
+    expect(viewer.locator('.compared-head[data-side="right"]')).to_contain_text(one.title)
+    expect(viewer.locator(".compared-turn").last).to_contain_text("left: no such turn on this side")
     viewer.locator(".end-comparison").click()
     expect(viewer.locator(".panes")).to_be_visible()
     assert all(line == [] for line in viewer.evaluate(COMPARED).values())
@@ -96,6 +103,22 @@ def test_the_branches_of_one_conversation_are_compared(viewer):
     viewer.get_by_label("Branch on the left").select_option("capped")
     expect(viewer.locator(".compared-turn mark")).to_have_count(0)
     expect(viewer.locator(".compared-settings")).to_contain_text("their settings are the same")
+
+
+@pytest.mark.parametrize(("width", "height", "theme"), [(1280, 720, "light"), (390, 844, "dark")])
+def test_axe_finds_nothing_in_a_comparison_and_it_does_not_scroll_sideways(
+    viewer_address, width, height, theme
+):
+    with chromium_page(viewer_address, width, height, f"?__theme={theme}") as (page, watched):
+        page.locator(".open-button").click()
+        page.locator(".shipped").select_option(SECOND)
+        compare_with(page, "1. Demon")
+        wait_until_still(page)
+        found: Any = Axe().run(page, options={"runOnly": ["wcag2a", "wcag2aa", "wcag21aa"]})
+        assert [(v["id"], v["nodes"][0]["html"][:200]) for v in found.response["violations"]] == []
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        assert page.locator(".compared-body").evaluate("(body) => body.scrollWidth <= body.clientWidth")
+        assert watched.errors == []
 
 
 def test_another_model_has_units_of_its_own_and_a_closed_conversation_ends_the_comparison(viewer_address):

@@ -1,5 +1,5 @@
 // Made from its sources by `npm run build`; do not edit.
-// Sources: d39c6b1be685009279de5e905b5412cfefbc62f01eec81208e40d9e18930261b
+// Sources: f4d4f3c4b04d167a690786bc6014e27c52afdcceafb26096be29a3183637945d
 // Bundle: af08f735d86252586df92c2e5f6aa4cf282c148ea964cb9968920df7c06c072b
 (() => {
   // src/dom.js

@@ -1,6 +1,6 @@
 // Made from its sources by `npm run build`; do not edit.
-// Sources: d39c6b1be685009279de5e905b5412cfefbc62f01eec81208e40d9e18930261b
-// Bundle: eed7141e32579005f98069aa3ec8b52e1fbd355df9b4fce2768bd479aa2418af
+// Sources: f4d4f3c4b04d167a690786bc6014e27c52afdcceafb26096be29a3183637945d
+// Bundle: e674dd9c2a56529f64844e776b8f39cc4cdc378703ab9bb700862a85906c4d94
 (() => {
   // protocol.json
   var protocol_default = {
@@ -1958,8 +1958,10 @@
       applyTheme(figure, data, layout);
       if (matchMedia("(pointer: coarse)").matches) layout.dragmode = false;
       fill(data);
+      const { offsetWidth, offsetHeight } = element2;
       await Plotly.newPlot(element2, data, layout, { ...config, modeBarButtons: chartButtons() });
       state = "ready";
+      if (element2.offsetWidth !== offsetWidth || element2.offsetHeight !== offsetHeight) resize();
       arrangeMarks();
     }
     function arrangeMarks() {
