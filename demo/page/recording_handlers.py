@@ -16,6 +16,7 @@ from demo.conversation.forks import Notes
 from demo.conversation.session_file import Recording
 from demo.conversation.turns import well_formed
 from demo.page.chat_handlers import PageUpdate
+from demo.page.comparison import compared_op
 from demo.page.fork_tree import chats_of, tree_of, tree_op, with_forks
 from demo.page.recordings import download_op, open_shipped
 from demo.page.session import Chat, Session
@@ -94,8 +95,8 @@ class RecordingHandlers(Dispatcher):
         """Show another conversation."""
         raise NotImplementedError
 
-    def recording(self, call: Call) -> Recording:
-        """The conversation that is shown, as a recording."""
+    def recording(self, call: Call, chat: Chat) -> Recording:
+        """An open conversation as a recording."""
         raise NotImplementedError
 
     def closed(self, chat: Chat) -> None:
@@ -136,13 +137,24 @@ class RecordingHandlers(Dispatcher):
 
     def on_save(self, call: Call) -> Answer:
         """A file of the conversation that is shown; a session file holds its whole tree of forks."""
-        session, kind, recording = call.session, call.asked.fields["kind"], self.recording(call)
+        session, kind = call.session, call.asked.fields["kind"]
         chat = session.chat
+        recording = self.recording(call, chat)
         if kind == "json":
             chat = tree_of(session.chats, chat)[0]
             recording = with_forks(recording, session.chats, chat)
         updates = Updates(session.chat.conversation)
         updates.add(download_op(chat, recording, kind))
+        yield PageUpdate(updates.take())
+
+    def on_compare(self, call: Call) -> Answer:
+        """Another open conversation beside the one that is shown."""
+        wanted = call.asked.fields["conversation"]
+        other = next((chat for chat in call.session.chats if chat.id == wanted), None)
+        if other is None:
+            raise UserError("That conversation is no longer open; choose another one to compare with.")
+        shown, updates = call.session.chat, Updates(call.session.chat.conversation)
+        updates.add(compared_op(other, self.recording(call, other), self.recording(call, shown)))
         yield PageUpdate(updates.take())
 
     def on_tree(self, call: Call) -> Answer:

@@ -229,6 +229,7 @@ class Session:
         return {
             "list": [one.title for one in self.chats],
             "ids": [one.id for one in self.chats],
+            "turns": [len(one.conversation.turns) for one in self.chats],
             "current": self.current,
             "watch_only": chat.watch_only,
             "recorded": chat.recording is not None,

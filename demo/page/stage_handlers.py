@@ -48,8 +48,8 @@ class StageHandlers(RecordingHandlers):
     def switch(self, session: Session, chat: Chat) -> None:
         self._handlers.switch(session, chat)
 
-    def recording(self, call: Call) -> Recording:
-        return self._handlers.recording(call.session.chat, call.settings)
+    def recording(self, call: Call, chat: Chat) -> Recording:
+        return self._handlers.recording(chat, call.settings)
 
     def closed(self, chat: Chat) -> None:
         self._handlers.forget([chat])

@@ -58,8 +58,7 @@ class Viewer(RecordingHandlers):
     def switch(self, session: Session, chat: Chat) -> None:
         session.show(chat)
 
-    def recording(self, call: Call) -> Recording:
-        chat = call.session.chat
+    def recording(self, call: Call, chat: Chat) -> Recording:
         if chat.recording is None:
             raise UserError("There is nothing to save yet; open a session first.")
         return replace(chat.recording, notes=chat.notes)
@@ -114,5 +113,6 @@ def build_viewer(title: str, first: Recording | None) -> gr.Blocks:
         private: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
         page.load(opened, session, [view, about], **private)
         for event in (view.select, view.submit):
-            event(answer, session, [view, about], **private)
+            # The stage may send a request while the one before is still ending; both are answered.
+            event(answer, session, [view, about], trigger_mode="multiple", **private)
     return page

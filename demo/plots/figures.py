@@ -58,13 +58,14 @@ def turn_figure(marks: PlotMarks) -> dict[str, Any]:
 
     Returns plain JSON values like `token_figure`. The `meta` roles are "reply", "reasoning" (before it),
     "user", "spread" (all replies of a turn with several seeds), "interval" (their mean with its 95%
-    interval), "plain" and "second" as above. Straight
-    segments join the replies of
+    interval), "compared" (the replies of the conversation that this one is compared with), "plain" and
+    "second" as above. Straight segments join the replies of
     successive turns; nothing is drawn before the first one.
     """
     traces = [_spread_trace(branch) for branch in BRANCHES] + [_user_trace(branch) for branch in BRANCHES]
     traces += [_interval_trace(branch) for branch in BRANCHES]
     traces += [_reasoning_trace(branch) for branch in BRANCHES]
+    traces += [_compared_trace(branch) for branch in BRANCHES]
     traces += [_plain_reply_trace(), *(_second_trace(branch, "lines+markers") for branch in BRANCHES)]
     traces += [_reply_trace(branch) for branch in BRANCHES]
     traces.append(_frame_trace(0.6, 4.4))
@@ -207,6 +208,24 @@ def _reply_trace(branch: str) -> go.Scatter:
         mode="lines+markers",
         marker=marker,
         line=line,
+        hovertemplate=hover,
+    )
+
+
+def _compared_trace(branch: str) -> go.Scatter:
+    colour = DEFAULT_COLOURS[branch]
+    # Crossed markers: hollow ones already stand for messages and for readings without the cap.
+    marker = {"symbol": f"{SYMBOLS[branch]}-x-open", "size": 9, "color": colour, "line": {"width": 1.5}}
+    # customdata: title of the other conversation, HTML-escaped
+    hover = f"<b>{branch}</b>, %{{customdata}} · turn %{{x}}<br>mean of the reply %{{y:.2f}}<extra></extra>"
+    return _scatter(
+        "compared",
+        branch,
+        name=f"{branch} reply of the other conversation",
+        mode="lines+markers",
+        opacity=0.7,
+        marker=marker,
+        line={"width": 1.5, "dash": DASHES[branch], "color": colour},
         hovertemplate=hover,
     )
 

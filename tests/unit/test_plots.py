@@ -177,6 +177,18 @@ def test_turn_traces_start_empty_and_join_points_with_straight_lines() -> None:
     assert replies["uncapped"]["line"]["dash"] != replies["capped"]["line"]["dash"]
 
 
+def test_a_compared_conversation_differs_from_the_shown_one_by_more_than_its_shade() -> None:
+    traces = {(t["meta"]["role"], t["meta"]["branch"]): t for t in turn_figure(CAPPED)["data"]}
+    symbols = {
+        t["marker"]["symbol"] for (role, _), t in traces.items() if role != "compared" and "marker" in t
+    }
+    for branch in BRANCHES:
+        own, other = traces["reply", branch], traces["compared", branch]
+        assert other["x"] == [] and other["marker"]["symbol"] not in symbols
+        assert other["opacity"] < 1 and other["line"]["width"] < own["line"]["width"]
+        assert "%{customdata}" in other["hovertemplate"], "it names the conversation"
+
+
 @pytest.mark.parametrize("build", FIGURES)
 def test_the_frame_trace_is_invisible(build: Any) -> None:
     frame = next(t for t in build(CAPPED)["data"] if t["meta"]["role"] == "frame")

@@ -25,6 +25,7 @@ STYLES = (
     "seeds.css",
     "forks.css",
     "charts.css",
+    "compare.css",
     "map.css",
     "toolbar.css",
     "intro.css",

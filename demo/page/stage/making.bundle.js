@@ -1,5 +1,5 @@
 // Made from its sources by `npm run build`; do not edit.
-// Sources: 71df54b78c381141c5ac9635573a8dc8f88ddb85a66c27602c05e1426a5cf306
+// Sources: 4c1309ce74fb9234eb039c9b732b5916b51b12e97bbe3c280c4b54b4fd02e775
 // Bundle: af08f735d86252586df92c2e5f6aa4cf282c148ea964cb9968920df7c06c072b
 (() => {
   // src/dom.js

@@ -1,6 +1,6 @@
 // Made from its sources by `npm run build`; do not edit.
-// Sources: 71df54b78c381141c5ac9635573a8dc8f88ddb85a66c27602c05e1426a5cf306
-// Bundle: 992ad21c33a4db9a9fbd64f818f5d221f3fba26908275701dbdf3a7d76b9acac
+// Sources: 4c1309ce74fb9234eb039c9b732b5916b51b12e97bbe3c280c4b54b4fd02e775
+// Bundle: ad5562de099f1e7802afed97120f4eb576084bbefb2c960bccd383ba754a68c4
 (() => {
   // protocol.json
   var protocol_default = {
@@ -15,6 +15,7 @@
         fields: {
           list: "list",
           ids: "list",
+          turns: "list",
           current: "integer",
           watch_only: "boolean",
           recorded: "boolean",
@@ -93,6 +94,17 @@
         about: "the layers of a reply could not be read; a notice says why",
         fields: { turn: "integer", branch: "string" }
       },
+      compared: {
+        about: "another open conversation, to be compared with the one that is shown",
+        fields: {
+          id: "string",
+          title: "string",
+          model: "string",
+          probe_layer: "integer",
+          same_axis: "boolean",
+          turns: "list"
+        }
+      },
       chats: {
         about: "which of the chats in a file is to be opened; the titles of the first ones",
         fields: { titles: "list", count: "integer" }
@@ -135,6 +147,7 @@
       },
       switch: { needs_model: false, fields: { conversation: "integer" } },
       close: { needs_model: false, fields: { conversation: "integer" } },
+      compare: { needs_model: false, fields: { conversation: "string" } },
       recorded: { needs_model: false, fields: { name: "string" } },
       system_prompt: { needs_model: false, fields: { text: "string" } },
       typed_prompt: { needs_model: false, fields: { conversation: "string", text: "string" } },
@@ -1232,8 +1245,8 @@
       const coming = own ?? this.nextPrompt;
       const first = this.#promptOf(0, branch) ?? coming;
       const last = this.#promptOf(-1, branch);
-      const changed = last !== void 0 && last.trim() !== coming.trim();
-      return { first, next: changed && !this.meta.watch_only ? coming : null, own: own !== null };
+      const changed2 = last !== void 0 && last.trim() !== coming.trim();
+      return { first, next: changed2 && !this.meta.watch_only ? coming : null, own: own !== null };
     }
     /**
      * The system prompt of a turn, if it is another than that of the turn before; otherwise null.
@@ -2236,8 +2249,10 @@
       applyTheme(figure, data, layout);
       if (matchMedia("(pointer: coarse)").matches) layout.dragmode = false;
       fill(data);
+      const { offsetWidth, offsetHeight } = element2;
       await Plotly.newPlot(element2, data, layout, { ...config, modeBarButtons: chartButtons() });
       state = "ready";
+      if (element2.offsetWidth !== offsetWidth || element2.offsetHeight !== offsetHeight) resize();
       arrangeMarks();
     }
     function arrangeMarks() {
@@ -2454,15 +2469,15 @@
       if (!stale) drawNew();
     }
     function drawNew() {
-      let changed = false;
+      let changed2 = false;
       chart.traces().forEach((trace, index) => {
         const series = seriesOf(turn, trace);
         if (!series || series.x.length === drawn[index]) return;
         overlay.draw(trace, series, drawn[index] ?? 0);
         drawn[index] = series.x.length;
-        changed = true;
+        changed2 = true;
       });
-      return changed;
+      return changed2;
     }
     const fits = () => chart.traces().every((trace, n) => {
       const series = seriesOf(turn, trace);
@@ -2564,10 +2579,18 @@
     plain: plainPoints,
     second: secondPoints
   };
-  function fillTurns(data, turns, shown) {
+  var NO_OTHER = { title: "", turns: [] };
+  function fillCompared(trace, branch, { title: title2, turns }) {
+    const points = replyPoints(turns, branch, null);
+    trace.x = points.map((point) => point.x);
+    trace.y = points.map((point) => point.y);
+    trace.customdata = points.map(() => escapeHtml(title2));
+  }
+  function fillTurns(data, turns, shown, other = NO_OTHER) {
     for (const trace of data) {
       const { role, branch } = trace.meta;
-      if (!branch) trace.x[1] = Math.max(4.4, turns.length + 0.4);
+      if (!branch) trace.x[1] = Math.max(4.4, turns.length + 0.4, other.turns.length + 0.4);
+      else if (role === "compared") fillCompared(trace, branch, other);
       else if (role === "spread" || role === "interval") {
         const points = (role === "spread" ? spreadPoints : intervalPoints)(turns, branch);
         trace.x = points.map((point) => point.x);
@@ -2592,14 +2615,15 @@
   }
   function makeTurnChart(chart) {
     const overlay = makeOverlay(chart);
-    const state = { turns: [], shown: null };
-    let changed = false;
-    const fill = (data) => fillTurns(data, state.turns, state.shown);
+    const state = { turns: [], shown: null, other: NO_OTHER };
+    let changed2 = false;
+    const fill = (data) => fillTurns(data, state.turns, state.shown, state.other);
     function redraw() {
-      changed = false;
+      changed2 = false;
       fill(chart.traces());
       const layout = chart.layout();
-      if (layout) layout.xaxis.dtick = Math.ceil(Math.max(1, state.turns.length) / 10);
+      if (layout)
+        layout.xaxis.dtick = Math.ceil(Math.max(1, state.turns.length, state.other.turns.length) / 10);
       Plotly.redraw(chart.element);
       redrawOverlay();
     }
@@ -2618,7 +2642,7 @@
       const outside = live.find((series) => series && !overlay.fits(series, series.x.length - 1));
       const last = outside?.y.at(-1) ?? null;
       if (last !== null) extendAxis(last);
-      if (changed || outside) redraw();
+      if (changed2 || outside) redraw();
       else redrawOverlay();
     }
     function extendAxis(y) {
@@ -2629,7 +2653,11 @@
     }
     function show(turns, shown) {
       Object.assign(state, { turns, shown });
-      changed = true;
+      changed2 = true;
+    }
+    function compareWith(other) {
+      state.other = other ?? NO_OTHER;
+      changed2 = true;
     }
     function count(branch) {
       const trace = chart.ready() ? chart.traces()[chart.traceIndex("reply", branch)] : void 0;
@@ -2637,9 +2665,9 @@
       return trace.y.filter((y) => y !== null).length + (liveSeries(trace, state.turns) ? 1 : 0);
     }
     function markChanged() {
-      changed = true;
+      changed2 = true;
     }
-    return { fill, show, advance, redrawOverlay, count, markChanged };
+    return { fill, show, compareWith, advance, redrawOverlay, count, markChanged };
   }
 
   // src/charts.js
@@ -2739,6 +2767,10 @@
       if (turnsChanged) turnChart.markChanged();
       schedule();
     }
+    function compareWith(other) {
+      turnChart.compareWith(other);
+      schedule();
+    }
     function repaint() {
       tokenBase.repaint();
       turnBase.repaint();
@@ -2747,7 +2779,680 @@
       return { tokenPoints: byBranch(tokenChart.count), turnPoints: byBranch(turnChart.count), updates };
     }
     whenPlotly(start, () => hooks.missing());
-    return { reset, relabel, show, refresh, repaint, counts, hover: tokenChart.hover };
+    return { reset, relabel, show, compareWith, refresh, repaint, counts, hover: tokenChart.hover };
+  }
+
+  // src/summary.js
+  var FINISH_LABELS = { cancelled: "Stopped", failed: "Ended by an error" };
+  var READ = "Both panes show the same words, which were read and not generated.";
+  var TREND_TURNS = 3;
+  var TREND_FLAT = 0.1;
+  function describeShare(share) {
+    return `${share < 5e-3 ? "under 1" : Math.round(100 * share)}%`;
+  }
+  function describeCapping(reply, brief) {
+    const [answer, reasoning] = [firedShare(reply), reasoningFiredShare(reply)];
+    if (answer === null && reasoning === null) return "";
+    if (!answer && !reasoning) return "cap did not act on this reply";
+    const amount = (share) => share ? describeShare(share) : "none";
+    if (reasoning === null)
+      return `cap acted on ${amount(answer)} of ${brief ? "its" : "the capped reply’s"} tokens`;
+    if (answer === null) return `cap acted on ${amount(reasoning)} of the reasoning’s tokens`;
+    if (brief) return `cap: ${amount(answer)} of answer, ${amount(reasoning)} of reasoning`;
+    return `cap acted on ${amount(answer)} of the answer, ${amount(reasoning)} of the reasoning`;
+  }
+  function finishLabel(reply) {
+    if (reply.finish === "length") {
+      const reached = `Reached the token limit (${reply.limit ?? reply.visibleTokens.length})`;
+      return hasReasoning(reply) && !reply.answer.count ? `${reached} before the answer` : reached;
+    }
+    if (reply.fault) return reply.fault;
+    return (reply.finish && FINISH_LABELS[reply.finish]) ?? null;
+  }
+  function trendWord(change) {
+    if (change > TREND_FLAT) return "rising";
+    return change < -TREND_FLAT ? "falling" : "steady";
+  }
+  function trendOf(turns, branch, index) {
+    const all = turns.slice(0, index + 1).map((turn) => turn.replies[branch]);
+    const replies = all.filter((reply) => !reply.absent);
+    const means = replies.map(meanOf).filter((mean) => mean !== null);
+    const last = means.slice(-TREND_TURNS);
+    const [oldest, newest] = [last[0], last.at(-1)];
+    if (last.length < 2 || oldest === void 0 || newest === void 0) return null;
+    const change = newest - oldest;
+    return { change, turns: last.length, word: trendWord(change) };
+  }
+  var answerOf = (reply) => reply.visibleTokens.filter((token) => !token.r).map((token) => token.t).join("");
+  var WORDS = typeof Intl.Segmenter === "function" ? new Intl.Segmenter(void 0, { granularity: "word" }) : null;
+  function piecesOf(text) {
+    const pieces = WORDS ? Array.from(WORDS.segment(text), ({ segment }) => segment) : text.split(/\s+/);
+    return pieces.filter((piece) => piece.trim());
+  }
+  function wordsSentence(uncapped, capped) {
+    if (!uncapped.finish || !capped.finish) return "";
+    const [left, right] = [piecesOf(answerOf(uncapped)), piecesOf(answerOf(capped))];
+    if (!left.length || !right.length) return "";
+    const parting = left.findIndex((piece, n) => piece !== right[n]);
+    if (parting < 0 && left.length === right.length) return "Both replies are the same, word for word.";
+    const shared = parting < 0 ? left : left.slice(0, parting);
+    const count = shared.filter((piece) => /[\p{L}\p{N}]/u.test(piece)).length;
+    if (count === 0) return "The replies differ from the first word on.";
+    return `The replies share their first ${count === 1 ? "word" : `${count} words`} and then differ.`;
+  }
+  function zonesSentence(items, zones) {
+    if (!zones || !items.length) return "";
+    const names = items.map(({ mean }) => zoneOf(mean, zones));
+    if (items.length > 1 && new Set(names).size === 1) {
+      return `On the axis ${items.length === 2 ? "both" : "all"} read as ${names[0]}.`;
+    }
+    return `On the axis: ${items.map(({ branch }, n) => `${branch} ${names[n]}`).join(", ")}.`;
+  }
+  function capSentence(reply, off) {
+    if (reply.absent) return "";
+    if (off) return "The cap is off.";
+    const capping = describeCapping(reply, false);
+    return capping && `The ${capping}.`;
+  }
+  function summarise(turns, index, capOff, zones) {
+    const turn = index === null ? void 0 : turns[index];
+    if (!turn || index === null) return { items: [], gap: null, share: null, along: [], sentence: "" };
+    const mean = (branch) => turn.replies[branch].absent ? null : meanOf(turn.replies[branch]);
+    const items = BRANCHES.flatMap((branch) => {
+      const value = mean(branch);
+      return value === null ? [] : [{ branch, mean: value, trend: trendOf(turns, branch, index) }];
+    });
+    const { uncapped: left, capped: right } = turn.replies;
+    const words = turn.settings?.read ? READ : wordsSentence(left, right);
+    const sentences = [words, zonesSentence(items, zones), capSentence(right, capOff)];
+    const [uncapped, capped] = [mean("uncapped"), mean("capped")];
+    const gap = uncapped === null || capped === null ? null : capped - uncapped;
+    const share = left.shift?.length ? left.shift.share : null;
+    return { items, gap, share, along: alongOf(turn), sentence: sentences.filter(Boolean).join(" ") };
+  }
+  function alongOf(turn) {
+    return (turn.settings?.along ?? []).map((name, n) => {
+      const values = BRANCHES.flatMap((branch) => {
+        const value = turn.replies[branch].along[n];
+        return value === void 0 ? [] : [[branch, value]];
+      });
+      return { name: name.replace(/_/g, " "), values: Object.fromEntries(values) };
+    });
+  }
+
+  // src/comparison.js
+  var UNLISTED = { Attempt: "1", Thinking: "off", "End at a sentence after": "off" };
+  var sideOf = (data, branch) => ({
+    title: data.title,
+    model: data.model,
+    probeLayer: data.probe_layer,
+    branch,
+    turns: data.turns.map(turnFromData)
+  });
+  var branchesOf = (turns) => BRANCHES.filter((branch) => turns.some((turn) => !turn.replies[branch].absent));
+  var sideName = ({ title: title2, branch }) => `${title2}, ${branch}`;
+  var textOf = (reply, reasoning) => reply.visibleTokens.filter((token) => Boolean(token.r) === reasoning).map((token) => token.t).join("");
+  function halfOf({ turns, branch }, index) {
+    const turn = turns[index];
+    if (!turn) return null;
+    const reply = turn.replies[branch];
+    return { turn, reply: reply.absent ? null : reply };
+  }
+  var finalMean = (half) => half?.reply && !isLive(half.reply) ? meanOf(half.reply) : null;
+  function rowsOf({ left, right, sameAxis }) {
+    const count = Math.max(left.turns.length, right.turns.length);
+    return Array.from({ length: count }, (_, index) => {
+      const [one, other] = [halfOf(left, index), halfOf(right, index)];
+      const [from, to] = [finalMean(one), finalMean(other)];
+      const difference = sameAxis && from !== null && to !== null ? to - from : null;
+      return { index, left: one, right: other, difference };
+    });
+  }
+  function unitsNote({ left, right, sameAxis }) {
+    if (sameAxis) return "";
+    const name = ({ model, probeLayer }) => `${model || "unknown model"}${probeLayer === void 0 ? "" : ` at layer ${probeLayer}`}`;
+    return `The two sides were read along different axes (left: ${name(left)}; right: ${name(right)}), so each mean is in the units of its own axis, and their difference is not given.`;
+  }
+  function overTurns(values) {
+    const runs = [];
+    for (const [turn, value] of values) {
+      const run = runs.at(-1);
+      if (run?.value === value) run.last = turn;
+      else runs.push({ first: turn, last: turn, value });
+    }
+    if (runs.length < 2) return runs[0]?.value ?? "";
+    if (runs.length === values.length) return `${runs.map(({ value }) => value).join("; ")} (turn by turn)`;
+    const when = (first, last) => first === last ? `turn ${first + 1}` : `turns ${first + 1}–${last + 1}`;
+    return runs.map(({ first, last, value }) => `${value} (${when(first, last)})`).join("; ");
+  }
+  var listed = ({ turn }, branch) => turn.settings ? new Map(settingsRows(turn.settings, branch)) : null;
+  function settingsDifferences(comparison) {
+    const { left, right } = comparison;
+    const known = rowsOf(comparison).flatMap((row) => {
+      const one = row.left?.reply ? listed(row.left, left.branch) : null;
+      const other = row.right?.reply ? listed(row.right, right.branch) : null;
+      return one && other ? [{ index: row.index, one, other }] : [];
+    });
+    const names = new Set(known.flatMap(({ one, other }) => [...one.keys(), ...other.keys()]));
+    const differences = [...names].flatMap((name) => {
+      const value = (rows) => rows.get(name) ?? UNLISTED[name] ?? "none";
+      if (known.every(({ one, other }) => value(one) === value(other))) return [];
+      const over = (side) => overTurns(known.map((row) => [row.index, value(row[side])]));
+      return [{ name, left: over("one"), right: over("other") }];
+    });
+    const models = left.model === right.model ? [] : [{ name: "Model", left: left.model, right: right.model }];
+    return [...models, ...differences];
+  }
+  function settingsNote2(comparison) {
+    const shared = rowsOf(comparison).filter(({ left, right }) => left?.reply && right?.reply);
+    const unknown = shared.filter(({ left, right }) => !left?.turn.settings || !right?.turn.settings);
+    if (!shared.length) return "The two sides have no turn in which both answer.";
+    if (!unknown.length)
+      return settingsDifferences(comparison).length ? "" : "In the turns that both sides have, their settings are the same.";
+    const turns = unknown.map(({ index }) => index + 1).join(", ");
+    return `Settings cannot be compared where a file does not say them: turn ${turns}.`;
+  }
+  var cell = (text) => text.replace(/\s+/g, " ").replace(/[\\|`*_<[\]]/g, "\\$&");
+  var tableRow = (cells) => `| ${cells.join(" | ")} |`;
+  var table = (head, rows) => [tableRow(head), tableRow(head.map(() => "---")), ...rows.map(tableRow)];
+  function meanCell(half) {
+    if (!half) return "no such turn";
+    if (!half.reply) return "no reply";
+    return isLive(half.reply) ? "being written" : number(meanOf(half.reply));
+  }
+  function capCell(half) {
+    const reply = half?.reply;
+    if (reply?.branch !== "capped" || isLive(reply)) return "–";
+    const share = firedShare(reply);
+    if (share === null) return "–";
+    return share ? describeShare(share) : "none";
+  }
+  function comparisonMarkdown(comparison) {
+    const [left, right] = [cell(sideName(comparison.left)), cell(sideName(comparison.right))];
+    const settings = settingsDifferences(comparison).map((row) => [row.name, row.left, row.right].map(cell));
+    const means = rowsOf(comparison).map((row) => [
+      String(row.index + 1),
+      meanCell(row.left),
+      meanCell(row.right),
+      number(row.difference),
+      capCell(row.left),
+      capCell(row.right)
+    ]);
+    const notes = [settingsNote2(comparison), unitsNote(comparison)].filter(Boolean).map(cell);
+    const head = ["turn", "left mean", "right mean", "right − left", "cap acted, left", "cap acted, right"];
+    const parts = [
+      ["# Comparison of two conversations"],
+      [`- left: ${left}`, `- right: ${right}`],
+      ...settings.length ? [table(["setting", "left", "right"], settings)] : [],
+      ...notes.map((note) => [note]),
+      table(head, means),
+      ["Means are projections in axis units; the cap’s share is that of the answer’s tokens."]
+    ];
+    return `${parts.map((lines) => lines.join("\n")).join("\n\n")}
+`;
+  }
+
+  // src/difference.js
+  var SEGMENTER = new Intl.Segmenter("en", { granularity: "word" });
+  function wordsOf(text) {
+    const words = [];
+    let gap = "";
+    for (const { segment } of SEGMENTER.segment(text)) {
+      if (segment.trim()) {
+        words.push({ gap, word: segment });
+        gap = "";
+      } else gap += segment;
+    }
+    if (gap) words.push({ gap, word: "" });
+    return words;
+  }
+  function numbered(words, known) {
+    return Int32Array.from(words, ({ word }) => {
+      const id = known.get(word) ?? known.size;
+      known.set(word, id);
+      return id;
+    });
+  }
+  var Front = class {
+    /**
+     * @param {Int32Array} left
+     * @param {Int32Array} right
+     * @param {number} most edits
+     */
+    constructor(left, right, most) {
+      this.left = left;
+      this.right = right;
+      this.centre = most;
+      this.reached = new Int32Array(2 * most + 2).fill(-1);
+      this.reached[most + 1] = 0;
+      this.low = 0;
+      this.high = 0;
+    }
+    /** @param {number} diagonal */
+    at(diagonal) {
+      return this.reached[this.centre + diagonal] ?? -1;
+    }
+    /**
+     * Goes on with one more edit on every diagonal.
+     * @param {number} edits
+     * @param {(diagonal: number, x: number) => boolean} met whether the other direction has come here
+     * @returns {Point | null} where they met
+     */
+    advance(edits, met) {
+      const { left, right } = this;
+      for (let k = -edits + this.low; k <= edits - this.high; k += 2) {
+        const down = k === -edits || k !== edits && this.at(k - 1) < this.at(k + 1);
+        let x = down ? this.at(k + 1) : this.at(k - 1) + 1;
+        let y = x - k;
+        while (x < left.length && y < right.length && left[x] === right[y]) {
+          x += 1;
+          y += 1;
+        }
+        this.reached[this.centre + k] = x;
+        if (x > left.length) this.high += 2;
+        else if (y > right.length) this.low += 2;
+        else if (met(k, x)) return [x, y];
+      }
+      return null;
+    }
+  };
+  function middle(left, right) {
+    const [n, m] = [left.length, right.length];
+    const delta = n - m;
+    const odd = delta % 2 !== 0;
+    const most = Math.ceil((n + m) / 2) + 1;
+    const forward = new Front(left, right, most);
+    const backward = new Front(left.slice().reverse(), right.slice().reverse(), most);
+    const meets = (other) => (k, x) => {
+      const place = other.at(delta - k);
+      return place >= 0 && x + place >= n;
+    };
+    for (let edits = 0; edits < most; edits += 1) {
+      const ahead = forward.advance(edits, odd ? meets(backward) : () => false);
+      if (ahead) return ahead;
+      const back = backward.advance(edits, odd ? () => false : meets(forward));
+      if (back) return [n - back[0], m - back[1]];
+    }
+    return [n, 0];
+  }
+  function pairsOf(left, right) {
+    const known = /* @__PURE__ */ new Map();
+    const pairs = new Int32Array(left.length).fill(-1);
+    pair(numbered(left, known), numbered(right, known), pairs);
+    return pairs;
+  }
+  function pair(left, right, pairs, [x, y] = [0, 0]) {
+    let start = 0;
+    let [l, r] = [left.length, right.length];
+    while (start < l && start < r && left[start] === right[start]) {
+      pairs[x + start] = y + start;
+      start += 1;
+    }
+    while (l > start && r > start && left[l - 1] === right[r - 1]) {
+      l -= 1;
+      r -= 1;
+      pairs[x + l] = y + r;
+    }
+    if (l === start || r === start) return;
+    const [restLeft, restRight] = [left.subarray(start, l), right.subarray(start, r)];
+    const [a, b] = middle(restLeft, restRight);
+    pair(restLeft.subarray(0, a), restRight.subarray(0, b), pairs, [x + start, y + start]);
+    pair(restLeft.subarray(a), restRight.subarray(b), pairs, [x + start + a, y + start + b]);
+  }
+  function stretches(left, right, pairs) {
+    const found = [];
+    let open = { left: "", right: "", same: "" };
+    let next = 0;
+    const textOf2 = (word) => word ? word.gap + word.word : "";
+    const differ = (one, other) => {
+      if (!one && !other) return;
+      if (open.same) {
+        found.push(open);
+        open = { left: "", right: "", same: "" };
+      }
+      open.left += one;
+      open.right += other;
+    };
+    for (const [index, word] of left.entries()) {
+      const match = pairs[index] ?? -1;
+      if (match < 0) {
+        differ(textOf2(word), "");
+        continue;
+      }
+      for (; next < match; next += 1) differ("", textOf2(right[next]));
+      const gap = right[match]?.gap ?? "";
+      if (gap !== word.gap) differ(word.gap, gap);
+      open.same += gap === word.gap ? textOf2(word) : word.word;
+      next = match + 1;
+    }
+    for (; next < right.length; next += 1) differ("", textOf2(right[next]));
+    return [...found, open];
+  }
+  var changed = (stretch) => Math.max(stretch?.left.trim().length ?? 0, stretch?.right.trim().length ?? 0);
+  function withoutIslands(found) {
+    const kept = [];
+    for (const stretch of found) {
+      const before = kept.at(-1);
+      const length = before?.same.trim().length ?? 0;
+      if (!before || length > changed(before) || length > changed(stretch)) kept.push({ ...stretch });
+      else {
+        before.left += before.same + stretch.left;
+        before.right += before.same + stretch.right;
+        before.same = stretch.same;
+      }
+    }
+    return kept;
+  }
+  function wordDifference(left, right) {
+    const [leftWords, rightWords] = [wordsOf(left), wordsOf(right)];
+    const kinds = (
+      /** @type {const} */
+      ["left", "right", "same"]
+    );
+    return withoutIslands(stretches(leftWords, rightWords, pairsOf(leftWords, rightWords))).flatMap(
+      (stretch) => kinds.flatMap((kind) => stretch[kind] ? [{ kind, text: stretch[kind] }] : [])
+    );
+  }
+
+  // src/comparison_rows.js
+  var SIDES = ["left", "right"];
+  var spoken = (text) => makeElement("span", "spoken", text);
+  function markedPassage(text, side) {
+    const words = text.trim();
+    if (!words) return [text];
+    const start = text.indexOf(words);
+    const mark = makeElement("mark", side);
+    mark.append(spoken(`only ${side}: `), words, spoken(" (end) "));
+    return [text.slice(0, start), mark, text.slice(start + words.length)];
+  }
+  var haveCommonPassage = (parts) => parts.some(({ kind, text }) => kind === "same" && /[\p{L}\p{N}]/u.test(text));
+  function markedText(parts, side, className) {
+    const box = makeElement("div", className);
+    const marks = haveCommonPassage(parts);
+    for (const { kind, text } of parts) {
+      if (kind === "same" || kind === side && !marks) box.append(text);
+      else if (kind === side) box.append(...markedPassage(text, side));
+    }
+    return box;
+  }
+  function describeWords(parts) {
+    if (!parts.length) return "";
+    if (parts.every(({ kind }) => kind === "same")) return "the same words";
+    return haveCommonPassage(parts) ? "" : "the replies differ throughout, so nothing is marked";
+  }
+  function figuresOf(half, side) {
+    const line = makeElement("p", "compared-figures", `${side}: `);
+    if (!half) line.append("no such turn on this side");
+    else if (!half.reply) line.append("no reply of this branch");
+    else {
+      const { reply } = half;
+      const cap = reply.branch === "capped" ? describeCapping(reply, true) : "";
+      const end = isLive(reply) ? "being written" : finishLabel(reply);
+      line.append("mean ", makeElement("b", reply.branch, number(meanOf(reply))));
+      for (const text of [cap, end]) if (text) line.append(` · ${text}`);
+    }
+    return line;
+  }
+  function reasoningOf(reply, parts, side) {
+    if (!reply?.reasoning.count) return null;
+    const details = makeElement("details", "compared-reasoning");
+    const summary = makeElement("summary", "", `Reasoning, mean ${number(reasoningMeanOf(reply))}`);
+    details.append(summary, markedText(parts, side, "compared-text"));
+    return details;
+  }
+  function rowHead({ index, difference }, words) {
+    const head = makeElement("h3", "", `Turn ${index + 1}`);
+    const parts = [difference === null ? "" : `right mean minus left mean: ${number(difference)}`, words];
+    const text = parts.filter(Boolean).join(" · ");
+    if (text) head.append(makeElement("span", "compared-gap", text));
+    return head;
+  }
+  function messagesOf({ left, right }) {
+    const [one, other] = [left?.turn.user, right?.turn.user];
+    const label = () => makeElement("span", "spoken", "You: ");
+    if (one === other || one === void 0 || other === void 0) {
+      const message = makeElement("div", "user", one ?? other);
+      message.prepend(label());
+      return [message];
+    }
+    const parts = wordDifference(one, other);
+    return SIDES.map((side) => {
+      const message = markedText(parts, side, "user half");
+      message.prepend(label());
+      return message;
+    });
+  }
+  var isComplete = (row) => SIDES.every((side) => row[side]?.reply && !isLive(row[side].reply));
+  function differenceOf(row, reasoning) {
+    const text = (side) => {
+      const reply = row[side]?.reply;
+      return reply ? textOf(reply, reasoning) : "";
+    };
+    if (isComplete(row)) return wordDifference(text("left"), text("right"));
+    return SIDES.map((side) => ({ kind: side, text: text(side) }));
+  }
+  function rowElement(row) {
+    const section = makeElement("section", "compared-turn");
+    const [answer, reasoning] = [differenceOf(row, false), differenceOf(row, true)];
+    section.append(rowHead(row, isComplete(row) ? describeWords(answer) : ""), ...messagesOf(row));
+    for (const side of SIDES) {
+      const half = makeElement("div", "compared-reply");
+      half.dataset.side = side;
+      const thoughts = reasoningOf(row[side]?.reply, reasoning, side);
+      half.append(
+        figuresOf(row[side], side),
+        ...thoughts ? [thoughts] : [],
+        markedText(answer, side, "compared-text")
+      );
+      section.append(half);
+    }
+    return section;
+  }
+  function keyOf(half) {
+    if (!half?.reply) return `${half ? half.turn.user : null}`;
+    const { reply, turn } = half;
+    const { branch, finish, finalMean: finalMean2, finalFired, visibleTokens } = reply;
+    return JSON.stringify([turn.user, branch, finish, finalMean2, finalFired, visibleTokens.length]);
+  }
+  function makeRows(box) {
+    let built = [];
+    function show(rows) {
+      built = rows.map((row, index) => {
+        const key = [keyOf(row.left), keyOf(row.right), row.difference].join("\n");
+        const old = built[index];
+        const same = old?.key === key && old.row.left?.turn === row.left?.turn && old.row.right?.turn === row.right?.turn;
+        return old && same ? old : { row, key, element: rowElement(row) };
+      });
+      const elements = built.map(({ element: element2 }) => element2);
+      if (elements.length !== box.children.length || elements.some((one, n) => one !== box.children[n]))
+        box.replaceChildren(...elements);
+    }
+    return { show, element: (index) => built[index]?.element };
+  }
+  function showSettings(box, comparison) {
+    const differences = settingsDifferences(comparison);
+    const note = settingsNote2(comparison);
+    const key = JSON.stringify([differences, note]);
+    if (box.dataset.key === key) return;
+    box.dataset.key = key;
+    const list = makeElement("dl", "");
+    for (const { name, left, right } of differences) {
+      const values = makeElement("dd", "");
+      const value = (side, text) => {
+        const part = makeElement("span", "", text);
+        part.prepend(makeElement("i", "", `${side}: `));
+        return part;
+      };
+      values.append(value("left", left), value("right", right));
+      list.append(makeElement("dt", "", name), values);
+    }
+    const head = differences.length ? [makeElement("h3", "", "Settings that differ"), list] : [];
+    box.replaceChildren(...head, ...note ? [makeElement("p", "", note)] : []);
+  }
+
+  // src/compare.js
+  var OWN = "own";
+  var END_PX = 16;
+  var ASK_AGAIN_MS = 1e3;
+  async function copyText(text) {
+    try {
+      await navigator.clipboard.writeText(text);
+      return true;
+    } catch {
+      const box = makeElement("textarea", "spoken", text);
+      document.body.append(box);
+      box.select();
+      const done = document.execCommand("copy");
+      box.remove();
+      return done;
+    }
+  }
+  function makeCompare(root, conversation, hooks) {
+    const view = find(root, ".comparison");
+    const select = findAs(root, ".compare-with", HTMLSelectElement);
+    const body = find(view, ".compared-body");
+    const rows = makeRows(find(body, ".compared-turns"));
+    const heads = {
+      left: find(view, '.compared-head[data-side="left"]'),
+      right: find(view, '.compared-head[data-side="right"]')
+    };
+    let open = null;
+    let other = null;
+    let received = null;
+    const chosen = { left: "capped", right: "capped" };
+    let inSight = -1;
+    let scheduled = false;
+    const shownId = () => open?.ids[open.current] ?? "";
+    const turnsOf = (id) => open?.turns[open.ids.indexOf(id)] ?? 0;
+    function branchOf(side, turns) {
+      const branches = branchesOf(turns);
+      return branches.includes(chosen[side]) ? chosen[side] : branches[0] ?? chosen[side];
+    }
+    function current() {
+      const { turns, meta, chartMeta } = conversation;
+      if (other === null || !turns.length || other !== OWN && !received) return null;
+      const title2 = open?.list[open.current] ?? "";
+      const own = { title: title2, model: meta.model ?? "", probeLayer: chartMeta.probe_layer, turns };
+      const left = { ...own, branch: branchOf("left", turns) };
+      if (other === OWN || !received)
+        return { left, right: { ...own, branch: branchOf("right", turns) }, sameAxis: true };
+      const { side, data } = received;
+      return { left, right: { ...side, branch: branchOf("right", side.turns) }, sameAxis: data.same_axis };
+    }
+    function showHead(side, { title: title2, branch, turns }) {
+      const list = findAs(heads[side], "select", HTMLSelectElement);
+      const branches = branchesOf(turns);
+      if (branches.join() !== Array.from(list.options, (option) => option.value).join())
+        list.replaceChildren(...branches.map((name2) => new Option(name2, name2)));
+      list.value = branch;
+      const name = find(heads[side], ".compared-title");
+      name.textContent = title2;
+      name.title = title2;
+      heads[side].dataset.shows = branch;
+    }
+    function show() {
+      scheduled = false;
+      const comparison = current();
+      view.hidden = comparison === null;
+      root.classList.toggle("comparing", comparison !== null);
+      if (!comparison) return;
+      for (const side of SIDES) showHead(side, comparison[side]);
+      const note = find(view, ".units-note");
+      note.textContent = unitsNote(comparison);
+      note.hidden = comparison.sameAxis;
+      showSettings(find(view, ".compared-settings"), comparison);
+      const atEnd = body.scrollTop + body.clientHeight > body.scrollHeight - END_PX;
+      rows.show(rowsOf(comparison));
+      if (!root.classList.contains("veiled")) bringIntoSight(atEnd);
+    }
+    function bringIntoSight(atEnd) {
+      const { shown, busy } = conversation;
+      if (shown !== null && shown !== inSight) rows.element(shown)?.scrollIntoView({ block: "nearest" });
+      else if (busy && atEnd) body.scrollTop = body.scrollHeight;
+      inSight = shown ?? -1;
+    }
+    function refresh() {
+      if (other === null || scheduled) return;
+      scheduled = true;
+      requestAnimationFrame(show);
+    }
+    function showInChart() {
+      const key = find(root, ".compared-key");
+      key.hidden = !received;
+      const units = received?.data.same_axis === false ? ", in its own units" : "";
+      find(key, ".compared-name").textContent = received ? `${received.data.title}${units}` : "";
+      hooks.chart(received ? { title: received.data.title, turns: received.side.turns } : null);
+    }
+    function ask() {
+      if (other !== null && other !== OWN) hooks.sendRequest("compare", { conversation: other });
+    }
+    function begin(id) {
+      [other, received, inSight] = [id, null, conversation.shown ?? -1];
+      select.value = id ?? "";
+      Object.assign(chosen, { left: id === OWN ? "uncapped" : "capped", right: "capped" });
+      showInChart();
+      ask();
+      refresh();
+    }
+    function end(why) {
+      begin(null);
+      show();
+      hooks.ended();
+      if (why) showNotice(root, why);
+    }
+    function receive(data) {
+      if (data.id !== other) return;
+      received = { data, side: sideOf(data, chosen.right) };
+      showInChart();
+      refresh();
+      if (received.side.turns.some(turnIsLive)) setTimeout(ask, ASK_AGAIN_MS);
+    }
+    function offer({ list, ids, turns, current: shown }) {
+      const others = ids.flatMap(
+        (id, n) => n !== shown && turns[n] ? [new Option(`${n + 1}. ${list[n]}`, id)] : []
+      );
+      select.hidden = !turns[shown] || !others.length;
+      select.replaceChildren(new Option("Compare with…", ""), new Option("this conversation", OWN), ...others);
+      select.value = other ?? "";
+    }
+    function updateList(fields) {
+      const [before, shownBefore] = [open, shownId()];
+      open = fields;
+      const shown = shownId();
+      const changed2 = shown !== shownBefore;
+      if (other === shown) [other, received] = [shownBefore, null];
+      offer(fields);
+      if (other === null) return;
+      if (other !== OWN && !fields.ids.includes(other))
+        return end(`“${before?.list[before.ids.indexOf(other)]}” was closed, so the comparison has ended.`);
+      if (!turnsOf(shown) || other !== OWN && !turnsOf(other))
+        return end("A conversation without turns cannot be compared, so the comparison has ended.");
+      const grown = other !== OWN && before?.turns[before.ids.indexOf(other)] !== turnsOf(other);
+      if (changed2 || grown) ask();
+      if (changed2) showInChart();
+      refresh();
+    }
+    async function copy() {
+      const comparison = current();
+      if (!comparison) return;
+      const done = await copyText(comparisonMarkdown(comparison));
+      const what = `${sideName(comparison.left)} and ${sideName(comparison.right)}`;
+      find(view, ".compared-status").textContent = done ? `Copied the comparison of ${what}.` : "";
+      if (!done) showNotice(root, "This browser does not let the page copy a text; try another one.", "error");
+    }
+    select.addEventListener("change", () => select.value ? begin(select.value) : end());
+    for (const side of SIDES) {
+      const list = findAs(heads[side], "select", HTMLSelectElement);
+      list.addEventListener("change", () => {
+        chosen[side] = /** @type {Branch} */
+        list.value;
+        refresh();
+      });
+    }
+    addEventListener("resize", refresh);
+    find(view, ".copy-comparison").addEventListener("click", copy);
+    find(view, ".end-comparison").addEventListener("click", () => end());
+    return { updateList, receive, refresh };
   }
 
   // src/fork.js
@@ -3098,7 +3803,7 @@
     const failed = /* @__PURE__ */ new Set();
     const visible = () => panel.offsetWidth > 0;
     const placeOf = (turn, branch) => `${turn}/${branch}`;
-    const keyOf = (turn, reply) => `${placeOf(turn, reply.branch)}/${reply.visibleTokens.length}`;
+    const keyOf2 = (turn, reply) => `${placeOf(turn, reply.branch)}/${reply.visibleTokens.length}`;
     function setStatus(text) {
       status.textContent = text;
       status.hidden = !text;
@@ -3115,7 +3820,7 @@
     function readingOf(turn, reply) {
       const { layers, branch } = reply;
       if (layers) return { ...layers, plain: layers.plain ?? layers.own, turn, branch };
-      return readings.get(keyOf(turn, reply));
+      return readings.get(keyOf2(turn, reply));
     }
     function offerChoices(replies) {
       const branches = branchesToShow(replies, state.choice);
@@ -3147,9 +3852,9 @@
     }
     function explain(mode) {
       const acted = state.shown.filter(intervened);
-      const changed = `what ${interventionOf(acted)} changed in the ${acted.map(({ branch }) => branch).join(" and the ")} reply: `;
+      const changed2 = `what ${interventionOf(acted)} changed in the ${acted.map(({ branch }) => branch).join(" and the ")} reply: `;
       const each = (mode === "own" || mode === "plain") && state.shown.length > 1 ? "each " : "";
-      find(panel, ".mode-label").textContent = `${mode === "change" ? changed : each}${LAYER_MODES[mode]}`;
+      find(panel, ".mode-label").textContent = `${mode === "change" ? changed2 : each}${LAYER_MODES[mode]}`;
       const [low, high] = colourRange(mode);
       find(panel, ".low").textContent = number(low);
       find(panel, ".high").textContent = number(high);
@@ -3181,7 +3886,7 @@
       });
     }
     function ask(turn, reply) {
-      const [key, place] = [keyOf(turn, reply), placeOf(turn, reply.branch)];
+      const [key, place] = [keyOf2(turn, reply), placeOf(turn, reply.branch)];
       if (reply.finish === null) return "The layers can be read when the reply is finished.";
       if (failed.has(key)) return "The layers of this reply could not be read.";
       const { readable } = hooks.shown();
@@ -3201,7 +3906,7 @@
       if (!known.length) clear();
       state.shown = known;
       offerChoices(replies);
-      const next = missing.find((reply) => !failed.has(keyOf(turn, reply))) ?? missing[0];
+      const next = missing.find((reply) => !failed.has(keyOf2(turn, reply))) ?? missing[0];
       if (!wanted.length) setStatus("This turn has no reply.");
       else setStatus(next ? ask(turn, next) : "");
       draw();
@@ -3877,104 +4582,6 @@
     };
   }
 
-  // src/summary.js
-  var FINISH_LABELS = { cancelled: "Stopped", failed: "Ended by an error" };
-  var READ = "Both panes show the same words, which were read and not generated.";
-  var TREND_TURNS = 3;
-  var TREND_FLAT = 0.1;
-  function describeShare(share) {
-    return `${share < 5e-3 ? "under 1" : Math.round(100 * share)}%`;
-  }
-  function describeCapping(reply, brief) {
-    const [answer, reasoning] = [firedShare(reply), reasoningFiredShare(reply)];
-    if (answer === null && reasoning === null) return "";
-    if (!answer && !reasoning) return "cap did not act on this reply";
-    const amount = (share) => share ? describeShare(share) : "none";
-    if (reasoning === null)
-      return `cap acted on ${amount(answer)} of ${brief ? "its" : "the capped reply’s"} tokens`;
-    if (answer === null) return `cap acted on ${amount(reasoning)} of the reasoning’s tokens`;
-    if (brief) return `cap: ${amount(answer)} of answer, ${amount(reasoning)} of reasoning`;
-    return `cap acted on ${amount(answer)} of the answer, ${amount(reasoning)} of the reasoning`;
-  }
-  function finishLabel(reply) {
-    if (reply.finish === "length") {
-      const reached = `Reached the token limit (${reply.limit ?? reply.visibleTokens.length})`;
-      return hasReasoning(reply) && !reply.answer.count ? `${reached} before the answer` : reached;
-    }
-    if (reply.fault) return reply.fault;
-    return (reply.finish && FINISH_LABELS[reply.finish]) ?? null;
-  }
-  function trendWord(change) {
-    if (change > TREND_FLAT) return "rising";
-    return change < -TREND_FLAT ? "falling" : "steady";
-  }
-  function trendOf(turns, branch, index) {
-    const all = turns.slice(0, index + 1).map((turn) => turn.replies[branch]);
-    const replies = all.filter((reply) => !reply.absent);
-    const means = replies.map(meanOf).filter((mean) => mean !== null);
-    const last = means.slice(-TREND_TURNS);
-    const [oldest, newest] = [last[0], last.at(-1)];
-    if (last.length < 2 || oldest === void 0 || newest === void 0) return null;
-    const change = newest - oldest;
-    return { change, turns: last.length, word: trendWord(change) };
-  }
-  var answerOf = (reply) => reply.visibleTokens.filter((token) => !token.r).map((token) => token.t).join("");
-  var WORDS = typeof Intl.Segmenter === "function" ? new Intl.Segmenter(void 0, { granularity: "word" }) : null;
-  function piecesOf(text) {
-    const pieces = WORDS ? Array.from(WORDS.segment(text), ({ segment }) => segment) : text.split(/\s+/);
-    return pieces.filter((piece) => piece.trim());
-  }
-  function wordsSentence(uncapped, capped) {
-    if (!uncapped.finish || !capped.finish) return "";
-    const [left, right] = [piecesOf(answerOf(uncapped)), piecesOf(answerOf(capped))];
-    if (!left.length || !right.length) return "";
-    const parting = left.findIndex((piece, n) => piece !== right[n]);
-    if (parting < 0 && left.length === right.length) return "Both replies are the same, word for word.";
-    const shared = parting < 0 ? left : left.slice(0, parting);
-    const count = shared.filter((piece) => /[\p{L}\p{N}]/u.test(piece)).length;
-    if (count === 0) return "The replies differ from the first word on.";
-    return `The replies share their first ${count === 1 ? "word" : `${count} words`} and then differ.`;
-  }
-  function zonesSentence(items, zones) {
-    if (!zones || !items.length) return "";
-    const names = items.map(({ mean }) => zoneOf(mean, zones));
-    if (items.length > 1 && new Set(names).size === 1) {
-      return `On the axis ${items.length === 2 ? "both" : "all"} read as ${names[0]}.`;
-    }
-    return `On the axis: ${items.map(({ branch }, n) => `${branch} ${names[n]}`).join(", ")}.`;
-  }
-  function capSentence(reply, off) {
-    if (reply.absent) return "";
-    if (off) return "The cap is off.";
-    const capping = describeCapping(reply, false);
-    return capping && `The ${capping}.`;
-  }
-  function summarise(turns, index, capOff, zones) {
-    const turn = index === null ? void 0 : turns[index];
-    if (!turn || index === null) return { items: [], gap: null, share: null, along: [], sentence: "" };
-    const mean = (branch) => turn.replies[branch].absent ? null : meanOf(turn.replies[branch]);
-    const items = BRANCHES.flatMap((branch) => {
-      const value = mean(branch);
-      return value === null ? [] : [{ branch, mean: value, trend: trendOf(turns, branch, index) }];
-    });
-    const { uncapped: left, capped: right } = turn.replies;
-    const words = turn.settings?.read ? READ : wordsSentence(left, right);
-    const sentences = [words, zonesSentence(items, zones), capSentence(right, capOff)];
-    const [uncapped, capped] = [mean("uncapped"), mean("capped")];
-    const gap = uncapped === null || capped === null ? null : capped - uncapped;
-    const share = left.shift?.length ? left.shift.share : null;
-    return { items, gap, share, along: alongOf(turn), sentence: sentences.filter(Boolean).join(" ") };
-  }
-  function alongOf(turn) {
-    return (turn.settings?.along ?? []).map((name, n) => {
-      const values = BRANCHES.flatMap((branch) => {
-        const value = turn.replies[branch].along[n];
-        return value === void 0 ? [] : [[branch, value]];
-      });
-      return { name: name.replace(/_/g, " "), values: Object.fromEntries(values) };
-    });
-  }
-
   // src/panes.js
   function makePane(root, branch, hooks) {
     const pane = find(root, `.pane[data-branch="${branch}"]`);
@@ -4014,8 +4621,8 @@
       foot.append(select);
       const tools = hooks.tools(index, turn);
       if (tools) foot.append(tools);
-      const changed = hooks.promptChange(index, branch);
-      if (changed !== null) section.append(makePromptChange(changed));
+      const changed2 = hooks.promptChange(index, branch);
+      if (changed2 !== null) section.append(makePromptChange(changed2));
       section.append(user, reasoning.block, tokenBox, prose, wait, finish, foot);
       const how = makeSettingsList(turn, branch);
       if (how) {
@@ -4242,7 +4849,7 @@
     });
     return parts.length ? `Counted anew: ${parts.join(", ")}, because the step to that reply was not measured.` : "";
   }
-  function fillTable(table, paths) {
+  function fillTable(table2, paths) {
     const [branches, columns2] = [makeElement("tr"), makeElement("tr")];
     branches.append(makeElement("td"));
     columns2.append(makeElement("th", "", "turn"));
@@ -4265,12 +4872,12 @@
       }
       body.append(row);
     }
-    table.replaceChildren(head, body);
+    table2.replaceChildren(head, body);
   }
   function makePath(root) {
     const box = findAs(root, ".summary-bar .path", HTMLDetailsElement);
     const lengths = find(box, ".lengths");
-    const table = findAs(box, "table", HTMLTableElement);
+    const table2 = findAs(box, "table", HTMLTableElement);
     const since = find(box, ".since");
     document.addEventListener("click", ({ target }) => {
       if (target instanceof Node && !box.contains(target)) box.open = false;
@@ -4284,7 +4891,7 @@
         return makeElement("span", branch, last ? number(last.length) : "–");
       });
       lengths.replaceChildren(...parts.flatMap((part, n) => n ? [" / ", part] : [part]));
-      fillTable(table, paths);
+      fillTable(table2, paths);
       since.textContent = describeSince(paths);
       since.hidden = !since.textContent;
     }
@@ -4380,17 +4987,17 @@
   }
   function alternativesTable(token, capped) {
     const beside = (token.o ?? []).length > 0;
-    const table = makeElement("table", "alternatives");
+    const table2 = makeElement("table", "alternatives");
     const columns2 = ["it could have been", ...beside ? ["no cap"] : [], capped ? "capped" : "probability"];
-    table.createTHead().insertRow().append(...columns2.map((name) => makeElement("th", "", name)));
-    const body = table.createTBody();
+    table2.createTHead().insertRow().append(...columns2.map((name) => makeElement("th", "", name)));
+    const body = table2.createTBody();
     for (const { text, own, plain } of choices(token)) {
       const row = body.insertRow();
       if (text === token.t) row.className = "chosen";
-      for (const cell of [shownToken(text), ...beside ? [chance(plain)] : [], chance(own)])
-        row.insertCell().textContent = cell;
+      for (const cell2 of [shownToken(text), ...beside ? [chance(plain)] : [], chance(own)])
+        row.insertCell().textContent = cell2;
     }
-    return table;
+    return table2;
   }
   var chance = (share) => share === void 0 ? "–" : percent(share);
   function lowerEdge() {
@@ -4571,6 +5178,11 @@
       readable: !conversation.meta.watch_only
     });
     const layers = makeLayers(root, { sendRequest, flash, shown });
+    const compare = makeCompare(root, conversation, {
+      sendRequest,
+      chart: charts.compareWith,
+      ended: () => showCurrentTurn()
+    });
     const summaryBar = makeSummaryBar(root);
     const path = makePath(root);
     const lens = makeLens(root);
@@ -4653,6 +5265,7 @@
       latestButton.hidden = !showsEarlier;
       summaryBar.show(summary);
       path.show(turns, index);
+      compare.refresh();
     }
     function showKeys() {
       for (const branch of BRANCHES) {
@@ -4707,6 +5320,7 @@
     function refreshCharts(turnsChanged = true) {
       charts.refresh(turnsChanged);
       map.refresh();
+      compare.refresh();
     }
     function mountTurn(index) {
       const turn = conversation.turns[index];
@@ -4781,6 +5395,7 @@
       panes,
       charts,
       layers,
+      compare,
       turnList,
       refreshHeaders,
       showPrompts,
@@ -4909,6 +5524,7 @@
         conversation.id = fields.ids[fields.current] ?? "";
         conversation.nextPrompt = fields.system_prompt;
         view.showPrompts();
+        view.compare.updateList(fields);
         persistence?.updateList(fields);
         if (fields.recorded) replay.load(conversation.recorded);
       },
@@ -4917,6 +5533,7 @@
       restored: () => persistence?.restored(),
       layers: view.layers.receive,
       layers_failed: view.layers.fail,
+      compared: view.compare.receive,
       chats: toolbar.offerChats,
       tree: tree.show,
       pane_prompts({ prompts }) {

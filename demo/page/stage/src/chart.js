@@ -162,8 +162,11 @@ export function makeChart(element, root, config) {
     applyTheme(figure, data, layout);
     if (matchMedia("(pointer: coarse)").matches) layout.dragmode = false; // a finger scrolls the page
     fill(data);
+    const { offsetWidth, offsetHeight } = element;
     await Plotly.newPlot(element, data, layout, { ...config, modeBarButtons: chartButtons() });
     state = "ready";
+    // What stands over the chart may have changed its height meanwhile.
+    if (element.offsetWidth !== offsetWidth || element.offsetHeight !== offsetHeight) resize();
     arrangeMarks();
   }
 

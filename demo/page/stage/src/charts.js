@@ -158,6 +158,12 @@ export function makeCharts(root, hooks) {
     schedule();
   }
 
+  /** @param {import("./turn_chart.js").OtherTurns | null} other */
+  function compareWith(other) {
+    turnChart.compareWith(other);
+    schedule();
+  }
+
   function repaint() {
     tokenBase.repaint();
     turnBase.repaint();
@@ -168,5 +174,5 @@ export function makeCharts(root, hooks) {
   }
 
   whenPlotly(start, () => hooks.missing());
-  return { reset, relabel, show, refresh, repaint, counts, hover: tokenChart.hover };
+  return { reset, relabel, show, compareWith, refresh, repaint, counts, hover: tokenChart.hover };
 }

@@ -169,6 +169,7 @@ export function makeStage(root, protocol, sendRequest) {
       conversation.id = fields.ids[fields.current] ?? "";
       conversation.nextPrompt = fields.system_prompt;
       view.showPrompts();
+      view.compare.updateList(fields);
       persistence?.updateList(fields);
       if (fields.recorded) replay.load(conversation.recorded);
     },
@@ -177,6 +178,7 @@ export function makeStage(root, protocol, sendRequest) {
     restored: () => persistence?.restored(),
     layers: view.layers.receive,
     layers_failed: view.layers.fail,
+    compared: view.compare.receive,
     chats: toolbar.offerChats,
     tree: tree.show,
     pane_prompts({ prompts }) {

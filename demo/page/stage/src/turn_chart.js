@@ -9,7 +9,7 @@
 
 import { makeOverlay } from "./overlay.js";
 import { describeSeeds } from "./seeds.js";
-import { tokenLabel } from "./text.js";
+import { escapeHtml, tokenLabel } from "./text.js";
 import { isLive, meanOf, reasoningMeanOf, SYMBOLS } from "./turns.js";
 
 /** @typedef {{ x: number; y: number | null; size?: number }} TurnPoint */
@@ -134,14 +134,36 @@ const POINTS = {
 };
 
 /**
+ * The conversation that is compared with the one that is shown.
+ * @typedef {{ title: string; turns: Turn[] }} OtherTurns
+ */
+
+/** @type {OtherTurns} */
+const NO_OTHER = { title: "", turns: [] };
+
+/**
+ * @param {ChartTrace} trace
+ * @param {Branch} branch
+ * @param {OtherTurns} other
+ */
+function fillCompared(trace, branch, { title, turns }) {
+  const points = replyPoints(turns, branch, null);
+  trace.x = points.map((point) => point.x);
+  trace.y = points.map((point) => point.y);
+  trace.customdata = points.map(() => escapeHtml(title));
+}
+
+/**
  * @param {ChartTrace[]} data
  * @param {Turn[]} turns
  * @param {number | null} shown
+ * @param {OtherTurns} [other]
  */
-export function fillTurns(data, turns, shown) {
+export function fillTurns(data, turns, shown, other = NO_OTHER) {
   for (const trace of data) {
     const { role, branch } = trace.meta;
-    if (!branch) trace.x[1] = Math.max(4.4, turns.length + 0.4);
+    if (!branch) trace.x[1] = Math.max(4.4, turns.length + 0.4, other.turns.length + 0.4);
+    else if (role === "compared") fillCompared(trace, branch, other);
     else if (role === "spread" || role === "interval") {
       const points = (role === "spread" ? spreadPoints : intervalPoints)(turns, branch);
       trace.x = points.map((point) => point.x);
@@ -176,17 +198,18 @@ export function liveSeries(trace, turns) {
 /** @param {Chart} chart */
 export function makeTurnChart(chart) {
   const overlay = makeOverlay(chart);
-  /** @type {{ turns: Turn[]; shown: number | null }} */
-  const state = { turns: [], shown: null };
+  /** @type {{ turns: Turn[]; shown: number | null; other: OtherTurns }} */
+  const state = { turns: [], shown: null, other: NO_OTHER };
   let changed = false; // a turn differs from what Plotly holds
 
-  const fill = (/** @type {ChartTrace[]} */ data) => fillTurns(data, state.turns, state.shown);
+  const fill = (/** @type {ChartTrace[]} */ data) => fillTurns(data, state.turns, state.shown, state.other);
 
   function redraw() {
     changed = false;
     fill(chart.traces());
     const layout = chart.layout();
-    if (layout) layout.xaxis.dtick = Math.ceil(Math.max(1, state.turns.length) / 10);
+    if (layout)
+      layout.xaxis.dtick = Math.ceil(Math.max(1, state.turns.length, state.other.turns.length) / 10);
     Plotly.redraw(chart.element);
     redrawOverlay();
   }
@@ -229,6 +252,12 @@ export function makeTurnChart(chart) {
     changed = true;
   }
 
+  /** @param {OtherTurns | null} other null: nothing is compared */
+  function compareWith(other) {
+    state.other = other ?? NO_OTHER;
+    changed = true;
+  }
+
   /**
    * How many points of a branch are visible.
    * @param {Branch} branch
@@ -243,5 +272,5 @@ export function makeTurnChart(chart) {
     changed = true;
   }
 
-  return { fill, show, advance, redrawOverlay, count, markChanged };
+  return { fill, show, compareWith, advance, redrawOverlay, count, markChanged };
 }

@@ -356,12 +356,40 @@ export interface TreeNode {
   found: boolean;
 }
 
+/** Another open conversation, to be compared with the one that is shown. */
+export interface ComparedData {
+  id: string;
+  title: string;
+  model: string;
+  probe_layer: number;
+  /** Its means have the same unit as those of the conversation that is shown. */
+  same_axis: boolean;
+  turns: TurnData[];
+}
+
+/** One side of a comparison: a branch of a conversation. */
+export interface Side {
+  title: string;
+  model: string;
+  probeLayer: number | undefined;
+  branch: Branch;
+  turns: Turn[];
+}
+
+/** A part of two texts: in both, or in one of them. */
+export interface DifferencePart {
+  kind: "same" | "left" | "right";
+  text: string;
+}
+
 /** By operation: its fields. protocol.json lists the same names; test/protocol.test.js compares them. */
 export interface Operations {
   reset: { meta: Meta; turns?: TurnData[] };
   conversations: {
     list: string[];
     ids: string[];
+    /** How many turns each of them has. */
+    turns: number[];
     current: number;
     watch_only: boolean;
     recorded: boolean;
@@ -385,6 +413,7 @@ export interface Operations {
   marks: { figures: Figures };
   layers: LayerData;
   layers_failed: { turn: number; branch: Branch };
+  compared: ComparedData;
   chats: { titles: string[]; count: number };
   pane_prompts: { prompts: Partial<ByBranch<string>> };
   tree: { nodes: TreeNode[]; current: number };
@@ -418,6 +447,8 @@ export interface Requests {
   note: { conversation: number; star: number; note: string };
   switch: { conversation: number };
   close: { conversation: number };
+  /** `conversation`: the id of the one to compare with. */
+  compare: { conversation: string };
   recorded: { name: string };
   system_prompt: { text: string };
   /** `conversation`: the id of the one that it is typed for. */

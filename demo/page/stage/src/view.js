@@ -3,6 +3,7 @@
 /** @import { Branch, Reply, SendRequest, Turn, VisibleToken } from "./types" */
 
 import { makeCharts } from "./charts.js";
+import { makeCompare } from "./compare.js";
 import { find, findAll, makeElement } from "./dom.js";
 import { makeForkForm, makeGoOnButton, wasCut } from "./fork.js";
 import { makeLayers } from "./layers.js";
@@ -59,6 +60,11 @@ export function makeView(root, conversation, sendRequest) {
     readable: !conversation.meta.watch_only,
   });
   const layers = makeLayers(root, { sendRequest, flash, shown });
+  const compare = makeCompare(root, conversation, {
+    sendRequest,
+    chart: charts.compareWith,
+    ended: () => showCurrentTurn(),
+  });
   const summaryBar = makeSummaryBar(root);
   const path = makePath(root);
   const lens = makeLens(root);
@@ -182,6 +188,7 @@ export function makeView(root, conversation, sendRequest) {
     latestButton.hidden = !showsEarlier;
     summaryBar.show(summary);
     path.show(turns, index);
+    compare.refresh();
   }
 
   /** The charts' keys name what they show. */
@@ -257,6 +264,7 @@ export function makeView(root, conversation, sendRequest) {
   function refreshCharts(turnsChanged = true) {
     charts.refresh(turnsChanged);
     map.refresh();
+    compare.refresh();
   }
 
   /** @param {number} index */
@@ -360,6 +368,7 @@ export function makeView(root, conversation, sendRequest) {
     panes,
     charts,
     layers,
+    compare,
     turnList,
     refreshHeaders,
     showPrompts,

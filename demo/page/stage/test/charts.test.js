@@ -223,6 +223,18 @@ test("the traces of the turn chart are filled by their roles", () => {
   assert.equal(data[3]?.x[1], 6.4);
 });
 
+test("another conversation has lines of its own, and the chart is as long as the longer one", () => {
+  const data = [trace("reply", "capped"), trace("compared", "capped"), frame()];
+  const other = { title: "A < B", turns: Array.from({ length: 7 }, () => finishedTurn(1, 0.25)) };
+  fillTurns(data, [finishedTurn(1, 2)], 0, other);
+  assert.deepEqual([data[0]?.x, data[0]?.y], [[1], [2]]);
+  assert.deepEqual(data[1]?.x, [1, 2, 3, 4, 5, 6, 7]);
+  assert.deepEqual([data[1]?.y[6], data[1]?.customdata?.[6]], [0.25, "A &lt; B"]);
+  assert.equal(data[2]?.x[1], 7.4);
+  fillTurns(data, [finishedTurn(1, 2)], 0);
+  assert.deepEqual([data[1]?.x, data[2]?.x[1]], [[], 4.4]);
+});
+
 test("a reply that is being written is joined to the turn before", () => {
   const turns = [finishedTurn(1, 2), newTurn("", ["uncapped", "capped"])];
   const reply = trace("reply", "capped");
