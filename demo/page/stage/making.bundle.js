@@ -1,5 +1,5 @@
 // Made from its sources by `npm run build`; do not edit.
-// Sources: 98082669f8c3480cf7a5b5f1a1d98dbd99dd91458f4611b857a2beacce44d1a0
+// Sources: 08a6d8729fa2c45925fe0614ddda6a4bec6e3c02b76a5976259483c51851eddd
 // Bundle: af08f735d86252586df92c2e5f6aa4cf282c148ea964cb9968920df7c06c072b
 (() => {
   // src/dom.js

@@ -1,6 +1,6 @@
 // Made from its sources by `npm run build`; do not edit.
-// Sources: 98082669f8c3480cf7a5b5f1a1d98dbd99dd91458f4611b857a2beacce44d1a0
-// Bundle: 224d2480d5cb99e11d1cc5fdcd6a10a168cddaabf009fba974d798626a19a4ef
+// Sources: 08a6d8729fa2c45925fe0614ddda6a4bec6e3c02b76a5976259483c51851eddd
+// Bundle: e04c94ae6f5c264d4b6556feb7eec8307efa131ec47e0c815d1bc6b636976eb5
 (() => {
   // protocol.json
   var protocol_default = {
@@ -2724,20 +2724,60 @@
   }
 
   // src/lens.js
+  var FULL = { surprise: 6, lift: 2 };
+  var NOTABLE = 0.5;
+  var LEAST = 5e-5;
+  function surpriseOf({ p }) {
+    if (p === null || p === void 0) return null;
+    return { bits: Math.max(0, -Math.log2(Math.max(p, LEAST))), over: p < LEAST };
+  }
+  function surpriseText(token) {
+    const found = surpriseOf(token);
+    if (!found) return null;
+    return found.over ? `over ${Math.floor(found.bits)} bits` : `${found.bits.toFixed(1)} bits`;
+  }
+  function amountsOf(token) {
+    const found = [];
+    const surprise = surpriseOf(token);
+    if (surprise) found.push(["surprise", Math.min(1, surprise.bits / FULL.surprise)]);
+    if (token.c > 0) found.push(["lift", Math.min(1, token.c / FULL.lift)]);
+    return found;
+  }
+  function showAmounts(span, token) {
+    for (const [kind, share] of amountsOf(token)) {
+      span.style.setProperty(`--${kind}`, `${Math.round(100 * share)}%`);
+      span.classList.add(`has-${kind}`);
+      span.classList.toggle(`much-${kind}`, share >= NOTABLE);
+    }
+  }
+  function keyWords(lens) {
+    const { low, high } = axisWords();
+    if (lens === "axis") return { low, high, more: "Projection on the axis, in axis units" };
+    if (lens === "surprise") {
+      const more = `Surprise: −log2 of the token’s probability at temperature 1. 0 bits: it was certain; ${FULL.surprise} bits: a chance of 1 in ${2 ** FULL.surprise}. Underlined twice from ${FULL.surprise * NOTABLE} bits on; no colour where the probability is not known.`;
+      return { low: "0 bits", high: `${FULL.surprise} bits or more`, more };
+    }
+    if (lens === "lift") {
+      const more = "What the cap along the axis added to the token, the sum over its layers in axis units of each. No colour where it added nothing.";
+      return { low: "nothing added", high: `${FULL.lift} axis units or more`, more };
+    }
+    return { low: "0", high: "1", more: "Projection along the second direction, in its own units" };
+  }
   function makeLens(root) {
     const key = find(root, ".tone-key");
     const choice = findAs(key, ".lens-of", HTMLSelectElement);
-    const second = find(choice, '[value="second"]');
+    const second = findAs(choice, '[value="second"]', HTMLOptionElement);
     function show() {
-      const axis = choice.value === "axis";
+      const { low, high, more } = keyWords(choice.value);
       root.dataset.lens = choice.value;
-      find(key, ".low-end").textContent = axis ? axisWords().low : "0";
-      find(key, ".high-end").textContent = axis ? axisWords().high : "1";
+      find(key, ".low-end").textContent = low;
+      find(key, ".high-end").textContent = high;
+      key.title = more;
     }
     function offer(name) {
-      choice.hidden = !name;
+      second.hidden = second.disabled = !name;
       second.textContent = name;
-      if (!name) choice.value = "axis";
+      if (!name && choice.value === "second") choice.value = "axis";
       show();
     }
     choice.addEventListener("change", show);
@@ -3526,6 +3566,7 @@
       if (token.acted) showLegend(true);
       setTone(span, toneOf(token.a ?? token.b), "tone", "");
       setTone(span, toneOf(token.second), "second-tone", "second-");
+      showAmounts(span, token);
       return span;
     }
     function setTone(span, tone, property, prefix) {
@@ -3776,7 +3817,8 @@
       const value = token.g?.[n];
       if (value !== void 0) addRow(list, name.replace(/_/g, " "), number(value));
     });
-    if (token.p !== null && token.p !== void 0) addRow(list, "probability", percent(token.p));
+    if (token.p !== null && token.p !== void 0)
+      addRow(list, "probability", `${percent(token.p)} (${surpriseText(token)})`);
     tooltip.replaceChildren(list);
     if (token.l?.length) tooltip.append(alternativesTable(token, branch === "capped"));
     if (branch !== "capped") return;
@@ -3794,7 +3836,8 @@
     const first = capLayers?.[0] ?? 0;
     const all = token.k.map((value, n) => ({ layer: first + n, value }));
     const layers = all.filter(({ value }) => value > 0);
-    const summary = `Lifted at ${layers.length} of ${token.k.length} layers (in axis units of each layer)`;
+    const sum = number(layers.reduce((total, { value }) => total + value, 0));
+    const summary = `Lifted at ${layers.length} of ${token.k.length} layers (in axis units of each layer; sum ${sum})`;
     const details = layers.map(({ layer, value }) => `${layer}: +${number(value)}`).join(", ");
     tooltip.append(makeElement("p", "", summary), liftBars(token.k, first), makeElement("p", "small", details));
   }

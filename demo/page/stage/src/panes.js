@@ -5,6 +5,7 @@
 /** @import { ReasoningBlock } from "./reasoning.js" */
 
 import { closestOf, find, findAll, makeButton, makeElement, targetOf } from "./dom.js";
+import { showAmounts } from "./lens.js";
 import { appendSpans, makeReasoning } from "./reasoning.js";
 import { makeScrolling } from "./scrolling.js";
 import { finishLabel } from "./summary.js";
@@ -160,6 +161,7 @@ export function makePane(root, branch, hooks) {
     if (token.acted) showLegend(true);
     setTone(span, toneOf(token.a ?? token.b), "tone", "");
     setTone(span, toneOf(token.second), "second-tone", "second-");
+    showAmounts(span, token);
     return span;
   }
 

@@ -5,6 +5,7 @@
 /** @import { Pane } from "./panes.js" */
 
 import { closestOf, findAll, makeElement } from "./dom.js";
+import { surpriseText } from "./lens.js";
 import { choices, effectOnChoice, number, percent, projections, shownToken } from "./text.js";
 
 /**
@@ -66,7 +67,8 @@ function fillTooltip(tooltip, branch, token, position, capLayers, settings) {
     const value = token.g?.[n];
     if (value !== undefined) addRow(list, name.replace(/_/g, " "), number(value));
   });
-  if (token.p !== null && token.p !== undefined) addRow(list, "probability", percent(token.p));
+  if (token.p !== null && token.p !== undefined)
+    addRow(list, "probability", `${percent(token.p)} (${surpriseText(token)})`);
   tooltip.replaceChildren(list);
   if (token.l?.length) tooltip.append(alternativesTable(token, branch === "capped"));
   if (branch !== "capped") return;
@@ -84,7 +86,8 @@ function fillTooltip(tooltip, branch, token, position, capLayers, settings) {
   const first = capLayers?.[0] ?? 0;
   const all = token.k.map((value, n) => ({ layer: first + n, value }));
   const layers = all.filter(({ value }) => value > 0);
-  const summary = `Lifted at ${layers.length} of ${token.k.length} layers (in axis units of each layer)`;
+  const sum = number(layers.reduce((total, { value }) => total + value, 0));
+  const summary = `Lifted at ${layers.length} of ${token.k.length} layers (in axis units of each layer; sum ${sum})`;
   const details = layers.map(({ layer, value }) => `${layer}: +${number(value)}`).join(", ");
   tooltip.append(makeElement("p", "", summary), liftBars(token.k, first), makeElement("p", "small", details));
 }
