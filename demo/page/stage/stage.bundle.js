@@ -1,6 +1,6 @@
 // Made from its sources by `npm run build`; do not edit.
-// Sources: 08a6d8729fa2c45925fe0614ddda6a4bec6e3c02b76a5976259483c51851eddd
-// Bundle: e04c94ae6f5c264d4b6556feb7eec8307efa131ec47e0c815d1bc6b636976eb5
+// Sources: de7e6e4658834b6c2572b83f03a9fb7ffe9f1a82c9215aaad718c6d9a35da1d8
+// Bundle: 4951e3fdf823b2d635be1037d2f0e918a1629e812ad6377101f23b60f9266929
 (() => {
   // protocol.json
   var protocol_default = {
@@ -1016,8 +1016,8 @@
     if (branch === "capped" && settings.also) rows.push(["Cap along a direction", alsoText(settings.also)]);
     const { steer } = settings;
     if (branch === "steered" && steer) {
-      const along = steer.direction?.replace(/_/g, " ") ?? "axis";
-      rows.push(["Steering", `${number(steer.alpha)} × ${along} at layer ${steer.layer}`]);
+      const along2 = steer.direction?.replace(/_/g, " ") ?? "axis";
+      rows.push(["Steering", `${number(steer.alpha)} × ${along2} at layer ${steer.layer}`]);
     }
     const acts = branch === "steered" || branch === "capped" && (settings.cap || settings.also);
     if (acts && settings.thinking) rows.push(["Acts on", SPANS[settings.span]]);
@@ -1688,11 +1688,11 @@
       } catch {
       }
     }
-    function start() {
+    function start2() {
       for (const dialog of findAll(root, "dialog[open]")) dialog.close();
       show(0);
     }
-    for (const offer of offers) offer.addEventListener("click", start);
+    for (const offer of offers) offer.addEventListener("click", start2);
     skip.addEventListener("click", end);
     back.addEventListener("click", () => show(step - 1));
     next.addEventListener("click", () => show(step + 1));
@@ -1733,8 +1733,8 @@
   }
   function scaleOf([first, last], length, upwards) {
     return (value) => {
-      const along = (value - first) / (last - first) * length;
-      return upwards ? length - along : along;
+      const along2 = (value - first) / (last - first) * length;
+      return upwards ? length - along2 : along2;
     };
   }
   function plottingArea({ width, height }, margin) {
@@ -1761,8 +1761,8 @@
       const range = asRange(drawnRange(element2, name)) ?? asRange(layout[name].range) ?? [0, 1];
       const length = vertical ? area.height : area.width;
       const auto = Boolean(layout[name].autorange);
-      const start = vertical ? area.top : area.left;
-      return { range, auto, start, length, pixel: scaleOf(range, length, vertical) };
+      const start2 = vertical ? area.top : area.left;
+      return { range, auto, start: start2, length, pixel: scaleOf(range, length, vertical) };
     };
     return { x: axis("xaxis"), y: axis("yaxis") };
   }
@@ -2141,6 +2141,7 @@
     let committed = [];
     let drawn = [];
     let caughtUpAt = 0;
+    let awaited = null;
     const axisEnd = () => chart.traces().find((trace) => trace.meta.role === "frame")?.x[1] ?? 0;
     function fill(data) {
       stale = false;
@@ -2150,6 +2151,7 @@
     function show(next) {
       turn = next;
       stale = true;
+      awaited = null;
     }
     function commit() {
       fill(chart.traces());
@@ -2161,6 +2163,10 @@
       overlay.clear();
       drawn = committed.slice();
       if (!stale) drawNew();
+      if (awaited && !stale) requestAnimationFrame(markAwaited);
+    }
+    function markAwaited() {
+      if (awaited) hover(awaited.branch, awaited.position);
     }
     function drawNew() {
       let changed = false;
@@ -2189,7 +2195,9 @@
       commit();
     }
     function hover(branch, position) {
-      if (!chart.ready() || stale) return;
+      const waits = !chart.ready() || stale;
+      awaited = waits && position !== null ? { branch, position } : null;
+      if (waits) return;
       if (position !== null) catchUp();
       const reply = turn?.replies[branch];
       const token = position === null ? void 0 : reply?.visibleTokens[position - 1];
@@ -2252,9 +2260,9 @@
   function secondPoints(turns, branch, shown) {
     const name = turns[shown ?? turns.length - 1]?.settings?.second;
     return turns.map((turn, index) => {
-      const { along, second } = turn.replies[branch];
+      const { along: along2, second } = turn.replies[branch];
       const same = name !== void 0 && turn.settings?.second === name;
-      return { x: index + 1, y: same ? along[second] ?? null : null };
+      return { x: index + 1, y: same ? along2[second] ?? null : null };
     });
   }
   var POINTS = {
@@ -2370,7 +2378,7 @@
     let scheduled = false;
     let updates = 0;
     const ready = () => tokenBase.ready() && turnBase.ready();
-    async function start() {
+    async function start2() {
       if (!window.Plotly || !state.figures) return;
       const { figures } = state;
       await tokenBase.draw(figures.token, tokenChart.fill);
@@ -2421,7 +2429,7 @@
       Object.assign(state, { figures: figures ?? state.figures, turns });
       tokenChart.show(null);
       turnChart.show(turns, null);
-      start();
+      start2();
     }
     function relabel(figures) {
       if (figures === state.figures) return;
@@ -2446,7 +2454,7 @@
     function counts() {
       return { tokenPoints: byBranch(tokenChart.count), turnPoints: byBranch(turnChart.count), updates };
     }
-    whenPlotly(start, () => hooks.missing());
+    whenPlotly(start2, () => hooks.missing());
     return { reset, relabel, show, refresh, repaint, counts, hover: tokenChart.hover };
   }
 
@@ -2531,16 +2539,16 @@
     };
   }
   function layerMarks({ probe, cap, branch }, colours, size) {
-    const across = { xref: "paper", x0: 0, x1: 1 };
+    const across2 = { xref: "paper", x0: 0, x1: 1 };
     const note = { xref: "paper", x: 1, xanchor: "left", xshift: 4, align: "left", showarrow: false };
     const dotted = { color: colours.text, width: 1.25, dash: "dot" };
     const font = { size, color: colours.text };
-    const line = { ...across, type: "line", y0: probe, y1: probe, line: dotted };
+    const line = { ...across2, type: "line", y0: probe, y1: probe, line: dotted };
     const label = { ...note, y: probe, yanchor: "middle", text: `probe ${probe}`, font };
     if (!cap) return { shapes: [line], annotations: [label] };
     const [first, last] = cap;
     const edge = { color: colours.capped, width: 2, dash: branch === "capped" ? "solid" : "dash" };
-    const band = { ...across, type: "rect", y0: first - 0.5, y1: last + 0.5, line: edge };
+    const band = { ...across2, type: "rect", y0: first - 0.5, y1: last + 0.5, line: edge };
     const above = probe < (first + last) / 2;
     const bandLabel = {
       ...note,
@@ -2554,21 +2562,21 @@
   function layerLayout(data, colours, size, longest) {
     const layers = data.plain[0]?.length ?? 0;
     const marks = layerMarks(data, colours, size);
-    const start = answerStart(data, colours, size);
+    const start2 = answerStart(data, colours, size);
     const axis = { zeroline: false, showgrid: false, color: colours.muted };
     const title = (text) => ({ text, standoff: 4, font: { size, color: colours.muted } });
-    const across = [0.5, Math.max(longest, data.tokens.length) + 0.5];
+    const across2 = [0.5, Math.max(longest, data.tokens.length) + 0.5];
     const up = [-0.5, (1 + STRIP) * layers - 0.5];
     return {
       paper_bgcolor: "rgba(0,0,0,0)",
       plot_bgcolor: "rgba(0,0,0,0)",
-      margin: { l: 46, r: 6.5 * size, t: start.annotations.length ? 1.5 * size : 6, b: 36 },
+      margin: { l: 46, r: 6.5 * size, t: start2.annotations.length ? 1.5 * size : 6, b: 36 },
       modebar: { bgcolor: "rgba(0,0,0,0)", color: colours.muted, activecolor: colours.text },
-      shapes: [...marks.shapes, ...start.shapes],
-      annotations: [...marks.annotations, ...start.annotations],
+      shapes: [...marks.shapes, ...start2.shapes],
+      annotations: [...marks.annotations, ...start2.annotations],
       font: { size, color: colours.muted },
       uirevision: `${data.turn}`,
-      xaxis: { ...axis, range: across, title: title("token") },
+      xaxis: { ...axis, range: across2, title: title("token") },
       yaxis: { ...axis, range: up, title: title("decoder layer") }
     };
   }
@@ -2794,8 +2802,8 @@
   var COORDINATES = ["x", "y", "z"];
   var is3d = (view) => MAP_VIEWS[view].length === 3;
   function faded(colour, background, share) {
-    const part = (hex, start) => Number.parseInt(hex.slice(start, start + 2), 16);
-    const mix = (start) => Math.round(share * part(colour, start) + (1 - share) * part(background, start));
+    const part = (hex, start2) => Number.parseInt(hex.slice(start2, start2 + 2), 16);
+    const mix = (start2) => Math.round(share * part(colour, start2) + (1 - share) * part(background, start2));
     return `rgb(${[1, 3, 5].map(mix).join(",")})`;
   }
   function columns(places, view) {
@@ -3049,9 +3057,9 @@
     return placed;
   }
   function labels2d(map, view, ranges, area, textWidth, lineHeight) {
-    const [across = 0, up = 0] = MAP_VIEWS[view];
+    const [across2 = 0, up = 0] = MAP_VIEWS[view];
     const [x, y] = [scaleOf(ranges[0], area.width, false), scaleOf(ranges[1], area.height, true)];
-    const toPixels = (place) => [x(place[across] ?? 0), y(place[up] ?? 0)];
+    const toPixels = (place) => [x(place[across2] ?? 0), y(place[up] ?? 0)];
     const roles = extremeRoles(map.roles).sort((a, b) => Math.abs(b[2]) - Math.abs(a[2]));
     const wanted = [
       { text: axisWords().default, place: map.default, gap: 9 },
@@ -3120,8 +3128,8 @@
       const [x, y] = bounds;
       if (is3d(state.view) || !x || !y) return { ranges: bounds, labels: labels3d(map) };
       const { l, r, t, b } = MAP_MARGIN;
-      const [across, down] = [element2.clientWidth - l - r, element2.clientHeight - t - b];
-      const area = { width: Math.max(50, across), height: Math.max(50, down) };
+      const [across2, down] = [element2.clientWidth - l - r, element2.clientHeight - t - b];
+      const area = { width: Math.max(50, across2), height: Math.max(50, down) };
       const ranges = fitRanges(x, y, area);
       if (measuring) measuring.font = `${size}px system-ui, sans-serif`;
       const textWidth = (text) => (measuring?.measureText(text).width ?? 0) + 6;
@@ -3761,9 +3769,9 @@
     const shareBox = find(bar, ".share");
     const alongBox = find(bar, ".along");
     alongBox.title = "Means along further directions, each on its own scale. The cap along the axis does not aim at them.";
-    function showAlong(along) {
-      alongBox.hidden = !along.some(({ values }) => Object.keys(values).length);
-      const parts = along.map(({ name, values }) => {
+    function showAlong(along2) {
+      alongBox.hidden = !along2.some(({ values }) => Object.keys(values).length);
+      const parts = along2.map(({ name, values }) => {
         const numbers = Object.entries(values).map(([branch, value]) => {
           const part = makeElement("span", branch, number(value));
           part.title = `${branch} mean along ${name}`;
@@ -3775,8 +3783,8 @@
       });
       alongBox.replaceChildren("read along: ", ...parts);
     }
-    function show({ items, gap, share, along, sentence }) {
-      showAlong(along);
+    function show({ items, gap, share, along: along2, sentence }) {
+      showAlong(along2);
       shareBox.textContent = share === null ? "" : `${describeShare(share)} of the shift on the axis`;
       bar.hidden = items.length === 0;
       gapBox.textContent = gap === null ? "" : `gap ${number(gap)}`;
@@ -3784,6 +3792,81 @@
       if (sentenceBox.textContent !== sentence) sentenceBox.textContent = sentence;
     }
     return { show };
+  }
+
+  // src/walking.js
+  var MOVES = {
+    ArrowRight: (counts, place) => along(counts, place, 1),
+    ArrowLeft: (counts, place) => along(counts, place, -1),
+    ArrowDown: (counts, place) => across(counts, place, 1),
+    ArrowUp: (counts, place) => across(counts, place, -1),
+    Home: (_, place) => ({ ...place, at: 0 }),
+    End: (counts, place) => ({ ...place, at: (counts[place.pane]?.get(place.turn) ?? 1) - 1 })
+  };
+  function along(counts, { pane, turn, at }, step) {
+    const own = counts[pane] ?? /* @__PURE__ */ new Map();
+    if (at + step >= 0 && at + step < (own.get(turn) ?? 0)) return { pane, turn, at: at + step };
+    const filled = [...own].filter(([, count]) => count > 0).map(([index]) => index);
+    const others = filled.filter((index) => (index - turn) * step > 0).sort((one, other) => one - other);
+    const next = step > 0 ? others[0] : others.at(-1);
+    if (next === void 0) return null;
+    return { pane, turn: next, at: step > 0 ? 0 : (own.get(next) ?? 1) - 1 };
+  }
+  function across(counts, { pane, turn, at }, step) {
+    for (let other = pane + step; other >= 0 && other < counts.length; other += step) {
+      const count = counts[other]?.get(turn) ?? 0;
+      if (count) return { pane: other, turn, at: Math.min(at, count - 1) };
+    }
+    return null;
+  }
+  function moved(key, counts, place) {
+    return MOVES[key]?.(counts, place);
+  }
+  function start(key, count) {
+    if (key === "ArrowRight") return 0;
+    return key === "ArrowLeft" ? count - 1 : null;
+  }
+  function makeWalking(root, panes, hooks) {
+    const tokensOf = (turn) => findAll(turn, ".tok").filter((span) => !span.closest("details:not([open])"));
+    const turnOf = (element2) => {
+      const section = element2?.closest(".turn");
+      return section instanceof HTMLElement ? Number(section.dataset.turn) : null;
+    };
+    function countsOf({ log }) {
+      return new Map(findAll(log, ".turn").map((turn) => [Number(turn.dataset.turn), tokensOf(turn).length]));
+    }
+    function spanAt(visible, { pane, turn, at }) {
+      const section = visible[pane]?.log.querySelector(`.turn[data-turn="${turn}"]`);
+      return section ? tokensOf(section)[at] : void 0;
+    }
+    function goal(key, visible, pane) {
+      const current = hooks.current();
+      const own = visible.indexOf(pane);
+      const turn = turnOf(current ?? pane.log.querySelector(".turn.shown"));
+      const section = turn === null ? null : pane.log.querySelector(`.turn[data-turn="${turn}"]`);
+      if (turn === null || !section) return void 0;
+      const tokens = tokensOf(section);
+      const at = current ? tokens.indexOf(current) : -1;
+      if (at >= 0) return moved(key, visible.map(countsOf), { pane: own, turn, at });
+      const first = start(key, tokens.length);
+      return first === null || !tokens.length ? void 0 : { pane: own, turn, at: first };
+    }
+    function onKey(event, pane) {
+      if (event.altKey || event.ctrlKey || event.metaKey || event.shiftKey) return;
+      if (root.classList.contains("veiled") || targetOf(event).closest("textarea, input, select")) return;
+      const visible = panes.filter((one) => !one.pane.hidden);
+      const place = goal(event.key, visible, pane);
+      if (place === void 0) return;
+      event.preventDefault();
+      const other = place && visible[place.pane];
+      const span = place && spanAt(visible, place);
+      if (!other || !span) return;
+      if (!span.closest(".turn.shown")) hooks.selectTurn(place.turn);
+      if (other !== pane) other.log.focus({ preventScroll: true });
+      span.scrollIntoView({ block: "nearest" });
+      hooks.show(span, other.branch);
+    }
+    for (const pane of panes) pane.log.addEventListener("keydown", (event) => onKey(event, pane));
   }
 
   // src/tooltip.js
@@ -3826,8 +3909,8 @@
     if (effect) tooltip.append(makeElement("p", "", effect));
     if (token.z && also) {
       const amount = number(also.downward ? -token.z : token.z);
-      const moved = `The cap along ${also.direction.replace(/_/g, " ")} moved it by ${amount} (sum over layers).`;
-      tooltip.append(makeElement("p", "", moved));
+      const moved2 = `The cap along ${also.direction.replace(/_/g, " ")} moved it by ${amount} (sum over layers).`;
+      tooltip.append(makeElement("p", "", moved2));
     }
     if (!token.k) {
       if (!token.z) tooltip.append(makeElement("p", "", "The cap did not act."));
@@ -3866,6 +3949,8 @@
     tooltip.hidden = true;
     root.append(tooltip);
     let current = null;
+    let stays = false;
+    let pointer = "";
     let frame = 0;
     function show(span, branch) {
       const section = span.closest(".turn");
@@ -3875,6 +3960,7 @@
       if (!token) return;
       current?.classList.remove("current");
       current = span;
+      stays = false;
       span.classList.add("current");
       fillTooltip(tooltip, branch, token, position, hooks.capLayers(turn), hooks.settings(turn));
       tooltip.hidden = false;
@@ -3903,28 +3989,34 @@
     }
     function hide() {
       if (current) hooks.unhover();
+      stays = false;
       tooltip.hidden = true;
       current?.classList.remove("current");
       current = null;
     }
-    function onKey(event, { log, branch }) {
-      const step = event.key === "ArrowRight" ? 1 : event.key === "ArrowLeft" ? -1 : 0;
-      if (event.key === "Escape" && current) {
-        hide();
-        event.stopPropagation();
-      }
-      if (!step || event.altKey || event.ctrlKey || event.metaKey || root.classList.contains("veiled")) return;
-      const all = findAll(log, ".turn.shown .tok").filter((span) => !span.closest("details:not([open])"));
-      if (!all.length) return;
-      const at = current && all.includes(current) ? all.indexOf(current) + step : step > 0 ? 0 : all.length - 1;
-      const next = all[Math.max(0, Math.min(all.length - 1, at))];
-      next?.scrollIntoView({ block: "nearest" });
-      if (next) show(next, branch);
-      event.preventDefault();
+    function onEscape(event) {
+      if (event.key !== "Escape" || !current) return;
+      hide();
+      event.stopPropagation();
+    }
+    function onScroll(log) {
+      if (!current || !log.contains(current) || current.matches(":hover")) return;
+      const [token, seen] = [current.getBoundingClientRect(), log.getBoundingClientRect()];
+      const inSight = token.bottom > seen.top && token.top < seen.bottom;
+      if (!(stays && inSight)) hide();
+    }
+    function bring(span, branch) {
+      show(span, branch);
+      stays = true;
     }
     for (const pane of panes) {
       const { log, branch } = pane;
       const showUnder = (event) => {
+        if (event instanceof PointerEvent && event.type === "pointerover") {
+          const before = pointer;
+          pointer = `${event.screenX} ${event.screenY}`;
+          if (stays && pointer === before) return;
+        }
         const span = closestOf(event, ".tok");
         if (span) show(span, branch);
         else hide();
@@ -3935,10 +4027,15 @@
       log.addEventListener("pointerover", unlessTouch(showUnder), { passive: true });
       log.addEventListener("pointerleave", unlessTouch(hide), { passive: true });
       log.addEventListener("click", showUnder);
-      log.addEventListener("scroll", () => current && !current.matches(":hover") && hide(), { passive: true });
-      log.addEventListener("keydown", (event) => onKey(event, pane));
+      log.addEventListener("scroll", () => onScroll(log), { passive: true });
+      log.addEventListener("keydown", onEscape);
+      log.addEventListener("pointermove", ({ screenX, screenY }) => pointer = `${screenX} ${screenY}`, {
+        passive: true
+      });
       log.addEventListener("blur", hide);
     }
+    makeWalking(root, panes, { current: () => current, show: bring, selectTurn: hooks.selectTurn });
+    return { bring };
   }
 
   // src/turn_list.js
@@ -4009,7 +4106,8 @@
       hover: (branch, position, index) => {
         if (index === conversation.shown) charts.hover(branch, position);
       },
-      unhover: () => charts.hover("uncapped", null)
+      unhover: () => charts.hover("uncapped", null),
+      selectTurn: (index) => selectTurn(index, true)
     });
     makeTabs(root, () => {
       charts.refresh(false);
@@ -4383,11 +4481,11 @@
     }
     function receive(value) {
       if (!value || !Array.isArray(value.ops)) return;
-      const start = value.ops.findIndex((op) => op.op === "reset");
+      const start2 = value.ops.findIndex((op) => op.op === "reset");
       const late = value.seq <= lastSeq;
-      if (late && start < 0) return;
+      if (late && start2 < 0) return;
       lastSeq = Math.max(lastSeq, value.seq);
-      for (const op of late ? value.ops.slice(start) : value.ops) apply(op, late);
+      for (const op of late ? value.ops.slice(start2) : value.ops) apply(op, late);
     }
     new MutationObserver(view.repaint).observe(document.body, { attributes: true, attributeFilter: ["class"] });
     showEmpty(root, null, true);

@@ -4,9 +4,10 @@
 /** @import { Branch, Token, TurnSettings, VisibleToken } from "./types" */
 /** @import { Pane } from "./panes.js" */
 
-import { closestOf, findAll, makeElement } from "./dom.js";
+import { closestOf, makeElement } from "./dom.js";
 import { surpriseText } from "./lens.js";
 import { choices, effectOnChoice, number, percent, projections, shownToken } from "./text.js";
+import { makeWalking } from "./walking.js";
 
 /**
  * @typedef {object} TooltipHooks
@@ -15,6 +16,7 @@ import { choices, effectOnChoice, number, percent, projections, shownToken } fro
  * @property {(turn: number) => TurnSettings | null} settings how a turn was answered
  * @property {(branch: Branch, position: number, turn: number) => void} hover
  * @property {() => void} unhover no token is pointed at any more
+ * @property {(turn: number) => void} selectTurn
  */
 
 const TOOLTIP_GAP = 8; // pixels between the token and the tooltip
@@ -137,6 +139,8 @@ export function makeTooltip(root, panes, hooks) {
   root.append(tooltip);
   /** @type {HTMLElement | null} */
   let current = null;
+  let stays = false; // a key or a link has brought it, so it stays while the log scrolls
+  let pointer = ""; // where the pointer last was: text that scrolls under one that rests is not pointed at
   let frame = 0; // of the next placing
 
   /**
@@ -151,6 +155,7 @@ export function makeTooltip(root, panes, hooks) {
     if (!token) return;
     current?.classList.remove("current");
     current = span;
+    stays = false;
     span.classList.add("current");
     fillTooltip(tooltip, branch, token, position, hooks.capLayers(turn), hooks.settings(turn));
     tooltip.hidden = false;
@@ -185,35 +190,48 @@ export function makeTooltip(root, panes, hooks) {
 
   function hide() {
     if (current) hooks.unhover();
+    stays = false;
     tooltip.hidden = true;
     current?.classList.remove("current");
     current = null;
   }
 
+  /** @param {KeyboardEvent} event */
+  function onEscape(event) {
+    if (event.key !== "Escape" || !current) return;
+    hide();
+    event.stopPropagation(); // leaves nothing else
+  }
+
   /**
-   * With the keyboard: the arrow keys move along the tokens of a focused pane.
-   * @param {KeyboardEvent} event
-   * @param {Pane} pane
+   * A log has been scrolled. A token that a key or a link has brought here stays until it is out of sight.
+   * @param {HTMLElement} log
    */
-  function onKey(event, { log, branch }) {
-    const step = event.key === "ArrowRight" ? 1 : event.key === "ArrowLeft" ? -1 : 0;
-    if (event.key === "Escape" && current) {
-      hide();
-      event.stopPropagation(); // leaves nothing else
-    }
-    if (!step || event.altKey || event.ctrlKey || event.metaKey || root.classList.contains("veiled")) return;
-    const all = findAll(log, ".turn.shown .tok").filter((span) => !span.closest("details:not([open])"));
-    if (!all.length) return;
-    const at = current && all.includes(current) ? all.indexOf(current) + step : step > 0 ? 0 : all.length - 1;
-    const next = all[Math.max(0, Math.min(all.length - 1, at))];
-    next?.scrollIntoView({ block: "nearest" });
-    if (next) show(next, branch);
-    event.preventDefault();
+  function onScroll(log) {
+    if (!current || !log.contains(current) || current.matches(":hover")) return;
+    const [token, seen] = [current.getBoundingClientRect(), log.getBoundingClientRect()];
+    const inSight = token.bottom > seen.top && token.top < seen.bottom;
+    if (!(stays && inSight)) hide();
+  }
+
+  /**
+   * Shows the card of a token that nobody points at.
+   * @param {HTMLElement} span
+   * @param {Branch} branch
+   */
+  function bring(span, branch) {
+    show(span, branch);
+    stays = true;
   }
 
   for (const pane of panes) {
     const { log, branch } = pane;
     const showUnder = (/** @type {Event} */ event) => {
+      if (event instanceof PointerEvent && event.type === "pointerover") {
+        const before = pointer;
+        pointer = `${event.screenX} ${event.screenY}`;
+        if (stays && pointer === before) return;
+      }
       const span = closestOf(event, ".tok");
       if (span) show(span, branch);
       else hide();
@@ -226,8 +244,13 @@ export function makeTooltip(root, panes, hooks) {
     log.addEventListener("pointerover", unlessTouch(showUnder), { passive: true });
     log.addEventListener("pointerleave", unlessTouch(hide), { passive: true });
     log.addEventListener("click", showUnder);
-    log.addEventListener("scroll", () => current && !current.matches(":hover") && hide(), { passive: true });
-    log.addEventListener("keydown", (event) => onKey(event, pane));
+    log.addEventListener("scroll", () => onScroll(log), { passive: true });
+    log.addEventListener("keydown", onEscape);
+    log.addEventListener("pointermove", ({ screenX, screenY }) => (pointer = `${screenX} ${screenY}`), {
+      passive: true,
+    });
     log.addEventListener("blur", hide);
   }
+  makeWalking(root, panes, { current: () => current, show: bring, selectTurn: hooks.selectTurn });
+  return { bring };
 }

@@ -69,6 +69,7 @@ export function makeView(root, conversation, sendRequest) {
       if (index === conversation.shown) charts.hover(branch, position);
     },
     unhover: () => charts.hover("uncapped", null),
+    selectTurn: (index) => selectTurn(index, true),
   });
   makeTabs(root, () => {
     charts.refresh(false);
