@@ -98,6 +98,7 @@ class Chat:
             dtype=self.engine.model.dtype_name,
             plain=self.plain,
             along=self.along,
+            template=self.engine.model.template,
         )
         for event in self._conversation.send(self.engine, text, settings):
             if on_token is not None and isinstance(event, TokenEvent):

@@ -39,6 +39,7 @@ def settings_json(settings: TurnSettings) -> dict[str, Any]:
         "span": settings.span,
         "system_prompt": settings.system_prompt,
         "dtype": settings.dtype,
+        **({"template": settings.template} if settings.template else {}),
         "attempt": settings.attempt,
         **({"read": True} if settings.read else {}),
     }
@@ -82,6 +83,7 @@ def settings_from_json(data: dict[str, Any], marks: PlotMarks) -> TurnSettings:
             along=tuple(text(name) for name in items(data.get("along", []))),
             second=text(data.get("second", "")),
             plain=bool(data.get("plain")),
+            template=text(data.get("template", "")),
         )
     except UserError as error:  # a number out of range
         raise ValueError(short(error)) from error

@@ -17,6 +17,7 @@ from demo.page.chat_handlers import PageUpdate
 from demo.page.recordings import chat_of, download_op, open_shipped
 from demo.page.session import Chat, Session
 from demo.page.settings_panel import PanelValues
+from demo.page.shared_sessions import SharedSessions, shared_chat
 from demo.page.stage.protocol import StageRequest
 from demo.page.updates import Updates
 from demo.utils.errors import UserError
@@ -92,6 +93,14 @@ class RecordingHandlers(Dispatcher):
         """The conversation that is shown, as a recording."""
         raise NotImplementedError
 
+    @property
+    def shared_sessions(self) -> SharedSessions:
+        """The sessions that visitors may open by address."""
+        return SharedSessions()
+
+    def admit_file(self, call: Call, *texts: object) -> None:
+        """Count the text of a file. Raises UserError when the visitor has opened too many."""
+
     def closed(self, chat: Chat) -> None:
         """A conversation was closed."""
 
@@ -121,6 +130,20 @@ class RecordingHandlers(Dispatcher):
         refuse_while_running(call.session)
         recording = open_shipped(call.asked.fields["name"])
         self.switch(call.session, chat_of(recording, self.recorded_as()))
+        yield self.changed(call)
+
+    def on_shared(self, call: Call) -> Answer:
+        """A session that the page's address names. What a tab has brought back of it is shown as it is."""
+        refuse_while_running(call.session)
+        name = call.asked.fields["name"]
+        text = self.shared_sessions.text(name)
+        self.admit_file(call, text)
+        chat = shared_chat(name, text, self.recorded_as())
+        for known in call.session.chats:
+            if known.id == chat.id:
+                known.recording, known.address = chat.recording, chat.address
+                chat = known
+        self.switch(call.session, chat)
         yield self.changed(call)
 
     def on_save(self, call: Call) -> Answer:

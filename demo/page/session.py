@@ -52,6 +52,7 @@ class Chat:
         left_out: what the model's chat template left out of its prompts, one phrase each.
         seed: added to the seed of the settings, as the scenario asks for.
         id: the name under which the browser stores it.
+        address: the query of the page's address at which anybody finds the recording; None for none.
     """
 
     conversation: Conversation = field(default_factory=Conversation)
@@ -65,6 +66,7 @@ class Chat:
     id: str = field(default_factory=lambda: token_hex(8))
     left_out: tuple[str, ...] = ()
     seed: int = 0
+    address: str | None = None
 
     @classmethod
     def of_scenario(cls, scenario: Scenario) -> Chat:

@@ -195,9 +195,14 @@ def test_documented_make_targets_and_test_files_exist():
 
 def test_the_recording_command_writes_a_session_that_opens(monkeypatch, tmp_path):
     about = demo.load_axis(DEFAULT_MODEL).manifest["model"]
-    facts = {"architecture": about["architecture"], "layer_count": about["layers"], "dtype_name": "float32"}
+    facts = {
+        "architecture": about["architecture"],
+        "layer_count": about["layers"],
+        "dtype_name": "float32",
+        "template": "0a",
+    }
     facts |= {"hidden_size": about["hidden_size"], "tokenizer": range(about["vocab_size"]), "revision": None}
-    model = SimpleNamespace(spec=DEFAULT_MODEL, slug=DEFAULT_MODEL, thinking="never", **facts)
+    model = SimpleNamespace(spec=DEFAULT_MODEL, slug=DEFAULT_MODEL, thinking="never", template="0a", **facts)
     monkeypatch.setattr(record, "load_model", lambda *_, **__: model)
     monkeypatch.setattr(record, "TransformersEngine", lambda *_: ScriptedEngine())
     path = tmp_path / "demon.session.json"

@@ -1,5 +1,5 @@
 // Made from its sources by `npm run build`; do not edit.
-// Sources: de7e6e4658834b6c2572b83f03a9fb7ffe9f1a82c9215aaad718c6d9a35da1d8
+// Sources: f4aaace8f4be78f68851be6f66b04e7a294c6617ba2e4f9d9193e381b9d05235
 // Bundle: af08f735d86252586df92c2e5f6aa4cf282c148ea964cb9968920df7c06c072b
 (() => {
   // src/dom.js

@@ -1,6 +1,6 @@
 // Made from its sources by `npm run build`; do not edit.
-// Sources: de7e6e4658834b6c2572b83f03a9fb7ffe9f1a82c9215aaad718c6d9a35da1d8
-// Bundle: 4951e3fdf823b2d635be1037d2f0e918a1629e812ad6377101f23b60f9266929
+// Sources: f4aaace8f4be78f68851be6f66b04e7a294c6617ba2e4f9d9193e381b9d05235
+// Bundle: 9c4611828c50b6c073fb30703f5f99387dc1e0e74bcbec5146ae91cecfc768eb
 (() => {
   // protocol.json
   var protocol_default = {
@@ -120,6 +120,7 @@
       switch: { needs_model: false, fields: { conversation: "integer" } },
       close: { needs_model: false, fields: { conversation: "integer" } },
       recorded: { needs_model: false, fields: { name: "string" } },
+      shared: { needs_model: false, fields: { name: "string" } },
       system_prompt: { needs_model: false, fields: { text: "string" } },
       typed_prompt: { needs_model: false, fields: { conversation: "string", text: "string" } },
       save: { needs_model: false, fields: { kind: "string" } },
@@ -216,125 +217,53 @@
     if (unknown.length) throw new Error(`These operations are not in protocol.json: ${unknown.join(", ")}.`);
   }
 
-  // src/live.js
-  var LIVE = "#live";
-
-  // src/persistence.js
-  var STORAGE_PREFIX = "persona-drift:";
-  var LEGACY_PREFIX = "talk:";
-  function openStorage() {
-    let storage;
-    try {
-      storage = window.sessionStorage;
-    } catch {
-      return null;
+  // src/arrival.js
+  var Arrival = class {
+    /** @type {Step} */
+    #step = "first";
+    /**
+     * @param {object} hooks
+     * @param {string | null} hooks.name of the session that the address names
+     * @param {(name: string) => boolean} hooks.ask for that session; false where nobody can be asked
+     * @param {() => void} hooks.follow the link
+     */
+    constructor(hooks) {
+      this.hooks = hooks;
     }
-    return {
-      get: (name) => storage.getItem(STORAGE_PREFIX + name),
-      set(name, text) {
-        try {
-          storage.setItem(STORAGE_PREFIX + name, text);
-          return true;
-        } catch {
-          return false;
-        }
-      },
-      remove: (name) => storage.removeItem(STORAGE_PREFIX + name)
-    };
-  }
-  function hasStored() {
-    const storage = openStorage();
-    return storage !== null && (storage.get("list") !== null || storage.get("draft") !== null);
-  }
-  function makePersistence(hooks, storage = openStorage()) {
-    return storage && hooks.sendRequest.available ? persistenceIn(storage, hooks) : null;
-  }
-  function persistenceIn(storage, hooks) {
-    const conversations = /* @__PURE__ */ new Map();
-    let restoring = false;
-    let warned = false;
-    const readConversation = (id) => storage.get(`conversation:${id}`) ?? storage.get(LEGACY_PREFIX + id);
-    function writeConversation(id, text) {
-      const legacy = storage.get(LEGACY_PREFIX + id);
-      storage.remove(LEGACY_PREFIX + id);
-      if (storage.set(`conversation:${id}`, text)) return true;
-      if (legacy !== null) storage.set(LEGACY_PREFIX + id, legacy);
-      return false;
+    /** The session that the address names is on its way. */
+    get waits() {
+      return this.#step === "asked";
     }
-    function removeConversation(id) {
-      storage.remove(`conversation:${id}`);
-      storage.remove(LEGACY_PREFIX + id);
+    /**
+     * A conversation is shown.
+     * @param {number} turns how many it has
+     * @param {boolean} restoring whether the tab's conversations have been asked for
+     */
+    shown(turns, restoring) {
+      if (this.#step === "first" && restoring) this.#step = "restoring";
+      else if (this.#step === "first") this.#askForSession();
+      else if (this.#step === "asked" && turns) this.#step = "there";
     }
-    function storedList() {
-      try {
-        return JSON.parse(storage.get("list") ?? "null") ?? { ids: [], current: 0 };
-      } catch {
-        return { ids: [], current: 0 };
-      }
+    /** The tab's conversations are back. */
+    restored() {
+      if (this.#step === "restoring") this.#askForSession();
     }
-    function store(id, { head, turns }) {
-      if (!turns.length) {
-        removeConversation(id);
-        return;
-      }
-      const text = JSON.stringify({ ...head, id, turns });
-      if (writeConversation(id, text)) return;
-      for (const other of storedList().ids) if (other !== id) removeConversation(other);
-      if (writeConversation(id, text) || warned) return;
-      warned = true;
-      hooks.warn(
-        "This conversation is too long for the browser to store; save it as a file so that a reload does not lose it."
-      );
+    /** What was asked for is refused; a notice says why. */
+    refused() {
+      if (this.#step === "restoring") this.#askForSession();
+      else if (this.#step === "asked") this.#step = "done";
     }
-    return {
-      /**
-       * The page has loaded. If it shows no turns, the stored conversations are sent to the server, and the
-       * message whose reply was being written, which may be the first of all.
-       * @param {number} turns how many it shows
-       * @returns {boolean} whether anything was sent
-       */
-      start(turns) {
-        const { ids, current } = storedList();
-        const texts = ids.map(readConversation);
-        const stored = texts.filter((text) => text !== null);
-        const draft = storage.get("draft");
-        if (turns || !stored.length && draft === null) return false;
-        const before = texts.slice(0, current).filter((text) => text !== null).length;
-        restoring = true;
-        hooks.sendRequest("restore", { conversations: stored, current: before, draft });
-        return true;
-      },
-      restored() {
-        restoring = false;
-        const draft = storage.get("draft");
-        storage.remove("draft");
-        const back = "Your conversation is back";
-        const lost = "The reply that was being written is lost; your message is back in the box.";
-        if (draft === null) hooks.warn(`${back}, as this browser tab had stored it.`);
-        else
-          hooks.warn(storedList().ids.some((id) => readConversation(id) !== null) ? `${back}. ${lost}` : lost);
-      },
-      /** @param {Operations["persist"]} fields */
-      persist({ id, head, from, turns }) {
-        const stored = conversations.get(id)?.turns ?? [];
-        const conversation = { head, turns: [...stored.slice(0, from), ...turns] };
-        conversations.set(id, conversation);
-        if (!restoring) store(id, conversation);
-      },
-      /** @param {StoredList} list */
-      updateList({ ids, current }) {
-        if (restoring || !conversations.size) return;
-        for (const old of storedList().ids) if (!ids.includes(old)) removeConversation(old);
-        storage.set("list", JSON.stringify({ ids, current }));
-      },
-      /** @param {string} text of the user message */
-      turnStarted(text) {
-        restoring = false;
-        storage.set("draft", text);
-      },
-      turnEnded: () => storage.remove("draft")
-    };
-  }
+    /** An update has been applied as a whole. */
+    updated() {
+      if (this.#step !== "there") return;
+      this.#step = "done";
+      this.hooks.follow();
+    }
+    #askForSession() {
+      const { name, ask } = this.hooks;
+      this.#step = name !== null && ask(name) ? "asked" : "there";
+    }
+  };
 
   // src/text.js
   function number(value) {
@@ -603,6 +532,216 @@
     return turn;
   }
 
+  // src/links.js
+  var NUMBER = /^[1-9]\d{0,5}$/;
+  function parseLink(hash) {
+    const fields = new URLSearchParams(hash.replace(/^#/, ""));
+    if (!fields.has("turn") && !fields.has("token")) return void 0;
+    const [turn, token, branch] = [fields.get("turn"), fields.get("token"), fields.get("branch")];
+    const known = BRANCHES.find((one) => one === branch) ?? null;
+    if (turn === null || !NUMBER.test(turn) || token !== null && !NUMBER.test(token)) return null;
+    if (branch !== null && known === null) return null;
+    return { turn: Number(turn), token: token === null ? null : Number(token), branch: known };
+  }
+  function hashOf({ turn, token, branch }) {
+    const fields = [["turn", turn], ...token === null ? [] : [["token", token]]];
+    return `#${[...fields, ...branch ? [["branch", branch]] : []].map((field) => field.join("=")).join("&")}`;
+  }
+  var branchOf = (turn, { branch }) => branch ?? BRANCHES.find((one) => !turn.replies[one].absent);
+  function faultOf(turns, link) {
+    if (!link) return "The link names no turn; one that does ends with #turn=4 or #turn=4&token=17.";
+    const turn = turns[link.turn - 1];
+    if (!turns.length) return `The link points to turn ${link.turn}, but no session is open here.`;
+    if (!turn)
+      return `The link points to turn ${link.turn}, but this session has ${counted(turns.length, "turn")}.`;
+    const branch = branchOf(turn, link);
+    if (!branch || turn.replies[branch].absent)
+      return `The link points to the ${link.branch} reply of turn ${link.turn}, but there is none.`;
+    const count = turn.replies[branch].visibleTokens.length;
+    if ((link.token ?? 0) <= count) return null;
+    const reply = `the ${branch} reply of turn ${link.turn}`;
+    return `The link points to token ${link.token}, but ${reply} has ${counted(count, "token")}.`;
+  }
+  function addressOf({ link }, index, page) {
+    return link && index < link.turns ? page.href.replace(/[?#].*$/, "") + link.query : null;
+  }
+  var sessionName = () => new URLSearchParams(location.search).get("session");
+  function setAddress(search, hash) {
+    try {
+      history.replaceState(null, "", location.pathname + search + hash);
+    } catch {
+    }
+  }
+  function makeLinks(root, conversation, panes, hooks) {
+    let owner = null;
+    const inIntro = () => root.classList.contains("in-intro");
+    function follow() {
+      const link = parseLink(location.hash);
+      if (sessionName() !== null) owner = conversation.id;
+      if (link === void 0 || conversation.meta.ready) return;
+      const turns = inIntro() ? [] : conversation.turns;
+      const fault = faultOf(turns, link);
+      const turn = link && turns[link.turn - 1];
+      if (fault || !turn) {
+        hooks.warn(fault ?? "");
+        return;
+      }
+      owner = conversation.id;
+      hooks.show(link.turn - 1, branchOf(turn, link), link.token);
+    }
+    function named(id) {
+      if (owner === null || owner === id) return;
+      const fields = new URLSearchParams(location.search);
+      fields.delete("session");
+      setAddress(fields.size ? `?${fields}` : "", "");
+      owner = null;
+    }
+    function onClick(event, branch) {
+      const section = closestOf(event, ".turn");
+      const hidden = inIntro() || root.classList.contains("veiled");
+      if (!section || hidden || targetOf(event).closest("button, textarea, summary, .how-box")) return;
+      const token = closestOf(event, ".tok");
+      owner = conversation.id;
+      setAddress(
+        location.search,
+        hashOf({
+          turn: Number(section.dataset.turn) + 1,
+          token: token ? Number(token.dataset.i) : null,
+          branch: token ? branch : null
+        })
+      );
+    }
+    function addressFor(index, branch) {
+      const address = addressOf(conversation.meta, index, location);
+      const link = parseLink(location.hash);
+      const own = link?.turn === index + 1 && link.branch === branch;
+      return address && address + hashOf({ turn: index + 1, token: own ? link.token : null, branch });
+    }
+    for (const { log, branch } of panes) log.addEventListener("click", (event) => onClick(event, branch));
+    addEventListener("hashchange", follow);
+    return { follow, named, addressFor };
+  }
+
+  // src/live.js
+  var LIVE = "#live";
+
+  // src/persistence.js
+  var STORAGE_PREFIX = "persona-drift:";
+  var LEGACY_PREFIX = "talk:";
+  function openStorage() {
+    let storage;
+    try {
+      storage = window.sessionStorage;
+    } catch {
+      return null;
+    }
+    return {
+      get: (name) => storage.getItem(STORAGE_PREFIX + name),
+      set(name, text) {
+        try {
+          storage.setItem(STORAGE_PREFIX + name, text);
+          return true;
+        } catch {
+          return false;
+        }
+      },
+      remove: (name) => storage.removeItem(STORAGE_PREFIX + name)
+    };
+  }
+  function hasStored() {
+    const storage = openStorage();
+    return storage !== null && (storage.get("list") !== null || storage.get("draft") !== null);
+  }
+  function makePersistence(hooks, storage = openStorage()) {
+    return storage && hooks.sendRequest.available ? persistenceIn(storage, hooks) : null;
+  }
+  function persistenceIn(storage, hooks) {
+    const conversations = /* @__PURE__ */ new Map();
+    let restoring = false;
+    let warned = false;
+    const readConversation = (id) => storage.get(`conversation:${id}`) ?? storage.get(LEGACY_PREFIX + id);
+    function writeConversation(id, text) {
+      const legacy = storage.get(LEGACY_PREFIX + id);
+      storage.remove(LEGACY_PREFIX + id);
+      if (storage.set(`conversation:${id}`, text)) return true;
+      if (legacy !== null) storage.set(LEGACY_PREFIX + id, legacy);
+      return false;
+    }
+    function removeConversation(id) {
+      storage.remove(`conversation:${id}`);
+      storage.remove(LEGACY_PREFIX + id);
+    }
+    function storedList() {
+      try {
+        return JSON.parse(storage.get("list") ?? "null") ?? { ids: [], current: 0 };
+      } catch {
+        return { ids: [], current: 0 };
+      }
+    }
+    function store(id, { head, turns }) {
+      if (!turns.length) {
+        removeConversation(id);
+        return;
+      }
+      const text = JSON.stringify({ ...head, id, turns });
+      if (writeConversation(id, text)) return;
+      for (const other of storedList().ids) if (other !== id) removeConversation(other);
+      if (writeConversation(id, text) || warned) return;
+      warned = true;
+      hooks.warn(
+        "This conversation is too long for the browser to store; save it as a file so that a reload does not lose it."
+      );
+    }
+    return {
+      /**
+       * The page has loaded. If it shows no turns, the stored conversations are sent to the server, and the
+       * message whose reply was being written, which may be the first of all.
+       * @param {number} turns how many it shows
+       * @returns {boolean} whether anything was sent
+       */
+      start(turns) {
+        const { ids, current } = storedList();
+        const texts = ids.map(readConversation);
+        const stored = texts.filter((text) => text !== null);
+        const draft = storage.get("draft");
+        if (turns || !stored.length && draft === null) return false;
+        const before = texts.slice(0, current).filter((text) => text !== null).length;
+        restoring = true;
+        hooks.sendRequest("restore", { conversations: stored, current: before, draft });
+        return true;
+      },
+      restored() {
+        restoring = false;
+        const draft = storage.get("draft");
+        storage.remove("draft");
+        const back = "Your conversation is back";
+        const lost = "The reply that was being written is lost; your message is back in the box.";
+        if (draft === null) hooks.warn(`${back}, as this browser tab had stored it.`);
+        else
+          hooks.warn(storedList().ids.some((id) => readConversation(id) !== null) ? `${back}. ${lost}` : lost);
+      },
+      /** @param {Operations["persist"]} fields */
+      persist({ id, head, from, turns }) {
+        const stored = conversations.get(id)?.turns ?? [];
+        const conversation = { head, turns: [...stored.slice(0, from), ...turns] };
+        conversations.set(id, conversation);
+        if (!restoring) store(id, conversation);
+      },
+      /** @param {StoredList} list */
+      updateList({ ids, current }) {
+        if (restoring || !conversations.size) return;
+        for (const old of storedList().ids) if (!ids.includes(old)) removeConversation(old);
+        storage.set("list", JSON.stringify({ ids, current }));
+      },
+      /** @param {string} text of the user message */
+      turnStarted(text) {
+        restoring = false;
+        storage.set("draft", text);
+      },
+      turnEnded: () => storage.remove("draft")
+    };
+  }
+
   // src/intro.js
   var ASK_EVERY_MS = 500;
   function startFirstScenario() {
@@ -658,7 +797,7 @@
     function open(recorded) {
       if (askedForLive && startFirstScenario()) return;
       if (recorded) show(recorded);
-      if (hasStored()) openWhenReady(false);
+      if (hasStored() || sessionName() !== null) openWhenReady(false);
     }
     async function openWhenReady(live) {
       const { ready } = own ?? {};
@@ -982,6 +1121,69 @@
     });
   }
 
+  // src/clipboard.js
+  async function copyText(text) {
+    try {
+      await navigator.clipboard.writeText(text);
+      return true;
+    } catch {
+      return copyTheOldWay(text);
+    }
+  }
+  function copyTheOldWay(text) {
+    const before = document.activeElement;
+    const box = document.createElement("textarea");
+    box.value = text;
+    box.style.cssText = "position: fixed; opacity: 0";
+    document.body.append(box);
+    box.select();
+    let copied = false;
+    try {
+      copied = document.execCommand("copy");
+    } catch {
+      copied = false;
+    }
+    box.remove();
+    if (before instanceof HTMLElement) before.focus({ preventScroll: true });
+    return copied;
+  }
+
+  // src/how_actions.js
+  function makeHowActions(hooks) {
+    const box = makeElement("div", "how-actions");
+    const text = makeElement("pre", "how-copied");
+    const status = makeElement("p", "how-status");
+    status.setAttribute("role", "status");
+    text.hidden = true;
+    async function copy(value, notes) {
+      text.hidden = value === null;
+      text.textContent = value ?? "";
+      const copied = value !== null && await copyText(value);
+      const result = copied ? ["Copied."] : ["This browser does not let the page copy; select the text."];
+      const words = [...value === null ? [] : result, ...notes];
+      status.textContent = words.join(" ");
+      box.scrollIntoView({ block: "nearest" });
+    }
+    const command = makeButton(
+      "",
+      "Copy as a command",
+      "Copy a command that makes this reply again in a shell"
+    );
+    command.addEventListener("click", () => {
+      const again = hooks.command();
+      copy(again.command, again.notes);
+    });
+    const buttons = makeElement("p");
+    buttons.append(command);
+    if (hooks.link() !== null) {
+      const link = makeButton("", "Copy link", "Copy a link that opens this session at this reply");
+      link.addEventListener("click", () => copy(hooks.link(), []));
+      buttons.append(link);
+    }
+    box.append(buttons, status, text);
+    return box;
+  }
+
   // src/turn_settings.js
   var SEED_STEP = 1e3;
   var SPANS = { both: "answer and reasoning", answer: "answer only", reasoning: "reasoning only" };
@@ -1010,8 +1212,8 @@
     if (settings.thinking) rows.push(["Thinking", "on"]);
     return rows;
   }
-  function settingsRows(settings, branch) {
-    const rows = [];
+  function settingsRows(settings, branch, { model, date } = {}) {
+    const rows = model ? [["Model", model]] : [];
     if (branch === "capped") rows.push(["Cap", capText(settings)]);
     if (branch === "capped" && settings.also) rows.push(["Cap along a direction", alsoText(settings.also)]);
     const { steer } = settings;
@@ -1024,6 +1226,8 @@
     if (settings.read) rows.push(["Text", "read from a file, not generated here"]);
     else rows.push(...samplingRows(settings));
     if (settings.dtype) rows.push(["Number format", settings.dtype]);
+    if (settings.template) rows.push(["Chat template (digest)", settings.template]);
+    if (date) rows.push(["Date of the chat", date]);
     rows.push(["System prompt", describePrompt(settings.system_prompt)]);
     return rows;
   }
@@ -1033,15 +1237,17 @@
     if (branch === "capped" && !settings.cap && !settings.also) parts.push("cap off");
     return parts.join(" · ");
   }
-  function makeSettingsList(turn, branch) {
+  function makeSettingsList(turn, branch, meta, hooks) {
     const { settings } = turn;
     if (!settings) return null;
     const note = settingsNote(settings, branch);
     const button = makeButton("how", `${note && `${note} · `}settings`, "How this reply was made");
-    const list = makeElement("dl", "how-list");
-    for (const [name, value] of settingsRows(settings, branch)) {
-      list.append(makeElement("dt", "", name), makeElement("dd", "", value));
+    const list = makeElement("div", "how-box");
+    const rows = makeElement("dl", "how-list");
+    for (const [name, value] of settingsRows(settings, branch, meta)) {
+      rows.append(makeElement("dt", "", name), makeElement("dd", "", value));
     }
+    list.append(rows, makeHowActions(hooks));
     const show = (visible) => {
       list.hidden = !visible;
       button.setAttribute("aria-expanded", String(visible));
@@ -2397,10 +2603,10 @@
       const turn = turnBase.element;
       listenTo(tokenBase, tokenChart.redrawOverlay);
       listenTo(turnBase, turnChart.redrawOverlay);
-      token.on("plotly_hover", ({ points: [point] }) => point && hooks.highlight(branchOf(point), point.x));
+      token.on("plotly_hover", ({ points: [point] }) => point && hooks.highlight(branchOf2(point), point.x));
       token.on("plotly_unhover", () => hooks.highlight(null, null));
       token.on("plotly_click", ({ points: [point] }) => {
-        const branch = point && branchOf(point);
+        const branch = point && branchOf2(point);
         if (branch) hooks.flash(branch, point.x);
       });
       turn.on("plotly_click", ({ points: [point] }) => point && hooks.selectTurn(Math.round(point.x) - 1));
@@ -2413,7 +2619,7 @@
       });
       element2.on("plotly_relayouting", redrawOverlay);
     }
-    const branchOf = (point) => point.data.meta.branch || null;
+    const branchOf2 = (point) => point.data.meta.branch || null;
     function draw() {
       scheduled = false;
       if (!ready()) return;
@@ -2456,6 +2662,87 @@
     }
     whenPlotly(start2, () => hooks.missing());
     return { reset, relabel, show, refresh, repaint, counts, hover: tokenChart.hover };
+  }
+
+  // src/command.js
+  var COMMAND = ["python", "-m", "demo.conversation.again"];
+  var MOST_BYTES = 1e5;
+  var DTYPES = ["float32", "bfloat16", "float16"];
+  var ENDED = ["stop", "sentence", "length"];
+  var CONTROL = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f]/;
+  function quoted(text) {
+    return /^[\w@%+:,./-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`;
+  }
+  function shared({ seed, attempt, ...rest }) {
+    return JSON.stringify(Object.entries(rest).sort());
+  }
+  function hasFlags({ cap, steer, also, along: along2, only, seeds }) {
+    const whole = !cap || cap.layers.every((layer, n) => layer === (cap.layers[0] ?? 0) + n);
+    const named = !cap || cap.floor_name !== null;
+    return whole && named && !steer && !also && !along2?.length && !only && seeds === 1;
+  }
+  var isWord = (text) => !CONTROL.test(text) && new TextEncoder().encode(text).length <= MOST_BYTES;
+  var hasEnded = ({ replies }) => BRANCHES.every((branch) => replies[branch].absent || ENDED.includes(replies[branch].finish ?? ""));
+  function fitsMessages(turns) {
+    const [first] = turns;
+    if (!first?.settings) return false;
+    const base = shared(first.settings);
+    const same = turns.every(({ settings }) => settings && !settings.read && shared(settings) === base);
+    const texts = [first.settings.system_prompt, ...turns.map(({ user }) => user)];
+    return same && hasFlags(first.settings) && turns.slice(0, -1).every(hasEnded) && texts.every(isWord);
+  }
+  function seedsOf(settings) {
+    const seeds = settings.map(({ seed }) => seed);
+    const grow = seeds.every((seed, n) => seed === (seeds[0] ?? 0) + n);
+    return grow ? String(seeds[0]) : seeds.join(",");
+  }
+  function samplingFlags(settings) {
+    const { cap, temperature, top_p, repetition_penalty, max_new_tokens, soft_limit = 0 } = settings;
+    const floor = [
+      "--floor",
+      quoted(cap?.floor_name ?? ""),
+      "--layers",
+      `${cap?.layers[0]}-${cap?.layers.at(-1)}`
+    ];
+    return [
+      ...cap ? floor : ["--no-cap"],
+      ...["--temperature", temperature, "--top-p", top_p, "--repetition-penalty", repetition_penalty],
+      ...["--tokens", max_new_tokens, "--soft-limit", soft_limit],
+      ...settings.thinking ? ["--thinking", "--span", settings.span] : [],
+      ...settings.plain ? ["--plain"] : [],
+      ...settings.system_prompt ? [`--system=${quoted(settings.system_prompt)}`] : []
+    ].map(String);
+  }
+  function modelFlags({ made_with: made }) {
+    if (!made) return { flags: [], notes: [] };
+    const named = [["--model", made.model], ...made.axis ? [["--axis", made.axis]] : []];
+    const notes = named.filter(([flag = ""]) => made.local.includes(flag)).map(([flag, name]) => `Put the path of ${name} on your machine after ${flag}.`);
+    return { flags: named.map(([flag, name]) => `${flag} ${quoted(name ?? "")}`), notes };
+  }
+  var dtypeFlags = ({ dtype }) => DTYPES.includes(dtype) ? ["--dtype", dtype] : [];
+  function commandOf(turns, index, meta) {
+    const until = turns.slice(0, index + 1);
+    const turn = turns[index];
+    const settings = turn?.settings;
+    const refused = (note) => ({ command: null, notes: [note] });
+    if (!turn || !settings) return refused("How this reply was made is not known.");
+    if (settings.read) return refused("This reply was read and not made here, so no command makes it again.");
+    if (meta.unsaved)
+      return refused("This recording cannot be saved here; try it live, and copy the command there.");
+    const { flags, notes } = modelFlags(meta);
+    const begin = [...COMMAND, ...flags, ...dtypeFlags(settings)];
+    if (!hasEnded(turn))
+      notes.push("A reply of this turn was stopped here; the command lets it go on to its end.");
+    if (meta.made_with && fitsMessages(until)) {
+      const all = until.flatMap((one) => one.settings ?? []);
+      const date = meta.date ? ["--date", meta.date] : [];
+      const words2 = [...begin, "--seed", seedsOf(all), ...date, ...samplingFlags(settings), "--"];
+      return { command: [...words2, ...until.map(({ user }) => quoted(user))].join(" "), notes };
+    }
+    const file = "Save this session as a session file, and put its path in the place of FILE.";
+    const other = `Name the model, ${meta.model ?? "which the file names"}, with --model.`;
+    const words = [...begin, "--session", "FILE", "--turn", String(index + 1)];
+    return { command: words.join(" "), notes: [file, ...meta.made_with ? [] : [other], ...notes] };
   }
 
   // src/layer_figure.js
@@ -3445,8 +3732,8 @@
     if (!left.length || !right.length) return "";
     const parting = left.findIndex((piece, n) => piece !== right[n]);
     if (parting < 0 && left.length === right.length) return "Both replies are the same, word for word.";
-    const shared = parting < 0 ? left : left.slice(0, parting);
-    const count = shared.filter((piece) => /[\p{L}\p{N}]/u.test(piece)).length;
+    const shared2 = parting < 0 ? left : left.slice(0, parting);
+    const count = shared2.filter((piece) => /[\p{L}\p{N}]/u.test(piece)).length;
     if (count === 0) return "The replies differ from the first word on.";
     return `The replies share their first ${count === 1 ? "word" : `${count} words`} and then differ.`;
   }
@@ -3507,7 +3794,7 @@
     log.addEventListener("click", (event) => {
       if (closestOf(event, "button, summary")) scrolling.show(null);
       const section = closestOf(event, ".turn");
-      if (section && !targetOf(event).closest("button, textarea, summary") && !String(getSelection())) {
+      if (section && !targetOf(event).closest("button, textarea, summary, .how-box") && !String(getSelection())) {
         hooks.selectTurn(Number(section.dataset.turn));
       }
     });
@@ -3532,7 +3819,7 @@
       const changed = hooks.promptChange(index);
       if (changed !== null) section.append(makePromptChange(changed));
       section.append(user, reasoning.block, tokenBox, prose, wait, finish, foot);
-      const how = makeSettingsList(turn, branch);
+      const how = makeSettingsList(turn, branch, hooks.meta(), hooks.how(index, branch));
       if (how) {
         foot.append(how.button);
         section.append(how.list);
@@ -3717,6 +4004,7 @@
       showNewest,
       highlight,
       flash,
+      tokenAt,
       removeFrom,
       clear,
       userMessage
@@ -4076,7 +4364,12 @@
         selectTurn,
         tools: toolsFor,
         promptChange: (index) => conversation.promptChange(index),
-        setPrompt: (text) => sendRequest("system_prompt", { text })
+        setPrompt: (text) => sendRequest("system_prompt", { text }),
+        meta: () => conversation.meta,
+        how: (index, one) => ({
+          command: () => commandOf(conversation.turns, index, conversation.meta),
+          link: () => links.addressFor(index, one)
+        })
       })
     );
     const charts = makeCharts(root, {
@@ -4099,7 +4392,7 @@
     const turnList = makeTurnList(root, (index) => selectTurn(index, true));
     const latestButton = find(root, ".latest");
     latestButton.addEventListener("click", () => selectTurn(conversation.last, true));
-    makeTooltip(root, Object.values(panes), {
+    const tooltip = makeTooltip(root, Object.values(panes), {
       token: (branch, index, position) => conversation.reply(index, branch)?.visibleTokens[position - 1],
       capLayers: (index) => conversation.metaOf(index).cap_layers,
       settings: (index) => conversation.turns[index]?.settings ?? null,
@@ -4108,6 +4401,10 @@
       },
       unhover: () => charts.hover("uncapped", null),
       selectTurn: (index) => selectTurn(index, true)
+    });
+    const links = makeLinks(root, conversation, Object.values(panes), {
+      show: showPlace,
+      warn: (text) => showNotice(root, text)
     });
     makeTabs(root, () => {
       charts.refresh(false);
@@ -4137,6 +4434,15 @@
     }
     function flash(branch, position, index = conversation.shown) {
       if (index !== null) panes[branch].flash(index, position);
+    }
+    function showPlace(index, branch, position) {
+      selectTurn(index, true);
+      if (!branch) return;
+      panes[branch].pane.scrollIntoView({ block: "nearest" });
+      if (position === null) return;
+      flash(branch, position, index);
+      const span = panes[branch].tokenAt(index, position);
+      if (span?.getClientRects().length) tooltip.bring(span, branch);
     }
     function highlight(branch, position) {
       const index = conversation.shown;
@@ -4289,6 +4595,7 @@
       panes,
       charts,
       layers,
+      links,
       turnList,
       refreshHeaders,
       showPrompts,
@@ -4359,6 +4666,11 @@
       if (sendRequest.available && !intro.ownMeta.watch_only)
         sendRequest("typed_prompt", { conversation: conversation.id, text });
     });
+    const arrival = new Arrival({
+      name: sessionName(),
+      ask: (name) => sendRequest("shared", { name }),
+      follow: () => view.links.follow()
+    });
     makeTour(root);
     const leftOut = find(root, ".left-out");
     const loadLine = find(root, ".load");
@@ -4370,13 +4682,13 @@
       }, HEAL_MS);
     }
     function open(turns) {
-      const restoring = !conversation.meta.watch_only && persistence?.start(turns.length);
+      const restoring = !conversation.meta.watch_only && persistence?.start(turns.length) || false;
       opened = true;
       const live = turns.filter(turnIsLive).length;
       settled += conversation.turns.length ? 0 : turns.length - live;
       if (live) heal();
       else if (turns.length) persistence?.turnEnded();
-      return !restoring && !turns.length;
+      return { restoring, arrived: !restoring && !turns.length };
     }
     function reset({ meta, turns: given = [] }, late) {
       const keepsTurns = late && !opened && conversation.turns.length > 0;
@@ -4384,17 +4696,18 @@
       intro.end();
       veil.lift();
       conversation.meta = { ...meta };
-      const arrived = !opened && open(turns);
+      const { restoring, arrived } = opened ? { restoring: false, arrived: false } : open(turns);
       find(root, ".notices").replaceChildren();
       leftOut.hidden = true;
       conversation.recorded = given;
       replay.load([]);
       toolbar.listRecordings(meta.shipped ?? []);
       view.showTurns(turns);
-      if (arrived) intro.open(meta.intro);
+      arrival.shown(turns.length, restoring);
+      if (arrived && !arrival.waits) intro.open(meta.intro);
     }
     function beginTurn({ turn, user, branches = ["uncapped", "capped"], ...made }) {
-      find(root, ".notices").replaceChildren();
+      if (!intro.shown) find(root, ".notices").replaceChildren();
       if (turn < conversation.turns.length) view.removeTurns(turn);
       conversation.pinned = false;
       veil.turnBegins();
@@ -4412,6 +4725,7 @@
       conversations(fields) {
         toolbar.show(fields, conversation.turns.length);
         conversation.id = fields.ids[fields.current] ?? "";
+        view.links.named(conversation.id);
         conversation.nextPrompt = fields.system_prompt;
         view.showPrompts();
         persistence?.updateList(fields);
@@ -4419,7 +4733,10 @@
       },
       download: toolbar.save,
       persist: (fields) => persistence?.persist(fields),
-      restored: () => persistence?.restored(),
+      restored() {
+        persistence?.restored();
+        arrival.restored();
+      },
       layers: view.layers.receive,
       layers_failed: view.layers.fail,
       chats: toolbar.offerChats,
@@ -4431,6 +4748,8 @@
       },
       turn_start(fields) {
         persistence?.turnStarted(fields.user);
+        const { link } = conversation.meta;
+        if (link) link.turns = Math.min(link.turns, fields.turn);
         beginTurn(fields);
       },
       waiting({ turn, ahead }) {
@@ -4468,7 +4787,10 @@
         persistence?.turnEnded();
         for (const branch of branches) view.panes[branch]?.showLost(text);
       },
-      notice: ({ text, level }) => showNotice(root, text, level)
+      notice({ text, level }) {
+        arrival.refused();
+        showNotice(root, text, level);
+      }
     };
     checkProtocol(protocol, handlers);
     function apply(operation, late) {
@@ -4486,6 +4808,7 @@
       if (late && start2 < 0) return;
       lastSeq = Math.max(lastSeq, value.seq);
       for (const op of late ? value.ops.slice(start2) : value.ops) apply(op, late);
+      arrival.updated();
     }
     new MutationObserver(view.repaint).observe(document.body, { attributes: true, attributeFilter: ["class"] });
     showEmpty(root, null, true);

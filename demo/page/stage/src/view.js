@@ -3,9 +3,11 @@
 /** @import { Branch, Reply, SendRequest, Turn, VisibleToken } from "./types" */
 
 import { makeCharts } from "./charts.js";
+import { commandOf } from "./command.js";
 import { find, findAll, makeElement } from "./dom.js";
 import { makeLayers } from "./layers.js";
 import { makeLens } from "./lens.js";
+import { makeLinks } from "./links.js";
 import { makeMap, makeTabs } from "./map.js";
 import { Conversation } from "./model.js";
 import { showEmpty, showNotice } from "./notices.js";
@@ -39,6 +41,11 @@ export function makeView(root, conversation, sendRequest) {
       tools: toolsFor,
       promptChange: (index) => conversation.promptChange(index),
       setPrompt: (text) => sendRequest("system_prompt", { text }),
+      meta: () => conversation.meta,
+      how: (index, one) => ({
+        command: () => commandOf(conversation.turns, index, conversation.meta),
+        link: () => links.addressFor(index, one),
+      }),
     }),
   );
   const charts = makeCharts(root, {
@@ -61,7 +68,7 @@ export function makeView(root, conversation, sendRequest) {
   const turnList = makeTurnList(root, (index) => selectTurn(index, true));
   const latestButton = find(root, ".latest");
   latestButton.addEventListener("click", () => selectTurn(conversation.last, true));
-  makeTooltip(root, Object.values(panes), {
+  const tooltip = makeTooltip(root, Object.values(panes), {
     token: (branch, index, position) => conversation.reply(index, branch)?.visibleTokens[position - 1],
     capLayers: (index) => conversation.metaOf(index).cap_layers,
     settings: (index) => conversation.turns[index]?.settings ?? null,
@@ -70,6 +77,10 @@ export function makeView(root, conversation, sendRequest) {
     },
     unhover: () => charts.hover("uncapped", null),
     selectTurn: (index) => selectTurn(index, true),
+  });
+  const links = makeLinks(root, conversation, Object.values(panes), {
+    show: showPlace,
+    warn: (text) => showNotice(root, text),
   });
   makeTabs(root, () => {
     charts.refresh(false);
@@ -120,6 +131,22 @@ export function makeView(root, conversation, sendRequest) {
    */
   function flash(branch, position, index = conversation.shown) {
     if (index !== null) panes[branch].flash(index, position);
+  }
+
+  /**
+   * Where a link leads.
+   * @param {number} index
+   * @param {Branch | undefined} branch
+   * @param {number | null} position
+   */
+  function showPlace(index, branch, position) {
+    selectTurn(index, true);
+    if (!branch) return;
+    panes[branch].pane.scrollIntoView({ block: "nearest" });
+    if (position === null) return;
+    flash(branch, position, index);
+    const span = panes[branch].tokenAt(index, position);
+    if (span?.getClientRects().length) tooltip.bring(span, branch);
   }
 
   /**
@@ -332,6 +359,7 @@ export function makeView(root, conversation, sendRequest) {
     panes,
     charts,
     layers,
+    links,
     turnList,
     refreshHeaders,
     showPrompts,

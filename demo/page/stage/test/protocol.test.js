@@ -98,6 +98,7 @@ const REQUESTS = {
   switch: { conversation: "integer" },
   close: { conversation: "integer" },
   recorded: { name: "string" },
+  shared: { name: "string" },
   system_prompt: { text: "string" },
   typed_prompt: { conversation: "string", text: "string" },
   save: { kind: "string" },
