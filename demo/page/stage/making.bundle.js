@@ -1,5 +1,5 @@
 // Made from its sources by `npm run build`; do not edit.
-// Sources: f4aaace8f4be78f68851be6f66b04e7a294c6617ba2e4f9d9193e381b9d05235
+// Sources: 90fee31f38b27b649896ec390bc3cffc60402046b7f1493da10bdd8216bf83ee
 // Bundle: af08f735d86252586df92c2e5f6aa4cf282c148ea964cb9968920df7c06c072b
 (() => {
   // src/dom.js

@@ -1,6 +1,6 @@
 // Made from its sources by `npm run build`; do not edit.
-// Sources: f4aaace8f4be78f68851be6f66b04e7a294c6617ba2e4f9d9193e381b9d05235
-// Bundle: 9c4611828c50b6c073fb30703f5f99387dc1e0e74bcbec5146ae91cecfc768eb
+// Sources: 90fee31f38b27b649896ec390bc3cffc60402046b7f1493da10bdd8216bf83ee
+// Bundle: e58577d7dc7b12268cd72b70d8d07ff2426c1df118d9bff6979715f601e8d29f
 (() => {
   // protocol.json
   var protocol_default = {
@@ -2673,13 +2673,13 @@
   function quoted(text) {
     return /^[\w@%+:,./-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`;
   }
-  function shared({ seed, attempt, ...rest }) {
+  function shared({ seed, attempt, along: along2, second, ...rest }) {
     return JSON.stringify(Object.entries(rest).sort());
   }
-  function hasFlags({ cap, steer, also, along: along2, only, seeds }) {
+  function hasFlags({ cap, steer, also, only, seeds }) {
     const whole = !cap || cap.layers.every((layer, n) => layer === (cap.layers[0] ?? 0) + n);
     const named = !cap || cap.floor_name !== null;
-    return whole && named && !steer && !also && !along2?.length && !only && seeds === 1;
+    return whole && named && !steer && !also && !only && seeds === 1;
   }
   var isWord = (text) => !CONTROL.test(text) && new TextEncoder().encode(text).length <= MOST_BYTES;
   var hasEnded = ({ replies }) => BRANCHES.every((branch) => replies[branch].absent || ENDED.includes(replies[branch].finish ?? ""));

@@ -26,10 +26,11 @@ export function quoted(text) {
 }
 
 /**
- * The settings that all turns of a command share: all but the seed, and what follows from it.
+ * The settings that all turns of a command share: all but the seed, what follows from it, and what is only read
+ * beside the reply.
  * @param {TurnSettings} settings
  */
-function shared({ seed, attempt, ...rest }) {
+function shared({ seed, attempt, along, second, ...rest }) {
   return JSON.stringify(Object.entries(rest).sort());
 }
 
@@ -37,10 +38,10 @@ function shared({ seed, attempt, ...rest }) {
  * Whether flags can say the settings.
  * @param {TurnSettings} settings
  */
-function hasFlags({ cap, steer, also, along, only, seeds }) {
+function hasFlags({ cap, steer, also, only, seeds }) {
   const whole = !cap || cap.layers.every((layer, n) => layer === (cap.layers[0] ?? 0) + n);
   const named = !cap || cap.floor_name !== null;
-  return whole && named && !steer && !also && !along?.length && !only && seeds === 1;
+  return whole && named && !steer && !also && !only && seeds === 1;
 }
 
 /** @param {string} text */
