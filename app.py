@@ -20,6 +20,7 @@ from demo.page.hosting import (
     password_of,
     proxies_of,
     root_path_of,
+    sessions_folder_of,
 )
 from demo.space import on_zerogpu
 
@@ -31,7 +32,7 @@ os.environ["GRADIO_ANALYTICS_CACHE_FREQUENCY"] = str(10**9)
 if on_zerogpu():
     import spaces  # noqa: F401 - it must be imported before torch
 
-from demo.axis.store import home_of
+from demo.axis.store import AUTO, home_of
 from demo.engine.options import (
     NamedModel,
     ServedEngine,
@@ -54,8 +55,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     end_plainly_when_asked()
     limits = limits_of(options)
     password_of(options), root_path_of(options), proxies_of(options)  # mistakes are reported before loading
+    folder = sessions_folder_of(options)
     if options.replay is not None:
-        _replay(options)
+        _replay(options, folder)
         return
     if options.make_axis and (options.engine != "transformers" or on_zerogpu()):
         raise UserError(
@@ -73,6 +75,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from demo.conversation.settings import PAGE_SAMPLING
     from demo.page.evaluation_panel import evaluation_text
     from demo.page.layout import build_page, launch_options
+    from demo.page.made_with import made_with
+    from demo.page.shared_sessions import SharedSessions
 
     model, axis = engine.model, engine.axis
     evaluation = evaluation_text(axis, _axis_folder(options, model))
@@ -92,6 +96,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         intro=intro,
         directions=engine.directions,
         reads_plain=engine.reads_plain,
+        shared_sessions=SharedSessions(folder),
+        made_with=made_with(model.spec, options.axis or AUTO, model.template),
     )
     print(status.replace("*", ""))
     _launch(page, options, launch_options())
@@ -138,14 +144,15 @@ def _axis_folder(options: argparse.Namespace, model: NamedModel) -> Path | None:
     return None if home is None else home.folder
 
 
-def _replay(options: argparse.Namespace) -> None:
+def _replay(options: argparse.Namespace, folder: Path | None) -> None:
     """Show recorded sessions. No model is loaded."""
     from demo.page.layout import TITLE, launch_options
     from demo.page.recordings import open_file
+    from demo.page.shared_sessions import SharedSessions
     from demo.page.viewer import build_viewer
 
     first = open_file(Path(options.replay)) if options.replay else None
-    _launch(build_viewer(TITLE, first), options, launch_options())
+    _launch(build_viewer(TITLE, first, SharedSessions(folder)), options, launch_options())
 
 
 def _launch(page: Any, options: argparse.Namespace, more: dict[str, Any]) -> None:

@@ -100,6 +100,7 @@ class Chat:
             dtype=self.engine.model.dtype_name,
             plain=self.plain,
             along=self.along,
+            template=self.engine.model.template,
         )
         _follow(self._conversation.send(self.engine, text, settings), on_token)
         return self.turns[-1]

@@ -34,6 +34,7 @@ def record(
     sampling: Sampling,
     thinking: bool = False,
     dtype: str = "",
+    template: str = "",
 ) -> Recording:
     """Run the whole script in both branches, as the page would.
 
@@ -42,6 +43,7 @@ def record(
     Args:
         thinking: whether the model is asked to reason before it answers.
         dtype: number format of the model's weights.
+        template: digest of its chat template.
     """
     conversation, choice = Conversation(), CapChoice.of_axis(axis)
     cap, marks, progress = choice.cap(axis), choice.marks(axis), ProgressLine(scenario.title)
@@ -55,6 +57,7 @@ def record(
             marks=marks,
             dtype=dtype,
             plain=reads_differ(cap, axis),
+            template=template,
         )
         for _ in conversation.send(engine, line, settings):
             pass
@@ -83,7 +86,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.thinking and model.thinking == "never":
         raise UserError(f"{model.slug} does not reason before it answers; leave --thinking out.")
     (scenario,) = with_measured_shares([_chosen(options, model.dtype_name)], model.slug, model.dtype_name)
-    recording = record(engine, axis, model.slug, scenario, sampling, options.thinking, model.dtype_name)
+    recording = record(
+        engine, axis, model.slug, scenario, sampling, options.thinking, model.dtype_name, model.template
+    )
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(dumps(recording), encoding="utf-8")
     means = {branch: reply.mean for branch, reply in recording.turns[-1].replies.items()}

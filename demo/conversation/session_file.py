@@ -408,9 +408,17 @@ def _pair(data: object, kind: Any) -> Any:
     return first, second
 
 
+def is_date(day: str) -> bool:
+    """Whether it is a day, YYYY-MM-DD, or empty."""
+    try:
+        return not day or datetime.date.fromisoformat(day).isoformat() == day
+    except ValueError:
+        return False
+
+
 def _date(data: object) -> str:
     day = text(data)
-    if day and datetime.date.fromisoformat(day).isoformat() != day:
+    if not is_date(day):
         raise ValueError(f"date {short(day)}")
     return day
 

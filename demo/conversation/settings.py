@@ -51,6 +51,7 @@ class TurnSettings:
         span: which part of the reply cap and steering act on, where the model reasons.
         marks: the charts' reference lines for `cap`; None where nobody looks at charts.
         dtype: number format of the model's weights, such as float32; empty when unknown.
+        template: digest of the chat template's text; empty when unknown.
         attempt: 1, and one more each time the same message is answered again.
         read: whether the replies came from elsewhere and were only read. Sampling then had no effect.
         also: a cap of the capped branch along another direction, beside `cap` or instead of it.
@@ -77,6 +78,7 @@ class TurnSettings:
     second: str = ""
     plain: bool = False
     own: tuple[tuple[str, OwnSettings], ...] = ()
+    template: str = ""
 
     def __post_init__(self) -> None:
         if not 1 <= self.seeds <= MOST_SEEDS:

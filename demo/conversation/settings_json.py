@@ -39,6 +39,7 @@ def settings_json(settings: TurnSettings) -> dict[str, Any]:
         "span": settings.span,
         "system_prompt": settings.system_prompt,
         "dtype": settings.dtype,
+        **({"template": settings.template} if settings.template else {}),
         "attempt": settings.attempt,
         **({"read": True} if settings.read else {}),
         **({"own": {branch: _own_json(own) for branch, own in settings.own}} if settings.own else {}),
@@ -84,6 +85,7 @@ def settings_from_json(data: dict[str, Any], marks: PlotMarks) -> TurnSettings:
             second=text(data.get("second", "")),
             plain=bool(data.get("plain")),
             own=_owns(data.get("own", {})),
+            template=text(data.get("template", "")),
         )
     except UserError as error:  # a number out of range
         raise ValueError(short(error)) from error

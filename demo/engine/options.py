@@ -40,6 +40,10 @@ class NamedModel(Named, Protocol):
     def dtype_reason(self) -> str: ...
     @property
     def thinking(self) -> Thinking: ...
+    @property
+    def template(self) -> str:
+        """A digest of the chat template."""
+        ...
 
 
 class ServedEngine(Engine, Protocol):

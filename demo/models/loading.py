@@ -14,6 +14,7 @@ from demo.models.default import DEFAULT_MODEL
 from demo.models.devices import pick_device, pick_dtype
 from demo.models.reading import read_files, read_tokenizer, report_memory
 from demo.models.sources import find_source
+from demo.models.template_text import template_digest
 from demo.utils.errors import UserError, first_sentence
 from demo.utils.fair_lock import FairLock
 from demo.utils.progress import Progress
@@ -87,6 +88,11 @@ class LoadedModel:
         """Whether the model reasons before it answers."""
         return thinking_of(self.tokenizer)
 
+    @property
+    def template(self) -> str:
+        """A digest of the chat template. See `template_digest`."""
+        return template_digest(self.tokenizer)
+
     @cached_property
     def digest(self) -> str | None:
         """A digest of the weights. See `weights_digest`."""
@@ -138,6 +144,11 @@ class ModelFacts:
     def dtype_name(self) -> str:
         """The number format's name, such as float32."""
         return str(self.dtype).removeprefix("torch.")
+
+    @property
+    def template(self) -> str:
+        """A digest of the chat template. See `template_digest`."""
+        return template_digest(self.tokenizer)
 
     @property
     def digest(self) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date as Date
@@ -147,6 +148,11 @@ def _assignments(tree: nodes.Template) -> list[nodes.Node]:
 
 
 template_source = PerTokenizer(_read_source)
+
+
+def template_digest(tokenizer: PreTrainedTokenizerBase) -> str:
+    """12 hexadecimal digits of the chat template's text, by which two templates can be compared."""
+    return hashlib.sha256(template_source(tokenizer).text.encode("utf-8", "replace")).hexdigest()[:12]
 
 
 def render_text(

@@ -23,11 +23,13 @@ from demo.conversation.session_file import Recording
 from demo.conversation.settings import ALL_BRANCHES, BRANCHES, TurnSettings
 from demo.conversation.turns import well_formed
 from demo.engine.protocol import Engine, Events, PromptEvent
+from demo.page.made_with import MadeWith, made_meta
 from demo.page.persistence import persist_op
 from demo.page.rate_limit import RateLimiter, address_of
 from demo.page.recordings import figures, intro_of, recorded_ops, stage_meta
 from demo.page.session import Chat, Session
 from demo.page.settings_panel import PanelValues
+from demo.page.shared_sessions import SharedSessions
 from demo.page.stage.protocol import Operation, operation
 from demo.page.updates import (
     Updates,
@@ -77,6 +79,8 @@ class ChatHandlers:
 
     Attributes:
         dtype: number format of the model's weights; empty when unknown.
+        made_with: what a command needs to load the same model.
+        shared_sessions: those that visitors may open by address.
         intro: the recording that plays when a visitor arrives; None for an empty page.
         directions: the engine's further directions by name.
         tabs: sessions by Gradio's session hash.
@@ -91,6 +95,8 @@ class ChatHandlers:
     intro: Recording | None = None
     directions: Mapping[str, Direction] = field(default_factory=dict)
     tabs: WeakValueDictionary[str, Session] = field(default_factory=WeakValueDictionary)
+    made_with: MadeWith = field(default_factory=MadeWith)
+    shared_sessions: SharedSessions = field(default_factory=SharedSessions)
     explain: Callable[[Exception, str], str] = field(default_factory=lambda: plain_reason)
 
     @cached_property
@@ -272,6 +278,7 @@ class ChatHandlers:
                 "so it can be watched but not continued here; start a new chat."
             )
         settings = replace(settings or self.settings_of(values, at, chat.seed), dtype=self.dtype)
+        settings = replace(settings, template=self.made_with.template)
         session.claim(chat)
         replaced = chat.conversation.turns[at : at + 1]
         try:
@@ -331,9 +338,10 @@ class ChatHandlers:
         chat = session.chat
         updates = Updates(chat.conversation)
         if chat.recording is not None:
-            updates.add(*recorded_ops(session), *more)
+            updates.add(*recorded_ops(session, self.made_with), *more)
         else:
             meta = stage_meta(self.model_name, self.marks(values), self.map, False)
+            meta |= made_meta(self.made_with, chat.conversation.date)
             if arrived and self.intro is not None:
                 meta["intro"] = intro_of(self.intro)
             overview = operation("conversations", **session.overview())

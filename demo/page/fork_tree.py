@@ -10,7 +10,7 @@ from demo.conversation.fork_json import point_json
 from demo.conversation.forks import Fork
 from demo.conversation.session_file import Recording, rounded
 from demo.page.recordings import chat_of
-from demo.page.session import Chat, Origin, Session
+from demo.page.session import Chat, Origin, Session, tree_of
 from demo.page.stage.protocol import Operation, operation
 
 
@@ -57,23 +57,6 @@ def _is_found(chat: Chat, words: str, below: float | None) -> bool:
             if low and (words in reply.text.casefold() or words in turn.user.casefold()):
                 return True
     return not words and below is None
-
-
-def tree_of(chats: Sequence[Chat], chat: Chat) -> list[Chat]:
-    """The conversations that belong to one tree with `chat`, each after its parent; the root is first."""
-    by_id = {one.id: one for one in chats}
-    root, seen = chat, {chat.id}
-    while root.origin is not None and (parent := by_id.get(root.origin.parent)) and parent.id not in seen:
-        root = parent
-        seen.add(root.id)
-    tree = [root]
-    for one in tree:  # grows meanwhile
-        tree += [
-            other
-            for other in chats
-            if other.origin is not None and other.origin.parent == one.id and other not in tree
-        ]
-    return tree
 
 
 def with_forks(recording: Recording, chats: Sequence[Chat], shown: Chat) -> Recording:

@@ -7,6 +7,7 @@ import os
 import re
 from dataclasses import dataclass, fields
 from ipaddress import IPv4Network, IPv6Network, ip_network
+from pathlib import Path
 
 from demo.space import ON_SPACE
 from demo.utils.errors import UserError
@@ -76,6 +77,12 @@ def add_hosting_options(parser: argparse.ArgumentParser) -> None:
         help="every visitor must enter it; better set as PERSONA_DRIFT_PASSWORD, "
         "which the list of processes does not show",
     )
+    group.add_argument(
+        "--sessions",
+        metavar="FOLDER",
+        help="let visitors open the session files (NAME.session.json) directly in this folder by the address "
+        "?session=NAME, which may end with #turn=4&token=17 (default: none)",
+    )
     for field in fields(Limits):
         text = f"{_HELP[field.name]} (default: %(default)s)"
         group.add_argument(_flag(field.name), type=int, default=field.default, metavar="N", help=text)
@@ -109,6 +116,16 @@ def proxies_of(options: argparse.Namespace) -> tuple[Network, ...]:
             "--trusted-proxies takes addresses or networks, such as 127.0.0.1,10.0.0.0/8, "
             f"not {options.trusted_proxies!r}."
         ) from error
+
+
+def sessions_folder_of(options: argparse.Namespace) -> Path | None:
+    """The folder of sessions that visitors may open; None for none. Raises UserError if it is no folder."""
+    if not options.sessions:  # a Space passes an unset variable as an empty one
+        return None
+    folder = Path(options.sessions)
+    if not folder.is_dir():
+        raise UserError(f"--sessions takes a folder of session files, not {options.sessions!r}.")
+    return folder.resolve()
 
 
 def limits_of(options: argparse.Namespace) -> Limits:

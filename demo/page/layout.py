@@ -24,9 +24,11 @@ from demo.page import about
 from demo.page.api import Api, add_api
 from demo.page.chat_handlers import ChatHandlers
 from demo.page.hosting import Limits
+from demo.page.made_with import MadeWith
 from demo.page.rate_limit import RateLimiter
 from demo.page.session import Chat, Session
 from demo.page.settings_panel import SettingsPanel, build_settings_panel, panel_values
+from demo.page.shared_sessions import SharedSessions
 from demo.page.stage.component import plotly_head, stage
 from demo.page.stage_handlers import StageHandlers
 
@@ -120,6 +122,8 @@ def build_page(
     intro: Recording | None = None,
     directions: Mapping[str, Direction] | None = None,
     reads_plain: bool = False,
+    made_with: MadeWith | None = None,
+    shared_sessions: SharedSessions | None = None,
 ) -> gr.Blocks:
     """The whole page.
 
@@ -133,10 +137,22 @@ def build_page(
         intro: the recording that plays when a visitor arrives; None for an empty page.
         directions: the engine's further directions.
         reads_plain: whether the engine can read the capped words without the cap as they are written.
+        made_with: what a command needs to load the same model; None if that is not known.
+        shared_sessions: those that visitors may open by address; None for none.
     """
     rate_limiter = RateLimiter(limits or Limits())
     named = directions or {}
-    handlers = ChatHandlers(engine, axis, model_name, rate_limiter, dtype, intro, named)
+    handlers = ChatHandlers(
+        engine,
+        axis,
+        model_name,
+        rate_limiter,
+        dtype,
+        intro,
+        named,
+        made_with=made_with or MadeWith(),
+        shared_sessions=shared_sessions or SharedSessions(),
+    )
     with gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=True) as page:
         # A lambda, because Gradio copies the callback and would copy the engine with a bound method.
         session = gr.State(Session(), delete_callback=lambda gone: handlers.close(gone))

@@ -17,10 +17,11 @@ from demo.conversation.session_file import Recording
 from demo.conversation.turns import well_formed
 from demo.page.chat_handlers import PageUpdate
 from demo.page.comparison import compared_op
-from demo.page.fork_tree import chats_of, tree_of, tree_op, with_forks
+from demo.page.fork_tree import chats_of, tree_op, with_forks
 from demo.page.recordings import download_op, open_shipped
-from demo.page.session import Chat, Session
+from demo.page.session import Chat, Session, tree_of
 from demo.page.settings_panel import PanelValues
+from demo.page.shared_sessions import SharedSessions, shared_chat
 from demo.page.stage.protocol import Operation, StageRequest
 from demo.page.updates import Updates
 from demo.utils.errors import UserError
@@ -99,6 +100,14 @@ class RecordingHandlers(Dispatcher):
         """An open conversation as a recording."""
         raise NotImplementedError
 
+    @property
+    def shared_sessions(self) -> SharedSessions:
+        """The sessions that visitors may open by address."""
+        return SharedSessions()
+
+    def admit_file(self, call: Call, *texts: object) -> None:
+        """Count the text of a file. Raises UserError when the visitor has opened too many."""
+
     def closed(self, chat: Chat) -> None:
         """A conversation was closed."""
 
@@ -133,6 +142,20 @@ class RecordingHandlers(Dispatcher):
     def on_recorded(self, call: Call) -> Answer:
         refuse_while_running(call.session)
         self.open_recording(call, open_shipped(call.asked.fields["name"]))
+        yield self.changed(call)
+
+    def on_shared(self, call: Call) -> Answer:
+        """A session that the page's address names. What a tab has brought back of it is shown as it is."""
+        refuse_while_running(call.session)
+        name = call.asked.fields["name"]
+        text = self.shared_sessions.text(name)
+        self.admit_file(call, text)
+        chat = shared_chat(name, text, self.recorded_as())
+        for known in call.session.chats:
+            if known.id == chat.id:
+                known.recording, known.address = chat.recording, chat.address
+                chat = known
+        self.switch(call.session, chat)
         yield self.changed(call)
 
     def on_save(self, call: Call) -> Answer:

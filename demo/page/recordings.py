@@ -9,12 +9,15 @@ import html
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 from demo.conversation.conversation import Conversation
 from demo.conversation.exports import tokens_csv
 from demo.conversation.session_file import MOST_BYTES, Recording, dumps, loads
+from demo.models.default import DEFAULT_MODEL
+from demo.page.made_with import MadeWith, made_meta
 from demo.page.session import Chat, Session
 from demo.page.stage.component import stage_html, stage_script, stage_styles
 from demo.page.stage.protocol import Operation, operation
@@ -112,20 +115,42 @@ def stage_meta(model: str, marks: PlotMarks, persona_map: dict[str, Any], watch_
     }
 
 
-def recorded_ops(session: Session) -> list[Operation]:
-    """The operations that show the session's current chat, which is a recording."""
+def recorded_ops(session: Session, made_with: MadeWith | None = None) -> list[Operation]:
+    """The operations that show the session's current chat, which is a recording.
+
+    Args:
+        made_with: the model that is loaded here; None for none.
+    """
     chat = session.chat
     assert chat.recording is not None
     meta = stage_meta(chat.recording.model, chat.recording.marks, chat.recording.map, chat.watch_only)
+    meta |= _link_meta(chat) | made_meta(_model_of(chat, made_with), chat.recording.date)
     return [
         reset_op(chat.conversation, meta, recorded=True),
         operation("conversations", **session.overview()),
     ]
 
 
+def _model_of(chat: Chat, loaded: MadeWith | None) -> MadeWith | None:
+    """What a command needs to load the recording's model; None if that is not known."""
+    if not chat.watch_only:
+        return loaded
+    # Of other models a file has only the name, which may not be what --model takes.
+    return MadeWith(DEFAULT_MODEL) if chat.recording and chat.recording.model == DEFAULT_MODEL else None
+
+
+def _link_meta(chat: Chat) -> dict[str, Any]:
+    """How anybody finds the session, and how many of its turns are still as they were recorded."""
+    if chat.address is None or chat.recording is None:
+        return {}
+    pairs = zip(chat.conversation.turns, chat.recording.turns, strict=False)
+    same = sum(1 for _ in takewhile(lambda pair: pair[0] is pair[1] or pair[0] == pair[1], pairs))
+    return {"link": {"query": chat.address, "turns": same}}
+
+
 def intro_of(recording: Recording) -> dict[str, Any]:
     """A recording as the intro of a page: what `stage_meta` says of it, and its turns."""
-    meta = stage_meta(recording.model, recording.marks, recording.map, True)
+    meta = stage_meta(recording.model, recording.marks, recording.map, True) | {"unsaved": True}
     return {"meta": meta, "turns": [recorded_turn(turn) for turn in recording.turns]}
 
 
@@ -187,7 +212,7 @@ const trigger = null;
 def offline_page(recording: Recording) -> str:
     """A session as one HTML file: the stage with its data, for a browser without server or network."""
     session = Session()
-    session.chats = [replace(chat_of(recording, ""), watch_only=True)]
+    session.chats = [replace(chat_of(recording, ""), watch_only=True, address="")]
     title = f"{recording.title} · Persona drift"
     return _page(title, recorded_ops(session), _POLICY, f"<script>{PLOTLY}</script>")
 

@@ -69,6 +69,7 @@ class Chat:
         id: the name under which the browser stores it.
         origin: where it was forked; None for a conversation of its own.
         notes: the star and the note that the visitor gave it.
+        address: the query of the page's address at which anybody finds the recording; None for none.
     """
 
     conversation: Conversation = field(default_factory=Conversation)
@@ -84,6 +85,7 @@ class Chat:
     seed: int = 0
     origin: Origin | None = None
     notes: Notes = field(default_factory=Notes)
+    address: str | None = None
 
     @classmethod
     def of_scenario(cls, scenario: Scenario) -> Chat:
@@ -153,6 +155,23 @@ class Chat:
             seed=self.seed,
             origin=Origin(self.id, point),
         )
+
+
+def tree_of(chats: Sequence[Chat], chat: Chat) -> list[Chat]:
+    """The conversations that belong to one tree with `chat`, each after its parent; the root is first."""
+    by_id = {one.id: one for one in chats}
+    root, seen = chat, {chat.id}
+    while root.origin is not None and (parent := by_id.get(root.origin.parent)) and parent.id not in seen:
+        root = parent
+        seen.add(root.id)
+    tree = [root]
+    for one in tree:  # grows meanwhile
+        tree += [
+            other
+            for other in chats
+            if other.origin is not None and other.origin.parent == one.id and other not in tree
+        ]
+    return tree
 
 
 class Session:
@@ -231,6 +250,7 @@ class Session:
             "ids": [one.id for one in self.chats],
             "turns": [len(one.conversation.turns) for one in self.chats],
             "current": self.current,
+            "fork": tree_of(self.chats, chat).index(chat),
             "watch_only": chat.watch_only,
             "recorded": chat.recording is not None,
             "script": {

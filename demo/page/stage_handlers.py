@@ -25,6 +25,7 @@ from demo.page.persistence import persist_op, restore_chats
 from demo.page.recording_handlers import Answer, Call, RecordingHandlers, refuse_while_running
 from demo.page.recordings import checked_text
 from demo.page.session import Chat, Session
+from demo.page.shared_sessions import SharedSessions
 from demo.page.stage.protocol import Operation, operation
 from demo.page.updates import Updates, left_out_op, notice_op, turn_op
 from demo.utils.errors import UserError
@@ -50,6 +51,13 @@ class StageHandlers(RecordingHandlers):
 
     def recording(self, call: Call, chat: Chat) -> Recording:
         return self._handlers.recording(chat, call.settings)
+
+    @property
+    def shared_sessions(self) -> SharedSessions:
+        return self._handlers.shared_sessions
+
+    def admit_file(self, call: Call, *texts: object) -> None:
+        self._handlers.admit_file(call.request, *texts)
 
     def closed(self, chat: Chat) -> None:
         self._handlers.forget([chat])
@@ -82,7 +90,7 @@ class StageHandlers(RecordingHandlers):
         """The conversations that the browser stored, and the message that had not been answered."""
         refuse_while_running(call.session)
         fields = call.asked.fields
-        self._handlers.admit_file(call.request, *fields["conversations"])
+        self.admit_file(call, *fields["conversations"])
         restore_chats(call.session, fields["conversations"], fields["current"], self.recorded_as())
         chat = call.session.chat
         line = well_formed(fields["draft"] or "") or chat.next_line()
@@ -175,7 +183,7 @@ class StageHandlers(RecordingHandlers):
         to both branches. If a file holds several, the visitor is asked which.
         """
         fields = call.asked.fields
-        self._handlers.admit_file(call.request, fields["text"])
+        self.admit_file(call, fields["text"])
         with self._handlers.admit(call.request, call.settings.characters):
             found = parse_file(checked_text(fields["text"]))
             if isinstance(found, Recording):
@@ -201,6 +209,7 @@ class StageHandlers(RecordingHandlers):
         chat, line = chat_of_transcript(transcript), transcript.unanswered
         settings = handlers.settings_of(call.settings, 0)
         settings = replace(settings, system_prompt=chat.system_prompt, dtype=handlers.dtype)
+        settings = replace(settings, template=handlers.made_with.template)
         keep: End = "end" if call.asked.fields["keep"] == "end" else "beginning"
         total = len(transcript.turns)
         readers = describe_readers(transcript.model, handlers.model_name)

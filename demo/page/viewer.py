@@ -16,6 +16,7 @@ from demo.page.fork_tree import chats_of
 from demo.page.recording_handlers import Answer, Call, RecordingHandlers
 from demo.page.recordings import checked_text, recorded_ops, stage_meta
 from demo.page.session import Chat, Session
+from demo.page.shared_sessions import SharedSessions
 from demo.page.stage.component import stage
 from demo.page.stage.protocol import Operation, operation
 from demo.page.updates import Updates, notice_op, reset_op
@@ -35,17 +36,27 @@ class Viewer(RecordingHandlers):
 
     unavailable = _NEEDS_MODEL
 
-    def __init__(self, first: Recording | None) -> None:
-        """first: the recording that a visitor sees at once; None for an empty stage."""
-        self._first = first
+    def __init__(self, first: Recording | None, sessions: SharedSessions | None = None) -> None:
+        """Handlers for all visitors.
+
+        Args:
+            first: the recording that a visitor sees at once; None for an empty stage.
+            sessions: those that visitors may open by address; None for none.
+        """
+        self._first, self._sessions = first, sessions or SharedSessions()
 
     def open(self, session: Session) -> str | None:
         """A visitor arrives: show the first recording, or an empty stage."""
         if self._first is not None and session.chat.recording is None:
             chats = chats_of(self._first, "")
+            chats[0].address = ""
             for chat in (*chats, chats[0]):
                 session.show(chat)
         return self._whole(session).stage
+
+    @property
+    def shared_sessions(self) -> SharedSessions:
+        return self._sessions
 
     def refused(self, session: Session, error: Exception) -> PageUpdate:
         return self._update(
@@ -91,9 +102,9 @@ class Viewer(RecordingHandlers):
         return PageUpdate(updates.take())
 
 
-def build_viewer(title: str, first: Recording | None) -> gr.Blocks:
-    """The whole page for recorded sessions. first: see `Viewer`."""
-    viewer = Viewer(first)
+def build_viewer(title: str, first: Recording | None, sessions: SharedSessions | None = None) -> gr.Blocks:
+    """The whole page for recorded sessions. first, sessions: see `Viewer`."""
+    viewer = Viewer(first, sessions)
 
     def opened(session: Session) -> tuple[Any, ...]:
         return viewer.open(session), viewer.about(session)

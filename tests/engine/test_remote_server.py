@@ -52,6 +52,7 @@ class SlowEngine:
             slug="model",
             device="cpu",
             dtype_name="float32",
+            template="0123456789ab",
             dtype_reason="float32: as asked",
             revision=None,
             digest="d1",

@@ -67,6 +67,8 @@ RUN_BY = {
         "tests/unit/test_documents.py",
         "def test_the_recording_command_writes_a_session_that_opens",
     ),
+    "python -m demo.conversation.again": ("tests/browser/test_again.py", "def test_the_copied_command_makes"),
+    "python app.py --sessions": ("tests/browser/test_links.py", '"--sessions"'),
     "python -m demo.engine.remote.server": (
         "tests/engine/test_engine_process.py",
         "demo.engine.remote.server",
@@ -197,7 +199,7 @@ def test_the_recording_command_writes_a_session_that_opens(monkeypatch, tmp_path
     about = demo.load_axis(DEFAULT_MODEL).manifest["model"]
     facts = {"architecture": about["architecture"], "layer_count": about["layers"], "dtype_name": "float32"}
     facts |= {"hidden_size": about["hidden_size"], "tokenizer": range(about["vocab_size"]), "revision": None}
-    model = SimpleNamespace(spec=DEFAULT_MODEL, slug=DEFAULT_MODEL, thinking="never", **facts)
+    model = SimpleNamespace(spec=DEFAULT_MODEL, slug=DEFAULT_MODEL, thinking="never", template="0a", **facts)
     monkeypatch.setattr(record, "load_model", lambda *_, **__: model)
     monkeypatch.setattr(record, "TransformersEngine", lambda *_: ScriptedEngine())
     path = tmp_path / "demon.session.json"

@@ -18,9 +18,9 @@ from demo.conversation.session_file import dumps, from_json, loads
 from demo.conversation.settings import CAPPED, UNCAPPED
 from demo.engine.protocol import Alternative
 from demo.page.chat_handlers import ChatHandlers
-from demo.page.fork_tree import chats_of, tree_of
+from demo.page.fork_tree import chats_of
 from demo.page.persistence import restore_chats
-from demo.page.session import MOST_CHATS, Chat, Session
+from demo.page.session import MOST_CHATS, Chat, Session, tree_of
 from demo.page.settings_panel import PanelValues
 from demo.page.stage_handlers import StageHandlers
 from demo.utils.errors import UserError

@@ -124,6 +124,7 @@ def test_an_engine_in_another_process_says_what_does_not_fit_and_frees_what_is_n
         slug="m",
         device="cpu",
         dtype_name="float32",
+        template="0123456789ab",
         dtype_reason="float32",
         thinking="never",
         revision=None,

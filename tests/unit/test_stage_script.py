@@ -73,7 +73,7 @@ def test_texts_of_the_page_hold_only_characters_that_common_fonts_have():
     files = [path for path in files if "node_modules" not in path.parts]
     assert len(files) > 50
     found = {(char, path.name) for path in files for char in path.read_text(encoding="utf-8")}
-    known = {chr(code) for code in range(0x100)} | set("α–—‘’“”‹›…←→↗↘−▲▼")
+    known = {chr(code) for code in range(0x100)} | set("α–—‘’“”‹›…←→↑↓↗↘−▲▼")
     assert {(char, name) for char, name in found if char not in known} == set()
 
 

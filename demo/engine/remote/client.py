@@ -46,6 +46,7 @@ class RemoteModel:
     thinking: Thinking = "never"
     revision: str | None = None
     digest: str | None = None
+    template: str = ""
 
 
 def _directions_from(content: bytes, axis: AssistantAxis) -> Directions:

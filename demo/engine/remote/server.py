@@ -111,6 +111,7 @@ class Service:
             "dtype_name": model.dtype_name,
             "dtype_reason": model.dtype_reason,
             "thinking": model.thinking,
+            "template": model.template,
         }
         manifest = json.loads(axis_to_bytes(self.engine.axis)[1])
         about = {

@@ -1,5 +1,5 @@
 // Made from its sources by `npm run build`; do not edit.
-// Sources: 4c1309ce74fb9234eb039c9b732b5916b51b12e97bbe3c280c4b54b4fd02e775
+// Sources: 0615303c506f3844745c71af00cbd953dde766d3fbfce0ceedf5f7dd01707d22
 // Bundle: af08f735d86252586df92c2e5f6aa4cf282c148ea964cb9968920df7c06c072b
 (() => {
   // src/dom.js

@@ -1,6 +1,6 @@
 // Made from its sources by `npm run build`; do not edit.
-// Sources: 4c1309ce74fb9234eb039c9b732b5916b51b12e97bbe3c280c4b54b4fd02e775
-// Bundle: ad5562de099f1e7802afed97120f4eb576084bbefb2c960bccd383ba754a68c4
+// Sources: 0615303c506f3844745c71af00cbd953dde766d3fbfce0ceedf5f7dd01707d22
+// Bundle: 4f2e50eeda03c3f5ab0df4fb9058eba89fc880276bacbe94feb0864152447610
 (() => {
   // protocol.json
   var protocol_default = {
@@ -17,6 +17,7 @@
           ids: "list",
           turns: "list",
           current: "integer",
+          fork: "integer",
           watch_only: "boolean",
           recorded: "boolean",
           script: "object",
@@ -149,6 +150,7 @@
       close: { needs_model: false, fields: { conversation: "integer" } },
       compare: { needs_model: false, fields: { conversation: "string" } },
       recorded: { needs_model: false, fields: { name: "string" } },
+      shared: { needs_model: false, fields: { name: "string" } },
       system_prompt: { needs_model: false, fields: { text: "string" } },
       typed_prompt: { needs_model: false, fields: { conversation: "string", text: "string" } },
       save: { needs_model: false, fields: { kind: "string" } },
@@ -257,8 +259,53 @@
     if (unknown.length) throw new Error(`These operations are not in protocol.json: ${unknown.join(", ")}.`);
   }
 
-  // src/live.js
-  var LIVE = "#live";
+  // src/arrival.js
+  var Arrival = class {
+    /** @type {Step} */
+    #step = "first";
+    /**
+     * @param {object} hooks
+     * @param {string | null} hooks.name of the session that the address names
+     * @param {(name: string) => boolean} hooks.ask for that session; false where nobody can be asked
+     * @param {() => void} hooks.follow the link
+     */
+    constructor(hooks) {
+      this.hooks = hooks;
+    }
+    /** The session that the address names is on its way. */
+    get waits() {
+      return this.#step === "asked";
+    }
+    /**
+     * A conversation is shown.
+     * @param {number} turns how many it has
+     * @param {boolean} restoring whether the tab's conversations have been asked for
+     */
+    shown(turns, restoring) {
+      if (this.#step === "first" && restoring) this.#step = "restoring";
+      else if (this.#step === "first") this.#askForSession();
+      else if (this.#step === "asked" && turns) this.#step = "there";
+    }
+    /** The tab's conversations are back. */
+    restored() {
+      if (this.#step === "restoring") this.#askForSession();
+    }
+    /** What was asked for is refused; a notice says why. */
+    refused() {
+      if (this.#step === "restoring") this.#askForSession();
+      else if (this.#step === "asked") this.#step = "done";
+    }
+    /** An update has been applied as a whole. */
+    updated() {
+      if (this.#step !== "there") return;
+      this.#step = "done";
+      this.hooks.follow();
+    }
+    #askForSession() {
+      const { name, ask } = this.hooks;
+      this.#step = name !== null && ask(name) ? "asked" : "there";
+    }
+  };
 
   // src/text.js
   function number(value) {
@@ -539,6 +586,99 @@
     return turn;
   }
 
+  // src/links.js
+  var NUMBER = /^[1-9]\d{0,5}$/;
+  function parseLink(hash) {
+    const fields = new URLSearchParams(hash.replace(/^#/, ""));
+    if (!fields.has("turn") && !fields.has("token")) return void 0;
+    const [turn, token, branch] = [fields.get("turn"), fields.get("token"), fields.get("branch")];
+    const known = BRANCHES.find((one) => one === branch) ?? null;
+    if (turn === null || !NUMBER.test(turn) || token !== null && !NUMBER.test(token)) return null;
+    if (branch !== null && known === null) return null;
+    return { turn: Number(turn), token: token === null ? null : Number(token), branch: known };
+  }
+  function hashOf({ turn, token, branch }) {
+    const fields = [["turn", turn], ...token === null ? [] : [["token", token]]];
+    return `#${[...fields, ...branch ? [["branch", branch]] : []].map((field) => field.join("=")).join("&")}`;
+  }
+  var branchOf = (turn, { branch }) => branch ?? BRANCHES.find((one) => !turn.replies[one].absent);
+  function faultOf(turns, link) {
+    if (!link) return "The link names no turn; one that does ends with #turn=4 or #turn=4&token=17.";
+    const turn = turns[link.turn - 1];
+    if (!turns.length) return `The link points to turn ${link.turn}, but no session is open here.`;
+    if (!turn)
+      return `The link points to turn ${link.turn}, but this session has ${counted(turns.length, "turn")}.`;
+    const branch = branchOf(turn, link);
+    if (!branch || turn.replies[branch].absent)
+      return `The link points to the ${link.branch} reply of turn ${link.turn}, but there is none.`;
+    const count = turn.replies[branch].visibleTokens.length;
+    if ((link.token ?? 0) <= count) return null;
+    const reply = `the ${branch} reply of turn ${link.turn}`;
+    return `The link points to token ${link.token}, but ${reply} has ${counted(count, "token")}.`;
+  }
+  function addressOf({ link }, index, page) {
+    return link && index < link.turns ? page.href.replace(/[?#].*$/, "") + link.query : null;
+  }
+  var sessionName = () => new URLSearchParams(location.search).get("session");
+  function setAddress(search, hash) {
+    try {
+      history.replaceState(null, "", location.pathname + search + hash);
+    } catch {
+    }
+  }
+  function makeLinks(root, conversation, panes, hooks) {
+    let owner = null;
+    const inIntro = () => root.classList.contains("in-intro");
+    function follow() {
+      const link = parseLink(location.hash);
+      if (sessionName() !== null) owner = conversation.id;
+      if (link === void 0 || conversation.meta.ready) return;
+      const turns = inIntro() ? [] : conversation.turns;
+      const fault = faultOf(turns, link);
+      const turn = link && turns[link.turn - 1];
+      if (fault || !turn) {
+        hooks.warn(fault ?? "");
+        return;
+      }
+      owner = conversation.id;
+      hooks.show(link.turn - 1, branchOf(turn, link), link.token);
+    }
+    function named(id) {
+      if (owner === null || owner === id) return;
+      const fields = new URLSearchParams(location.search);
+      fields.delete("session");
+      setAddress(fields.size ? `?${fields}` : "", "");
+      owner = null;
+    }
+    function onClick(event, branch) {
+      const section = closestOf(event, ".turn");
+      const hidden = inIntro() || root.classList.contains("veiled");
+      if (!section || hidden || targetOf(event).closest("button, textarea, summary, .how-box")) return;
+      const token = closestOf(event, ".tok");
+      owner = conversation.id;
+      setAddress(
+        location.search,
+        hashOf({
+          turn: Number(section.dataset.turn) + 1,
+          token: token ? Number(token.dataset.i) : null,
+          branch: token ? branch : null
+        })
+      );
+    }
+    function addressFor(index, branch) {
+      const address = addressOf(conversation.meta, index, location);
+      const link = parseLink(location.hash);
+      const own = link?.turn === index + 1 && link.branch === branch;
+      return address && address + hashOf({ turn: index + 1, token: own ? link.token : null, branch });
+    }
+    for (const { log, branch } of panes) log.addEventListener("click", (event) => onClick(event, branch));
+    addEventListener("hashchange", follow);
+    return { follow, named, addressFor };
+  }
+
+  // src/live.js
+  var LIVE = "#live";
+
   // src/persistence.js
   var STORAGE_PREFIX = "persona-drift:";
   var STATES_KEPT = 2;
@@ -730,7 +870,7 @@
     function open(recorded) {
       if (askedForLive && startFirstScenario()) return;
       if (recorded) show(recorded);
-      if (hasStored()) openWhenReady(false);
+      if (hasStored() || sessionName() !== null) openWhenReady(false);
     }
     async function openWhenReady(live) {
       const { ready } = own ?? {};
@@ -1055,6 +1195,69 @@
     });
   }
 
+  // src/clipboard.js
+  async function copyText(text) {
+    try {
+      await navigator.clipboard.writeText(text);
+      return true;
+    } catch {
+      return copyTheOldWay(text);
+    }
+  }
+  function copyTheOldWay(text) {
+    const before = document.activeElement;
+    const box = document.createElement("textarea");
+    box.value = text;
+    box.style.cssText = "position: fixed; opacity: 0";
+    document.body.append(box);
+    box.select();
+    let copied = false;
+    try {
+      copied = document.execCommand("copy");
+    } catch {
+      copied = false;
+    }
+    box.remove();
+    if (before instanceof HTMLElement) before.focus({ preventScroll: true });
+    return copied;
+  }
+
+  // src/how_actions.js
+  function makeHowActions(hooks) {
+    const box = makeElement("div", "how-actions");
+    const text = makeElement("pre", "how-copied");
+    const status = makeElement("p", "how-status");
+    status.setAttribute("role", "status");
+    text.hidden = true;
+    async function copy(value, notes) {
+      text.hidden = value === null;
+      text.textContent = value ?? "";
+      const copied = value !== null && await copyText(value);
+      const result = copied ? ["Copied."] : ["This browser does not let the page copy; select the text."];
+      const words = [...value === null ? [] : result, ...notes];
+      status.textContent = words.join(" ");
+      box.scrollIntoView({ block: "nearest" });
+    }
+    const command = makeButton(
+      "",
+      "Copy as a command",
+      "Copy a command that makes this reply again in a shell"
+    );
+    command.addEventListener("click", () => {
+      const again = hooks.command();
+      copy(again.command, again.notes);
+    });
+    const buttons = makeElement("p");
+    buttons.append(command);
+    if (hooks.link() !== null) {
+      const link = makeButton("", "Copy link", "Copy a link that opens this session at this reply");
+      link.addEventListener("click", () => copy(hooks.link(), []));
+      buttons.append(link);
+    }
+    box.append(buttons, status, text);
+    return box;
+  }
+
   // src/seeds.js
   var SEED_STEP = 1e3;
   var seedOf = ({ seed }, n) => seed + SEED_STEP * n;
@@ -1147,28 +1350,30 @@
     if (settings.thinking) rows.push(["Thinking", "on"]);
     return rows;
   }
-  function settingsRows(settings, branch) {
-    const rows = [];
+  function settingsRows(settings, branch, { model, date } = {}) {
+    const rows = model ? [["Model", model]] : [];
     const own = settingsIn(settings, branch);
     if (branch === "capped" || branch === "steered" && own.cap) rows.push(["Cap", capText(own)]);
     if (branch === "capped" && settings.also) rows.push(["Cap along a direction", alsoText(settings.also)]);
     const { steer } = settings;
     if (branch === "steered" && steer) {
-      const along = steer.direction?.replace(/_/g, " ") ?? "axis";
-      rows.push(["Steering", `${number(steer.alpha)} × ${along} at layer ${steer.layer}`]);
+      const along2 = steer.direction?.replace(/_/g, " ") ?? "axis";
+      rows.push(["Steering", `${number(steer.alpha)} × ${along2} at layer ${steer.layer}`]);
     }
     const acts = branch === "steered" || branch === "capped" && (settings.cap || settings.also);
     if (acts && settings.thinking) rows.push(["Acts on", SPANS[settings.span]]);
     if (settings.read) rows.push(["Text", "read from a file, not generated here"]);
     else rows.push(...samplingRows(own));
     if (settings.dtype) rows.push(["Number format", settings.dtype]);
+    if (settings.template) rows.push(["Chat template (digest)", settings.template]);
+    if (date) rows.push(["Date of the chat", date]);
     rows.push(["System prompt", describePrompt(own.system_prompt)]);
     return rows;
   }
   function describeThird(settings) {
     const { steer, cap } = settingsIn(settings, "steered");
-    const along = steer?.direction?.replace(/_/g, " ") ?? "the axis";
-    const parts = steer?.alpha ? [`${along} is added to every token`] : [];
+    const along2 = steer?.direction?.replace(/_/g, " ") ?? "the axis";
+    const parts = steer?.alpha ? [`${along2} is added to every token`] : [];
     if (cap) parts.push(`capped at floor ${cap.floor_name}`);
     return parts.join(", ") || "neither steered nor capped";
   }
@@ -1179,15 +1384,17 @@
     if (settings.own?.[branch]) parts.push("own settings");
     return parts.join(" · ");
   }
-  function makeSettingsList(turn, branch) {
+  function makeSettingsList(turn, branch, meta, hooks) {
     const { settings } = turn;
     if (!settings) return null;
     const note = settingsNote(settings, branch);
     const button = makeButton("how", `${note && `${note} · `}settings`, "How this reply was made");
-    const list = makeElement("dl", "how-list");
-    for (const [name, value] of settingsRows(settings, branch)) {
-      list.append(makeElement("dt", "", name), makeElement("dd", "", value));
+    const list = makeElement("div", "how-box");
+    const rows = makeElement("dl", "how-list");
+    for (const [name, value] of settingsRows(settings, branch, meta)) {
+      rows.append(makeElement("dt", "", name), makeElement("dd", "", value));
     }
+    list.append(rows, makeHowActions(hooks));
     const show = (visible) => {
       list.hidden = !visible;
       button.setAttribute("aria-expanded", String(visible));
@@ -1222,6 +1429,7 @@
       this.shown = null;
       this.pinned = false;
       this.id = "";
+      this.fork = 0;
       this.nextPrompt = "";
       this.panePrompts = {};
     }
@@ -1849,11 +2057,11 @@
       } catch {
       }
     }
-    function start() {
+    function start2() {
       for (const dialog of findAll(root, "dialog[open]")) dialog.close();
       show(0);
     }
-    for (const offer of offers) offer.addEventListener("click", start);
+    for (const offer of offers) offer.addEventListener("click", start2);
     skip.addEventListener("click", end);
     back.addEventListener("click", () => show(step - 1));
     next.addEventListener("click", () => show(step + 1));
@@ -2037,8 +2245,8 @@
   }
   function scaleOf([first, last], length, upwards) {
     return (value) => {
-      const along = (value - first) / (last - first) * length;
-      return upwards ? length - along : along;
+      const along2 = (value - first) / (last - first) * length;
+      return upwards ? length - along2 : along2;
     };
   }
   function plottingArea({ width, height }, margin) {
@@ -2065,8 +2273,8 @@
       const range = asRange(drawnRange(element2, name)) ?? asRange(layout[name].range) ?? [0, 1];
       const length = vertical ? area.height : area.width;
       const auto = Boolean(layout[name].autorange);
-      const start = vertical ? area.top : area.left;
-      return { range, auto, start, length, pixel: scaleOf(range, length, vertical) };
+      const start2 = vertical ? area.top : area.left;
+      return { range, auto, start: start2, length, pixel: scaleOf(range, length, vertical) };
     };
     return { x: axis("xaxis"), y: axis("yaxis") };
   }
@@ -2447,6 +2655,7 @@
     let committed = [];
     let drawn = [];
     let caughtUpAt = 0;
+    let awaited = null;
     const axisEnd = () => chart.traces().find((trace) => trace.meta.role === "frame")?.x[1] ?? 0;
     function fill(data) {
       stale = false;
@@ -2456,6 +2665,7 @@
     function show(next) {
       turn = next;
       stale = true;
+      awaited = null;
     }
     function commit() {
       fill(chart.traces());
@@ -2467,6 +2677,10 @@
       overlay.clear();
       drawn = committed.slice();
       if (!stale) drawNew();
+      if (awaited && !stale) requestAnimationFrame(markAwaited);
+    }
+    function markAwaited() {
+      if (awaited) hover(awaited.branch, awaited.position);
     }
     function drawNew() {
       let changed2 = false;
@@ -2495,7 +2709,9 @@
       commit();
     }
     function hover(branch, position) {
-      if (!chart.ready() || stale) return;
+      const waits = !chart.ready() || stale;
+      awaited = waits && position !== null ? { branch, position } : null;
+      if (waits) return;
       if (position !== null) catchUp();
       const reply = turn?.replies[branch];
       const token = position === null ? void 0 : reply?.visibleTokens[position - 1];
@@ -2567,9 +2783,9 @@
   function secondPoints(turns, branch, shown) {
     const name = turns[shown ?? turns.length - 1]?.settings?.second;
     return turns.map((turn, index) => {
-      const { along, second } = turn.replies[branch];
+      const { along: along2, second } = turn.replies[branch];
       const same = name !== void 0 && turn.settings?.second === name;
-      return { x: index + 1, y: same ? along[second] ?? null : null };
+      return { x: index + 1, y: same ? along2[second] ?? null : null };
     });
   }
   var POINTS = {
@@ -2698,7 +2914,7 @@
     let scheduled = false;
     let updates = 0;
     const ready = () => tokenBase.ready() && turnBase.ready();
-    async function start() {
+    async function start2() {
       if (!window.Plotly || !state.figures) return;
       const { figures } = state;
       await tokenBase.draw(figures.token, tokenChart.fill);
@@ -2717,10 +2933,10 @@
       const turn = turnBase.element;
       listenTo(tokenBase, tokenChart.redrawOverlay);
       listenTo(turnBase, turnChart.redrawOverlay);
-      token.on("plotly_hover", ({ points: [point] }) => point && hooks.highlight(branchOf(point), point.x));
+      token.on("plotly_hover", ({ points: [point] }) => point && hooks.highlight(branchOf2(point), point.x));
       token.on("plotly_unhover", () => hooks.highlight(null, null));
       token.on("plotly_click", ({ points: [point] }) => {
-        const branch = point && branchOf(point);
+        const branch = point && branchOf2(point);
         if (branch) hooks.flash(branch, point.x);
       });
       turn.on("plotly_click", ({ points: [point] }) => point && hooks.selectTurn(Math.round(point.x) - 1));
@@ -2733,7 +2949,7 @@
       });
       element2.on("plotly_relayouting", redrawOverlay);
     }
-    const branchOf = (point) => point.data.meta.branch || null;
+    const branchOf2 = (point) => point.data.meta.branch || null;
     function draw() {
       scheduled = false;
       if (!ready()) return;
@@ -2749,7 +2965,7 @@
       Object.assign(state, { figures: figures ?? state.figures, turns });
       tokenChart.show(null);
       turnChart.show(turns, null);
-      start();
+      start2();
     }
     function relabel(figures) {
       if (figures === state.figures) return;
@@ -2778,8 +2994,97 @@
     function counts() {
       return { tokenPoints: byBranch(tokenChart.count), turnPoints: byBranch(turnChart.count), updates };
     }
-    whenPlotly(start, () => hooks.missing());
+    whenPlotly(start2, () => hooks.missing());
     return { reset, relabel, show, compareWith, refresh, repaint, counts, hover: tokenChart.hover };
+  }
+
+  // src/command.js
+  var COMMAND = ["python", "-m", "demo.conversation.again"];
+  var MOST_BYTES = 1e5;
+  var DTYPES = ["float32", "bfloat16", "float16"];
+  var ENDED = ["stop", "sentence", "length"];
+  var CONTROL = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f]/;
+  function quoted2(text) {
+    return /^[\w@%+:,./-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`;
+  }
+  function shared({ seed, attempt, along: along2, second, ...rest }) {
+    return JSON.stringify(Object.entries(rest).sort());
+  }
+  function hasFlags({ cap, steer, also, only, seeds, own }) {
+    const whole = !cap || cap.layers.every((layer, n) => layer === (cap.layers[0] ?? 0) + n);
+    const named = !cap || cap.floor_name !== null;
+    return whole && named && !steer && !also && !only && !own && seeds === 1;
+  }
+  var isWord = (text) => !CONTROL.test(text) && new TextEncoder().encode(text).length <= MOST_BYTES;
+  var hasEnded = ({ replies }) => BRANCHES.every((branch) => replies[branch].absent || ENDED.includes(replies[branch].finish ?? ""));
+  var isWhole = ({ replies, settings }) => BRANCHES.every(
+    (branch) => !replies[branch].visibleTokens.some((token) => token.f) && !isContinued(replies[branch], settings)
+  );
+  var isContinued = ({ absent, limit }, settings) => !absent && limit !== null && settings !== null && limit > settings.max_new_tokens;
+  function fitsMessages(turns) {
+    const [first] = turns;
+    if (!first?.settings) return false;
+    const base = shared(first.settings);
+    const same = turns.every(({ settings }) => settings && !settings.read && shared(settings) === base);
+    const texts = [first.settings.system_prompt, ...turns.map(({ user }) => user)];
+    if (!turns.every(isWhole)) return false;
+    return same && hasFlags(first.settings) && turns.slice(0, -1).every(hasEnded) && texts.every(isWord);
+  }
+  function seedsOf(settings) {
+    const seeds = settings.map(({ seed }) => seed);
+    const grow = seeds.every((seed, n) => seed === (seeds[0] ?? 0) + n);
+    return grow ? String(seeds[0]) : seeds.join(",");
+  }
+  function samplingFlags(settings) {
+    const { cap, temperature, top_p, repetition_penalty, max_new_tokens, soft_limit = 0 } = settings;
+    const floor = [
+      "--floor",
+      quoted2(cap?.floor_name ?? ""),
+      "--layers",
+      `${cap?.layers[0]}-${cap?.layers.at(-1)}`
+    ];
+    return [
+      ...cap ? floor : ["--no-cap"],
+      ...["--temperature", temperature, "--top-p", top_p, "--repetition-penalty", repetition_penalty],
+      ...["--tokens", max_new_tokens, "--soft-limit", soft_limit],
+      ...settings.thinking ? ["--thinking", "--span", settings.span] : [],
+      ...settings.plain ? ["--plain"] : [],
+      ...settings.system_prompt ? [`--system=${quoted2(settings.system_prompt)}`] : []
+    ].map(String);
+  }
+  function modelFlags({ made_with: made }) {
+    if (!made) return { flags: [], notes: [] };
+    const named = [["--model", made.model], ...made.axis ? [["--axis", made.axis]] : []];
+    const notes = named.filter(([flag = ""]) => made.local.includes(flag)).map(([flag, name]) => `Put the path of ${name} on your machine after ${flag}.`);
+    return { flags: named.map(([flag, name]) => `${flag} ${quoted2(name ?? "")}`), notes };
+  }
+  var dtypeFlags = ({ dtype }) => DTYPES.includes(dtype) ? ["--dtype", dtype] : [];
+  function commandOf(turns, index, meta) {
+    const until = turns.slice(0, index + 1);
+    const turn = turns[index];
+    const settings = turn?.settings;
+    const refused = (note) => ({ command: null, notes: [note] });
+    if (!turn || !settings) return refused("How this reply was made is not known.");
+    if (settings.read) return refused("This reply was read and not made here, so no command makes it again.");
+    if (meta.unsaved)
+      return refused("This recording cannot be saved here; try it live, and copy the command there.");
+    const { flags, notes } = modelFlags(meta);
+    const begin = [...COMMAND, ...flags, ...dtypeFlags(settings)];
+    if (!hasEnded(turn))
+      notes.push("A reply of this turn was stopped here; the command lets it go on to its end.");
+    if (BRANCHES.some((branch) => isContinued(turn.replies[branch], settings)))
+      notes.push("A reply of this turn was continued here; the command makes its first part.");
+    if (meta.made_with && fitsMessages(until)) {
+      const all = until.flatMap((one) => one.settings ?? []);
+      const date = meta.date ? ["--date", meta.date] : [];
+      const words2 = [...begin, "--seed", seedsOf(all), ...date, ...samplingFlags(settings), "--"];
+      return { command: [...words2, ...until.map(({ user }) => quoted2(user))].join(" "), notes };
+    }
+    const file = "Save this session as a session file, and put its path in the place of FILE.";
+    const other = `Name the model, ${meta.model ?? "which the file names"}, with --model.`;
+    const fork = meta.fork ? ["--fork", String(meta.fork)] : [];
+    const words = [...begin, "--session", "FILE", ...fork, "--turn", String(index + 1)];
+    return { command: words.join(" "), notes: [file, ...meta.made_with ? [] : [other], ...notes] };
   }
 
   // src/summary.js
@@ -2835,8 +3140,8 @@
     if (!left.length || !right.length) return "";
     const parting = left.findIndex((piece, n) => piece !== right[n]);
     if (parting < 0 && left.length === right.length) return "Both replies are the same, word for word.";
-    const shared = parting < 0 ? left : left.slice(0, parting);
-    const count = shared.filter((piece) => /[\p{L}\p{N}]/u.test(piece)).length;
+    const shared2 = parting < 0 ? left : left.slice(0, parting);
+    const count = shared2.filter((piece) => /[\p{L}\p{N}]/u.test(piece)).length;
     if (count === 0) return "The replies differ from the first word on.";
     return `The replies share their first ${count === 1 ? "word" : `${count} words`} and then differ.`;
   }
@@ -2944,9 +3249,9 @@
     return [...models, ...differences];
   }
   function settingsNote2(comparison) {
-    const shared = rowsOf(comparison).filter(({ left, right }) => left?.reply && right?.reply);
-    const unknown = shared.filter(({ left, right }) => !left?.turn.settings || !right?.turn.settings);
-    if (!shared.length) return "The two sides have no turn in which both answer.";
+    const shared2 = rowsOf(comparison).filter(({ left, right }) => left?.reply && right?.reply);
+    const unknown = shared2.filter(({ left, right }) => !left?.turn.settings || !right?.turn.settings);
+    if (!shared2.length) return "The two sides have no turn in which both answer.";
     if (!unknown.length)
       return settingsDifferences(comparison).length ? "" : "In the turns that both sides have, their settings are the same.";
     const turns = unknown.map(({ index }) => index + 1).join(", ");
@@ -3082,22 +3387,22 @@
     return pairs;
   }
   function pair(left, right, pairs, [x, y] = [0, 0]) {
-    let start = 0;
+    let start2 = 0;
     let [l, r] = [left.length, right.length];
-    while (start < l && start < r && left[start] === right[start]) {
-      pairs[x + start] = y + start;
-      start += 1;
+    while (start2 < l && start2 < r && left[start2] === right[start2]) {
+      pairs[x + start2] = y + start2;
+      start2 += 1;
     }
-    while (l > start && r > start && left[l - 1] === right[r - 1]) {
+    while (l > start2 && r > start2 && left[l - 1] === right[r - 1]) {
       l -= 1;
       r -= 1;
       pairs[x + l] = y + r;
     }
-    if (l === start || r === start) return;
-    const [restLeft, restRight] = [left.subarray(start, l), right.subarray(start, r)];
+    if (l === start2 || r === start2) return;
+    const [restLeft, restRight] = [left.subarray(start2, l), right.subarray(start2, r)];
     const [a, b] = middle(restLeft, restRight);
-    pair(restLeft.subarray(0, a), restRight.subarray(0, b), pairs, [x + start, y + start]);
-    pair(restLeft.subarray(a), restRight.subarray(b), pairs, [x + start + a, y + start + b]);
+    pair(restLeft.subarray(0, a), restRight.subarray(0, b), pairs, [x + start2, y + start2]);
+    pair(restLeft.subarray(a), restRight.subarray(b), pairs, [x + start2 + a, y + start2 + b]);
   }
   function stretches(left, right, pairs) {
     const found = [];
@@ -3160,10 +3465,10 @@
   function markedPassage(text, side) {
     const words = text.trim();
     if (!words) return [text];
-    const start = text.indexOf(words);
+    const start2 = text.indexOf(words);
     const mark = makeElement("mark", side);
     mark.append(spoken(`only ${side}: `), words, spoken(" (end) "));
-    return [text.slice(0, start), mark, text.slice(start + words.length)];
+    return [text.slice(0, start2), mark, text.slice(start2 + words.length)];
   }
   var haveCommonPassage = (parts) => parts.some(({ kind, text }) => kind === "same" && /[\p{L}\p{N}]/u.test(text));
   function markedText(parts, side, className) {
@@ -3294,7 +3599,7 @@
   var OWN = "own";
   var END_PX = 16;
   var ASK_AGAIN_MS = 1e3;
-  async function copyText(text) {
+  async function copyText2(text) {
     try {
       await navigator.clipboard.writeText(text);
       return true;
@@ -3324,7 +3629,7 @@
     let scheduled = false;
     const shownId = () => open?.ids[open.current] ?? "";
     const turnsOf = (id) => open?.turns[open.ids.indexOf(id)] ?? 0;
-    function branchOf(side, turns) {
+    function branchOf2(side, turns) {
       const branches = branchesOf(turns);
       return branches.includes(chosen[side]) ? chosen[side] : branches[0] ?? chosen[side];
     }
@@ -3333,11 +3638,11 @@
       if (other === null || !turns.length || other !== OWN && !received) return null;
       const title2 = open?.list[open.current] ?? "";
       const own = { title: title2, model: meta.model ?? "", probeLayer: chartMeta.probe_layer, turns };
-      const left = { ...own, branch: branchOf("left", turns) };
+      const left = { ...own, branch: branchOf2("left", turns) };
       if (other === OWN || !received)
-        return { left, right: { ...own, branch: branchOf("right", turns) }, sameAxis: true };
+        return { left, right: { ...own, branch: branchOf2("right", turns) }, sameAxis: true };
       const { side, data } = received;
-      return { left, right: { ...side, branch: branchOf("right", side.turns) }, sameAxis: data.same_axis };
+      return { left, right: { ...side, branch: branchOf2("right", side.turns) }, sameAxis: data.same_axis };
     }
     function showHead(side, { title: title2, branch, turns }) {
       const list = findAs(heads[side], "select", HTMLSelectElement);
@@ -3435,7 +3740,7 @@
     async function copy() {
       const comparison = current();
       if (!comparison) return;
-      const done = await copyText(comparisonMarkdown(comparison));
+      const done = await copyText2(comparisonMarkdown(comparison));
       const what = `${sideName(comparison.left)} and ${sideName(comparison.right)}`;
       find(view, ".compared-status").textContent = done ? `Copied the comparison of ${what}.` : "";
       if (!done) showNotice(root, "This browser does not let the page copy a text; try another one.", "error");
@@ -3579,17 +3884,17 @@
   }
   function layerMarks({ probe, cap, branch }, colours, size, { n, count, stacked }) {
     const [xref, yref] = [`x${suffix(n)} domain`, `y${suffix(n)}`];
-    const across = { xref, yref, x0: 0, x1: 1 };
+    const across2 = { xref, yref, x0: 0, x1: 1 };
     const note = { xref, yref, x: 1, xanchor: "left", xshift: 4, align: "left", showarrow: false };
     const dotted = { color: colours.text, width: 1.25, dash: "dot" };
     const font = { size, color: colours.text };
-    const line = { ...across, type: "line", y0: probe, y1: probe, line: dotted };
+    const line = { ...across2, type: "line", y0: probe, y1: probe, line: dotted };
     const label = { ...note, y: probe, yanchor: "middle", text: `probe ${probe}`, font };
     const labelled = stacked || n === count - 1;
     if (!cap) return { shapes: [line], annotations: labelled ? [label] : [] };
     const [first, last] = cap;
     const edge = { color: colours.capped, width: 2, dash: branch === "capped" ? "solid" : "dash" };
-    const band = { ...across, type: "rect", y0: first - 0.5, y1: last + 0.5, line: edge };
+    const band = { ...across2, type: "rect", y0: first - 0.5, y1: last + 0.5, line: edge };
     const above = probe < (first + last) / 2;
     const bandLabel = {
       ...note,
@@ -3610,13 +3915,13 @@
   function domains({ n, count, stacked }) {
     const gap = stacked ? GAP2.stacked : GAP2.beside;
     const part = (1 - gap * (count - 1)) / count;
-    const start = (place) => place * (part + gap);
+    const start2 = (place) => place * (part + gap);
     const whole = [0, 1];
     const upward = count - 1 - n;
-    if (stacked) return { x: whole, y: [start(upward), start(upward) + part] };
-    return { x: [start(n), start(n) + part], y: whole };
+    if (stacked) return { x: whole, y: [start2(upward), start2(upward) + part] };
+    return { x: [start2(n), start2(n) + part], y: whole };
   }
-  function axesOf2(slot, { across, up }, colours, size) {
+  function axesOf2(slot, { across: across2, up }, colours, size) {
     const { n, count, stacked } = slot;
     const { x, y } = domains(slot);
     const [right, above] = [!stacked && n > 0, stacked && n < count - 1];
@@ -3627,7 +3932,7 @@
       [`xaxis${suffix(n)}`]: {
         ...axis,
         ...together("x"),
-        range: across,
+        range: across2,
         domain: x,
         anchor: `y${suffix(n)}`,
         showticklabels: !above,
@@ -3651,11 +3956,11 @@
     const parts = shown.map((data, n) => {
       const slot = { n, count: shown.length, stacked };
       const marks = layerMarks(data, colours, size, slot);
-      const start = answerStart(data, colours, size, slot);
+      const start2 = answerStart(data, colours, size, slot);
       return {
         axes: axesOf2(slot, ranges, colours, size),
-        shapes: [...marks.shapes, ...start.shapes],
-        annotations: [...marks.annotations, ...title(data, colours, size, slot), ...start.annotations]
+        shapes: [...marks.shapes, ...start2.shapes],
+        annotations: [...marks.annotations, ...title(data, colours, size, slot), ...start2.annotations]
       };
     });
     const titled = shown.length > 1 || shown.some(({ reasoning }) => reasoning > 0);
@@ -3962,20 +4267,60 @@
   }
 
   // src/lens.js
+  var FULL = { surprise: 6, lift: 2 };
+  var NOTABLE = 0.5;
+  var LEAST = 5e-5;
+  function surpriseOf({ p }) {
+    if (p === null || p === void 0) return null;
+    return { bits: Math.max(0, -Math.log2(Math.max(p, LEAST))), over: p < LEAST };
+  }
+  function surpriseText(token) {
+    const found = surpriseOf(token);
+    if (!found) return null;
+    return found.over ? `over ${Math.floor(found.bits)} bits` : `${found.bits.toFixed(1)} bits`;
+  }
+  function amountsOf(token) {
+    const found = [];
+    const surprise = surpriseOf(token);
+    if (surprise) found.push(["surprise", Math.min(1, surprise.bits / FULL.surprise)]);
+    if (token.c > 0) found.push(["lift", Math.min(1, token.c / FULL.lift)]);
+    return found;
+  }
+  function showAmounts(span, token) {
+    for (const [kind, share] of amountsOf(token)) {
+      span.style.setProperty(`--${kind}`, `${Math.round(100 * share)}%`);
+      span.classList.add(`has-${kind}`);
+      span.classList.toggle(`much-${kind}`, share >= NOTABLE);
+    }
+  }
+  function keyWords(lens) {
+    const { low, high } = axisWords();
+    if (lens === "axis") return { low, high, more: "Projection on the axis, in axis units" };
+    if (lens === "surprise") {
+      const more = `Surprise: −log2 of the token’s probability at temperature 1. 0 bits: it was certain; ${FULL.surprise} bits: a chance of 1 in ${2 ** FULL.surprise}. Underlined twice from ${FULL.surprise * NOTABLE} bits on; no colour where the probability is not known.`;
+      return { low: "0 bits", high: `${FULL.surprise} bits or more`, more };
+    }
+    if (lens === "lift") {
+      const more = "What the cap along the axis added to the token, the sum over its layers in axis units of each. No colour where it added nothing.";
+      return { low: "nothing added", high: `${FULL.lift} axis units or more`, more };
+    }
+    return { low: "0", high: "1", more: "Projection along the second direction, in its own units" };
+  }
   function makeLens(root) {
     const key = find(root, ".tone-key");
     const choice = findAs(key, ".lens-of", HTMLSelectElement);
-    const second = find(choice, '[value="second"]');
+    const second = findAs(choice, '[value="second"]', HTMLOptionElement);
     function show() {
-      const axis = choice.value === "axis";
+      const { low, high, more } = keyWords(choice.value);
       root.dataset.lens = choice.value;
-      find(key, ".low-end").textContent = axis ? axisWords().low : "0";
-      find(key, ".high-end").textContent = axis ? axisWords().high : "1";
+      find(key, ".low-end").textContent = low;
+      find(key, ".high-end").textContent = high;
+      key.title = more;
     }
     function offer(name) {
-      choice.hidden = !name;
+      second.hidden = second.disabled = !name;
       second.textContent = name;
-      if (!name) choice.value = "axis";
+      if (!name && choice.value === "second") choice.value = "axis";
       show();
     }
     choice.addEventListener("change", show);
@@ -3992,8 +4337,8 @@
   var COORDINATES = ["x", "y", "z"];
   var is3d = (view) => MAP_VIEWS[view].length === 3;
   function faded(colour, background, share) {
-    const part = (hex, start) => Number.parseInt(hex.slice(start, start + 2), 16);
-    const mix = (start) => Math.round(share * part(colour, start) + (1 - share) * part(background, start));
+    const part = (hex, start2) => Number.parseInt(hex.slice(start2, start2 + 2), 16);
+    const mix = (start2) => Math.round(share * part(colour, start2) + (1 - share) * part(background, start2));
     return `rgb(${[1, 3, 5].map(mix).join(",")})`;
   }
   function columns(places, view) {
@@ -4247,9 +4592,9 @@
     return placed;
   }
   function labels2d(map, view, ranges, area, textWidth, lineHeight) {
-    const [across = 0, up = 0] = MAP_VIEWS[view];
+    const [across2 = 0, up = 0] = MAP_VIEWS[view];
     const [x, y] = [scaleOf(ranges[0], area.width, false), scaleOf(ranges[1], area.height, true)];
-    const toPixels = (place) => [x(place[across] ?? 0), y(place[up] ?? 0)];
+    const toPixels = (place) => [x(place[across2] ?? 0), y(place[up] ?? 0)];
     const roles = extremeRoles(map.roles).sort((a, b) => Math.abs(b[2]) - Math.abs(a[2]));
     const wanted = [
       { text: axisWords().default, place: map.default, gap: 9 },
@@ -4318,8 +4663,8 @@
       const [x, y] = bounds;
       if (is3d(state.view) || !x || !y) return { ranges: bounds, labels: labels3d(map) };
       const { l, r, t, b } = MAP_MARGIN;
-      const [across, down] = [element2.clientWidth - l - r, element2.clientHeight - t - b];
-      const area = { width: Math.max(50, across), height: Math.max(50, down) };
+      const [across2, down] = [element2.clientWidth - l - r, element2.clientHeight - t - b];
+      const area = { width: Math.max(50, across2), height: Math.max(50, down) };
       const ranges = fitRanges(x, y, area);
       if (measuring) measuring.font = `${size}px system-ui, sans-serif`;
       const textWidth = (text) => (measuring?.measureText(text).width ?? 0) + 6;
@@ -4599,7 +4944,7 @@
     log.addEventListener("click", (event) => {
       if (closestOf(event, "button, summary")) scrolling.show(null);
       const section = closestOf(event, ".turn");
-      if (section && !targetOf(event).closest("button, textarea, summary") && !String(getSelection())) {
+      if (section && !targetOf(event).closest("button, textarea, summary, .how-box") && !String(getSelection())) {
         hooks.selectTurn(Number(section.dataset.turn));
       }
     });
@@ -4624,7 +4969,7 @@
       const changed2 = hooks.promptChange(index, branch);
       if (changed2 !== null) section.append(makePromptChange(changed2));
       section.append(user, reasoning.block, tokenBox, prose, wait, finish, foot);
-      const how = makeSettingsList(turn, branch);
+      const how = makeSettingsList(turn, branch, hooks.meta(), hooks.how(index, branch));
       if (how) {
         foot.append(how.button);
         section.append(how.list);
@@ -4667,6 +5012,7 @@
       if (token.acted) showLegend(true);
       setTone(span, toneOf(token.a ?? token.b), "tone", "");
       setTone(span, toneOf(token.second), "second-tone", "second-");
+      showAmounts(span, token);
       return span;
     }
     function setTone(span, tone, property, prefix) {
@@ -4809,6 +5155,7 @@
       showNewest,
       highlight,
       flash,
+      tokenAt,
       removeFrom,
       clear,
       userMessage
@@ -4906,9 +5253,9 @@
     const shareBox = find(bar, ".share");
     const alongBox = find(bar, ".along");
     alongBox.title = "Means along further directions, each on its own scale. The cap along the axis does not aim at them.";
-    function showAlong(along) {
-      alongBox.hidden = !along.some(({ values }) => Object.keys(values).length);
-      const parts = along.map(({ name, values }) => {
+    function showAlong(along2) {
+      alongBox.hidden = !along2.some(({ values }) => Object.keys(values).length);
+      const parts = along2.map(({ name, values }) => {
         const numbers = Object.entries(values).map(([branch, value]) => {
           const part = makeElement("span", branch, number(value));
           part.title = `${branch} mean along ${name}`;
@@ -4920,8 +5267,8 @@
       });
       alongBox.replaceChildren("read along: ", ...parts);
     }
-    function show({ items, gap, share, along, sentence }) {
-      showAlong(along);
+    function show({ items, gap, share, along: along2, sentence }) {
+      showAlong(along2);
       shareBox.textContent = share === null ? "" : `${describeShare(share)} of the shift on the axis`;
       bar.hidden = items.length === 0;
       gapBox.textContent = gap === null ? "" : `gap ${number(gap)}`;
@@ -4929,6 +5276,81 @@
       if (sentenceBox.textContent !== sentence) sentenceBox.textContent = sentence;
     }
     return { show };
+  }
+
+  // src/walking.js
+  var MOVES = {
+    ArrowRight: (counts, place) => along(counts, place, 1),
+    ArrowLeft: (counts, place) => along(counts, place, -1),
+    ArrowDown: (counts, place) => across(counts, place, 1),
+    ArrowUp: (counts, place) => across(counts, place, -1),
+    Home: (_, place) => ({ ...place, at: 0 }),
+    End: (counts, place) => ({ ...place, at: (counts[place.pane]?.get(place.turn) ?? 1) - 1 })
+  };
+  function along(counts, { pane, turn, at }, step) {
+    const own = counts[pane] ?? /* @__PURE__ */ new Map();
+    if (at + step >= 0 && at + step < (own.get(turn) ?? 0)) return { pane, turn, at: at + step };
+    const filled = [...own].filter(([, count]) => count > 0).map(([index]) => index);
+    const others = filled.filter((index) => (index - turn) * step > 0).sort((one, other) => one - other);
+    const next = step > 0 ? others[0] : others.at(-1);
+    if (next === void 0) return null;
+    return { pane, turn: next, at: step > 0 ? 0 : (own.get(next) ?? 1) - 1 };
+  }
+  function across(counts, { pane, turn, at }, step) {
+    for (let other = pane + step; other >= 0 && other < counts.length; other += step) {
+      const count = counts[other]?.get(turn) ?? 0;
+      if (count) return { pane: other, turn, at: Math.min(at, count - 1) };
+    }
+    return null;
+  }
+  function moved(key, counts, place) {
+    return MOVES[key]?.(counts, place);
+  }
+  function start(key, count) {
+    if (key === "ArrowRight") return 0;
+    return key === "ArrowLeft" ? count - 1 : null;
+  }
+  function makeWalking(root, panes, hooks) {
+    const tokensOf = (turn) => findAll(turn, ".tok").filter((span) => !span.closest("details:not([open])"));
+    const turnOf = (element2) => {
+      const section = element2?.closest(".turn");
+      return section instanceof HTMLElement ? Number(section.dataset.turn) : null;
+    };
+    function countsOf({ log }) {
+      return new Map(findAll(log, ".turn").map((turn) => [Number(turn.dataset.turn), tokensOf(turn).length]));
+    }
+    function spanAt(visible, { pane, turn, at }) {
+      const section = visible[pane]?.log.querySelector(`.turn[data-turn="${turn}"]`);
+      return section ? tokensOf(section)[at] : void 0;
+    }
+    function goal(key, visible, pane) {
+      const current = hooks.current();
+      const own = visible.indexOf(pane);
+      const turn = turnOf(current ?? pane.log.querySelector(".turn.shown"));
+      const section = turn === null ? null : pane.log.querySelector(`.turn[data-turn="${turn}"]`);
+      if (turn === null || !section) return void 0;
+      const tokens = tokensOf(section);
+      const at = current ? tokens.indexOf(current) : -1;
+      if (at >= 0) return moved(key, visible.map(countsOf), { pane: own, turn, at });
+      const first = start(key, tokens.length);
+      return first === null || !tokens.length ? void 0 : { pane: own, turn, at: first };
+    }
+    function onKey(event, pane) {
+      if (event.altKey || event.ctrlKey || event.metaKey || event.shiftKey) return;
+      if (root.classList.contains("veiled") || targetOf(event).closest("textarea, input, select")) return;
+      const visible = panes.filter((one) => !one.pane.hidden);
+      const place = goal(event.key, visible, pane);
+      if (place === void 0) return;
+      event.preventDefault();
+      const other = place && visible[place.pane];
+      const span = place && spanAt(visible, place);
+      if (!other || !span) return;
+      if (!span.closest(".turn.shown")) hooks.selectTurn(place.turn);
+      if (other !== pane) other.log.focus({ preventScroll: true });
+      span.scrollIntoView({ block: "nearest" });
+      hooks.show(span, other.branch);
+    }
+    for (const pane of panes) pane.log.addEventListener("keydown", (event) => onKey(event, pane));
   }
 
   // src/tooltip.js
@@ -4963,7 +5385,8 @@
       const value = token.g?.[n];
       if (value !== void 0) addRow(list, name.replace(/_/g, " "), number(value));
     });
-    if (token.p !== null && token.p !== void 0) addRow(list, "probability", percent(token.p));
+    if (token.p !== null && token.p !== void 0)
+      addRow(list, "probability", `${percent(token.p)} (${surpriseText(token)})`);
     tooltip.replaceChildren(list);
     if (token.l?.length) tooltip.append(alternativesTable(token, branch === "capped"));
     if (branch !== "capped") return;
@@ -4971,8 +5394,8 @@
     if (effect) tooltip.append(makeElement("p", "", effect));
     if (token.z && also) {
       const amount = number(also.downward ? -token.z : token.z);
-      const moved = `The cap along ${also.direction.replace(/_/g, " ")} moved it by ${amount} (sum over layers).`;
-      tooltip.append(makeElement("p", "", moved));
+      const moved2 = `The cap along ${also.direction.replace(/_/g, " ")} moved it by ${amount} (sum over layers).`;
+      tooltip.append(makeElement("p", "", moved2));
     }
     if (!token.k) {
       if (!token.z) tooltip.append(makeElement("p", "", "The cap did not act."));
@@ -4981,7 +5404,8 @@
     const first = capLayers?.[0] ?? 0;
     const all = token.k.map((value, n) => ({ layer: first + n, value }));
     const layers = all.filter(({ value }) => value > 0);
-    const summary = `Lifted at ${layers.length} of ${token.k.length} layers (in axis units of each layer)`;
+    const sum = number(layers.reduce((total, { value }) => total + value, 0));
+    const summary = `Lifted at ${layers.length} of ${token.k.length} layers (in axis units of each layer; sum ${sum})`;
     const details = layers.map(({ layer, value }) => `${layer}: +${number(value)}`).join(", ");
     tooltip.append(makeElement("p", "", summary), liftBars(token.k, first), makeElement("p", "small", details));
   }
@@ -5010,6 +5434,8 @@
     tooltip.hidden = true;
     root.append(tooltip);
     let current = null;
+    let stays = false;
+    let pointer = "";
     let frame = 0;
     let pinned = false;
     function show(span, branch) {
@@ -5020,6 +5446,8 @@
       if (!token) return;
       current?.classList.remove("current");
       current = span;
+      stays = false;
+      pin(false);
       span.classList.add("current");
       fillTooltip(tooltip, branch, token, position, hooks.capLayers(turn), hooks.settings(turn));
       tooltip.hidden = false;
@@ -5046,80 +5474,87 @@
       tooltip.style.left = `${left}px`;
       tooltip.style.top = `${top - outer.top}px`;
     }
-    function pin(span, branch) {
-      unpin();
+    function pin(wanted) {
+      pinned = wanted;
+      tooltip.classList.toggle("pinned", wanted);
+    }
+    function choose(span, branch) {
       show(span, branch);
       const turn = Number(span.closest(".turn")?.getAttribute("data-turn"));
       const form = hooks.forkForm(branch, turn, Number(span.dataset.i), hide);
       if (!form) return;
-      pinned = true;
-      tooltip.classList.add("pinned");
+      pin(true);
       tooltip.append(form);
       place();
     }
-    function unpin() {
-      pinned = false;
-      tooltip.classList.remove("pinned");
-    }
     function hide() {
-      unpin();
       if (current) hooks.unhover();
+      stays = false;
+      pin(false);
       tooltip.hidden = true;
       current?.classList.remove("current");
       current = null;
     }
-    function onKey(event, { log, branch }) {
-      const step = event.key === "ArrowRight" ? 1 : event.key === "ArrowLeft" ? -1 : 0;
-      if (event.key === "Escape" && current) {
-        hide();
-        event.stopPropagation();
-      }
-      if (event.key === "Enter" && current) {
-        pin(current, branch);
-        tooltip.querySelector("button")?.focus();
-        event.preventDefault();
-      }
-      if (!step || event.altKey || event.ctrlKey || event.metaKey || root.classList.contains("veiled")) return;
-      const all = findAll(log, ".turn.shown .tok").filter((span) => !span.closest("details:not([open])"));
-      if (!all.length) return;
-      const at = current && all.includes(current) ? all.indexOf(current) + step : step > 0 ? 0 : all.length - 1;
-      const next = all[Math.max(0, Math.min(all.length - 1, at))];
-      next?.scrollIntoView({ block: "nearest" });
-      if (next) show(next, branch);
-      event.preventDefault();
+    function onEscape(event) {
+      if (event.key !== "Escape" || !current) return;
+      hide();
+      event.stopPropagation();
+    }
+    function onScroll(log) {
+      if (!current || !log.contains(current) || current.matches(":hover")) return;
+      const [token, seen] = [current.getBoundingClientRect(), log.getBoundingClientRect()];
+      const inSight = token.bottom > seen.top && token.top < seen.bottom;
+      if (!((stays || pinned) && inSight)) hide();
+    }
+    function bring(span, branch) {
+      show(span, branch);
+      stays = true;
     }
     for (const pane of panes) {
       const { log, branch } = pane;
       const showUnder = (event) => {
+        if (event instanceof PointerEvent && event.type === "pointerover") {
+          const before = pointer;
+          pointer = `${event.screenX} ${event.screenY}`;
+          if (stays && pointer === before) return;
+        }
         if (pinned) return;
         const span = closestOf(event, ".tok");
         if (span) show(span, branch);
         else hide();
       };
-      const pinUnder = (event) => {
+      const chooseUnder = (event) => {
         const span = closestOf(event, ".tok");
-        if (span) pin(span, branch);
+        if (span) choose(span, branch);
         else hide();
       };
+      const chooseByKey = (event) => {
+        if (event.key !== "Enter" || !current || !log.contains(current) || event.target !== log) return;
+        choose(current, branch);
+        tooltip.querySelector("button")?.focus();
+        event.preventDefault();
+      };
+      const hideUnlessPinned = () => pinned || hide();
       const unlessTouch = (act) => (event) => {
         if (event.pointerType !== "touch") act(event);
       };
       log.addEventListener("pointerover", unlessTouch(showUnder), { passive: true });
-      const hideUnlessPinned = () => pinned || hide();
       log.addEventListener("pointerleave", unlessTouch(hideUnlessPinned), { passive: true });
-      log.addEventListener("click", pinUnder);
-      log.addEventListener("scroll", () => current?.matches(":hover") || hideUnlessPinned(), { passive: true });
-      log.addEventListener("keydown", (event) => onKey(event, pane));
+      log.addEventListener("click", chooseUnder);
+      log.addEventListener("scroll", () => onScroll(log), { passive: true });
+      log.addEventListener("keydown", onEscape);
+      log.addEventListener("keydown", chooseByKey);
+      log.addEventListener("pointermove", ({ screenX, screenY }) => pointer = `${screenX} ${screenY}`, {
+        passive: true
+      });
       log.addEventListener("blur", hideUnlessPinned);
     }
+    tooltip.addEventListener("keydown", onEscape);
     document.addEventListener("pointerdown", (event) => {
       if (pinned && !closestOf(event, ".tooltip, .tok")) hide();
     });
-    tooltip.addEventListener("keydown", (event) => {
-      if (event.key !== "Escape") return;
-      hide();
-      event.stopPropagation();
-    });
+    makeWalking(root, panes, { current: () => current, show: bring, selectTurn: hooks.selectTurn });
+    return { bring };
   }
 
   // src/turn_list.js
@@ -5160,7 +5595,12 @@
         selectTurn,
         tools: toolsFor,
         promptChange: (index, one) => conversation.promptChange(index, one),
-        setPrompt: (text) => sendRequest("system_prompt", { text })
+        setPrompt: (text) => sendRequest("system_prompt", { text }),
+        meta: () => conversation.meta,
+        how: (index, one) => ({
+          command: () => commandOf(conversation.turns, index, { ...conversation.meta, fork: conversation.fork }),
+          link: () => links.addressFor(index, one)
+        })
       })
     );
     const charts = makeCharts(root, {
@@ -5189,7 +5629,7 @@
     const turnList = makeTurnList(root, (index) => selectTurn(index, true));
     const latestButton = find(root, ".latest");
     latestButton.addEventListener("click", () => selectTurn(conversation.last, true));
-    makeTooltip(root, Object.values(panes), {
+    const tooltip = makeTooltip(root, Object.values(panes), {
       token: (branch, index, position) => conversation.reply(index, branch)?.visibleTokens[position - 1],
       capLayers: (index) => {
         const layers2 = conversation.turns[index]?.settings?.own?.steered?.cap?.layers;
@@ -5200,7 +5640,12 @@
         if (index === conversation.shown) charts.hover(branch, position);
       },
       unhover: () => charts.hover("uncapped", null),
-      forkForm
+      forkForm,
+      selectTurn: (index) => selectTurn(index, true)
+    });
+    const links = makeLinks(root, conversation, Object.values(panes), {
+      show: showPlace,
+      warn: (text) => showNotice(root, text)
     });
     makeTabs(root, () => {
       charts.refresh(false);
@@ -5238,6 +5683,15 @@
     }
     function flash(branch, position, index = conversation.shown) {
       if (index !== null) panes[branch].flash(index, position);
+    }
+    function showPlace(index, branch, position) {
+      selectTurn(index, true);
+      if (!branch) return;
+      panes[branch].pane.scrollIntoView({ block: "nearest" });
+      if (position === null) return;
+      flash(branch, position, index);
+      const span = panes[branch].tokenAt(index, position);
+      if (span?.getClientRects().length) tooltip.bring(span, branch);
     }
     function highlight(branch, position) {
       const index = conversation.shown;
@@ -5396,6 +5850,7 @@
       charts,
       layers,
       compare,
+      links,
       turnList,
       refreshHeaders,
       showPrompts,
@@ -5468,6 +5923,11 @@
       if (sendRequest.available && !intro.ownMeta.watch_only)
         sendRequest("typed_prompt", { conversation: conversation.id, text });
     });
+    const arrival = new Arrival({
+      name: sessionName(),
+      ask: (name) => sendRequest("shared", { name }),
+      follow: () => view.links.follow()
+    });
     makeTour(root);
     const leftOut = find(root, ".left-out");
     const loadLine = find(root, ".load");
@@ -5479,13 +5939,13 @@
       }, HEAL_MS);
     }
     function open(turns) {
-      const restoring = !conversation.meta.watch_only && persistence?.start(turns.length);
+      const restoring = !conversation.meta.watch_only && persistence?.start(turns.length) || false;
       opened = true;
       const live = turns.filter(turnIsLive).length;
       settled += conversation.turns.length ? 0 : turns.length - live;
       if (live) heal();
       else if (turns.length) persistence?.turnEnded();
-      return !restoring && !turns.length;
+      return { restoring, arrived: !restoring && !turns.length };
     }
     function reset({ meta, turns: given = [] }, late) {
       const keepsTurns = late && !opened && conversation.turns.length > 0;
@@ -5493,17 +5953,18 @@
       intro.end();
       veil.lift();
       conversation.meta = { ...meta };
-      const arrived = !opened && open(turns);
+      const { restoring, arrived } = opened ? { restoring: false, arrived: false } : open(turns);
       find(root, ".notices").replaceChildren();
       leftOut.hidden = true;
       conversation.recorded = given;
       replay.load([]);
       toolbar.listRecordings(meta.shipped ?? []);
       view.showTurns(turns);
-      if (arrived) intro.open(meta.intro);
+      arrival.shown(turns.length, restoring);
+      if (arrived && !arrival.waits) intro.open(meta.intro);
     }
     function beginTurn({ turn, user, branches = ["uncapped", "capped"], ...made }) {
-      find(root, ".notices").replaceChildren();
+      if (!intro.shown) find(root, ".notices").replaceChildren();
       if (turn < conversation.turns.length) view.removeTurns(turn);
       conversation.pinned = false;
       veil.turnBegins();
@@ -5522,6 +5983,8 @@
         toolbar.show(fields, conversation.turns.length);
         tree.offer(fields.list.length);
         conversation.id = fields.ids[fields.current] ?? "";
+        view.links.named(conversation.id);
+        conversation.fork = fields.fork;
         conversation.nextPrompt = fields.system_prompt;
         view.showPrompts();
         view.compare.updateList(fields);
@@ -5530,7 +5993,10 @@
       },
       download: toolbar.save,
       persist: (fields) => persistence?.persist(fields),
-      restored: () => persistence?.restored(),
+      restored() {
+        persistence?.restored();
+        arrival.restored();
+      },
       layers: view.layers.receive,
       layers_failed: view.layers.fail,
       compared: view.compare.receive,
@@ -5548,6 +6014,8 @@
       },
       turn_start(fields) {
         persistence?.turnStarted(fields.user);
+        const { link } = conversation.meta;
+        if (link) link.turns = Math.min(link.turns, fields.turn);
         beginTurn(fields);
       },
       waiting({ turn, ahead }) {
@@ -5585,7 +6053,10 @@
         persistence?.turnEnded();
         for (const branch of branches) view.panes[branch]?.showLost(text);
       },
-      notice: ({ text, level }) => showNotice(root, text, level)
+      notice({ text, level }) {
+        arrival.refused();
+        showNotice(root, text, level);
+      }
     };
     checkProtocol(protocol, handlers);
     function apply(operation, late) {
@@ -5598,11 +6069,12 @@
     }
     function receive(value) {
       if (!value || !Array.isArray(value.ops)) return;
-      const start = value.ops.findIndex((op) => op.op === "reset");
+      const start2 = value.ops.findIndex((op) => op.op === "reset");
       const late = value.seq <= lastSeq;
-      if (late && start < 0) return;
+      if (late && start2 < 0) return;
       lastSeq = Math.max(lastSeq, value.seq);
-      for (const op of late ? value.ops.slice(start) : value.ops) apply(op, late);
+      for (const op of late ? value.ops.slice(start2) : value.ops) apply(op, late);
+      arrival.updated();
     }
     new MutationObserver(view.repaint).observe(document.body, { attributes: true, attributeFilter: ["class"] });
     showEmpty(root, null, true);

@@ -4,6 +4,7 @@
 /** @import { Intro, Meta, TurnData } from "./types" */
 
 import { find, findAs } from "./dom.js";
+import { sessionName } from "./links.js";
 import { LIVE } from "./live.js";
 import { hasStored } from "./persistence.js";
 import { turnFromData } from "./turns.js";
@@ -93,8 +94,9 @@ export function makeIntro(root, conversation, { showTurns, replay }) {
   function open(recorded) {
     if (askedForLive && startFirstScenario()) return;
     if (recorded) show(recorded);
-    // Somebody who was in the middle of a conversation when the server was started again.
-    if (hasStored()) openWhenReady(false);
+    // Somebody who was in the middle of a conversation when the server was started again, or who comes for a
+    // session that only the live page opens.
+    if (hasStored() || sessionName() !== null) openWhenReady(false);
   }
 
   /**

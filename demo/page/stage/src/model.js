@@ -34,6 +34,8 @@ export class Conversation {
     this.pinned = false;
     /** The name under which the server knows the conversation. */
     this.id = "";
+    /** The number of this conversation in a session file of its tree of forks; 0 for the first. */
+    this.fork = 0;
     /** The system prompt of the next turn. */
     this.nextPrompt = "";
     /**

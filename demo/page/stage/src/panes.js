@@ -1,10 +1,12 @@
 // The chat panes. Model and user text enters the page as text nodes; a reply's markdown arrives rendered and
 // escaped.
 
-/** @import { Branch, Reply, Turn, VisibleToken } from "./types" */
+/** @import { Branch, Meta, Reply, Turn, VisibleToken } from "./types" */
+/** @import { HowHooks } from "./how_actions.js" */
 /** @import { ReasoningBlock } from "./reasoning.js" */
 
 import { closestOf, find, findAll, makeButton, makeElement, targetOf } from "./dom.js";
+import { showAmounts } from "./lens.js";
 import { appendSpans, makeReasoning } from "./reasoning.js";
 import { makeScrolling } from "./scrolling.js";
 import { finishLabel } from "./summary.js";
@@ -34,6 +36,8 @@ import { hasReasoning, meanOf, reasoningMeanOf, toneOf } from "./turns.js";
  * @property {(index: number) => void} selectTurn
  * @property {(index: number, turn: Turn) => HTMLElement | null} tools the buttons under a reply, if any
  * @property {(index: number, branch: Branch) => string | null} promptChange the turn's system prompt, where it is a new one
+ * @property {() => Pick<Meta, "model" | "date">} meta
+ * @property {(index: number, branch: Branch) => HowHooks} how
  * @property {(text: string) => void} setPrompt sets the next message's system prompt
  */
 
@@ -72,7 +76,11 @@ export function makePane(root, branch, hooks) {
     // What a button opens here must not be scrolled away.
     if (closestOf(event, "button, summary")) scrolling.show(null);
     const section = closestOf(event, ".turn");
-    if (section && !targetOf(event).closest("button, textarea, summary") && !String(getSelection())) {
+    if (
+      section &&
+      !targetOf(event).closest("button, textarea, summary, .how-box") &&
+      !String(getSelection())
+    ) {
       hooks.selectTurn(Number(section.dataset.turn));
     }
   });
@@ -103,7 +111,7 @@ export function makePane(root, branch, hooks) {
     const changed = hooks.promptChange(index, branch);
     if (changed !== null) section.append(makePromptChange(changed));
     section.append(user, reasoning.block, tokenBox, prose, wait, finish, foot);
-    const how = makeSettingsList(turn, branch);
+    const how = makeSettingsList(turn, branch, hooks.meta(), hooks.how(index, branch));
     if (how) {
       foot.append(how.button);
       section.append(how.list);
@@ -161,6 +169,7 @@ export function makePane(root, branch, hooks) {
     if (token.acted) showLegend(true);
     setTone(span, toneOf(token.a ?? token.b), "tone", "");
     setTone(span, toneOf(token.second), "second-tone", "second-");
+    showAmounts(span, token);
     return span;
   }
 
@@ -369,6 +378,7 @@ export function makePane(root, branch, hooks) {
     showNewest,
     highlight,
     flash,
+    tokenAt,
     removeFrom,
     clear,
     userMessage,

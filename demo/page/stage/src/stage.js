@@ -3,9 +3,11 @@
 /** @import { Protocol } from "./protocol.js" */
 /** @import { Handlers, Operation, Operations, SendRequest, StageValue, Turn } from "./types" */
 
+import { Arrival } from "./arrival.js";
 import { find } from "./dom.js";
 import { makeIntro } from "./intro.js";
 import { makeKeyboard } from "./keyboard.js";
+import { sessionName } from "./links.js";
 import { Conversation } from "./model.js";
 import { bringPanesIntoSight, showEmpty, showNotice } from "./notices.js";
 import { makePersistence } from "./persistence.js";
@@ -85,6 +87,11 @@ export function makeStage(root, protocol, sendRequest) {
     if (sendRequest.available && !intro.ownMeta.watch_only)
       sendRequest("typed_prompt", { conversation: conversation.id, text });
   });
+  const arrival = new Arrival({
+    name: sessionName(),
+    ask: (name) => sendRequest("shared", { name }),
+    follow: () => view.links.follow(),
+  });
   makeTour(root);
   const leftOut = find(root, ".left-out");
   const loadLine = find(root, ".load");
@@ -102,13 +109,13 @@ export function makeStage(root, protocol, sendRequest) {
 
   /** @param {Turn[]} turns */
   function open(turns) {
-    const restoring = !conversation.meta.watch_only && persistence?.start(turns.length);
+    const restoring = (!conversation.meta.watch_only && persistence?.start(turns.length)) || false;
     opened = true;
     const live = turns.filter(turnIsLive).length;
     settled += conversation.turns.length ? 0 : turns.length - live;
     if (live) heal();
     else if (turns.length) persistence?.turnEnded();
-    return !restoring && !turns.length;
+    return { restoring, arrived: !restoring && !turns.length };
   }
 
   /**
@@ -122,14 +129,15 @@ export function makeStage(root, protocol, sendRequest) {
     intro.end();
     veil.lift();
     conversation.meta = { ...meta };
-    const arrived = !opened && open(turns);
+    const { restoring, arrived } = opened ? { restoring: false, arrived: false } : open(turns);
     find(root, ".notices").replaceChildren();
     leftOut.hidden = true;
     conversation.recorded = given;
     replay.load([]);
     toolbar.listRecordings(meta.shipped ?? []);
     view.showTurns(turns);
-    if (arrived) intro.open(meta.intro);
+    arrival.shown(turns.length, restoring);
+    if (arrived && !arrival.waits) intro.open(meta.intro);
   }
 
   /**
@@ -137,8 +145,8 @@ export function makeStage(root, protocol, sendRequest) {
    * @param {Operations["turn_start"]} fields
    */
   function beginTurn({ turn, user, branches = ["uncapped", "capped"], ...made }) {
-    // Earlier notices no longer apply.
-    find(root, ".notices").replaceChildren();
+    // Earlier notices no longer apply; those of the page's opening are not about the intro.
+    if (!intro.shown) find(root, ".notices").replaceChildren();
     // After an edited message or another try, this turn and all after it are replaced.
     if (turn < conversation.turns.length) view.removeTurns(turn);
     conversation.pinned = false;
@@ -167,6 +175,8 @@ export function makeStage(root, protocol, sendRequest) {
       toolbar.show(fields, conversation.turns.length);
       tree.offer(fields.list.length);
       conversation.id = fields.ids[fields.current] ?? "";
+      view.links.named(conversation.id);
+      conversation.fork = fields.fork;
       conversation.nextPrompt = fields.system_prompt;
       view.showPrompts();
       view.compare.updateList(fields);
@@ -175,7 +185,10 @@ export function makeStage(root, protocol, sendRequest) {
     },
     download: toolbar.save,
     persist: (fields) => persistence?.persist(fields),
-    restored: () => persistence?.restored(),
+    restored() {
+      persistence?.restored();
+      arrival.restored();
+    },
     layers: view.layers.receive,
     layers_failed: view.layers.fail,
     compared: view.compare.receive,
@@ -193,6 +206,9 @@ export function makeStage(root, protocol, sendRequest) {
     },
     turn_start(fields) {
       persistence?.turnStarted(fields.user);
+      // From here on the conversation is another than the one that the address opens.
+      const { link } = conversation.meta;
+      if (link) link.turns = Math.min(link.turns, fields.turn);
       beginTurn(fields);
     },
     waiting({ turn, ahead }) {
@@ -230,7 +246,10 @@ export function makeStage(root, protocol, sendRequest) {
       persistence?.turnEnded();
       for (const branch of branches) view.panes[branch]?.showLost(text);
     },
-    notice: ({ text, level }) => showNotice(root, text, level),
+    notice({ text, level }) {
+      arrival.refused();
+      showNotice(root, text, level);
+    },
   };
   checkProtocol(protocol, handlers);
 
@@ -254,6 +273,7 @@ export function makeStage(root, protocol, sendRequest) {
     if (late && start < 0) return;
     lastSeq = Math.max(lastSeq, value.seq);
     for (const op of late ? value.ops.slice(start) : value.ops) apply(op, late);
+    arrival.updated();
   }
 
   // Gradio marks the dark theme with a class on the body.

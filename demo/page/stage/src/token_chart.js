@@ -74,6 +74,11 @@ export function makeTokenChart(chart) {
    */
   let drawn = [];
   let caughtUpAt = 0;
+  /**
+   * The token to be marked once its turn is drawn.
+   * @type {{ branch: Branch; position: number } | null}
+   */
+  let awaited = null;
 
   /** The end of the axis as it is drawn. */
   const axisEnd = () => chart.traces().find((trace) => trace.meta.role === "frame")?.x[1] ?? 0;
@@ -89,6 +94,7 @@ export function makeTokenChart(chart) {
   function show(next) {
     turn = next;
     stale = true;
+    awaited = null;
   }
 
   // Hands all points to Plotly.
@@ -104,6 +110,11 @@ export function makeTokenChart(chart) {
     overlay.clear();
     drawn = committed.slice();
     if (!stale) drawNew();
+    if (awaited && !stale) requestAnimationFrame(markAwaited);
+  }
+
+  function markAwaited() {
+    if (awaited) hover(awaited.branch, awaited.position);
   }
 
   function drawNew() {
@@ -146,7 +157,9 @@ export function makeTokenChart(chart) {
    * @param {number | null} position null for none
    */
   function hover(branch, position) {
-    if (!chart.ready() || stale) return;
+    const waits = !chart.ready() || stale;
+    awaited = waits && position !== null ? { branch, position } : null;
+    if (waits) return;
     if (position !== null) catchUp();
     const reply = turn?.replies[branch];
     const token = position === null ? undefined : reply?.visibleTokens[position - 1];

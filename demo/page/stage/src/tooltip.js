@@ -4,8 +4,10 @@
 /** @import { Branch, Token, TurnSettings, VisibleToken } from "./types" */
 /** @import { Pane } from "./panes.js" */
 
-import { closestOf, findAll, makeElement } from "./dom.js";
+import { closestOf, makeElement } from "./dom.js";
+import { surpriseText } from "./lens.js";
 import { choices, effectOnChoice, number, percent, projections, shownToken } from "./text.js";
+import { makeWalking } from "./walking.js";
 
 /**
  * @typedef {object} TooltipHooks
@@ -16,6 +18,7 @@ import { choices, effectOnChoice, number, percent, projections, shownToken } fro
  * @property {() => void} unhover no token is pointed at any more
  * @property {(branch: Branch, turn: number, position: number, done: () => void) => HTMLElement | null} forkForm
  *   what a user can do at a token; null where nothing can be done
+ * @property {(turn: number) => void} selectTurn
  */
 
 const TOOLTIP_GAP = 8; // pixels between the token and the tooltip
@@ -69,7 +72,8 @@ function fillTooltip(tooltip, branch, token, position, capLayers, settings) {
     const value = token.g?.[n];
     if (value !== undefined) addRow(list, name.replace(/_/g, " "), number(value));
   });
-  if (token.p !== null && token.p !== undefined) addRow(list, "probability", percent(token.p));
+  if (token.p !== null && token.p !== undefined)
+    addRow(list, "probability", `${percent(token.p)} (${surpriseText(token)})`);
   tooltip.replaceChildren(list);
   if (token.l?.length) tooltip.append(alternativesTable(token, branch === "capped"));
   if (branch !== "capped") return;
@@ -87,7 +91,8 @@ function fillTooltip(tooltip, branch, token, position, capLayers, settings) {
   const first = capLayers?.[0] ?? 0;
   const all = token.k.map((value, n) => ({ layer: first + n, value }));
   const layers = all.filter(({ value }) => value > 0);
-  const summary = `Lifted at ${layers.length} of ${token.k.length} layers (in axis units of each layer)`;
+  const sum = number(layers.reduce((total, { value }) => total + value, 0));
+  const summary = `Lifted at ${layers.length} of ${token.k.length} layers (in axis units of each layer; sum ${sum})`;
   const details = layers.map(({ layer, value }) => `${layer}: +${number(value)}`).join(", ");
   tooltip.append(makeElement("p", "", summary), liftBars(token.k, first), makeElement("p", "small", details));
 }
@@ -137,8 +142,10 @@ export function makeTooltip(root, panes, hooks) {
   root.append(tooltip);
   /** @type {HTMLElement | null} */
   let current = null;
+  let stays = false; // a key or a link has brought it, so it stays while the log scrolls
+  let pointer = ""; // where the pointer last was: text that scrolls under one that rests is not pointed at
   let frame = 0; // of the next placing
-  let pinned = false; // the card stays, and its form can be used
+  let pinned = false; // the card of a token that was clicked: it stays, and its form can be used
 
   /**
    * @param {HTMLElement} span of a token
@@ -152,6 +159,8 @@ export function makeTooltip(root, panes, hooks) {
     if (!token) return;
     current?.classList.remove("current");
     current = span;
+    stays = false;
+    pin(false);
     span.classList.add("current");
     fillTooltip(tooltip, branch, token, position, hooks.capLayers(turn), hooks.settings(turn));
     tooltip.hidden = false;
@@ -184,94 +193,109 @@ export function makeTooltip(root, panes, hooks) {
     tooltip.style.top = `${top - outer.top}px`;
   }
 
+  /** @param {boolean} wanted */
+  function pin(wanted) {
+    pinned = wanted;
+    tooltip.classList.toggle("pinned", wanted);
+  }
+
   /**
-   * Keeps the card of a token that was clicked, with the form of what can be done there.
+   * Shows and keeps the card of a token that was chosen, with the form of what can be done there.
    * @param {HTMLElement} span
    * @param {Branch} branch
    */
-  function pin(span, branch) {
-    unpin();
+  function choose(span, branch) {
     show(span, branch);
     const turn = Number(span.closest(".turn")?.getAttribute("data-turn"));
     const form = hooks.forkForm(branch, turn, Number(span.dataset.i), hide);
     if (!form) return;
-    pinned = true;
-    tooltip.classList.add("pinned");
+    pin(true);
     tooltip.append(form);
     place();
   }
 
-  function unpin() {
-    pinned = false;
-    tooltip.classList.remove("pinned");
-  }
-
   function hide() {
-    unpin();
     if (current) hooks.unhover();
+    stays = false;
+    pin(false);
     tooltip.hidden = true;
     current?.classList.remove("current");
     current = null;
   }
 
+  /** @param {KeyboardEvent} event */
+  function onEscape(event) {
+    if (event.key !== "Escape" || !current) return;
+    hide();
+    event.stopPropagation(); // leaves nothing else
+  }
+
   /**
-   * With the keyboard: the arrow keys move along the tokens of a focused pane.
-   * @param {KeyboardEvent} event
-   * @param {Pane} pane
+   * A log has been scrolled. A token that a key or a link has brought here stays until it is out of sight.
+   * @param {HTMLElement} log
    */
-  function onKey(event, { log, branch }) {
-    const step = event.key === "ArrowRight" ? 1 : event.key === "ArrowLeft" ? -1 : 0;
-    if (event.key === "Escape" && current) {
-      hide();
-      event.stopPropagation(); // leaves nothing else
-    }
-    if (event.key === "Enter" && current) {
-      pin(current, branch);
-      tooltip.querySelector("button")?.focus();
-      event.preventDefault();
-    }
-    if (!step || event.altKey || event.ctrlKey || event.metaKey || root.classList.contains("veiled")) return;
-    const all = findAll(log, ".turn.shown .tok").filter((span) => !span.closest("details:not([open])"));
-    if (!all.length) return;
-    const at = current && all.includes(current) ? all.indexOf(current) + step : step > 0 ? 0 : all.length - 1;
-    const next = all[Math.max(0, Math.min(all.length - 1, at))];
-    next?.scrollIntoView({ block: "nearest" });
-    if (next) show(next, branch);
-    event.preventDefault();
+  function onScroll(log) {
+    if (!current || !log.contains(current) || current.matches(":hover")) return;
+    const [token, seen] = [current.getBoundingClientRect(), log.getBoundingClientRect()];
+    const inSight = token.bottom > seen.top && token.top < seen.bottom;
+    if (!((stays || pinned) && inSight)) hide();
+  }
+
+  /**
+   * Shows the card of a token that nobody points at.
+   * @param {HTMLElement} span
+   * @param {Branch} branch
+   */
+  function bring(span, branch) {
+    show(span, branch);
+    stays = true;
   }
 
   for (const pane of panes) {
     const { log, branch } = pane;
     const showUnder = (/** @type {Event} */ event) => {
+      if (event instanceof PointerEvent && event.type === "pointerover") {
+        const before = pointer;
+        pointer = `${event.screenX} ${event.screenY}`;
+        if (stays && pointer === before) return;
+      }
       if (pinned) return;
       const span = closestOf(event, ".tok");
       if (span) show(span, branch);
       else hide();
     };
-    const pinUnder = (/** @type {Event} */ event) => {
+    const chooseUnder = (/** @type {Event} */ event) => {
       const span = closestOf(event, ".tok");
-      if (span) pin(span, branch);
+      if (span) choose(span, branch);
       else hide();
     };
+    const chooseByKey = (/** @type {KeyboardEvent} */ event) => {
+      if (event.key !== "Enter" || !current || !log.contains(current) || event.target !== log) return;
+      choose(current, branch);
+      tooltip.querySelector("button")?.focus();
+      event.preventDefault();
+    };
+    const hideUnlessPinned = () => pinned || hide();
     // A finger leaves as soon as it is lifted, so a tap shows the tooltip, which stays until the next tap.
     const unlessTouch =
       (/** @type {(event: Event) => void} */ act) => (/** @type {PointerEvent} */ event) => {
         if (event.pointerType !== "touch") act(event);
       };
     log.addEventListener("pointerover", unlessTouch(showUnder), { passive: true });
-    const hideUnlessPinned = () => pinned || hide();
     log.addEventListener("pointerleave", unlessTouch(hideUnlessPinned), { passive: true });
-    log.addEventListener("click", pinUnder);
-    log.addEventListener("scroll", () => current?.matches(":hover") || hideUnlessPinned(), { passive: true });
-    log.addEventListener("keydown", (event) => onKey(event, pane));
+    log.addEventListener("click", chooseUnder);
+    log.addEventListener("scroll", () => onScroll(log), { passive: true });
+    log.addEventListener("keydown", onEscape);
+    log.addEventListener("keydown", chooseByKey);
+    log.addEventListener("pointermove", ({ screenX, screenY }) => (pointer = `${screenX} ${screenY}`), {
+      passive: true,
+    });
     log.addEventListener("blur", hideUnlessPinned);
   }
+  tooltip.addEventListener("keydown", onEscape);
   document.addEventListener("pointerdown", (event) => {
     if (pinned && !closestOf(event, ".tooltip, .tok")) hide();
   });
-  tooltip.addEventListener("keydown", (event) => {
-    if (event.key !== "Escape") return;
-    hide();
-    event.stopPropagation(); // leaves nothing else
-  });
+  makeWalking(root, panes, { current: () => current, show: bring, selectTurn: hooks.selectTurn });
+  return { bring };
 }

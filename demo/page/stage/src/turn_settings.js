@@ -1,9 +1,12 @@
 // How a turn was answered: in words, and as reference lines of the charts. A turn keeps its settings, whatever
 // is chosen later.
 
-/** @import { Branch, ChartMeta, Figure, Figures, Turn, TurnMarks, TurnSettings } from "./types" */
+/** @import { Branch, ChartMeta, Figure, Figures, Meta, Turn, TurnMarks, TurnSettings } from "./types" */
+
+/** @import { HowHooks } from "./how_actions.js" */
 
 import { makeButton, makeElement } from "./dom.js";
+import { makeHowActions } from "./how_actions.js";
 import { seedOf } from "./seeds.js";
 import { describePrompt, number } from "./text.js";
 
@@ -69,11 +72,12 @@ function samplingRows(settings) {
  * The settings of one reply, as names and values.
  * @param {TurnSettings} settings
  * @param {Branch} branch
+ * @param {Pick<Meta, "model" | "date">} [meta]
  * @returns {Row[]}
  */
-export function settingsRows(settings, branch) {
+export function settingsRows(settings, branch, { model, date } = {}) {
   /** @type {Row[]} */
-  const rows = [];
+  const rows = model ? [["Model", model]] : [];
   const own = settingsIn(settings, branch);
   if (branch === "capped" || (branch === "steered" && own.cap)) rows.push(["Cap", capText(own)]);
   if (branch === "capped" && settings.also) rows.push(["Cap along a direction", alsoText(settings.also)]);
@@ -87,6 +91,8 @@ export function settingsRows(settings, branch) {
   if (settings.read) rows.push(["Text", "read from a file, not generated here"]);
   else rows.push(...samplingRows(own));
   if (settings.dtype) rows.push(["Number format", settings.dtype]);
+  if (settings.template) rows.push(["Chat template (digest)", settings.template]);
+  if (date) rows.push(["Date of the chat", date]);
   rows.push(["System prompt", describePrompt(own.system_prompt)]);
   return rows;
 }
@@ -120,16 +126,20 @@ export function settingsNote(settings, branch) {
  * A button that opens the list of a reply's settings. Null where they are not known.
  * @param {Turn} turn
  * @param {Branch} branch
+ * @param {Pick<Meta, "model" | "date">} meta
+ * @param {HowHooks} hooks
  */
-export function makeSettingsList(turn, branch) {
+export function makeSettingsList(turn, branch, meta, hooks) {
   const { settings } = turn;
   if (!settings) return null;
   const note = settingsNote(settings, branch);
   const button = makeButton("how", `${note && `${note} · `}settings`, "How this reply was made");
-  const list = makeElement("dl", "how-list");
-  for (const [name, value] of settingsRows(settings, branch)) {
-    list.append(makeElement("dt", "", name), makeElement("dd", "", value));
+  const list = makeElement("div", "how-box");
+  const rows = makeElement("dl", "how-list");
+  for (const [name, value] of settingsRows(settings, branch, meta)) {
+    rows.append(makeElement("dt", "", name), makeElement("dd", "", value));
   }
+  list.append(rows, makeHowActions(hooks));
   const show = (/** @type {boolean} */ visible) => {
     list.hidden = !visible;
     button.setAttribute("aria-expanded", String(visible));

@@ -138,6 +138,8 @@ export interface TurnSettings {
   span: "both" | "answer" | "reasoning";
   system_prompt: string;
   dtype: string;
+  /** Digest of the chat template; missing in files of earlier versions. */
+  template?: string;
   attempt: number;
   /** The replies came from elsewhere and were only read. */
   read?: boolean;
@@ -304,6 +306,14 @@ export interface Meta {
   /** The conversation cannot be continued here. */
   watch_only?: boolean;
   empty_note?: string | null;
+  /** The day on which the conversation began; empty where it is not known. */
+  date?: string;
+  /** What a command needs to load the model of this page; see demo/page/made_with.py. */
+  made_with?: { model: string; axis: string; local: string[] };
+  /** A recording that visitors cannot save. */
+  unsaved?: boolean;
+  /** The query of the address at which anybody finds the session, and how many of its turns are still the same. */
+  link?: { query: string; turns: number };
 }
 
 /** A recorded session with which a page opens. */
@@ -391,6 +401,8 @@ export interface Operations {
     /** How many turns each of them has. */
     turns: number[];
     current: number;
+    /** The current one's number in a session file of its tree of forks; 0 for the first. */
+    fork: number;
     watch_only: boolean;
     recorded: boolean;
     script: Script;
@@ -450,6 +462,7 @@ export interface Requests {
   /** `conversation`: the id of the one to compare with. */
   compare: { conversation: string };
   recorded: { name: string };
+  shared: { name: string };
   system_prompt: { text: string };
   /** `conversation`: the id of the one that it is typed for. */
   typed_prompt: { conversation: string; text: string };

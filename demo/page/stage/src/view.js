@@ -3,11 +3,13 @@
 /** @import { Branch, Reply, SendRequest, Turn, VisibleToken } from "./types" */
 
 import { makeCharts } from "./charts.js";
+import { commandOf } from "./command.js";
 import { makeCompare } from "./compare.js";
 import { find, findAll, makeElement } from "./dom.js";
 import { makeForkForm, makeGoOnButton, wasCut } from "./fork.js";
 import { makeLayers } from "./layers.js";
 import { makeLens } from "./lens.js";
+import { makeLinks } from "./links.js";
 import { makeMap, makeTabs } from "./map.js";
 import { Conversation } from "./model.js";
 import { showEmpty, showNotice } from "./notices.js";
@@ -43,6 +45,12 @@ export function makeView(root, conversation, sendRequest) {
       tools: toolsFor,
       promptChange: (index, one) => conversation.promptChange(index, one),
       setPrompt: (text) => sendRequest("system_prompt", { text }),
+      meta: () => conversation.meta,
+      how: (index, one) => ({
+        command: () =>
+          commandOf(conversation.turns, index, { ...conversation.meta, fork: conversation.fork }),
+        link: () => links.addressFor(index, one),
+      }),
     }),
   );
   const charts = makeCharts(root, {
@@ -71,7 +79,7 @@ export function makeView(root, conversation, sendRequest) {
   const turnList = makeTurnList(root, (index) => selectTurn(index, true));
   const latestButton = find(root, ".latest");
   latestButton.addEventListener("click", () => selectTurn(conversation.last, true));
-  makeTooltip(root, Object.values(panes), {
+  const tooltip = makeTooltip(root, Object.values(panes), {
     token: (branch, index, position) => conversation.reply(index, branch)?.visibleTokens[position - 1],
     capLayers: (index) => {
       const layers = conversation.turns[index]?.settings?.own?.steered?.cap?.layers;
@@ -83,6 +91,11 @@ export function makeView(root, conversation, sendRequest) {
     },
     unhover: () => charts.hover("uncapped", null),
     forkForm,
+    selectTurn: (index) => selectTurn(index, true),
+  });
+  const links = makeLinks(root, conversation, Object.values(panes), {
+    show: showPlace,
+    warn: (text) => showNotice(root, text),
   });
   makeTabs(root, () => {
     charts.refresh(false);
@@ -151,6 +164,22 @@ export function makeView(root, conversation, sendRequest) {
    */
   function flash(branch, position, index = conversation.shown) {
     if (index !== null) panes[branch].flash(index, position);
+  }
+
+  /**
+   * Where a link leads.
+   * @param {number} index
+   * @param {Branch | undefined} branch
+   * @param {number | null} position
+   */
+  function showPlace(index, branch, position) {
+    selectTurn(index, true);
+    if (!branch) return;
+    panes[branch].pane.scrollIntoView({ block: "nearest" });
+    if (position === null) return;
+    flash(branch, position, index);
+    const span = panes[branch].tokenAt(index, position);
+    if (span?.getClientRects().length) tooltip.bring(span, branch);
   }
 
   /**
@@ -369,6 +398,7 @@ export function makeView(root, conversation, sendRequest) {
     charts,
     layers,
     compare,
+    links,
     turnList,
     refreshHeaders,
     showPrompts,
