@@ -9,6 +9,7 @@ import pytest
 
 import demo
 from demo.conversation import again
+from demo.conversation.forks import Fork, ForkPoint
 from demo.conversation.session_file import dumps
 from demo.models.default import DEFAULT_MODEL
 from demo.page.made_with import MadeWith, made_meta, made_with
@@ -103,3 +104,18 @@ def test_a_visitor_learns_no_path_of_the_machine(tmp_path):
     assert made_with("org/Model", "/srv/axes/mine", "").axis == "mine"
     assert made_with("org/Model", "hub", "").local == ()
     assert made_meta(None, "2026-01-31") == {"date": "2026-01-31"}
+
+
+def test_a_fork_of_a_file_is_made_again_with_what_it_was_made_to_begin_with(engine, tmp_path, capsys):
+    recording = open_shipped(NAME)
+    first = recording.turns[0]
+    reply = first.replies["capped"]
+    given = [replace(token, given=n == 2, token_id=n) for n, token in enumerate(reply.tokens)]
+    turn = replace(first, replies=first.replies | {"capped": replace(reply, tokens=given)})
+    fork = Fork(0, ForkPoint(0, "capped", 3), [turn])
+    path = tmp_path / "s.session.json"
+    path.write_text(dumps(replace(recording, forks=(fork,))), encoding="utf-8")
+    assert again.main(["--session", str(path), "--fork", "1", "--turn", "1"]) == 0
+    assert [request.opening for request in engine.requests] == [(), (0, 1, 2)]
+    assert again.main(["--session", str(path), "--fork", "2"]) == 2
+    assert "has 1 forks, not a fork 2" in capsys.readouterr().err

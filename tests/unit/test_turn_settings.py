@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 from dataclasses import replace
 from types import SimpleNamespace
@@ -10,8 +12,10 @@ from typing import Any, cast
 import gradio as gr
 import pytest
 
+from demo.conversation.exports import tokens_csv
 from demo.conversation.scenarios import load_scenarios
 from demo.conversation.session_file import dumps, loads
+from demo.conversation.settings import make_cap
 from demo.engine.protocol import Sampling
 from demo.page.chat_handlers import ChatHandlers
 from demo.page.persistence import restore_chats
@@ -333,6 +337,76 @@ def test_every_sample_has_its_own_seed():
     settings = replace(VALUES, seeds=3, seed=5).turn_settings(random_axis(4, 16, 1, (1, 2)), 1)
     assert settings.sampling == Sampling(max_new_tokens=8, seed=6)
     assert [settings.seed_of(sample) for sample in range(3)] == [6, 1006, 2006]
+
+
+# --- panes with settings of their own
+
+
+UNLOCKED = replace(
+    VALUES,
+    system_prompt="Be kind.",
+    locked=False,
+    capped_prompt="Be a demon.",
+    uncapped_temperature=0.9,
+    steered_floor="p75",
+)
+
+
+def test_panes_share_everything_while_they_are_locked_together():
+    assert replace(UNLOCKED, locked=True).turn_settings(random_axis(4, 16, 1, (1, 2)), 0).own == ()
+
+
+def test_a_pane_has_its_own_prompt_and_temperature_and_the_third_its_own_floor():
+    visit = Visit(replace(UNLOCKED, steer_on=True, steer_alpha=0)).say("One")
+    uncapped, capped, third = visit.engine.requests
+    assert [one.messages[0]["content"] for one in (uncapped, capped, third)] == [
+        "Be kind.",
+        "Be a demon.",
+        "Be kind.",
+    ]
+    assert [one.sampling.temperature for one in (uncapped, capped, third)] == [0.9, 0.3, 0.3]
+    axis = random_axis(4, 16, 1, (1, 2))
+    assert (uncapped.cap, capped.cap) == (None, make_cap(axis, 1, 2, "p25"))
+    assert third.cap == make_cap(axis, 1, 2, "p75")
+
+
+def test_own_settings_are_saved_exported_and_followed_in_later_turns():
+    visit = Visit(replace(UNLOCKED, steer_on=True)).say("One").say("Two")
+    recording = visit.handlers.recording(visit.session.chat, visit.values)
+    again = loads(dumps(recording))
+    assert [turn.settings and turn.settings.own for turn in again.turns] == [
+        turn.settings and turn.settings.own for turn in recording.turns
+    ]
+    rows = list(csv.DictReader(io.StringIO(tokens_csv(recording).removeprefix("\ufeff"), newline="")))
+    assert {row["temperature"] for row in rows if row["branch"] == "uncapped"} == {"0.9"}
+    assert {row["temperature"] for row in rows if row["branch"] == "capped"} == {"0.3"}
+    assert {row["floor_name"] for row in rows if row["branch"] == "steered"} == {"p75"}
+    assert [row["text"] for row in rows if row["branch"] == "system capped"] == ["Be a demon."] * 2
+    assert visit.engine.requests[1].messages[0]["content"] == "Be a demon."
+
+
+@pytest.mark.parametrize(
+    ("values", "sentence"),
+    [
+        (replace(UNLOCKED, uncapped_temperature=9), "Temperature must lie"),
+        (replace(UNLOCKED, capped_temperature="warm"), "temperature of a pane must be a finite number"),
+        (replace(UNLOCKED, uncapped_prompt=3), "not text"),
+        (replace(UNLOCKED, steer_on=True, steered_floor="p99"), "p99"),
+    ],
+)
+def test_own_settings_that_cannot_be_are_refused_in_one_sentence(values, sentence):
+    with pytest.raises(UserError, match=sentence):
+        values.turn_settings(random_axis(4, 16, 1, (1, 2)), 0)
+
+
+def test_the_page_is_told_the_prompts_of_single_panes():
+    visit = Visit()
+    [op] = json.loads(visit.handlers.show_prompts(visit.session, UNLOCKED).stage or "")["ops"]
+    assert op == {"op": "pane_prompts", "prompts": {"capped": "Be a demon."}}
+    [op] = json.loads(visit.handlers.show_prompts(visit.session, replace(UNLOCKED, locked=True)).stage or "")[
+        "ops"
+    ]
+    assert op["prompts"] == {}
 
 
 # --- scripts

@@ -5,7 +5,7 @@ import { execFileSync } from "node:child_process";
 import test from "node:test";
 
 import { commandOf, quoted } from "../src/command.js";
-import { finishReply, newTurn } from "../src/turns.js";
+import { addToken, finishReply, newTurn } from "../src/turns.js";
 
 /** @type {TurnSettings} */
 const SETTINGS = {
@@ -140,4 +140,22 @@ test("a reply that was stopped says that the command goes on", () => {
   const { words: found, notes } = made([turn("a", {}, "cancelled")]);
   assert.equal(found?.at(-1), "a");
   assert.match(notes.join(" "), /go on to its end/);
+});
+
+test("a reply that was made to go on from a token, or was continued, takes a file", () => {
+  const forked = turn("Hi");
+  addToken(forked.replies.capped, { t: "a", a: 1, f: 1 });
+  assert.ok(made([forked]).words?.includes("--session"));
+  assert.ok(made([forked, turn("Hi", { seed: 4 })]).words?.includes("--session"));
+  const continued = turn("Hi");
+  continued.replies.uncapped.limit = SETTINGS.max_new_tokens + 9;
+  assert.match(made([continued]).notes.join(" "), /was continued here/);
+  assert.ok(made([turn("Hi", { own: { capped: { temperature: 1 } } })]).words?.includes("--session"));
+});
+
+test("a fork is named by its number in the file of its tree", () => {
+  const forked = turn("Hi");
+  addToken(forked.replies.capped, { t: "a", a: 1, f: 1 });
+  const { command } = commandOf([forked], 0, { ...META, fork: 2 });
+  assert.match(command ?? "", /--session FILE --fork 2 --turn 1$/);
 });

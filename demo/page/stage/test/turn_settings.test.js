@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import test from "node:test";
 
 import { Conversation } from "../src/model.js";
-import { capIsOff, settingsNote, settingsRows, withMarks } from "../src/turn_settings.js";
+import { capIsOff, describeThird, settingsNote, settingsRows, withMarks } from "../src/turn_settings.js";
 import { newTurn, turnFromData } from "../src/turns.js";
 
 /** @type {TurnSettings} */
@@ -136,4 +136,25 @@ test("a turn that the server sends keeps its settings", () => {
   const turn = turnFromData({ user: "hi", branches: {}, settings: CAPPED, marks: marks(0.7) });
   assert.deepEqual([turn.settings, turn.marks?.meta.floor], [CAPPED, 0.7]);
   assert.deepEqual(turnFromData({ user: "hi" }).settings, null);
+});
+
+test("a branch with settings of its own is described by them", () => {
+  const settings = {
+    ...CAPPED,
+    own: {
+      uncapped: { system_prompt: "Be brief.", temperature: 1.5 },
+      steered: { cap: { floor_name: "p75", layers: [3, 4], floors: [0, 0] } },
+    },
+    steer: { layer: 3, alpha: 0 },
+  };
+  const rows = Object.fromEntries(settingsRows(settings, "uncapped"));
+  assert.deepEqual([rows["System prompt"], rows.Temperature], ["Be brief.", "1.5"]);
+  assert.equal(Object.fromEntries(settingsRows(settings, "capped"))["System prompt"], CAPPED.system_prompt);
+  assert.equal(Object.fromEntries(settingsRows(settings, "steered")).Cap, "floor p75, layers 3–4");
+  assert.match(settingsNote(settings, "uncapped"), /own settings/);
+  assert.equal(describeThird(settings), "capped at floor p75");
+  assert.equal(
+    describeThird({ ...CAPPED, steer: { layer: 3, alpha: 2 } }),
+    "the axis is added to every token",
+  );
 });
