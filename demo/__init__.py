@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from demo.axis.directions import all_directions
     from demo.axis.files import load_axis, save_axis
+    from demo.conversation.comparison import compare
     from demo.conversation.seeds import reply_means, seed_gap
     from demo.conversation.session_file import Recording
     from demo.conversation.settings import CapChoice
@@ -32,6 +33,7 @@ __all__ = [
     "TransformersEngine",
     "UserError",
     "all_directions",
+    "compare",
     "extract_axis",
     "load_axis",
     "load_model",
@@ -52,6 +54,7 @@ _HOMES = {
     "TransformersEngine": "demo.engine.transformers_engine",
     "UserError": "demo.utils.errors",
     "all_directions": "demo.axis.directions",
+    "compare": "demo.conversation.comparison",
     "load_axis": "demo.axis.files",
     "load_model": "demo.models.loading",
     "reply_means": "demo.conversation.seeds",
