@@ -27,7 +27,7 @@ from demo.conversation.path import states_kept
 from demo.conversation.seeds import reply_means, seed_gap
 from demo.conversation.settings import ALL_BRANCHES
 from demo.conversation.settings_json import settings_from_json, settings_json
-from demo.conversation.turns import Reply, Turn
+from demo.conversation.turns import Reply, Turn, rounded
 from demo.engine.protocol import MOST_ALTERNATIVES, Alternative, FinishReason, Shift, State, Token
 from demo.plots.marks import PlotMarks
 from demo.utils.errors import UserError
@@ -421,8 +421,3 @@ def _date(data: object) -> str:
     if not is_date(day):
         raise ValueError(f"date {short(day)}")
     return day
-
-
-def rounded(value: float | None) -> float | None:
-    """The value to four decimals, which is finer than a chart can show."""
-    return None if value is None else round(value, 4)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from demo.conversation.layers import Layers
 from demo.conversation.settings import STEERED, UNCAPPED, TurnSettings
@@ -63,9 +63,13 @@ class Reply:
         return cls(0, [*before, Token(text, None, None, (), False)], "stop")
 
     def add(self, token: Token) -> None:
-        """Append the next token."""
-        self.tokens.append(token)
-        self._count_in(token)
+        """Append the next token, with its numbers to four decimals.
+
+        Session files hold no more. So every mean is the same before a session is saved and after.
+        """
+        kept = _to_four_decimals(token)
+        self.tokens.append(kept)
+        self._count_in(kept)
 
     @property
     def place(self) -> Coordinates | None:
@@ -128,6 +132,30 @@ class Reply:
             return
         self._placed += 1
         self._sums = [total + value for total, value in zip(self._sums, token.coordinates, strict=True)]
+
+
+def rounded(value: float | None) -> float | None:
+    """The value to four decimals, which is finer than a chart can show."""
+    return None if value is None else round(value, 4)
+
+
+def _to_four_decimals(token: Token) -> Token:
+    place = token.coordinates
+    return replace(
+        token,
+        before=rounded(token.before),
+        after=rounded(token.after),
+        corrections=tuple(round(value, 4) for value in token.corrections),
+        coordinates=None if place is None else (round(place[0], 4), round(place[1], 4), round(place[2], 4)),
+        probability=rounded(token.probability),
+        plain=rounded(token.plain),
+        along=tuple(round(value, 4) for value in token.along),
+        also=round(token.also, 4),
+        alternatives=tuple(one._replace(probability=round(one.probability, 4)) for one in token.alternatives),
+        plain_alternatives=tuple(
+            one._replace(probability=round(one.probability, 4)) for one in token.plain_alternatives
+        ),
+    )
 
 
 def _mean(projections: Iterable[float | None]) -> float | None:

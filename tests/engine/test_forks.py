@@ -5,14 +5,18 @@ The model is the default model in float32, with its shipped axis.
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from typing import cast
 
+import gradio as gr
 import pytest
 
+import demo
 from demo.axis.axis import AssistantAxis
 from demo.axis.files import load_axis
 from demo.conversation.conversation import Conversation
-from demo.conversation.session_file import Recording, dumps, loads
+from demo.conversation.session_file import MOST_BYTES, Recording, dumps, loads
 from demo.conversation.settings import CAPPED, UNCAPPED, TurnSettings, make_cap
 from demo.engine.protocol import Request, Sampling, TokenEvent
 from demo.engine.text import encode_following
@@ -20,6 +24,8 @@ from demo.engine.transformers_engine import TransformersEngine
 from demo.models.chat_template import Message, render_chat
 from demo.models.default import DEFAULT_MODEL
 from demo.models.loading import LoadedModel
+from demo.page.session import Session
+from demo.page.viewer import Viewer
 from demo.plots.marks import PlotMarks
 from demo.utils.errors import UserError
 from tests.helpers.reference import CappedForward
@@ -192,3 +198,23 @@ def test_sentences_of_the_opening_do_not_end_the_reply(engine):
     request = Request("a", ({"role": "user", "content": EYES},), soft, opening=("One. Two. Three. Four. Fi",))
     tokens = [event.token for event in engine.stream([request]) if isinstance(event, TokenEvent)]
     assert "".join(token.text for token in tokens).startswith("One. Two. Three. Four. Fi")
+
+
+@pytest.mark.slow
+def test_eight_seeds_six_turns_and_forks_are_opened_without_a_model_and_saved_again_equal(engine):
+    chat = demo.Chat(engine, system_prompt=DEMON, sampling=replace(SAMPLING, max_new_tokens=24), plain=True)
+    for text in ("Who are you?", EYES, "Are you alone?", "What is behind the door?", "Why?", "Let me go."):
+        chat.say(text, seeds=8)
+    for turn, branch in ((1, CAPPED), (3, UNCAPPED), (5, CAPPED)):
+        token = chat.turns[turn].replies[branch].tokens[5]
+        other = next(one for one in token.alternatives if one.token_id != token.token_id)
+        chat.fork_at(turn, branch, 5, other.token_id).fork_at(turn, branch, 2, " pancakes")
+    text = dumps(chat.recording("Eight seeds"))
+    assert len(text) < MOST_BYTES and dumps(loads(text)) == text
+    viewer, session = Viewer(None), Session()
+    for fields in ({"do": "open", "text": text, "how": None, "keep": None, "chat": None}, {"do": "save"}):
+        asked = fields | {"kind": "json"}
+        updates = list(viewer.dispatch(session, asked, None, cast(gr.Request, None)))
+    assert len(session.chats) == 7
+    [file] = [op for one in updates if one.stage for op in json.loads(one.stage)["ops"]]
+    assert file["op"] == "download" and file["text"] == text
