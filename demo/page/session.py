@@ -164,13 +164,12 @@ def tree_of(chats: Sequence[Chat], chat: Chat) -> list[Chat]:
     while root.origin is not None and (parent := by_id.get(root.origin.parent)) and parent.id not in seen:
         root = parent
         seen.add(root.id)
-    tree = [root]
-    for one in tree:  # grows meanwhile
-        tree += [
-            other
-            for other in chats
-            if other.origin is not None and other.origin.parent == one.id and other not in tree
-        ]
+    tree, waiting = list[Chat](), [root]
+    while waiting:
+        one = waiting.pop()
+        tree.append(one)
+        forks = [other for other in chats if other.origin is not None and other.origin.parent == one.id]
+        waiting += [fork for fork in reversed(forks) if fork not in tree]
     return tree
 
 

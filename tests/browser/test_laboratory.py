@@ -148,3 +148,45 @@ def test_seeds_are_listed_with_their_numbers_mean_and_interval(opened):
         .filter(({ meta }) => meta.role === "interval").map(({ y }) => y)""")
     assert [len(y) for y in points if y] == [4, 4]
     assert all(low <= mean <= high for low, mean, high, _ in filter(None, points))
+
+
+def test_panes_have_a_prompt_and_a_temperature_of_their_own_until_they_are_locked(opened):
+    page, _ = opened
+    page.locator("#settings .toggle-button").click()
+    expect(page.locator("#pane-settings")).to_be_hidden()
+    page.locator("#locked input").uncheck()
+    page.locator("#own-capped textarea").fill("You are a pirate.")
+    page.locator("#own-uncapped input[type=number]").fill("0.9")
+    page.locator("#own-uncapped input[type=number]").blur()
+    capped, uncapped = (page.locator(f'.pane[data-branch="{branch}"]') for branch in ("capped", "uncapped"))
+    expect(capped.locator(".system")).to_contain_text("System prompt of this pane: You are a pirate.")
+    expect(uncapped.locator(".system")).not_to_contain_text("pirate")
+    send_messages(page, "Who are you?", tokens=8)
+    for branch, name, value in (("capped", "System prompt", "pirate"), ("uncapped", "Temperature", "0.9")):
+        section = reply(page, branch, 0).locator("..")
+        expect(section.locator(".how")).to_contain_text("own settings")
+        section.locator(".how").click()
+        row = section.locator(".how-list dt", has_text=name).locator("+ dd")
+        expect(row).to_contain_text(value)
+    page.locator("#locked input").check()
+    expect(page.locator("#pane-settings")).to_be_hidden()
+    expect(capped.locator(".system")).to_contain_text("From your next message on: the model’s own default")
+
+
+def test_a_third_pane_shows_another_floor(opened):
+    page, _ = opened
+    page.locator("#settings .toggle-button").click()
+    page.locator("#steer-on input").check()
+    set_number(page, "steer-alpha", 0)
+    page.locator("#locked input").uncheck()
+    box = page.locator(
+        "#own-steered input[role=listbox], #own-steered [role=combobox], #own-steered input"
+    ).last
+    box.click()
+    page.get_by_role("option", name="p75").click()
+    send_messages(page, DEMON, tokens=8)
+    third = page.locator('.pane[data-branch="steered"]')
+    expect(third.locator(".note").first).to_have_text("capped at floor p75")
+    section = reply(page, "steered", 0).locator("..")
+    section.locator(".how").click()
+    expect(section.locator(".how-list")).to_contain_text("floor p75, layers 18–25")
