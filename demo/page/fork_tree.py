@@ -35,6 +35,7 @@ def _node(chat: Chat, by_id: dict[str, int], words: str, below: float | None) ->
         for branch in branches
     }
     return {
+        "id": chat.id,
         "title": chat.title,
         "parent": parent,
         "point": None if origin is None else point_json(origin.point),

@@ -113,7 +113,10 @@ def test_the_tree_of_forks_is_noted_filtered_saved_and_opened_again(opened, tmp_
     dialog.locator(".tree-words").fill("PANCAKES")
     expect(dialog.locator(".tree-count")).to_have_text("1 of 2 conversations")
     expect(dialog.locator(".tree-row.not-found")).to_have_count(1)
-    page.keyboard.press("Escape")
+    dialog.locator(".tree-row").first.get_by_role("button", name="compare").click()
+    expect(page.locator(".comparison")).to_be_visible()
+    expect(page.locator(".comparison")).to_contain_text("pancakes")
+    page.locator(".comparison").get_by_role("button", name="Close").click()
     with page.expect_download() as got:
         page.locator("select.save").select_option("json")
     path = tmp_path / "tree.session.json"

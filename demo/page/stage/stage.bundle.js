@@ -1,6 +1,6 @@
 // Made from its sources by `npm run build`; do not edit.
-// Sources: 0615303c506f3844745c71af00cbd953dde766d3fbfce0ceedf5f7dd01707d22
-// Bundle: 4f2e50eeda03c3f5ab0df4fb9058eba89fc880276bacbe94feb0864152447610
+// Sources: 65c0f61aea751f9dd59b12593ec14f3b9f2a55c557969d74d6a2b1fe1511a26f
+// Bundle: 88b9f681d927dde10cdcf07bc7fb3eea1fe2b554b43c138efb1a3105a6724cfa
 (() => {
   // protocol.json
   var protocol_default = {
@@ -2131,6 +2131,7 @@
     }
     return svg;
   }
+  var countTurns = ({ means }) => Math.max(0, ...Object.values(means).map((all) => all.length));
   function lastMeans({ means }) {
     const parts = BRANCHES.flatMap((branch) => {
       const last = (means[branch] ?? []).filter((mean) => mean !== null).at(-1);
@@ -2138,7 +2139,7 @@
     });
     return parts.join(", ") || "no replies yet";
   }
-  function makeTree(root, sendRequest) {
+  function makeTree(root, sendRequest, compare) {
     const dialog = findAs(root, "dialog.forks", HTMLDialogElement);
     const list = find(dialog, ".tree");
     const words = findAs(dialog, ".tree-words", HTMLInputElement);
@@ -2186,13 +2187,21 @@
       });
       const where = makeElement("span", "where", describePoint(node.point));
       line.append(select, where, sparkline(node, turns), makeElement("span", "means", lastMeans(node)));
+      if (index !== current && countTurns(node)) {
+        const beside = makeButton("", "compare", `Compare ${node.title} with the conversation that is shown`);
+        beside.addEventListener("click", () => {
+          dialog.close();
+          compare(node.id);
+        });
+        line.append(beside);
+      }
       if (!found) line.append(makeElement("span", "hidden-status", "(not among those found)"));
       line.append(starAndNote(node, index));
       return line;
     }
     function show({ nodes, current }) {
       const children = childrenOf(nodes);
-      const turns = Math.max(0, ...nodes.flatMap(({ means }) => Object.values(means).map((all) => all.length)));
+      const turns = Math.max(0, ...nodes.map(countTurns));
       const branch = (parent) => {
         const items = makeElement("ul");
         for (const index of children.get(parent) ?? []) {
@@ -3757,7 +3766,7 @@
     addEventListener("resize", refresh);
     find(view, ".copy-comparison").addEventListener("click", copy);
     find(view, ".end-comparison").addEventListener("click", () => end());
-    return { updateList, receive, refresh };
+    return { updateList, receive, refresh, begin };
   }
 
   // src/fork.js
@@ -5880,7 +5889,7 @@
       view.showCurrentTurn();
     });
     const toolbar = makeToolbar(root, { sendRequest, busy: () => conversation.busy });
-    const tree = makeTree(root, sendRequest);
+    const tree = makeTree(root, sendRequest, (id) => view.compare.begin(id));
     const persistence = makePersistence({ sendRequest, warn: (text) => showNotice(root, text) });
     const replay = makeReplay(root, {
       goTo: (turn) => {

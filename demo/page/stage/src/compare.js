@@ -241,5 +241,5 @@ export function makeCompare(root, conversation, hooks) {
   addEventListener("resize", refresh); // also sent when the veil is lifted
   find(view, ".copy-comparison").addEventListener("click", copy);
   find(view, ".end-comparison").addEventListener("click", () => end());
-  return { updateList, receive, refresh };
+  return { updateList, receive, refresh, begin };
 }

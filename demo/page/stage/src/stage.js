@@ -42,7 +42,7 @@ export function makeStage(root, protocol, sendRequest) {
     view.showCurrentTurn();
   });
   const toolbar = makeToolbar(root, { sendRequest, busy: () => conversation.busy });
-  const tree = makeTree(root, sendRequest);
+  const tree = makeTree(root, sendRequest, (id) => view.compare.begin(id));
   const persistence = makePersistence({ sendRequest, warn: (text) => showNotice(root, text) });
   const replay = makeReplay(root, {
     goTo: (turn) => {

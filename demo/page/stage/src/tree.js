@@ -80,6 +80,12 @@ function sparkline({ means }, turns) {
 }
 
 /**
+ * How many turns a conversation has.
+ * @param {TreeNode} node
+ */
+const countTurns = ({ means }) => Math.max(0, ...Object.values(means).map((all) => all.length));
+
+/**
  * The means of the last turn, in words.
  * @param {TreeNode} node
  */
@@ -94,8 +100,9 @@ export function lastMeans({ means }) {
 /**
  * @param {HTMLElement} root
  * @param {SendRequest} sendRequest
+ * @param {(id: string) => void} compare shows a conversation beside the current one
  */
-export function makeTree(root, sendRequest) {
+export function makeTree(root, sendRequest, compare) {
   const dialog = findAs(root, "dialog.forks", HTMLDialogElement);
   const list = find(dialog, ".tree");
   const words = findAs(dialog, ".tree-words", HTMLInputElement);
@@ -157,6 +164,14 @@ export function makeTree(root, sendRequest) {
     });
     const where = makeElement("span", "where", describePoint(node.point));
     line.append(select, where, sparkline(node, turns), makeElement("span", "means", lastMeans(node)));
+    if (index !== current && countTurns(node)) {
+      const beside = makeButton("", "compare", `Compare ${node.title} with the conversation that is shown`);
+      beside.addEventListener("click", () => {
+        dialog.close();
+        compare(node.id);
+      });
+      line.append(beside);
+    }
     if (!found) line.append(makeElement("span", "hidden-status", "(not among those found)"));
     line.append(starAndNote(node, index));
     return line;
@@ -165,7 +180,7 @@ export function makeTree(root, sendRequest) {
   /** @param {Operations["tree"]} fields */
   function show({ nodes, current }) {
     const children = childrenOf(nodes);
-    const turns = Math.max(0, ...nodes.flatMap(({ means }) => Object.values(means).map((all) => all.length)));
+    const turns = Math.max(0, ...nodes.map(countTurns));
     const branch = (/** @type {number} */ parent) => {
       const items = makeElement("ul");
       for (const index of children.get(parent) ?? []) {

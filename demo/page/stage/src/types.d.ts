@@ -353,6 +353,7 @@ export interface LayerData {
 
 /** One open conversation in the tree of forks. */
 export interface TreeNode {
+  id: string;
   title: string;
   /** The index of the conversation that it was forked from; null for none that is open. */
   parent: number | null;

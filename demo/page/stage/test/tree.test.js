@@ -14,6 +14,7 @@ import { childrenOf, describePoint, lastMeans, linePoints } from "../src/tree.js
  * @returns {TreeNode}
  */
 const node = (parent, means = {}) => ({
+  id: "i",
   title: "t",
   parent,
   point: null,
