@@ -11,7 +11,7 @@ from pathlib import Path
 from playwright.sync_api import Page, expect
 
 from demo.page.recordings import INTRO
-from tests.helpers.browser import chromium_page, running_app, wait_until_still
+from tests.helpers.browser import chromium_page, running_app, set_number, wait_until_still
 
 SIZES = {"desktop": (1920, 1080), "projector": (1280, 720), "phone": (390, 844)}
 # File name, scenario, turns, size, theme.
@@ -48,9 +48,9 @@ def take_details(page: Page, folder: Path) -> None:
     wait_until_still(page)
     page.screenshot(path=folder / "lens.png")
     page.locator("#layer-tab").click()
-    page.locator('#layer-view button[data-branch="capped"]').click()
     page.wait_for_function(
-        "document.querySelector('#layer-chart').layout?.shapes[1].line.dash === 'solid'", timeout=60_000
+        "document.querySelector('#layer-chart').data?.filter(({ type }) => type === 'heatmap').length === 2",
+        timeout=60_000,
     )
     wait_until_still(page)
     page.screenshot(path=folder / "layers.png")
@@ -59,6 +59,35 @@ def take_details(page: Page, folder: Path) -> None:
     page.keyboard.press("p")
     wait_until_still(page)
     page.screenshot(path=folder / "presenting.png")
+
+
+def take_fork(page: Page, folder: Path) -> None:
+    """Screenshots of what a token's card offers, of the fork beside its parent, and of the tree of forks."""
+    page.locator('[data-branch="uncapped"] .tok').nth(6).click()
+    expect(page.locator(".fork-form")).to_be_visible()
+    page.screenshot(path=folder / "fork.png")
+    page.locator(".fork-form .choices button").first.click()
+    expect(page.locator(".tok.given")).to_have_count(1, timeout=60_000)
+    expect(page.locator("#stop")).to_be_hidden(timeout=60_000)
+    page.locator("select.compare-with").select_option(index=2)
+    for side in ("left", "right"):
+        page.locator(f'.compared-head[data-side="{side}"] select').select_option("uncapped")
+    page.mouse.move(2, 2)
+    wait_until_still(page)
+    page.screenshot(path=folder / "compare.png")
+    page.locator(".tree-button").click()
+    expect(page.locator(".tree-row")).to_have_count(2)
+    page.screenshot(path=folder / "tree.png")
+
+
+def take_seeds(address: str, folder: Path) -> None:
+    """A screenshot of a turn with eight seeds."""
+    with chromium_page(address, *SIZES["desktop"], query="?__theme=light") as (page, _):
+        set_number(page, "seeds", 8)
+        play(page, "Demon", 1)
+        page.locator('[data-branch="capped"] .seeds-button').click()
+        wait_until_still(page)
+        page.screenshot(path=folder / "seeds.png")
 
 
 def take_intro(address: str, folder: Path) -> None:
@@ -93,6 +122,10 @@ def main(folder: Path) -> None:
                 if name == "demon":
                     take_details(page, folder)
                     take_veil(page, folder)
+        with chromium_page(address, *SIZES["projector"], query="?__theme=light") as (page, _):
+            play(page, "Demon", 1)
+            take_fork(page, folder)
+        take_seeds(address, folder)
 
 
 if __name__ == "__main__":
