@@ -100,6 +100,7 @@ def test_the_tree_of_forks_is_noted_filtered_saved_and_opened_again(opened, tmp_
     pin(page, "capped", 3)
     page.locator(".fork-form input[type=text]").fill("pancakes")
     page.keyboard.press("Enter")
+    expect(page.locator(".conversation.current")).to_contain_text("Fork at turn 1, token 4")
     wait_for_end(page, "capped")
     press_key(page, "f")
     dialog = page.locator("dialog.forks")

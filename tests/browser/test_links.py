@@ -88,6 +88,7 @@ def test_a_live_conversation_opens_at_the_token_that_was_clicked_after_a_reload(
     page.locator('[data-branch="uncapped"] .turn[data-turn="0"] .tok').nth(2).click()
     expect(page).to_have_url(re.compile("#turn=1&token=3&branch=uncapped$"))
     shown = page.locator('[data-branch="uncapped"] .turn.shown')
+    page.keyboard.press("Escape")  # closes the token's card
     shown.locator(".how").click()
     expect(shown.get_by_role("button", name="Copy as a command")).to_be_visible()
     expect(shown.get_by_role("button", name="Copy link")).to_have_count(0)

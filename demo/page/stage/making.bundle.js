@@ -1,5 +1,5 @@
 // Made from its sources by `npm run build`; do not edit.
-// Sources: 65c0f61aea751f9dd59b12593ec14f3b9f2a55c557969d74d6a2b1fe1511a26f
+// Sources: f7c2ce8fc77c018fdf8d4de61c291b2caf7404abf065fc5152d894349149793f
 // Bundle: af08f735d86252586df92c2e5f6aa4cf282c148ea964cb9968920df7c06c072b
 (() => {
   // src/dom.js

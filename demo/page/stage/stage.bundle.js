@@ -1,6 +1,6 @@
 // Made from its sources by `npm run build`; do not edit.
-// Sources: 65c0f61aea751f9dd59b12593ec14f3b9f2a55c557969d74d6a2b1fe1511a26f
-// Bundle: 88b9f681d927dde10cdcf07bc7fb3eea1fe2b554b43c138efb1a3105a6724cfa
+// Sources: f7c2ce8fc77c018fdf8d4de61c291b2caf7404abf065fc5152d894349149793f
+// Bundle: 684dc2a28f380d5bd5ea8b0d46f5b364fdd67c808bf86953aee3f1243d142463
 (() => {
   // protocol.json
   var protocol_default = {
@@ -5235,11 +5235,15 @@
     const lengths = find(box, ".lengths");
     const table2 = findAs(box, "table", HTMLTableElement);
     const since = find(box, ".since");
+    let drawn = "";
     document.addEventListener("click", ({ target }) => {
       if (target instanceof Node && !box.contains(target)) box.open = false;
     });
     function show(turns, index) {
       const paths = pathsTo(turns, index);
+      const key = JSON.stringify(paths);
+      if (key === drawn) return;
+      drawn = key;
       box.hidden = !paths.length;
       if (box.hidden) box.open = false;
       const parts = paths.map(({ branch, points }) => {

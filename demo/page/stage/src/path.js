@@ -119,6 +119,7 @@ export function makePath(root) {
   const lengths = find(box, ".lengths");
   const table = findAs(box, "table", HTMLTableElement);
   const since = find(box, ".since");
+  let drawn = ""; // what the table holds, so that it is not built again for every token
 
   document.addEventListener("click", ({ target }) => {
     if (target instanceof Node && !box.contains(target)) box.open = false;
@@ -130,6 +131,9 @@ export function makePath(root) {
    */
   function show(turns, index) {
     const paths = pathsTo(turns, index);
+    const key = JSON.stringify(paths);
+    if (key === drawn) return;
+    drawn = key;
     box.hidden = !paths.length;
     if (box.hidden) box.open = false;
     const parts = paths.map(({ branch, points }) => {
