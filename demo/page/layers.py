@@ -49,8 +49,9 @@ def _read(engine: Engine, axis: AssistantAxis, own: Request, settings: TurnSetti
     mine = _read_reply(engine, own) if own.is_steered else plain
     if not mine:
         raise UserError("The chat template leaves this reply out, so there is nothing to read.")
-    # The turn's cap, for every branch: the page marks its layers in all of them.
-    cap, rows = settings.cap, [token.after for token in plain]
+    # The turn's cap also for branches without one: the page marks its layers in all of them.
+    cap = own.cap or settings.cap
+    rows = [token.after for token in plain]
     raw = dict(zip(cap.layers, cap.floors, strict=True)) if cap else {}
     band = (cap.layers[0], cap.layers[-1]) if cap else None
     across = range(band[0], band[1] + 1) if band else ()

@@ -182,7 +182,7 @@ class RecordingHandlers(Dispatcher):
 
     def on_tree(self, call: Call) -> Answer:
         """The tree of forks, and what a filter finds in it."""
-        yield self._tree(call, call.asked.fields["words"], call.asked.fields["below"])
+        yield self._tree(call)
 
     def on_note(self, call: Call) -> Answer:
         """A star or a note on a conversation."""
@@ -191,15 +191,15 @@ class RecordingHandlers(Dispatcher):
             raise UserError(f"A note can have {MOST_NOTED} characters, not {len(note)}; make it shorter.")
         chat = call.session.chats[call.chat]
         chat.notes = Notes(star, note)
-        yield self._tree(call, "", None, *self.noted(call, chat))
+        yield self._tree(call, *self.noted(call, chat))
 
     def noted(self, call: Call, chat: Chat) -> list[Operation]:
         """What follows where a note has been changed."""
         return []
 
-    def _tree(self, call: Call, words: str, below: float | None, *more: Operation) -> PageUpdate:
-        updates = Updates(call.session.chat.conversation)
-        updates.add(tree_op(call.session, words, below), *more)
+    def _tree(self, call: Call, *more: Operation) -> PageUpdate:
+        fields, updates = call.asked.fields, Updates(call.session.chat.conversation)
+        updates.add(tree_op(call.session, fields["words"], fields["below"]), *more)
         return PageUpdate(updates.take())
 
 

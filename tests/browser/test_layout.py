@@ -116,6 +116,7 @@ def scroll_up(page: Page) -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", [pytest.param(SHORT, marks=pytest.mark.slow), LONG])
 def test_newest_turn_is_in_sight_after_presenting_reading_reload_and_opening_again(words):
     with hosted(answering(words)) as address, chromium_page(address, *PROJECTOR) as (page, watched):
@@ -284,6 +285,7 @@ def test_reply_can_be_stopped_while_presenting():
         wait_until(lambda: engine.stopped, seconds=20)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("display", ["marks", "prose"])
 def test_no_text_stays_small_while_presenting(long_replies, display):
     with chromium_page(long_replies, *PROJECTOR) as (page, _):

@@ -108,6 +108,7 @@ def test_axe_finds_nothing_and_the_page_does_not_scroll_sideways(maker, address,
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 
+@pytest.mark.slow
 def test_a_visitor_of_the_intro_is_led_here_and_from_here_to_the_first_scenario(maker):
     port = free_port()
     with (

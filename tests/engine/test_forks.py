@@ -149,6 +149,7 @@ def test_only_a_reply_that_was_cut_goes_on(engine, chat):
         chat.go_on(engine, 0, CAPPED)
 
 
+@pytest.mark.slow
 def test_every_seed_begins_with_the_given_words(engine, settings):
     conversation = Conversation()
     list(conversation.send(engine, EYES, replace(settings, seeds=3)))

@@ -117,6 +117,7 @@ def test_steps_and_path_length_equal_plain_arithmetic(model, axis, engine, setti
     assert path_lengths(conversation.turns, UNCAPPED)[2].length > shift.length
 
 
+@pytest.mark.slow
 def test_undone_repeated_and_edited_turns_step_from_the_reply_before_them(model, axis, engine, settings):
     conversation = Conversation()
     for text in TEXTS[:3]:
@@ -159,6 +160,7 @@ def test_a_reopened_session_goes_on_as_if_it_had_not_been_closed(axis, engine, s
     assert their.replies[CAPPED].step.length == pytest.approx(own.replies[CAPPED].step.length, abs=1e-3)
 
 
+@pytest.mark.slow
 def test_a_step_from_a_state_that_was_not_kept_is_not_known(axis, engine, settings):
     """It is not measured from an earlier reply. The path begins anew, and says since when."""
     conversation = Conversation()
@@ -179,6 +181,7 @@ def test_a_step_from_a_state_that_was_not_kept_is_not_known(axis, engine, settin
     assert path_lengths(old.turns, CAPPED)[5] == (step.length, 4)
 
 
+@pytest.mark.slow
 def test_a_stopped_reply_is_no_point_of_the_path_and_a_late_branch_starts_from_its_history(
     axis, engine, settings
 ):
@@ -198,6 +201,7 @@ def test_a_stopped_reply_is_no_point_of_the_path_and_a_late_branch_starts_from_i
         assert path[0] == path[1] == (0.0, 0) and path[2] == (turn.replies[branch].step.length, 0)
 
 
+@pytest.mark.slow
 def test_the_table_has_the_steps_of_every_reply_and_the_path_of_the_drawn_one(axis, engine, settings):
     conversation = Conversation()
     for text in TEXTS[:2]:

@@ -348,6 +348,7 @@ def test_held_out_projections_are_in_axis_units_of_the_fold_without_the_role(tin
     assert state.count(NEUTRAL) == state.count(BARE) == len(plan.questions["extract"])
 
 
+@pytest.mark.slow
 def test_the_shift_by_the_templates_own_system_prompt(tiny, plan, whole, tmp_path):
     state = extraction.gather(tiny, plan, SETTINGS, NoJudge(), tmp_path / "work")
     axis, probe = load_axis(whole), load_axis(whole).probe_layer

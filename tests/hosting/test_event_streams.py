@@ -56,13 +56,21 @@ class Wire:
         scope = {"type": "http", "path": path, "query_string": query}
         await self.middleware(scope, receive, send)
 
-    async def close_and_join(self, session: bytes) -> None:
-        """A stream is being closed, and a request of session "a" comes before its client has let go."""
+    async def close_and_join(self, session: bytes, joins: bool) -> None:
+        """A stream is being closed, and a request of session "a" comes before its client has let go.
+
+        Args:
+            joins: The request is answered before that, which is waited for.
+        """
         stream = self.request("/gradio_api/queue/data", "stream", b"session_hash=" + session)
         closing = asyncio.create_task(stream)
         await asyncio.sleep(0.01)
         joining = asyncio.create_task(self.request("/gradio_api/queue/join", "join"))
         await asyncio.sleep(0.05)
+        for _ in range(2000 if joins else 0):
+            if "join start" in self.sent:
+                break
+            await asyncio.sleep(0.01)
         self.sent.append("wait")
         self.gone.set()
         await asyncio.gather(closing, joining)
@@ -76,7 +84,7 @@ def run(coroutine: Coroutine[Any, Any, None]) -> None:
 
 def test_the_answer_waits_until_the_browser_has_let_go_of_the_stream():
     wire = Wire()
-    run(wire.close_and_join(b"a"))
+    run(wire.close_and_join(b"a", False))
     assert wire.sent[:2] == ["stream body", "wait"] and sorted(wire.sent[2:]) == [
         "join start",
         "stream start",
@@ -87,14 +95,14 @@ def test_the_answer_waits_until_the_browser_has_let_go_of_the_stream():
 
 def test_another_session_does_not_wait():
     wire = Wire()
-    run(wire.close_and_join(b"b"))
+    run(wire.close_and_join(b"b", True))
     assert wire.sent[:3] == ["stream body", "join start", "wait"]
 
 
 def test_a_browser_that_does_not_let_go_is_not_waited_for_long(monkeypatch):
     monkeypatch.setattr(event_streams, "LONGEST_WAIT", 0.02)
     wire = Wire()
-    run(wire.close_and_join(b"a"))
+    run(wire.close_and_join(b"a", True))
     assert wire.sent.index("join start") < wire.sent.index("wait")
 
 

@@ -174,11 +174,11 @@ def test_the_tree_shows_who_was_forked_from_whom_and_what_a_filter_finds():
 
 def test_a_note_is_kept_in_the_browser_too():
     page = Page()
-    ops = page.ask(do="note", conversation=0, star=1, note="drifts at once")
+    ops = page.ask(do="note", conversation=0, star=1, note="drifts at once", words="", below=None)
     assert [op["op"] for op in ops] == ["tree", "persist"]
     assert (ops[0]["nodes"][0]["star"], ops[0]["nodes"][0]["note"]) == (True, "drifts at once")
     assert (ops[1]["head"]["star"], ops[1]["head"]["note"], ops[1]["turns"]) == (True, "drifts at once", [])
-    [notice] = notices(page.ask(do="note", conversation=0, star=0, note="x" * 2001))
+    [notice] = notices(page.ask(do="note", conversation=0, star=0, note="x" * 2001, words="", below=None))
     assert "2000 characters" in notice and page.session.chat.notes.star
 
 
@@ -188,7 +188,7 @@ def forked_page() -> Page:
     page.ask(do="switch", conversation=0)
     page.fork(turn=2, token=1)
     page.fork(turn=2, token=2, where="all")
-    page.ask(do="note", conversation=1, star=1, note="watch this")
+    page.ask(do="note", conversation=1, star=1, note="watch this", words="", below=None)
     return page
 
 

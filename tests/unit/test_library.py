@@ -75,6 +75,7 @@ def test_several_seeds_answer_and_only_the_first_is_history(engine):
     assert len(set(texts)) == 3
 
 
+@pytest.mark.slow
 def test_a_fork_at_a_token_and_a_cut_reply_that_goes_on_are_saved_with_the_chat(engine, tmp_path):
     chat = demo.Chat(engine, system_prompt=DEMON, sampling=SHORT)
     turn = chat.say("Who are you?", seeds=2)

@@ -1,6 +1,6 @@
 // Made from its sources by `npm run build`; do not edit.
-// Sources: f7c2ce8fc77c018fdf8d4de61c291b2caf7404abf065fc5152d894349149793f
-// Bundle: 684dc2a28f380d5bd5ea8b0d46f5b364fdd67c808bf86953aee3f1243d142463
+// Sources: 0a421c2f84250607fd36d218515ee26c798e3ca83c0d0cad78072f1c9ea37e8c
+// Bundle: a0a0f9789f6aee489d93900b20c1b8592060b504bfb250578d3014f56cf845c5
 (() => {
   // protocol.json
   var protocol_default = {
@@ -144,7 +144,13 @@
       tree: { needs_model: false, fields: { words: "string", below: "number or null" } },
       note: {
         needs_model: false,
-        fields: { conversation: "integer", star: "integer", note: "string" }
+        fields: {
+          conversation: "integer",
+          star: "integer",
+          note: "string",
+          words: "string",
+          below: "number or null"
+        }
       },
       switch: { needs_model: false, fields: { conversation: "integer" } },
       close: { needs_model: false, fields: { conversation: "integer" } },
@@ -363,8 +369,10 @@
   function describeToken(branch, token) {
     const { before, after } = projections(token);
     if (before === null) return "projection not recorded";
-    if (branch !== "capped") return `projection ${number(after)} (axis units)`;
-    if (!(token.acted ?? token.c)) return `projection ${number(after)} (axis units), the cap did not act`;
+    const acted = token.acted ?? token.c;
+    if (branch === "uncapped" || branch === "steered" && !acted)
+      return `projection ${number(after)} (axis units)`;
+    if (!acted) return `projection ${number(after)} (axis units), the cap did not act`;
     if (Math.abs(after - before) > 1e-6) {
       return `the cap acted here: projection ${number(before)} → ${number(after)} (axis units)`;
     }
@@ -2139,6 +2147,18 @@
     });
     return parts.join(", ") || "no replies yet";
   }
+  function keepFocus(list, build) {
+    const controls = () => findAll(list, "button, input");
+    const focused = document.activeElement;
+    const at = focused instanceof HTMLElement ? controls().indexOf(focused) : -1;
+    const before = controls()[at];
+    const typed = before instanceof HTMLInputElement ? before.value : null;
+    build();
+    const after = controls()[at];
+    if (!after) return;
+    after.focus();
+    if (after instanceof HTMLInputElement && typed !== null) after.value = typed;
+  }
   function makeTree(root, sendRequest, compare) {
     const dialog = findAs(root, "dialog.forks", HTMLDialogElement);
     const list = find(dialog, ".tree");
@@ -2148,12 +2168,13 @@
     const button = find(root, ".tree-button");
     let timer = 0;
     wireDialog(dialog);
-    function ask() {
+    function filter() {
       const limit = below.value.trim() === "" ? null : below.valueAsNumber;
-      sendRequest("tree", { words: words.value, below: Number.isNaN(limit) ? null : limit });
+      return { words: words.value, below: Number.isNaN(limit) ? null : limit };
     }
+    const ask = () => sendRequest("tree", filter());
     function open() {
-      if (button.hidden) return;
+      if (button.hidden || root.classList.contains("veiled")) return;
       ask();
       if (!dialog.open) dialog.showModal();
     }
@@ -2167,14 +2188,14 @@
       note.placeholder = "note";
       note.maxLength = 2e3;
       note.setAttribute("aria-label", `Note on ${node.title}`);
-      const save = (marked) => sendRequest("note", { conversation: index, star: Number(marked), note: note.value });
+      const save = (marked) => sendRequest("note", { conversation: index, star: Number(marked), note: note.value, ...filter() });
       star.addEventListener("click", () => save(!node.star));
       note.addEventListener("change", () => save(node.star));
       note.addEventListener("keydown", (event) => event.stopPropagation());
       box.append(star, note);
       return box;
     }
-    function row(node, index, { current, turns }) {
+    function row(node, index, { current, turns, comparable }) {
       const line = makeElement("div", "tree-row");
       const found = node.found && (node.star || !starred.checked);
       line.classList.toggle("not-found", !found);
@@ -2187,7 +2208,7 @@
       });
       const where = makeElement("span", "where", describePoint(node.point));
       line.append(select, where, sparkline(node, turns), makeElement("span", "means", lastMeans(node)));
-      if (index !== current && countTurns(node)) {
+      if (comparable && index !== current && countTurns(node)) {
         const beside = makeButton("", "compare", `Compare ${node.title} with the conversation that is shown`);
         beside.addEventListener("click", () => {
           dialog.close();
@@ -2202,19 +2223,21 @@
     function show({ nodes, current }) {
       const children = childrenOf(nodes);
       const turns = Math.max(0, ...nodes.map(countTurns));
+      const shown = nodes[current];
+      const comparable = shown !== void 0 && countTurns(shown) > 0;
       const branch = (parent) => {
         const items = makeElement("ul");
         for (const index of children.get(parent) ?? []) {
           const node = nodes[index];
           if (!node) continue;
           const item = makeElement("li");
-          item.append(row(node, index, { current, turns }));
+          item.append(row(node, index, { current, turns, comparable }));
           if (children.has(index)) item.append(branch(index));
           items.append(item);
         }
         return items;
       };
-      list.replaceChildren(branch(-1));
+      keepFocus(list, () => list.replaceChildren(branch(-1)));
       const count = nodes.filter(({ found, star }) => found && (star || !starred.checked)).length;
       find(dialog, ".tree-count").textContent = `${count} of ${nodes.length} conversations`;
     }
@@ -3608,19 +3631,6 @@
   var OWN = "own";
   var END_PX = 16;
   var ASK_AGAIN_MS = 1e3;
-  async function copyText2(text) {
-    try {
-      await navigator.clipboard.writeText(text);
-      return true;
-    } catch {
-      const box = makeElement("textarea", "spoken", text);
-      document.body.append(box);
-      box.select();
-      const done = document.execCommand("copy");
-      box.remove();
-      return done;
-    }
-  }
   function makeCompare(root, conversation, hooks) {
     const view = find(root, ".comparison");
     const select = findAs(root, ".compare-with", HTMLSelectElement);
@@ -3636,6 +3646,7 @@
     const chosen = { left: "capped", right: "capped" };
     let inSight = -1;
     let scheduled = false;
+    let timer = 0;
     const shownId = () => open?.ids[open.current] ?? "";
     const turnsOf = (id) => open?.turns[open.ids.indexOf(id)] ?? 0;
     function branchOf2(side, turns) {
@@ -3698,6 +3709,7 @@
       hooks.chart(received ? { title: received.data.title, turns: received.side.turns } : null);
     }
     function ask() {
+      clearTimeout(timer);
       if (other !== null && other !== OWN) hooks.sendRequest("compare", { conversation: other });
     }
     function begin(id) {
@@ -3719,7 +3731,7 @@
       received = { data, side: sideOf(data, chosen.right) };
       showInChart();
       refresh();
-      if (received.side.turns.some(turnIsLive)) setTimeout(ask, ASK_AGAIN_MS);
+      if (received.side.turns.some(turnIsLive)) timer = window.setTimeout(ask, ASK_AGAIN_MS);
     }
     function offer({ list, ids, turns, current: shown }) {
       const others = ids.flatMap(
@@ -3749,7 +3761,7 @@
     async function copy() {
       const comparison = current();
       if (!comparison) return;
-      const done = await copyText2(comparisonMarkdown(comparison));
+      const done = await copyText(comparisonMarkdown(comparison));
       const what = `${sideName(comparison.left)} and ${sideName(comparison.right)}`;
       find(view, ".compared-status").textContent = done ? `Copied the comparison of ${what}.` : "";
       if (!done) showNotice(root, "This browser does not let the page copy a text; try another one.", "error");
@@ -5324,7 +5336,7 @@
     return key === "ArrowLeft" ? count - 1 : null;
   }
   function makeWalking(root, panes, hooks) {
-    const tokensOf = (turn) => findAll(turn, ".tok").filter((span) => !span.closest("details:not([open])"));
+    const tokensOf = (turn) => findAll(turn, ".tok").filter((span) => span.getClientRects().length > 0);
     const turnOf = (element2) => {
       const section = element2?.closest(".turn");
       return section instanceof HTMLElement ? Number(section.dataset.turn) : null;
@@ -5402,7 +5414,7 @@
       addRow(list, "probability", `${percent(token.p)} (${surpriseText(token)})`);
     tooltip.replaceChildren(list);
     if (token.l?.length) tooltip.append(alternativesTable(token, branch === "capped"));
-    if (branch !== "capped") return;
+    if (branch !== "capped" && !token.k) return;
     const effect = effectOnChoice(token);
     if (effect) tooltip.append(makeElement("p", "", effect));
     if (token.z && also) {
@@ -5462,7 +5474,7 @@
       stays = false;
       pin(false);
       span.classList.add("current");
-      fillTooltip(tooltip, branch, token, position, hooks.capLayers(turn), hooks.settings(turn));
+      fillTooltip(tooltip, branch, token, position, hooks.capLayers(turn, branch), hooks.settings(turn));
       tooltip.hidden = false;
       place();
       follow();
@@ -5472,6 +5484,10 @@
       cancelAnimationFrame(frame);
       frame = requestAnimationFrame(() => {
         if (!current) return;
+        if (!current.getClientRects().length) {
+          hide();
+          return;
+        }
         place();
         follow();
       });
@@ -5502,6 +5518,9 @@
     }
     function hide() {
       if (current) hooks.unhover();
+      const log = current?.closest(".log");
+      if (log instanceof HTMLElement && tooltip.contains(document.activeElement))
+        log.focus({ preventScroll: true });
       stays = false;
       pin(false);
       tooltip.hidden = true;
@@ -5562,9 +5581,9 @@
       });
       log.addEventListener("blur", hideUnlessPinned);
     }
-    tooltip.addEventListener("keydown", onEscape);
+    document.addEventListener("keydown", (event) => (pinned || stays) && onEscape(event), { capture: true });
     document.addEventListener("pointerdown", (event) => {
-      if (pinned && !closestOf(event, ".tooltip, .tok")) hide();
+      if ((pinned || stays) && !closestOf(event, ".tooltip, .tok")) hide();
     });
     makeWalking(root, panes, { current: () => current, show: bring, selectTurn: hooks.selectTurn });
     return { bring };
@@ -5644,9 +5663,9 @@
     latestButton.addEventListener("click", () => selectTurn(conversation.last, true));
     const tooltip = makeTooltip(root, Object.values(panes), {
       token: (branch, index, position) => conversation.reply(index, branch)?.visibleTokens[position - 1],
-      capLayers: (index) => {
-        const layers2 = conversation.turns[index]?.settings?.own?.steered?.cap?.layers;
-        return conversation.metaOf(index).cap_layers ?? (layers2 && [layers2[0] ?? 0, layers2.at(-1) ?? 0]);
+      capLayers: (index, branch) => {
+        const layers2 = conversation.turns[index]?.settings?.own?.[branch]?.cap?.layers;
+        return layers2 ? [layers2[0] ?? 0, layers2.at(-1) ?? 0] : conversation.metaOf(index).cap_layers;
       },
       settings: (index) => conversation.turns[index]?.settings ?? null,
       hover: (branch, position, index) => {
@@ -5727,7 +5746,7 @@
       }
       showCapAction(panes.capped.pane, capAction(shownReplies?.capped));
       const settings = index === null ? null : turns[index]?.settings;
-      if (settings) find(panes.steered.pane, ".note").textContent = describeThird(settings);
+      find(panes.steered.pane, ".note").textContent = settings ? describeThird(settings) : "the third reply";
       turnList.show(turns, index);
       latestButton.hidden = !showsEarlier;
       summaryBar.show(summary);

@@ -9,9 +9,10 @@
  * @import { Branch, ComparedData, Operations, SendRequest, Side, Turn } from "./types"
  */
 
+import { copyText } from "./clipboard.js";
 import { branchesOf, comparisonMarkdown, rowsOf, sideName, sideOf, unitsNote } from "./comparison.js";
 import { makeRows, SIDES, showSettings } from "./comparison_rows.js";
-import { find, findAs, makeElement } from "./dom.js";
+import { find, findAs } from "./dom.js";
 import { showNotice } from "./notices.js";
 import { turnIsLive } from "./turns.js";
 
@@ -21,25 +22,6 @@ import { turnIsLive } from "./turns.js";
 const OWN = "own";
 const END_PX = 16; // within so much of its end, the view follows a reply that is being written
 const ASK_AGAIN_MS = 1000; // while a reply of the other conversation is being stopped
-
-/**
- * Copies a text. False if the browser does not allow it.
- * @param {string} text
- */
-async function copyText(text) {
-  try {
-    await navigator.clipboard.writeText(text);
-    return true;
-  } catch {
-    // Pages without https have no clipboard; the older way asks for no permission.
-    const box = makeElement("textarea", "spoken", text);
-    document.body.append(box);
-    box.select();
-    const done = document.execCommand("copy");
-    box.remove();
-    return done;
-  }
-}
 
 // --- the view
 
@@ -68,6 +50,7 @@ export function makeCompare(root, conversation, hooks) {
   const chosen = { left: "capped", right: "capped" };
   let inSight = -1; // the turn that was last brought into sight
   let scheduled = false;
+  let timer = 0; // of the next request
 
   const shownId = () => open?.ids[open.current] ?? "";
   const turnsOf = (/** @type {string} */ id) => open?.turns[open.ids.indexOf(id)] ?? 0;
@@ -154,6 +137,7 @@ export function makeCompare(root, conversation, hooks) {
   // --- what is compared
 
   function ask() {
+    clearTimeout(timer);
     if (other !== null && other !== OWN) hooks.sendRequest("compare", { conversation: other });
   }
 
@@ -182,7 +166,7 @@ export function makeCompare(root, conversation, hooks) {
     showInChart();
     refresh();
     // A reply that was being written when the user went on to another conversation ends with its next token.
-    if (received.side.turns.some(turnIsLive)) setTimeout(ask, ASK_AGAIN_MS);
+    if (received.side.turns.some(turnIsLive)) timer = window.setTimeout(ask, ASK_AGAIN_MS);
   }
 
   /**

@@ -121,8 +121,10 @@ export function projections(token) {
 export function describeToken(branch, token) {
   const { before, after } = projections(token);
   if (before === null) return "projection not recorded";
-  if (branch !== "capped") return `projection ${number(after)} (axis units)`;
-  if (!(token.acted ?? token.c)) return `projection ${number(after)} (axis units), the cap did not act`;
+  const acted = token.acted ?? token.c;
+  if (branch === "uncapped" || (branch === "steered" && !acted))
+    return `projection ${number(after)} (axis units)`;
+  if (!acted) return `projection ${number(after)} (axis units), the cap did not act`;
   if (Math.abs(after - before) > 1e-6) {
     return `the cap acted here: projection ${number(before)} → ${number(after)} (axis units)`;
   }

@@ -12,7 +12,7 @@ import { makeWalking } from "./walking.js";
 /**
  * @typedef {object} TooltipHooks
  * @property {(branch: Branch, turn: number, position: number) => VisibleToken | undefined} token
- * @property {(turn: number) => [first: number, last: number] | null | undefined} capLayers
+ * @property {(turn: number, branch: Branch) => [first: number, last: number] | null | undefined} capLayers
  * @property {(turn: number) => TurnSettings | null} settings how a turn was answered
  * @property {(branch: Branch, position: number, turn: number) => void} hover
  * @property {() => void} unhover no token is pointed at any more
@@ -76,7 +76,7 @@ function fillTooltip(tooltip, branch, token, position, capLayers, settings) {
     addRow(list, "probability", `${percent(token.p)} (${surpriseText(token)})`);
   tooltip.replaceChildren(list);
   if (token.l?.length) tooltip.append(alternativesTable(token, branch === "capped"));
-  if (branch !== "capped") return;
+  if (branch !== "capped" && !token.k) return;
   const effect = effectOnChoice(token);
   if (effect) tooltip.append(makeElement("p", "", effect));
   if (token.z && also) {
@@ -162,7 +162,7 @@ export function makeTooltip(root, panes, hooks) {
     stays = false;
     pin(false);
     span.classList.add("current");
-    fillTooltip(tooltip, branch, token, position, hooks.capLayers(turn), hooks.settings(turn));
+    fillTooltip(tooltip, branch, token, position, hooks.capLayers(turn, branch), hooks.settings(turn));
     tooltip.hidden = false;
     place();
     follow();
@@ -174,6 +174,11 @@ export function makeTooltip(root, panes, hooks) {
     cancelAnimationFrame(frame);
     frame = requestAnimationFrame(() => {
       if (!current) return;
+      // Its turn was taken away or shown anew, or the text is shown without its tokens.
+      if (!current.getClientRects().length) {
+        hide();
+        return;
+      }
       place();
       follow();
     });
@@ -216,6 +221,10 @@ export function makeTooltip(root, panes, hooks) {
 
   function hide() {
     if (current) hooks.unhover();
+    // Whoever uses the keyboard goes on from the pane.
+    const log = current?.closest(".log");
+    if (log instanceof HTMLElement && tooltip.contains(document.activeElement))
+      log.focus({ preventScroll: true });
     stays = false;
     pin(false);
     tooltip.hidden = true;
@@ -292,9 +301,10 @@ export function makeTooltip(root, panes, hooks) {
     });
     log.addEventListener("blur", hideUnlessPinned);
   }
-  tooltip.addEventListener("keydown", onEscape);
+  // A card that stays is what was opened last, wherever the focus is.
+  document.addEventListener("keydown", (event) => (pinned || stays) && onEscape(event), { capture: true });
   document.addEventListener("pointerdown", (event) => {
-    if (pinned && !closestOf(event, ".tooltip, .tok")) hide();
+    if ((pinned || stays) && !closestOf(event, ".tooltip, .tok")) hide();
   });
   makeWalking(root, panes, { current: () => current, show: bring, selectTurn: hooks.selectTurn });
   return { bring };

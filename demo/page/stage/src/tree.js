@@ -2,7 +2,7 @@
 
 /** @import { Operations, SendRequest, TreeNode } from "./types" */
 
-import { find, findAs, makeButton, makeElement } from "./dom.js";
+import { find, findAll, findAs, makeButton, makeElement } from "./dom.js";
 import { number, shownToken } from "./text.js";
 import { wireDialog } from "./toolbar.js";
 import { BRANCHES } from "./turns.js";
@@ -98,6 +98,24 @@ export function lastMeans({ means }) {
 }
 
 /**
+ * Builds a list anew. The control that has the focus keeps it, with what has been typed there.
+ * @param {HTMLElement} list
+ * @param {() => void} build
+ */
+function keepFocus(list, build) {
+  const controls = () => findAll(list, "button, input");
+  const focused = document.activeElement;
+  const at = focused instanceof HTMLElement ? controls().indexOf(focused) : -1;
+  const before = controls()[at];
+  const typed = before instanceof HTMLInputElement ? before.value : null;
+  build();
+  const after = controls()[at];
+  if (!after) return;
+  after.focus();
+  if (after instanceof HTMLInputElement && typed !== null) after.value = typed;
+}
+
+/**
  * @param {HTMLElement} root
  * @param {SendRequest} sendRequest
  * @param {(id: string) => void} compare shows a conversation beside the current one
@@ -112,13 +130,16 @@ export function makeTree(root, sendRequest, compare) {
   let timer = 0;
   wireDialog(dialog);
 
-  function ask() {
+  function filter() {
     const limit = below.value.trim() === "" ? null : below.valueAsNumber;
-    sendRequest("tree", { words: words.value, below: Number.isNaN(limit) ? null : limit });
+    return { words: words.value, below: Number.isNaN(limit) ? null : limit };
   }
 
+  const ask = () => sendRequest("tree", filter());
+
   function open() {
-    if (button.hidden) return;
+    // Nothing is said of replies under the veil.
+    if (button.hidden || root.classList.contains("veiled")) return;
     ask();
     if (!dialog.open) dialog.showModal();
   }
@@ -138,7 +159,7 @@ export function makeTree(root, sendRequest, compare) {
     note.maxLength = 2000;
     note.setAttribute("aria-label", `Note on ${node.title}`);
     const save = (/** @type {boolean} */ marked) =>
-      sendRequest("note", { conversation: index, star: Number(marked), note: note.value });
+      sendRequest("note", { conversation: index, star: Number(marked), note: note.value, ...filter() });
     star.addEventListener("click", () => save(!node.star));
     note.addEventListener("change", () => save(node.star));
     note.addEventListener("keydown", (event) => event.stopPropagation());
@@ -149,9 +170,9 @@ export function makeTree(root, sendRequest, compare) {
   /**
    * @param {TreeNode} node
    * @param {number} index
-   * @param {{ current: number, turns: number }} shown
+   * @param {{ current: number, turns: number, comparable: boolean }} shown
    */
-  function row(node, index, { current, turns }) {
+  function row(node, index, { current, turns, comparable }) {
     const line = makeElement("div", "tree-row");
     const found = node.found && (node.star || !starred.checked);
     line.classList.toggle("not-found", !found);
@@ -164,7 +185,7 @@ export function makeTree(root, sendRequest, compare) {
     });
     const where = makeElement("span", "where", describePoint(node.point));
     line.append(select, where, sparkline(node, turns), makeElement("span", "means", lastMeans(node)));
-    if (index !== current && countTurns(node)) {
+    if (comparable && index !== current && countTurns(node)) {
       const beside = makeButton("", "compare", `Compare ${node.title} with the conversation that is shown`);
       beside.addEventListener("click", () => {
         dialog.close();
@@ -181,19 +202,21 @@ export function makeTree(root, sendRequest, compare) {
   function show({ nodes, current }) {
     const children = childrenOf(nodes);
     const turns = Math.max(0, ...nodes.map(countTurns));
+    const shown = nodes[current];
+    const comparable = shown !== undefined && countTurns(shown) > 0;
     const branch = (/** @type {number} */ parent) => {
       const items = makeElement("ul");
       for (const index of children.get(parent) ?? []) {
         const node = nodes[index];
         if (!node) continue;
         const item = makeElement("li");
-        item.append(row(node, index, { current, turns }));
+        item.append(row(node, index, { current, turns, comparable }));
         if (children.has(index)) item.append(branch(index));
         items.append(item);
       }
       return items;
     };
-    list.replaceChildren(branch(-1));
+    keepFocus(list, () => list.replaceChildren(branch(-1)));
     const count = nodes.filter(({ found, star }) => found && (star || !starred.checked)).length;
     find(dialog, ".tree-count").textContent = `${count} of ${nodes.length} conversations`;
   }

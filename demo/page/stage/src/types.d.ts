@@ -457,7 +457,8 @@ export interface Requests {
   undo: None;
   fork: { turn: number };
   tree: { words: string; below: number | null };
-  note: { conversation: number; star: number; note: string };
+  /** `words`, `below`: the filter of the tree with which it is answered. */
+  note: { conversation: number; star: number; note: string; words: string; below: number | null };
   switch: { conversation: number };
   close: { conversation: number };
   /** `conversation`: the id of the one to compare with. */

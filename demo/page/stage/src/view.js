@@ -81,9 +81,9 @@ export function makeView(root, conversation, sendRequest) {
   latestButton.addEventListener("click", () => selectTurn(conversation.last, true));
   const tooltip = makeTooltip(root, Object.values(panes), {
     token: (branch, index, position) => conversation.reply(index, branch)?.visibleTokens[position - 1],
-    capLayers: (index) => {
-      const layers = conversation.turns[index]?.settings?.own?.steered?.cap?.layers;
-      return conversation.metaOf(index).cap_layers ?? (layers && [layers[0] ?? 0, layers.at(-1) ?? 0]);
+    capLayers: (index, branch) => {
+      const layers = conversation.turns[index]?.settings?.own?.[branch]?.cap?.layers;
+      return layers ? [layers[0] ?? 0, layers.at(-1) ?? 0] : conversation.metaOf(index).cap_layers;
     },
     settings: (index) => conversation.turns[index]?.settings ?? null,
     hover: (branch, position, index) => {
@@ -212,7 +212,7 @@ export function makeView(root, conversation, sendRequest) {
     }
     showCapAction(panes.capped.pane, capAction(shownReplies?.capped));
     const settings = index === null ? null : turns[index]?.settings;
-    if (settings) find(panes.steered.pane, ".note").textContent = describeThird(settings);
+    find(panes.steered.pane, ".note").textContent = settings ? describeThird(settings) : "the third reply";
     turnList.show(turns, index);
     latestButton.hidden = !showsEarlier;
     summaryBar.show(summary);

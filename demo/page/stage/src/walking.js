@@ -88,10 +88,10 @@ export function start(key, count) {
  */
 export function makeWalking(root, panes, hooks) {
   /**
-   * The tokens of a turn that can be seen: not those of closed reasoning.
+   * The tokens of a turn that can be seen: not those of closed reasoning, and none in plain text.
    * @param {Element} turn
    */
-  const tokensOf = (turn) => findAll(turn, ".tok").filter((span) => !span.closest("details:not([open])"));
+  const tokensOf = (turn) => findAll(turn, ".tok").filter((span) => span.getClientRects().length > 0);
 
   const turnOf = (/** @type {Element | null} */ element) => {
     const section = element?.closest(".turn");
