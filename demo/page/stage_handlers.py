@@ -158,14 +158,17 @@ class StageHandlers(RecordingHandlers):
         """A reply at every decoder layer: as its branch reads it, and as the unsteered model does."""
         handlers, conversation = self._handlers, call.session.chat.conversation
         updates, branch = Updates(conversation), call.asked.fields["branch"]
+        asked = {"conversation": call.session.chat.id}  # another one may be shown when the answer arrives
         try:
             with handlers.admit(call.request, call.settings.characters):
                 index = call.turn
                 settings = self._settings_of(call, index)
-                updates.add(layers_op(handlers.engine, handlers.axis, conversation, index, branch, settings))
+                read = layers_op(handlers.engine, handlers.axis, conversation, index, branch, settings)
+                updates.add(read | asked)
                 yield PageUpdate(updates.take())
         except Exception:
-            updates.add(operation("layers_failed", turn=call.asked.fields["turn"], branch=branch))
+            turn = call.asked.fields["turn"]
+            updates.add(operation("layers_failed", turn=turn, branch=branch, **asked))
             yield PageUpdate(updates.take())
             raise
 

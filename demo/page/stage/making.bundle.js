@@ -1,5 +1,5 @@
 // Made from its sources by `npm run build`; do not edit.
-// Sources: 0a421c2f84250607fd36d218515ee26c798e3ca83c0d0cad78072f1c9ea37e8c
+// Sources: 4d73fc458a0b08ca55112b1af37449c4009466dd4b83f822258caad3aed30ca9
 // Bundle: af08f735d86252586df92c2e5f6aa4cf282c148ea964cb9968920df7c06c072b
 (() => {
   // src/dom.js

@@ -1,6 +1,6 @@
 // Made from its sources by `npm run build`; do not edit.
-// Sources: 0a421c2f84250607fd36d218515ee26c798e3ca83c0d0cad78072f1c9ea37e8c
-// Bundle: a0a0f9789f6aee489d93900b20c1b8592060b504bfb250578d3014f56cf845c5
+// Sources: 4d73fc458a0b08ca55112b1af37449c4009466dd4b83f822258caad3aed30ca9
+// Bundle: 98cd11917046f84bb98c5080e1900c4ddaddb864679513cce810fa4c2655eafa
 (() => {
   // protocol.json
   var protocol_default = {
@@ -77,8 +77,9 @@
       },
       marks: { about: "new reference lines for the charts", fields: { figures: "object" } },
       layers: {
-        about: "one reply at every decoder layer",
+        about: "one reply at every decoder layer; the id of its conversation",
         fields: {
+          conversation: "string",
           turn: "integer",
           branch: "string",
           probe: "integer",
@@ -93,7 +94,7 @@
       },
       layers_failed: {
         about: "the layers of a reply could not be read; a notice says why",
-        fields: { turn: "integer", branch: "string" }
+        fields: { conversation: "string", turn: "integer", branch: "string" }
       },
       compared: {
         about: "another open conversation, to be compared with the one that is shown",
@@ -6029,8 +6030,9 @@
         persistence?.restored();
         arrival.restored();
       },
-      layers: view.layers.receive,
-      layers_failed: view.layers.fail,
+      // What was asked of another conversation is not shown in this one.
+      layers: (fields) => fields.conversation === conversation.id && view.layers.receive(fields),
+      layers_failed: (fields) => fields.conversation === conversation.id && view.layers.fail(fields),
       compared: view.compare.receive,
       chats: toolbar.offerChats,
       tree: tree.show,

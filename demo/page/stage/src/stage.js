@@ -189,8 +189,9 @@ export function makeStage(root, protocol, sendRequest) {
       persistence?.restored();
       arrival.restored();
     },
-    layers: view.layers.receive,
-    layers_failed: view.layers.fail,
+    // What was asked of another conversation is not shown in this one.
+    layers: (fields) => fields.conversation === conversation.id && view.layers.receive(fields),
+    layers_failed: (fields) => fields.conversation === conversation.id && view.layers.fail(fields),
     compared: view.compare.receive,
     chats: toolbar.offerChats,
     tree: tree.show,

@@ -424,8 +424,8 @@ export interface Operations {
   turn: { turn: number; data: TurnData };
   lost: { branches: Branch[]; text: string };
   marks: { figures: Figures };
-  layers: LayerData;
-  layers_failed: { turn: number; branch: Branch };
+  layers: LayerData & { conversation: string };
+  layers_failed: { conversation: string; turn: number; branch: Branch };
   compared: ComparedData;
   chats: { titles: string[]; count: number };
   pane_prompts: { prompts: Partial<ByBranch<string>> };

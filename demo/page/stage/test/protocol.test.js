@@ -74,6 +74,7 @@ const OPERATIONS = {
   lost: { branches: "list", text: "string" },
   marks: { figures: "object" },
   layers: {
+    conversation: "string",
     turn: "integer",
     branch: "string",
     probe: "integer",
@@ -85,7 +86,7 @@ const OPERATIONS = {
     plain: "list",
     below: "list",
   },
-  layers_failed: { turn: "integer", branch: "string" },
+  layers_failed: { conversation: "string", turn: "integer", branch: "string" },
   compared: {
     id: "string",
     title: "string",
