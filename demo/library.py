@@ -19,6 +19,7 @@ from typing import Literal
 from demo.axis.axis import AssistantAxis
 from demo.axis.components import persona_map
 from demo.conversation.conversation import Conversation
+from demo.conversation.fork_json import MOST_FORKS
 from demo.conversation.forks import Fork, ForkPoint, text_of
 from demo.conversation.session_file import Recording, dumps, loads
 from demo.conversation.settings import CapChoice, TurnSettings
@@ -176,8 +177,17 @@ class Chat:
         return other
 
     def recording(self, title: str = "") -> Recording:
-        """The conversation and its forks with all that is needed to show them without the model."""
-        axis = self.engine.axis
+        """The conversation and its forks with all that is needed to show them without the model.
+
+        Raises:
+            UserError: There are more forks than a session file holds.
+        """
+        axis, forks = self.engine.axis, _forks_of(self, 0, 1)
+        if len(forks) > MOST_FORKS:
+            raise UserError(
+                f"A session file holds {MOST_FORKS} forks, and this chat has {len(forks)}: save some "
+                "of them as chats of their own."
+            )
         return Recording(
             self.engine.model.slug,
             list(self.turns),
@@ -186,7 +196,7 @@ class Chat:
             system_prompt=self.system_prompt,
             map=persona_map(axis),
             date=self._conversation.date,
-            forks=tuple(_forks_of(self, 0, 1)),
+            forks=tuple(forks),
         )
 
 

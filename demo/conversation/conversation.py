@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from threading import Event as CancelFlag
 from typing import Literal
 
-from demo.conversation.forks import Beginning, Beginnings, continued, forked
+from demo.conversation.forks import Beginning, Beginnings, continued, forked, restore_cut
 from demo.conversation.path import previous_state
 from demo.conversation.reading import close, noting_messages, replies_read, with_unread
 from demo.conversation.settings import ALL_BRANCHES, CAPPED, STEERED, UNCAPPED, TurnSettings
@@ -107,7 +107,8 @@ class Conversation:
         how = settings or turn.settings
         if how is None:
             raise UserError("It is not known how this turn was answered; say with which settings to go on.")
-        return fork, fork.send(engine, turn.user, how, at, forked(turn, branch, token, then, everywhere))
+        begin = forked(turn, branch, token, then, everywhere)
+        return fork, fork.send(engine, turn.user, replace(how, read=False), at, begin)
 
     def go_on(self, engine: Engine, at: int, branch: str, settings: TurnSettings | None = None) -> Events:
         """Continue a reply that was cut, in its place; the turns after it are removed.
@@ -122,7 +123,7 @@ class Conversation:
         how = settings or turn.settings
         if how is None:
             raise UserError("It is not known how this turn was answered; say with which settings to go on.")
-        return self.send(engine, turn.user, how, at, continued(turn, branch))
+        return self.send(engine, turn.user, replace(how, read=False), at, continued(turn, branch))
 
     def send(
         self,
@@ -156,7 +157,7 @@ class Conversation:
         begin = begin or Beginnings()
         before = self.turns[at].replies if at < len(self.turns) else {}
         kept = {branch: reply for branch, reply in before.items() if branch in begin.kept}
-        asked = [branch for branch in settings.branches if branch not in kept]
+        asked = list(begin.asked) or [branch for branch in settings.branches if branch not in kept]
         seeds = 1 if begin.extends else settings.seeds
         requests = [
             self._request(branch, text, settings, at, sample, begin.of.get(branch))
@@ -231,7 +232,7 @@ class Conversation:
             UserError: the conversation does not fit the context window, or the engine fails.
         """
         self._cancel.clear()
-        settings = replace(settings, read=True, plain=False, also=None)
+        settings = replace(settings, read=True, plain=False, also=None, own=())
         capped = self._reading(settings, CAPPED)
         first = sum(message["role"] == "system" for message in capped.messages)
         texts = [turn.replies.get(UNCAPPED) for turn in self.turns]
@@ -287,6 +288,8 @@ class Conversation:
             self.turns[at:] = replaced
             raise
         finally:
+            if replaced:
+                restore_cut(turn, replaced[0], begin)
             samples = [
                 f"{self.branch_id(b)}#{n}"
                 for b, r in turn.replies.items()

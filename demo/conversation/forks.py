@@ -9,6 +9,9 @@ from demo.conversation.turns import Reply, Turn
 from demo.engine.protocol import Opening, Sampling, Token
 from demo.utils.errors import UserError
 
+# A fork with room for fewer tokens than this gets as many more as the settings allow to a reply.
+_LEAST_ROOM = 8
+
 
 @dataclass(frozen=True, slots=True)
 class Beginning:
@@ -44,7 +47,9 @@ class Beginning:
     def sampling(self, asked: Sampling) -> Sampling:
         """How a reply that begins so is sampled."""
         if not self.extends:
-            return asked
+            # A fork near the end of a reply that was cut needs room to go on.
+            room = asked.max_new_tokens if len(self.tokens) + _LEAST_ROOM > asked.max_new_tokens else 0
+            return replace(asked, max_new_tokens=asked.max_new_tokens + room)
         answered = sum(not token.special and not token.reasoning for token in self.tokens)
         return replace(
             asked,
@@ -67,10 +72,12 @@ class Beginnings:
     Attributes:
         of: by branch; a branch that is not in it begins as it likes.
         kept: branches whose replies to this turn stay as they are.
+        asked: the branches that answer; empty for those of the turn's settings.
     """
 
     of: Mapping[str, Beginning] = field(default_factory=dict)
     kept: frozenset[str] = frozenset()
+    asked: tuple[str, ...] = ()
 
     @property
     def extends(self) -> bool:
@@ -97,8 +104,9 @@ def forked(turn: Turn, branch: str, index: int, then: int | str, everywhere: boo
     tokens = tuple(reply.tokens[:index])
     others = [one for one in turn.replies if one != branch]
     if not everywhere:
-        return Beginnings({branch: Beginning(tokens, then)}, frozenset(others))
-    return Beginnings({one: Beginning(tokens, then, own=one == branch) for one in turn.replies})
+        return Beginnings({branch: Beginning(tokens, then)}, frozenset(others), (branch,))
+    everyone = tuple(turn.replies)
+    return Beginnings({one: Beginning(tokens, then, own=one == branch) for one in everyone}, asked=everyone)
 
 
 def index_of(turn: Turn, branch: str, number: int) -> int:
@@ -135,12 +143,19 @@ def continued(turn: Turn, branch: str) -> Beginnings:
     if reply is None or not can_go_on(reply):
         raise UserError("This reply was not cut off, so it cannot go on.")
     others = frozenset(one for one in turn.replies if one != branch)
-    return Beginnings({branch: Beginning(tuple(reply.tokens), extends=True)}, others)
+    return Beginnings({branch: Beginning(tuple(reply.tokens), extends=True)}, others, (branch,))
 
 
 def can_go_on(reply: Reply) -> bool:
     """Whether a reply was cut: by a limit, between two sentences, or by the user."""
     return reply.finish in ("length", "sentence", "cancelled") and bool(reply.tokens)
+
+
+def restore_cut(turn: Turn, before: Turn, begin: Beginnings) -> None:
+    """Put a reply back that was to go on, and was stopped before it had come as far as it had been."""
+    for branch, one in begin.of.items():
+        if one.extends and len(turn.replies[branch].tokens) < len(one.tokens):
+            turn.replies[branch] = before.replies[branch]
 
 
 def as_before(turn: Turn) -> Beginnings:

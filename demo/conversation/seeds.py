@@ -51,18 +51,32 @@ def seed_mean(values: Sequence[float]) -> SeedMean | None:
 
 
 def reply_means(reply: Reply) -> SeedMean | None:
-    """Of the means of a reply and its further samples; None where fewer than two have one."""
+    """Of the means of a reply and its further samples; None where fewer than two have one.
+
+    None too where the reply was continued: it is then longer than the others.
+    """
+    if any(sample.limit != reply.limit for sample in reply.samples):
+        return None
     return seed_mean([mean for one in (reply, *reply.samples) if (mean := one.mean) is not None])
 
 
 def seed_gap(turn: Turn) -> SeedMean | None:
     """How much higher the capped replies lie than the uncapped ones with the same random numbers.
 
-    None where fewer than two pairs have both means.
+    None where fewer than two pairs have both means, and where more than the cap tells the two apart: settings
+    of their own, or words that were given to one of them only.
     """
     uncapped, capped = turn.replies.get(UNCAPPED), turn.replies.get(CAPPED)
     if uncapped is None or capped is None or len(uncapped.samples) != len(capped.samples):
         return None
+    if (turn.settings is not None and turn.settings.own) or _beginning(uncapped) != _beginning(capped):
+        return None
     pairs = zip((uncapped, *uncapped.samples), (capped, *capped.samples), strict=True)
     means = [(one.mean, other.mean) for one, other in pairs]
     return seed_mean([other - one for one, other in means if one is not None and other is not None])
+
+
+def _beginning(reply: Reply) -> tuple[int, int]:
+    """Up to which token a reply was made to begin so, and the most tokens it could have."""
+    given = [index for index, token in enumerate(reply.tokens, 1) if token.given]
+    return max(given, default=0), reply.limit

@@ -221,13 +221,17 @@ class ChatHandlers:
         at: int,
         settings: TurnSettings | None = None,
         begin: Beginnings | None = None,
+        chat: Chat | None = None,
     ) -> Iterator[PageUpdate]:
         """Answer `text` as turn `at`, which replaces that turn and all after it.
 
         Args:
             settings: None for those of `values`.
             begin: what the replies begin with, and which of that turn's replies stay.
+            chat: the conversation that is meant. Nothing happens if another one is shown by now.
         """
+        if chat is not None and chat is not session.chat:
+            return
         chat, text = session.chat, well_formed(text or "")
         updates = Updates(chat.conversation, lambda: self.engine.load.running // len(BRANCHES))
         session.gone = False
@@ -283,7 +287,7 @@ class ChatHandlers:
         replaced = chat.conversation.turns[at : at + 1]
         try:
             events = chat.conversation.send(self.engine, text, settings, at, begin)
-        except UserError:
+        except Exception:
             session.release(chat)
             raise
         chat.system_prompt = settings.system_prompt

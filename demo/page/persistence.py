@@ -110,7 +110,8 @@ def _share_turns(chats: Sequence[Chat]) -> None:
             continue
         turns = chat.conversation.turns
         for index in range(min(chat.origin.point.turn, len(turns), len(parent.turns))):
-            if turn_json(turns[index]) != turn_json(parent.turns[index]):
+            # The browser stores the mean states of some turns only, and those of a fork may be other ones.
+            if turn_json(turns[index], ()) != turn_json(parent.turns[index], ()):
                 break
             turns[index] = parent.turns[index]
 

@@ -7,7 +7,7 @@ A `Dispatcher` has one method `on_<request>` for each request that it answers (s
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import gradio as gr
@@ -115,11 +115,17 @@ class RecordingHandlers(Dispatcher):
         """Name of the model that could continue a recording here; "" for none."""
         return ""
 
-    def open_recording(self, call: Call, recording: Recording) -> None:
+    def open_recording(self, call: Call, recording: Recording) -> Answer:
         """Open a recording with its forks, and show its first conversation."""
         chats = chats_of(recording, self.recorded_as())
         for chat in (*chats, chats[0]):
             self.switch(call.session, chat)
+        yield self.changed(call)
+        yield from self.stored(call, chats[1:])
+
+    def stored(self, call: Call, chats: Sequence[Chat]) -> Answer:
+        """What the browser is to store of conversations that are open and not shown."""
+        yield from ()
 
     def changed(self, call: Call) -> PageUpdate:
         """Another conversation is shown: its system prompt, and its script's next message in the box."""
@@ -141,8 +147,7 @@ class RecordingHandlers(Dispatcher):
 
     def on_recorded(self, call: Call) -> Answer:
         refuse_while_running(call.session)
-        self.open_recording(call, open_shipped(call.asked.fields["name"]))
-        yield self.changed(call)
+        yield from self.open_recording(call, open_shipped(call.asked.fields["name"]))
 
     def on_shared(self, call: Call) -> Answer:
         """A session that the page's address names. What a tab has brought back of it is shown as it is."""

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from demo.conversation.conversation import End
-from demo.conversation.forks import ForkPoint, as_before, continued, fitted, forked, index_of, text_of
+from demo.conversation.forks import (
+    Beginnings,
+    ForkPoint,
+    as_before,
+    continued,
+    fitted,
+    forked,
+    index_of,
+    text_of,
+)
 from demo.conversation.session_file import Recording
 from demo.conversation.settings import CAPPED, TurnSettings
 from demo.conversation.transcripts import Transcript, parse_file
-from demo.conversation.turns import well_formed
+from demo.conversation.turns import Turn, well_formed
 from demo.page.chat_handlers import ChatHandlers, PageUpdate
 from demo.page.layers import layers_op
 from demo.page.opening import (
@@ -99,7 +109,15 @@ class StageHandlers(RecordingHandlers):
 
     def noted(self, call: Call, chat: Chat) -> list[Operation]:
         recording = self._handlers.recording(chat, call.settings)
-        return [persist_op(chat, recording, len(chat.conversation.turns))]
+        # The browser has the turns of the conversation that is shown; others it may only have stored.
+        start = len(chat.conversation.turns) if chat is call.session.chat else 0
+        return [persist_op(chat, recording, start)]
+
+    def stored(self, call: Call, chats: Sequence[Chat]) -> Answer:
+        updates = Updates(call.session.chat.conversation)
+        updates.add(*(persist_op(chat, self._handlers.recording(chat, call.settings)) for chat in chats))
+        if chats:
+            yield PageUpdate(updates.take())
 
     # --- requests that run the model
 
@@ -135,10 +153,7 @@ class StageHandlers(RecordingHandlers):
             begin = forked(turn, branch, place, then, fields["where"] == "all")
             words = then if isinstance(then, str) else text_of(token, then)
             point = ForkPoint(index, branch, fields["token"], token.text, words)
-            self.switch(session, chat.fork(index + 1, point))
-            yield self.changed(call)
-            settings = self._settings_of(call, index)
-            yield from self._handlers.answer(session, turn.user, call.settings, index, settings, begin)
+            yield from self._answer_in(call, chat.fork(index + 1, point), turn, begin)
 
     def on_go_on(self, call: Call) -> Answer:
         """Continue a reply that was cut: in its place if nothing follows it, in a fork otherwise."""
@@ -148,11 +163,23 @@ class StageHandlers(RecordingHandlers):
             chat = refuse_watched(session.chat)
             turn = chat.conversation.turns[index]
             begin = continued(turn, call.asked.fields["branch"])
-            if index + 1 < len(chat.conversation.turns):
-                self.switch(session, chat.fork(index + 1))
-                yield self.changed(call)
-            settings = self._settings_of(call, index)
-            yield from self._handlers.answer(session, turn.user, call.settings, index, settings, begin)
+            last = index + 1 == len(chat.conversation.turns)
+            fork = chat if last else chat.fork(index + 1, ForkPoint(index))
+            yield from self._answer_in(call, fork, turn, begin)
+
+    def _answer_in(self, call: Call, fork: Chat, turn: Turn, begin: Beginnings) -> Answer:
+        """Answer a turn in a fork, which is closed again if nothing comes of it, or in the chat itself."""
+        session, origin, index = call.session, call.session.chat, call.turn
+        settings = replace(self._settings_of(call, index), read=False)
+        if fork is not origin:
+            self.switch(session, fork)
+            yield self.changed(call)
+        yield from self._handlers.answer(session, turn.user, call.settings, index, settings, begin, fork)
+        unchanged = fork.conversation.turns[index] is turn and fork in session.chats
+        if fork is not origin and session.chat is fork and unchanged:
+            self.closed(session.close(session.chats.index(fork)))
+            self.switch(session, origin)
+            yield self.changed(call)
 
     def on_layers(self, call: Call) -> Answer:
         """A reply at every decoder layer: as its branch reads it, and as the unsteered model does."""
@@ -190,8 +217,7 @@ class StageHandlers(RecordingHandlers):
         with self._handlers.admit(call.request, call.settings.characters):
             found = parse_file(checked_text(fields["text"]))
             if isinstance(found, Recording):
-                self.open_recording(call, found)
-                yield self.changed(call)
+                yield from self.open_recording(call, found)
             elif fields["chat"] is None and len(found.chats) > 1:
                 updates = Updates(call.session.chat.conversation)
                 updates.add(chats_op(found))

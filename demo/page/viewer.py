@@ -78,8 +78,7 @@ class Viewer(RecordingHandlers):
         found = parse_file(checked_text(call.asked.fields["text"]))
         if not isinstance(found, Recording):
             raise UserError(_NEEDS_MODEL)
-        self.open_recording(call, found)
-        yield self.shown(call)
+        yield from self.open_recording(call, found)
 
     def about(self, session: Session) -> str:
         """What the page explains, for the recording that is shown."""

@@ -109,13 +109,79 @@ def test_a_recorded_session_of_another_model_cannot_go_on():
     assert "another model" in notice and len(page.session.chats) == 1
 
 
-def test_a_fork_that_the_engine_refuses_has_the_turn_as_it_was():
+def test_a_fork_that_the_engine_refuses_is_closed_again():
     page = Page()
+    first = page.session.chat
     page.engine.refuse = True
     [notice] = notices(page.fork())
     assert notice == "No."
-    fork, first = page.session.chat.conversation, page.session.chats[0].conversation
-    assert fork.turns == first.turns[:2]
+    assert page.session.chats == [first] and page.session.chat is first
+
+
+def test_a_fork_never_answers_in_another_conversation():
+    page = Page()
+    other = page.session.chat
+    asked = {"do": "fork_at", "turn": 1, "token": 3, "text": "the", "branch": CAPPED, "id": None}
+    updates = page.stage.dispatch(page.session, {**asked, "where": "branch"}, VALUES, cast(gr.Request, None))
+    next(updates)
+    page.ask(do="switch", conversation=0)
+    list(updates)
+    assert page.session.chat is other and len(other.conversation.turns) == 3
+    assert page.session.running is None
+
+
+def test_only_the_branch_that_is_forked_or_continued_is_asked_whatever_the_settings_say():
+    page = Page(1)
+    [turn] = page.session.chat.conversation.turns
+    turn.settings = None
+    del turn.replies[UNCAPPED]
+    turn.replies[CAPPED].finish = "length"
+    turn.replies[CAPPED].tokens.pop()
+    assert notices(page.ask(do="go_on", turn=0, branch=CAPPED)) == []
+    assert [request.branch.rpartition("/")[2] for request in page.engine.requests] == [CAPPED]
+    assert notices(page.fork(turn=0)) == [] and page.session.running is None
+    assert [request.branch.rpartition("/")[2] for request in page.engine.requests] == [CAPPED]
+
+
+def test_a_reply_that_is_stopped_while_it_is_repeated_stays_as_it_was():
+    conversation, engine = Conversation(), ScriptedEngine(words=("I", " am", " a", " demon"))
+    list(conversation.send(engine, "Hi", SETTINGS))
+    reply = conversation.turns[0].replies[CAPPED]
+    reply.finish = "length"
+    events = conversation.go_on(engine, 0, CAPPED)
+    for _ in range(3):
+        next(events)
+    events.close()
+    assert conversation.turns[0].replies[CAPPED] is reply and reply.text == "I am a demon"
+
+
+def test_a_fork_at_the_end_of_a_reply_that_was_cut_has_room_to_go_on():
+    page = Page()
+    turn = page.session.chat.conversation.turns[1]
+    turn.settings = replace(SETTINGS, sampling=replace(SETTINGS.sampling, max_new_tokens=4))
+    page.fork(token=4)
+    assert page.engine.requests[0].sampling.max_new_tokens == 8
+
+
+def test_a_transcript_that_is_forked_counts_as_generated():
+    page = Page()
+    turn = page.session.chat.conversation.turns[1]
+    turn.settings = replace(SETTINGS, read=True)
+    page.fork()
+    settings = page.session.chat.conversation.turns[1].settings
+    assert settings is not None and not settings.read
+
+
+def test_all_forks_of_an_opened_file_and_noted_ones_are_stored_whole():
+    text = saved(forked_page())
+    page = Page(1)
+    ops = page.ask(do="open", text=text, how="read", keep=None, chat=None)
+    stored = {op["id"]: len(op["turns"]) for op in ops if op["op"] == "persist"}
+    assert sorted(stored.values()) == [2, 3, 3, 3]
+    hidden = page.session.chats.index(tree_of(page.session.chats, page.session.chat)[1])
+    ops = page.ask(do="note", conversation=hidden, star=1, note="", words="", below=None)
+    [persisted] = [op for op in ops if op["op"] == "persist"]
+    assert len(persisted["turns"]) == 2 and persisted["from"] == 0
 
 
 def test_a_word_takes_over_the_space_before_a_token():
@@ -137,6 +203,7 @@ def test_a_cut_reply_goes_on_in_its_place_or_in_a_fork():
     assert (request.sampling.max_new_tokens, request.sampling.soft_limit) == (4 + 9, 4 + 5)
     page.ask(do="go_on", turn=0, branch=CAPPED)
     assert len(page.session.chats) == 2 and page.session.chat.title == "Fork after turn 1: Demon"
+    assert page.session.chat.origin.point.turn == 0
     [notice] = notices(page.ask(do="go_on", turn=0, branch=UNCAPPED))
     assert "was not cut off" in notice
 

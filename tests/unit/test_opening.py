@@ -275,7 +275,8 @@ def test_layers_that_cannot_be_read_end_with_a_notice_and_can_be_asked_for_again
     engine = cast(NarrowEngine, visitor.handlers.engine)
     engine.context = 3
     failed, notice = visitor.ask(do="layers", turn=1, branch=CAPPED)
-    assert failed == {"op": "layers_failed", "turn": 1, "branch": CAPPED} and "tokens long" in notice["text"]
+    asked = {"conversation": visitor.session.chat.id, "turn": 1, "branch": CAPPED}
+    assert failed == {"op": "layers_failed", **asked} and "tokens long" in notice["text"]
     engine.context = 100
     assert [op["op"] for op in visitor.ask(do="layers", turn=1, branch=CAPPED)] == ["layers"]
 

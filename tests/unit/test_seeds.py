@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from demo.conversation.seeds import reply_means, seed_gap, seed_mean
-from demo.conversation.settings import CAPPED, UNCAPPED
+from demo.conversation.settings import CAPPED, UNCAPPED, OwnSettings
 from demo.conversation.turns import Reply, Turn
 from demo.engine.protocol import Token
+from tests.helpers.scripted import SETTINGS
 
 VALUES = st.lists(st.floats(-5, 5), min_size=2, max_size=8)
 
@@ -51,3 +54,19 @@ def test_the_gap_is_over_pairs_with_the_same_random_numbers():
     turn.replies[CAPPED].samples.pop()
     assert seed_gap(turn) is None
     assert seed_gap(Turn("Hi", {CAPPED: reply(1.0, 2.0)})) is None
+
+
+def test_there_is_no_gap_where_more_than_the_cap_tells_the_replies_apart():
+    turn = Turn("Hi", {UNCAPPED: reply(0.0, 1.0), CAPPED: reply(1.0, 2.0)}, SETTINGS)
+    assert seed_gap(turn) is not None
+    turn.settings = replace(SETTINGS, own=((CAPPED, OwnSettings(temperature=1.0)),))
+    assert seed_gap(turn) is None
+    turn.settings = SETTINGS
+    turn.replies[CAPPED].tokens[0] = replace(turn.replies[CAPPED].tokens[0], given=True)
+    assert seed_gap(turn) is None
+
+
+def test_a_continued_reply_has_no_mean_with_shorter_ones():
+    continued = reply(0.0, 1.0)
+    continued.limit = 99
+    assert reply_means(continued) is None
