@@ -65,7 +65,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             "and start this engine afterwards."
         )
     # Imported late, so that a mistake in the flags is reported at once.
-    from demo.page.recordings import intro_file, open_file
+    from demo.conversation.session_file import open_file
+    from demo.page.recordings import intro_file
 
     found = intro_file(options.intro)
     intro = None if found is None else open_file(found)
@@ -146,8 +147,8 @@ def _axis_folder(options: argparse.Namespace, model: NamedModel) -> Path | None:
 
 def _replay(options: argparse.Namespace, folder: Path | None) -> None:
     """Show recorded sessions. No model is loaded."""
+    from demo.conversation.session_file import open_file
     from demo.page.layout import TITLE, launch_options
-    from demo.page.recordings import open_file
     from demo.page.shared_sessions import SharedSessions
     from demo.page.viewer import build_viewer
 

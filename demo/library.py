@@ -21,7 +21,7 @@ from demo.axis.components import persona_map
 from demo.conversation.conversation import Conversation
 from demo.conversation.fork_json import MOST_FORKS
 from demo.conversation.forks import Fork, ForkPoint, text_of
-from demo.conversation.session_file import Recording, dumps, loads
+from demo.conversation.session_file import Recording, dumps, open_file
 from demo.conversation.settings import CapChoice, TurnSettings
 from demo.conversation.turns import Turn
 from demo.engine.protocol import Events, ReadToken, Request, Sampling, Steer, TokenEvent
@@ -283,8 +283,4 @@ def open_session(path: str | Path) -> Recording:
     Raises:
         UserError: The file cannot be read, or is not a session file.
     """
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"The session file {path} cannot be read: check the path.") from error
-    return loads(text)
+    return open_file(Path(path))

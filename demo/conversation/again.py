@@ -15,7 +15,7 @@ from pathlib import Path
 
 from demo.conversation.conversation import Conversation
 from demo.conversation.forks import as_before
-from demo.conversation.session_file import MOST_BYTES, Recording, is_date, loads
+from demo.conversation.session_file import Recording, is_date, open_file
 from demo.conversation.settings import PAGE_SAMPLING, CapChoice, TurnSettings, reads_differ
 from demo.conversation.turns import Reply, Turn
 from demo.engine.options import ServedEngine, add_engine_options, end_plainly_when_asked, load_engine
@@ -127,12 +127,7 @@ def _recording(options: argparse.Namespace) -> Recording | None:
         return None
     if options.messages:
         raise UserError("Give either messages or --session, not both.")
-    try:
-        if options.session.stat().st_size > MOST_BYTES:
-            raise UserError(f"{options.session} is larger than {MOST_BYTES // 2**20} MiB; choose another.")
-        recording = loads(options.session.read_text(encoding="utf-8-sig"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{options.session} cannot be read; give a saved session file.") from error
+    recording = open_file(options.session)
     if options.fork:
         if not 0 < options.fork <= len(recording.forks):
             raise UserError(f"{options.session} has {len(recording.forks)} forks, not a fork {options.fork}.")

@@ -55,9 +55,8 @@ def compare(
             one.reply_in(branch) if one else None,
             other.reply_in(right_branch or branch) if other else None,
         )
-        means = [reply.mean if reply else None for reply in replies]
-        low, high = means
-        difference = None if low is None or high is None else high - low
+        mine, yours = (reply.mean if reply else None for reply in replies)
+        difference = None if mine is None or yours is None else yours - mine
         rows.append(
             ComparedTurn((one.user if one else None, other.user if other else None), replies, difference)
         )

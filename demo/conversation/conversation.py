@@ -104,11 +104,8 @@ class Conversation:
             UserError: there is no such token, or the turn cannot be run.
         """
         turn, fork = self.turns[at], self.fork(at + 1)
-        how = settings or turn.settings
-        if how is None:
-            raise UserError("It is not known how this turn was answered; say with which settings to go on.")
         begin = forked(turn, branch, token, then, everywhere)
-        return fork, fork.send(engine, turn.user, replace(how, read=False), at, begin)
+        return fork, fork.send(engine, turn.user, _settings_of(turn, settings), at, begin)
 
     def go_on(self, engine: Engine, at: int, branch: str, settings: TurnSettings | None = None) -> Events:
         """Continue a reply that was cut, in its place; the turns after it are removed.
@@ -120,10 +117,7 @@ class Conversation:
             UserError: the model ended the reply itself, or the turn cannot be run.
         """
         turn = self.turns[at]
-        how = settings or turn.settings
-        if how is None:
-            raise UserError("It is not known how this turn was answered; say with which settings to go on.")
-        return self.send(engine, turn.user, replace(how, read=False), at, continued(turn, branch))
+        return self.send(engine, turn.user, _settings_of(turn, settings), at, continued(turn, branch))
 
     def send(
         self,
@@ -344,6 +338,14 @@ class Conversation:
                 beginning, token = begin.of.get(branch), replace(event.token, at=at)
                 target.add(beginning.noted(len(target.tokens), token) if beginning else token)
         return None if sample else replace(event, branch=branch)
+
+
+def _settings_of(turn: Turn, settings: TurnSettings | None) -> TurnSettings:
+    """The given settings or else the turn's own, for generated replies. Raises UserError without either."""
+    how = settings or turn.settings
+    if how is None:
+        raise UserError("It is not known how this turn was answered; say with which settings to go on.")
+    return replace(how, read=False)
 
 
 def branch_of(name: str) -> str:

@@ -14,6 +14,7 @@ import struct
 from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any, get_args
 
 import orjson
@@ -222,6 +223,18 @@ def _garbage_collection_paused() -> Iterator[None]:
     finally:
         if was_on:
             gc.enable()
+
+
+def open_file(path: Path) -> Recording:
+    """Read a session file. Raises UserError when it is not one."""
+    try:
+        if path.stat().st_size > MOST_BYTES:
+            raise UserError(f"{path} is larger than {MOST_BYTES // 2**20} MiB, so it is not a session file.")
+        return loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(
+            f"{path} cannot be read ({type(error).__name__}); give a saved session file."
+        ) from error
 
 
 def loads(text: str) -> Recording:

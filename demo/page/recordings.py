@@ -15,7 +15,7 @@ from typing import Any
 
 from demo.conversation.conversation import Conversation
 from demo.conversation.exports import tokens_csv
-from demo.conversation.session_file import MOST_BYTES, Recording, dumps, loads
+from demo.conversation.session_file import MOST_BYTES, Recording, dumps, open_file
 from demo.models.default import DEFAULT_MODEL
 from demo.page.made_with import MadeWith, made_meta
 from demo.page.session import Chat, Session
@@ -53,18 +53,6 @@ def intro_file(flag: str | None) -> Path | None:
     if flag is None:
         return INTRO
     return None if flag == "none" else Path(flag)
-
-
-def open_file(path: Path) -> Recording:
-    """Read a session file. Raises UserError when it is not one."""
-    try:
-        if path.stat().st_size > MOST_BYTES:
-            raise UserError(f"{path} is larger than {MOST_BYTES // 2**20} MiB, so it is not a session file.")
-        return loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(
-            f"{path} cannot be read ({type(error).__name__}); give a saved session file."
-        ) from error
 
 
 def checked_text(text: object) -> str:

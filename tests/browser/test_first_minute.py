@@ -9,8 +9,9 @@ from playwright.sync_api import Locator, Page, expect
 
 from demo.bench.app_process import free_port
 from demo.conversation.scenarios import load_scenarios
+from demo.conversation.session_file import open_file
 from demo.conversation.settings import CAPPED, UNCAPPED
-from demo.page.recordings import INTRO, open_file
+from demo.page.recordings import INTRO
 from demo.page.waiting_page import WaitingPage
 from tests.helpers.browser import (
     chromium_page,

@@ -10,8 +10,9 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
 from demo.bench.app_process import free_port
+from demo.conversation.session_file import open_file
 from demo.page.making_page import MakingPage
-from demo.page.recordings import INTRO, open_file
+from demo.page.recordings import INTRO
 from demo.page.waiting_page import WaitingPage
 from tests.helpers.browser import chromium_page, finished, reply, user_messages
 from tests.helpers.hosted import hosted

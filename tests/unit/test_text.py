@@ -7,7 +7,14 @@ from tokenizers import AddedToken
 
 from demo.bench.decoding import difference_of, try_sequences
 from demo.bench.small_tokenizers import KINDS, small_tokenizer
-from demo.engine.text import ReplyText, TextStream, byte_tokens, content_texts, ends_sentence
+from demo.engine.text import (
+    ReplyText,
+    TextStream,
+    byte_tokens,
+    content_texts,
+    encode_following,
+    ends_sentence,
+)
 from demo.models.chat_template import ReasoningFormat, RenderedChat, special_tokens
 
 BYTE_FALLBACK = "sentencepiece BPE"
@@ -26,6 +33,23 @@ def test_random_tokens_decode_as_they_do_at_once(kind):
 
 def test_random_bytes_of_the_default_model_decode_as_they_do_at_once(model):
     assert try_sequences(model.tokenizer, 400, seed=2) == []
+
+
+# Their decoders put a space before a token that begins a word, so no text can be glued to the word before it.
+WHOLE_WORDS = ("WordPiece", "WordLevel")
+FOLLOWING = [(kind, text) for kind in KINDS for text in (" soup", ", soup", " s\n")]
+FOLLOWING += [(kind, text) for kind in KINDS if kind not in WHOLE_WORDS for text in ("s", "Soup")]
+
+
+@pytest.mark.parametrize(("kind", "text"), FOLLOWING)
+def test_a_text_that_follows_another_adds_itself_and_no_space(kind, text):
+    tokenizer = small_tokenizer(kind, [], None, None)
+    before = tokenizer("soup", add_special_tokens=False)["input_ids"]
+    known = tokenizer.backend_tokenizer.decode(before)
+    ids = [*before, *encode_following(tokenizer, text)]
+    whole = tokenizer("soup" + text, add_special_tokens=False)["input_ids"]
+    assert tokenizer.backend_tokenizer.decode(ids) == tokenizer.backend_tokenizer.decode(whole)
+    assert tokenizer.backend_tokenizer.decode(ids).startswith(known)
 
 
 def byte_ids(tokenizer, data: bytes) -> list[int]:
