@@ -55,6 +55,19 @@ def test_turn_that_overtakes_the_first_update_stays(monkeypatch, patient):
         assert watched.errors == []
 
 
+def test_refusal_that_overtakes_the_first_update_stays(monkeypatch, patient):
+    refused = Event()
+    replace_first_update(monkeypatch, delayed_until(refused))
+    with hosted(patient) as address, chromium_page(address) as (page, watched):
+        say(page, " ")
+        notice = page.locator(".notices .notice")
+        expect(notice).to_be_visible()
+        refused.set()
+        wait_for_first_update(page)
+        expect(notice).to_be_visible()
+        assert watched.errors == []
+
+
 @pytest.mark.trust(
     "the turn's updates lost, the page's first one comes after them",
     "the turn is shown, and counts as ended",

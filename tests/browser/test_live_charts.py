@@ -112,6 +112,21 @@ def test_zoom_and_hover_text_stay_while_tokens_arrive(streaming):
     finished(page)
 
 
+def test_small_steps_up_leave_the_end_though_tokens_arrive_all_the_time(streaming):
+    page, engine = streaming
+    engine.pause = 0.02
+    wait_for_tokens(page, 200)  # longer than the pane
+    page.locator('[data-branch="capped"] .log').hover()
+    for _ in range(15):  # as a touchpad scrolls: each step is shorter than what counts as the end
+        page.mouse.wheel(0, -6)
+        page.wait_for_timeout(60)
+    tokens = points(page)["tokenPoints"]["capped"]
+    wait_for_tokens(page, tokens + 20)
+    assert page.evaluate(BELOW, "capped") > 60
+    engine.pause = 0.001
+    finished(page)
+
+
 def test_panes_follow_the_replies_until_the_reader_scrolls_back(streaming):
     page, engine = streaming
     engine.pause = 0.02

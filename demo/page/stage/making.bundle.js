@@ -1,5 +1,5 @@
 // Made from its sources by `npm run build`; do not edit.
-// Sources: 4d73fc458a0b08ca55112b1af37449c4009466dd4b83f822258caad3aed30ca9
+// Sources: e0ffcebf8f6c01042176d69d0d9cc46c4124763fc7f645becdb287e2b8ece826
 // Bundle: af08f735d86252586df92c2e5f6aa4cf282c148ea964cb9968920df7c06c072b
 (() => {
   // src/dom.js

@@ -1,6 +1,6 @@
 // Made from its sources by `npm run build`; do not edit.
-// Sources: 4d73fc458a0b08ca55112b1af37449c4009466dd4b83f822258caad3aed30ca9
-// Bundle: 98cd11917046f84bb98c5080e1900c4ddaddb864679513cce810fa4c2655eafa
+// Sources: e0ffcebf8f6c01042176d69d0d9cc46c4124763fc7f645becdb287e2b8ece826
+// Bundle: 286bc6925a0922a3ecc4e6b16a40598399e6ac1e19f91dc782e39440eb5c3af2
 (() => {
   // protocol.json
   var protocol_default = {
@@ -4914,8 +4914,17 @@
     function noticeUser() {
       const now = look();
       if (now.full !== seen.full || now.view !== seen.view || Math.abs(now.top - seen.top) < MOVED_PX) return;
-      goal = atEnd() ? "end" : null;
+      goal = now.top > seen.top && atEnd() ? "end" : null;
       seen = now;
+    }
+    function leaveEnd() {
+      if (log.scrollTop > 0) goal = null;
+    }
+    let finger = 0;
+    function followFinger({ touches }) {
+      const now = touches[0]?.clientY ?? finger;
+      if (now > finger) leaveEnd();
+      finger = now;
     }
     function wanted() {
       if (goal === null) return null;
@@ -4939,6 +4948,9 @@
     const sizes = new ResizeObserver(keep);
     sizes.observe(log);
     log.addEventListener("scroll", noticeUser, { passive: true });
+    log.addEventListener("wheel", (event) => event.deltaY < 0 && leaveEnd(), { passive: true });
+    log.addEventListener("touchstart", ({ touches }) => finger = touches[0]?.clientY ?? 0, { passive: true });
+    log.addEventListener("touchmove", followFinger, { passive: true });
     return {
       noticeUser,
       keep,
@@ -5986,8 +5998,8 @@
       intro.end();
       veil.lift();
       conversation.meta = { ...meta };
+      if (opened && !late) find(root, ".notices").replaceChildren();
       const { restoring, arrived } = opened ? { restoring: false, arrived: false } : open(turns);
-      find(root, ".notices").replaceChildren();
       leftOut.hidden = true;
       conversation.recorded = given;
       replay.load([]);

@@ -35,12 +35,26 @@ export function makeScrolling(log) {
   const atEnd = () => log.scrollHeight - log.scrollTop - log.clientHeight < NEAR_PX;
 
   // Only a position that changes by itself was changed by the user. Where a size has changed as well, the
-  // browser may have moved the text.
+  // browser may have moved the text. A way up leaves the end, however short it is so far.
   function noticeUser() {
     const now = look();
     if (now.full !== seen.full || now.view !== seen.view || Math.abs(now.top - seen.top) < MOVED_PX) return;
-    goal = atEnd() ? "end" : null;
+    goal = now.top > seen.top && atEnd() ? "end" : null;
     seen = now;
+  }
+
+  // The browser scrolls over several frames. Text that arrives between them must not take the pane back to its
+  // end before the first of them.
+  function leaveEnd() {
+    if (log.scrollTop > 0) goal = null;
+  }
+
+  let finger = 0; // where it was, from the upper edge of the window
+  /** @param {TouchEvent} event */
+  function followFinger({ touches }) {
+    const now = touches[0]?.clientY ?? finger;
+    if (now > finger) leaveEnd();
+    finger = now;
   }
 
   /** @returns {number | null} */
@@ -72,6 +86,9 @@ export function makeScrolling(log) {
   const sizes = new ResizeObserver(keep);
   sizes.observe(log);
   log.addEventListener("scroll", noticeUser, { passive: true });
+  log.addEventListener("wheel", (event) => event.deltaY < 0 && leaveEnd(), { passive: true });
+  log.addEventListener("touchstart", ({ touches }) => (finger = touches[0]?.clientY ?? 0), { passive: true });
+  log.addEventListener("touchmove", followFinger, { passive: true });
 
   return {
     noticeUser,

@@ -129,8 +129,9 @@ export function makeStage(root, protocol, sendRequest) {
     intro.end();
     veil.lift();
     conversation.meta = { ...meta };
+    // What was sent at once may also be refused before the very first reset. Its notice stays.
+    if (opened && !late) find(root, ".notices").replaceChildren();
     const { restoring, arrived } = opened ? { restoring: false, arrived: false } : open(turns);
-    find(root, ".notices").replaceChildren();
     leftOut.hidden = true;
     conversation.recorded = given;
     replay.load([]);
