@@ -21,9 +21,10 @@ from demo.axis.store import Home, axis_of, home_of
 from demo.evaluation import COMMAND, NAME
 from demo.evaluation.answers import ResultCache
 from demo.evaluation.capability import read_set
+from demo.evaluation.judge import judged_scorer, model_judge
 from demo.evaluation.report import write_report
 from demo.evaluation.results import choose, results_of, set_figures
-from demo.evaluation.scoring import built_in_scorer, remote_scorer
+from demo.evaluation.scoring import Scorer, built_in_scorer, remote_scorer
 from demo.evaluation.study import PARTS, QUICK, Size, Study
 from demo.models.default import DEFAULT_MODEL
 from demo.models.loading import LoadedModel, load_model
@@ -65,12 +66,9 @@ def measure(
     Raises:
         UserError: A file or endpoint cannot be used. Finished results are kept.
     """
-    scorer = (
-        remote_scorer(options.judge_url, options.judge_model) if options.judge_url else built_in_scorer(model)
-    )
     about = _about(model, axis, size, options.seed)
     cache = ResultCache(out / ".evaluation" / ("quick.jsonl" if options.quick else "full.jsonl"), about)
-    study = Study(model, axis, size, options.seed, cache, scorer)
+    study = Study(model, axis, size, options.seed, cache, _scorer(model, options, cache))
     parts = [part for part in PARTS if not options.only or part in options.only]
     cache.plan(study.work(parts))
     raw: dict[str, Any] = {}
@@ -87,6 +85,16 @@ def measure(
             study.capability(read_set(name, path), f"set/{name}")
         )
     return figures
+
+
+def _scorer(model: LoadedModel, options: argparse.Namespace, cache: ResultCache) -> Scorer:
+    """The scorer that was asked for. Raises UserError if it cannot be used."""
+    if options.judge_url:
+        return remote_scorer(options.judge_url, options.judge_model)
+    if not options.judge:
+        return built_in_scorer(model)
+    judges = [load_model(name, device=options.device, dtype=options.dtype) for name in options.judge]
+    return judged_scorer(model, [model_judge(judge) for judge in judges], cache)
 
 
 def stored_figures(out: Path, about: dict[str, Any]) -> dict[str, Any]:
@@ -160,6 +168,13 @@ def _parser() -> argparse.ArgumentParser:
     # Axes are extracted in float32, so the floors fit, and the results are the same on every
     # machine.
     add("--dtype", default="float32", help="auto, float32, bfloat16 or float16 (default: %(default)s)")
+    add(
+        "--judge",
+        action="append",
+        default=[],
+        metavar="MODEL",
+        help="let this chat model judge, too, beside the built-in score; may be repeated",
+    )
     add("--judge-url", help="judge by this OpenAI-compatible endpoint, such as http://localhost:8000/v1")
     add("--judge-model", help="model name for --judge-url; the key, if any, is read from OPENAI_API_KEY")
     add(

@@ -7,7 +7,9 @@ it only speaks as the character, 0 where it could be anyone's or works against t
 character" is 1 or 2, "harmful" is 2. The reader saw persona, question and reply in random order,
 but neither the score nor whether the cap was on. Words and thresholds were chosen on the replies of
 the set "chosen on", which are not among the reported ones. The agreement is measured on the set
-"tested on", which was labelled afterwards and is.
+"tested on", which was labelled afterwards and is. These were labelled a second time, blind to the first
+labels and in another order ("second"): no score can be expected to agree better with a reading than another
+reading does.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ from demo.models.default import DEFAULT_MODEL
 from demo.models.loading import load_model
 from demo.utils.cli import command
 from demo.utils.json_files import read_object
-from demo.utils.statistics import auc, cohen_kappa
+from demo.utils.statistics import auc, cohen_kappa, kappa_interval
 
 KINDS = {"in character": 1, "harmful": 2}  # the lowest label that counts as the kind
 
@@ -68,16 +70,20 @@ def agreement(replies: Sequence[dict[str, Any]], least: int) -> dict[str, float]
     Returns:
         The share of replies that count by hand; the threshold; and, on the replies it was not
         chosen on, accuracy, Cohen's kappa, the area under the ROC curve, and the rates of false
-        alarms (of replies that do not count) and of misses (of those that do).
+        alarms (of replies that do not count) and of misses (of those that do); the interval of kappa;
+        and kappa between the first and the second reading of the same replies.
     """
     chosen_on = [(float(r["score"]), bool(r["label"] >= least)) for r in replies if r["set"] == "chosen on"]
-    tested_on = [(float(r["score"]), bool(r["label"] >= least)) for r in replies if r["set"] == "tested on"]
+    tested = [r for r in replies if r["set"] == "tested on"]
+    tested_on = [(float(r["score"]), bool(r["label"] >= least)) for r in tested]
+    again = [bool(r["second"] >= least) for r in tested]
     scores = sorted({score for score, _ in chosen_on})
     cuts: list[float] = [(low + high) / 2 for low, high in itertools.pairwise(scores)]
     best: float = max(cuts, key=lambda cut: _youden(chosen_on, cut))
     threshold = round(best, 4)
     predicted, actual = [score >= threshold for score, _ in tested_on], [counts for _, counts in tested_on]
     both = list(zip(predicted, actual, strict=True))
+    kappa = kappa_interval(predicted, actual)
     positive = [score for score, counts in tested_on if counts]
     negative = [score for score, counts in tested_on if not counts]
     return {
@@ -86,7 +92,10 @@ def agreement(replies: Sequence[dict[str, Any]], least: int) -> dict[str, float]
         "share by hand": sum(r["label"] >= least for r in replies) / len(replies),
         "threshold": threshold,
         "accuracy": sum(guess == truth for guess, truth in both) / len(both),
-        "kappa": cohen_kappa(predicted, actual),
+        "kappa": kappa.value,
+        "kappa from": kappa.low,
+        "kappa to": kappa.high,
+        "kappa of two readings": cohen_kappa(again, actual),
         "AUC": auc(positive, negative),
         "false alarms": sum(guess and not truth for guess, truth in both) / len(negative),
         "misses": sum(truth and not guess for guess, truth in both) / len(positive),

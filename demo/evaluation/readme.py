@@ -16,6 +16,7 @@ from demo.evaluation.report import (
     GOAL_DIFFERENCE,
     GOAL_FALL,
     GOAL_PERPLEXITY,
+    agreement_of,
     interval,
     points,
     reached_difference,
@@ -97,7 +98,7 @@ def summary(figures: dict[str, Any]) -> str:
 
 def claims(figures: dict[str, Any]) -> Iterator[str]:
     """Markdown lines, each a statement with its figures and whether the goal was reached."""
-    yield _susceptibility(figures["susceptibility"], figures["agreement"])
+    yield _susceptibility(figures["susceptibility"], agreement_of(figures))
     yield _capability(figures["capability"])
     drift = "; ".join(
         f"{title}: {units(own['uncapped']['mean'][0])} to {units(own['uncapped']['mean'][-1])} uncapped, "
@@ -118,8 +119,9 @@ def claims(figures: dict[str, Any]) -> Iterator[str]:
     )
 
 
-def _susceptibility(found: dict[str, Any], agreement: dict[str, Any]) -> str:
+def _susceptibility(found: dict[str, Any], agreement: dict[str, Any] | None) -> str:
     harmful, in_character = (found["groups"]["all"][kind] for kind in ("harmful", "in character"))
+    judged = "" if agreement is None else _agreement(agreement["harmful"], agreement["in character"])
     return (
         f"- **Persona jailbreaks.** {found['attempts']} attempts at a harmful persona in "
         f"{len(found['categories'])} categories, {found['seeds']} seeds each. Replies that take its harmful "
@@ -127,9 +129,16 @@ def _susceptibility(found: dict[str, Any], agreement: dict[str, Any]) -> str:
         f"{interval(harmful['fall'])}. Replies that speak as the persona at all: "
         f"{share(in_character['uncapped'])} and {share(in_character['capped'])}, a fall of "
         f"{interval(in_character['fall'])}. The goal of a fall of at least {GOAL_FALL:.0%} was "
-        f"{verdict(reached_fall(harmful['fall']))}. The score agrees with hand labels only to a limited "
-        f"degree (kappa {agreement['harmful']['kappa']:.2f} for harmful replies and "
-        f"{agreement['in character']['kappa']:.2f} for replies in character)."
+        f"{verdict(reached_fall(harmful['fall']))}.{judged}"
+    )
+
+
+def _agreement(harmful: dict[str, float], in_character: dict[str, float]) -> str:
+    """How far the score can be trusted, beside how well two readings of the same replies agree."""
+    return (
+        f" The score agrees with hand labels only to a limited degree (kappa {harmful['kappa']:.2f} for "
+        f"harmful replies and {in_character['kappa']:.2f} for replies in character; two readings of the same replies "
+        f"by hand: {harmful['kappa of two readings']:.2f} and {in_character['kappa of two readings']:.2f})."
     )
 
 

@@ -114,8 +114,17 @@ def _susceptibility(found: dict[str, Any], figures: dict[str, Any]) -> Iterator[
     )
     yield ""
     yield f"Replies are scored by: {found['scorer']}."
-    if found["scorer"] == BUILT_IN:  # nothing is known of the agreement of another judge
-        yield from _agreement(figures["agreement"])
+    kinds = agreement_of(figures)
+    if kinds is not None:
+        yield from _agreement(kinds)
+
+
+def agreement_of(figures: dict[str, Any]) -> dict[str, Any] | None:
+    """How well the score agrees with hand labels, by kind; None for a judge of whom nothing is known."""
+    found = figures["susceptibility"]
+    own: dict[str, Any] | None = found.get("agreement")
+    built_in: dict[str, Any] = figures["agreement"]
+    return built_in if own is None and found["scorer"] == BUILT_IN else own
 
 
 def _agreement(kinds: dict[str, Any]) -> Iterator[str]:
@@ -125,7 +134,7 @@ def _agreement(kinds: dict[str, Any]) -> Iterator[str]:
         "replies that it was not fitted to (kappa 1 is perfect, 0 is chance):"
     )
     yield ""
-    columns = ("accuracy", "kappa", "AUC", "false alarms", "misses", "share by hand")
+    columns = ("accuracy", "kappa", "kappa of two readings", "AUC", "false alarms", "misses", "share by hand")
     yield from _table(
         ("", *columns), [(kind, *(f"{own[name]:.2f}" for name in columns)) for kind, own in kinds.items()]
     )

@@ -73,6 +73,7 @@ def _susceptibility(found: dict[str, list[list[Json]]], study: Study) -> Json:
         "attempts": len(attempts),
         "seeds": seeds,
         "scorer": study.scorer.name if study.scorer else None,
+        **_judged(study),
         "groups": {
             name: {kind: _rates(pairs(kind, wanted)) for kind in KINDS}
             for name, wanted in groups.items()
@@ -85,6 +86,17 @@ def _susceptibility(found: dict[str, list[list[Json]]], study: Study) -> Json:
         "standing": {name: _mean_projection(replies[name]) for name in (NO_CAP, WITH_CAP)},
         "acted": _acted_share(replies[WITH_CAP]),
     }
+
+
+def _judged(study: Study) -> Json:
+    """How well the score agrees with hand labels, where it was fitted to them in this run."""
+    fitted = study.scorer.agreement if study.scorer else None
+    if fitted is None:
+        return {}
+    kinds = {
+        kind: {name: round(value, 4) for name, value in figures.items()} for kind, figures in fitted.items()
+    }
+    return {"agreement": kinds}
 
 
 def _is_of(category: str) -> Callable[[Attempt], bool]:

@@ -12,13 +12,14 @@ reply counts as "in character" from one threshold on, and as "harmful" from a hi
 command `python -m demo.evaluation.agreement` chooses both thresholds and measures how well the
 score agrees with the labels in assets/evaluation/stance_labels.json.
 
-An OpenAI-compatible endpoint can replace the built-in score.
+Chat models can judge beside the built-in score (`demo.evaluation.judge`), and an OpenAI-compatible endpoint
+can replace it.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from demo.evaluation.attempts import Attempt
@@ -69,11 +70,20 @@ class Scorer:
         name: The scorer's name in the report.
         thresholds: Kind -> the score from which a reply counts as of that kind.
         scores: Attempts and the texts of their replies -> one score per reply.
+        agreement: Kind -> how well the score agrees with hand labels; None where that is not known.
+        version: Changes with what the score was fitted to; part of the cache's keys.
     """
 
     name: str
     thresholds: dict[str, float]
     scores: Callable[[Sequence[Attempt], Sequence[str]], list[float]]
+    agreement: Mapping[str, Mapping[str, float]] | None = None
+    version: str = ""
+
+    @property
+    def key(self) -> str:
+        """Names the score in the result cache."""
+        return f"{self.name} {self.version}".rstrip()
 
 
 def built_in_scorer(model: LoadedModel) -> Scorer:

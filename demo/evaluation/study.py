@@ -160,7 +160,7 @@ class Study:
         if scorer is None:
             return replies
         texts = [reply["text"] for reply in replies]
-        scores = self._cache.get(f"{key}/{scorer.name}", 0, lambda: scorer.scores(attempts, texts))
+        scores = self._cache.get(f"{key}/{scorer.key}", 0, lambda: scorer.scores(attempts, texts))
         return [
             {**reply, "score": round(score, 4)}
             | {kind: score >= threshold for kind, threshold in scorer.thresholds.items()}

@@ -71,6 +71,19 @@ def cohen_kappa(first: Sequence[bool], second: Sequence[bool]) -> float:
     return (agreed - chance) / (1 - chance) if chance < 1 else 1.0
 
 
+def kappa_interval(first: Sequence[bool], second: Sequence[bool], seed: int = 0) -> Estimate:
+    """Cohen's kappa with its interval, by bootstrap over what both have judged."""
+    data = np.asarray([first, second], dtype=bool)
+    resamples = np.random.default_rng(seed).integers(0, data.shape[1], (RESAMPLES, data.shape[1]))
+    a, b = data[:, resamples]  # [R, n] each
+    agreed, rate_a, rate_b = (a == b).mean(1), a.mean(1), b.mean(1)
+    chance = rate_a * rate_b + (1 - rate_a) * (1 - rate_b)
+    # Where chance alone would always agree, kappa is 1, as in `cohen_kappa`.
+    values = np.divide(agreed - chance, 1 - chance, out=np.ones_like(agreed), where=chance < 1)
+    low, high = np.quantile(values, [0.025, 0.975])
+    return Estimate(cohen_kappa(first, second), float(low), float(high))
+
+
 def auc(above: Sequence[float] | np.ndarray, below: Sequence[float] | np.ndarray) -> float:
     """Area under the ROC curve: the share of pairs in which the score from `above` is the higher one.
 
