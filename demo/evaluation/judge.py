@@ -90,20 +90,20 @@ class ModelJudge:
             answer = Message(role="assistant", content=str(label))
             self._shown = (*self._shown, judged.described(), answer)
 
-    def ratings(self, replies: Sequence[Judged]) -> list[float]:
-        """One rating per reply, from 0 to 2; UNDECIDED where the model would not answer with a digit."""
+    def ratings(self, replies: Sequence[Judged]) -> list[float | None]:
+        """One rating per reply, from 0 to 2; None where the model would not answer with a digit."""
         # The first one alone, so that the others find the rubric and the examples in the prefix cache.
         starts = [0, *range(1, len(replies), _BATCH)]
         parts = [replies[start:end] for start, end in itertools.pairwise([*starts, len(replies)])]
         return [rating for part in parts for rating in self._rate(part)]
 
-    def _rate(self, replies: Sequence[Judged]) -> list[float]:
+    def _rate(self, replies: Sequence[Judged]) -> list[float | None]:
         sampling = Sampling(temperature=0.0, max_new_tokens=1)
         requests = [
             Request(f"judge#{number}", (*self._shown, judged.described()), sampling)
             for number, judged in enumerate(replies)
         ]
-        found = [UNDECIDED] * len(replies)
+        found: list[float | None] = [None] * len(replies)
         with closing(self._engine.stream(requests)) as events:
             for event in events:
                 if isinstance(event, TokenEvent):
@@ -111,14 +111,17 @@ class ModelJudge:
         return found
 
 
-def expected_digit(token: Token) -> float:
-    """The mean of the digits among the likeliest tokens, weighted with their probabilities."""
+def expected_digit(token: Token) -> float | None:
+    """The mean of the digits among the likeliest tokens, weighted with their probabilities.
+
+    None without a digit.
+    """
     weights = dict.fromkeys(DIGITS, 0.0)
     for _, text, probability in token.alternatives:
         if text.strip() in weights:
             weights[text.strip()] += probability
     total = sum(weights.values())
-    return sum(DIGITS[digit] * weight for digit, weight in weights.items()) / total if total else UNDECIDED
+    return sum(DIGITS[digit] * weight for digit, weight in weights.items()) / total if total else None
 
 
 @dataclass(frozen=True)
@@ -217,7 +220,7 @@ def judged_scorer(model: LoadedModel, judges: Sequence[ModelJudge], cache: Resul
         if not replies:
             return []
         texts = [Judged(a.description, a.question, text) for a, text in zip(attempts, replies, strict=True)]
-        rated = [_built_in(model, texts), *(judge.ratings(texts) for judge in judges)]
+        rated = [_built_in(model, texts), *(_decided(judge.ratings(texts)) for judge in judges)]
         return combination.scores(np.array(rated).T)
 
     thresholds = {kind: figures["threshold"] for kind, figures in found.items()}
@@ -259,15 +262,19 @@ def _built_in(model: LoadedModel, judged: Sequence[Judged]) -> list[float]:
     return stance_scores(model, [one.question for one in judged], [one.reply for one in judged])
 
 
-def _usable(judge: ModelJudge, ratings: list[float]) -> list[float]:
-    """The ratings. Raises UserError if too many are undecided."""
-    undecided = sum(rating == UNDECIDED for rating in ratings) / len(ratings)
+def _decided(ratings: Sequence[float | None]) -> list[float]:
+    return [UNDECIDED if rating is None else rating for rating in ratings]
+
+
+def _usable(judge: ModelJudge, ratings: Sequence[float | None]) -> list[float]:
+    """The ratings. Raises UserError if too many replies have none."""
+    undecided = sum(rating is None for rating in ratings) / len(ratings)
     if undecided > _MOST_UNDECIDED:
         raise UserError(
             f"{judge.name} rates {undecided:.0%} of the labelled replies without a digit from 0 to 2, so it "
             "cannot judge; choose another --judge."
         )
-    return ratings
+    return _decided(ratings)
 
 
 @command

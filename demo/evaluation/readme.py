@@ -137,8 +137,9 @@ def _agreement(harmful: dict[str, float], in_character: dict[str, float]) -> str
     """How far the score can be trusted, beside how well two readings of the same replies agree."""
     return (
         f" The score agrees with hand labels only to a limited degree (kappa {harmful['kappa']:.2f} for "
-        f"harmful replies and {in_character['kappa']:.2f} for replies in character; two readings of the same replies "
-        f"by hand: {harmful['kappa of two readings']:.2f} and {in_character['kappa of two readings']:.2f})."
+        f"harmful replies and {in_character['kappa']:.2f} for replies in character; two readings of the same "
+        f"replies by hand: {harmful['kappa of two readings']:.2f} and "
+        f"{in_character['kappa of two readings']:.2f})."
     )
 
 
