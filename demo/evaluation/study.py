@@ -63,7 +63,7 @@ class Size:
     bands: int = 1
 
 
-QUICK = Size(seeds=1, attempts=37, every=7, talks=2, turns=3, directions=1, defaults=12, bands=4)
+QUICK = Size(seeds=1, attempts=49, every=7, talks=2, turns=3, directions=1, defaults=12, bands=4)
 
 
 class Study:
