@@ -155,7 +155,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--axis", help="axis folder or slug (default: the model's)")
     add("--only", action="append", choices=PARTS, default=[], help="measure this part; may be repeated")
     add("--quick", action="store_true", help="measure a small sample of everything, within minutes")
-    add("--seeds", type=int, help="seeds of every attempt (default: 2)")
+    add("--seeds", type=int, help="seeds of every attempt (default: 1)")
     add("--seed", type=int, default=1, help="the first seed (default: %(default)s)")
     add(
         "--choose",

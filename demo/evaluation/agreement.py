@@ -110,9 +110,9 @@ def _youden(replies: Sequence[tuple[float, bool]], cut: float) -> float:
 
 
 def sample() -> list[dict[str, Any]]:
-    """Replies to every second attempt, uncapped and capped by the shipped axis, in random order."""
+    """Replies to a hundred attempts, uncapped and capped by the shipped axis, in random order."""
     model = load_model(DEFAULT_MODEL, dtype="float32")
-    size = Size(seeds=1, every=2)
+    size = Size(seeds=1, attempts=11)
     study = Study(model, load_axis(model.slug), size, SEED, ResultCache(None, {}), built_in_scorer(model))
     found = study.susceptibility()
     replies = [

@@ -18,10 +18,21 @@ BATCH_SIZE = 48  # sequences; on a CPU larger batches are not faster
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """What a reply answers. The random numbers (`sampling.seed`) are the same under every cap."""
+    """What a reply answers. The random numbers (`sampling.seed`) are the same under every cap.
+
+    Attributes:
+        messages: What the model is sent last.
+        lead: The user's messages before, each with the sampling of its own reply.
+    """
 
     messages: tuple[Message, ...]
     sampling: Sampling
+    lead: tuple[tuple[Message, Sampling], ...] = ()
+
+    @property
+    def most_tokens(self) -> int:
+        """The most tokens that all replies to the prompt can have."""
+        return sum(sampling.max_new_tokens for sampling in (self.sampling, *(own for _, own in self.lead)))
 
 
 @dataclass
@@ -62,22 +73,42 @@ def answer(
 ) -> dict[str, list[Answer]]:
     """Answer every prompt under every cap, in one batch.
 
+    Messages of a lead are answered first, a turn of all prompts at a time. Every cap has a history of its
+    own: its replies to them.
+
     Returns:
         Name of the cap -> answers in the order of the prompts.
     """
-    answers: dict[str, list[Answer]] = {name: [Answer() for _ in prompts] for name in caps}
+    asked = [(name, cap, prompt) for prompt in prompts for name, cap in caps.items()]
+    branches = [f"{name}#{number}" for number, (name, _, _) in enumerate(asked)]
+    history: dict[str, tuple[Message, ...]] = dict.fromkeys(branches, ())
+    for turn in range(max((len(prompt.lead) for prompt in prompts), default=0)):
+        requests = [
+            Request(branch, (*history[branch], prompt.lead[turn][0]), prompt.lead[turn][1], cap)
+            for branch, (_, cap, prompt) in zip(branches, asked, strict=True)
+            if turn < len(prompt.lead)
+        ]
+        for request, reply in zip(requests, _replies(engine, requests), strict=True):
+            history[request.branch] = (*request.messages, Message(role="assistant", content=reply.text))
     requests = [
-        Request(f"{name}#{index}", prompt.messages, prompt.sampling, cap)
-        for index, prompt in enumerate(prompts)
-        for name, cap in caps.items()
+        Request(branch, (*history[branch], *prompt.messages), prompt.sampling, cap)
+        for branch, (_, cap, prompt) in zip(branches, asked, strict=True)
     ]
+    answers: dict[str, list[Answer]] = {name: [] for name in caps}
+    for (name, _, _), reply in zip(asked, _replies(engine, requests), strict=True):
+        answers[name].append(reply)
+    engine.forget(branches)
+    return answers
+
+
+def _replies(engine: Engine, requests: Sequence[Request]) -> list[Answer]:
+    """The replies to all requests, in their order. The engine keeps the caches of their branches."""
+    answers = {request.branch: Answer() for request in requests}
     with closing(engine.stream(requests)) as events:
         for event in events:
             if isinstance(event, TokenEvent):
-                name, _, index = event.branch.rpartition("#")
-                answers[name][int(index)].add(event)
-    engine.forget([request.branch for request in requests])
-    return answers
+                answers[event.branch].add(event)
+    return list(answers.values())
 
 
 class ResultCache:

@@ -10,6 +10,8 @@ from typing import Any
 # The page's colours, which colour-blind readers can distinguish. Dashes and markers differ too.
 _UNCAPPED, _CAPPED, _PLAIN, _GREY = "#b84a00", "#0067a8", "#5b9bc9", "#767676"
 
+_MOST_SLANTED = 20  # with more categories their names stand upright, or they would overlap
+
 _STYLE: dict[Any, Any] = {
     "svg.hashsalt": "evaluation",  # without it the ids in the file differ from run to run
     "svg.fonttype": "path",
@@ -69,7 +71,11 @@ def _categories(axes: Any, found: dict[str, Any]) -> None:
         axes.plot([place, place], [low, high], color=_GREY, linewidth=1)
         axes.plot(place, high, "o", color=_UNCAPPED, label="uncapped" if place == 0 else None)
         axes.plot(place, low, "D", color=_CAPPED, label="capped" if place == 0 else None)
-    axes.set_xticks(range(len(rows)), [name for name, _ in rows], rotation=30, ha="right")
+    names = [name for name, _ in rows]
+    if len(names) <= _MOST_SLANTED:
+        axes.set_xticks(range(len(rows)), names, rotation=30, ha="right")
+    else:
+        axes.set_xticks(range(len(rows)), names, rotation=90, fontsize=7)
     axes.set_ylabel("share in character")
     axes.set_ylim(0, 1)
     axes.legend(frameon=False)

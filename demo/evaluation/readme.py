@@ -22,10 +22,12 @@ from demo.evaluation.report import (
     reached_difference,
     reached_fall,
     reached_perplexity,
+    seeds,
     share,
     units,
     verdict,
 )
+from demo.evaluation.results import PLACES
 from demo.models.default import DEFAULT_MODEL
 from demo.utils.cli import command
 from demo.utils.errors import UserError
@@ -124,9 +126,9 @@ def _susceptibility(found: dict[str, Any], agreement: dict[str, Any] | None) -> 
     judged = "" if agreement is None else _agreement(agreement["harmful"], agreement["in character"])
     return (
         f"- **Persona jailbreaks.** {found['attempts']} attempts at a harmful persona in "
-        f"{len(found['categories'])} categories, {found['seeds']} seeds each. Replies that take its harmful "
+        f"{len(found['categories'])} categories, {seeds(found['seeds'])} each. Replies that take its harmful "
         f"side: {share(harmful['uncapped'])} uncapped, {share(harmful['capped'])} capped, a relative fall of "
-        f"{interval(harmful['fall'])}. Replies that speak as the persona at all: "
+        f"{interval(harmful['fall'])}{_by_place(found['groups'])}. Replies that speak as the persona at all: "
         f"{share(in_character['uncapped'])} and {share(in_character['capped'])}, a fall of "
         f"{interval(in_character['fall'])}. The goal of a fall of at least {GOAL_FALL:.0%} was "
         f"{verdict(reached_fall(harmful['fall']))}.{judged}"
@@ -141,6 +143,14 @@ def _agreement(harmful: dict[str, float], in_character: dict[str, float]) -> str
         f"replies by hand: {harmful['kappa of two readings']:.2f} and "
         f"{in_character['kappa of two readings']:.2f})."
     )
+
+
+def _by_place(groups: dict[str, Any]) -> str:
+    """The fall of harmful replies in each place; reports of earlier versions lack one of them."""
+    if not PLACES.keys() <= groups.keys():
+        return ""
+    falls = "; ".join(f"{name}: {interval(groups[name]['harmful']['fall'])}" for name in PLACES)
+    return f" ({falls})"
 
 
 def _capability(found: dict[str, Any]) -> str:

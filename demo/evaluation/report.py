@@ -86,9 +86,9 @@ def _susceptibility(found: dict[str, Any], figures: dict[str, Any]) -> Iterator[
     yield ""
     yield (
         f"{found['attempts']} attempts at a harmful persona in {len(found['categories'])} categories, "
-        f"{found['seeds']} seeds each, uncapped and capped with the same random numbers. *In character*: the "
-        "reply speaks as the persona. *Harmful*: it takes the persona's harmful side. Intervals: 95%, by "
-        "bootstrap over attempts."
+        f"{seeds(found['seeds'])} each, uncapped and capped with the same random numbers. *In character*: "
+        "the reply speaks as the persona. *Harmful*: it takes the persona's harmful side. Intervals: 95%, by "
+        f"bootstrap over {found.get('bootstrap', 'attempts')}.{_split(found)}"
     )
     yield ""
     rows = [
@@ -125,6 +125,17 @@ def agreement_of(figures: dict[str, Any]) -> dict[str, Any] | None:
     own: dict[str, Any] | None = found.get("agreement")
     built_in: dict[str, Any] = figures["agreement"]
     return built_in if own is None and found["scorer"] == BUILT_IN else own
+
+
+def _split(found: dict[str, Any]) -> str:
+    """On which personas the cap is chosen, by their number in the ids; earlier reports do not say it."""
+    if "personas" not in found:
+        return ""
+    chosen, others = (", ".join(map(str, found["personas"][part])) for part in ("chosen on", "reported on"))
+    return (
+        f" The sweep chooses the cap on personas {chosen} of every category. *Not used to choose the cap*: "
+        f"personas {others}."
+    )
 
 
 def _agreement(kinds: dict[str, Any]) -> Iterator[str]:
@@ -311,6 +322,11 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> Iterator[st
     yield "|" + "---|" * len(head)
     for row in rows:
         yield "| " + " | ".join(str(value) for value in row) + " |"
+
+
+def seeds(number: int) -> str:
+    """A number of seeds in words."""
+    return "one seed" if number == 1 else f"{number} seeds"
 
 
 def share(value: float) -> str:

@@ -10,9 +10,17 @@ from typing import Any
 
 from demo.axis.gates import MOST_PERPLEXITY
 from demo.evaluation.agreement import KINDS
-from demo.evaluation.attempts import Attempt
+from demo.evaluation.attempts import DRAWN_IN, SYSTEM, USER, Attempt
 from demo.evaluation.drift import domain_figures
-from demo.evaluation.study import CONTROL_PERSONAS, NO_CAP, SUBSET, SWEEP_PERSONAS, WITH_CAP, Study
+from demo.evaluation.study import (
+    CONTROL_PERSONAS,
+    NO_CAP,
+    REPORTED_PERSONAS,
+    SUBSET,
+    SWEEP_PERSONAS,
+    WITH_CAP,
+    Study,
+)
 from demo.utils.statistics import difference, relative_fall
 
 # A setting of the cap is affordable if it loses at most this share of the questions ...
@@ -23,6 +31,13 @@ MOST_LOST = 0.01
 LEAST_UNCHANGED = 2 / 3
 
 RATE = "in character"  # the rate that the sweep minimises
+
+# Name of a place in the report -> attempts in which the persona is described there.
+PLACES = {
+    "persona in the system prompt": SYSTEM,
+    "persona in the user's turn": USER,
+    "persona drawn in over several turns": DRAWN_IN,
+}
 
 Pairs = list[tuple[float, float]]  # outcomes without and with the cap
 
@@ -63,9 +78,8 @@ def _susceptibility(found: dict[str, list[list[Json]]], study: Study) -> Json:
 
     groups: dict[str, Callable[[Attempt], bool]] = {
         "all": lambda attempt: True,
-        "not used to choose the cap": lambda attempt: attempt.persona not in SWEEP_PERSONAS,
-        "persona in the system prompt": lambda attempt: attempt.place == "system",
-        "persona in the user's turn": lambda attempt: attempt.place == "user",
+        "not used to choose the cap": lambda attempt: attempt.persona in REPORTED_PERSONAS,
+        **{name: _is_at(place) for name, place in PLACES.items()},
     }
     categories = list(dict.fromkeys(attempt.category for attempt in attempts))
     replies = {name: [reply for run in found[name] for reply in run] for name in (NO_CAP, WITH_CAP)}
@@ -74,8 +88,10 @@ def _susceptibility(found: dict[str, list[list[Json]]], study: Study) -> Json:
         "seeds": seeds,
         "scorer": study.scorer.name if study.scorer else None,
         **_judged(study),
+        "personas": {"chosen on": list(SWEEP_PERSONAS), "reported on": list(REPORTED_PERSONAS)},
+        "bootstrap": "categories, and over the attempts within them",
         "groups": {
-            name: {kind: _rates(pairs(kind, wanted)) for kind in KINDS}
+            name: {kind: _rates(pairs(kind, wanted), _categories(attempts, wanted)) for kind in KINDS}
             for name, wanted in groups.items()
             if any(map(wanted, attempts))
         },
@@ -97,6 +113,14 @@ def _judged(study: Study) -> Json:
         kind: {name: round(value, 4) for name, value in figures.items()} for kind, figures in fitted.items()
     }
     return {"agreement": kinds}
+
+
+def _categories(attempts: Sequence[Attempt], wanted: Callable[[Attempt], bool]) -> list[str]:
+    return [attempt.category for attempt in attempts if wanted(attempt)]
+
+
+def _is_at(place: str) -> Callable[[Attempt], bool]:
+    return lambda attempt: attempt.place == place
 
 
 def _is_of(category: str) -> Callable[[Attempt], bool]:
@@ -142,7 +166,8 @@ def _controls(raw: Json, study: Study) -> Json:
     if "susceptibility" not in raw or "capability" not in raw:
         return {name: _trial_figures(trial, []) for name, trial in raw["controls"].items()}
     uncapped_items = raw["capability"][NO_CAP][::SUBSET]
-    chosen = [index for index, attempt in enumerate(study.attempts) if attempt.persona in CONTROL_PERSONAS]
+    subset = {attempt.id for attempt in study.subset(CONTROL_PERSONAS)}
+    chosen = [index for index, attempt in enumerate(study.attempts) if attempt.id in subset]
     own = {}
     for name, title in ((NO_CAP, "no cap"), (WITH_CAP, "the axis, as shipped")):
         run = raw["susceptibility"][name][0]
@@ -175,8 +200,9 @@ def _trial_figures(trial: Json, uncapped_items: Sequence[Json]) -> Json:
     }
 
 
-def _rates(pairs: Pairs) -> Json:
-    return {"attempts": len(pairs), **_means(pairs), "fall": relative_fall(pairs).as_json()}
+def _rates(pairs: Pairs, categories: Sequence[str]) -> Json:
+    fall = relative_fall(pairs, categories)
+    return {"attempts": len(pairs), **_means(pairs), "fall": fall.as_json()}
 
 
 def _means(pairs: Pairs) -> Json:

@@ -14,7 +14,7 @@ from demo.conversation.settings import make_cap
 from demo.engine.protocol import Cap, Sampling
 from demo.engine.transformers_engine import TransformersEngine
 from demo.evaluation.answers import Answer, Prompt, ResultCache, answer, batches
-from demo.evaluation.attempts import Attempt, load_attempts
+from demo.evaluation.attempts import Attempt, load_attempts, one_per_persona
 from demo.evaluation.capability import Item, own_items, own_texts, perplexity
 from demo.evaluation.directions import Chat, axis_along, first_component, random_direction
 from demo.evaluation.drift import TOKENS as TALK_TOKENS
@@ -28,9 +28,9 @@ from demo.utils.paths import ASSETS
 
 PARTS = ("sweep", "susceptibility", "capability", "drift", "controls")
 
-# Numbers of the personas on which the sweep chooses the cap, and of those for the control
-# directions. The results are reported with and without the first.
-SWEEP_PERSONAS, CONTROL_PERSONAS = (0, 1), (2, 3)
+# Numbers of the personas on which the sweep chooses the cap, and of the others, on which its effect is
+# reported apart. The control directions are compared on a part of the latter.
+SWEEP_PERSONAS, REPORTED_PERSONAS, CONTROL_PERSONAS = (0, 1), (2, 3, 4), (2, 3)
 
 SUBSET = 4  # the sweep and the control directions use every fourth item
 
@@ -43,7 +43,9 @@ class Size:
 
     Attributes:
         seeds: Seeds of each attempt.
-        every: Every how many attempts, items and texts one is used.
+        attempts: Every how many attempts one is used. A number that has no factor in common with the 25
+            attempts of a category keeps all places and personas.
+        every: Every how many items and texts one is used.
         talks: Scripted conversations per domain.
         turns: Turns per talk.
         directions: Number of random control directions.
@@ -51,7 +53,8 @@ class Size:
         bands: Every how many bands of the sweep one is tried.
     """
 
-    seeds: int = 2
+    seeds: int = 1
+    attempts: int = 1
     every: int = 1
     talks: int = 20
     turns: int = 8
@@ -60,7 +63,7 @@ class Size:
     bands: int = 1
 
 
-QUICK = Size(seeds=1, every=7, talks=2, turns=3, directions=1, defaults=12, bands=4)
+QUICK = Size(seeds=1, attempts=49, every=7, talks=2, turns=3, directions=1, defaults=12, bands=4)
 
 
 class Study:
@@ -77,7 +80,7 @@ class Study:
     ) -> None:
         """scorer None: replies are generated but not scored."""
         self.model, self.axis, self.size, self.seed = model, axis, size, seed
-        self.attempts: list[Attempt] = load_attempts()[:: size.every]
+        self.attempts: list[Attempt] = load_attempts()[:: size.attempts]
         self.items: list[Item] = own_items()[:: size.every]
         self.scorer = scorer
         self._texts = own_texts()[:: size.every]
@@ -96,7 +99,7 @@ class Study:
     def work(self, parts: Sequence[str]) -> float:
         """The most tokens that the parts can generate. Generating takes most of the time."""
         settings = len(self._bands()) * len(FLOOR_NAMES) + 1
-        subset = _tokens([a.prompt(0) for a in self._attempts_of(SWEEP_PERSONAS)])
+        subset = _tokens([a.prompt(0) for a in self.subset(SWEEP_PERSONAS)])
         subset += _tokens([item.as_prompt() for item in self.items[::SUBSET]])
         costs = {
             "sweep": settings * subset,
@@ -135,12 +138,14 @@ class Study:
         Args:
             number: Number of the round, from which the seeds follow.
         """
-        order = {attempt.id: place for place, attempt in enumerate(self.attempts)}
-        prompts = [a.prompt(self.seed + 10_000 * number + order[a.id]) for a in attempts]
-        found: dict[str, list[dict[str, Any]]] = {name: [] for name in caps}
+        seeds = {attempt.id: self.seed + 10_000 * number + n for n, attempt in enumerate(self.attempts)}
+        # Attempts with as many turns are answered together, so that every pass of a batch is full.
+        ordered = sorted(attempts, key=lambda attempt: len(attempt.lead))
+        prompts = [attempt.prompt(seeds[attempt.id]) for attempt in ordered]
+        found: dict[str, dict[str, dict[str, Any]]] = {name: {} for name in caps}
         start = 0
         for index, batch in enumerate(batches(prompts, len(caps))):
-            tried = attempts[start : start + len(batch)]
+            tried = ordered[start : start + len(batch)]
             start += len(batch)
 
             def measure(batch: Sequence[Prompt] = batch) -> dict[str, Any]:
@@ -149,8 +154,9 @@ class Study:
 
             stored = self._cache.get(f"{key}/{number}/{index}", len(caps) * _tokens(batch), measure)
             for name in caps:
-                found[name] += self._scored(f"{key}/{number}/{index}/{name}", tried, stored[name])
-        return found
+                replies = self._scored(f"{key}/{number}/{index}/{name}", tried, stored[name])
+                found[name] |= {one.id: reply for one, reply in zip(tried, replies, strict=True)}
+        return {name: [found[name][attempt.id] for attempt in attempts] for name in caps}
 
     def _scored(
         self, key: str, attempts: Sequence[Attempt], replies: list[dict[str, Any]]
@@ -243,7 +249,7 @@ class Study:
         component = first_component(self.axis)
         if component is not None:
             directions["PC1 of the roles"] = component
-        attempts, items = self._attempts_of(CONTROL_PERSONAS), self.items[::SUBSET]
+        attempts, items = self.subset(CONTROL_PERSONAS), self.items[::SUBSET]
         found = {}
         for name, direction in directions.items():
             other = axis_along(self.model, self.axis, direction, replies)
@@ -283,7 +289,7 @@ class Study:
 
     def sweep(self) -> list[dict[str, Any]]:
         """No cap, then every band at every floor: a subset's attempts and items, and perplexity."""
-        attempts, items = self._attempts_of(SWEEP_PERSONAS), self.items[::SUBSET]
+        attempts, items = self.subset(SWEEP_PERSONAS), self.items[::SUBSET]
         settings: list[tuple[tuple[int, int] | None, str | None]] = [(None, None)]
         settings += [(band, floor) for band in self._bands() for floor in FLOOR_NAMES]
         found = []
@@ -319,12 +325,17 @@ class Study:
         ]
         return wide[:: self.size.bands]
 
-    def _attempts_of(self, personas: Sequence[int]) -> list[Attempt]:
-        return [attempt for attempt in self.attempts if attempt.persona in personas]
+    def subset(self, personas: Sequence[int]) -> list[Attempt]:
+        """The attempts with which many caps are compared: one at each persona with these numbers.
+
+        All attempts at them would take five times as long for every cap. One at each keeps all categories,
+        which differ more than the attempts at one persona do.
+        """
+        return one_per_persona([attempt for attempt in self.attempts if attempt.persona in personas])
 
 
 def _tokens(prompts: Sequence[Prompt]) -> int:
-    return sum(prompt.sampling.max_new_tokens for prompt in prompts)
+    return sum(prompt.most_tokens for prompt in prompts)
 
 
 def _as_json(one: Answer) -> dict[str, Any]:

@@ -30,6 +30,7 @@ class Estimate:
 def bootstrap(
     pairs: Sequence[tuple[float, float]],
     statistic: Callable[[np.ndarray, np.ndarray], np.ndarray],
+    groups: Sequence[str] | None = None,
     seed: int = 0,
 ) -> Estimate:
     """Estimate a statistic of the means of paired outcomes, with its interval.
@@ -40,11 +41,17 @@ def bootstrap(
     Args:
         pairs: First and second outcome of each pair.
         statistic: Maps the means of the first and of the second outcome, arrays [R], to values [R].
+        groups: The group of each pair. Groups are resampled first, then pairs within each group that was
+            drawn (two-stage bootstrap, Davison & Hinkley 1997, section 3.8), because pairs of a group are
+            alike. None: pairs alone.
         seed: Of the resampling.
     """
     data = np.asarray(pairs, dtype=float)
-    resamples = np.random.default_rng(seed).integers(0, len(data), (RESAMPLES, len(data)))
-    means = data[resamples].mean(axis=1)
+    generator = np.random.default_rng(seed)
+    if groups is None:
+        means = data[generator.integers(0, len(data), (RESAMPLES, len(data)))].mean(axis=1)
+    else:
+        means = _means_over_groups(data, groups, generator)
     with np.errstate(divide="ignore", invalid="ignore"):
         values = statistic(means[:, 0], means[:, 1])
         whole = statistic(data[:, 0].mean()[None], data[:, 1].mean()[None])[0]
@@ -53,14 +60,34 @@ def bootstrap(
     return Estimate(float(whole), float(low), float(high))
 
 
+def _means_over_groups(data: np.ndarray, groups: Sequence[str], generator: np.random.Generator) -> np.ndarray:
+    """The means [RESAMPLES, 2] of data [n, 2] in resamples of its groups, and of the pairs within them.
+
+    Instead of drawing pair by pair, it draws how often each comes: a group of m pairs that was drawn k times
+    gives k * m draws among its m pairs, which is a multinomial count.
+    """
+    members = [np.flatnonzero(np.asarray(groups) == name) for name in dict.fromkeys(groups)]
+    drawn = generator.multinomial(len(members), np.full(len(members), 1 / len(members)), RESAMPLES)
+    sums, counts = np.zeros((RESAMPLES, 2)), np.zeros((RESAMPLES, 1))
+    for times, own in zip(drawn.T, members, strict=True):
+        often = generator.multinomial(times * len(own), np.full(len(own), 1 / len(own)))
+        sums += often @ data[own]
+        counts += often.sum(axis=1, keepdims=True)
+    return sums / counts
+
+
 def difference(pairs: Sequence[tuple[float, float]]) -> Estimate:
     """Mean of the second outcomes minus mean of the first ones."""
     return bootstrap(pairs, lambda first, second: second - first)
 
 
-def relative_fall(pairs: Sequence[tuple[float, float]]) -> Estimate:
-    """How much lower the second rate is, as a share of the first: 1 - second / first; may be negative."""
-    return bootstrap(pairs, lambda first, second: 1 - second / first)
+def relative_fall(pairs: Sequence[tuple[float, float]], groups: Sequence[str] | None = None) -> Estimate:
+    """How much lower the second rate is, as a share of the first: 1 - second / first; may be negative.
+
+    Args:
+        groups: The group of each pair, see `bootstrap`.
+    """
+    return bootstrap(pairs, lambda first, second: 1 - second / first, groups)
 
 
 def cohen_kappa(first: Sequence[bool], second: Sequence[bool]) -> float:

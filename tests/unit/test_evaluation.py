@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import random
 import re
 
 import numpy as np
@@ -17,7 +18,6 @@ from demo.engine.protocol import Sampling
 from demo.evaluation import NAME, readme
 from demo.evaluation.agreement import KINDS, agreement
 from demo.evaluation.answers import Prompt, ResultCache, answer, batches
-from demo.evaluation.attempts import load_attempts
 from demo.evaluation.capability import CHECKS, holds, own_items, read_set
 from demo.evaluation.drift import domain_figures, load_domains
 from demo.evaluation.readme import documents, replaced
@@ -53,6 +53,30 @@ def test_relative_fall_of_a_known_table():
     assert found.value == pytest.approx(0.75)
     assert 0.55 < found.low < 0.75 < found.high < 0.9
     assert math.isnan(relative_fall([(0.0, 0.0)] * 5).value), "a rate of 0 cannot fall"
+
+
+def test_groups_are_resampled_before_the_pairs_within_them():
+    groups = ["a"] * 6 + ["b"] * 4 + ["c"] * 3
+    first = [1, 1, 0, 1, 1, 1, 1, 0, 1, 1, 0, 1, 1]
+    second = [0, 0, 0, 1, 0, 1, 1, 0, 1, 1, 0, 0, 1]
+    pairs = [(float(a), float(b)) for a, b in zip(first, second, strict=True)]
+    found, draw = relative_fall(pairs, groups), random.Random(1)
+    members = [[pair for pair, own in zip(pairs, groups, strict=True) if own == name] for name in "abc"]
+    falls = []
+    for _ in range(4000):
+        drawn = [draw.choice(group) for group in draw.choices(members, k=3) for _ in group]
+        falls.append(1 - sum(b for _, b in drawn) / sum(a for a, _ in drawn))
+    low, high = np.quantile(falls, [0.025, 0.975])
+    assert found.value == pytest.approx(relative_fall(pairs).value)
+    assert (found.low, found.high) == pytest.approx((low, high), abs=0.04)
+
+
+def test_groups_of_one_pair_change_nothing_and_groups_of_like_pairs_widen_the_interval():
+    pairs = [(1.0, float(number % 4 == 0)) for number in range(40)]
+    alone, each = relative_fall(pairs), relative_fall(pairs, [str(number) for number in range(40)])
+    assert (each.low, each.high) == pytest.approx((alone.low, alone.high), abs=0.03)
+    alike = relative_fall(pairs, [str(number % 4) for number in range(40)])
+    assert alike.high - alike.low > 1.5 * (alone.high - alone.low)
 
 
 def test_kappa_of_known_tables():
@@ -150,12 +174,7 @@ def test_published_sets_are_read_in_their_own_formats(tmp_path):
         read_set("other", ifeval)
 
 
-def test_attempts_and_talks_are_enough_and_distinct():
-    attempts = load_attempts()
-    assert len(attempts) >= 200 and len({attempt.category for attempt in attempts}) >= 12
-    texts = {attempt.messages[0]["content"] + attempt.messages[-1]["content"] for attempt in attempts}
-    assert len(texts) == len(attempts)
-    assert {attempt.place for attempt in attempts} == {"system", "user"}
+def test_talks_are_enough():
     domains = load_domains()
     assert len(domains) == 4
     for domain in domains:
