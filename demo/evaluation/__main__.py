@@ -23,6 +23,7 @@ from demo.evaluation.answers import ResultCache
 from demo.evaluation.capability import read_set
 from demo.evaluation.report import write_report
 from demo.evaluation.results import choose, results_of, set_figures
+from demo.evaluation.samples import samples_of, samples_of_set, write_lines, write_logs
 from demo.evaluation.scoring import built_in_scorer, remote_scorer
 from demo.evaluation.study import PARTS, QUICK, Size, Study
 from demo.models.default import DEFAULT_MODEL
@@ -82,10 +83,16 @@ def measure(
     about |= {"cap": study.cap_name, "probe_layer": axis.probe_layer}
     earlier = stored_figures(out, about) if options.only else {}
     figures = {**earlier, "about": about, **results_of(raw, study)}
+    samples = samples_of(raw, study)
     for name, path in options.sets:
-        figures.setdefault("sets", {})[name] = set_figures(
-            study.capability(read_set(name, path), f"set/{name}")
-        )
+        items = read_set(name, path)
+        answers = study.capability(items, f"set/{name}")
+        figures.setdefault("sets", {})[name] = set_figures(answers)
+        samples += samples_of_set(name, items, answers)
+    if options.samples is not None:
+        write_lines(options.samples, samples, about)
+    if options.inspect is not None:
+        write_logs(options.inspect, samples, about)
     return figures
 
 
@@ -156,6 +163,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--out", type=Path, help="folder for the report (default: the axis's)")
     add("--json", type=Path, help="also write the figures to this file")
+    add(
+        "--samples", type=Path, metavar="FILE.jsonl", help="also write every reply to this file, one per line"
+    )
+    add("--inspect", type=Path, metavar="FOLDER", help="also write the replies as logs of Inspect")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default: %(default)s)")
     # Axes are extracted in float32, so the floors fit, and the results are the same on every
     # machine.
