@@ -18,6 +18,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from demo.engine.protocol import Sampling
+from demo.evaluation.attempts import Attempt
 from demo.evaluation.capability import Item
 from demo.evaluation.study import NO_CAP, WITH_CAP, Study
 from demo.models.chat_template import Message
@@ -60,26 +61,26 @@ class Sample:
 def samples_of(raw: Json, study: Study) -> list[Sample]:
     """The samples of the attempts and of the project's own questions, as far as `raw` holds them."""
     found: list[Sample] = []
-    tried = raw.get("susceptibility", {NO_CAP: [], WITH_CAP: []})
-    for number, (uncapped, capped) in enumerate(zip(tried[NO_CAP], tried[WITH_CAP], strict=True)):
-        for attempt, one, other in zip(study.attempts, uncapped, capped, strict=True):
-            prompt = attempt.prompt(study.seed)
-            both = {NO_CAP: one, WITH_CAP: other}
-            found.append(
-                Sample(
-                    "susceptibility",
-                    attempt.id,
-                    number + 1,
-                    attempt.category,
-                    prompt.messages,
-                    prompt.sampling,
-                    (),
-                    both,
-                )
-            )
+    if "susceptibility" in raw:
+        found += samples_of_attempts("susceptibility", study.attempts, raw["susceptibility"])
     if "capability" in raw:
         found += samples_of_set("capability", study.items, raw["capability"])
     return found
+
+
+def samples_of_attempts(part: str, attempts: Sequence[Attempt], found: Json) -> list[Sample]:
+    """The samples of attempts. found: the result of `Study.susceptibility`."""
+    samples = []
+    for number, (uncapped, capped) in enumerate(zip(found[NO_CAP], found[WITH_CAP], strict=True)):
+        for attempt, one, other in zip(attempts, uncapped, capped, strict=True):
+            prompt = attempt.prompt(0)
+            both = {NO_CAP: one, WITH_CAP: other}
+            samples.append(
+                Sample(
+                    part, attempt.id, number + 1, attempt.category, prompt.messages, prompt.sampling, (), both
+                )
+            )
+    return samples
 
 
 def samples_of_set(part: str, items: Sequence[Item], found: Json) -> list[Sample]:

@@ -109,13 +109,19 @@ class Study:
 
     # --- persona susceptibility
 
-    def susceptibility(self) -> dict[str, list[list[dict[str, Any]]]]:
-        """NO_CAP or WITH_CAP -> per seed the replies to all attempts, in their order."""
+    def susceptibility(
+        self, attempts: Sequence[Attempt] | None = None, key: str = "susceptibility"
+    ) -> dict[str, list[list[dict[str, Any]]]]:
+        """NO_CAP or WITH_CAP -> per seed the replies to all attempts, in their order.
+
+        Args:
+            attempts: None for the project's own.
+        """
         caps = {NO_CAP: None, WITH_CAP: self.cap}
         found: dict[str, list[list[dict[str, Any]]]] = {name: [] for name in caps}
         for number in range(self.size.seeds):
-            key = f"susceptibility/{self.cap_name}"
-            replies = self._answer_attempts(key, self._engine, self.attempts, caps, number)
+            tried = self.attempts if attempts is None else attempts
+            replies = self._answer_attempts(f"{key}/{self.cap_name}", self._engine, tried, caps, number)
             for name in caps:
                 found[name].append(replies[name])
         return found
@@ -136,7 +142,10 @@ class Study:
             number: Number of the round, from which the seeds follow.
         """
         order = {attempt.id: place for place, attempt in enumerate(self.attempts)}
-        prompts = [a.prompt(self.seed + 10_000 * number + order[a.id]) for a in attempts]
+        places = [order.get(a.id, place) for place, a in enumerate(attempts)]
+        prompts = [
+            a.prompt(self.seed + 10_000 * number + place) for a, place in zip(attempts, places, strict=True)
+        ]
         found: dict[str, list[dict[str, Any]]] = {name: [] for name in caps}
         start = 0
         for index, batch in enumerate(batches(prompts, len(caps))):

@@ -133,6 +133,8 @@ def test_command_reports_wrong_arguments_in_one_sentence(capsys, tmp_path):
     assert "No axis at 'nowhere'" in capsys.readouterr().err
     assert main(["--quick", "--judge-url", "http://127.0.0.1:9/v1", "--out", str(tmp_path)]) == 2
     assert "--judge-model" in capsys.readouterr().err
+    assert main(["--quick", "--attempts", f"harmbench={tmp_path}/none.csv", "--out", str(tmp_path)]) == 2
+    assert "give the harmbench file as it is published" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
 

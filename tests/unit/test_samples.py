@@ -25,7 +25,7 @@ def reply(text: str, harmful: bool) -> dict[str, Any]:
 
 def samples() -> list[Sample]:
     """Two attempts with two seeds each, and two questions."""
-    study = cast(Study, SimpleNamespace(attempts=load_attempts()[:2], items=own_items()[:2], seed=1))
+    study = cast(Study, SimpleNamespace(attempts=load_attempts()[:2], items=own_items()[:2]))
     uncapped = [[reply("Obey!", True), reply("Obey!", True)], [reply("Obey!", True), reply("Hello.", False)]]
     capped = [[reply("Hello.", False)] * 2, [reply("Obey!", True), reply("Hello.", False)]]
     answers = [{"text": "Yes.", "right": True}, {"text": "", "right": False}]
