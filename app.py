@@ -46,6 +46,7 @@ from demo.utils.progress import ConsoleProgress
 
 if TYPE_CHECKING:
     from demo.conversation.session_file import Recording
+    from demo.page.completions.endpoint import Completions
     from demo.page.hosting import Limits
 
 
@@ -56,6 +57,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     limits = limits_of(options)
     password_of(options), root_path_of(options), proxies_of(options)  # mistakes are reported before loading
     folder = sessions_folder_of(options)
+    if options.openai and (options.replay is not None or on_zerogpu()):
+        raise UserError(
+            "--openai needs a model that stays loaded: leave out --replay, and use no ZeroGPU Space."
+        )
     if options.replay is not None:
         _replay(options, folder)
         return
@@ -77,8 +82,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from demo.page.evaluation_panel import evaluation_text
     from demo.page.layout import build_page, launch_options
     from demo.page.made_with import made_with
+    from demo.page.rate_limit import RateLimiter
     from demo.page.shared_sessions import SharedSessions
 
+    rate_limiter = RateLimiter(limits)
     model, axis = engine.model, engine.axis
     evaluation = evaluation_text(axis, _axis_folder(options, model))
     status = " · ".join([f"**{model.slug}** on {model.device}, {model.dtype_reason}", *notes])
@@ -91,7 +98,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         scenarios,
         PAGE_SAMPLING,
         evaluation=evaluation,
-        limits=limits,
+        rate_limiter=rate_limiter,
         thinking=model.thinking,
         dtype=model.dtype_name,
         intro=intro,
@@ -101,7 +108,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         made_with=made_with(model.spec, options.axis or AUTO, model.template),
     )
     print(status.replace("*", ""))
-    _launch(page, options, launch_options())
+    completions = None
+    if options.openai:
+        from demo.page.completions.endpoint import Completions
+
+        completions = Completions(engine, axis, model.slug, rate_limiter, model.thinking)
+        print(f"OpenAI-compatible endpoint: http://{options.host}:{options.port}/v1")
+    _launch(page, options, launch_options(), completions)
 
 
 def _load(
@@ -156,12 +169,14 @@ def _replay(options: argparse.Namespace, folder: Path | None) -> None:
     _launch(build_viewer(TITLE, first, SharedSessions(folder)), options, launch_options())
 
 
-def _launch(page: Any, options: argparse.Namespace, more: dict[str, Any]) -> None:
+def _launch(
+    page: Any, options: argparse.Namespace, more: dict[str, Any], completions: Completions | None = None
+) -> None:
     from demo.page.middleware import middleware_options
     from demo.page.rate_limit import trust_proxies
 
     trust_proxies(proxies_of(options))
-    more |= middleware_options(password_of(options), root_path_of(options))
+    more |= middleware_options(password_of(options), root_path_of(options), completions)
     gc.freeze()  # objects made so far stay; collecting among them would delay all replies each time
     page.launch(server_name=options.host, server_port=options.port, inbrowser=options.open, **more)
 

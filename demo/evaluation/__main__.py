@@ -20,10 +20,20 @@ from demo.axis.files import axis_digest, save_axis
 from demo.axis.store import Home, axis_of, home_of
 from demo.evaluation import COMMAND, NAME
 from demo.evaluation.answers import ResultCache
+from demo.evaluation.attempts import Attempt
+from demo.evaluation.brought import FORMATS, PERSONAS, digest, read_attempts
 from demo.evaluation.capability import read_set
 from demo.evaluation.judge import judged_scorer, model_judge
 from demo.evaluation.report import write_report
-from demo.evaluation.results import choose, results_of, set_figures
+from demo.evaluation.results import brought_figures, choose, results_of, set_figures
+from demo.evaluation.samples import (
+    Sample,
+    samples_of,
+    samples_of_attempts,
+    samples_of_set,
+    write_lines,
+    write_logs,
+)
 from demo.evaluation.scoring import Scorer, built_in_scorer, remote_scorer
 from demo.evaluation.study import PARTS, QUICK, Size, Study
 from demo.models.default import DEFAULT_MODEL
@@ -66,6 +76,9 @@ def measure(
     Raises:
         UserError: A file or endpoint cannot be used. Finished results are kept.
     """
+    brought = [(name, read_attempts(name, path, options.personas)) for name, path in options.attempts]
+    if len(dict(brought)) < len(brought):
+        raise UserError("--attempts takes one file of each format; put the prompts of several into one.")
     about = _about(model, axis, size, options.seed)
     cache = ResultCache(out / ".evaluation" / ("quick.jsonl" if options.quick else "full.jsonl"), about)
     study = Study(model, axis, size, options.seed, cache, _scorer(model, options, cache))
@@ -80,10 +93,11 @@ def measure(
     about |= {"cap": study.cap_name, "probe_layer": axis.probe_layer}
     earlier = stored_figures(out, about) if options.only else {}
     figures = {**earlier, "about": about, **results_of(raw, study)}
-    for name, path in options.sets:
-        figures.setdefault("sets", {})[name] = set_figures(
-            study.capability(read_set(name, path), f"set/{name}")
-        )
+    samples = samples_of(raw, study) + _measure_files(study, brought, options.sets, figures)
+    if options.samples is not None:
+        write_lines(options.samples, samples, about)
+    if options.inspect is not None:
+        write_logs(options.inspect, samples, about)
     return figures
 
 
@@ -95,6 +109,35 @@ def _scorer(model: LoadedModel, options: argparse.Namespace, cache: ResultCache)
         return built_in_scorer(model)
     judges = [load_model(name, device=options.device, dtype=options.dtype) for name in options.judge]
     return judged_scorer(model, [model_judge(judge) for judge in judges], cache)
+
+
+def _measure_files(
+    study: Study,
+    brought: Sequence[tuple[str, Sequence[Attempt]]],
+    sets: Sequence[tuple[str, Path]],
+    figures: dict[str, Any],
+) -> list[Sample]:
+    """Measure what came in the user's own files, and add its figures to `figures`.
+
+    Args:
+        brought: attempts by the name of their format.
+        sets: files of questions by name.
+
+    Returns:
+        The replies.
+    """
+    samples: list[Sample] = []
+    for name, attempts in brought:
+        replies = study.susceptibility(attempts, f"brought/{name}/{digest(attempts)}")
+        scorer = study.scorer.name if study.scorer else None
+        figures.setdefault("brought", {})[name] = brought_figures(replies, attempts, scorer)
+        samples += samples_of_attempts(name, attempts, replies)
+    for name, path in sets:
+        items = read_set(name, path)
+        answers = study.capability(items, f"set/{name}")
+        figures.setdefault("sets", {})[name] = set_figures(answers)
+        samples += samples_of_set(name, items, answers)
+    return samples
 
 
 def stored_figures(out: Path, about: dict[str, Any]) -> dict[str, Any]:
@@ -164,6 +207,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--out", type=Path, help="folder for the report (default: the axis's)")
     add("--json", type=Path, help="also write the figures to this file")
+    add(
+        "--samples", type=Path, metavar="FILE.jsonl", help="also write every reply to this file, one per line"
+    )
+    add("--inspect", type=Path, metavar="FOLDER", help="also write the replies as logs of Inspect")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default: %(default)s)")
     # Axes are extracted in float32, so the floors fit, and the results are the same on every
     # machine.
@@ -186,13 +233,31 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NAME=PATH",
         help="also answer ifeval, mmlu-pro or gsm8k, from a local file as published; may be repeated",
     )
+    add(
+        "--attempts",
+        action="append",
+        default=[],
+        type=_set,
+        metavar="NAME=PATH",
+        help=f"also try the prompts of a CSV file of yours, in the format of {' or '.join(FORMATS)}; "
+        "once for each",
+    )
+    add(
+        "--personas",
+        type=int,
+        default=PERSONAS,
+        metavar="N",
+        help="personas under which each prompt of --attempts is sent, besides alone (default: %(default)s)",
+    )
     return parser
 
 
 def _set(text: str) -> tuple[str, Path]:
     name, found, path = text.partition("=")
     if not found:
-        raise argparse.ArgumentTypeError("takes NAME=PATH, such as gsm8k=test.jsonl")
+        raise argparse.ArgumentTypeError(
+            "takes NAME=PATH, such as gsm8k=test.jsonl or harmbench=behaviors.csv"
+        )
     return name, Path(path)
 
 

@@ -42,11 +42,13 @@ class Answer:
     Attributes:
         ids: Content tokens.
         acted: Number of content tokens at which the cap acted.
+        before: The turns of the prompt's lead, with the replies to them.
     """
 
     text: str = ""
     ids: list[int] = field(default_factory=list)
     acted: int = 0
+    before: tuple[Message, ...] = ()
     _sum: float = 0.0
 
     @property
@@ -95,7 +97,8 @@ def answer(
         for branch, (_, cap, prompt) in zip(branches, asked, strict=True)
     ]
     answers: dict[str, list[Answer]] = {name: [] for name in caps}
-    for (name, _, _), reply in zip(asked, _replies(engine, requests), strict=True):
+    for (name, _, _), branch, reply in zip(asked, branches, _replies(engine, requests), strict=True):
+        reply.before = history[branch]
         answers[name].append(reply)
     engine.forget(branches)
     return answers

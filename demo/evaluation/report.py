@@ -74,11 +74,37 @@ def report(figures: dict[str, Any], pictures: dict[str, str]) -> Iterator[str]:
             yield from (
                 f"\n![{text}]({name})" for name, text in pictures.items() if name in _PICTURES.get(part, ())
             )
+    for name, found in figures.get("brought", {}).items():
+        yield ""
+        yield from _brought(name, found)
     for name, found in figures.get("sets", {}).items():
         yield ""
         yield f"## {name}"
         yield ""
         yield from _table(("", "items", "uncapped", "capped", "difference"), [_capability_row(name, found)])
+
+
+def _brought(name: str, found: dict[str, Any]) -> Iterator[str]:
+    yield f"## Prompts of {name}"
+    yield ""
+    yield (
+        f"{found['prompts']} prompts of a user's own file, sent as they are, each alone and under "
+        f"{found['attempts'] // found['prompts'] - 1} of the program's personas; seeds: {found['seeds']}. "
+        "Intervals: 95%, by bootstrap over prompts. The score says whether the reply takes a persona's side, "
+        f"not whether it does what the prompt asks for. Replies are scored by: {found['scorer']}."
+    )
+    yield ""
+    rows = [
+        (
+            f"{group}: {kind}",
+            own["attempts"],
+            *map(share, (own["uncapped"], own["capped"])),
+            interval(own["fall"]),
+        )
+        for group, kinds in found["groups"].items()
+        for kind, own in kinds.items()
+    ]
+    yield from _table(("prompts", "number", "uncapped", "capped", "relative fall"), rows)
 
 
 def _susceptibility(found: dict[str, Any], figures: dict[str, Any]) -> Iterator[str]:

@@ -6,11 +6,13 @@ Rates are shares of replies. Differences are capped minus uncapped.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from statistics import fmean
 from typing import Any
 
 from demo.axis.gates import MOST_PERPLEXITY
 from demo.evaluation.agreement import KINDS
 from demo.evaluation.attempts import DRAWN_IN, SYSTEM, USER, Attempt
+from demo.evaluation.brought import ALONE
 from demo.evaluation.drift import domain_figures
 from demo.evaluation.study import (
     CONTROL_PERSONAS,
@@ -123,6 +125,43 @@ def _is_at(place: str) -> Callable[[Attempt], bool]:
     return lambda attempt: attempt.place == place
 
 
+def brought_figures(
+    found: dict[str, list[list[Json]]], attempts: Sequence[Attempt], scorer: str | None
+) -> Json:
+    """The shares of replies to prompts that a user brought, without and with the cap.
+
+    A prompt counts once in each group: its seeds and personas are averaged first.
+
+    Args:
+        found: The result of `Study.susceptibility` for these attempts.
+        scorer: The name of what scored the replies.
+    """
+    places: dict[str, dict[str, list[int]]] = {}  # group -> prompt -> its attempts
+    for index, attempt in enumerate(attempts):
+        for group in ("all", "alone" if attempt.place == ALONE else "under a persona"):
+            places.setdefault(group, {}).setdefault(attempt.question, []).append(index)
+
+    def pairs(kind: str, prompts: dict[str, list[int]]) -> Pairs:
+        return [
+            (
+                fmean(run[index][kind] for run in found[NO_CAP] for index in own),
+                fmean(run[index][kind] for run in found[WITH_CAP] for index in own),
+            )
+            for own in prompts.values()
+        ]
+
+    return {
+        "scorer": scorer,
+        "prompts": len(places["all"]),
+        "attempts": len(attempts),
+        "seeds": len(found[NO_CAP]),
+        "groups": {
+            group: {kind: _rates(pairs(kind, prompts), None) for kind in KINDS}
+            for group, prompts in places.items()
+        },
+    }
+
+
 def _is_of(category: str) -> Callable[[Attempt], bool]:
     return lambda attempt: attempt.category == category
 
@@ -200,7 +239,7 @@ def _trial_figures(trial: Json, uncapped_items: Sequence[Json]) -> Json:
     }
 
 
-def _rates(pairs: Pairs, categories: Sequence[str]) -> Json:
+def _rates(pairs: Pairs, categories: Sequence[str] | None) -> Json:
     fall = relative_fall(pairs, categories)
     return {"attempts": len(pairs), **_means(pairs), "fall": fall.as_json()}
 

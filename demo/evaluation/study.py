@@ -112,13 +112,19 @@ class Study:
 
     # --- persona susceptibility
 
-    def susceptibility(self) -> dict[str, list[list[dict[str, Any]]]]:
-        """NO_CAP or WITH_CAP -> per seed the replies to all attempts, in their order."""
+    def susceptibility(
+        self, attempts: Sequence[Attempt] | None = None, key: str = "susceptibility"
+    ) -> dict[str, list[list[dict[str, Any]]]]:
+        """NO_CAP or WITH_CAP -> per seed the replies to all attempts, in their order.
+
+        Args:
+            attempts: None for the project's own.
+        """
         caps = {NO_CAP: None, WITH_CAP: self.cap}
         found: dict[str, list[list[dict[str, Any]]]] = {name: [] for name in caps}
         for number in range(self.size.seeds):
-            key = f"susceptibility/{self.cap_name}"
-            replies = self._answer_attempts(key, self._engine, self.attempts, caps, number)
+            tried = self.attempts if attempts is None else attempts
+            replies = self._answer_attempts(f"{key}/{self.cap_name}", self._engine, tried, caps, number)
             for name in caps:
                 found[name].append(replies[name])
         return found
@@ -138,7 +144,11 @@ class Study:
         Args:
             number: Number of the round, from which the seeds follow.
         """
-        seeds = {attempt.id: self.seed + 10_000 * number + n for n, attempt in enumerate(self.attempts)}
+        order = {attempt.id: place for place, attempt in enumerate(self.attempts)}
+        seeds = {
+            attempt.id: self.seed + 10_000 * number + order.get(attempt.id, place)
+            for place, attempt in enumerate(attempts)
+        }
         # Attempts with as many turns are answered together, so that every pass of a batch is full.
         ordered = sorted(attempts, key=lambda attempt: len(attempt.lead))
         prompts = [attempt.prompt(seeds[attempt.id]) for attempt in ordered]
@@ -340,4 +350,5 @@ def _tokens(prompts: Sequence[Prompt]) -> int:
 
 def _as_json(one: Answer) -> dict[str, Any]:
     projection = None if one.projection is None else round(one.projection, 4)
-    return {"text": one.text, "acted": one.acted, "tokens": len(one.ids), "standing": projection}
+    before = {"before": list(one.before)} if one.before else {}
+    return {"text": one.text, "acted": one.acted, "tokens": len(one.ids), "standing": projection} | before

@@ -83,6 +83,12 @@ def add_hosting_options(parser: argparse.ArgumentParser) -> None:
         help="let visitors open the session files (NAME.session.json) directly in this folder by the address "
         "?session=NAME, which may end with #turn=4&token=17 (default: none)",
     )
+    group.add_argument(
+        "--openai",
+        action="store_true",
+        help="also answer requests of OpenAI's chat completions API, at /v1 (default: off); with a password, "
+        "it is the API key",
+    )
     for field in fields(Limits):
         text = f"{_HELP[field.name]} (default: %(default)s)"
         group.add_argument(_flag(field.name), type=int, default=field.default, metavar="N", help=text)

@@ -23,7 +23,6 @@ from demo.engine.protocol import Engine, Sampling
 from demo.page import about
 from demo.page.api import Api, add_api
 from demo.page.chat_handlers import ChatHandlers
-from demo.page.hosting import Limits
 from demo.page.made_with import MadeWith
 from demo.page.rate_limit import RateLimiter
 from demo.page.session import Chat, Session
@@ -116,7 +115,7 @@ def build_page(
     scenarios: tuple[Scenario, ...],
     defaults: Sampling,
     evaluation: str = "",
-    limits: Limits | None = None,
+    rate_limiter: RateLimiter | None = None,
     thinking: Thinking = "never",
     dtype: str = "",
     intro: Recording | None = None,
@@ -131,7 +130,7 @@ def build_page(
         status: one line about model and axis.
         defaults: the sampling settings that the page opens with.
         evaluation: Markdown on whether capping works on this model.
-        limits: rate limits; None for the defaults.
+        rate_limiter: None for one with the default limits.
         thinking: whether the model reasons before it answers.
         dtype: number format of the model's weights, for the settings of each turn.
         intro: the recording that plays when a visitor arrives; None for an empty page.
@@ -140,7 +139,7 @@ def build_page(
         made_with: what a command needs to load the same model; None if that is not known.
         shared_sessions: those that visitors may open by address; None for none.
     """
-    rate_limiter = RateLimiter(limits or Limits())
+    rate_limiter = rate_limiter or RateLimiter()
     named = directions or {}
     handlers = ChatHandlers(
         engine,

@@ -10,7 +10,7 @@ import hmac
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import gradio as gr
@@ -24,6 +24,9 @@ from demo.conversation.session_file import MOST_BYTES
 from demo.page.event_streams import EventStreams
 from demo.page.rate_limit import MOST_LOGINS, LoginLimiter, address_of
 from demo.space import ON_SPACE
+
+if TYPE_CHECKING:
+    from demo.page.completions.endpoint import Completions
 
 # A session file in a request is JSON within JSON, so it is somewhat larger than the file.
 MOST_BODY = MOST_BYTES + 16 * 2**20
@@ -71,20 +74,27 @@ _PREFIXES = ("api/", "assets/", "call/", "heartbeat/", "pwa_icon", "run/", "stat
 _SERVED: set[str] = set()
 
 
-def middleware_options(password: str | None, root_path: str | None = None) -> dict[str, Any]:
+def middleware_options(
+    password: str | None, root_path: str | None = None, completions: Completions | None = None
+) -> dict[str, Any]:
     """The options of `Blocks.launch` that put the middleware in place.
 
     Args:
         password: every visitor must enter it; None for a page without a password.
         root_path: the path under which a proxy serves the page; None for none.
+        completions: answers programs beside the page; None for a page alone.
     """
+    logins = LoginLimiter()
+    routes = [] if completions is None else completions.routes(password, logins)
+    around = Middleware(
+        PageMiddleware,
+        framed_by=framed_by(),
+        root_path=root_path or "",
+        logins=logins,
+        more=frozenset(route.path.strip("/") for route in routes),
+    )
     options: dict[str, Any] = {
-        "app_kwargs": {
-            "middleware": [
-                Middleware(PageMiddleware, framed_by=framed_by(), root_path=root_path or ""),
-                Middleware(EventStreams),
-            ]
-        },
+        "app_kwargs": {"middleware": [around, Middleware(EventStreams)], "routes": routes},
         "root_path": root_path,
     }
     if password is not None:
@@ -125,15 +135,24 @@ def serve(path: Path) -> str:
 class PageMiddleware:
     """ASGI middleware around the whole page."""
 
-    def __init__(self, app: ASGIApp, framed_by: str = "'self'", root_path: str = "") -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        framed_by: str = "'self'",
+        root_path: str = "",
+        logins: LoginLimiter | None = None,
+        more: frozenset[str] = frozenset(),
+    ) -> None:
         """Wrap `app`.
 
         Args:
             framed_by: the sites that may show the page in a frame, in the syntax of `frame-ancestors`.
             root_path: the path under which a proxy serves the page. Some proxies pass it on, others do not.
+            logins: counts the attempts to log in; None for one of its own.
+            more: further endpoints, besides the page's.
         """
-        self._app, self._root_path = app, root_path
-        self._logins = LoginLimiter()
+        self._app, self._root_path, self._more = app, root_path, more
+        self._logins = logins or LoginLimiter()
         self._headers = {
             "content-security-policy": "; ".join((*_POLICY, f"frame-ancestors {framed_by}")),
             "x-content-type-options": "nosniff",
@@ -153,7 +172,7 @@ class PageMiddleware:
                 MutableHeaders(scope=message).update(self._headers)
             await send(message)
 
-        refusal = _refusal(scope)
+        refusal = _refusal(scope, self._more)
         if _path(scope) == "login" and self._logins.too_many(address_of(Request(scope))):
             detail = "There were too many login attempts from your address; wait a minute."
             refusal = JSONResponse({"detail": detail}, 429)
@@ -176,12 +195,17 @@ def _path(scope: Scope) -> str:
     return str(scope["path"]).removeprefix("/gradio_api").strip("/")
 
 
-def _refusal(scope: Scope) -> JSONResponse | None:
-    """The response to a request that must not reach the page; None for one that may."""
+def _refusal(scope: Scope, more: frozenset[str]) -> JSONResponse | None:
+    """The response to a request that must not reach the page; None for one that may.
+
+    Args:
+        more: endpoints besides the page's.
+    """
     path = _path(scope)
     # Gradio itself would also read files of its own folders here, and fetch other addresses.
     served = path.startswith("file=") and path.removeprefix("file=") in _SERVED
-    if path and not served and path not in _ENDPOINTS and not path.startswith(_PREFIXES):
+    known = not path or path in _ENDPOINTS or path in more or path.startswith(_PREFIXES)
+    if not known and not served:
         return JSONResponse({"detail": "This page has no such endpoint."}, 404)
     length = dict(scope["headers"]).get(b"content-length", b"0")
     if not length.isdigit() or int(length) > MOST_BODY:

@@ -30,6 +30,20 @@ MOST_LOGINS = 60
 # Session files are counted in units of so many bytes, because the limiter keeps an entry for each.
 _FILE_UNIT = 256 * 1024
 
+_SOON_S = 2  # after which a program may ask whether a reply has ended
+
+
+class LaterError(UserError):
+    """A limit that passes with time.
+
+    Attributes:
+        seconds: after which to try again.
+    """
+
+    def __init__(self, message: str, seconds: int) -> None:
+        super().__init__(message)
+        self.seconds = seconds
+
 
 @dataclass
 class RateLimiter:
@@ -56,9 +70,10 @@ class RateLimiter:
         self._check_size_and_load(characters, load)
         with self._lock:
             if self._running[address] >= self.limits.at_once:
-                raise UserError(
+                raise LaterError(
                     f"{self.limits.at_once} replies are being written for your address already, "
-                    "and no more are allowed at once; wait for one to end."
+                    "and no more are allowed at once; wait for one to end.",
+                    _SOON_S,
                 )
             allowed = f"{self.limits.per_minute} replies a minute are allowed for one address"
             self._count(self._per_minute, address, 1, allowed)
@@ -79,8 +94,9 @@ class RateLimiter:
 
     def _count(self, limit: RateLimitItem, address: str, cost: int, allowed: str) -> None:
         if not self._recent.hit(limit, address, cost=cost):
-            seconds = self._recent.get_window_stats(limit, address).reset_time - time.time()
-            raise UserError(f"No more than {allowed}; try again in {max(1, round(seconds))} s.")
+            left = self._recent.get_window_stats(limit, address).reset_time - time.time()
+            seconds = max(1, round(left))
+            raise LaterError(f"No more than {allowed}; try again in {seconds} s.", seconds)
 
     def _check_size_and_load(self, characters: int, load: Load) -> None:
         if characters > self.limits.characters:
@@ -90,9 +106,10 @@ class RateLimiter:
             )
         waiting = load.waiting // len(BRANCHES)
         if waiting >= self.limits.waiting:
-            raise UserError(
+            raise LaterError(
                 f"The engine is full and {waiting} visitors wait already; nothing is lost, "
-                "so try again in a minute."
+                "so try again in a minute.",
+                60,
             )
 
 
@@ -106,6 +123,10 @@ class LoginLimiter:
     def too_many(self, address: str) -> bool:
         """Count one more attempt of this address; True when it is over the limit."""
         return not self._recent.hit(self._item, address)
+
+    def is_over(self, address: str) -> bool:
+        """Whether this address is over the limit. Nothing is counted."""
+        return not self._recent.test(self._item, address)
 
 
 # The networks of proxies that are believed about the visitor's address; see `trust_proxies`.

@@ -87,7 +87,7 @@ class WaitingPage:
         self._thread.join()
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """The page and its script; everything else is answered once the model is there."""
+        """The page and its script; what programs ask for is answered once the model is there."""
         if scope["type"] != "http":
             return
         if self._instead is not None:
@@ -96,7 +96,7 @@ class WaitingPage:
         path, response = str(scope["path"]), _not_yet()
         if path.endswith("/plotly.min.js"):
             response = FileResponse(_PLOTLY, media_type="text/javascript")
-        elif not path.endswith("/config") and "/gradio_api" not in path:
+        elif not path.endswith("/config") and "/gradio_api" not in path and "/v1/" not in path:
             # It must not be kept: the same address soon shows another page.
             response = HTMLResponse(self._html, headers={"Cache-Control": "no-store"})
         await response(scope, receive, send)

@@ -118,8 +118,13 @@ def test_quick_run_measures_all_parts_and_a_second_run_reuses_them(tmp_path, mon
     cache = tmp_path / ".evaluation" / "quick.jsonl"
     before = cache.read_text()
     (tmp_path / NAME).unlink()
-    assert main(["--quick", "--out", str(tmp_path)]) == 0
+    lines, logs = tmp_path / "samples.jsonl", tmp_path / "logs"
+    also = ["--samples", str(lines), "--inspect", str(logs)]
+    assert main(["--quick", "--out", str(tmp_path), *also]) == 0
     assert cache.read_text() == before, "nothing was measured twice"
+    replies = [json.loads(line) for line in lines.read_text().splitlines()]
+    assert len(replies) == 2 * (figures["susceptibility"]["attempts"] + capability["items"])
+    assert len(list(logs.glob("*.json"))) == 4
     assert json.loads((tmp_path / NAME).read_text()) == figures
 
 
@@ -128,6 +133,8 @@ def test_command_reports_wrong_arguments_in_one_sentence(capsys, tmp_path):
     assert "No axis at 'nowhere'" in capsys.readouterr().err
     assert main(["--quick", "--judge-url", "http://127.0.0.1:9/v1", "--out", str(tmp_path)]) == 2
     assert "--judge-model" in capsys.readouterr().err
+    assert main(["--quick", "--attempts", f"harmbench={tmp_path}/none.csv", "--out", str(tmp_path)]) == 2
+    assert "give the harmbench file as it is published" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
 

@@ -11,9 +11,11 @@ from demo.bench.browser_client import BrowserClient
 from demo.conversation.scenarios import load_scenarios
 from demo.conversation.session_file import Recording
 from demo.engine.protocol import Sampling
+from demo.page.completions.endpoint import Completions
 from demo.page.hosting import Limits
 from demo.page.layout import build_page, launch_options
 from demo.page.middleware import middleware_options
+from demo.page.rate_limit import RateLimiter
 from tests.helpers.axes import random_axis
 
 MODEL_NAME = "a-model-of-the-tests"
@@ -27,14 +29,17 @@ def hosted(
     root_path: str | None = None,
     intro: Recording | None = None,
     port: int | None = None,
+    openai: bool = False,
 ) -> Iterator[str]:
     """Serve the page with this engine. Yields its address."""
+    rate_limiter = RateLimiter(limits or Limits())
     axis = random_axis(4, 16, 2, (1, 2), MODEL_NAME)
     page = build_page(
-        engine, axis, MODEL_NAME, MODEL_NAME, load_scenarios(), Sampling(), "", limits, intro=intro
+        engine, axis, MODEL_NAME, MODEL_NAME, load_scenarios(), Sampling(), "", rate_limiter, intro=intro
     )
     port = free_port() if port is None else port
-    options = launch_options() | middleware_options(password, root_path)
+    completions = Completions(engine, axis, MODEL_NAME, rate_limiter, "optional") if openai else None
+    options = launch_options() | middleware_options(password, root_path, completions)
     page.launch(server_name="127.0.0.1", server_port=port, prevent_thread_lock=True, quiet=True, **options)
     try:
         yield f"http://127.0.0.1:{port}/"

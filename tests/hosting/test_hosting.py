@@ -23,6 +23,7 @@ def test_a_limit_below_one_is_refused():
         (["--make-axis", "quick", "--engine", "vllm"], "needs the default engine"),
         (["--password", "short"], "needs 8 characters or more"),
         (["--most-waiting", "0"], "--most-waiting must be 1 or more"),
+        (["--openai", "--replay"], "--openai needs a model"),
     ],
 )
 def test_bad_flags_are_reported_before_anything_loads(flags, message):

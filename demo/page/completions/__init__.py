@@ -1,0 +1,1 @@
+"""The engine behind OpenAI's chat completions API, so that other programs' harnesses can measure capping."""
