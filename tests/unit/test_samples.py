@@ -12,7 +12,14 @@ import pytest
 
 from demo.evaluation.attempts import load_attempts
 from demo.evaluation.capability import own_items
-from demo.evaluation.samples import Sample, samples_of, samples_of_set, write_lines, write_logs
+from demo.evaluation.samples import (
+    Sample,
+    samples_of,
+    samples_of_attempts,
+    samples_of_set,
+    write_lines,
+    write_logs,
+)
 from demo.evaluation.study import NO_CAP, WITH_CAP, Study
 from demo.utils.errors import UserError
 
@@ -55,6 +62,20 @@ def test_every_reply_is_one_line_with_its_prompt_and_scores(tmp_path):
     assert (last["part"], last["id"], last["reply"]) == ("capability", items[1].id, "")
     assert last["scores"] == {"right": 0.0} and last["target"]
     assert last["messages"] == [{"role": "user", "content": items[1].prompt}]
+
+
+def test_turns_that_led_to_an_attempt_are_exported_with_the_replies_of_their_own_condition(tmp_path):
+    attempt = next(attempt for attempt in load_attempts() if attempt.lead)
+
+    def led(answer: str) -> dict[str, Any]:
+        before = [{"role": "user", "content": attempt.lead[0]}, {"role": "assistant", "content": answer}]
+        return reply("Obey!", True) | {"before": before}
+
+    found = {NO_CAP: [[led("Gladly.")]], WITH_CAP: [[led("Of course.")]]}
+    write_lines(tmp_path / "samples.jsonl", samples_of_attempts("susceptibility", [attempt], found), ABOUT)
+    lines = [json.loads(line) for line in (tmp_path / "samples.jsonl").read_text().splitlines()]
+    assert [line["messages"][1]["content"] for line in lines] == ["Gladly.", "Of course."]
+    assert all(line["messages"][2:] == list(attempt.messages) for line in lines)
 
 
 def test_each_part_and_condition_is_a_log_with_the_shares_of_the_report(tmp_path):
