@@ -32,7 +32,7 @@ PARTS = ("sweep", "susceptibility", "capability", "drift", "controls")
 # directions. The results are reported with and without the first.
 SWEEP_PERSONAS, CONTROL_PERSONAS = (0, 1), (2, 3)
 
-SUBSET = 4  # the sweep and the control directions use every fourth item
+SUBSET = 11  # the sweep and the control directions use every eleventh item
 
 NO_CAP, WITH_CAP = "none", "cap"  # keys of the results
 
@@ -43,7 +43,8 @@ class Size:
 
     Attributes:
         seeds: Seeds of each attempt.
-        every: Every how many attempts, items and texts one is used.
+        every: Every how many attempts and texts one is used.
+        every_item: Every how many items one is used.
         talks: Scripted conversations per domain.
         turns: Turns per talk.
         directions: Number of random control directions.
@@ -53,6 +54,7 @@ class Size:
 
     seeds: int = 2
     every: int = 1
+    every_item: int = 1
     talks: int = 20
     turns: int = 8
     directions: int = 3
@@ -60,7 +62,7 @@ class Size:
     bands: int = 1
 
 
-QUICK = Size(seeds=1, every=7, talks=2, turns=3, directions=1, defaults=12, bands=4)
+QUICK = Size(seeds=1, every=7, every_item=19, talks=2, turns=3, directions=1, defaults=12, bands=4)
 
 
 class Study:
@@ -78,7 +80,7 @@ class Study:
         """scorer None: replies are generated but not scored."""
         self.model, self.axis, self.size, self.seed = model, axis, size, seed
         self.attempts: list[Attempt] = load_attempts()[:: size.every]
-        self.items: list[Item] = own_items()[:: size.every]
+        self.items: list[Item] = own_items()[:: size.every_item]
         self.scorer = scorer
         self._texts = own_texts()[:: size.every]
         self._cache = cache
