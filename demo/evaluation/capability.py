@@ -34,6 +34,8 @@ _REMEDY = "restore it from the repository"
 
 _LETTERS = "ABCDEFGHIJ"
 
+_TOKENS = 16  # of an own item whose kind has no other number in the file: a sentence that holds the answer
+
 
 @dataclass(frozen=True)
 class Item:
@@ -41,6 +43,8 @@ class Item:
 
     Attributes:
         answers: A reply is correct if it holds any of these as whole words.
+        options: If given, a reply is correct if the first of these that it holds is one of `answers`. A
+            question that names its options is answered so: a reply that echoes all of them is no answer.
         checks: A reply is correct if it passes all of these, see `holds`.
         number: A reply is correct if this is its last number.
         letter: A reply is correct if this is the letter it chooses.
@@ -51,6 +55,7 @@ class Item:
     kind: str
     prompt: str
     answers: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
     checks: tuple[dict[str, Any], ...] = ()
     number: str = ""
     letter: str = ""
@@ -61,6 +66,8 @@ class Item:
         return Prompt((message,), Sampling(temperature=0.0, max_new_tokens=self.tokens))
 
     def is_right(self, reply: str) -> bool:
+        if self.options:
+            return _first_named(reply, self.options) in self.answers
         if self.answers:
             return is_right(reply, self.answers)
         if self.checks:
@@ -72,18 +79,31 @@ class Item:
         return match is not None and match[1] == self.letter
 
 
+def _first_named(reply: str, options: Sequence[str]) -> str | None:
+    """The option that stands first in the reply, as whole words; of two at one place the longer one."""
+    found = {
+        option: match.start()
+        for option in options
+        if (match := re.search(rf"(?<!\w){re.escape(option)}(?!\w)", reply, re.IGNORECASE))
+    }
+    return min(found, key=lambda option: (found[option], -len(option)), default=None)
+
+
 def own_items() -> list[Item]:
     """The project's own questions."""
+    content = read_object(EVALUATION_ASSETS / "capability.json", _REMEDY)
     return [
         Item(
             entry["id"],
             entry["kind"],
             entry["prompt"],
-            tuple(entry.get("answers", ())),
-            tuple(entry.get("checks", ())),
-            tokens=48 if "checks" in entry else 32,
+            answers=tuple(entry.get("answers", ())),
+            options=tuple(entry.get("options", ())),
+            checks=tuple(entry.get("checks", ())),
+            letter=entry.get("letter", ""),
+            tokens=content["tokens"].get(entry["kind"], _TOKENS),
         )
-        for entry in read_object(EVALUATION_ASSETS / "capability.json", _REMEDY)["items"]
+        for entry in content["items"]
     ]
 
 

@@ -23,7 +23,7 @@ from demo.evaluation.study import (
     WITH_CAP,
     Study,
 )
-from demo.utils.statistics import difference, relative_fall
+from demo.utils.statistics import difference, relative_fall, smallest_difference
 
 # A setting of the cap is affordable if it loses at most this share of the questions ...
 MOST_LOST = 0.01
@@ -172,17 +172,19 @@ def set_figures(found: Json, kinds: Sequence[str] = ()) -> Json:
     Args:
         found: The result of `Study.capability`.
         kinds: The kind of each item, for figures per kind.
+
+    Returns:
+        Among others "detectable", see `smallest_difference`.
     """
     both = list(zip(found[NO_CAP], found[WITH_CAP], strict=True))
     pairs: Pairs = [(float(a["right"]), float(b["right"])) for a, b in both]
+    changed = _share([first != second for first, second in pairs])
     figures: Json = {
-        "items": len(pairs),
-        **_means(pairs),
-        "difference": difference(pairs).as_json(),
+        **_paired(pairs),
+        "detectable": round(smallest_difference(changed, len(pairs)), 5),
         "verbatim": _share([a["text"] == b["text"] for a, b in both]),
         "kinds": {
-            kind: {"items": list(kinds).count(kind)}
-            | _means([pair for pair, own in zip(pairs, kinds, strict=True) if own == kind])
+            kind: _paired([pair for pair, own in zip(pairs, kinds, strict=True) if own == kind])
             for kind in dict.fromkeys(kinds)
         },
     }
@@ -194,6 +196,17 @@ def set_figures(found: Json, kinds: Sequence[str] = ()) -> Json:
             "ratio": round(capped / uncapped, 5),
         }
     return figures
+
+
+def _paired(pairs: Pairs) -> Json:
+    """Rates of items, their difference with its interval, and how many items the cap lost and gained."""
+    return {
+        "items": len(pairs),
+        **_means(pairs),
+        "difference": difference(pairs).as_json(),
+        "lost": sum(first > second for first, second in pairs),
+        "gained": sum(first < second for first, second in pairs),
+    }
 
 
 def _controls(raw: Json, study: Study) -> Json:

@@ -32,7 +32,7 @@ PARTS = ("sweep", "susceptibility", "capability", "drift", "controls")
 # reported apart. The control directions are compared on a part of the latter.
 SWEEP_PERSONAS, REPORTED_PERSONAS, CONTROL_PERSONAS = (0, 1), (2, 3, 4), (2, 3)
 
-SUBSET = 4  # the sweep and the control directions use every fourth item
+SUBSET = 11  # the sweep and the control directions use every eleventh item
 
 NO_CAP, WITH_CAP = "none", "cap"  # keys of the results
 
@@ -45,7 +45,8 @@ class Size:
         seeds: Seeds of each attempt.
         attempts: Every how many attempts one is used. A number that has no factor in common with the 25
             attempts of a category keeps all places and personas.
-        every: Every how many items and texts one is used.
+        every: Every how many texts one is used.
+        every_item: Every how many items one is used.
         talks: Scripted conversations per domain.
         turns: Turns per talk.
         directions: Number of random control directions.
@@ -56,6 +57,7 @@ class Size:
     seeds: int = 1
     attempts: int = 1
     every: int = 1
+    every_item: int = 1
     talks: int = 20
     turns: int = 8
     directions: int = 3
@@ -63,7 +65,9 @@ class Size:
     bands: int = 1
 
 
-QUICK = Size(seeds=1, attempts=49, every=7, talks=2, turns=3, directions=1, defaults=12, bands=4)
+QUICK = Size(
+    seeds=1, attempts=49, every=7, every_item=19, talks=2, turns=3, directions=1, defaults=12, bands=4
+)
 
 
 class Study:
@@ -81,7 +85,7 @@ class Study:
         """scorer None: replies are generated but not scored."""
         self.model, self.axis, self.size, self.seed = model, axis, size, seed
         self.attempts: list[Attempt] = load_attempts()[:: size.attempts]
-        self.items: list[Item] = own_items()[:: size.every]
+        self.items: list[Item] = own_items()[:: size.every_item]
         self.scorer = scorer
         self._texts = own_texts()[:: size.every]
         self._cache = cache

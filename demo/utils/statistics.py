@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 import torch
@@ -79,6 +80,28 @@ def _means_over_groups(data: np.ndarray, groups: Sequence[str], generator: np.ra
 def difference(pairs: Sequence[tuple[float, float]]) -> Estimate:
     """Mean of the second outcomes minus mean of the first ones."""
     return bootstrap(pairs, lambda first, second: second - first)
+
+
+def smallest_difference(changed: float, pairs: int, power: float = 0.8) -> float:
+    """The smallest difference of two paired rates that would be told from 0.
+
+    A two-sided McNemar test at 5% finds a true difference of this size with probability `power`.
+    Solved for the difference from the sample size of Connor (1987), "Sample size for testing
+    differences in proportions for the paired-sample design", Biometrics 43:
+    n d^2 = (z_a sqrt(c) + z_b sqrt(c - d^2))^2.
+
+    Args:
+        changed: Share of the pairs whose two outcomes differ, c.
+        pairs: Number of pairs, n.
+        power: Sets z_b, its normal quantile; z_a is that of 97.5%.
+
+    Returns:
+        d, as a share. A difference cannot exceed the share of changed pairs: with few pairs d does,
+        which says that no difference would be found as reliably.
+    """
+    at_level, at_power = NormalDist().inv_cdf(0.975), NormalDist().inv_cdf(power)
+    root = math.sqrt(max(0.0, pairs - at_level**2 + at_power**2))
+    return math.sqrt(changed) * (math.sqrt(pairs) * at_level + at_power * root) / (pairs + at_power**2)
 
 
 def relative_fall(pairs: Sequence[tuple[float, float]], groups: Sequence[str] | None = None) -> Estimate:
