@@ -105,7 +105,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         directions=engine.directions,
         reads_plain=engine.reads_plain,
         shared_sessions=SharedSessions(folder),
-        made_with=made_with(model.spec, options.axis or AUTO, model.template),
+        made_with=made_with(model.spec, options.axis or AUTO, model.template, model.base),
     )
     print(status.replace("*", ""))
     completions = None
@@ -203,7 +203,7 @@ def parser() -> argparse.ArgumentParser:
         "--role-prompts",
         choices=("plain", "strong", "example"),
         help="how roles are asked for where an axis is made here: strong and example are for models that "
-        "hardly take up roles (default: plain)",
+        "hardly take up roles (default: plain; with --base, example)",
     )
     found.add_argument("--open", action="store_true", help="open the page in the browser")
     found.add_argument(

@@ -45,6 +45,8 @@ class ModelIdentity(Protocol):
     @property
     def dtype_name(self) -> str: ...
     @property
+    def base(self) -> bool: ...
+    @property
     def tokenizer(self) -> Sized: ...
 
 
@@ -168,6 +170,12 @@ class AssistantAxis:
             notes.append(
                 f"The axis was extracted from {made_for['id']}, not from this checkpoint: "
                 "floors may not transfer."
+            )
+        if bool(made_for.get("base")) != model.base:
+            kinds = ("chats in a chat model's format", "plain transcripts (--base)")
+            notes.append(
+                f"The axis was made from {kinds[not model.base]}, and this model is given "
+                f"{kinds[model.base]}: floors may not transfer."
             )
         dtype = made_for.get("dtype")
         if dtype and dtype != model.dtype_name:

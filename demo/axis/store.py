@@ -38,6 +38,10 @@ class Named(Protocol):
     def revision(self) -> str | None: ...
     @property
     def digest(self) -> str | None: ...
+    @property
+    def base(self) -> bool:
+        """Whether it is given plain transcripts, which takes an axis of its own."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +68,7 @@ def user_axes() -> Path:
 
 def new_home(model: Named) -> Path:
     """The folder in which to put an axis of `model` that is made on this machine."""
-    return user_axes() / f"{model.slug}-{model.digest or 'unknown'}"
+    return user_axes() / f"{model.slug}-{model.digest or 'unknown'}{'-base' if model.base else ''}"
 
 
 def find_home(model: Named) -> Home | None:
@@ -76,7 +80,7 @@ def find_home(model: Named) -> Home | None:
     """
     found = [home for home in _homes_here() if _is_of(home[1].get("model"), model)]
     exact = [home for home in found if model.digest and home[1]["model"].get("digest") == model.digest]
-    if not exact and (AXES / model.slug / _MANIFEST).is_file():
+    if not exact and not model.base and (AXES / model.slug / _MANIFEST).is_file():
         return Home(AXES / model.slug)
     for folder, manifest in [*exact, *found]:
         return Home(folder, _origin(manifest.get("fetched")))
@@ -92,7 +96,7 @@ def _homes_here() -> Iterator[tuple[Path, dict[str, Any]]]:
 
 def _is_of(about: object, model: Named) -> bool:
     """Whether an axis was made from this model. about: what its manifest says of the model."""
-    if not isinstance(about, dict):
+    if not isinstance(about, dict) or bool(about.get("base")) != model.base:
         return False
     if model.digest is not None and about.get("digest"):
         return bool(about["digest"] == model.digest)
@@ -162,6 +166,6 @@ def axis_of(where: str | None, model: Named) -> tuple[AssistantAxis, str]:
 def no_axis(model: Named) -> str:
     """The sentence for a model without an axis."""
     return (
-        f"{model.spec} has no axis yet: start python app.py with --make-axis quick, which makes one, "
-        "or give one with --axis."
+        f"{model.spec} has no axis {'for plain transcripts ' if model.base else ''}yet: start python app.py "
+        "with --make-axis quick, which makes one, or give one with --axis."
     )

@@ -72,6 +72,11 @@ def add_engine_options(parser: argparse.ArgumentParser) -> None:
         help="model name, local folder, GGUF file or hub id (default: %(default)s)",
     )
     parser.add_argument(
+        "--base",
+        action="store_true",
+        help="the model is a pretrained one: put chats to it as plain transcripts, whatever template it has",
+    )
+    parser.add_argument(
         "--axis",
         default=AUTO,
         help="axis folder, name of a shipped axis, or a published axis: .pt file, folder or hf:// "
@@ -175,6 +180,7 @@ def _load_model_and_axis(
         dtype=options.dtype,
         trust_remote_code=options.trust_remote_code,
         progress=progress,
+        base=options.base,
     )
     if make_axis is not None and (not options.axis or options.axis in (AUTO, HUB)):
         make_axis(model, home_of(options.axis, model))
@@ -245,7 +251,11 @@ def _load_vllm(options: argparse.Namespace, progress: Progress) -> tuple[ServedE
         more=_vllm_arguments(options.vllm),
     )
     facts = read_facts(
-        options.model, dtype=options.dtype, trust_remote_code=options.trust_remote_code, progress=progress
+        options.model,
+        dtype=options.dtype,
+        trust_remote_code=options.trust_remote_code,
+        progress=progress,
+        base=options.base,
     )
     axis, note = axis_of(options.axis, facts)
     notes = [*filter(None, [note]), *axis.check_model(facts)]
@@ -256,10 +266,10 @@ def _load_vllm(options: argparse.Namespace, progress: Progress) -> tuple[ServedE
 def _connect(options: argparse.Namespace) -> tuple[ServedEngine, list[str]]:
     from demo.engine.remote.client import RemoteEngine
 
-    if (options.axis or AUTO) != AUTO or options.model != DEFAULT_MODEL:
+    if (options.axis or AUTO) != AUTO or options.model != DEFAULT_MODEL or options.base:
         raise UserError(
             "Model and axis belong to the engine process: "
-            "give --model and --axis to python -m demo.engine.remote.server."
+            "give --model, --base and --axis to python -m demo.engine.remote.server."
         )
     engine = RemoteEngine(options.engine, os.environ.get(KEY_VARIABLE, ""))
     return engine, ["engine in a process of its own", *engine.notes]

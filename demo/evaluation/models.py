@@ -7,24 +7,22 @@ program, and measures nothing anew.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from demo.axis.gates import GATES, measured_gates
 from demo.evaluation import NAME
 from demo.evaluation.drift import REREAD, SHARE
 from demo.evaluation.report import interval, points, share, units
+from demo.extraction.archetypes import HELPERS, SPIRITUAL, Standing, shares_below, standing
 from demo.extraction.controls import RankCorrelation, compare, published_order
 from demo.extraction.report import table
 from demo.utils.cli import command
 from demo.utils.errors import UserError
 from demo.utils.json_files import read_object
 from demo.utils.paths import AXES, ROOT
-from demo.utils.statistics import spearman
 
 PAGE = ROOT / "docs" / "axes.md"
 COMMAND = "python -m demo.evaluation.models --write"
@@ -95,6 +93,7 @@ def page(axes: Sequence[Measured]) -> Iterator[str]:
     names = [name for name in GATES if any(name in one.manifest["gates"] for one in axes)]
     yield from table(("gate", "wanted", *(one.name for one in axes)), [_gate_row(n, axes) for n in names])
     yield from _orders(axes)
+    yield from _archetypes({one.name: one.order for one in axes} | {PUBLISHED: published_order()})
     evaluated = [one for one in axes if one.evaluation is not None]
     if evaluated:
         yield from _evaluations(evaluated)
@@ -126,29 +125,53 @@ def _orders(axes: Sequence[Measured]) -> Iterator[str]:
         "",
         "## Do they order the roles alike?",
         "",
-        "Spearman's rank correlation of the roles' projections, over all rollouts of a role. For the "
-        "published order of Qwen3-32B with its 95% interval.",
+        "Spearman's rank correlation of the roles' projections, over all rollouts of a role, with its 95% "
+        "bootstrap interval over the roles that both have.",
         "",
     )
     published = published_order()
     rows = []
     for number, one in enumerate(axes):
         found = compare(one.manifest["roles"], published)
-        others = ["" if n <= number else _correlation(one, other) for n, other in enumerate(axes)][1:]
+        others = [
+            "" if n <= number else _with_interval(compare(one.manifest["roles"], other.order))
+            for n, other in enumerate(axes)
+        ][1:]
         rows.append((one.name, *others, _with_interval(found)))
     yield from table(("", *(one.name for one in axes[1:]), PUBLISHED), rows)
 
 
-def _correlation(one: Measured, other: Measured) -> str:
-    common = [name for name in one.order if name in other.order]
-    if len(common) < 3:
-        return "–"
-    values = (torch.tensor([of.order[name] for name in common]).double() for of in (one, other))
-    return f"{float(spearman(*values)):.2f}"
-
-
 def _with_interval(found: RankCorrelation | None) -> str:
     return "–" if found is None else f"{found.rho:.2f} [{found.low:.2f}, {found.high:.2f}]"
+
+
+def _archetypes(orders: Mapping[str, Mapping[str, float]]) -> Iterator[str]:
+    yield from (
+        "",
+        "## Where people who help lie, and people of the spirit",
+        "",
+        "The paper steers pretrained models: toward the Assistant they write more often of people with "
+        "helpful occupations, and less often of religious and spiritual ones. For these roles the table "
+        "gives the share of an axis's other roles that lie below: 0% for the lowest of all, 100% for the "
+        "highest. The difference of the two groups has its 95% bootstrap interval over their roles.",
+        "",
+    )
+    shares = [shares_below(order) for order in orders.values()]
+    found = [standing(order) for order in orders.values()]
+    yield from table(
+        ("", *orders),
+        [
+            *((name, *(share(own[name]) if name in own else "–" for own in shares)) for name in HELPERS),
+            ("*these, on average*", *("–" if one is None else share(one.helpers) for one in found)),
+            *((name, *(share(own[name]) if name in own else "–" for own in shares)) for name in SPIRITUAL),
+            ("*these, on average*", *("–" if one is None else share(one.spiritual) for one in found)),
+            ("*difference, points*", *("–" if one is None else _difference(one) for one in found)),
+        ],
+    )
+
+
+def _difference(found: Standing) -> str:
+    return f"{points(found.difference)} [{points(found.low)}, {points(found.high)}]"
 
 
 def _evaluations(axes: Sequence[Measured]) -> Iterator[str]:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from demo.axis.axis import FLOOR_NAMES, AssistantAxis
 from demo.extraction.judge import Judge, LikelihoodJudge, NoJudge, RemoteJudge
-from demo.extraction.plan import PRESETS, ROLE_PROMPTS, Preset, make_plan
+from demo.extraction.plan import PRESETS, ROLE_PROMPTS, Preset, make_plan, usual_role_prompts
 from demo.extraction.run import Settings, extract, settings_for
 from demo.models.default import DEFAULT_MODEL
 from demo.models.loading import LoadedModel, load_model
@@ -28,7 +28,13 @@ from demo.utils.resource_usage import peak_mib
 def main(arguments: Sequence[str] | None = None) -> None:
     options, started = _parser().parse_args(arguments), time.monotonic()
     band = _band(options.cap_layers)
-    model = load_model(options.model, device=options.device, dtype=options.dtype, progress=ConsoleProgress())
+    model = load_model(
+        options.model,
+        device=options.device,
+        dtype=options.dtype,
+        progress=ConsoleProgress(),
+        base=options.base,
+    )
     if band is not None and band[1] >= len(model.layers):
         raise UserError(
             f"--cap-layers names layer {band[1]}, but the model has 0 to {len(model.layers) - 1}."
@@ -45,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         floor=options.floor,
         command=shlex.join(["python", "-m", "demo.extraction", *(arguments or sys.argv[1:])]),
     )
-    plan = make_plan(model.slug.split("-")[0], preset)
+    plan = make_plan(model.slug.split("-")[0], preset, base=model.base)
     axis = extract(model, plan, settings, _judge(options, model), out).axis
     _print_summary(axis, out)
     minutes, peak = (time.monotonic() - started) / 60, peak_mib()
@@ -76,6 +82,11 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m demo.extraction", description=__doc__)
     add = parser.add_argument
     add("--model", default=DEFAULT_MODEL, help="model name, local folder or hub id (default: %(default)s)")
+    add(
+        "--base",
+        action="store_true",
+        help="the model is a pretrained one: put chats to it as plain transcripts, whatever template it has",
+    )
     add("--preset", choices=PRESETS, default="standard", help="number of rollouts (default: %(default)s)")
     add("--out", type=Path, help="folder for the axis (default: axes/<model>)")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default: %(default)s)")
@@ -88,7 +99,8 @@ def _parser() -> argparse.ArgumentParser:
         "--role-prompts",
         choices=ROLE_PROMPTS,
         help="how roles are asked for: plain, by their instruction; strong, with a demand to stay in "
-        "character; example, with that and a first reply in character (default: plain)",
+        "character; example, with that and a first reply in character (default: plain; with --base, "
+        "example)",
     )
     add("--batch", type=_count, help="number of rollouts that run together (default: 128 if memory allows)")
     add("--seed", type=int, default=Settings.seed, help="seed of the random numbers (default: %(default)s)")
@@ -114,7 +126,7 @@ def _preset(options: argparse.Namespace) -> Preset:
         "questions": options.questions,
         "role_rollouts": options.rollouts,
         "max_new_tokens": options.max_new_tokens,
-        "role_prompts": options.role_prompts,
+        "role_prompts": options.role_prompts or usual_role_prompts(options.base),
     }
     return replace(
         PRESETS[options.preset], **{name: value for name, value in given.items() if value is not None}

@@ -32,7 +32,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     axis = with_role_order(load_axis(options.folder))
     made_for = axis.manifest["model"]
     spec, dtype = options.model or made_for["id"], options.dtype or made_for.get("dtype", "auto")
-    model = load_model(spec, device=options.device, dtype=dtype, progress=ConsoleProgress())
+    model = load_model(
+        spec, device=options.device, dtype=dtype, progress=ConsoleProgress(), base=bool(made_for.get("base"))
+    )
     for note in axis.check_model(model):
         print(note)
     plan = plan_of(axis.manifest, model, options.talks)
@@ -49,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def plan_of(manifest: dict[str, Any], model: LoadedModel, talks: int) -> Plan:
     """A plan that asks for roles as the axis's own did."""
     asked = {"role_prompts": manifest.get("role_prompts", "plain"), "late_talks": talks}
-    return make_plan(model.slug.split("-")[0], replace(PRESETS["standard"], **asked))
+    return make_plan(model.slug.split("-")[0], replace(PRESETS["standard"], **asked), base=model.base)
 
 
 def with_role_order(axis: AssistantAxis) -> AssistantAxis:

@@ -38,7 +38,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     axis, records = load_axis(options.folder), read_records(options.folder, split=None)
     made_for = axis.manifest["model"]
     spec, dtype = options.model or made_for["id"], options.dtype or made_for.get("dtype", "auto")
-    model = load_model(spec, device=options.device, dtype=dtype, progress=ConsoleProgress())
+    model = load_model(
+        spec, device=options.device, dtype=dtype, progress=ConsoleProgress(), base=bool(made_for.get("base"))
+    )
     for note in axis.check_model(model):
         print(note)
     axis = with_zones(model, axis, records)

@@ -58,6 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         device=options.device,
         dtype=options.dtype or str(about.get("dtype", "auto")),
         progress=ConsoleProgress(),
+        base=bool(about.get("base")),
     )
     for note in axis.check_model(model):
         print(f"note: {note}")

@@ -73,7 +73,7 @@ class _Job:
 def job_of(model: LoadedModel, preset: str, role_prompts: RolePrompts = "plain") -> _Job:
     """The extraction of a preset on `model`, into the folder of this machine's axes."""
     size = replace(PRESETS[preset], role_prompts=role_prompts)
-    plan = make_plan(model.slug.split("-")[0], size)
+    plan = make_plan(model.slug.split("-")[0], size, base=model.base)
     return _Job(plan, settings_for(model, size), LikelihoodJudge(model), new_home(model))
 
 

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from demo.extraction.archetypes import ARCHETYPES
+from demo.extraction.interviews import default_headings, introduction, neutral_heading, role_heading
 from demo.models.chat_template import Message
 from demo.utils.json_files import read_object
 from demo.utils.paths import ASSETS
@@ -197,19 +199,26 @@ class Plan:
         return self.roles.index(role) % FOLDS
 
 
-def make_plan(model_name: str, preset: Preset, assets: Path = ASSETS) -> Plan:
+def make_plan(model_name: str, preset: Preset, assets: Path = ASSETS, base: bool = False) -> Plan:
     """Read roles and questions from `assets` and lay out the rollouts of `preset`.
 
     Args:
         model_name: Replaces {model_name} in the default prompts.
+        base: For a pretrained model: prompts say in the third person who is asked, and the archetypes are
+            among the roles, however few there are.
 
     Raises:
         UserError: A file is missing or is not valid JSON.
     """
     remedy = "restore it from the repository"
-    roles = _spread(read_object(assets / "roles.json", remedy)["roles"], preset.roles)
+    roles = _spread(
+        read_object(assets / "roles.json", remedy)["roles"], preset.roles, ARCHETYPES if base else ()
+    )
     file = read_object(assets / "questions.json", remedy)
     prompts = tuple(prompt.replace("{model_name}", model_name) for prompt in file["default_prompts"])
+    neutral = tuple(file["neutral_prompts"])
+    if base:
+        prompts, neutral = default_headings(model_name), tuple(map(neutral_heading, neutral))
     questions = {
         split: tuple(q["text"] for q in file["questions"] if q["split"] == split)
         for split in ("extract", "held_out")
@@ -217,18 +226,18 @@ def make_plan(model_name: str, preset: Preset, assets: Path = ASSETS) -> Plan:
     questions["extract"] = questions["extract"][: preset.questions]
     instructions = {
         role["name"]: tuple(
-            _asking(role["name"], text, preset.role_prompts)
+            _asking(role["name"], text, preset.role_prompts, base)
             for text in role["instructions"][: preset.instructions]
         )
         for role in roles
     }
-    openings = _openings(model_name, tuple(instructions)) if preset.role_prompts == "example" else {}
+    openings = _openings(model_name, tuple(instructions), base) if preset.role_prompts == "example" else {}
     fields = [
         *_default_rollouts(prompts, questions["extract"], "extract", preset.default_samples),
         *_role_rollouts(instructions, questions["extract"], "extract", preset.role_rollouts),
         *_default_rollouts(prompts, questions["held_out"], "held_out", 1),
         *_role_rollouts(instructions, questions["held_out"], "held_out", preset.held_out),
-        *_control_rollouts(NEUTRAL, tuple(file["neutral_prompts"]), questions["extract"]),
+        *_control_rollouts(NEUTRAL, neutral, questions["extract"]),
         *_control_rollouts(BARE, tuple(file["bare_prompts"]), questions["extract"]),
     ]
     return Plan(
@@ -246,6 +255,14 @@ def make_plan(model_name: str, preset: Preset, assets: Path = ASSETS) -> Plan:
     )
 
 
+def usual_role_prompts(base: bool) -> RolePrompts:
+    """How roles are asked for unless something else is wanted.
+
+    A pretrained model takes a role up from an example, and hardly without one.
+    """
+    return "example" if base else "plain"
+
+
 def head_of(system: str, history: Exchanges = ()) -> tuple[Message, ...]:
     """The messages before a question: the system prompt, unless it is "", and the chat so far."""
     head: list[Message] = [{"role": "system", "content": system}] if system else []
@@ -254,15 +271,21 @@ def head_of(system: str, history: Exchanges = ()) -> tuple[Message, ...]:
     return tuple(head)
 
 
-def _asking(role: str, instruction: str, role_prompts: RolePrompts) -> str:
+def _asking(role: str, instruction: str, role_prompts: RolePrompts, base: bool) -> str:
     """The system prompt that asks for a role."""
-    if role_prompts == "plain":
+    if base:
+        instruction = role_heading(role, instruction)
+    # A demand means nothing to a pretrained model, and an example is better than one.
+    if role_prompts == "plain" or (base and role_prompts == "example"):
         return instruction
     return f"{instruction}\n\n{_STAY.format(role=_spoken(role))}"
 
 
-def _openings(model_name: str, roles: Sequence[str]) -> dict[str, Exchanges]:
+def _openings(model_name: str, roles: Sequence[str], base: bool) -> dict[str, Exchanges]:
     """Group -> its first exchange: every role introduces itself, and so does the default side."""
+    if base:
+        groups = dict.fromkeys((DEFAULT, *CONTROLS)) | {role: role for role in roles}
+        return {group: ((_GREETING, introduction(role)),) for group, role in groups.items()}
     own = ((_GREETING, _DEFAULT_OPENING.format(model_name=model_name)),)
     found: dict[str, Exchanges] = {
         role: ((_GREETING, _ROLE_OPENING.format(role=_spoken(role))),) for role in roles
@@ -278,11 +301,18 @@ def _spoken(role: str) -> str:
 _Fields = tuple[str, Split, int, int, int, str, str]
 
 
-def _spread(roles: Sequence[dict[str, Any]], count: int | None) -> Sequence[dict[str, Any]]:
-    """Return `count` entries at even distances, so that a few roles cover the alphabetical list."""
+def _spread(
+    roles: Sequence[dict[str, Any]], count: int | None, always: Sequence[str] = ()
+) -> Sequence[dict[str, Any]]:
+    """Return `count` entries at even distances, so that a few roles cover the alphabetical list.
+
+    Args:
+        always: Names of roles that are there in any case.
+    """
     if count is None or count >= len(roles):
         return roles
-    return [roles[index * len(roles) // count] for index in range(count)]
+    chosen = {index * len(roles) // count for index in range(count)}
+    return [role for index, role in enumerate(roles) if index in chosen or role["name"] in always]
 
 
 def _default_rollouts(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from demo.axis.axis import FLOOR_NAMES, AssistantAxis
 from demo.axis.gates import (
@@ -57,6 +58,17 @@ _ASKED = {
 }
 
 
+# In plain transcripts.
+_ASKED_BASE = (
+    "The model was given plain transcripts of interviews (--base), each on a character: a role, or on the "
+    "default side an AI assistant. The default of this axis is that character, and not a model's habit."
+)
+_INTRODUCED = (
+    " Every transcript began with an exchange in which the character had introduced itself, in the same "
+    "words but for its name (--role-prompts example)."
+)
+
+
 def write_report(out: Path, built: Built, controls: Controls) -> None:
     """Write report.md and its pictures into `out`."""
     pictures = write_plots(out, built)
@@ -96,10 +108,18 @@ def _head(axis: AssistantAxis) -> Iterator[str]:
         f"(chosen by {manifest['cap']['chosen_by']})."
     )
     yield ""
-    if manifest["role_prompts"] in _ASKED:
-        yield _ASKED[manifest["role_prompts"]]
-        yield ""
+    asked = _asked(manifest)
+    if asked:
+        yield from (asked, "")
     yield from table(("rollouts", "number"), [(kind, str(n)) for kind, n in manifest["rollouts"].items()])
+
+
+def _asked(manifest: dict[str, Any]) -> str:
+    """How the characters were asked for; "" for plain instructions to a chat model."""
+    kind = manifest["role_prompts"]
+    if not manifest["model"].get("base"):
+        return _ASKED.get(kind, "")
+    return _ASKED_BASE + (_INTRODUCED if kind == "example" else "")
 
 
 def gates_section(axis: AssistantAxis) -> Iterator[str]:

@@ -48,6 +48,11 @@ _LOGIT_COPIES = 5  # sampling holds the logits in about so many forms, four byte
 _STATE = "with moments"  # what a saved state holds, so that those of earlier versions are not resumed
 _PROMPT = 64  # about as many tokens as a rollout's prompt has
 
+BASE_NOTE = (
+    "This axis was made in plain transcripts (--base), as for a pretrained model, which knows no turns: the "
+    "default is one more character, which the transcript introduces as an AI assistant."
+)
+
 # Generates the replies of a batch of rollouts; see `RolloutGenerator.generate`.
 Generate = Callable[[Sequence[Rollout], Sampling], list[Reply]]
 
@@ -325,6 +330,7 @@ def _about(model: LoadedModel, plan: Plan, settings: Settings, judge: Judge) -> 
     return {
         "model": {
             "id": model.spec,
+            "base": model.base,
             "revision": model.revision,
             "digest": model.digest,
             "architecture": model.architecture,
@@ -337,6 +343,7 @@ def _about(model: LoadedModel, plan: Plan, settings: Settings, judge: Judge) -> 
         "default_prompts": list(plan.default_prompts),
         "role_prompts": plan.role_prompts,
         "template_system_prompt": default_system_prompt(model.tokenizer),
+        **({"notes": [BASE_NOTE]} if model.base else {}),
         "rollouts": dict(Counter(_kind(rollout) for rollout in plan.rollouts)),
         "sampling": asdict(settings.sampling(plan)),
         "uptake": {
@@ -369,6 +376,7 @@ def _fingerprint(model: LoadedModel, plan: Plan, settings: Settings, judge: Judg
         settings.least,
         _STATE,
     ]
+    inputs += ["in plain transcripts"] * model.base
     # Earlier versions saved no histories.
     inputs += ["with histories"] * any(rollout.history for rollout in plan.rollouts)
     inputs += [[r.system, r.text, r.history, r.group, r.split, r.half, r.sample] for r in plan.rollouts]

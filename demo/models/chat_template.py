@@ -19,6 +19,7 @@ from demo.models.template_text import (
     render_text,
     template_source,
 )
+from demo.models.transcript import is_transcript, line_breaks
 from demo.utils.errors import UserError, first_sentence
 
 if TYPE_CHECKING:  # transformers takes seconds to import
@@ -190,6 +191,8 @@ def stop_tokens(settings: GenerationConfig | None, tokenizer: PreTrainedTokenize
 
 def _find_turn_ends(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
     _require_offsets(tokenizer)
+    if is_transcript(tokenizer):
+        return line_breaks(tokenizer)
     names = {entry.content: token for token, entry in tokenizer.added_tokens_decoder.items()}
     present = sorted((name for name in names if name.strip()), key=len, reverse=True)
     if not present:
@@ -215,7 +218,8 @@ _turn_ends = PerTokenizer(_find_turn_ends)
 def turn_ends(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
     """Token ids that the chat template writes straight after the assistant's messages.
 
-    Whitespace may stand between. The set is empty if the template writes plain text there.
+    Whitespace may stand between. The set is empty if the template writes plain text there, except for a plain
+    transcript, in which every line break ends a message.
 
     Raises:
         UserError: The tokenizer cannot say where its tokens are.

@@ -15,6 +15,7 @@ from demo.models.devices import pick_device, pick_dtype
 from demo.models.reading import read_files, read_tokenizer, report_memory
 from demo.models.sources import find_source
 from demo.models.template_text import template_digest
+from demo.models.transcript import is_transcript
 from demo.utils.errors import UserError, first_sentence
 from demo.utils.fair_lock import FairLock
 from demo.utils.progress import Progress
@@ -89,6 +90,11 @@ class LoadedModel:
         return thinking_of(self.tokenizer)
 
     @property
+    def base(self) -> bool:
+        """Whether chats are plain transcripts instead of a chat model's format."""
+        return is_transcript(self.tokenizer)
+
+    @property
     def template(self) -> str:
         """A digest of the chat template. See `template_digest`."""
         return template_digest(self.tokenizer)
@@ -146,6 +152,11 @@ class ModelFacts:
         return str(self.dtype).removeprefix("torch.")
 
     @property
+    def base(self) -> bool:
+        """Whether chats are plain transcripts instead of a chat model's format."""
+        return is_transcript(self.tokenizer)
+
+    @property
     def template(self) -> str:
         """A digest of the chat template. See `template_digest`."""
         return template_digest(self.tokenizer)
@@ -169,6 +180,7 @@ def load_model(
     trust_remote_code: bool = False,
     cache_dir: Path | None = None,
     progress: Progress | None = None,
+    base: bool = False,
 ) -> LoadedModel:
     """Load the default model, a local folder, a GGUF file or a hub model, with its tokenizer.
 
@@ -179,6 +191,8 @@ def load_model(
         trust_remote_code: Whether code in the model's repository may run.
         cache_dir: Where to keep the default model and hub downloads, instead of the user's caches.
         progress: Called with a message and a fraction 0..1, or None where that is unknown.
+        base: Whether chats are plain transcripts instead of the model's own format. See
+            `demo.models.transcript`.
 
     Raises:
         UserError: The model, the device or the number format cannot be used.
@@ -188,7 +202,7 @@ def load_model(
     kind, reason = pick_dtype(dtype, target)
     source = find_source(spec, cache_dir=cache_dir, trust_remote_code=trust_remote_code, progress=report)
     report_memory(source, spec, target, kind, report)
-    model, tokenizer = read_files(source, spec, target, kind, trust_remote_code, report)
+    model, tokenizer = read_files(source, spec, target, kind, trust_remote_code, report, base)
     config = model.config.get_text_config()
     loaded = LoadedModel(
         model=model,
@@ -210,7 +224,12 @@ def load_model(
 
 
 def read_facts(
-    spec: str, *, dtype: str = "auto", trust_remote_code: bool = False, progress: Progress | None = None
+    spec: str,
+    *,
+    dtype: str = "auto",
+    trust_remote_code: bool = False,
+    progress: Progress | None = None,
+    base: bool = False,
 ) -> ModelFacts:
     """Find a model as `load_model` does, downloading it where needed, and read everything but its weights.
 
@@ -229,7 +248,7 @@ def read_facts(
             f"vLLM does not load the GGUF file {spec} here: pass a folder or a hub id with safetensors "
             "weights, or leave out --engine vllm."
         )
-    tokenizer = read_tokenizer(source, spec, trust_remote_code, progress or _no_progress)
+    tokenizer = read_tokenizer(source, spec, trust_remote_code, progress or _no_progress, base)
     try:
         whole = AutoConfig.from_pretrained(str(source.folder), trust_remote_code=trust_remote_code)
     except Exception as error:  # an unusable file can raise errors of any kind in transformers

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 from demo.models import gguf_import
 from demo.models.memory import check_memory, folder_need, gguf_need
 from demo.models.sources import ModelSource
+from demo.models.transcript import give_transcript
 from demo.utils.errors import UserError, first_sentence
 from demo.utils.progress import Progress, quiet_transformers
 
@@ -42,6 +43,7 @@ def read_files(
     dtype: torch.dtype,
     trust_remote_code: bool,
     report: Progress,
+    base: bool = False,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """The model on its device, in evaluation mode and without gradients, and its tokenizer.
 
@@ -49,7 +51,7 @@ def read_files(
         UserError: They cannot be loaded, tensors are missing, or there is no chat template.
     """
     with gguf_import.shared_reader() if source.gguf else nullcontext():
-        tokenizer = read_tokenizer(source, spec, trust_remote_code, report)
+        tokenizer = read_tokenizer(source, spec, trust_remote_code, report, base)
         model = _read_weights(source, spec, device, dtype, trust_remote_code, report)
     if source.gguf is not None and model.generation_config is not None:
         model.generation_config.eos_token_id = gguf_import.end_tokens(source.gguf, tokenizer)
@@ -57,32 +59,48 @@ def read_files(
 
 
 def read_tokenizer(
-    source: ModelSource, spec: str, trust_remote_code: bool, report: Progress
+    source: ModelSource, spec: str, trust_remote_code: bool, report: Progress, base: bool = False
 ) -> PreTrainedTokenizerBase:
-    """A chat model's tokenizer. Raises UserError when it cannot be read or has no chat template."""
+    """A model's tokenizer, with a chat template.
+
+    Args:
+        base: Whether chats are plain transcripts, as for a pretrained model, whatever template there is.
+
+    Raises:
+        UserError: It cannot be read or has no chat template.
+    """
+    tokenizer = _read_tokenizer(source, spec, trust_remote_code, report, base)
+    if base:
+        give_transcript(tokenizer, spec)
+    elif not tokenizer.chat_template:
+        raise _no_template(spec)
+    return tokenizer
+
+
+def _read_tokenizer(
+    source: ModelSource, spec: str, trust_remote_code: bool, report: Progress, base: bool
+) -> PreTrainedTokenizerBase:
     from transformers import AutoTokenizer
 
-    if source.gguf is not None and "tokenizer.chat_template" not in source.gguf.fields:
+    if source.gguf is not None and not base and "tokenizer.chat_template" not in source.gguf.fields:
         raise _no_template(spec)  # before the tokenizer, which takes seconds to read
     try:
         with quiet_transformers():
             if source.gguf is not None:
                 return gguf_import.read_tokenizer(source.gguf, spec, report)
-            tokenizer = AutoTokenizer.from_pretrained(
+            return AutoTokenizer.from_pretrained(
                 str(source.folder),
                 trust_remote_code=trust_remote_code,
                 local_files_only=not trust_remote_code,
             )
     except Exception as error:  # unusable files can raise errors of any kind in transformers
         raise _load_error(source, spec, "tokenizer", error) from error
-    if not tokenizer.chat_template:
-        raise _no_template(spec)
-    return tokenizer
 
 
 def _no_template(spec: str) -> UserError:
     return UserError(
-        f"{spec} has no chat template, so it is not a chat model: choose its instruct or chat version."
+        f"{spec} has no chat template, so it is not a chat model: choose its instruct or chat version, or "
+        "give --base to python -m demo.extraction or python app.py to use it in plain transcripts."
     )
 
 

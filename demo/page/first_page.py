@@ -81,11 +81,13 @@ class FirstPage:
         if self._preset is None and (home is not None or not self._allowed):
             return None
         from demo.extraction.making import AxisMaker, is_lesser
+        from demo.extraction.plan import usual_role_prompts
         from demo.extraction.rollouts import Stopped
 
         if home is not None and not is_lesser(home.folder, model, self._preset or "", self._role_prompts):
             return None
-        maker = self._maker = AxisMaker(model, self._preset, self._allowed, self._role_prompts or "plain")
+        asked = self._role_prompts or usual_role_prompts(model.base)
+        maker = self._maker = AxisMaker(model, self._preset, self._allowed, asked)
         if self._stopped:
             maker.close()
         self._announce(model, home)

@@ -22,15 +22,17 @@ class MadeWith:
         template: digest of the chat template; empty when unknown.
         local: the flags whose value is only the name of a local file or folder, so that a path must take its
             place.
+        base: whether chats are plain transcripts.
     """
 
     model: str = ""
     axis: str = ""
     template: str = ""
     local: tuple[str, ...] = ()
+    base: bool = False
 
 
-def made_with(model: str, axis: str, template: str) -> MadeWith:
+def made_with(model: str, axis: str, template: str, base: bool = False) -> MadeWith:
     """How a command names the model and the axis.
 
     Args:
@@ -39,7 +41,7 @@ def made_with(model: str, axis: str, template: str) -> MadeWith:
     names = {"--model": model, "--axis": "" if axis == AUTO else axis}
     local = tuple(flag for flag, name in names.items() if _is_local(name))
     model, axis = (Path(name).name if flag in local else name for flag, name in names.items())
-    return MadeWith(model, axis, template, local)
+    return MadeWith(model, axis, template, local, base)
 
 
 def _is_local(name: str) -> bool:
@@ -59,4 +61,5 @@ def made_meta(known: MadeWith | None, date: str) -> dict[str, Any]:
 
 
 def _named(known: MadeWith) -> dict[str, Any]:
-    return {"model": known.model, "axis": known.axis, "local": list(known.local)}
+    base = {"base": True} if known.base else {}
+    return {"model": known.model, "axis": known.axis, "local": list(known.local), **base}

@@ -56,6 +56,7 @@ class SlowEngine:
             dtype_reason="float32: as asked",
             revision=None,
             digest="d1",
+            base=False,
             thinking="optional",
         )
         self.axis = load_axis(DEFAULT_MODEL)

@@ -24,11 +24,22 @@ from demo.extraction import run as extraction
 from demo.extraction.__main__ import main
 from demo.extraction.add_gates import main as add_gates
 from demo.extraction.add_zones import with_zones
+from demo.extraction.archetypes import ARCHETYPES
 from demo.extraction.axis import choose_cast, default_band, fold_axes
 from demo.extraction.controls import controls
 from demo.extraction.judge import LikelihoodJudge, NoJudge
 from demo.extraction.layer_table import held_out_auc
-from demo.extraction.plan import BARE, DEFAULT, FOLDS, NEUTRAL, PRESETS, Plan, Preset, make_plan
+from demo.extraction.plan import (
+    BARE,
+    DEFAULT,
+    FOLDS,
+    NEUTRAL,
+    PRESETS,
+    Plan,
+    Preset,
+    make_plan,
+    usual_role_prompts,
+)
 from demo.extraction.report import gates_section
 from demo.extraction.rollouts import Reply, RolloutGenerator
 from demo.extraction.texts import read_records
@@ -118,6 +129,24 @@ def test_both_halves_of_a_role_have_the_same_instructions():
             prompts[rollout.group, rollout.half].add(rollout.system)
     assert all(prompts[role, 0] == prompts[role, 1] for role in plan.roles)
     assert len(plan.roles) == 275
+
+
+def test_a_pretrained_model_is_told_in_the_third_person_who_is_asked():
+    size = replace(PRESETS["quick"], roles=12, role_prompts=usual_role_prompts(True))
+    plan = make_plan("gemma", size, base=True)
+    chat = make_plan("gemma", replace(size, role_prompts="plain"))
+    assert set(plan.roles) == {*chat.roles, *ARCHETYPES}
+    for rollout in plan.rollouts:
+        opening = [message["content"] for message in rollout.messages if message["role"] == "assistant"]
+        named = rollout.group.replace("_", " ") if rollout.is_role else "AI assistant"
+        assert re.fullmatch(rf"I am an? {named}\. I answer every question as an? {named} would\.", *opening)
+        if rollout.is_role:
+            start, own = f"an interview with a{'n'[: named[0] in 'aeiou']} {named}. ", rollout.system
+            assert start in own and "Stay in character" not in own
+        elif rollout.group != BARE:
+            assert not rollout.system or rollout.system.startswith("The following is an interview with ")
+    assert all(plan.instructions[role][0].endswith(chat.instructions[role][0]) for role in chat.roles)
+    assert plan.default_prompts[0] == "" and any("gemma" in prompt for prompt in plan.default_prompts)
 
 
 def test_stronger_role_prompts_change_the_roles_and_keep_the_rest():

@@ -16,15 +16,22 @@ from tokenizers import Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import BPE
 from tokenizers.processors import TemplateProcessing
 
+import app
 from demo.axis.__main__ import main as import_axis
 from demo.axis.files import load_axis
+from demo.axis.store import AXES_VARIABLE, find_home, new_home
 from demo.conversation.conversation import Conversation
 from demo.conversation.settings import BRANCHES, CAPPED, TurnSettings, make_cap
+from demo.engine.options import load_engine
 from demo.engine.protocol import Sampling
 from demo.engine.transformers_engine import TransformersEngine
 from demo.extraction.__main__ import main as extract
+from demo.extraction.archetypes import ARCHETYPES
+from demo.extraction.texts import read_records
 from demo.models.chat_template import render_chat
 from demo.models.loading import load_model
+from demo.models.transcript import ASSISTANT, HEADING
+from demo.utils.errors import UserError
 from tests.helpers.tiny_models import BUILD, GPT2, SMALL
 
 SPECIAL = ["<pad>", "<bos>", "<end>", "<start>", "<head>"]
@@ -198,4 +205,36 @@ def test_padding_side_does_not_change_the_axis(tmp_path: Path, monkeypatch: pyte
 def test_model_without_a_chat_template_is_refused(tmp_path, monkeypatch, capsys):
     folder = hub_folder(tmp_path / "model", "llama", monkeypatch, template=None)
     assert extract(["--model", str(folder), "--out", str(tmp_path / "axis")]) == 2
-    assert "has no chat template" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "has no chat template" in said and "--base" in said
+
+
+@pytest.mark.slow
+def test_a_pretrained_model_is_interviewed_in_plain_transcripts(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv(AXES_VARIABLE, str(tmp_path / "axes"))
+    folder = hub_folder(tmp_path / "model", "llama", monkeypatch, template=None)
+    plain = load_model(str(folder), device="cpu", dtype="float32", base=True)
+    out = new_home(plain)
+    flags = (
+        "--base --preset quick --roles 3 --questions 2 --rollouts 1 --max-new-tokens 6 "
+        "--role-adherence none --cap-layers 1-2 --device cpu --dtype float32"
+    )
+    assert extract(["--model", str(folder), "--out", str(out), *flags.split()]) == 0
+
+    axis, records = load_axis(out), read_records(out, split=None)
+    manifest = axis.manifest
+    assert manifest["model"]["base"] is True and manifest["role_prompts"] == "example"
+    assert manifest["template_system_prompt"] == HEADING.format(who=ASSISTANT)
+    assert set(ARCHETYPES) <= {role["name"] for role in manifest["roles"]}
+    assert "interviews (--base)" in (out / "report.md").read_text()
+    assert all("\n" not in record["reply"] for record in records)
+    assert any(0 < record["tokens"] < 6 for record in records), "no reply of these ended with its line"
+
+    # The same files find their axis only with --base, and the page then says what it is.
+    assert find_home(load_model(str(folder), device="cpu", dtype="float32", base=True)) is not None
+    command = ["--model", str(folder), "--base", "--device", "cpu", "--dtype", "float32"]
+    engine, notes = load_engine(app.parser().parse_args(command), lambda *said: None)
+    assert any("plain transcripts (--base)" in note for note in notes)
+    talk(engine.model, axis)
+    with pytest.raises(UserError, match="--base"):
+        load_engine(app.parser().parse_args(["--model", str(folder)]), lambda *said: None)

@@ -103,6 +103,8 @@ def test_a_visitor_learns_no_path_of_the_machine(tmp_path):
     assert str(tmp_path) not in str(made_meta(known, "2026-01-31"))
     assert made_with("org/Model", "/srv/axes/mine", "").axis == "mine"
     assert made_with("org/Model", "hub", "").local == ()
+    assert made_meta(made_with("org/Base", "auto", "", True), "")["made_with"]["base"] is True
+    assert "base" not in made_meta(made_with("org/Model", "auto", ""), "")["made_with"]
     assert made_meta(None, "2026-01-31") == {"date": "2026-01-31"}
 
 

@@ -114,6 +114,7 @@ def fake_model(**changes):
         "tokenizer": range(100),
         "revision": "r1",
         "digest": None,
+        "base": False,
         "dtype_name": "float32",
     }
     return SimpleNamespace(**{**about, **changes})
@@ -141,6 +142,10 @@ def test_another_shape_is_refused_and_a_fine_tuned_model_gets_a_note(axis):
     assert "may not transfer" in axis.check_model(fake_model(spec="mine/fine-tune"))[0]
     assert "may not transfer" in axis.check_model(fake_model(revision="r2"))[0]
     assert "bfloat16" in axis.check_model(fake_model(dtype_name="bfloat16"))[0]
+    assert "given plain transcripts (--base)" in axis.check_model(fake_model(base=True))[0]
+    axis.manifest["model"]["base"] = True
+    assert axis.check_model(fake_model(base=True)) == []
+    assert "made from plain transcripts (--base)" in axis.check_model(fake_model())[0]
 
 
 def test_the_digest_of_the_weights_counts_more_than_the_name(axis):

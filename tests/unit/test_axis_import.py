@@ -222,6 +222,7 @@ def test_loading_an_axis_returns_its_notes(published, caps, tmp_path):
         tokenizer=range(9),
         revision=None,
         digest=None,
+        base=False,
         dtype_name="float32",
     )
     notes = axis.check_model(model)  # type: ignore[arg-type]

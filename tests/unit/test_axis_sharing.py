@@ -77,7 +77,7 @@ def folder(tmp_path) -> Path:
 
 
 def model_of(**changes):
-    about = {"spec": MODEL, "slug": "model", "revision": "r1", "digest": "d1"}
+    about = {"spec": MODEL, "slug": "model", "revision": "r1", "digest": "d1", "base": False}
     return SimpleNamespace(**{**about, **changes})
 
 

@@ -23,7 +23,7 @@ def own_folder(tmp_path, monkeypatch):
 
 
 def model_of(**changes):
-    about = {"spec": "some/model", "slug": "model", "revision": "r1", "digest": "d1"}
+    about = {"spec": "some/model", "slug": "model", "revision": "r1", "digest": "d1", "base": False}
     return SimpleNamespace(**{**about, **changes})
 
 
@@ -42,6 +42,16 @@ def test_an_axis_made_here_is_found_by_its_weights_whatever_the_model_is_called(
         axis, note = axis_of(name, model_of(spec="/elsewhere/copy", slug="copy", revision=None))
         assert torch.equal(axis.direction, made.direction)
         assert note == "The axis was made on this machine."
+
+
+def test_plain_transcripts_have_an_axis_of_their_own():
+    made_for(model_of())
+    assert find_home(model_of(base=True)) is None
+    with pytest.raises(UserError, match="no axis for plain transcripts yet"):
+        axis_of(AUTO, model_of(base=True))
+    made = made_for(model_of(base=True), base=True)
+    assert torch.equal(axis_of(AUTO, model_of(base=True))[0].direction, made.direction)
+    assert find_home(model_of()) != find_home(model_of(base=True))
 
 
 def test_an_axis_of_other_weights_is_not_found_under_the_same_name():

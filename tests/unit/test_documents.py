@@ -199,7 +199,9 @@ def test_the_recording_command_writes_a_session_that_opens(monkeypatch, tmp_path
     about = demo.load_axis(DEFAULT_MODEL).manifest["model"]
     facts = {"architecture": about["architecture"], "layer_count": about["layers"], "dtype_name": "float32"}
     facts |= {"hidden_size": about["hidden_size"], "tokenizer": range(about["vocab_size"]), "revision": None}
-    model = SimpleNamespace(spec=DEFAULT_MODEL, slug=DEFAULT_MODEL, thinking="never", template="0a", **facts)
+    model = SimpleNamespace(
+        spec=DEFAULT_MODEL, slug=DEFAULT_MODEL, thinking="never", template="0a", base=False, **facts
+    )
     monkeypatch.setattr(record, "load_model", lambda *_, **__: model)
     monkeypatch.setattr(record, "TransformersEngine", lambda *_: ScriptedEngine())
     path = tmp_path / "demon.session.json"

@@ -330,6 +330,7 @@ def test_gguf_files_of_other_kinds_are_refused(tmp_path: Path) -> None:
         with pytest.raises(UserError) as error:
             load_model(str(path), device="cpu")
         assert_one_sentence(error, words)
+    assert load_model(str(untemplated), device="cpu", dtype="float32", base=True).base
 
 
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -129,6 +129,7 @@ def test_an_engine_in_another_process_says_what_does_not_fit_and_frees_what_is_n
         thinking="never",
         revision=None,
         digest=None,
+        base=False,
     )
     engine.axis = random_axis(4, 16, 1, (1, 2))  # type: ignore[attr-defined]
     engine.directions = {}  # type: ignore[attr-defined]

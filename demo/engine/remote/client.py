@@ -46,6 +46,7 @@ class RemoteModel:
     thinking: Thinking = "never"
     revision: str | None = None
     digest: str | None = None
+    base: bool = False
     template: str = ""
 
 

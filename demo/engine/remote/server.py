@@ -107,6 +107,7 @@ class Service:
             "slug": model.slug,
             "revision": model.revision,
             "digest": model.digest,
+            "base": model.base,
             "device": str(model.device),
             "dtype_name": model.dtype_name,
             "dtype_reason": model.dtype_reason,

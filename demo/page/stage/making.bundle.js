@@ -1,5 +1,5 @@
 // Made from its sources by `npm run build`; do not edit.
-// Sources: e0ffcebf8f6c01042176d69d0d9cc46c4124763fc7f645becdb287e2b8ece826
+// Sources: ccda87bc0e7b7588db9f86173afc7ccb8f176c2f469afabdc950920eb59004e1
 // Bundle: af08f735d86252586df92c2e5f6aa4cf282c148ea964cb9968920df7c06c072b
 (() => {
   // src/dom.js

@@ -1,6 +1,6 @@
 // Made from its sources by `npm run build`; do not edit.
-// Sources: e0ffcebf8f6c01042176d69d0d9cc46c4124763fc7f645becdb287e2b8ece826
-// Bundle: 286bc6925a0922a3ecc4e6b16a40598399e6ac1e19f91dc782e39440eb5c3af2
+// Sources: ccda87bc0e7b7588db9f86173afc7ccb8f176c2f469afabdc950920eb59004e1
+// Bundle: 2a6803a049052887c1197997891d33bc4e11451e66568dd192baf5d266101459
 (() => {
   // protocol.json
   var protocol_default = {
@@ -3089,7 +3089,8 @@
     if (!made) return { flags: [], notes: [] };
     const named = [["--model", made.model], ...made.axis ? [["--axis", made.axis]] : []];
     const notes = named.filter(([flag = ""]) => made.local.includes(flag)).map(([flag, name]) => `Put the path of ${name} on your machine after ${flag}.`);
-    return { flags: named.map(([flag, name]) => `${flag} ${quoted2(name ?? "")}`), notes };
+    const flags = named.map(([flag, name]) => `${flag} ${quoted2(name ?? "")}`);
+    return { flags: [...flags, ...made.base ? ["--base"] : []], notes };
   }
   var dtypeFlags = ({ dtype }) => DTYPES.includes(dtype) ? ["--dtype", dtype] : [];
   function commandOf(turns, index, meta) {

@@ -123,7 +123,8 @@ function modelFlags({ made_with: made }) {
   const notes = named
     .filter(([flag = ""]) => made.local.includes(flag))
     .map(([flag, name]) => `Put the path of ${name} on your machine after ${flag}.`);
-  return { flags: named.map(([flag, name]) => `${flag} ${quoted(name ?? "")}`), notes };
+  const flags = named.map(([flag, name]) => `${flag} ${quoted(name ?? "")}`);
+  return { flags: [...flags, ...(made.base ? ["--base"] : [])], notes };
 }
 
 /** @param {TurnSettings} settings */

@@ -309,7 +309,7 @@ export interface Meta {
   /** The day on which the conversation began; empty where it is not known. */
   date?: string;
   /** What a command needs to load the model of this page; see demo/page/made_with.py. */
-  made_with?: { model: string; axis: string; local: string[] };
+  made_with?: { model: string; axis: string; local: string[]; base?: boolean };
   /** A recording that visitors cannot save. */
   unsaved?: boolean;
   /** The query of the address at which anybody finds the session, and how many of its turns are still the same. */

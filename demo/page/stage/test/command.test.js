@@ -134,6 +134,8 @@ test("a model that is not loaded here, or whose path is not told, is named by wh
   const local = made([turn("a")], { made_with: { model: "my models", axis: "", local: ["--model"] } });
   assert.equal(local.words?.[4], "my models");
   assert.match(local.notes.join(" "), /Put the path of my models on your machine after --model/);
+  const base = made([turn("a")], { made_with: { model: "org/Base", axis: "", local: [], base: true } });
+  assert.deepEqual(base.words?.slice(3, 6), ["--model", "org/Base", "--base"]);
 });
 
 test("a reply that was stopped says that the command goes on", () => {
