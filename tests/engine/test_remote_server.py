@@ -265,4 +265,4 @@ def test_a_page_without_its_engine_process_ends_with_one_sentence(capsys):
     assert app(["--engine", "http://127.0.0.1:9"]) == 2
     assert "cannot be reached: start it with python -m demo.engine.remote.server" in capsys.readouterr().err
     assert app(["--engine", "http://127.0.0.1:9", "--axis", "x"]) == 2
-    assert "give --model and --axis to python -m demo.engine.remote.server" in capsys.readouterr().err
+    assert "give --model, --base and --axis to python -m demo.engine.remote.server" in capsys.readouterr().err
