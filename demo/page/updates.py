@@ -98,10 +98,11 @@ def _samples(reply: Reply) -> list[Operation]:
 
 
 def turn_start_op(conversation: Conversation, index: int) -> Operation:
-    """A turn has begun; nothing of its replies is known yet."""
+    """A turn has begun. Its replies are yet to be written, but for those kept of the turn it replaces."""
     turn = conversation.turns[index]
     fields = {"user": turn.user, "branches": list(turn.replies), **_settings(turn)}
-    return operation("turn_start", turn=index, **fields)
+    kept = {branch: live_reply(reply) for branch, reply in turn.replies.items() if reply.finish is not None}
+    return operation("turn_start", turn=index, **fields, **({"kept": kept} if kept else {}))
 
 
 def turn_op(conversation: Conversation, index: int) -> Operation:

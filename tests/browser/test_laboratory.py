@@ -87,8 +87,9 @@ def test_a_cut_reply_goes_on(opened):
     before, other = words_of(page, "capped"), words_of(page, "uncapped")
     section = reply(page, "capped", 0).locator("..")
     section.locator(".go-on").click()
-    wait_for_end(page, "capped")
     expect(reply(page, "capped", 0).locator(".tok").nth(14)).to_be_visible()
+    assert words_of(page, "uncapped") == other, "the other reply stays in sight meanwhile"
+    wait_for_end(page, "capped")
     assert words_of(page, "capped")[: len(before) - 1] == before[:-1]
     assert words_of(page, "uncapped") == other
     expect(page.locator(".conversations")).to_be_hidden()

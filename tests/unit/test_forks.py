@@ -70,6 +70,16 @@ def test_a_fork_at_a_token_is_another_conversation_up_to_that_turn():
     assert fork.conversation.turns[1].settings.sampling == first.conversation.turns[1].settings.sampling
 
 
+def test_the_reply_that_is_kept_is_shown_from_the_beginning_of_the_turn():
+    page = Page()
+    text = page.session.chat.conversation.turns[1].replies[UNCAPPED].text
+    [start] = [op for op in page.fork() if op["op"] == "turn_start"]
+    assert list(start["kept"]) == [UNCAPPED] and start["branches"] == [UNCAPPED, CAPPED]
+    assert "".join(token["t"] for token in start["kept"][UNCAPPED]["tokens"]) == text
+    [start] = [op for op in page.fork(where="all") if op["op"] == "turn_start"]
+    assert "kept" not in start, "both replies begin anew"
+
+
 def test_all_replies_can_begin_with_the_words_of_one():
     page = Page()
     page.fork(where="all", text=" not")

@@ -1,6 +1,6 @@
 // Made from its sources by `npm run build`; do not edit.
-// Sources: ccda87bc0e7b7588db9f86173afc7ccb8f176c2f469afabdc950920eb59004e1
-// Bundle: 2a6803a049052887c1197997891d33bc4e11451e66568dd192baf5d266101459
+// Sources: 4e0f0fdc8ab4655a94e9678f8c20c1bca3076befecbd92e48179ad06c4c1fcbc
+// Bundle: 13397a7bef6af28480bebc5284424ff9ef5eb3d59bdbfc473abdb69af596d982
 (() => {
   // protocol.json
   var protocol_default = {
@@ -30,6 +30,7 @@
           turn: "integer",
           user: "string",
           "branches?": "list",
+          "kept?": "object",
           "settings?": "object",
           "marks?": "object"
         }
@@ -583,16 +584,21 @@
   }
   function turnFromData(data) {
     const turn = newTurn(data.user, Object.keys(data.branches ?? {}), data);
+    fillReplies(turn, data.branches);
     for (const branch of BRANCHES) {
-      const given = data.branches?.[branch];
-      if (!given) continue;
-      const reply = turn.replies[branch];
-      for (const token of given.tokens ?? []) addToken(reply, token);
-      reply.userMean = given.user_mean ?? null;
-      finishReply(reply, given);
-      if (!data.live) reply.finish ??= "stop";
+      if (data.branches?.[branch] && !data.live) turn.replies[branch].finish ??= "stop";
     }
     return turn;
+  }
+  function fillReplies(turn, given) {
+    for (const branch of BRANCHES) {
+      const data = given?.[branch];
+      if (!data) continue;
+      const reply = turn.replies[branch];
+      for (const token of data.tokens ?? []) addToken(reply, token);
+      reply.userMean = data.user_mean ?? null;
+      finishReply(reply, data);
+    }
   }
 
   // src/links.js
@@ -6009,13 +6015,15 @@
       arrival.shown(turns.length, restoring);
       if (arrived && !arrival.waits) intro.open(meta.intro);
     }
-    function beginTurn({ turn, user, branches = ["uncapped", "capped"], ...made }) {
+    function beginTurn({ turn, user, branches = ["uncapped", "capped"], kept = {}, ...made }) {
       if (!intro.shown) find(root, ".notices").replaceChildren();
       if (turn < conversation.turns.length) view.removeTurns(turn);
       conversation.pinned = false;
       veil.turnBegins();
-      view.putTurn(turn, newTurn(user, branches, made));
-      for (const branch of BRANCHES) view.panes[branch].showWaiting(turn);
+      const begun = newTurn(user, branches, made);
+      fillReplies(begun, kept);
+      view.putTurn(turn, begun);
+      for (const branch of BRANCHES) if (!kept[branch]) view.panes[branch].showWaiting(turn);
       if (repliesExpected) bringPanesIntoSight(root);
       repliesExpected = false;
     }

@@ -19,7 +19,7 @@ import { counted } from "./text.js";
 import { makeToolbar } from "./toolbar.js";
 import { makeTour } from "./tour.js";
 import { makeTree } from "./tree.js";
-import { BRANCHES, newTurn, turnFromData, turnIsLive } from "./turns.js";
+import { BRANCHES, fillReplies, newTurn, turnFromData, turnIsLive } from "./turns.js";
 import { makeView } from "./view.js";
 
 const HEAL_MS = 4000;
@@ -145,15 +145,17 @@ export function makeStage(root, protocol, sendRequest) {
    * A turn begins, here or in a recording.
    * @param {Operations["turn_start"]} fields
    */
-  function beginTurn({ turn, user, branches = ["uncapped", "capped"], ...made }) {
+  function beginTurn({ turn, user, branches = ["uncapped", "capped"], kept = {}, ...made }) {
     // Earlier notices no longer apply; those of the page's opening are not about the intro.
     if (!intro.shown) find(root, ".notices").replaceChildren();
     // After an edited message or another try, this turn and all after it are replaced.
     if (turn < conversation.turns.length) view.removeTurns(turn);
     conversation.pinned = false;
     veil.turnBegins();
-    view.putTurn(turn, newTurn(user, branches, made));
-    for (const branch of BRANCHES) view.panes[branch].showWaiting(turn);
+    const begun = newTurn(user, branches, made);
+    fillReplies(begun, kept);
+    view.putTurn(turn, begun);
+    for (const branch of BRANCHES) if (!kept[branch]) view.panes[branch].showWaiting(turn);
     if (repliesExpected) bringPanesIntoSight(root);
     repliesExpected = false;
   }

@@ -316,14 +316,25 @@ export function newTurn(user, branches, { settings, marks, seed_gap } = {}) {
  */
 export function turnFromData(data) {
   const turn = newTurn(data.user, Object.keys(data.branches ?? {}), data);
+  fillReplies(turn, data.branches);
   for (const branch of BRANCHES) {
-    const given = data.branches?.[branch];
-    if (!given) continue;
-    const reply = turn.replies[branch];
-    for (const token of given.tokens ?? []) addToken(reply, token);
-    reply.userMean = given.user_mean ?? null;
-    finishReply(reply, given);
-    if (!data.live) reply.finish ??= "stop";
+    if (data.branches?.[branch] && !data.live) turn.replies[branch].finish ??= "stop";
   }
   return turn;
+}
+
+/**
+ * Fills replies of a new turn.
+ * @param {Turn} turn
+ * @param {TurnData["branches"]} given by branch; the others stay as they are
+ */
+export function fillReplies(turn, given) {
+  for (const branch of BRANCHES) {
+    const data = given?.[branch];
+    if (!data) continue;
+    const reply = turn.replies[branch];
+    for (const token of data.tokens ?? []) addToken(reply, token);
+    reply.userMean = data.user_mean ?? null;
+    finishReply(reply, data);
+  }
 }

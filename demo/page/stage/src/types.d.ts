@@ -414,6 +414,8 @@ export interface Operations {
     turn: number;
     user: string;
     branches?: Branch[];
+    /** Finished replies of the turn that this one replaces, which stay. */
+    kept?: TurnData["branches"];
     settings?: TurnSettings;
     marks?: TurnMarks;
   };

@@ -46,6 +46,7 @@ const OPERATIONS = {
     turn: "integer",
     user: "string",
     "branches?": "list",
+    "kept?": "object",
     "settings?": "object",
     "marks?": "object",
   },
