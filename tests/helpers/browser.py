@@ -63,6 +63,9 @@ class Watched:
     errors: list[str] = field(default_factory=list)
 
 
+# What Gradio's client reports of a stream that ends because the page is left or loaded again.
+_ABORTED = "AbortError: BodyStreamBuffer was aborted"
+
 _shared: Browser | None = None
 
 
@@ -122,7 +125,11 @@ def chromium_page(
         page.on("pageerror", lambda error: watched.errors.append(str(error)))
         page.on(
             "console",
-            lambda message: watched.errors.append(message.text) if message.type == "error" else None,
+            lambda message: (
+                watched.errors.append(message.text)
+                if message.type == "error" and _ABORTED not in message.text
+                else None
+            ),
         )
         page.goto(address + query)
         if stage:
