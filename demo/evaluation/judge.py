@@ -81,9 +81,16 @@ class Judged:
 class ModelJudge:
     """Rates replies by a model's expected digit."""
 
-    def __init__(self, engine: Engine, name: str, examples: Sequence[tuple[Judged, int]]) -> None:
-        """examples: replies with their labels, shown before each reply."""
-        self.name = name
+    def __init__(
+        self, engine: Engine, name: str, examples: Sequence[tuple[Judged, int]], identity: str = ""
+    ) -> None:
+        """Let the model of `engine` judge.
+
+        Args:
+            examples: replies with their labels, shown before each reply.
+            identity: differs for other weights or another number format of the same name.
+        """
+        self.name, self.identity = name, identity
         self._engine = engine
         self._shown: tuple[Message, ...] = (Message(role="system", content=RUBRIC),)
         for judged, label in examples:
@@ -190,13 +197,15 @@ def rate_labelled(model: LoadedModel, judges: Sequence[ModelJudge], cache: Resul
         cache: keeps the ratings, so that a run that was killed resumes.
 
     Raises:
-        UserError: a judge does not answer with digits.
+        UserError: a judge does not answer with digits, or two have one name.
     """
     entries = _entries()
     shown = examples_of(entries)
     rest = [entry for index, entry in enumerate(entries) if index not in shown]
     judged = [_judged(entry) for entry in rest]
-    key = f"labels {labels_digest()}"
+    if len({judge.name for judge in judges}) < len(judges):
+        raise UserError("Two judges have the same name; give each --judge once, or rename a folder.")
+    key = f"labels {version_of(judges)}"
     ratings = {BUILT_IN: cache.get(f"{key}/{BUILT_IN}", 0, lambda: _built_in(model, judged))}
     for judge in judges:
 
@@ -224,14 +233,15 @@ def judged_scorer(model: LoadedModel, judges: Sequence[ModelJudge], cache: Resul
         return combination.scores(np.array(rated).T)
 
     thresholds = {kind: figures["threshold"] for kind, figures in found.items()}
-    return Scorer(" and ".join(names), thresholds, scores, found, labels_digest())
+    return Scorer(" and ".join(names), thresholds, scores, found, version_of(judges))
 
 
 def model_judge(judge: LoadedModel) -> ModelJudge:
     """A judge that is shown EXAMPLES labelled replies of each label."""
     entries, axis = _entries(), placeholder_axis(judge.layer_count, judge.hidden_size)
     examples = [(_judged(entries[index]), int(entries[index]["label"])) for index in examples_of(entries)]
-    return ModelJudge(TransformersEngine(judge, axis), judge.slug, examples)
+    identity = f"{judge.digest} {judge.dtype_name}"
+    return ModelJudge(TransformersEngine(judge, axis), judge.slug, examples, identity)
 
 
 def examples_of(labelled: Sequence[dict[str, Any]]) -> list[int]:
@@ -244,9 +254,10 @@ def examples_of(labelled: Sequence[dict[str, Any]]) -> list[int]:
     return sorted(chosen)
 
 
-def labels_digest() -> str:
-    """Of the labelled replies, so that what was fitted to others is not mistaken for what fits these."""
-    return sha256(LABELS.read_bytes()).hexdigest()[:16]
+def version_of(judges: Sequence[ModelJudge]) -> str:
+    """Differs for other labels, another rubric or other judges: their ratings must not be taken for these."""
+    parts = [RUBRIC.encode(), *(f"{judge.name} {judge.identity}".encode() for judge in judges)]
+    return sha256(LABELS.read_bytes() + b"\n".join(parts)).hexdigest()[:16]
 
 
 def _entries() -> list[dict[str, Any]]:
@@ -287,7 +298,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--cache", type=Path, help="keep the ratings in this file, so that a run resumes")
     options = parser.parse_args(arguments)
     judges = [model_judge(load_model(name, dtype=options.dtype)) for name in options.judges]
-    cache = ResultCache(options.cache, {"rubric": RUBRIC, "dtype": options.dtype})
+    cache = ResultCache(options.cache, {})
     labelled = rate_labelled(load_model(DEFAULT_MODEL, dtype="float32"), judges, cache)
     names = list(labelled.ratings)
     found = {" and ".join(some): labelled.agreement(some) for some in [*([name] for name in names), names]}

@@ -62,9 +62,14 @@ class Watched:
     outside: list[str] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
 
+    def forget_aborted(self) -> None:
+        """The page is left, and with it the streams that it had open."""
+        self.errors[:] = [text for text in self.errors if not text.startswith(_ABORTED)]
 
-# What Gradio's client reports of a stream that ends because the page is left or loaded again.
-_ABORTED = "AbortError: BodyStreamBuffer was aborted"
+
+# What Gradio's client reports of a stream that ends because the page is left or loaded again. At any other
+# time it is an error.
+_ABORTED = ("AbortError: BodyStreamBuffer was aborted", "Unexpected error Connection errored out.")
 
 _shared: Browser | None = None
 
@@ -125,12 +130,9 @@ def chromium_page(
         page.on("pageerror", lambda error: watched.errors.append(str(error)))
         page.on(
             "console",
-            lambda message: (
-                watched.errors.append(message.text)
-                if message.type == "error" and _ABORTED not in message.text
-                else None
-            ),
+            lambda message: watched.errors.append(message.text) if message.type == "error" else None,
         )
+        page.on("framenavigated", lambda _: watched.forget_aborted())
         page.goto(address + query)
         if stage:
             wait_until_loaded(page)

@@ -20,6 +20,7 @@ from demo.evaluation.judge import (
     fit_combination,
     judged_scorer,
     rate_labelled,
+    version_of,
 )
 from demo.evaluation.scoring import BUILT_IN, LABELS
 from demo.utils.errors import UserError
@@ -136,3 +137,13 @@ def test_interval_of_kappa_holds_it_and_shrinks_with_more_replies():
     assert small.low < small.value < small.high and large.value == pytest.approx(small.value)
     assert large.high - large.low == pytest.approx((small.high - small.low) / 4, rel=0.1)
     assert kappa_interval([True] * 5, [True] * 5).low == 1
+
+
+def test_stored_ratings_are_those_of_the_same_judges():
+    def named(*pairs: tuple[str, str]) -> list[ModelJudge]:
+        return [ModelJudge(ScriptedEngine(None), name, [], identity) for name, identity in pairs]
+
+    versions = {version_of(named(*pairs)) for pairs in ((), (("a", "1"),), (("a", "2"),), (("b", "1"),))}
+    assert len(versions) == 4
+    with pytest.raises(UserError, match="Two judges have the same name"):
+        rate_labelled(None, named(("a", "1"), ("a", "2")), ResultCache(None, {}))
