@@ -9,24 +9,27 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from torch import Tensor
+
 from demo.axis.axis import FLOOR_NAMES, AssistantAxis
 from demo.conversation.settings import make_cap
-from demo.engine.protocol import Cap, Sampling
+from demo.engine.protocol import Cap, Sampling, Steer
 from demo.engine.transformers_engine import TransformersEngine
-from demo.evaluation.answers import Answer, Prompt, ResultCache, answer, batches
+from demo.evaluation.answers import Answer, Change, Prompt, ResultCache, answer, batches
 from demo.evaluation.attempts import Attempt, load_attempts, one_per_persona
 from demo.evaluation.capability import Item, own_items, own_texts, perplexity
 from demo.evaluation.directions import Chat, axis_along, first_component, random_direction
 from demo.evaluation.drift import TOKENS as TALK_TOKENS
 from demo.evaluation.drift import load_domains, measure_talks
 from demo.evaluation.scoring import Scorer
+from demo.evaluation.steering import as_direction, identity_prompts, settings
 from demo.extraction.sweep import candidate_bands
 from demo.models.chat_template import Message
 from demo.models.loading import LoadedModel
 from demo.utils.json_files import read_object
 from demo.utils.paths import ASSETS
 
-PARTS = ("sweep", "susceptibility", "capability", "drift", "controls")
+PARTS = ("sweep", "susceptibility", "capability", "drift", "controls", "steering")
 
 # Numbers of the personas on which the sweep chooses the cap, and of the others, on which its effect is
 # reported apart. The control directions are compared on a part of the latter.
@@ -52,6 +55,7 @@ class Size:
         directions: Number of random control directions.
         defaults: Number of default replies that give a control direction its floors.
         bands: Every how many bands of the sweep one is tried.
+        steered: Every how many prompts one is answered under each strength of steering.
     """
 
     seeds: int = 1
@@ -63,10 +67,20 @@ class Size:
     directions: int = 3
     defaults: int = 60
     bands: int = 1
+    steered: int = 3
 
 
 QUICK = Size(
-    seeds=1, attempts=49, every=7, every_item=19, talks=2, turns=3, directions=1, defaults=12, bands=4
+    seeds=1,
+    attempts=49,
+    every=7,
+    every_item=19,
+    talks=2,
+    turns=3,
+    directions=1,
+    defaults=12,
+    bands=4,
+    steered=12,
 )
 
 
@@ -111,6 +125,7 @@ class Study:
             "capability": 2 * _tokens([item.as_prompt() for item in self.items]),
             "drift": 4 * self.size.talks * self.size.turns * 2 * TALK_TOKENS,
             "controls": (self.size.directions + 2) * subset,
+            "steering": self._steering_work(),
         }
         return sum(costs[part] for part in parts)
 
@@ -138,7 +153,7 @@ class Study:
         key: str,
         engine: TransformersEngine,
         attempts: Sequence[Attempt],
-        caps: Mapping[str, Cap | None],
+        caps: Mapping[str, Change],
         number: int,
     ) -> dict[str, list[dict[str, Any]]]:
         """The replies to every attempt under every cap, with their scores.
@@ -208,7 +223,7 @@ class Study:
         return found
 
     def _answer_items(
-        self, key: str, engine: TransformersEngine, items: Sequence[Item], caps: Mapping[str, Cap | None]
+        self, key: str, engine: TransformersEngine, items: Sequence[Item], caps: Mapping[str, Change]
     ) -> dict[str, list[dict[str, Any]]]:
         """The answer to every item under every cap, and whether it is correct."""
         prompts = [item.as_prompt() for item in items]
@@ -230,7 +245,7 @@ class Study:
             for name in caps
         }
 
-    def _perplexity(self, key: str, axis: AssistantAxis, name: str, cap: Cap | None) -> float:
+    def _perplexity(self, key: str, axis: AssistantAxis, name: str, cap: Change) -> float:
         return self._cache.get(
             f"{key}/perplexity/{name}", 0, lambda: perplexity(self.model, axis, cap, self._texts)
         )
@@ -257,12 +272,7 @@ class Study:
     def controls(self) -> dict[str, dict[str, Any]]:
         """Name of a direction -> a subset's attempts and items, and perplexity, under its cap."""
         replies = self._default_replies()
-        directions = {"axis, floors made here": self.axis.direction}
-        for number in range(self.size.directions):
-            directions[f"random {number + 1}"] = random_direction(self.axis, self.seed + number)
-        component = first_component(self.axis)
-        if component is not None:
-            directions["PC1 of the roles"] = component
+        directions = {"axis, floors made here": self.axis.direction, **self._other_directions()}
         attempts, items = self.subset(CONTROL_PERSONAS), self.items[::SUBSET]
         found = {}
         for name, direction in directions.items():
@@ -274,6 +284,15 @@ class Study:
                 "perplexity": self._perplexity(key, other, WITH_CAP, cap)
             }
         return found
+
+    def _other_directions(self) -> dict[str, Tensor]:
+        """Name -> [L, D]: random directions and the roles' first component, of the axis's length."""
+        found = {
+            f"random {number + 1}": random_direction(self.axis, self.seed + number)
+            for number in range(self.size.directions)
+        }
+        component = first_component(self.axis)
+        return found if component is None else found | {"PC1 of the roles": component}
 
     def _default_replies(self) -> list[Chat]:
         """Chats with the default Assistant: uncapped replies to the extraction's questions."""
@@ -298,6 +317,62 @@ class Study:
                 if text.strip()
             ]
         return chats
+
+    # --- steering
+
+    def steering(self) -> dict[str, Any]:
+        """Steering at every strength and along every direction, and the cap, on the same prompts.
+
+        Returns:
+            "directions" -> their names, besides the axis; "found" -> for each `Setting.name`, and WITH_CAP, the
+            replies to "attempts" and to the "identity" prompts, and the "perplexity" of ordinary text.
+        """
+        vectors, layer = self._other_directions(), self.axis.probe_layer
+        others = {name: as_direction(name, vector, self.axis) for name, vector in vectors.items()}
+        engine = TransformersEngine(self.model, self.axis, kv_budget=None, keep=False, directions=others)
+        attempts, prompts = self._steered_prompts()
+        found: dict[str, Any] = {}
+        for setting in settings(tuple(vectors)):
+            axis = self.axis
+            if setting.direction in vectors:
+                axis = replace(axis, direction=vectors[setting.direction])
+            found[setting.name] = self._steered(engine, setting.name, setting.steer(layer), axis)
+        found[WITH_CAP] = self._steered(engine, f"{WITH_CAP} {self.cap_name}", self.cap, self.axis)
+        return {"directions": list(vectors), "found": found}
+
+    def _steered(
+        self, engine: TransformersEngine, name: str, change: Change, along: AssistantAxis
+    ) -> dict[str, Any]:
+        """The replies under one setting, and the perplexity. along: the axis with the direction's vectors."""
+        attempts, prompts = self._steered_prompts()
+        key = f"steering/{name}"
+        replies = []
+        for index, batch in enumerate(batches(prompts, 1)):
+
+            def measure(batch: Sequence[Prompt] = batch) -> list[str]:
+                return [one.text for one in answer(engine, batch, {name: change})[name]]
+
+            replies += self._cache.get(f"{key}/identity/{index}", _tokens(batch), measure)
+        unnamed = (
+            None if change is None else replace(change, direction="") if isinstance(change, Steer) else change
+        )
+        return {
+            "attempts": self._answer_attempts(key, engine, attempts, {WITH_CAP: change}, 0)[WITH_CAP],
+            "identity": replies,
+            "perplexity": self._perplexity(key, along, WITH_CAP, unnamed),
+        }
+
+    def _steered_prompts(self) -> tuple[list[Attempt], list[Prompt]]:
+        """Attempts on which the cap was not chosen, and questions about who the model is."""
+        step = self.size.steered
+        return self.subset(REPORTED_PERSONAS)[::step], identity_prompts(self.axis, self.seed)[
+            :: max(1, step // 3)
+        ]
+
+    def _steering_work(self) -> float:
+        attempts, prompts = self._steered_prompts()
+        work = _tokens([attempt.prompt(0) for attempt in attempts]) + _tokens(prompts)
+        return (len(settings(tuple(self._other_directions()))) + 1) * work
 
     # --- sweep
 
