@@ -79,9 +79,11 @@ def measure(
     brought = [(name, read_attempts(name, path, options.personas)) for name, path in options.attempts]
     if len(dict(brought)) < len(brought):
         raise UserError("--attempts takes one file of each format; put the prompts of several into one.")
+    # Before anything is written.
+    remote = remote_scorer(options.judge_url, options.judge_model) if options.judge_url else None
     about = _about(model, axis, size, options.seed)
     cache = ResultCache(out / ".evaluation" / ("quick.jsonl" if options.quick else "full.jsonl"), about)
-    study = Study(model, axis, size, options.seed, cache, _scorer(model, options, cache))
+    study = Study(model, axis, size, options.seed, cache, remote or _scorer(model, options, cache))
     parts = [part for part in PARTS if not options.only or part in options.only]
     cache.plan(study.work(parts))
     raw: dict[str, Any] = {}
@@ -102,9 +104,7 @@ def measure(
 
 
 def _scorer(model: LoadedModel, options: argparse.Namespace, cache: ResultCache) -> Scorer:
-    """The scorer that was asked for. Raises UserError if it cannot be used."""
-    if options.judge_url:
-        return remote_scorer(options.judge_url, options.judge_model)
+    """The built-in scorer, with the judges that were asked for. Raises UserError if one cannot be used."""
     if not options.judge:
         return built_in_scorer(model)
     judges = [load_model(name, device=options.device, dtype=options.dtype) for name in options.judge]
