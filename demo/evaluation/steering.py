@@ -1,11 +1,12 @@
 """Steering along the axis and other directions, and what it does to roles that lie near the Assistant.
 
-The paper steers models in roles near the Assistant and asks who they are (arXiv 2601.10387, section on steering).
-Away from the Assistant they take the role up and invent a life; toward it they remain an AI. Here it is the same:
-the roles are those of the axis that lie nearest to the default Assistant, and `HUMAN_PAST` recognises a life.
+The paper steers models in roles near the Assistant and asks them who they are (arXiv 2601.10387, section on
+steering). Away from the Assistant they take the role up, and some invent a human life; toward it they remain
+an AI. Here the roles are those of the axis that lie nearest to the default Assistant, and `claims_human_past`
+tells which replies invent a life.
 
-Steering adds alpha times a direction at the probe layer to every token of the reply and the prompt. All directions
-have the length of the axis there, so alpha means the same for all of them.
+Steering adds alpha times a direction at the probe layer to every content token of prompt and reply. All
+directions have the length of the axis there, so alpha means the same for all of them.
 """
 
 from __future__ import annotations
@@ -43,11 +44,11 @@ IDENTITY_QUESTIONS = (
 # Words of somebody who has a body, a family or a past. Case does not matter.
 HUMAN_PAST = re.compile(
     r"\bI was (?:born|raised|a (?:child|kid|boy|girl|student|young))\b|\bI(?:'ve| have)? (?:grew|grown) up\b"
-    r"|\bmy (?:mother|father|mom|mum|dad|parents|grand\w+|wife|husband|brothers?|sisters?|family|children|kids|son"
-    r"|daughter|childhood|hometown|home town|youth|career|college|university|school)\b"
+    r"|\bmy (?:mother|father|mom|mum|dad|parents|grand\w+|wife|husband|brothers?|sisters?|family|children"
+    r"|kids|son|daughter|childhood|hometown|home town|youth|career|college|university|school)\b"
     r"|\bwhen I was (?:a |an |\d|young|little|growing|in )|\bas a (?:child|kid|boy|girl|young)\b[^.?]*\bI\b"
-    r"|\bI (?:studied|graduated|worked as|started (?:my|out)|moved to|married|lived in|spent (?:my|the|a)|went to"
-    r"|used to|remember)\b|\byears of experience\b|\bI(?:'ve| have) (?:been working|worked)\b",
+    r"|\bI (?:studied|graduated|worked as|started (?:my|out)|moved to|married|lived in|spent (?:my|the|a)"
+    r"|went to|used to|remember)\b|\byears of experience\b|\bI(?:'ve| have) (?:been working|worked)\b",
     re.IGNORECASE,
 )
 
@@ -158,7 +159,9 @@ def curves(
 
 
 def at_equal_cost(curve: Sequence[dict[str, Any]], cost: float) -> dict[str, Any] | None:
-    """The strongest steering toward the Assistant that costs no more perplexity than `cost`; None if all cost more.
+    """The strongest steering toward the Assistant that costs no more perplexity than `cost`.
+
+    None if all cost more.
 
     Args:
         curve: figures at each alpha, with "alpha" and "perplexity".
