@@ -23,6 +23,7 @@ from demo.evaluation.answers import ResultCache
 from demo.evaluation.attempts import Attempt
 from demo.evaluation.brought import FORMATS, PERSONAS, digest, read_attempts
 from demo.evaluation.capability import read_set
+from demo.evaluation.comparisons import PARTS, work
 from demo.evaluation.judge import judged_scorer, model_judge
 from demo.evaluation.report import write_report
 from demo.evaluation.results import brought_figures, choose, results_of, set_figures
@@ -35,7 +36,7 @@ from demo.evaluation.samples import (
     write_logs,
 )
 from demo.evaluation.scoring import Scorer, built_in_scorer, remote_scorer
-from demo.evaluation.study import PARTS, QUICK, Size, Study
+from demo.evaluation.study import QUICK, Size, Study
 from demo.models.default import DEFAULT_MODEL
 from demo.models.loading import LoadedModel, load_model
 from demo.utils.cli import command
@@ -85,10 +86,10 @@ def measure(
     cache = ResultCache(out / ".evaluation" / ("quick.jsonl" if options.quick else "full.jsonl"), about)
     study = Study(model, axis, size, options.seed, cache, remote or _scorer(model, options, cache))
     parts = [part for part in PARTS if not options.only or part in options.only]
-    cache.plan(study.work(parts))
+    cache.plan(work(study, parts))
     raw: dict[str, Any] = {}
     for part in parts:
-        raw[part] = getattr(study, part)()  # each part is a method of its name
+        raw[part] = PARTS[part](study)
         if part == "sweep" and options.choose:
             chosen = choose(results_of({"sweep": raw[part]}, study)["sweep"])
             study.axis = axis = _store_choice(axis, out, chosen)

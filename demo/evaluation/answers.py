@@ -9,9 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from demo.engine.protocol import Cap, Engine, Request, Sampling, TokenEvent
+from demo.engine.protocol import Cap, Engine, Request, Sampling, Steer, TokenEvent
 from demo.models.chat_template import Message
 from demo.utils.progress import ProgressLine
+
+Change = Cap | Steer | None  # what is done to the activations of a reply
 
 BATCH_SIZE = 48  # sequences; on a CPU larger batches are not faster
 
@@ -70,10 +72,8 @@ def batches(prompts: Sequence[Prompt], caps: int) -> list[Sequence[Prompt]]:
     return [prompts[start : start + size] for start in range(0, len(prompts), size)]
 
 
-def answer(
-    engine: Engine, prompts: Sequence[Prompt], caps: Mapping[str, Cap | None]
-) -> dict[str, list[Answer]]:
-    """Answer every prompt under every cap, in one batch.
+def answer(engine: Engine, prompts: Sequence[Prompt], caps: Mapping[str, Change]) -> dict[str, list[Answer]]:
+    """Answer every prompt under every cap or steering, in one batch.
 
     Messages of a lead are answered first, a turn of all prompts at a time. Every cap has a history of its
     own: its replies to them.
@@ -86,14 +86,14 @@ def answer(
     history: dict[str, tuple[Message, ...]] = dict.fromkeys(branches, ())
     for turn in range(max((len(prompt.lead) for prompt in prompts), default=0)):
         requests = [
-            Request(branch, (*history[branch], prompt.lead[turn][0]), prompt.lead[turn][1], cap)
+            _request(branch, (*history[branch], prompt.lead[turn][0]), prompt.lead[turn][1], cap)
             for branch, (_, cap, prompt) in zip(branches, asked, strict=True)
             if turn < len(prompt.lead)
         ]
         for request, reply in zip(requests, _replies(engine, requests), strict=True):
             history[request.branch] = (*request.messages, Message(role="assistant", content=reply.text))
     requests = [
-        Request(branch, (*history[branch], *prompt.messages), prompt.sampling, cap)
+        _request(branch, (*history[branch], *prompt.messages), prompt.sampling, cap)
         for branch, (_, cap, prompt) in zip(branches, asked, strict=True)
     ]
     answers: dict[str, list[Answer]] = {name: [] for name in caps}
@@ -102,6 +102,12 @@ def answer(
         answers[name].append(reply)
     engine.forget(branches)
     return answers
+
+
+def _request(branch: str, messages: tuple[Message, ...], sampling: Sampling, change: Change) -> Request:
+    if isinstance(change, Steer):
+        return Request(branch, messages, sampling, steer=change)
+    return Request(branch, messages, sampling, change)
 
 
 def _replies(engine: Engine, requests: Sequence[Request]) -> list[Answer]:

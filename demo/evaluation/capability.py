@@ -19,9 +19,9 @@ from typing import Any
 import torch
 
 from demo.axis.axis import AssistantAxis
-from demo.capping import AxisHooks
-from demo.engine.protocol import Cap, Sampling
-from demo.evaluation.answers import Prompt
+from demo.capping import AxisHooks, LayerSteering
+from demo.engine.protocol import Cap, Sampling, Steer
+from demo.evaluation.answers import Change, Prompt
 from demo.extraction.rollouts import Text, read_texts
 from demo.extraction.sweep import is_right
 from demo.models.chat_template import Message, render_chat
@@ -185,17 +185,17 @@ def own_texts() -> list[OrdinaryText]:
 
 @torch.inference_mode()
 def perplexity(
-    model: LoadedModel, axis: AssistantAxis, cap: Cap | None, texts: Sequence[OrdinaryText]
+    model: LoadedModel, axis: AssistantAxis, change: Change, texts: Sequence[OrdinaryText]
 ) -> float:
-    """Perplexity of the texts under `cap`."""
+    """Perplexity of the texts under a cap or steering along `axis`."""
     total, count = 0.0, 0
     for text in texts:
-        log_p = _log_p(model, axis, cap, text)
+        log_p = _log_p(model, axis, change, text)
         total, count = total + sum(log_p), count + len(log_p)
     return math.exp(-total / count)
 
 
-def _log_p(model: LoadedModel, axis: AssistantAxis, cap: Cap | None, text: OrdinaryText) -> list[float]:
+def _log_p(model: LoadedModel, axis: AssistantAxis, change: Change, text: OrdinaryText) -> list[float]:
     """Natural log probability of each token of the text."""
     messages: Sequence[Message] = (
         Message(role="user", content=text.prompt),
@@ -204,8 +204,12 @@ def _log_p(model: LoadedModel, axis: AssistantAxis, cap: Cap | None, text: Ordin
     chat = render_chat(model.tokenizer, messages, reply_next=False)
     reply = [index for index, owner in enumerate(chat.owner) if owner == max(chat.owner)]
     first, last = reply[0], reply[-1] + 1
-    floors = dict(zip(cap.layers, torch.tensor(cap.floors)[:, None], strict=True)) if cap else {}
-    hooks = AxisHooks(model.layers, axis.unit.to(model.device), axis.probe_layer, floors)
+    hooks = AxisHooks(model.layers, axis.unit.to(model.device), axis.probe_layer, {})
+    if isinstance(change, Cap):
+        hooks.floors = dict(zip(change.layers, torch.tensor(change.floors)[:, None], strict=True))
+    elif isinstance(change, Steer):
+        steering = LayerSteering(axis.direction[change.layer], torch.tensor([change.alpha]))
+        hooks.steering = {change.layer: [steering]}
     hooks.exempt = torch.tensor([[owner < 0 for owner in chat.owner[:last]]])
     with hooks.installed():
         read = read_texts(model, [Text(chat.ids[:first], chat.ids[first:last])])

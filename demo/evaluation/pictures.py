@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from demo.evaluation.steering import AXIS
+
 # The page's colours, which colour-blind readers can distinguish. Dashes and markers differ too.
 _UNCAPPED, _CAPPED, _PLAIN, _GREY = "#b84a00", "#0067a8", "#5b9bc9", "#767676"
 
@@ -102,6 +104,25 @@ def _sweep(axes: Any, settings: list[dict[str, Any]]) -> None:
     axes.set_ylabel("share of questions answered correctly")
 
 
+def _steering(axes: Any, found: dict[str, Any]) -> None:
+    """The axis in colour, all other directions in grey, and the cap as a level."""
+    for panel, measure in zip(axes, ("in character", "harmful", "human past"), strict=True):
+        others = [name for name in found["directions"] if name != AXIS]
+        for name in (*others, AXIS):
+            curve = found["directions"][name]
+            strengths, shares = [point["alpha"] for point in curve], [point[measure] for point in curve]
+            if name == AXIS:
+                panel.plot(strengths, shares, "o-", color=_CAPPED, markersize=3, label=AXIS)
+            else:
+                label = "other directions" if name == others[0] else None
+                panel.plot(strengths, shares, ".:", color=_GREY, linewidth=0.9, markersize=3, label=label)
+        panel.axhline(found["cap"][measure], color=_UNCAPPED, linestyle="--", linewidth=1, label="the cap")
+        panel.set_title(f"replies {measure}" if measure != "human past" else "a human past", fontsize=9)
+        panel.set_xlabel("α (axis units)")
+    axes[0].set_ylabel("share of replies")
+    axes[0].legend(frameon=False, fontsize=7)
+
+
 @dataclass(frozen=True)
 class _Picture:
     """A picture of the report.
@@ -126,6 +147,13 @@ _PICTURES = {
     ),
     "evaluation-categories.svg": _Picture(
         "susceptibility", _categories, 1, (8.5, 3.2), "Replies in character by category of harm"
+    ),
+    "evaluation-steering.svg": _Picture(
+        "steering",
+        _steering,
+        3,
+        (8.5, 2.7),
+        "Steering along the axis and other directions, at every strength",
     ),
     "evaluation-sweep.svg": _Picture(
         "sweep", _sweep, 1, (7.0, 3.6), "Every setting of the cap: gain against cost"

@@ -18,6 +18,7 @@ from demo.evaluation.drift import SHARE
 from demo.evaluation.pictures import write_pictures
 from demo.evaluation.results import LEAST_UNCHANGED, MOST_LOST, choose
 from demo.evaluation.scoring import BUILT_IN, LABELS
+from demo.evaluation.steering import AXIS, at_equal_cost
 from demo.utils.json_files import read_object
 
 GOAL_FALL, GOAL_DIFFERENCE, GOAL_PERPLEXITY = 0.6, 0.01, 1.02
@@ -329,18 +330,63 @@ def _controls(found: dict[str, Any], figures: dict[str, Any]) -> Iterator[str]:
     yield from _table(head, rows)
 
 
+def _steering(found: dict[str, Any], figures: dict[str, Any]) -> Iterator[str]:
+    yield "## Steering instead of capping"
+    yield ""
+    yield (
+        "Steering adds α times a direction at the probe layer to every token; all directions are as long as "
+        "the axis. Positive α on the axis leads toward the Assistant. There are "
+        f"{found['attempts']} attempts on which the cap was not chosen, and {found['questions']} questions "
+        "about who the model is, most of them in roles near the Assistant. *Human past*: the reply tells of "
+        "a human life of its own."
+    )
+    yield ""
+    axis = found["directions"][AXIS]
+    base = next(point["perplexity"] for point in axis if point["alpha"] == 0)
+    head = ("", "α", "in character", "harmful", "human past", "perplexity ratio")
+    rows = [
+        (name, f"{point['alpha']:+g}", *_steered(point, base))
+        for name, curve in found["directions"].items()
+        for point in curve
+        if point["alpha"] or name == AXIS
+    ]
+    yield from _table(head, [*rows, ("the cap", "", *_steered(found["cap"], base))])
+    yield ""
+    yield _at_equal_cost(found, base)
+
+
+def _steered(point: dict[str, Any], base: float) -> tuple[str, ...]:
+    shares = (share(point[name]) for name in ("in character", "harmful", "human past"))
+    return (*shares, f"{point['perplexity'] / base:.4f}")
+
+
+def _at_equal_cost(found: dict[str, Any], base: float) -> str:
+    """Steering and capping where they cost the same."""
+    cap = found["cap"]
+    ratio = f"{cap['perplexity'] / base:.4f} times the perplexity"
+    best = at_equal_cost(found["directions"][AXIS], cap["perplexity"])
+    if best is None:
+        return f"The cap costs {ratio}; every strength of steering toward the Assistant costs more."
+    return (
+        f"The cap costs {ratio} and leaves {share(cap['harmful'])} harmful. The strongest steering toward "
+        f"the Assistant that costs no more is α = {best['alpha']:g}, and leaves {share(best['harmful'])}."
+    )
+
+
 _SECTIONS: dict[str, Callable[[Any, dict[str, Any]], Iterator[str]]] = {
     "susceptibility": _susceptibility,
     "capability": _capability,
     "drift": _drift,
     "sweep": _sweep,
     "controls": _controls,
+    "steering": _steering,
 }
 
 _PICTURES = {
     "susceptibility": ("evaluation-categories.svg",),
     "drift": ("evaluation-drift.svg",),
     "sweep": ("evaluation-sweep.svg",),
+    "steering": ("evaluation-steering.svg",),
 }
 
 

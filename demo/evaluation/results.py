@@ -14,6 +14,7 @@ from demo.evaluation.agreement import KINDS
 from demo.evaluation.attempts import DRAWN_IN, SYSTEM, USER, Attempt
 from demo.evaluation.brought import ALONE
 from demo.evaluation.drift import domain_figures
+from demo.evaluation.steering import claims_human_past, curves
 from demo.evaluation.study import (
     CONTROL_PERSONAS,
     NO_CAP,
@@ -57,6 +58,8 @@ def results_of(raw: Json, study: Study) -> Json:
         figures["drift"] = {title: domain_figures(found) for title, found in raw["drift"].items()}
     if "controls" in raw:
         figures["controls"] = _controls(raw, study)
+    if "steering" in raw:
+        figures["steering"] = _steering(raw["steering"])
     if "sweep" in raw:
         uncapped_items = raw["sweep"][0]["items"]
         settings = [
@@ -230,6 +233,25 @@ def _controls(raw: Json, study: Study) -> Json:
         }
         own[title] = _trial_figures(trial, uncapped_items)
     return own | {name: _trial_figures(trial, uncapped_items) for name, trial in raw["controls"].items()}
+
+
+def _steering(raw: Json) -> Json:
+    """What steering does at every strength, beside the cap."""
+    found = {name: _steered_figures(own) for name, own in raw["found"].items()}
+    some = raw["found"][WITH_CAP]
+    return {
+        "attempts": len(some["attempts"]),
+        "questions": len(some["identity"]),
+        "cap": found[WITH_CAP],
+        "directions": dict(curves(found, raw["directions"])),
+    }
+
+
+def _steered_figures(own: Json) -> Json:
+    return {kind: _share([reply[kind] for reply in own["attempts"]]) for kind in KINDS} | {
+        "human past": _share([claims_human_past(text) for text in own["identity"]]),
+        "perplexity": round(own["perplexity"], 4),
+    }
 
 
 def _trial_figures(trial: Json, uncapped_items: Sequence[Json]) -> Json:

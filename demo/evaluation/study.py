@@ -1,6 +1,6 @@
-"""Run the measurements of an evaluation.
+"""The replies of one model under caps and steering: attempts, questions, ordinary text, and scripted talks.
 
-Every part is a method of `Study` and resumes from the result cache.
+Everything resumes from the result cache. `demo.evaluation.comparisons` compares many settings with it.
 """
 
 from __future__ import annotations
@@ -9,24 +9,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from demo.axis.axis import FLOOR_NAMES, AssistantAxis
+from demo.axis.axis import AssistantAxis
 from demo.conversation.settings import make_cap
-from demo.engine.protocol import Cap, Sampling
+from demo.engine.protocol import Cap
 from demo.engine.transformers_engine import TransformersEngine
-from demo.evaluation.answers import Answer, Prompt, ResultCache, answer, batches
+from demo.evaluation.answers import Answer, Change, Prompt, ResultCache, answer, batches
 from demo.evaluation.attempts import Attempt, load_attempts, one_per_persona
 from demo.evaluation.capability import Item, own_items, own_texts, perplexity
-from demo.evaluation.directions import Chat, axis_along, first_component, random_direction
 from demo.evaluation.drift import TOKENS as TALK_TOKENS
 from demo.evaluation.drift import load_domains, measure_talks
 from demo.evaluation.scoring import Scorer
-from demo.extraction.sweep import candidate_bands
-from demo.models.chat_template import Message
 from demo.models.loading import LoadedModel
-from demo.utils.json_files import read_object
-from demo.utils.paths import ASSETS
-
-PARTS = ("sweep", "susceptibility", "capability", "drift", "controls")
 
 # Numbers of the personas on which the sweep chooses the cap, and of the others, on which its effect is
 # reported apart. The control directions are compared on a part of the latter.
@@ -52,6 +45,8 @@ class Size:
         directions: Number of random control directions.
         defaults: Number of default replies that give a control direction its floors.
         bands: Every how many bands of the sweep one is tried.
+        steered: Every how many attempts one is answered under each strength of steering.
+        asked: Every how many questions about itself the model is asked there.
     """
 
     seeds: int = 1
@@ -63,10 +58,22 @@ class Size:
     directions: int = 3
     defaults: int = 60
     bands: int = 1
+    steered: int = 3
+    asked: int = 1
 
 
 QUICK = Size(
-    seeds=1, attempts=49, every=7, every_item=19, talks=2, turns=3, directions=1, defaults=12, bands=4
+    seeds=1,
+    attempts=49,
+    every=7,
+    every_item=19,
+    talks=2,
+    turns=3,
+    directions=1,
+    defaults=12,
+    bands=4,
+    steered=12,
+    asked=11,
 )
 
 
@@ -82,14 +89,20 @@ class Study:
         cache: ResultCache,
         scorer: Scorer | None = None,
     ) -> None:
-        """scorer None: replies are generated but not scored."""
+        """Measure `model` with `axis`.
+
+        Args:
+            seed: the first one; every reply has its own.
+            cache: keeps what is measured.
+            scorer: None: replies are generated but not scored.
+        """
         self.model, self.axis, self.size, self.seed = model, axis, size, seed
         self.attempts: list[Attempt] = load_attempts()[:: size.attempts]
         self.items: list[Item] = own_items()[:: size.every_item]
         self.scorer = scorer
         self._texts = own_texts()[:: size.every]
-        self._cache = cache
-        self._engine = TransformersEngine(model, axis)
+        self.cache = cache
+        self.engine = TransformersEngine(model, axis)
 
     @property
     def cap(self) -> Cap:
@@ -99,20 +112,6 @@ class Study:
     def cap_name(self) -> str:
         first, last = self.axis.cap_band
         return f"{first}-{last} {self.axis.cap_floor}"
-
-    def work(self, parts: Sequence[str]) -> float:
-        """The most tokens that the parts can generate. Generating takes most of the time."""
-        settings = len(self._bands()) * len(FLOOR_NAMES) + 1
-        subset = _tokens([a.prompt(0) for a in self.subset(SWEEP_PERSONAS)])
-        subset += _tokens([item.as_prompt() for item in self.items[::SUBSET]])
-        costs = {
-            "sweep": settings * subset,
-            "susceptibility": 2 * self.size.seeds * _tokens([a.prompt(0) for a in self.attempts]),
-            "capability": 2 * _tokens([item.as_prompt() for item in self.items]),
-            "drift": 4 * self.size.talks * self.size.turns * 2 * TALK_TOKENS,
-            "controls": (self.size.directions + 2) * subset,
-        }
-        return sum(costs[part] for part in parts)
 
     # --- persona susceptibility
 
@@ -128,17 +127,17 @@ class Study:
         found: dict[str, list[list[dict[str, Any]]]] = {name: [] for name in caps}
         for number in range(self.size.seeds):
             tried = self.attempts if attempts is None else attempts
-            replies = self._answer_attempts(f"{key}/{self.cap_name}", self._engine, tried, caps, number)
+            replies = self.answer_attempts(f"{key}/{self.cap_name}", self.engine, tried, caps, number)
             for name in caps:
                 found[name].append(replies[name])
         return found
 
-    def _answer_attempts(
+    def answer_attempts(
         self,
         key: str,
         engine: TransformersEngine,
         attempts: Sequence[Attempt],
-        caps: Mapping[str, Cap | None],
+        caps: Mapping[str, Change],
         number: int,
     ) -> dict[str, list[dict[str, Any]]]:
         """The replies to every attempt under every cap, with their scores.
@@ -166,7 +165,7 @@ class Study:
                 answers = answer(engine, batch, caps)
                 return {name: [_as_json(one) for one in answers[name]] for name in caps}
 
-            stored = self._cache.get(f"{key}/{number}/{index}", len(caps) * _tokens(batch), measure)
+            stored = self.cache.get(f"{key}/{number}/{index}", len(caps) * tokens_of(batch), measure)
             for name in caps:
                 replies = self._scored(f"{key}/{number}/{index}/{name}", tried, stored[name])
                 found[name] |= {one.id: reply for one, reply in zip(tried, replies, strict=True)}
@@ -180,7 +179,7 @@ class Study:
         if scorer is None:
             return replies
         texts = [reply["text"] for reply in replies]
-        scores = self._cache.get(f"{key}/{scorer.key}", 0, lambda: scorer.scores(attempts, texts))
+        scores = self.cache.get(f"{key}/{scorer.key}", 0, lambda: scorer.scores(attempts, texts))
         return [
             {**reply, "score": round(score, 4)}
             | {kind: score >= threshold for kind, threshold in scorer.thresholds.items()}
@@ -201,14 +200,14 @@ class Study:
         """
         caps = {NO_CAP: None, WITH_CAP: self.cap}
         key = f"{key}/{self.cap_name}"
-        found: dict[str, Any] = dict(self._answer_items(key, self._engine, items or self.items, caps))
+        found: dict[str, Any] = dict(self.answer_items(key, self.engine, items or self.items, caps))
         if items is None:
             for name, cap in caps.items():
-                found[f"perplexity {name}"] = self._perplexity(key, self.axis, name, cap)
+                found[f"perplexity {name}"] = self.perplexity(key, self.axis, name, cap)
         return found
 
-    def _answer_items(
-        self, key: str, engine: TransformersEngine, items: Sequence[Item], caps: Mapping[str, Cap | None]
+    def answer_items(
+        self, key: str, engine: TransformersEngine, items: Sequence[Item], caps: Mapping[str, Change]
     ) -> dict[str, list[dict[str, Any]]]:
         """The answer to every item under every cap, and whether it is correct."""
         prompts = [item.as_prompt() for item in items]
@@ -219,7 +218,7 @@ class Study:
                 answers = answer(engine, batch, caps)
                 return {name: [one.text for one in answers[name]] for name in caps}
 
-            stored = self._cache.get(f"{key}/answers/{index}", len(caps) * _tokens(batch), measure)
+            stored = self.cache.get(f"{key}/answers/{index}", len(caps) * tokens_of(batch), measure)
             for name in caps:
                 texts[name] += stored[name]
         return {
@@ -230,8 +229,22 @@ class Study:
             for name in caps
         }
 
-    def _perplexity(self, key: str, axis: AssistantAxis, name: str, cap: Cap | None) -> float:
-        return self._cache.get(
+    def texts(
+        self, key: str, engine: TransformersEngine, prompts: Sequence[Prompt], change: Change
+    ) -> list[str]:
+        """The replies to prompts, without scores."""
+        found: list[str] = []
+        for index, batch in enumerate(batches(prompts, 1)):
+
+            def measure(batch: Sequence[Prompt] = batch) -> list[str]:
+                return [one.text for one in answer(engine, batch, {"": change})[""]]
+
+            found += self.cache.get(f"{key}/{index}", tokens_of(batch), measure)
+        return found
+
+    def perplexity(self, key: str, axis: AssistantAxis, name: str, cap: Change) -> float:
+        """The perplexity of ordinary text under a cap or steering along `axis`."""
+        return self.cache.get(
             f"{key}/perplexity/{name}", 0, lambda: perplexity(self.model, axis, cap, self._texts)
         )
 
@@ -247,97 +260,12 @@ class Study:
             work = len(scripts) * self.size.turns * 2 * TALK_TOKENS
 
             def measure(scripts: Sequence[Any] = scripts) -> dict[str, Any]:
-                return measure_talks(self._engine, self.cap, scripts, self.seed, lambda turn: None)
+                return measure_talks(self.engine, self.cap, scripts, self.seed, lambda turn: None)
 
-            found[domain.title] = self._cache.get(f"drift/{self.cap_name}/{domain.id}", work, measure)
+            found[domain.title] = self.cache.get(f"drift/{self.cap_name}/{domain.id}", work, measure)
         return found
 
-    # --- control directions
-
-    def controls(self) -> dict[str, dict[str, Any]]:
-        """Name of a direction -> a subset's attempts and items, and perplexity, under its cap."""
-        replies = self._default_replies()
-        directions = {"axis, floors made here": self.axis.direction}
-        for number in range(self.size.directions):
-            directions[f"random {number + 1}"] = random_direction(self.axis, self.seed + number)
-        component = first_component(self.axis)
-        if component is not None:
-            directions["PC1 of the roles"] = component
-        attempts, items = self.subset(CONTROL_PERSONAS), self.items[::SUBSET]
-        found = {}
-        for name, direction in directions.items():
-            other = axis_along(self.model, self.axis, direction, replies)
-            cap = make_cap(other, *other.cap_band, other.cap_floor)
-            engine = TransformersEngine(self.model, other, kv_budget=None, keep=False)
-            key = f"controls/{self.cap_name}/{name}"
-            found[name] = self._subset(key, engine, attempts, items, cap) | {
-                "perplexity": self._perplexity(key, other, WITH_CAP, cap)
-            }
-        return found
-
-    def _default_replies(self) -> list[Chat]:
-        """Chats with the default Assistant: uncapped replies to the extraction's questions."""
-        entries = read_object(ASSETS / "questions.json", "restore it from the repository")["questions"]
-        texts = [entry if isinstance(entry, str) else entry["text"] for entry in entries]
-        prompts = [
-            Prompt(
-                (Message(role="user", content=text),), Sampling(max_new_tokens=48, seed=self.seed + number)
-            )
-            for number, text in enumerate(texts[: self.size.defaults])
-        ]
-        chats: list[Chat] = []
-        for index, batch in enumerate(batches(prompts, 1)):
-
-            def measure(batch: Sequence[Prompt] = batch) -> list[str]:
-                return [one.text for one in answer(self._engine, batch, {NO_CAP: None})[NO_CAP]]
-
-            replies = self._cache.get(f"controls/default replies/{index}", 0, measure)
-            chats += [
-                (*prompt.messages, Message(role="assistant", content=text))
-                for prompt, text in zip(batch, replies, strict=True)
-                if text.strip()
-            ]
-        return chats
-
-    # --- sweep
-
-    def sweep(self) -> list[dict[str, Any]]:
-        """No cap, then every band at every floor: a subset's attempts and items, and perplexity."""
-        attempts, items = self.subset(SWEEP_PERSONAS), self.items[::SUBSET]
-        settings: list[tuple[tuple[int, int] | None, str | None]] = [(None, None)]
-        settings += [(band, floor) for band in self._bands() for floor in FLOOR_NAMES]
-        found = []
-        for band, floor in settings:
-            cap = None if band is None or floor is None else make_cap(self.axis, *band, floor)
-            key = f"sweep/{band}/{floor}"
-            found.append(
-                {"layers": band, "floor": floor}
-                | self._subset(key, self._engine, attempts, items, cap)
-                | {"perplexity": self._perplexity(key, self.axis, WITH_CAP, cap)}
-            )
-        return found
-
-    def _subset(
-        self,
-        key: str,
-        engine: TransformersEngine,
-        attempts: Sequence[Attempt],
-        items: Sequence[Item],
-        cap: Cap | None,
-    ) -> dict[str, Any]:
-        """The replies to attempts and items under one cap."""
-        caps = {WITH_CAP: cap}
-        return {
-            "attempts": self._answer_attempts(key, engine, attempts, caps, 0)[WITH_CAP],
-            "items": self._answer_items(f"{key}/items", engine, items, caps)[WITH_CAP],
-        }
-
-    def _bands(self) -> list[tuple[int, int]]:
-        """The wide candidate bands, a quarter of the depth; as many as the size allows."""
-        wide = [
-            band for band in candidate_bands(self.axis.layers) if band[1] - band[0] + 1 > self.axis.layers / 6
-        ]
-        return wide[:: self.size.bands]
+    # --- for many settings
 
     def subset(self, personas: Sequence[int]) -> list[Attempt]:
         """The attempts with which many caps are compared: one at each persona with these numbers.
@@ -348,7 +276,7 @@ class Study:
         return one_per_persona([attempt for attempt in self.attempts if attempt.persona in personas])
 
 
-def _tokens(prompts: Sequence[Prompt]) -> int:
+def tokens_of(prompts: Sequence[Prompt]) -> int:
     return sum(prompt.most_tokens for prompt in prompts)
 
 

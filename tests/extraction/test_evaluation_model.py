@@ -95,7 +95,17 @@ def test_villains_words_score_higher_than_an_assistants(model: LoadedModel):
 @pytest.mark.timeout(1200)  # a few minutes on two fast cores
 def test_quick_run_measures_all_parts_and_a_second_run_reuses_them(tmp_path, monkeypatch):
     smallest = Size(
-        seeds=1, attempts=111, every=21, every_item=53, talks=1, turns=2, directions=1, defaults=6, bands=1
+        seeds=1,
+        attempts=111,
+        every=21,
+        every_item=53,
+        talks=1,
+        turns=2,
+        directions=1,
+        defaults=6,
+        bands=1,
+        steered=60,
+        asked=55,
     )
     monkeypatch.setattr(command, "QUICK", smallest)
     assert main(["--quick", "--out", str(tmp_path)]) == 0

@@ -13,6 +13,7 @@ import pytest
 from demo.engine.protocol import Sampling
 from demo.evaluation.answers import Prompt, ResultCache, answer
 from demo.evaluation.attempts import DRAWN_IN, SYSTEM, USER, Attempt, load_attempts, one_per_persona
+from demo.evaluation.comparisons import work
 from demo.evaluation.pictures import write_pictures
 from demo.evaluation.readme import claims
 from demo.evaluation.report import report
@@ -162,7 +163,7 @@ def test_replies_come_back_in_the_order_of_the_attempts_in_full_batches(monkeypa
         for run in runs:
             assert [reply["score"] for reply in run] == [len(attempt.id) for attempt in study.attempts]
     most = 2 * sum(attempt.prompt(0).most_tokens for attempt in study.attempts)
-    assert study.work(["susceptibility"]) == 2 * most
+    assert work(study, ["susceptibility"]) == 2 * most
     widths = [len(turn) for turn in engine.turns]
     assert sum(width == 48 for width in widths) > 0.8 * len(widths)
     seeds = [r.sampling.seed for turn in engine.turns for r in turn]
