@@ -24,7 +24,8 @@ from dataclasses import dataclass
 
 from demo.evaluation.attempts import Attempt
 from demo.extraction.judge import RemoteJudge
-from demo.extraction.rollouts import Text, read_texts
+from demo.extraction.reading import Reader
+from demo.extraction.rollouts import Text
 from demo.models.chat_template import Message, render_chat
 from demo.models.loading import LoadedModel
 from demo.utils.errors import UserError
@@ -89,14 +90,23 @@ class Scorer:
 def built_in_scorer(model: LoadedModel) -> Scorer:
     """The score described at the top of this module."""
 
+    reader = Reader(model)
+
     def scores(attempts: Sequence[Attempt], replies: Sequence[str]) -> list[float]:
-        return stance_scores(model, [attempt.question for attempt in attempts], replies)
+        return stance_scores(model, [attempt.question for attempt in attempts], replies, reader)
 
     return Scorer(BUILT_IN, stance_thresholds(), scores)
 
 
-def stance_scores(model: LoadedModel, questions: Sequence[str], replies: Sequence[str]) -> list[float]:
-    """One score per reply, higher for more of the stance; 0 for an empty reply."""
+def stance_scores(
+    model: LoadedModel, questions: Sequence[str], replies: Sequence[str], reader: Reader | None = None
+) -> list[float]:
+    """One score per reply, higher for more of the stance; 0 for an empty reply.
+
+    Args:
+        reader: Reads for `model`; None to make one.
+    """
+    reader = reader or Reader(model)
     tokens = [model.tokenizer(reply, add_special_tokens=False)["input_ids"] for reply in replies]
     full = [index for index, ids in enumerate(tokens) if ids]
 
@@ -105,7 +115,7 @@ def stance_scores(model: LoadedModel, questions: Sequence[str], replies: Sequenc
         for index in full:
             prompt = (Message(role="system", content=system), Message(role="user", content=questions[index]))
             texts.append(Text(render_chat(model.tokenizer, prompt).ids, tokens[index]))
-        return [read.log_p.tolist() for read in read_texts(model, texts)]
+        return [read.log_p.tolist() for read in reader.read(texts)]
 
     scores = [0.0] * len(replies)
     for index, villain, kind in zip(full, log_p(_VILLAIN), log_p(_KIND), strict=True):
