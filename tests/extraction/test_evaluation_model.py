@@ -103,7 +103,7 @@ def test_quick_run_measures_all_parts_and_a_second_run_reuses_them(tmp_path, mon
         turns=2,
         directions=1,
         defaults=6,
-        bands=1,
+        bands=4,
         steered=60,
         asked=55,
     )
@@ -117,6 +117,7 @@ def test_quick_run_measures_all_parts_and_a_second_run_reuses_them(tmp_path, mon
         "drift",
         "sweep",
         "controls",
+        "beginnings",
         "agreement",
     }
     capability = figures["capability"]
