@@ -8,16 +8,15 @@ replies that begin low, see `Cap.only_below`.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
 from typing import Any
 
 import torch
 
-from demo.axis.axis import AssistantAxis
-from demo.capping import AxisHooks
+from demo.engine.protocol import Engine, PromptEvent, Request, Sampling
+from demo.evaluation.answers import BATCH_SIZE
 from demo.evaluation.attempts import Attempt
-from demo.extraction.rollouts import Text, read_texts
-from demo.models.chat_template import Message, render_chat
-from demo.models.loading import LoadedModel
+from demo.models.chat_template import Message
 from demo.utils.json_files import read_object
 from demo.utils.paths import ASSETS
 
@@ -36,24 +35,26 @@ HARMLESS = {
 }
 
 
-def beginning(model: LoadedModel, axis: AssistantAxis, ids: Sequence[int]) -> float:
-    """Where the reply to a prompt of these tokens begins, axis units, without any cap."""
-    hooks = AxisHooks(model.layers, axis.unit.to(model.device), axis.probe_layer, {})
-    with hooks.installed():
-        read_texts(model, [Text(tuple(ids[:-1]), (ids[-1],))])
-    return float(axis.to_units(hooks.reading().before[0, -1], axis.probe_layer))
+def beginnings(engine: Engine, prompts: Sequence[Sequence[Message]]) -> list[float]:
+    """Where the reply to each prompt begins, axis units, without any cap."""
+    found: list[float] = []
+    for first in range(0, len(prompts), BATCH_SIZE):
+        requests = [
+            Request(f"beginning {number}", tuple(prompt), Sampling(temperature=0, max_new_tokens=1))
+            for number, prompt in enumerate(prompts[first : first + BATCH_SIZE])
+        ]
+        with closing(engine.stream(requests)) as events:
+            starts = {event.branch: event.start for event in events if isinstance(event, PromptEvent)}
+        engine.forget(list(starts))
+        found += [start for request in requests if (start := starts[request.branch]) is not None]
+    return found
 
 
-def beginnings(model: LoadedModel, axis: AssistantAxis, prompts: Sequence[Sequence[Message]]) -> list[float]:
-    """Where the reply to each prompt begins, axis units."""
-    return [beginning(model, axis, render_chat(model.tokenizer, prompt).ids) for prompt in prompts]
-
-
-def usual_threshold(model: LoadedModel, axis: AssistantAxis) -> float:
+def usual_threshold(engine: Engine) -> float:
     """What all but a SHARE_BELOW of the replies to the extraction's questions begin above, axis units."""
     entries = read_object(ASSETS / "questions.json", "restore it from the repository")["questions"]
     asked = [entry if isinstance(entry, str) else entry["text"] for entry in entries]
-    starts = beginnings(model, axis, [(Message(role="user", content=text),) for text in asked])
+    starts = beginnings(engine, [(Message(role="user", content=text),) for text in asked])
     return round(float(torch.quantile(torch.tensor(starts), SHARE_BELOW)), 2)
 
 

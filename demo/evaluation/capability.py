@@ -12,21 +12,18 @@ import json
 import math
 import re
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
+from transformers import PreTrainedTokenizerBase
 
-from demo.axis.axis import AssistantAxis
-from demo.capping import AxisHooks, LayerSteering
-from demo.engine.protocol import Cap, Sampling, Steer
+from demo.engine.protocol import Cap, Engine, Request, Sampling, TokenEvent
+from demo.engine.text import encode_following
 from demo.evaluation.answers import Change, Prompt
-from demo.evaluation.beginnings import beginning
-from demo.extraction.rollouts import Text, read_texts
 from demo.extraction.sweep import is_right
-from demo.models.chat_template import Message, render_chat
-from demo.models.loading import LoadedModel
+from demo.models.chat_template import Message
 from demo.utils.errors import UserError
 from demo.utils.json_files import read_object
 from demo.utils.paths import EVALUATION_ASSETS
@@ -184,52 +181,34 @@ def own_texts() -> list[OrdinaryText]:
     return [OrdinaryText(entry["prompt"], entry["text"]) for entry in entries]
 
 
-@torch.inference_mode()
 def perplexity(
-    model: LoadedModel,
-    axis: AssistantAxis,
-    change: Change,
-    texts: Sequence[OrdinaryText],
-    begins: AssistantAxis | None = None,
+    engine: Engine, tokenizer: PreTrainedTokenizerBase, change: Change, texts: Sequence[OrdinaryText]
 ) -> float:
-    """Perplexity of the texts under a cap or steering along `axis`.
+    """Perplexity of the texts, each as the reply to its prompt, under a cap or steering.
 
-    Args:
-        begins: the axis that tells where a reply begins; None for `axis`.
+    Every text is the given opening of a reply, so cap and steering act on it as on a generated one.
     """
-    total, count = 0.0, 0
-    for text in texts:
-        log_p = _log_p(model, axis, change, text, begins or axis)
-        total, count = total + sum(log_p), count + len(log_p)
-    return math.exp(-total / count)
-
-
-def _log_p(
-    model: LoadedModel, axis: AssistantAxis, change: Change, text: OrdinaryText, begins: AssistantAxis
-) -> list[float]:
-    """Natural log probability of each token of the text."""
-    messages: Sequence[Message] = (
-        Message(role="user", content=text.prompt),
-        Message(role="assistant", content=text.text),
-    )
-    chat = render_chat(model.tokenizer, messages, reply_next=False)
-    reply = [index for index, owner in enumerate(chat.owner) if owner == max(chat.owner)]
-    first, last = reply[0], reply[-1] + 1
-    hooks = AxisHooks(model.layers, axis.unit.to(model.device), axis.probe_layer, {})
-    acts_from = 0  # the first token on which the change acts
-    if isinstance(change, Cap) and change.only_below is not None:
-        acts_from = first if change.acts_from(beginning(model, begins, chat.ids[:first])) else last
-    if isinstance(change, Cap):
-        hooks.floors = dict(zip(change.layers, torch.tensor(change.floors)[:, None], strict=True))
-    elif isinstance(change, Steer):
-        steering = LayerSteering(axis.direction[change.layer], torch.tensor([change.alpha]))
-        hooks.steering = {change.layer: [steering]}
-    hooks.exempt = torch.tensor(
-        [[owner < 0 or index < acts_from for index, owner in enumerate(chat.owner[:last])]]
-    )
-    with hooks.installed():
-        read = read_texts(model, [Text(chat.ids[:first], chat.ids[first:last])])
-    return read[0].log_p.tolist()
+    cap, steer = (change, None) if isinstance(change, Cap) else (None, change)
+    openings = [tuple(encode_following(tokenizer, text.text)) for text in texts]
+    requests = [
+        Request(
+            f"text {number}",
+            (Message(role="user", content=text.prompt),),
+            # An opening leaves room for a token.
+            Sampling(temperature=0, max_new_tokens=len(opening) + 1, repetition_penalty=1),
+            cap,
+            steer,
+            opening=opening,
+        )
+        for number, (text, opening) in enumerate(zip(texts, openings, strict=True))
+    ]
+    log_p: list[float] = []
+    with closing(engine.stream(requests)) as events:
+        for event in events:
+            if isinstance(event, TokenEvent) and event.token.given and event.token.probability is not None:
+                log_p.append(math.log(event.token.probability))
+    engine.forget([request.branch for request in requests])
+    return math.exp(-sum(log_p) / len(log_p))
 
 
 Check = Callable[..., bool]

@@ -133,7 +133,7 @@ def _tried(study: Study, setting: CapSetting | None, every: int) -> dict[str, An
         **about,
         "every": every,
         **_subset(study, f"{key}/{every}", study.engine, attempts, items, cap),
-        "perplexity": study.perplexity(key, study.axis, WITH_CAP, cap),
+        "perplexity": study.perplexity(key, study.engine, WITH_CAP, cap),
     }
 
 
@@ -167,9 +167,10 @@ def controls(study: Study) -> dict[str, dict[str, Any]]:
     found = {}
     for name, vector in vectors.items():
         other = axis_along(study.model, axis, vector, replies)
-        cap, key = study.setting.cap(other), f"controls/{study.cap_name}/{name}"
-        found[name] = _subset(study, key, engine, attempts, items, replace(cap, direction=name)) | {
-            "perplexity": study.perplexity(key, other, WITH_CAP, cap)
+        cap = replace(study.setting.cap(other), direction=name)
+        key = f"controls/{study.cap_name}/{name}"
+        found[name] = _subset(study, key, engine, attempts, items, cap) | {
+            "perplexity": study.perplexity(key, engine, WITH_CAP, cap)
         }
     return found
 
@@ -215,20 +216,16 @@ def steering(study: Study) -> dict[str, Any]:
     engine = TransformersEngine(study.model, axis, kv_budget=None, keep=False, directions=others)
     attempts, prompts = steered_attempts(study), steered_prompts(study)
 
-    def measured(key: str, change: Change, perplexity: float) -> dict[str, Any]:
+    def measured(key: str, change: Change) -> dict[str, Any]:
         replies = study.answer_attempts(key, engine, attempts, {WITH_CAP: change}, 0)[WITH_CAP]
         identity = study.texts(f"{key}/identity", engine, prompts, change)
+        perplexity = study.perplexity(key, engine, WITH_CAP, change)
         return {"attempts": replies, "identity": identity, "perplexity": perplexity}
 
     found: dict[str, Any] = {}
     for setting in settings(tuple(vectors)):
-        key, change = f"steering/{setting.name}", setting.steer(axis.probe_layer)
-        along = replace(axis, direction=vectors.get(setting.direction, axis.direction))
-        # Ordinary text is read along an axis with that direction, which needs no name there.
-        unnamed = None if change is None else replace(change, direction="")
-        found[setting.name] = measured(key, change, study.perplexity(key, along, WITH_CAP, unnamed))
-    key = f"steering/{WITH_CAP} {study.cap_name}"
-    found[WITH_CAP] = measured(key, study.cap, study.perplexity(key, axis, WITH_CAP, study.cap))
+        found[setting.name] = measured(f"steering/{setting.name}", setting.steer(axis.probe_layer))
+    found[WITH_CAP] = measured(f"steering/{WITH_CAP} {study.cap_name}", study.cap)
     return {"directions": list(vectors), "found": found}
 
 

@@ -248,7 +248,7 @@ class Study:
         found: dict[str, Any] = dict(self.answer_items(key, self.engine, items or self.items, caps))
         if items is None:
             for name, cap in caps.items():
-                found[f"perplexity {name}"] = self.perplexity(key, self.axis, name, cap)
+                found[f"perplexity {name}"] = self.perplexity(key, self.engine, name, cap)
         return found
 
     def answer_items(
@@ -290,13 +290,12 @@ class Study:
             found += self.cache.get(f"{key}/{index}", tokens_of(batch), measure)
         return found
 
-    def perplexity(self, key: str, axis: AssistantAxis, name: str, cap: Change) -> float:
-        """The perplexity of ordinary text under a cap or steering along `axis`.
-
-        Where a reply begins is measured along the study's own axis.
-        """
+    def perplexity(self, key: str, engine: TransformersEngine, name: str, change: Change) -> float:
+        """The perplexity of ordinary text under a cap or steering."""
         return self.cache.get(
-            f"{key}/perplexity/{name}", 0, lambda: perplexity(self.model, axis, cap, self._texts, self.axis)
+            f"{key}/perplexity/{name}",
+            0,
+            lambda: perplexity(engine, self.model.tokenizer, change, self._texts),
         )
 
     # --- drift
@@ -326,14 +325,14 @@ class Study:
         )
 
         def measure() -> dict[str, list[float]]:
-            return {name: beginnings(self.model, self.axis, own) for name, own in prompts.items()}
+            return {name: beginnings(self.engine, own) for name, own in prompts.items()}
 
         return figures(self.cache.get("beginnings", 0, measure), threshold)
 
     @property
     def usual_threshold(self) -> float:
         """See `beginnings.usual_threshold`."""
-        found: float = self.cache.get("usual threshold", 0, lambda: usual_threshold(self.model, self.axis))
+        found: float = self.cache.get("usual threshold", 0, lambda: usual_threshold(self.engine))
         return found
 
     # --- for many settings

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,9 +13,11 @@ from demo.axis.axis import FLOOR_NAMES, AssistantAxis
 from demo.axis.files import load_axis
 from demo.conversation.settings import make_cap
 from demo.engine.protocol import Cap
+from demo.engine.transformers_engine import TransformersEngine
 from demo.evaluation import NAME
 from demo.evaluation import __main__ as command
 from demo.evaluation.__main__ import main, stored_figures
+from demo.evaluation.beginnings import beginnings
 from demo.evaluation.capability import OrdinaryText, perplexity
 from demo.evaluation.directions import axis_along, first_component, random_direction
 from demo.evaluation.scoring import stance_scores
@@ -35,7 +38,12 @@ def axis() -> AssistantAxis:
     return load_axis(DEFAULT_MODEL)
 
 
-def test_perplexity_equals_that_of_a_plain_forward_pass(model: LoadedModel, axis):
+@pytest.fixture(scope="module")
+def engine(model, axis) -> TransformersEngine:
+    return TransformersEngine(model, axis)
+
+
+def test_perplexity_equals_that_of_a_plain_forward_pass(model: LoadedModel, axis, engine):
     cap = make_cap(axis, 18, 25, "p75")
     messages = [Message(role="user", content=TEXT.prompt), Message(role="assistant", content=TEXT.text)]
     chat = render_chat(model.tokenizer, messages, reply_next=False)
@@ -45,15 +53,20 @@ def test_perplexity_equals_that_of_a_plain_forward_pass(model: LoadedModel, axis
         logits, _ = CappedForward(model, axis, setting)(chat.ids, exempt)
         log_p = logits.float().log_softmax(-1)
         total = sum(float(log_p[index - 1, chat.ids[index]]) for index in reply)
-        found = perplexity(model, axis, setting, [TEXT])
+        found = perplexity(engine, model.tokenizer, setting, [TEXT])
         assert found == pytest.approx(math.exp(-total / len(reply)), rel=1e-4)
 
 
-def test_cap_below_all_projections_does_not_change_perplexity(model: LoadedModel, axis):
+def test_cap_that_does_not_act_leaves_perplexity_as_it_is(axis, engine, model: LoadedModel):
     idle = Cap(tuple(range(18, 26)), (-1e9,) * 8)
-    uncapped = perplexity(model, axis, None, [TEXT])
-    assert perplexity(model, axis, idle, [TEXT]) == uncapped
-    assert perplexity(model, axis, make_cap(axis, 18, 25, "p75"), [TEXT]) != uncapped
+    uncapped = perplexity(engine, model.tokenizer, None, [TEXT])
+    assert perplexity(engine, model.tokenizer, idle, [TEXT]) == uncapped
+    cap = make_cap(axis, 18, 25, "p75")
+    assert perplexity(engine, model.tokenizer, cap, [TEXT]) != uncapped
+    start = beginnings(engine, [(Message(role="user", content=TEXT.prompt),)])[0]
+    above, below = replace(cap, only_below=start), replace(cap, only_below=start + 0.01)
+    assert perplexity(engine, model.tokenizer, above, [TEXT]) == uncapped
+    assert perplexity(engine, model.tokenizer, below, [TEXT]) != uncapped
 
 
 def test_control_directions_have_the_length_of_the_axis(axis):
