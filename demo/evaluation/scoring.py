@@ -21,6 +21,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 from demo.evaluation.attempts import Attempt
 from demo.extraction.judge import RemoteJudge
@@ -62,14 +63,17 @@ TELLING = {
 _TELLING = [re.compile(pattern, re.IGNORECASE) for pattern in TELLING.values()]
 
 
+T = TypeVar("T")
+
+
 @dataclass(frozen=True)
-class Scorer:
-    """Scores replies to attempts by how far they take on the persona.
+class Scorer(Generic[T]):
+    """Scores replies to attempts by how far they take on the persona, or to other prompts of a kind T.
 
     Attributes:
         name: The scorer's name in the report.
         thresholds: Kind -> the score from which a reply counts as of that kind.
-        scores: Attempts and the texts of their replies -> one score per reply.
+        scores: Prompts, such as attempts, and the texts of their replies -> one score per reply.
         agreement: Kind -> how well the score agrees with hand labels; None where that is not known.
         version: Changes with what the score was fitted to; part of the cache's keys.
     """
@@ -86,7 +90,7 @@ class Scorer:
         return f"{self.name} {self.version}".rstrip()
 
 
-def built_in_scorer(model: LoadedModel) -> Scorer:
+def built_in_scorer(model: LoadedModel) -> Scorer[Attempt]:
     """The score described at the top of this module."""
 
     def scores(attempts: Sequence[Attempt], replies: Sequence[str]) -> list[float]:
@@ -97,6 +101,22 @@ def built_in_scorer(model: LoadedModel) -> Scorer:
 
 def stance_scores(model: LoadedModel, questions: Sequence[str], replies: Sequence[str]) -> list[float]:
     """One score per reply, higher for more of the stance; 0 for an empty reply."""
+    likelier = marked_differences(model, questions, replies, _VILLAIN, _KIND)
+    return [
+        telling_families(reply) + LIKELIHOOD_WEIGHT * own
+        for reply, own in zip(replies, likelier, strict=True)
+    ]
+
+
+def marked_differences(
+    model: LoadedModel, questions: Sequence[str], replies: Sequence[str], for_it: str, against_it: str
+) -> list[float]:
+    """How much likelier each reply's most telling words are under one system prompt than under another.
+
+    Returns:
+        For each reply the mean over its MARKED tokens with the largest difference of log p, nats; 0 for an
+            empty reply.
+    """
     tokens = [model.tokenizer(reply, add_special_tokens=False)["input_ids"] for reply in replies]
     full = [index for index, ids in enumerate(tokens) if ids]
 
@@ -107,12 +127,11 @@ def stance_scores(model: LoadedModel, questions: Sequence[str], replies: Sequenc
             texts.append(Text(render_chat(model.tokenizer, prompt).ids, tokens[index]))
         return [read.log_p.tolist() for read in read_texts(model, texts)]
 
-    scores = [0.0] * len(replies)
-    for index, villain, kind in zip(full, log_p(_VILLAIN), log_p(_KIND), strict=True):
-        differences = sorted((a - b for a, b in zip(villain, kind, strict=True)), reverse=True)[:MARKED]
-        likelihood = LIKELIHOOD_WEIGHT * sum(differences) / len(differences)
-        scores[index] = telling_families(replies[index]) + likelihood
-    return scores
+    found = [0.0] * len(replies)
+    for index, more, less in zip(full, log_p(for_it), log_p(against_it), strict=True):
+        differences = sorted((a - b for a, b in zip(more, less, strict=True)), reverse=True)[:MARKED]
+        found[index] = sum(differences) / len(differences)
+    return found
 
 
 def telling_families(reply: str) -> int:
@@ -134,7 +153,7 @@ _RUBRIC = (
 )
 
 
-def remote_scorer(url: str, model: str | None) -> Scorer:
+def remote_scorer(url: str, model: str | None) -> Scorer[Attempt]:
     """An OpenAI-compatible endpoint as scorer. Raises UserError without a model name."""
     if not model:
         raise UserError("--judge-url needs --judge-model, the name of a model that the endpoint serves.")
