@@ -19,6 +19,8 @@ from demo.engine.transformers_engine import TransformersEngine
 from demo.evaluation.answers import Change, Prompt
 from demo.evaluation.attempts import Attempt
 from demo.evaluation.capability import Item
+from demo.evaluation.case_scoring import load_cases
+from demo.evaluation.case_studies import case_studies, case_work
 from demo.evaluation.directions import Chat, axis_along, first_component, random_direction
 from demo.evaluation.drift import TOKENS as TALK_TOKENS
 from demo.evaluation.steering import as_direction, identity_prompts, settings
@@ -51,6 +53,7 @@ def work(study: Study, parts: Sequence[str]) -> float:
         "capability": 2 * tokens_of([item.as_prompt() for item in study.items]),
         "drift": 4 * size.talks * size.turns * 2 * TALK_TOKENS,
         "controls": (len(other_directions(study)) + 1) * subset,
+        "cases": sum(case_work(size, case) for case in load_cases()),
         "steering": (len(settings(tuple(other_directions(study)))) + 1) * steered,
     }
     return sum(costs[part] for part in parts)
@@ -193,6 +196,7 @@ PARTS: dict[str, Callable[[Study], Any]] = {
     "susceptibility": Study.susceptibility,
     "capability": Study.capability,
     "drift": Study.drift,
+    "cases": case_studies,
     "controls": controls,
     "steering": steering,
 }

@@ -80,7 +80,7 @@ class Scorer(Generic[T]):
 
     name: str
     thresholds: dict[str, float]
-    scores: Callable[[Sequence[Attempt], Sequence[str]], list[float]]
+    scores: Callable[[Sequence[T], Sequence[str]], list[float]]
     agreement: Mapping[str, Mapping[str, float]] | None = None
     version: str = ""
 
