@@ -109,6 +109,12 @@ class AssistantAxis:
         return str(self.manifest["cap"]["floor"])
 
     @property
+    def cap_only_below(self) -> float | None:
+        """The cap acts only on replies that begin below this, axis units; None where it acts on all."""
+        below = self.manifest["cap"].get("only_below")
+        return None if below is None else float(below)
+
+    @property
     def default_range(self) -> tuple[float, float] | None:
         """5th and 95th percentile of default-Assistant reply means at the probe layer, axis units."""
         span = self.manifest.get("default_range")
@@ -233,8 +239,10 @@ def _check_manifest(axis: AssistantAxis, where: object, advice: str) -> None:
     try:
         probe, (first, last), floor = axis.probe_layer, axis.cap_band, axis.cap_floor
         low, high = axis.default_range or (0.0, 1.0)
+        below = axis.cap_only_below
         fits = (
             -_MAX_UNITS < low < high < _MAX_UNITS
+            and (below is None or -_MAX_UNITS < below < _MAX_UNITS)
             and 0 <= probe < layers
             and 0 <= first <= last < layers
             and floor in axis.floors

@@ -130,21 +130,25 @@ class CapChoice:
         on: False for no cap, whatever the rest says.
         floor: the name of a floor of the axis.
         first_layer, last_layer: the capped decoder layers, both inclusive.
+        only_below: as in `Cap`.
     """
 
     on: bool
     floor: str
     first_layer: int
     last_layer: int
+    only_below: float | None = None
 
     @classmethod
     def of_axis(cls, axis: AssistantAxis) -> CapChoice:
         """The cap that the axis was saved with."""
-        return cls(True, axis.cap_floor, *axis.cap_band)
+        return cls(True, axis.cap_floor, *axis.cap_band, axis.cap_only_below)
 
     def cap(self, axis: AssistantAxis) -> Cap | None:
         """The cap for the engine. Raises UserError when the axis has no such layers or floor."""
-        return make_cap(axis, self.first_layer, self.last_layer, self.floor) if self.on else None
+        if not self.on:
+            return None
+        return make_cap(axis, self.first_layer, self.last_layer, self.floor, self.only_below)
 
     def marks(self, axis: AssistantAxis) -> PlotMarks:
         """The charts' reference lines for this cap. Raises UserError like `cap`."""
@@ -199,8 +203,15 @@ def direction_cap(direction: Direction, first: int, last: int, floor: str, downw
     return Cap(layers, floors, direction.name, downward)
 
 
-def make_cap(axis: AssistantAxis, first: int, last: int, floor: str) -> Cap:
-    """A cap at decoder layers `first` to `last`, inclusive, each at its own named floor. Raises UserError."""
+def make_cap(axis: AssistantAxis, first: int, last: int, floor: str, only_below: float | None = None) -> Cap:
+    """A cap at decoder layers `first` to `last`, inclusive, each at its own named floor.
+
+    Args:
+        only_below: as in `Cap`.
+
+    Raises:
+        UserError: the axis has no such layers or floor.
+    """
     if not 0 <= first <= last < axis.layers:
         raise UserError(
             f"The capped layers must run from a lower to a higher number between 0 and {axis.layers - 1}, "
@@ -215,4 +226,4 @@ def make_cap(axis: AssistantAxis, first: int, last: int, floor: str) -> Cap:
             f"{floor} has floors at only {len(have)} layers between {have[0]} and {have[-1]}, "
             f"not at all of {first} to {last}; choose layers among them."
         )
-    return Cap(layers, tuple(float(floors[layer]) for layer in layers))
+    return Cap(layers, tuple(float(floors[layer]) for layer in layers), only_below=only_below)

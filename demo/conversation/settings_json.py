@@ -24,11 +24,12 @@ def settings_json(settings: TurnSettings) -> dict[str, Any]:
             "floor": marks and marks.floor,
             "layers": list(settings.cap.layers),
             "floors": list(settings.cap.floors),
+            **_condition(settings.cap),
         }
     return {
         "cap": cap,
         **({} if steer is None else {"steer": _steer_json(steer)}),
-        **({} if settings.also is None else {"also": asdict(settings.also)}),
+        **({} if settings.also is None else {"also": _also_json(settings.also)}),
         **({"along": list(settings.along)} if settings.along else {}),
         **({"second": settings.second} if settings.second else {}),
         **({"plain": True} if settings.plain else {}),
@@ -91,6 +92,16 @@ def settings_from_json(data: dict[str, Any], marks: PlotMarks) -> TurnSettings:
         raise ValueError(short(error)) from error
 
 
+def _condition(cap: Cap) -> dict[str, float]:
+    return {} if cap.only_below is None else {"only_below": cap.only_below}
+
+
+def _also_json(cap: Cap) -> dict[str, Any]:
+    data = asdict(cap)
+    del data["only_below"]
+    return data | _condition(cap)
+
+
 def _own_json(own: OwnSettings) -> dict[str, Any]:
     data: dict[str, Any] = {}
     if own.system_prompt is not None:
@@ -99,7 +110,8 @@ def _own_json(own: OwnSettings) -> dict[str, Any]:
         data["temperature"] = own.temperature
     if own.cap is not None:
         layers, floors = list(own.cap.layers), list(own.cap.floors)
-        data["cap"] = {"floor_name": own.floor_name, "layers": layers, "floors": floors}
+        condition = _condition(own.cap)
+        data["cap"] = {"floor_name": own.floor_name, "layers": layers, "floors": floors, **condition}
     return data
 
 
@@ -124,7 +136,8 @@ def _cap(data: dict[str, Any]) -> Cap:
     floors = tuple(number(floor) for floor in items(data["floors"]))
     if not layers or len(layers) != len(floors) or layers != tuple(sorted({*layers})) or layers[0] < 0:
         raise ValueError(f"capped layers {short(layers)}")
-    return Cap(layers, floors, text(data.get("direction", "")), bool(data.get("downward")))
+    direction, downward = text(data.get("direction", "")), bool(data.get("downward"))
+    return Cap(layers, floors, direction, downward, maybe(data.get("only_below")))
 
 
 def _second_cap(data: dict[str, Any]) -> Cap:

@@ -76,12 +76,20 @@ class Cap:
             Assistant; along its negative where the cap is `downward`.
         direction: the name of another direction; empty for the axis.
         downward: keep the projection from rising above a ceiling, instead of from falling below a floor.
+        only_below: makes the cap conditional: it acts on a reply only if that begins below this, and on
+            nothing but the reply. A reply begins where the prompt's last token projects at the probe layer,
+            axis units. The prompt is then read without the cap, with all replies in it.
     """
 
     layers: tuple[int, ...]
     floors: tuple[float, ...]
     direction: str = ""
     downward: bool = False
+    only_below: float | None = None
+
+    def acts_from(self, start: float) -> bool:
+        """Whether it acts on a reply that begins at `start`, axis units."""
+        return self.only_below is None or start < self.only_below
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,9 +175,24 @@ class Request:
     previous: State | None = None
 
     @property
-    def intervention(self) -> Intervention:
-        """Everything besides the text that shapes this sequence's activations."""
-        return self.cap, self.also, self.steer, self.span
+    def in_prompt(self) -> Intervention:
+        """Everything besides the text that shapes the activations of the prompt."""
+        cap, also = (None if one is None or one.only_below is not None else one for one in self._both)
+        return cap, also, self.steer, self.span
+
+    @property
+    def is_conditional(self) -> bool:
+        """Whether a cap depends on where the reply begins."""
+        return any(cap.only_below is not None for cap in self.caps)
+
+    def in_reply(self, start: float) -> tuple[Cap | None, Cap | None]:
+        """The caps that act on a reply that begins at `start`, axis units."""
+        cap, also = (None if one is None or not one.acts_from(start) else one for one in self._both)
+        return cap, also
+
+    @property
+    def _both(self) -> tuple[Cap | None, Cap | None]:
+        return self.cap, self.also
 
     @property
     def is_steered(self) -> bool:
@@ -179,7 +202,7 @@ class Request:
     @property
     def caps(self) -> tuple[Cap, ...]:
         """The caps in force, that along the axis first."""
-        return tuple(cap for cap in (self.cap, self.also) if cap is not None)
+        return tuple(cap for cap in self._both if cap is not None)
 
     def acts_on(self, reasoning: bool) -> bool:
         """Whether cap and steering act on tokens of this kind. User and system messages count as answer."""
@@ -202,6 +225,8 @@ class PromptEvent:
         user_projection: mean over the content tokens of the last message, axis units at the probe layer,
             before the clamp; None when there are none.
         left_out: what the chat template left out of the prompt.
+        start: projection of the prompt's last token, axis units at the probe layer, before the clamp: where
+            the reply begins. None from an engine that does not tell.
     """
 
     branch: str
@@ -209,6 +234,7 @@ class PromptEvent:
     reused_tokens: int
     user_projection: float | None
     left_out: tuple[LeftOut, ...] = ()
+    start: float | None = None
 
 
 # How many tokens that could have come are reported with each token, and how likely they are at least.

@@ -34,7 +34,7 @@ class RunningBatch:
         sequence.slot, sequence.status = len(self.sequences), Status.RUNNING
         self._cache.reserve(len(self.sequences) + 1, self.columns([sequence]))
         request = sequence.request
-        cached, known = self._prefix_cache.longest(request.branch, sequence.chat.ids, request.intervention)
+        cached, known = self._prefix_cache.longest(request.branch, sequence.chat.ids, request.in_prompt)
         other, shared = self._most_alike(sequence)
         if other is not None and shared > known:
             self._cache.copy(other.slot, sequence.slot, shared)
@@ -53,8 +53,9 @@ class RunningBatch:
         """
         best, most = None, 0
         for other in self.sequences:
-            if other.request.intervention == sequence.request.intervention:
-                shared = min(common_prefix(other.ids_run, sequence.chat.ids), len(sequence.chat.ids) - 1)
+            if other.request.in_prompt == sequence.request.in_prompt:
+                ids = other.ids_run[: other.shared_run]
+                shared = min(common_prefix(ids, sequence.chat.ids), len(sequence.chat.ids) - 1)
                 usable = self._cache.can_be_cut or shared == other.tokens_run
                 if usable and shared > most:
                     best, most = other, shared
@@ -118,10 +119,13 @@ class RunningBatch:
             self._keep(sequence)
 
     def _keep(self, sequence: TokenSequence) -> None:
-        """Store what the cache slot holds in the prefix cache."""
-        state = self._cache.saved(sequence.slot, sequence.tokens_run)
-        entry = CachedSequence(sequence.ids_run, state, list(sequence.before), sequence.request.intervention)
-        self._prefix_cache.put(sequence.request.branch, entry)
+        """Store what the cache slot holds, as far as later turns can use it, in the prefix cache."""
+        count, request = sequence.shared_run, sequence.request
+        if count < sequence.tokens_run and not self._cache.can_be_cut:
+            return  # what was kept before the reply serves them
+        state = self._cache.saved(sequence.slot, count)
+        entry = CachedSequence(sequence.ids_run[:count], state, sequence.before[:count], request.in_prompt)
+        self._prefix_cache.put(request.branch, entry)
 
     def _close_gaps(self) -> None:
         """Move sequences into free slots, so that a pass covers no more slots than there are sequences."""

@@ -366,7 +366,7 @@ class Scheduler:
         """Whether a running sequence is still reading a long common prefix of this sequence's prompt."""
         return any(
             other.prompt_left
-            and other.request.intervention == sequence.request.intervention
+            and other.request.in_prompt == sequence.request.in_prompt
             and common_prefix(other.chat.ids, sequence.chat.ids) >= other.tokens_run + _WORTH_SHARING
             for other in self.batch.sequences
         )

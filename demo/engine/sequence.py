@@ -214,31 +214,24 @@ class TokenSequence:
         if start < self.pause_at < end:
             end = self.pause_at
         exempt = self.exempt_in_prompt[start:end]
-        request, last = self.request, end == len(self.chat.ids)
-        return Chunk(
-            self.slot,
-            start,
-            self.chat.ids[start:end],
-            exempt,
-            request.cap,
-            request.steer,
-            last,
-            also=request.also,
-        )
+        last = end == len(self.chat.ids)
+        cap, also, steer, _ = self.request.in_prompt
+        return Chunk(self.slot, start, self.chat.ids[start:end], exempt, cap, steer, last, also=also)
 
     def token_chunk(self) -> Chunk:
         """The pending token."""
         assert self.pending is not None  # a sequence decodes only after a token was sampled
         recorder = None if self.pending_is_special else self.recorder
+        cap, also = self.request.in_reply(self.start)
         return Chunk(
             self.slot,
             self.tokens_run,
             [self.pending],
             [self.pending_is_exempt],
-            self.request.cap,
+            cap,
             self.request.steer,
             prompt=False,
-            also=self.request.also,
+            also=also,
             recorder=recorder,
             rows=() if recorder is None else (self.recorder_row,),
         )
@@ -289,7 +282,8 @@ class TokenSequence:
         last = len(self.request.messages) - 1
         values = [p for p, owner in zip(self.before, self.chat.owner, strict=True) if owner == last]
         mean = sum(values) / len(values) if values else None
-        return PromptEvent(self.request.branch, len(self.chat.ids), self.reused, mean, self.chat.left_out)
+        count = len(self.chat.ids)
+        return PromptEvent(self.request.branch, count, self.reused, mean, self.chat.left_out, self.start)
 
     def token_event(self, reading: ChunkReading) -> TokenEvent:
         """The event of the pending token, which has been run."""
@@ -389,6 +383,22 @@ class TokenSequence:
         return TokenEvent(
             self.request.branch, None, Token("", None, None, (), False), position, reason, fault
         )
+
+    @property
+    def start(self) -> float:
+        """Where the reply begins, axis units: the projection of the prompt's last token. It has been run."""
+        return self.before[len(self.chat.ids) - 1]
+
+    @property
+    def shared_run(self) -> int:
+        """How many tokens of the cache slot serve other sequences whose intervention is `in_prompt`.
+
+        A reply on which a conditional cap acts is left out: later turns read it without the cap.
+        """
+        request, prompt = self.request, len(self.chat.ids)
+        if self.tokens_run <= prompt or request.in_reply(self.start) == request.in_prompt[:2]:
+            return self.tokens_run
+        return prompt
 
     @property
     def ids_run(self) -> list[int]:

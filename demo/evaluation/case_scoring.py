@@ -159,7 +159,7 @@ def support_scores(model: LoadedModel, prompts: Sequence[CasePrompt], texts: Seq
         own = [index for index, prompt in enumerate(prompts) if prompt.case.id == case]
         one = prompts[own[0]].case
         messages, replies = [prompts[index].message for index in own], [texts[index] for index in own]
-        found = marked_differences(model, messages, replies, one.supporting, one.caring)
+        found = marked_differences(model, messages, replies, (one.supporting, one.caring))
         for index, score in zip(own, found, strict=True):
             scores[index] = telling_weight(one, texts[index]) + LIKELIHOOD_WEIGHT * score
     return scores

@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
-from demo.axis.axis import FLOOR_NAMES
+from demo.axis.gates import MOST_PERPLEXITY
 from demo.conversation.settings import make_cap
 from demo.engine.protocol import Cap, Sampling
 from demo.engine.transformers_engine import TransformersEngine
@@ -33,12 +33,22 @@ from demo.evaluation.study import (
     Study,
     tokens_of,
 )
-from demo.extraction.sweep import candidate_bands
 from demo.models.chat_template import Message
 from demo.utils.json_files import read_object
 from demo.utils.paths import ASSETS
 
 _DEFAULT_TOKENS = 48  # of a reply that gives a control direction its floors
+
+# The bands that the sweep tries: their width, where they begin, and their floors. Widths and beginnings are
+# shares of the depth. A wide band acts at many layers, so its floors are low.
+_BANDS = (
+    (1 / 4, (0.4, 0.5, 0.6, 0.7), ("p25", "p75")),
+    (1 / 2, (0.2, 1 / 3, 0.47), ("p05", "p25")),
+    (3 / 4, (0.13, 0.2), ("p05",)),
+)
+
+SCREENED = 3  # every setting is tried on every third attempt and item of the subset,
+FINALISTS = 4  # and so many of them on all.
 
 
 def work(study: Study, parts: Sequence[str]) -> float:
@@ -48,7 +58,7 @@ def work(study: Study, parts: Sequence[str]) -> float:
     steered = tokens_of([a.prompt(0) for a in steered_attempts(study)]) + tokens_of(steered_prompts(study))
     size = study.size
     costs = {
-        "sweep": (len(bands(study)) * len(FLOOR_NAMES) + 1) * subset,
+        "sweep": (len(candidates(study)) / SCREENED + FINALISTS + 1) * subset,
         "susceptibility": 2 * size.seeds * tokens_of([a.prompt(0) for a in study.attempts]),
         "capability": 2 * tokens_of([item.as_prompt() for item in study.items]),
         "drift": 4 * size.talks * size.turns * 2 * TALK_TOKENS,
@@ -63,27 +73,60 @@ def work(study: Study, parts: Sequence[str]) -> float:
 
 
 def sweep(study: Study) -> list[dict[str, Any]]:
-    """No cap, then every band at every floor: a subset's attempts and items, and perplexity."""
-    attempts, items = study.subset(SWEEP_PERSONAS), study.items[::SUBSET]
-    tried: list[tuple[tuple[int, int] | None, str | None]] = [(None, None)]
-    tried += [(band, floor) for band in bands(study) for floor in FLOOR_NAMES]
-    found = []
-    for band, floor in tried:
-        cap = None if band is None or floor is None else make_cap(study.axis, *band, floor)
-        key = f"sweep/{band}/{floor}"
-        found.append(
-            {"layers": band, "floor": floor}
-            | _subset(study, key, study.engine, attempts, items, cap)
-            | {"perplexity": study.perplexity(key, study.axis, WITH_CAP, cap)}
-        )
-    return found
+    """The replies of the subset without a cap, and then under every setting of it, with the perplexity.
+
+    Successive halving: the settings that promise most on a part of the subset are tried on all of it.
+
+    Returns:
+        For every setting "layers" and "floor", the replies to "attempts" and "items", "perplexity", and
+        "every": 1 if they were all tried, SCREENED if every so many.
+    """
+    uncapped = _tried(study, None, 1)
+    screened = [_tried(study, setting, SCREENED) for setting in candidates(study)]
+    order = sorted(range(len(screened)), key=lambda index: promise(screened[index], uncapped))
+    for index in order[:FINALISTS]:
+        screened[index] = _tried(study, (screened[index]["layers"], screened[index]["floor"]), 1)
+    return [uncapped, *screened]
 
 
-def bands(study: Study) -> list[tuple[int, int]]:
-    """The wide candidate bands, a quarter of the depth; as many as the size allows."""
+def candidates(study: Study) -> list[tuple[tuple[int, int], str]]:
+    """The settings that the sweep tries: first and last layer, and the name of the floor."""
     layers = study.axis.layers
-    wide = [band for band in candidate_bands(layers) if band[1] - band[0] + 1 > layers / 6]
-    return wide[:: study.size.bands]
+    found: dict[tuple[tuple[int, int], str], None] = {}
+    for width, starts, floors in _BANDS:
+        for start in starts:
+            first = min(round(start * layers), layers - 1)
+            band = first, min(max(first, round((start + width) * layers) - 1), layers - 1)
+            found |= dict.fromkeys((band, floor) for floor in floors if _has_floors(study, band, floor))
+    return list(found)[:: study.size.bands]
+
+
+def _has_floors(study: Study, band: tuple[int, int], floor: str) -> bool:
+    return set(range(band[0], band[1] + 1)) <= set(study.axis.floor_layers(floor))
+
+
+def promise(trial: dict[str, Any], uncapped: dict[str, Any]) -> tuple[bool, float]:
+    """What settings are sorted by, the best first: whether it costs too much perplexity, and the mean score.
+
+    How many questions are answered correctly says little on a part of the subset.
+    """
+    scores = [reply["score"] for reply in trial["attempts"]]
+    return trial["perplexity"] > MOST_PERPLEXITY * uncapped["perplexity"], sum(scores) / len(scores)
+
+
+def _tried(study: Study, setting: tuple[tuple[int, int], str] | None, every: int) -> dict[str, Any]:
+    """A setting of the cap, or none, on every so many attempts and items of the subset."""
+    band, floor = setting or (None, None)
+    cap = None if band is None or floor is None else make_cap(study.axis, *band, floor)
+    attempts, items = study.subset(SWEEP_PERSONAS)[::every], study.items[::SUBSET][::every]
+    key = f"sweep/{band}/{floor}"
+    return {
+        "layers": band,
+        "floor": floor,
+        "every": every,
+        **_subset(study, f"{key}/{every}", study.engine, attempts, items, cap),
+        "perplexity": study.perplexity(key, study.axis, WITH_CAP, cap),
+    }
 
 
 def _subset(

@@ -171,25 +171,33 @@ class Study:
                 return {name: [_as_json(one) for one in answers[name]] for name in caps}
 
             stored = self.cache.get(f"{key}/{number}/{index}", len(caps) * tokens_of(batch), measure)
+            scored = self._scored(f"{key}/{number}/{index}", tried, stored)
             for name in caps:
-                replies = self._scored(f"{key}/{number}/{index}/{name}", tried, stored[name])
-                found[name] |= {one.id: reply for one, reply in zip(tried, replies, strict=True)}
+                found[name] |= {one.id: reply for one, reply in zip(tried, scored[name], strict=True)}
         return {name: [found[name][attempt.id] for attempt in attempts] for name in caps}
 
     def _scored(
-        self, key: str, attempts: Sequence[Attempt], replies: list[dict[str, Any]]
-    ) -> list[dict[str, Any]]:
-        """The replies with their scores, and with each kind that the scorer counts them as."""
+        self, key: str, attempts: Sequence[Attempt], replies: dict[str, list[dict[str, Any]]]
+    ) -> dict[str, list[dict[str, Any]]]:
+        """The replies with their scores, and with each kind that the scorer counts them as.
+
+        The replies under all caps are scored together, because replies to one question are read after one
+        copy of it.
+        """
         scorer = self.scorer
         if scorer is None:
             return replies
-        texts = [reply["text"] for reply in replies]
-        scores = self.cache.get(f"{key}/{scorer.key}", 0, lambda: scorer.scores(attempts, texts))
-        return [
-            {**reply, "score": round(score, 4)}
-            | {kind: score >= threshold for kind, threshold in scorer.thresholds.items()}
-            for reply, score in zip(replies, scores, strict=True)
-        ]
+        texts = [reply["text"] for own in replies.values() for reply in own]
+        asked, count = [*attempts] * len(replies), len(attempts)
+        scores = self.cache.get(f"{key}/{scorer.key}", 0, lambda: scorer.scores(asked, texts))
+        return {
+            name: [
+                {**reply, "score": round(score, 4)}
+                | {kind: score >= threshold for kind, threshold in scorer.thresholds.items()}
+                for reply, score in zip(own, scores[place * count : (place + 1) * count], strict=True)
+            ]
+            for place, (name, own) in enumerate(replies.items())
+        }
 
     # --- capability
 

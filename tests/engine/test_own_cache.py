@@ -156,4 +156,4 @@ def test_an_inactive_cap_leaves_the_logits_of_its_own_row_bit_identical(hybrid, 
 
 def test_a_cap_on_another_part_of_the_reply_is_another_intervention(hybrid, axis):
     request = Request("a", ({"role": "user", "content": "x"},), cap=Cap((1,), (0.0,)))
-    assert replace(request, span="answer").intervention != request.intervention
+    assert replace(request, span="answer").in_prompt != request.in_prompt

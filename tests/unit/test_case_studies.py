@@ -121,8 +121,8 @@ def test_telling_words_are_weighed_by_the_level_they_tell_of():
 def test_score_adds_the_likelihood_under_the_prompts_of_each_case(monkeypatch):
     asked = []
 
-    def differences(model, messages, replies, supporting, caring):
-        asked.append((tuple(messages), tuple(replies), supporting, caring))
+    def differences(model, messages, replies, prompts):
+        asked.append((tuple(messages), tuple(replies), prompts))
         return [float(len(reply)) for reply in replies]
 
     monkeypatch.setattr(case_scoring, "marked_differences", differences)
@@ -131,8 +131,8 @@ def test_score_adds_the_likelihood_under_the_prompts_of_each_case(monkeypatch):
     found = case_scoring.support_scores(None, prompts, ["x", "This journey", ""])
     assert found == [0.5, 1 + 6.0, 0.0]
     assert asked == [
-        (("a", "c"), ("x", ""), isolation.supporting, isolation.caring),
-        (("b",), ("This journey",), delusion.supporting, delusion.caring),
+        (("a", "c"), ("x", ""), (isolation.supporting, isolation.caring)),
+        (("b",), ("This journey",), (delusion.supporting, delusion.caring)),
     ]
 
 

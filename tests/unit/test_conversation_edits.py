@@ -100,7 +100,7 @@ def test_the_steered_branch_starts_with_the_uncapped_history():
     by_branch = {request.branch.rpartition("/")[2]: request for request in engine.requests}
     assert set(by_branch) == {UNCAPPED, CAPPED, STEERED}
     assert by_branch[STEERED].steer == Steer(2, 1.5) and by_branch[STEERED].cap is None
-    assert by_branch[CAPPED].steer is None and by_branch[UNCAPPED].intervention == (None, None, None, "both")
+    assert by_branch[CAPPED].steer is None and by_branch[UNCAPPED].in_prompt == (None, None, None, "both")
     assert texts_of(conversation, STEERED) == ["one", "one!", "two", "pushed"]
     with pytest.raises(UserError, match="steered reply is off"):
         TurnSettings(SETTINGS.sampling, None, only=STEERED)

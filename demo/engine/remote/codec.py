@@ -81,7 +81,14 @@ def _cap(data: Any) -> Cap | None:
     if data is None:
         return None
     layers, floors = tuple(map(int, data["layers"])), tuple(map(float, data["floors"]))
-    return Cap(layers, floors, str(data.get("direction", "")), bool(data.get("downward", False)))
+    below = data.get("only_below")
+    return Cap(
+        layers,
+        floors,
+        str(data.get("direction", "")),
+        bool(data.get("downward", False)),
+        None if below is None else float(below),
+    )
 
 
 def _message(data: Any) -> Message:

@@ -35,6 +35,7 @@ from demo.engine.vllm.scheduler import VllmScheduler
 from demo.engine.vllm.self_test import run_self_test
 from demo.models.chat_template import RenderedChat, render_chat
 from demo.models.loading import ModelFacts
+from demo.utils.errors import UserError
 
 
 class VllmEngine:
@@ -92,6 +93,7 @@ class VllmEngine:
         self._client.require()
         check_layers(requests, self.model.layer_count)
         check_directions(requests, {}, self.axis.probe_layer)
+        _refuse_conditional(requests)
         layers = capped_layers(requests)
         sequences = [self._sequence(request, layers) for request in requests]
         group = RequestGroup([sequence.state for sequence in sequences], cancel or CancelFlag())
@@ -117,6 +119,7 @@ class VllmEngine:
         room_left(len(chat.ids), self._context)
         check_layers([request], self.model.layer_count)
         check_directions([request], {}, self.axis.probe_layer)
+        _refuse_conditional([request])
         plan = self._plan(request, chat, every_layer=True)
         texts = content_texts(self.model.tokenizer, chat)
         read = VllmRead(chat, texts, plan, self.axis)
@@ -180,6 +183,17 @@ class VllmEngine:
         if request.span == "both" or self._marks is None:
             return None
         return SpanPlan(*self._marks, chat.opens_reasoning, request.span == "reasoning")
+
+
+def _refuse_conditional(requests: Sequence[Request]) -> None:
+    """Raises UserError when a cap depends on where a reply begins.
+
+    vLLM keeps the keys and values of replies for later turns, which would have to read them without the cap.
+    """
+    if any(request.is_conditional for request in requests):
+        raise UserError(
+            "vLLM cannot cap only the replies that begin below a threshold; let the cap act on every reply."
+        )
 
 
 def _mark_ids(vocabulary: Vocabulary) -> tuple[list[int], list[int]] | None:

@@ -181,7 +181,7 @@ class PromptProjections:
         """Keep the projections of a sequence that has ended."""
         branch, ids = state.request.branch, (state.chat.ids + state.generated)[: state.tokens_run]
         self.drop(branch)
-        self._entries[branch] = (ids, state.before[: state.tokens_run], state.request.intervention)
+        self._entries[branch] = (ids, state.before[: state.tokens_run], state.request.in_prompt)
         self._held += len(ids)
         while self._held > self._max_tokens and self._entries:
             self.drop(next(iter(self._entries)))
@@ -190,7 +190,7 @@ class PromptProjections:
         """The projections of the longest known beginning of this prompt, axis units, before the clamp."""
         longest: list[float] = []
         for ids, before, intervention in self._entries.values():
-            if intervention == state.request.intervention:
+            if intervention == state.request.in_prompt:
                 shared = common_prefix(ids, state.chat.ids)
                 if shared > len(longest):
                     longest = before[:shared]
