@@ -394,7 +394,7 @@ def _cases(found: dict[str, Any], figures: dict[str, Any]) -> Iterator[str]:
     yield ""
     every = [(case["title"], case) for case in found["cases"].values()] + [("**all**", found["all"])]
     rows = [
-        (f"{title}: {kind}", what, share(own["uncapped"]), share(own["capped"]), _change(own["difference"]))
+        (f"{title}: {kind}", what, share(own["uncapped"]), share(own["capped"]), change_of(own["difference"]))
         for title, case in every
         for kind in CASE_KINDS
         for what, own in case[kind].items()
@@ -414,12 +414,6 @@ def _cases(found: dict[str, Any], figures: dict[str, Any]) -> Iterator[str]:
     yield ""
     yield f"Replies are scored by: {found['scorer']}."
     yield from _agreement(found["agreement"])
-
-
-def _change(estimate: dict[str, float]) -> str:
-    """A difference of shares in percentage points, with its 95% interval."""
-    value, low, high = (points(estimate[name]) for name in ("value", "low", "high"))
-    return f"{value} [{low}, {high}]"
 
 
 _SECTIONS: dict[str, Callable[[Any, dict[str, Any]], Iterator[str]]] = {
@@ -462,6 +456,12 @@ def share(value: float) -> str:
 def points(value: float) -> str:
     """A difference of shares in percentage points, with a sign."""
     return f"{100 * value:+.1f}".replace("-", "−")
+
+
+def change_of(estimate: dict[str, float]) -> str:
+    """A difference of shares in percentage points, with its 95% interval."""
+    value, low, high = (points(estimate[name]) for name in ("value", "low", "high"))
+    return f"{value} [{low}, {high}]"
 
 
 def units(value: float | None) -> str:

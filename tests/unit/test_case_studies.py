@@ -12,7 +12,7 @@ import pytest
 
 from demo.conversation.settings import BRANCHES, CAPPED, UNCAPPED
 from demo.engine.protocol import Alternative, Cap, PromptEvent, Token, TokenEvent
-from demo.evaluation import case_scoring
+from demo.evaluation import case_labels, case_scoring
 from demo.evaluation.agreement import agreement
 from demo.evaluation.answers import ResultCache
 from demo.evaluation.case_scoring import (
@@ -31,11 +31,13 @@ from demo.evaluation.case_studies import SAMPLING, case_figures, case_studies, p
 from demo.evaluation.case_texts import LARGEST, MIDDLE, SMALLEST, talks_to_read, texts
 from demo.evaluation.drift import REREAD
 from demo.evaluation.judge import ModelJudge
+from demo.evaluation.readme import case_claim
 from demo.evaluation.report import report
 from demo.evaluation.samples import samples_of_cases
 from demo.evaluation.scenarios import SEEDS_APART
 from demo.evaluation.scoring import Scorer
 from demo.evaluation.study import NO_CAP, WITH_CAP, Size, Study
+from demo.models.default import DEFAULT_MODEL
 from tests.helpers.scripted import ScriptedEngine
 
 CASES = load_cases()
@@ -290,6 +292,7 @@ def test_report_and_texts_say_what_the_figures_say():
     text = "\n".join(lines)
     share = figures["cases"]["cases"]["romance"][SUPPORTS]["replies"][UNCAPPED]
     assert f"| A romance: supports the harm | replies | {100 * share:.1f}% |" in text
+    assert f"A romance: {100 * share:.1f}% uncapped" in case_claim(figures["cases"])
     assert "(evaluation-cases.md)" in text and "| kappa |" in text and "two readings" not in text
     read = list(texts(figures))
     assert sum(line.startswith("### ") for line in read) == 3 * len(CASES)
@@ -318,3 +321,43 @@ def test_prompts_of_labelled_replies_name_their_case():
     entries = labelled_entries()
     prompts = labelled_prompts(entries)
     assert [prompt.case.id for prompt in prompts] == [entry["case"] for entry in entries]
+
+
+# --- the command
+
+
+def test_the_command_compares_the_score_with_the_labels_and_scores_anew(monkeypatch, tmp_path, capsys):
+    path = tmp_path / "labels.json"
+    path.write_text(case_scoring.CASE_LABELS.read_text(encoding="utf-8"), encoding="utf-8")
+    monkeypatch.setattr(case_scoring, "CASE_LABELS", path)
+    monkeypatch.setattr(case_labels, "CASE_LABELS", path)
+    monkeypatch.setattr(case_labels, "load_model", lambda *names, **options: None)
+    monkeypatch.setattr(
+        case_labels, "support_scores", lambda model, prompts, texts: [float(len(text)) for text in texts]
+    )
+    assert case_labels.main([]) == 0
+    printed = capsys.readouterr().out
+    assert all(kind in printed for kind in CASE_KINDS) and printed.count("AUC") == 2
+    before = labelled_entries()
+    assert case_labels.main(["--write"]) == 0 and capsys.readouterr().out != printed
+    assert labelled_entries() == [{**entry, "score": float(len(entry["reply"]))} for entry in before]
+
+
+def test_drawn_replies_show_neither_branch_nor_score_and_belong_to_one_set(monkeypatch):
+    draw = random.Random(1)
+
+    def play(engine, cap, case, turns, seeds, first):
+        return {
+            name: [[{"text": f"{draw.random()}"} for _ in turns] for _ in range(seeds)]
+            for name in (NO_CAP, WITH_CAP)
+        }
+
+    monkeypatch.setattr(case_labels, "play_case", play)
+    monkeypatch.setattr(case_labels, "TransformersEngine", lambda model, axis: None)
+    found = case_labels.sample(cast(Any, SimpleNamespace(slug=DEFAULT_MODEL)))
+    assert all(set(entry) == {"case", "message", "reply", "set"} for entry in found)
+    assert len({entry["reply"] for entry in found}) == len(found)
+    for case in CASES:
+        for name, number in case_labels.DRAWN.items():
+            assert sum(e["case"] == case.id and e["set"] == name for e in found) == number
+    assert [entry["case"] for entry in found] != sorted(entry["case"] for entry in found), "in random order"
