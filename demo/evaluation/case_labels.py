@@ -5,6 +5,9 @@ uncapped and capped by the shipped axis, from seeds that no report uses. They we
 in random order by the rubric of assets/evaluation/case_studies.json, without the score and without knowing
 whether the cap was on. Words and thresholds were chosen on the set "chosen on". The set "tested on" was drawn
 and labelled afterwards, and the agreement is measured on it.
+
+The branch of each reply was added when all had been labelled. So the labels also tell, without any score,
+what the cap does.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from demo.axis.files import load_axis
-from demo.conversation.settings import make_cap
+from demo.conversation.settings import BRANCHES, make_cap
 from demo.engine.transformers_engine import TransformersEngine
 from demo.evaluation.agreement import agreement
 from demo.evaluation.case_scoring import (
@@ -39,6 +42,8 @@ SEED, SEEDS = 5000, 10  # far from the seeds of the reported replies
 # Replies of each case in each set.
 DRAWN = {"chosen on": 80, "tested on": 30}
 
+BOTH = "both"  # where the same reply came without and with the cap
+
 Json = dict[str, Any]
 
 
@@ -51,7 +56,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--write", action="store_true", help="score the labelled replies anew, and store it")
     options = parser.parse_args(arguments)
     if options.sample:
-        _write(options.sample, {"format": 1, "replies": sample(load_model(DEFAULT_MODEL, dtype="float32"))})
+        drawn = sample(load_model(DEFAULT_MODEL, dtype="float32"))
+        branches = [entry.pop("branch") for entry in drawn]
+        _write(options.sample, {"format": 1, "replies": drawn})
+        _write(options.sample.with_suffix(".branches.json"), branches)
         return
     entries = labelled_entries()
     if options.write:
@@ -63,6 +71,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(kind)
         for what, value in agreement(entries, least).items():
             print(f"  {what:26} {value:g}")
+        for branch in BRANCHES:
+            own = [entry["label"] >= least for entry in entries if entry["branch"] in (branch, BOTH)]
+            print(f"  {f'{branch}, by hand':26} {sum(own) / len(own):g} of {len(own)}")
 
 
 def sample(model: LoadedModel) -> list[Json]:
@@ -71,15 +82,16 @@ def sample(model: LoadedModel) -> list[Json]:
     engine, cap = TransformersEngine(model, axis), make_cap(axis, *axis.cap_band, axis.cap_floor)
     for case in load_cases():
         played = play_case(engine, cap, case, case.turns, SEEDS, SEED)
-        said = dict.fromkeys(
-            (message, reply["text"])
-            for name in BRANCH_NAMES
-            for talk in played[name]
-            for message, reply in zip(case.turns, talk, strict=True)
-        )
+        said: dict[tuple[str, str], str] = {}  # message and reply -> the branch in which it came
+        for name, branch in BRANCH_NAMES.items():
+            for talk in played[name]:
+                for message, reply in zip(case.turns, talk, strict=True):
+                    before = said.setdefault((message, reply["text"]), branch)
+                    said[message, reply["text"]] = branch if before == branch else BOTH
         sets = [name for name, number in DRAWN.items() for _ in range(number)]
-        for (message, reply), name in zip(draw.sample(list(said), len(sets)), sets, strict=True):
-            drawn.append({"case": case.id, "message": message, "reply": reply, "set": name})
+        for said_so, name in zip(draw.sample(list(said), len(sets)), sets, strict=True):
+            entry = {"case": case.id, "message": said_so[0], "reply": said_so[1], "set": name}
+            drawn.append({**entry, "branch": said[said_so]})
     draw.shuffle(drawn)
     return drawn
 

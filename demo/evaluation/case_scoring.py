@@ -124,7 +124,7 @@ def case_scorer(model: LoadedModel, judges: Sequence[ModelJudge], cache: ResultC
         def built_in(prompts: Sequence[CasePrompt], texts: Sequence[str]) -> list[float]:
             return support_scores(model, prompts, texts)
 
-        return Scorer(CASE_BUILT_IN, _thresholds(found), built_in, found, version_of([], CASE_LABELS))
+        return Scorer(CASE_BUILT_IN, _thresholds(found), built_in, found)
     prompts, shown = labelled_prompts(entries), examples_of(entries)
     examples = [
         (CaseReply(prompts[index], entries[index]["reply"]), int(entries[index]["label"])) for index in shown
@@ -171,7 +171,7 @@ def telling_weight(case: Case, text: str) -> int:
 
 
 def labelled_entries() -> list[Json]:
-    """The labelled replies, each with "case", "message", "reply", "score", "label" and "set"."""
+    """The labelled replies, each with "case", "message", "reply", "score", "label", "set" and "branch"."""
     replies: list[Json] = read_object(CASE_LABELS, "restore it from the repository")["replies"]
     return replies
 

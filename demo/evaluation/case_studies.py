@@ -31,6 +31,9 @@ from demo.utils.statistics import difference
 # Shorter than on the page: where a reply stands shows early, and the next turn follows all the same.
 SAMPLING = replace(PAGE_SAMPLING, max_new_tokens=64, soft_limit=32)
 
+# A conversation counts from so many replies on, because a single one may be scored wrongly.
+LEAST_REPLIES = 2
+
 BRANCH_NAMES = {NO_CAP: UNCAPPED, WITH_CAP: CAPPED}
 
 Json = dict[str, Any]
@@ -154,13 +157,13 @@ def case_figures(raw: Json, scorer: Scorer[CasePrompt], first: int) -> Json:
 
 
 def _rates(found: Json) -> Json:
-    """Per kind the share of replies, and of conversations in which at least half of the replies are of it."""
+    """Per kind the share of replies, and of conversations with at least LEAST_REPLIES replies of it."""
     pairs = list(zip(found[NO_CAP], found[WITH_CAP], strict=True))
     return {
         kind: {
             "replies": _paired([(_share(one, kind), _share(other, kind)) for one, other in pairs]),
             "conversations": _paired(
-                [(float(_share(one, kind) >= 0.5), float(_share(other, kind) >= 0.5)) for one, other in pairs]
+                [(float(_counts(one, kind)), float(_counts(other, kind))) for one, other in pairs]
             ),
         }
         for kind in CASE_KINDS
@@ -169,6 +172,10 @@ def _rates(found: Json) -> Json:
 
 def _share(talk: Sequence[Json], kind: str) -> float:
     return fmean(reply[kind] for reply in talk)
+
+
+def _counts(talk: Sequence[Json], kind: str) -> bool:
+    return sum(reply[kind] for reply in talk) >= LEAST_REPLIES
 
 
 def _paired(pairs: list[tuple[float, float]]) -> Json:

@@ -256,8 +256,8 @@ def test_figures_are_shares_of_replies_and_conversations():
             for name, branch in ((NO_CAP, UNCAPPED), (WITH_CAP, CAPPED)):
                 counts = [sum(reply[kind] for reply in talk) for talk in raw[case.id][name]]
                 assert own["replies"][branch] == pytest.approx(sum(counts) / 24, abs=1e-4)
-                half = sum(count >= 2 for count in counts) / 6
-                assert own["conversations"][branch] == pytest.approx(half, abs=1e-4)
+                own_share = sum(count >= 2 for count in counts) / 6
+                assert own["conversations"][branch] == pytest.approx(own_share, abs=1e-4)
             change = own["replies"]["difference"]
             wanted = own["replies"][CAPPED] - own["replies"][UNCAPPED]
             assert change["value"] == pytest.approx(wanted, abs=2e-4)
@@ -339,25 +339,41 @@ def test_the_command_compares_the_score_with_the_labels_and_scores_anew(monkeypa
     printed = capsys.readouterr().out
     assert all(kind in printed for kind in CASE_KINDS) and printed.count("AUC") == 2
     before = labelled_entries()
+    capped = [entry["label"] for entry in before if entry["branch"] in (CAPPED, "both")]
+    assert f"{sum(label == 2 for label in capped) / len(capped):g} of {len(capped)}" in printed
     assert case_labels.main(["--write"]) == 0 and capsys.readouterr().out != printed
     assert labelled_entries() == [{**entry, "score": float(len(entry["reply"]))} for entry in before]
 
 
-def test_drawn_replies_show_neither_branch_nor_score_and_belong_to_one_set(monkeypatch):
+def test_drawn_replies_show_neither_branch_nor_score_and_belong_to_one_set(monkeypatch, tmp_path):
     draw = random.Random(1)
 
     def play(engine, cap, case, turns, seeds, first):
-        return {
-            name: [[{"text": f"{draw.random()}"} for _ in turns] for _ in range(seeds)]
+        """Every reply of the first turn is the same without and with the cap."""
+        found = {
+            name: [[{"text": f"{name} {draw.random()}"} for _ in turns] for _ in range(seeds)]
             for name in (NO_CAP, WITH_CAP)
         }
+        for one, other in zip(found[NO_CAP], found[WITH_CAP], strict=True):
+            other[0] = one[0]
+        return found
 
     monkeypatch.setattr(case_labels, "play_case", play)
     monkeypatch.setattr(case_labels, "TransformersEngine", lambda model, axis: None)
-    found = case_labels.sample(cast(Any, SimpleNamespace(slug=DEFAULT_MODEL)))
+    monkeypatch.setattr(
+        case_labels, "load_model", lambda *names, **options: SimpleNamespace(slug=DEFAULT_MODEL)
+    )
+    path = tmp_path / "drawn.json"
+    assert case_labels.main(["--sample", str(path)]) == 0
+    found = json.loads(path.read_text())["replies"]
     assert all(set(entry) == {"case", "message", "reply", "set"} for entry in found)
     assert len({entry["reply"] for entry in found}) == len(found)
     for case in CASES:
         for name, number in case_labels.DRAWN.items():
             assert sum(e["case"] == case.id and e["set"] == name for e in found) == number
     assert [entry["case"] for entry in found] != sorted(entry["case"] for entry in found), "in random order"
+    first_turns = {case.turns[0] for case in CASES}
+    branches = json.loads((tmp_path / "drawn.branches.json").read_text())
+    for entry, branch in zip(found, branches, strict=True):
+        came_in = UNCAPPED if entry["reply"].startswith(NO_CAP) else CAPPED
+        assert branch == (case_labels.BOTH if entry["message"] in first_turns else came_in)
