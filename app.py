@@ -104,6 +104,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         intro=intro,
         directions=engine.directions,
         reads_plain=engine.reads_plain,
+        conditional_caps=engine.conditional_caps,
         shared_sessions=SharedSessions(folder),
         made_with=made_with(model.spec, options.axis or AUTO, model.template, model.base),
     )

@@ -131,7 +131,8 @@ def summary(axis: AssistantAxis) -> Iterator[str]:
     if roles:
         names = [f"{role.get('name')} {role['projection']:+.2f}" for role in (roles[0], roles[-1])]
         yield f"roles       {len(roles)}, from {names[0]} to {names[1]}"
-    yield f"cap         layers {first}-{last}, floor {axis.cap_floor}"
+    below = "" if axis.cap_only_below is None else f", replies that begin below {axis.cap_only_below:+.4g}"
+    yield f"cap         layers {first}-{last}, floor {axis.cap_floor}{below}"
     for name in axis.floors:
         yield f"floor       {name} at layers {spans(axis.floor_layers(name))}"
     yield f"            {'layer':>5} {'raw':>9} {'axis units':>11}   ({axis.cap_floor})"

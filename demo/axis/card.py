@@ -65,7 +65,8 @@ def _what(axis: AssistantAxis) -> Iterator[str]:
     )
     yield ""
     yield f"- Projections are read at decoder layer {axis.probe_layer}."
-    yield f"- The cap acts at layers {first} to {last}, at the floor `{axis.cap_floor}`."
+    below = "" if axis.cap_only_below is None else f", on replies that begin below {axis.cap_only_below:+.2f}"
+    yield f"- The cap acts at layers {first} to {last}, at the floor `{axis.cap_floor}`{below}."
     where = spans(axis.floor_layers(axis.cap_floor))
     yield f"- Floors: {floors}. `{axis.cap_floor}` exists at layers {where}."
     yield f"- Axis units: 0 is the average role, 1 the {default}."

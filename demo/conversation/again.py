@@ -16,7 +16,14 @@ from pathlib import Path
 from demo.conversation.conversation import Conversation
 from demo.conversation.forks import as_before
 from demo.conversation.session_file import Recording, is_date, open_file
-from demo.conversation.settings import PAGE_SAMPLING, CapChoice, TurnSettings, reads_differ
+from demo.conversation.settings import (
+    EVERY_REPLY,
+    PAGE_SAMPLING,
+    CapChoice,
+    TurnSettings,
+    reads_differ,
+    threshold_of,
+)
 from demo.conversation.turns import Reply, Turn
 from demo.engine.options import ServedEngine, add_engine_options, end_plainly_when_asked, load_engine
 from demo.engine.protocol import Sampling
@@ -171,7 +178,8 @@ def _settings(
     axis = engine.axis
     usual = CapChoice.of_axis(axis)
     first, last = layers or (usual.first_layer, usual.last_layer)
-    choice = CapChoice(not options.no_cap, options.floor or usual.floor, first, last)
+    below = threshold_of(options.only_below, axis)
+    choice = CapChoice(not options.no_cap, options.floor or usual.floor, first, last, below)
     cap = choice.cap(axis)
     return TurnSettings(
         Sampling(
@@ -218,6 +226,12 @@ def _parser() -> argparse.ArgumentParser:
     group.add_argument("--no-cap", action="store_true", help="leave the capped reply uncapped, too")
     group.add_argument("--floor", metavar="NAME", help="of the cap (default: that of the axis)")
     group.add_argument("--layers", metavar="A-B", help="of the cap (default: those of the axis)")
+    group.add_argument(
+        "--only-below",
+        metavar="X",
+        help="cap only replies that begin below so many axis units; "
+        f"{EVERY_REPLY}: every reply (default: as the axis says)",
+    )
     group.add_argument("--temperature", type=float, default=usual.temperature)
     group.add_argument("--top-p", type=float, default=usual.top_p)
     group.add_argument("--repetition-penalty", type=float, default=usual.repetition_penalty)

@@ -19,7 +19,7 @@ from demo.conversation.forks import Beginning, Beginnings, continued, forked, re
 from demo.conversation.path import previous_state
 from demo.conversation.reading import close, noting_messages, replies_read, with_unread
 from demo.conversation.settings import ALL_BRANCHES, CAPPED, STEERED, UNCAPPED, TurnSettings
-from demo.conversation.turns import Reply, Turn
+from demo.conversation.turns import Reply, Turn, rounded
 from demo.engine.protocol import Engine, Event, Events, PromptEvent, Request, State, TooLongError, WaitEvent
 from demo.models.chat_template import LeftOut, Message
 from demo.utils.errors import UserError
@@ -328,7 +328,7 @@ class Conversation:
         reply = turn.replies[branch]
         target = reply.samples[int(sample) - 1] if sample else reply
         if isinstance(event, PromptEvent):
-            target.user_projection = event.user_projection
+            target.user_projection, target.start = event.user_projection, rounded(event.start)
         else:
             target.finish, target.fault = event.finish_reason, event.fault
             target.shift, target.step = event.shift, event.step

@@ -34,6 +34,7 @@ _TOKEN = (
     "milliseconds",
     "span",
     "zone",
+    "start",
     "step",
     "step_along_axis",
     "path_length",
@@ -44,6 +45,7 @@ _SETTINGS = (
     "floor",
     "first_capped_layer",
     "last_capped_layer",
+    "only_below",
     "second_cap",
     "second_cap_side",
     "steer_layer",
@@ -112,7 +114,7 @@ def _rows(
         reply = turn.replies.get(branch)
         for sample, one in enumerate([reply, *reply.samples] if reply else []):
             zone = zone_of(marks.zones, one.mean, marks.assistant)
-            head = {"turn": number, "branch": branch, "sample": sample, "zone": zone}
+            head = {"turn": number, "branch": branch, "sample": sample, "zone": zone, "start": one.start}
             head |= _path(one, None if sample else path[branch])
             settings = {} if turn.settings is None else _settings(turn.settings, branch, sample)
             names = [_along(name) for name in turn.settings.along] if turn.settings else []
@@ -171,6 +173,7 @@ def _settings(settings: TurnSettings, branch: str, sample: int) -> dict[str, Any
         cells |= {"steer_layer": steer.layer, "steer_alpha": steer.alpha}
         cells |= {"steer_direction": steer.direction or "axis"}
     also = settings.also if branch == CAPPED else None
+    cells["only_below"] = next((one.only_below for one in (cap, also) if one is not None), None)
     if also is not None:
         cells |= {"second_cap": also.direction, "second_cap_side": "at most" if also.downward else "at least"}
     if cap is not None or also is not None or steer is not None:

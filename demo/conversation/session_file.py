@@ -142,6 +142,7 @@ def summary_json(reply: Reply) -> dict[str, Any]:
         "finish": reply.finish,
         "mean": rounded(reply.mean),
         "user_mean": rounded(reply.user_projection),
+        **({} if reply.start is None else {"start": rounded(reply.start)}),
         "fired": reply.fired,
         "count": len(reply.read),
         "limit": reply.limit,
@@ -323,6 +324,7 @@ def _reply(data: dict[str, Any]) -> Reply:
         None if data.get("shift") is None else _shift(data["shift"]),
         None if data.get("step") is None else _shift(data["step"]),
         None if data.get("layers") is None else layers_from_json(data["layers"]),
+        maybe(data.get("start")),
     )
 
 

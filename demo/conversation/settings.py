@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 from demo.axis.axis import AssistantAxis
@@ -122,6 +123,35 @@ class TurnSettings:
         return self.sampling.seed + SEED_STEP * sample
 
 
+# In the place of a threshold: the cap acts on every reply, even if the axis has a threshold of its own.
+EVERY_REPLY = "off"
+
+
+def threshold_of(asked: float | str | None, axis: AssistantAxis) -> float | None:
+    """Below what a reply must begin for the cap to act on it, axis units; None for a cap on every reply.
+
+    Args:
+        asked: a number, EVERY_REPLY, or None or an empty text for what belongs to the axis's own cap.
+
+    Raises:
+        UserError: it is something else.
+    """
+    if asked is None or asked == "":
+        return axis.cap_only_below
+    if asked == EVERY_REPLY:
+        return None
+    try:
+        below = float(asked)
+    except (TypeError, ValueError):
+        below = math.nan
+    if not math.isfinite(below):
+        raise UserError(
+            "The threshold below which a reply must begin is a number of axis units, or "
+            f"{EVERY_REPLY!r} for a cap on every reply, not {str(asked)[:80]!r}."
+        )
+    return below
+
+
 @dataclass(frozen=True, slots=True)
 class CapChoice:
     """The cap as a user chooses it.
@@ -207,7 +237,7 @@ def make_cap(axis: AssistantAxis, first: int, last: int, floor: str, only_below:
     """A cap at decoder layers `first` to `last`, inclusive, each at its own named floor.
 
     Args:
-        only_below: as in `Cap`.
+        only_below: as in `Cap`, rounded to four decimals.
 
     Raises:
         UserError: the axis has no such layers or floor.
@@ -226,4 +256,6 @@ def make_cap(axis: AssistantAxis, first: int, last: int, floor: str, only_below:
             f"{floor} has floors at only {len(have)} layers between {have[0]} and {have[-1]}, "
             f"not at all of {first} to {last}; choose layers among them."
         )
-    return Cap(layers, tuple(float(floors[layer]) for layer in layers), only_below=only_below)
+    # To the decimals that session files keep of where a reply begins, so that both can be compared there.
+    below = None if only_below is None else round(only_below, 4)
+    return Cap(layers, tuple(float(floors[layer]) for layer in layers), only_below=below)

@@ -37,6 +37,8 @@ class Reply:
         shift: how far the mean state lies from that of the branch's first finished reply; None where unknown.
         step: the same from the branch's finished reply before; None where unknown.
         layers: the reply at every decoder layer; None while nobody has looked at it.
+        start: where it begins, axis units to four decimals, as in `PromptEvent`. A reply that goes on, or
+            begins with given words, begins at the same prompt. None for one that was read, and where unknown.
     """
 
     limit: int
@@ -49,6 +51,7 @@ class Reply:
     shift: Shift | None = None
     step: Shift | None = None
     layers: Layers | None = None
+    start: float | None = None
     _placed: int = field(default=0, init=False, repr=False)
     _sums: list[float] = field(default_factory=lambda: [0.0] * 3, init=False, repr=False)
 

@@ -63,6 +63,11 @@ class ServedEngine(Engine, Protocol):
         """Whether `Request.plain` has an effect."""
         ...
 
+    @property
+    def conditional_caps(self) -> bool:
+        """Whether a cap may act only on replies that begin below a threshold (`Cap.only_below`)."""
+        ...
+
 
 def add_engine_options(parser: argparse.ArgumentParser) -> None:
     """Add the flags for model, axis and engine."""

@@ -49,12 +49,14 @@ class TransformersEngine:
     Attributes:
         directions: further directions by name, along which requests may read, cap and steer.
         reads_plain: `Request.plain` has an effect.
+        conditional_caps: a cap may have `only_below`.
         prefix_cache: the sequences of branches between turns.
         forward: the forward pass in use.
         scheduler: decides what runs.
     """
 
     reads_plain = True
+    conditional_caps = True
 
     def __init__(
         self,

@@ -50,6 +50,7 @@ class ZeroGpuEngine:
         self.model, self.axis = model, axis
         self.directions = directions or {}
         self.reads_plain = True
+        self.conditional_caps = True
         # The workers inherit it. In this process it only checks requests.
         self._engine = TransformersEngine(
             model, axis, kv_budget=kv_budget, keep=False, directions=self.directions

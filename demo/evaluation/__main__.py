@@ -163,6 +163,8 @@ def stored_figures(out: Path, about: dict[str, Any]) -> dict[str, Any]:
 def _store_choice(axis: AssistantAxis, out: Path, chosen: dict[str, Any]) -> AssistantAxis:
     """The axis with the cap that the sweep chose, which is also saved."""
     cap = {"layers": list(chosen["layers"]), "floor": chosen["floor"], "chosen_by": "evaluation"}
+    if chosen["only_below"] is not None:
+        cap["only_below"] = chosen["only_below"]
     capped = replace(axis, manifest={**axis.manifest, "cap": cap})
     save_axis(capped, out)
     return capped

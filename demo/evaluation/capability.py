@@ -22,6 +22,7 @@ from demo.axis.axis import AssistantAxis
 from demo.capping import AxisHooks, LayerSteering
 from demo.engine.protocol import Cap, Sampling, Steer
 from demo.evaluation.answers import Change, Prompt
+from demo.evaluation.beginnings import beginning
 from demo.extraction.rollouts import Text, read_texts
 from demo.extraction.sweep import is_right
 from demo.models.chat_template import Message, render_chat
@@ -185,17 +186,27 @@ def own_texts() -> list[OrdinaryText]:
 
 @torch.inference_mode()
 def perplexity(
-    model: LoadedModel, axis: AssistantAxis, change: Change, texts: Sequence[OrdinaryText]
+    model: LoadedModel,
+    axis: AssistantAxis,
+    change: Change,
+    texts: Sequence[OrdinaryText],
+    begins: AssistantAxis | None = None,
 ) -> float:
-    """Perplexity of the texts under a cap or steering along `axis`."""
+    """Perplexity of the texts under a cap or steering along `axis`.
+
+    Args:
+        begins: the axis that tells where a reply begins; None for `axis`.
+    """
     total, count = 0.0, 0
     for text in texts:
-        log_p = _log_p(model, axis, change, text)
+        log_p = _log_p(model, axis, change, text, begins or axis)
         total, count = total + sum(log_p), count + len(log_p)
     return math.exp(-total / count)
 
 
-def _log_p(model: LoadedModel, axis: AssistantAxis, change: Change, text: OrdinaryText) -> list[float]:
+def _log_p(
+    model: LoadedModel, axis: AssistantAxis, change: Change, text: OrdinaryText, begins: AssistantAxis
+) -> list[float]:
     """Natural log probability of each token of the text."""
     messages: Sequence[Message] = (
         Message(role="user", content=text.prompt),
@@ -205,12 +216,17 @@ def _log_p(model: LoadedModel, axis: AssistantAxis, change: Change, text: Ordina
     reply = [index for index, owner in enumerate(chat.owner) if owner == max(chat.owner)]
     first, last = reply[0], reply[-1] + 1
     hooks = AxisHooks(model.layers, axis.unit.to(model.device), axis.probe_layer, {})
+    acts_from = 0  # the first token on which the change acts
+    if isinstance(change, Cap) and change.only_below is not None:
+        acts_from = first if change.acts_from(beginning(model, begins, chat.ids[:first])) else last
     if isinstance(change, Cap):
         hooks.floors = dict(zip(change.layers, torch.tensor(change.floors)[:, None], strict=True))
     elif isinstance(change, Steer):
         steering = LayerSteering(axis.direction[change.layer], torch.tensor([change.alpha]))
         hooks.steering = {change.layer: [steering]}
-    hooks.exempt = torch.tensor([[owner < 0 for owner in chat.owner[:last]]])
+    hooks.exempt = torch.tensor(
+        [[owner < 0 or index < acts_from for index, owner in enumerate(chat.owner[:last])]]
+    )
     with hooks.installed():
         read = read_texts(model, [Text(chat.ids[:first], chat.ids[first:last])])
     return read[0].log_p.tolist()

@@ -7,13 +7,11 @@ with the help of a `Study`.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 from torch import Tensor
 
-from demo.axis.gates import MOST_PERPLEXITY
-from demo.conversation.settings import make_cap
 from demo.engine.protocol import Cap, Sampling
 from demo.engine.transformers_engine import TransformersEngine
 from demo.evaluation.answers import Change, Prompt
@@ -23,13 +21,16 @@ from demo.evaluation.case_scoring import load_cases
 from demo.evaluation.case_studies import case_studies, case_work
 from demo.evaluation.directions import Chat, axis_along, first_component, random_direction
 from demo.evaluation.drift import TOKENS as TALK_TOKENS
+from demo.evaluation.results import MOST_COST
 from demo.evaluation.steering import as_direction, identity_prompts, settings
 from demo.evaluation.study import (
     CONTROL_PERSONAS,
+    NO_CAP,
     REPORTED_PERSONAS,
     SUBSET,
     SWEEP_PERSONAS,
     WITH_CAP,
+    CapSetting,
     Study,
     tokens_of,
 )
@@ -40,12 +41,15 @@ from demo.utils.paths import ASSETS
 _DEFAULT_TOKENS = 48  # of a reply that gives a control direction its floors
 
 # The bands that the sweep tries: their width, where they begin, and their floors. Widths and beginnings are
-# shares of the depth. A wide band acts at many layers, so its floors are low.
-_BANDS = (
-    (1 / 4, (0.4, 0.5, 0.6, 0.7), ("p25", "p75")),
+# shares of the depth. A wide band acts at many layers, so its floors are low; where the cap leaves ordinary
+# replies alone, they may be high.
+_Bands = tuple[tuple[float, tuple[float, ...], tuple[str, ...]], ...]
+_ON_ALL_REPLIES: _Bands = (
+    (1 / 4, (0.4, 0.5, 0.6, 0.7), ("p25",)),
     (1 / 2, (0.2, 1 / 3, 0.47), ("p05", "p25")),
-    (3 / 4, (0.13, 0.2), ("p05",)),
+    (3 / 4, (0.13,), ("p05",)),
 )
+_CONDITIONAL: _Bands = ((1 / 4, (0.5, 0.6), ("p75",)), (1 / 2, (1 / 3, 0.47), ("p50", "p75")))
 
 SCREENED = 3  # every setting is tried on every third attempt and item of the subset,
 FINALISTS = 4  # and so many of them on all.
@@ -58,9 +62,10 @@ def work(study: Study, parts: Sequence[str]) -> float:
     steered = tokens_of([a.prompt(0) for a in steered_attempts(study)]) + tokens_of(steered_prompts(study))
     size = study.size
     costs = {
-        "sweep": (len(candidates(study)) / SCREENED + FINALISTS + 1) * subset,
+        "sweep": (len(candidates(study, 0.0)) / SCREENED + FINALISTS + 1) * subset,
         "susceptibility": 2 * size.seeds * tokens_of([a.prompt(0) for a in study.attempts]),
         "capability": 2 * tokens_of([item.as_prompt() for item in study.items]),
+        "beginnings": 0,
         "drift": 4 * size.talks * size.turns * 2 * TALK_TOKENS,
         "controls": (len(other_directions(study)) + 1) * subset,
         "cases": sum(case_work(size, case) for case in load_cases()),
@@ -78,31 +83,38 @@ def sweep(study: Study) -> list[dict[str, Any]]:
     Successive halving: the settings that promise most on a part of the subset are tried on all of it.
 
     Returns:
-        For every setting "layers" and "floor", the replies to "attempts" and "items", "perplexity", and
-        "every": 1 if they were all tried, SCREENED if every so many.
+        For every setting "layers", "floor" and "only_below", the replies to "attempts" and "items",
+        "perplexity", and "every": 1 if they were all tried, SCREENED if every so many.
     """
     uncapped = _tried(study, None, 1)
-    screened = [_tried(study, setting, SCREENED) for setting in candidates(study)]
-    order = sorted(range(len(screened)), key=lambda index: promise(screened[index], uncapped))
-    for index in order[:FINALISTS]:
-        screened[index] = _tried(study, (screened[index]["layers"], screened[index]["floor"]), 1)
-    return [uncapped, *screened]
+    settings = candidates(study, study.usual_threshold)
+    found = {setting: _tried(study, setting, SCREENED) for setting in settings}
+    order = sorted(settings, key=lambda setting: promise(found[setting], uncapped))
+    found |= {setting: _tried(study, setting, 1) for setting in order[:FINALISTS]}
+    return [uncapped, *found.values()]
 
 
-def candidates(study: Study) -> list[tuple[tuple[int, int], str]]:
-    """The settings that the sweep tries: first and last layer, and the name of the floor."""
-    layers = study.axis.layers
-    found: dict[tuple[tuple[int, int], str], None] = {}
-    for width, starts, floors in _BANDS:
-        for start in starts:
-            first = min(round(start * layers), layers - 1)
-            band = first, min(max(first, round((start + width) * layers) - 1), layers - 1)
-            found |= dict.fromkeys((band, floor) for floor in floors if _has_floors(study, band, floor))
-    return list(found)[:: study.size.bands]
+def candidates(study: Study, threshold: float) -> list[CapSetting]:
+    """The settings that the sweep tries.
+
+    Args:
+        threshold: of the conditional ones, see `CapSetting.only_below`.
+    """
+    found = [
+        CapSetting(band, floor, only_below)
+        for bands, only_below in ((_ON_ALL_REPLIES, None), (_CONDITIONAL, threshold))
+        for width, starts, floors in bands
+        for band in (_band(start, width, study.axis.layers) for start in starts)
+        for floor in floors
+        if set(range(band[0], band[1] + 1)) <= set(study.axis.floor_layers(floor))
+    ]
+    return list(dict.fromkeys(found))[:: study.size.bands]
 
 
-def _has_floors(study: Study, band: tuple[int, int], floor: str) -> bool:
-    return set(range(band[0], band[1] + 1)) <= set(study.axis.floor_layers(floor))
+def _band(start: float, width: float, layers: int) -> tuple[int, int]:
+    """First and last layer of a band; start and width are shares of the depth."""
+    first = min(round(start * layers), layers - 1)
+    return first, min(max(first, round((start + width) * layers) - 1), layers - 1)
 
 
 def promise(trial: dict[str, Any], uncapped: dict[str, Any]) -> tuple[bool, float]:
@@ -111,18 +123,17 @@ def promise(trial: dict[str, Any], uncapped: dict[str, Any]) -> tuple[bool, floa
     How many questions are answered correctly says little on a part of the subset.
     """
     scores = [reply["score"] for reply in trial["attempts"]]
-    return trial["perplexity"] > MOST_PERPLEXITY * uncapped["perplexity"], sum(scores) / len(scores)
+    return trial["perplexity"] > MOST_COST * uncapped["perplexity"], sum(scores) / len(scores)
 
 
-def _tried(study: Study, setting: tuple[tuple[int, int], str] | None, every: int) -> dict[str, Any]:
+def _tried(study: Study, setting: CapSetting | None, every: int) -> dict[str, Any]:
     """A setting of the cap, or none, on every so many attempts and items of the subset."""
-    band, floor = setting or (None, None)
-    cap = None if band is None or floor is None else make_cap(study.axis, *band, floor)
+    cap = None if setting is None else setting.cap(study.axis)
     attempts, items = study.subset(SWEEP_PERSONAS)[::every], study.items[::SUBSET][::every]
-    key = f"sweep/{band}/{floor}"
+    key = f"sweep/{NO_CAP if setting is None else setting.name}"
+    about = {"layers": None, "floor": None, "only_below": None} if setting is None else asdict(setting)
     return {
-        "layers": band,
-        "floor": floor,
+        **about,
         "every": every,
         **_subset(study, f"{key}/{every}", study.engine, attempts, items, cap),
         "perplexity": study.perplexity(key, study.axis, WITH_CAP, cap),
@@ -150,16 +161,17 @@ def _subset(
 
 def controls(study: Study) -> dict[str, dict[str, Any]]:
     """Name of a direction -> a subset's attempts and items, and perplexity, under its cap."""
-    replies = _default_replies(study)
-    directions = {"axis, floors made here": study.axis.direction, **other_directions(study)}
+    replies, axis = _default_replies(study), study.axis
+    vectors = {"axis, floors made here": axis.direction, **other_directions(study)}
+    others = {name: as_direction(name, vector, axis) for name, vector in vectors.items()}
+    # Where a reply begins is measured on the axis; only the correction has another direction.
+    engine = TransformersEngine(study.model, axis, kv_budget=None, keep=False, directions=others)
     attempts, items = study.subset(CONTROL_PERSONAS), study.items[::SUBSET]
     found = {}
-    for name, direction in directions.items():
-        other = axis_along(study.model, study.axis, direction, replies)
-        cap = make_cap(other, *other.cap_band, other.cap_floor)
-        engine = TransformersEngine(study.model, other, kv_budget=None, keep=False)
-        key = f"controls/{study.cap_name}/{name}"
-        found[name] = _subset(study, key, engine, attempts, items, cap) | {
+    for name, vector in vectors.items():
+        other = axis_along(study.model, axis, vector, replies)
+        cap, key = study.setting.cap(other), f"controls/{study.cap_name}/{name}"
+        found[name] = _subset(study, key, engine, attempts, items, replace(cap, direction=name)) | {
             "perplexity": study.perplexity(key, other, WITH_CAP, cap)
         }
     return found
@@ -240,6 +252,7 @@ PARTS: dict[str, Callable[[Study], Any]] = {
     "capability": Study.capability,
     "drift": Study.drift,
     "cases": case_studies,
+    "beginnings": Study.beginnings,
     "controls": controls,
     "steering": steering,
 }

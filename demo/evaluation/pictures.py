@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from demo.evaluation.steering import AXIS
+from demo.evaluation.study import setting_name
 
 # The page's colours, which colour-blind readers can distinguish. Dashes and markers differ too.
 _UNCAPPED, _CAPPED, _PLAIN, _GREY = "#b84a00", "#0067a8", "#5b9bc9", "#767676"
@@ -92,7 +93,7 @@ def _sweep(axes: Any, settings: list[dict[str, Any]]) -> None:
     for own in capped:
         look = {"color": _CAPPED, "fillstyle": "full" if own["affordable"] else "none"}
         axes.plot(own["in character"], own["right"], "D", markersize=6 if own["front"] else 4, **look)
-        name = f"{own['layers'][0]}–{own['layers'][1]} {own['floor']}"
+        name = setting_name(own["layers"], own["floor"], own.get("only_below")).replace("-", "–", 1)
         axes.annotate(
             name, (own["in character"], own["right"]), (4, 3), textcoords="offset points", fontsize=6
         )

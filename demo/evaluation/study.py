@@ -15,6 +15,7 @@ from demo.engine.protocol import Cap
 from demo.engine.transformers_engine import TransformersEngine
 from demo.evaluation.answers import Answer, Change, Prompt, ResultCache, answer, batches
 from demo.evaluation.attempts import Attempt, load_attempts, one_per_persona
+from demo.evaluation.beginnings import beginnings, figures, groups, usual_threshold
 from demo.evaluation.capability import Item, own_items, own_texts, perplexity
 from demo.evaluation.drift import TOKENS as TALK_TOKENS
 from demo.evaluation.drift import load_domains, measure_talks
@@ -80,6 +81,36 @@ QUICK = Size(
 )
 
 
+@dataclass(frozen=True, slots=True)
+class CapSetting:
+    """A cap as the sweep tries it.
+
+    Attributes:
+        layers: the first and the last.
+        floor: the name of a floor of the axis.
+        only_below: as in `Cap`, axis units.
+    """
+
+    layers: tuple[int, int]
+    floor: str
+    only_below: float | None = None
+
+    @property
+    def name(self) -> str:
+        """Names it in results and reports."""
+        return setting_name(self.layers, self.floor, self.only_below)
+
+    def cap(self, axis: AssistantAxis) -> Cap:
+        """The cap. Raises UserError where the axis lacks the layers or the floor."""
+        return make_cap(axis, *self.layers, self.floor, self.only_below)
+
+
+def setting_name(layers: Sequence[int], floor: str, only_below: float | None) -> str:
+    """Names a setting of the cap."""
+    condition = "" if only_below is None else f" below {only_below:+g}"
+    return f"{layers[0]}-{layers[1]} {floor}{condition}"
+
+
 class Study:
     """The measurements on one model and axis."""
 
@@ -111,12 +142,17 @@ class Study:
 
     @property
     def cap(self) -> Cap:
-        return make_cap(self.axis, *self.axis.cap_band, self.axis.cap_floor)
+        return self.setting.cap(self.axis)
+
+    @property
+    def setting(self) -> CapSetting:
+        """The axis's own."""
+        axis = self.axis
+        return CapSetting(axis.cap_band, axis.cap_floor, axis.cap_only_below)
 
     @property
     def cap_name(self) -> str:
-        first, last = self.axis.cap_band
-        return f"{first}-{last} {self.axis.cap_floor}"
+        return self.setting.name
 
     # --- persona susceptibility
 
@@ -208,7 +244,8 @@ class Study:
             items: None for the project's own, which come with the perplexity of ordinary text.
 
         Returns:
-            NO_CAP or WITH_CAP -> each item's answer and whether it is correct, in order;
+            NO_CAP or WITH_CAP -> each item's answer, whether it is correct, and whether the cap acted on it,
+            in order;
             "perplexity none" and "perplexity cap" -> perplexity.
         """
         caps = {NO_CAP: None, WITH_CAP: self.cap}
@@ -222,22 +259,25 @@ class Study:
     def answer_items(
         self, key: str, engine: TransformersEngine, items: Sequence[Item], caps: Mapping[str, Change]
     ) -> dict[str, list[dict[str, Any]]]:
-        """The answer to every item under every cap, and whether it is correct."""
+        """The answer to every item under every cap, whether it is right, and whether the cap acted on it."""
         prompts = [item.as_prompt() for item in items]
-        texts = {name: list[str]() for name in caps}
+        found = {name: list[dict[str, Any]]() for name in caps}
         for index, batch in enumerate(batches(prompts, len(caps))):
 
-            def measure(batch: Sequence[Prompt] = batch) -> dict[str, list[str]]:
+            def measure(batch: Sequence[Prompt] = batch) -> dict[str, list[dict[str, Any]]]:
                 answers = answer(engine, batch, caps)
-                return {name: [one.text for one in answers[name]] for name in caps}
+                return {
+                    name: [{"text": one.text, "acted": one.acted > 0} for one in answers[name]]
+                    for name in caps
+                }
 
             stored = self.cache.get(f"{key}/answers/{index}", len(caps) * tokens_of(batch), measure)
             for name in caps:
-                texts[name] += stored[name]
+                found[name] += stored[name]
         return {
             name: [
-                {"right": item.is_right(text), "text": text}
-                for item, text in zip(items, texts[name], strict=True)
+                {"right": item.is_right(reply["text"])} | reply
+                for item, reply in zip(items, found[name], strict=True)
             ]
             for name in caps
         }
@@ -256,9 +296,12 @@ class Study:
         return found
 
     def perplexity(self, key: str, axis: AssistantAxis, name: str, cap: Change) -> float:
-        """The perplexity of ordinary text under a cap or steering along `axis`."""
+        """The perplexity of ordinary text under a cap or steering along `axis`.
+
+        Where a reply begins is measured along the study's own axis.
+        """
         return self.cache.get(
-            f"{key}/perplexity/{name}", 0, lambda: perplexity(self.model, axis, cap, self._texts)
+            f"{key}/perplexity/{name}", 0, lambda: perplexity(self.model, axis, cap, self._texts, self.axis)
         )
 
     # --- drift
@@ -276,6 +319,26 @@ class Study:
                 return measure_talks(self.engine, self.cap, scripts, self.seed, lambda turn: None)
 
             found[domain.title] = self.cache.get(f"drift/{self.cap_name}/{domain.id}", work, measure)
+        return found
+
+    # --- where replies begin
+
+    def beginnings(self) -> dict[str, Any]:
+        """Where replies begin, by the kind of their prompt, and the threshold; see `beginnings.figures`."""
+        threshold = self.usual_threshold if self.axis.cap_only_below is None else self.axis.cap_only_below
+        prompts = groups(
+            [item.as_prompt().messages for item in self.items[:: 4 * SUBSET]], self.subset(REPORTED_PERSONAS)
+        )
+
+        def measure() -> dict[str, list[float]]:
+            return {name: beginnings(self.model, self.axis, own) for name, own in prompts.items()}
+
+        return figures(self.cache.get("beginnings", 0, measure), threshold)
+
+    @property
+    def usual_threshold(self) -> float:
+        """See `beginnings.usual_threshold`."""
+        found: float = self.cache.get("usual threshold", 0, lambda: usual_threshold(self.model, self.axis))
         return found
 
     # --- for many settings

@@ -20,7 +20,7 @@ from demo.axis.gates import is_assistant_axis
 from demo.axis.zones import zone_of, zones_json
 from demo.conversation.conversation import Conversation
 from demo.conversation.session_file import reply_json, rounded
-from demo.conversation.settings import BRANCHES, TurnSettings, make_cap
+from demo.conversation.settings import BRANCHES, TurnSettings, make_cap, threshold_of
 from demo.conversation.turns import Reply, Turn, well_formed
 from demo.engine.protocol import Cap, Engine, ReadToken, Request, Sampling
 from demo.models.chat_template import Message
@@ -59,7 +59,11 @@ class Api:
             "model": self.model_name,
             "layers": self.axis.layers,
             "probe_layer": self.axis.probe_layer,
-            "cap": {"layers": [first, last], "floor": self.axis.cap_floor},
+            "cap": {
+                "layers": [first, last],
+                "floor": self.axis.cap_floor,
+                "only_below": self.axis.cap_only_below,
+            },
             "floors": list(self.axis.floors),
             "default_range": self.axis.default_range,
             "zones": None if zones is None else zones_json(zones),
@@ -82,14 +86,17 @@ class Api:
         last_layer: int = -1,
         thinking: bool = False,
         soft_limit: int = 0,
+        only_below: float | str = "",
         request: gr.Request | None = None,
     ) -> dict[str, Any]:
         """Answer a message uncapped and capped.
 
         history: earlier turns, as returned under "turn". floor, first_layer, last_layer: those of the axis
         unless given. thinking: let a model that can reason do so before it answers. soft_limit: from so many
-        tokens on, a reply ends with its sentence; 0 for never. Returns both replies with every token's
-        projection in axis units and the zone of its mean, and the turn to append to the history.
+        tokens on, a reply ends with its sentence; 0 for never. only_below: cap only a reply that begins below
+        so many axis units; "off" for every reply; that of the axis unless given. Returns both replies with
+        every token's projection in axis units and the zone of its mean, and the turn to append to the
+        history.
         """
         with _errors_in_one_sentence():
             message, system_prompt = well_formed(message), well_formed(system_prompt)
@@ -97,7 +104,7 @@ class Api:
             sampling = Sampling(temperature, max_new_tokens=max_new_tokens, seed=seed, soft_limit=soft_limit)
             settings = TurnSettings(
                 sampling,
-                self._cap(cap, floor, first_layer, last_layer),
+                self._cap(cap, floor, first_layer, last_layer, only_below),
                 system_prompt,
                 thinking=self._thinking(thinking),
             )
@@ -145,7 +152,7 @@ class Api:
                 Message(role=m["role"], content=well_formed(m["content"]))  # type: ignore[typeddict-item]
                 for m in messages
             )
-            asked = Request("read", chat, cap=self._cap(cap, "", -1, -1))
+            asked = Request("read", chat, cap=self._cap(cap))
             with self._admit(request, *(m["content"] for m in messages)):
                 tokens = [self._token(token, layers) for chunk in self.engine.read(asked) for token in chunk]
             return {"probe_layer": self.axis.probe_layer, "tokens": tokens}
@@ -162,7 +169,9 @@ class Api:
             raise UserError("This model does not reason before it answers; leave `thinking` out.")
         return asked or self.thinking == "always"
 
-    def _cap(self, on: bool, floor: str, first: int, last: int) -> Cap | None:
+    def _cap(
+        self, on: bool, floor: str = "", first: int = -1, last: int = -1, below: float | str = ""
+    ) -> Cap | None:
         if not on:
             return None
         band = self.axis.cap_band
@@ -171,6 +180,7 @@ class Api:
             first if first >= 0 else band[0],
             last if last >= 0 else band[1],
             floor or self.axis.cap_floor,
+            threshold_of(below, self.axis),
         )
 
 

@@ -121,6 +121,7 @@ def build_page(
     intro: Recording | None = None,
     directions: Mapping[str, Direction] | None = None,
     reads_plain: bool = False,
+    conditional_caps: bool = False,
     made_with: MadeWith | None = None,
     shared_sessions: SharedSessions | None = None,
 ) -> gr.Blocks:
@@ -136,6 +137,7 @@ def build_page(
         intro: the recording that plays when a visitor arrives; None for an empty page.
         directions: the engine's further directions.
         reads_plain: whether the engine can read the capped words without the cap as they are written.
+        conditional_caps: whether the engine can cap only the replies that begin below a threshold.
         made_with: what a command needs to load the same model; None if that is not known.
         shared_sessions: those that visitors may open by address; None for none.
     """
@@ -157,7 +159,7 @@ def build_page(
         session = gr.State(Session(), delete_callback=lambda gone: handlers.close(gone))
         with gr.Sidebar(position="right", width=300, elem_id="settings"):
             gr.Markdown("### Settings")
-            panel = build_settings_panel(axis, defaults, thinking, named, reads_plain)
+            panel = build_settings_panel(axis, defaults, thinking, named, reads_plain, conditional_caps)
         with gr.Column(elem_id="screen"):
             with gr.Row(elem_id="top"):
                 gr.Markdown(f"# {TITLE}", elem_id="title")

@@ -98,7 +98,8 @@ def pane_components(axis: AssistantAxis) -> dict[str, Any]:
                         [NO_FLOOR, *axis.floors],
                         value=NO_FLOOR,
                         label=f"{title}: floor",
-                        info="At the capped layers above. With strength 0 it is capped and not steered.",
+                        info="At the capped layers above, whatever the reply begins with. "
+                        "With strength 0 it is capped and not steered.",
                     )
     locked.change(
         lambda on: gr.update(visible=not on),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
@@ -95,6 +95,8 @@ class PanelValues:
     steered_prompt: Any = ""
     steered_temperature: Any = None
     steered_floor: Any = NO_FLOOR
+    only_below_on: Any = False
+    only_below: Any = None
 
     @property
     def characters(self) -> int:
@@ -176,7 +178,8 @@ class PanelValues:
         if not 0 <= choice.first_layer <= choice.last_layer < axis.layers:
             choice.cap(axis)  # raises
         downward = self.second_side == _AT_MOST
-        return direction_cap(second, choice.first_layer, choice.last_layer, choice.floor, downward)
+        cap = direction_cap(second, choice.first_layer, choice.last_layer, choice.floor, downward)
+        return replace(cap, only_below=choice.only_below)
 
     def _along(
         self, second: Direction | None, directions: Mapping[str, Direction], probe_layer: int
@@ -193,7 +196,9 @@ class PanelValues:
         if not self.cap_on:
             return CapChoice(False, "", 0, 0)
         first = _whole(self.first_layer, "first capped layer")
-        return CapChoice(True, str(self.floor)[:100], first, _whole(self.last_layer, "last capped layer"))
+        last = _whole(self.last_layer, "last capped layer")
+        below = _real(self.only_below, "threshold for where replies begin") if self.only_below_on else None
+        return CapChoice(True, str(self.floor)[:100], first, last, below)
 
     def _steer(self, second: Direction | None) -> Steer | None:
         if not self.steer_on:
@@ -241,6 +246,8 @@ class SettingsPanel:
     steered_prompt: gr.Textbox
     steered_temperature: gr.Number
     steered_floor: gr.Dropdown
+    only_below_on: gr.Checkbox
+    only_below: gr.Number
 
     def inputs(self) -> list[Any]:
         """The components whose values make `PanelValues`, in its order."""
@@ -248,7 +255,8 @@ class SettingsPanel:
 
     def cap_inputs(self) -> list[Any]:
         """The components that decide the cap."""
-        return [self.cap_on, self.floor, self.first_layer, self.last_layer]
+        band = [self.first_layer, self.last_layer]
+        return [self.cap_on, self.floor, *band, self.only_below_on, self.only_below]
 
     def prompt_inputs(self) -> list[Any]:
         """The components that decide the system prompts of single panes."""
@@ -261,6 +269,7 @@ def build_settings_panel(
     thinking: Thinking = "never",
     directions: Mapping[str, Direction] | None = None,
     reads_plain: bool = True,
+    conditional_caps: bool = True,
 ) -> SettingsPanel:
     """Lay the settings out, in the current Gradio context.
 
@@ -268,6 +277,7 @@ def build_settings_panel(
         thinking: whether the model reasons before it answers.
         directions: the engine's further directions.
         reads_plain: whether the engine can read the capped words without the cap as they are written.
+        conditional_caps: whether the engine can cap only the replies that begin below a threshold.
     """
     system = gr.Textbox(
         label="System prompt",
@@ -277,7 +287,7 @@ def build_settings_panel(
         placeholder="None: the model's own default",
         elem_id="system-prompt",
     )
-    cap = _cap_components(axis, reads_plain)
+    cap = _cap_components(axis, reads_plain, conditional_caps)
     second = _direction_components(directions or {})
     reasoning = _reasoning_components(thinking)
     sampling = _sampling_components(defaults, thinking)
@@ -285,7 +295,7 @@ def build_settings_panel(
     return SettingsPanel(system_prompt=system, **sampling, **branches, **cap, **second, **reasoning)
 
 
-def _cap_components(axis: AssistantAxis, reads_plain: bool) -> dict[str, Any]:
+def _cap_components(axis: AssistantAxis, reads_plain: bool, conditional_caps: bool) -> dict[str, Any]:
     first, last = axis.cap_band
     layers = f"0 to {axis.layers - 1}"
     with gr.Group():
@@ -304,6 +314,7 @@ def _cap_components(axis: AssistantAxis, reads_plain: bool) -> dict[str, Any]:
             last_layer = gr.Number(
                 last, label="Last layer", precision=0, min_width=80, elem_id="last-layer", info=layers
             )
+        condition = _condition_components(axis, conditional_caps)
         plain = gr.Checkbox(
             value=reads_plain,
             visible=reads_plain,
@@ -318,7 +329,39 @@ def _cap_components(axis: AssistantAxis, reads_plain: bool) -> dict[str, Any]:
         "first_layer": first_layer,
         "last_layer": last_layer,
         "plain": plain,
+        **condition,
     }
+
+
+def _condition_components(axis: AssistantAxis, offered: bool) -> dict[str, Any]:
+    """The choice to cap only the replies that begin below a threshold."""
+    zones, below = axis.zones, axis.cap_only_below
+    chosen = offered and below is not None
+    usual = below if below is not None else zones.low if zones is not None else 0.0
+    on = gr.Checkbox(
+        value=chosen,
+        visible=offered,
+        label="Only replies that begin below",
+        info="The cap then leaves replies alone that begin where ordinary ones do, and prompts always.",
+        elem_id="only-below-on",
+    )
+    threshold = gr.Number(
+        usual, visible=chosen, label="Threshold in axis units", step=0.05, elem_id="only-below"
+    )
+    _show_while(on, threshold)
+    return {"only_below_on": on, "only_below": threshold}
+
+
+def _show_while(switch: gr.Checkbox, component: Any) -> None:
+    """Show a component only while the switch is on."""
+    switch.change(
+        lambda checked: gr.update(visible=bool(checked)),
+        switch,
+        component,
+        queue=False,
+        show_progress="hidden",
+        api_visibility="private",
+    )
 
 
 def _direction_components(directions: Mapping[str, Direction]) -> dict[str, Any]:
@@ -366,14 +409,7 @@ def _reasoning_components(thinking: Thinking) -> dict[str, Any]:
             elem_id="thinking",
         )
         span = gr.Radio(list(_SPANS), value=_BOTH, label="Cap acts on", visible=always, elem_id="span")
-    on.change(
-        lambda checked: gr.update(visible=bool(checked)),
-        on,
-        span,
-        queue=False,
-        show_progress="hidden",
-        api_visibility="private",
-    )
+    _show_while(on, span)
     return {"thinking": on, "span": span}
 
 

@@ -176,8 +176,9 @@ class Updates:
                 continue
             reply = turn.replies[event.branch]
             if isinstance(event, PromptEvent):
-                mean = rounded(event.user_projection)
-                self.add(operation("prompt", turn=index, branch=event.branch, user_mean=mean))
+                known = {"user_mean": rounded(event.user_projection)}
+                known |= {} if reply.start is None else {"start": reply.start}
+                self.add(operation("prompt", turn=index, branch=event.branch, **known))
                 continue
             if event.token_id is not None:
                 fresh = token_json(reply.tokens[-1], live=True, running=True)

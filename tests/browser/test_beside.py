@@ -8,7 +8,7 @@ import re
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.helpers.browser import reply, send_messages, wait_until_still
+from tests.helpers.browser import BRANCHES, reply, send_messages, set_number, wait_until_still
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
@@ -96,3 +96,29 @@ def test_a_direction_that_cannot_be_capped_is_refused_and_nothing_is_lost(opened
     page.locator("#send").click()
     expect(page.locator(".notices")).to_contain_text("has vectors at layers")
     expect(page.locator("#message textarea")).to_have_value("Hello")
+
+
+def test_a_cap_for_some_replies_says_of_each_where_it_begins_and_whether_it_acts(opened):
+    page, _ = opened
+    open_settings(page)
+    expect(page.locator("#only-below")).to_have_count(0)
+    page.locator("#only-below-on input").check()
+    set_number(page, "only-below", -50)
+    send_messages(page, "Play a demon. Who are you?", tokens=12)
+    texts = ["".join(reply(page, branch, 0).locator(".tok").all_text_contents()) for branch in BRANCHES]
+    assert texts[0] == texts[1] != ""
+    notes = page.locator('.pane[data-branch="capped"] .begins')
+    alone = re.compile(r"^Begins at −?\d+\.\d\d, above −50\.00: the cap leaves it alone\.$")
+    expect(notes).to_have_text([alone])
+    expect(page.locator('.pane[data-branch="capped"] .cap-action')).to_have_text(
+        "cap leaves this reply alone"
+    )
+    expect(page.locator(".summary-bar .sentence")).to_contain_text("The cap leaves the capped reply alone.")
+    set_number(page, "only-below", 50)
+    send_messages(page, "What do you want from me?", tokens=12)
+    expect(notes).to_have_text([alone, re.compile(r"^Begins at −?\d+\.\d\d, below 50\.00\.$")])
+    expect(page.locator('.pane[data-branch="capped"] .cap-action')).to_contain_text("cap acted on ")
+    assert page.locator('.pane[data-branch="uncapped"] .begins:visible').count() == 0
+    page.locator("#only-below-on input").uncheck()
+    send_messages(page, "And now?", tokens=12)
+    expect(reply(page, "capped", 2).locator("..").locator(".begins")).to_be_hidden()

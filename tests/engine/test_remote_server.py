@@ -60,7 +60,7 @@ class SlowEngine:
             thinking="optional",
         )
         self.axis = load_axis(DEFAULT_MODEL)
-        self.reads_plain = True
+        self.reads_plain = self.conditional_caps = True
         self.directions: Mapping[str, Direction] = all_directions(self.axis, None)
         self.fails_after: int | None = None  # tokens
         self.running, self.stopped = 0, Event()
@@ -149,7 +149,7 @@ def test_a_client_gets_axis_model_replies_and_readings(slow, url):
     assert engine.model.slug == "model" and engine.notes == ["a note"]
     assert axis_digest(engine.axis) == axis_digest(slow.axis)
     assert engine.axis.manifest["cap"] == slow.axis.manifest["cap"]
-    assert engine.reads_plain
+    assert engine.reads_plain and engine.conditional_caps
     assert list(engine.directions) == list(slow.directions) == ["PC1", "PC2", "PC3"]
     for name, direction in slow.directions.items():
         got, layer = engine.directions[name], slow.axis.probe_layer

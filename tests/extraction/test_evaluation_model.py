@@ -112,7 +112,7 @@ def test_quick_run_measures_all_parts_and_a_second_run_reuses_them(tmp_path, mon
         turns=2,
         directions=1,
         defaults=6,
-        bands=1,
+        bands=4,
         steered=60,
         asked=55,
         cases=2,
@@ -128,6 +128,7 @@ def test_quick_run_measures_all_parts_and_a_second_run_reuses_them(tmp_path, mon
         "cases",
         "sweep",
         "controls",
+        "beginnings",
         "agreement",
     }
     capability = figures["capability"]

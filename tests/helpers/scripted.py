@@ -29,12 +29,14 @@ class ScriptedEngine:
         fail_after: Number of words after which a turn fails; None for never.
         failing: The branch whose reply alone fails, after its first word; empty for none.
         left_out: What the chat template leaves out of every prompt.
+        start: Where every reply begins; None for an engine that does not tell. It has no effect on the cap.
         refuse: Whether every request is refused at once.
         requests: The requests of the latest turn.
         forgotten: All branches that the engine was told to forget.
     """
 
     reads_plain = False
+    conditional_caps = True
 
     def __init__(
         self,
@@ -44,9 +46,11 @@ class ScriptedEngine:
         thoughts: Sequence[str] = (),
         failing: str = "",
         left_out: tuple[LeftOut, ...] = (),
+        start: float | None = None,
     ) -> None:
         self.words, self.fail_after, self.refuse = words, fail_after, refuse
         self.thoughts, self.failing, self.left_out = thoughts, failing, left_out
+        self.start = start
         self.requests: list = []
         self.forgotten: list[str] = []
 
@@ -58,7 +62,7 @@ class ScriptedEngine:
 
     def _events(self, cancel) -> Iterator[PromptEvent | TokenEvent]:
         for request in self.requests:
-            yield PromptEvent(request.branch, 10, 0, 0.25, self.left_out)
+            yield PromptEvent(request.branch, 10, 0, 0.25, self.left_out, self.start)
         replies = {request.branch: self._reply(request) for request in self.requests}
         for number in range(max(map(len, replies.values()), default=0)):
             if number == self.fail_after:

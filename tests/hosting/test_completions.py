@@ -98,6 +98,7 @@ def test_a_plain_reply_has_openai_s_shape_and_every_token_s_projection(http):
     assert choice["projections"] == {
         "probe_layer": 2,
         "cap": None,
+        "start": None,
         "mean": {"before": -0.5, "after": -0.5},
         "acted": 0,
         "content_tokens": 3,
@@ -115,6 +116,16 @@ def test_the_cap_is_asked_for_by_the_model_s_name_or_a_field(http, engine, asked
     assert projections["acted"] == 2 and projections["mean"]["after"] == pytest.approx(-0.5 + 1 / 3, abs=1e-3)
     assert [token["added"] for token in projections["tokens"]] == [0.5, 0.0, 0.5]
     assert engine.requests[0].cap.layers == (1, 2)
+
+
+def test_a_threshold_reaches_the_engine_and_the_response_says_where_the_reply_begins(
+    http, engine, monkeypatch
+):
+    monkeypatch.setattr(engine, "start", -0.31237)
+    projections = answer(http, cap=True, only_below=-0.06)["projections"]
+    assert projections["cap"] == {"layers": [1, 2], "floor": "p25", "only_below": -0.06}
+    assert projections["start"] == -0.3124 and engine.requests[0].cap.only_below == -0.06
+    assert "only_below" not in answer(http, cap=True, only_below="off")["projections"]["cap"]
 
 
 def test_floor_and_layers_reach_the_engine(http, engine):
@@ -220,7 +231,9 @@ def test_log_probabilities_have_openai_s_shape(http):
         ({"frequency_penalty": 1}, "cannot do what frequency_penalty asks for", "frequency_penalty"),
         ({"response_format": {"type": "json_object"}}, "response_format asks for", "response_format"),
         ({"floor": "p25"}, "need cap: true", "cap"),
+        ({"only_below": 0.5}, "need cap: true", "cap"),
         ({"cap": True, "floor": "p99"}, "p99", None),
+        ({"cap": True, "only_below": "low"}, "number of axis units", None),
         ({"cap": True, "layers": [3, 9]}, "between 0 and 3", None),
         ({"cap": True, "layers": [1]}, "layers is wrong", "layers"),
         ({"model": CAPPED, "cap": False}, "contradicts", "cap"),

@@ -44,6 +44,9 @@ def test_messages_are_answered_in_order_and_both_replies_are_printed_with_their_
     ]
     assert (uncapped.cap, capped.cap.layers, capped.date) == (None, (18, 19, 20), "2026-01-31")
     assert (capped.sampling.seed, capped.sampling.max_new_tokens) == (5, 7)
+    assert capped.cap.only_below is None
+    assert again.main(["--only-below=-0.06", "--", "a"]) == 0
+    assert engine.requests[1].cap.only_below == -0.06
     assert again.main(["--no-cap", "--seed", "4,105", "--", "a", "b"]) == 0
     assert [(one.cap, one.sampling.seed) for one in engine.requests] == [(None, 105)] * 2
 
@@ -86,6 +89,7 @@ def test_a_turn_that_was_not_made_by_this_model_is_refused(engine):
         (["--layers", "3", "Hi"], "--layers takes"),
         (["--layers", "9-3", "Hi"], "lower to a higher"),
         (["--floor", "p99", "Hi"], "p99"),
+        (["--only-below", "low", "Hi"], "number of axis units"),
         (["--temperature", "-1", "Hi"], "Temperature must"),
     ],
 )

@@ -240,14 +240,14 @@ def test_more_questions_tell_smaller_differences():
 
 def test_figures_count_the_answers_that_changed_by_kind():
     def reply(right: bool) -> dict[str, object]:
-        return {"right": right, "text": str(right)}
+        return {"right": right, "text": str(right), "acted": not right}
 
     first = [True] * 4 + [False] * 4 + [True, False]
     second = [True] * 3 + [False] + [True] * 2 + [False] * 2 + [True, False]
     kinds = ["a"] * 8 + ["b"] * 2
     found = {NO_CAP: list(map(reply, first)), WITH_CAP: list(map(reply, second))}
     own = set_figures(found, kinds)
-    assert (own["items"], own["lost"], own["gained"]) == (10, 1, 2)
+    assert (own["items"], own["lost"], own["gained"], own["touched"]) == (10, 1, 2, 0.4)
     assert own["difference"]["value"] == pytest.approx(0.1)
     assert own["difference"]["low"] <= 0.1 <= own["difference"]["high"]
     assert own["detectable"] == pytest.approx(smallest_difference(0.3, 10), abs=1e-5)

@@ -216,12 +216,14 @@ def test_killed_run_resumes_from_the_cache(tmp_path):
 
 
 def test_front_is_not_dominated_and_the_choice_is_affordable_and_visible():
-    def setting(floor, rate, right, perplexity=10.0, verbatim=0.9, layers=(1, 2)):
+    def setting(floor, rate, right, perplexity=10.0, verbatim=0.9, layers=(1, 2), finalist=True):
         return {
             "layers": layers,
             "floor": floor,
             "in character": rate,
             "harmful": rate,
+            "score": rate,
+            "finalist": finalist,
             "right": right,
             "verbatim": verbatim,
             "perplexity": perplexity,
@@ -230,17 +232,18 @@ def test_front_is_not_dominated_and_the_choice_is_affordable_and_visible():
     plain = setting(None, 0.6, 0.5, layers=None)
     capped = [
         setting("a", 0.5, 0.5),
-        setting("b", 0.4, 0.495, perplexity=10.4),
+        setting("b", 0.4, 0.495, perplexity=10.2),
         setting("c", 0.1, 0.2),
         setting("d", 0.45, 0.48),
         setting("e", 0.3, 0.5, perplexity=12.0),
         setting("f", 0.35, 0.5, verbatim=0.1),
         setting("g", 0.38, 0.5, layers=(4, 5)),
+        setting("h", 0.2, 0.5, finalist=False),
     ]
     found = with_front([plain, *capped], 2)
-    assert {own["floor"] for own in found[1:] if own["affordable"]} == {"a", "b", "g"}
+    assert {own["floor"] for own in found[1:] if own["affordable"]} == {"a", "b", "g", "h"}
     assert {own["floor"] for own in found[1:] if own["front"]} == {"c", "e"}
-    assert choose(found)["floor"] == "b", "g is affordable and better, but does not cover the probe layer"
+    assert choose(found)["floor"] == "b", "g does not cover the probe layer, and h was tried on a part only"
     costly = with_front([plain, setting("a", 0.5, 0.3), setting("b", 0.4, 0.4)], 2)
     assert choose(costly)["floor"] == "b", "if none is affordable, the one that costs least"
 

@@ -101,6 +101,7 @@ class RemoteEngine:
         _check_status(directions)
         self.directions: Mapping[str, Direction] = _directions_from(directions.content, self.axis)
         self.reads_plain = bool(data.get("reads_plain"))
+        self.conditional_caps = bool(data.get("conditional_caps"))
 
     @property
     def load(self) -> Load:

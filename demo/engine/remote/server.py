@@ -120,6 +120,7 @@ class Service:
             "notes": self.notes,
             "axis": manifest,
             "reads_plain": self.engine.reads_plain,
+            "conditional_caps": self.engine.conditional_caps,
         }
         return JSONResponse({"version": VERSION, **about})
 

@@ -63,6 +63,7 @@ class VllmEngine:
         # vLLM chooses its own tokens, and its workers know the axis only.
         self.directions: Mapping[str, Direction] = {}
         self.reads_plain = False
+        self.conditional_caps = False  # see `_refuse_conditional`
         self._vocabulary = vocabulary_of(model, fixed_length=fixed_length)
         self._marks = _mark_ids(self._vocabulary)
         # One token stays free: vLLM samples one more than is shown, so that the last one shown is run.

@@ -15,7 +15,7 @@ import orjson
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from demo.axis.axis import AssistantAxis
-from demo.conversation.settings import CAPPED, MOST_SEEDS, SEED_STEP, UNCAPPED, make_cap
+from demo.conversation.settings import CAPPED, MOST_SEEDS, SEED_STEP, UNCAPPED, make_cap, threshold_of
 from demo.engine.protocol import MOST_ALTERNATIVES, Cap, Request, Sampling
 from demo.models.chat_template import Message
 from demo.utils.errors import UserError
@@ -113,6 +113,8 @@ class CompletionRequest(_Fields):
     Attributes:
         cap, floor, layers: whether the reply is capped, at which floor, and from which to which decoder
             layer; those of the axis unless given.
+        only_below: the cap acts only on a reply that begins below so many axis units; "off" for every
+            reply; that of the axis unless given.
         repetition_penalty, thinking: as in `Sampling` and `Request`.
         projections: whether the response says where each token lies on the axis.
     """
@@ -122,6 +124,7 @@ class CompletionRequest(_Fields):
     cap: bool | None = None
     floor: str | None = None
     layers: list[int] | None = Field(None, min_length=2, max_length=2)
+    only_below: float | str | None = None
     temperature: float = 1.0
     top_p: float = 1.0
     repetition_penalty: float = 1.0
@@ -242,12 +245,12 @@ def _cap(fields: CompletionRequest, by_name: bool, axis: AssistantAxis) -> tuple
     if by_name and fields.cap is False:
         raise RefusedError(f"A model name ending with {CAPPED_ENDING} contradicts cap: false.", "cap")
     if not by_name and not fields.cap:
-        if fields.floor is not None or fields.layers is not None:
-            raise RefusedError("floor and layers need cap: true.", "cap")
+        if any(field is not None for field in (fields.floor, fields.layers, fields.only_below)):
+            raise RefusedError("floor, layers and only_below need cap: true.", "cap")
         return None, ""
     first, last = axis.cap_band if fields.layers is None else fields.layers
     floor = axis.cap_floor if fields.floor is None else fields.floor
-    return make_cap(axis, first, last, floor), floor
+    return make_cap(axis, first, last, floor, threshold_of(fields.only_below, axis)), floor
 
 
 def _sampling(fields: CompletionRequest, seed: int) -> Sampling:

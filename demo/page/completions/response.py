@@ -14,7 +14,7 @@ from statistics import fmean
 from typing import Any
 
 from demo.conversation.turns import Reply, rounded
-from demo.engine.protocol import Alternative, Event, PromptEvent, Token, TokenEvent
+from demo.engine.protocol import Alternative, Cap, Event, PromptEvent, Token, TokenEvent
 from demo.page.completions.request import Asked, RefusedError
 
 Json = dict[str, Any]
@@ -124,6 +124,7 @@ class Writer:
         """The next chunks of a stream. Raises RefusedError when a reply failed."""
         if isinstance(event, PromptEvent):
             self._prompt = self._prompt or event
+            self.choices[self._index[event.branch]].reply.start = rounded(event.start)
             role = {"role": "assistant", "content": ""}
             return [self._chunk(self._index[event.branch], role)]
         if not isinstance(event, TokenEvent):
@@ -193,11 +194,16 @@ class Writer:
         before = [token.before for token in reply.read if token.before is not None]
         return {
             "probe_layer": self._probe_layer,
-            "cap": cap and {"layers": [cap.layers[0], cap.layers[-1]], "floor": self._asked.floor},
+            "cap": cap and self._cap_json(cap),
+            "start": reply.start,
             "mean": {"before": rounded(fmean(before)) if before else None, "after": rounded(reply.mean)},
             "acted": reply.fired,
             "content_tokens": len(reply.read),
         }
+
+    def _cap_json(self, cap: Cap) -> Json:
+        condition = {} if cap.only_below is None else {"only_below": cap.only_below}
+        return {"layers": [cap.layers[0], cap.layers[-1]], "floor": self._asked.floor, **condition}
 
     def _logprobs(self, tokens: Sequence[Token]) -> Json | None:
         if not self._asked.fields.logprobs:

@@ -1,5 +1,5 @@
 // Made from its sources by `npm run build`; do not edit.
-// Sources: 4e0f0fdc8ab4655a94e9678f8c20c1bca3076befecbd92e48179ad06c4c1fcbc
+// Sources: 4cb4c2f86949bdce6bc38ce5eee9a0ac7cbd04df91a5160caaf77da4cfbb124a
 // Bundle: af08f735d86252586df92c2e5f6aa4cf282c148ea964cb9968920df7c06c072b
 (() => {
   // src/dom.js

@@ -1,6 +1,6 @@
 // Made from its sources by `npm run build`; do not edit.
-// Sources: 4e0f0fdc8ab4655a94e9678f8c20c1bca3076befecbd92e48179ad06c4c1fcbc
-// Bundle: 13397a7bef6af28480bebc5284424ff9ef5eb3d59bdbfc473abdb69af596d982
+// Sources: 4cb4c2f86949bdce6bc38ce5eee9a0ac7cbd04df91a5160caaf77da4cfbb124a
+// Bundle: de5cc940985e36146cba8e26e99bc5c7124936accdfb2e373525b7eed8f6fa32
 (() => {
   // protocol.json
   var protocol_default = {
@@ -41,7 +41,7 @@
       },
       prompt: {
         about: "a branch has read its prompt",
-        fields: { turn: "integer", branch: "string", "user_mean?": "number or null" }
+        fields: { turn: "integer", branch: "string", "user_mean?": "number or null", "start?": "number" }
       },
       tokens: {
         about: "new tokens of one branch",
@@ -57,6 +57,7 @@
           "mean?": "number or null",
           "reasoning_mean?": "number or null",
           "user_mean?": "number or null",
+          "start?": "number",
           "fired?": "integer or null",
           "count?": "integer or null",
           "limit?": "integer or null",
@@ -316,9 +317,9 @@
   };
 
   // src/text.js
-  function number(value) {
+  function number(value, digits = 2) {
     if (value === null || value === void 0) return "–";
-    const text = Math.abs(value).toFixed(2);
+    const text = Math.abs(value).toFixed(digits);
     return value < 0 && Number(text) > 0 ? `−${text}` : text;
   }
   function counted(count, one, many = `${one}s`) {
@@ -468,6 +469,7 @@
       finalCount: null,
       limit: null,
       userMean: null,
+      start: null,
       place: null,
       plainMean: null,
       along: [],
@@ -540,6 +542,7 @@
     reply.finalFired = data.fired ?? null;
     reply.finalCount = data.count ?? null;
     reply.limit = data.limit ?? null;
+    reply.start = data.start ?? reply.start;
     reply.place = data.place ?? null;
     reply.plainMean = data.plain_mean ?? null;
     reply.along = data.along ?? [];
@@ -1339,16 +1342,23 @@
     const capped = branch === "steered" ? cap ? { ...cap, floor: null } : null : settings.cap;
     return { ...settings, ...own, cap: capped };
   }
+  function thresholdIn(settings, branch) {
+    if (!settings || branch === "uncapped") return null;
+    const cap = settingsIn(settings, branch).cap ?? (branch === "capped" ? settings.also : null);
+    return cap?.only_below ?? null;
+  }
+  var conditionText = ({ only_below }) => only_below === void 0 ? "" : `, only replies that begin below ${number(only_below)}`;
   function capText({ cap }) {
     if (!cap) return "off";
     const [first, last] = [cap.layers[0], cap.layers.at(-1)];
     const where = first === last ? `layer ${first}` : `layers ${first}–${last}`;
     const value = cap.floor === null ? "" : ` (${number(cap.floor)})`;
-    return `floor ${cap.floor_name ?? ""}${value}, ${where}`;
+    return `floor ${cap.floor_name ?? ""}${value}, ${where}${conditionText(cap)}`;
   }
-  function alsoText({ direction, downward, layers }) {
+  function alsoText(also) {
+    const { direction, downward, layers } = also;
     const side = downward ? "kept from rising" : "kept from falling";
-    return `${direction.replace(/_/g, " ")}, ${side}, layers ${layers[0]}–${layers.at(-1)}`;
+    return `${direction.replace(/_/g, " ")}, ${side}, layers ${layers[0]}–${layers.at(-1)}${conditionText(also)}`;
   }
   function seedText(settings) {
     const { seed, seeds, attempt } = settings;
@@ -3080,7 +3090,9 @@
       "--floor",
       quoted2(cap?.floor_name ?? ""),
       "--layers",
-      `${cap?.layers[0]}-${cap?.layers.at(-1)}`
+      `${cap?.layers[0]}-${cap?.layers.at(-1)}`,
+      `--only-below=${cap?.only_below ?? "off"}`
+      // always, because the axis may have a threshold of its own
     ];
     return [
       ...cap ? floor : ["--no-cap"],
@@ -3135,7 +3147,19 @@
   function describeShare(share) {
     return `${share < 5e-3 ? "under 1" : Math.round(100 * share)}%`;
   }
-  function describeCapping(reply, brief) {
+  var beginsBelow = (start2, threshold, reply) => start2 === threshold ? reply.visibleTokens.some(({ acted }) => acted) : start2 < threshold;
+  function describeBeginning(reply, threshold) {
+    const { start: start2 } = reply;
+    if (start2 === null || threshold === null) return "";
+    const digits = number(start2) === number(threshold) ? 4 : 2;
+    const [begins, limit] = [number(start2, digits), number(threshold, digits)];
+    if (beginsBelow(start2, threshold, reply)) return `Begins at ${begins}, below ${limit}.`;
+    return `Begins at ${begins}, above ${limit}: the cap leaves it alone.`;
+  }
+  function describeCapping(reply, brief, threshold = null) {
+    const { start: start2 } = reply;
+    if (start2 !== null && threshold !== null && !beginsBelow(start2, threshold, reply))
+      return `cap leaves ${brief ? "this" : "the capped"} reply alone`;
     const [answer, reasoning] = [firedShare(reply), reasoningFiredShare(reply)];
     if (answer === null && reasoning === null) return "";
     if (!answer && !reasoning) return "cap did not act on this reply";
@@ -3193,10 +3217,10 @@
     }
     return `On the axis: ${items.map(({ branch }, n) => `${branch} ${names[n]}`).join(", ")}.`;
   }
-  function capSentence(reply, off) {
-    if (reply.absent) return "";
+  function capSentence({ replies: { capped }, settings }, off) {
+    if (capped.absent) return "";
     if (off) return "The cap is off.";
-    const capping = describeCapping(reply, false);
+    const capping = describeCapping(capped, false, thresholdIn(settings, "capped"));
     return capping && `The ${capping}.`;
   }
   function summarise(turns, index, capOff, zones) {
@@ -3209,7 +3233,7 @@
     });
     const { uncapped: left, capped: right } = turn.replies;
     const words = turn.settings?.read ? READ : wordsSentence(left, right);
-    const sentences = [words, zonesSentence(items, zones), capSentence(right, capOff)];
+    const sentences = [words, zonesSentence(items, zones), capSentence(turn, capOff)];
     const [uncapped, capped] = [mean("uncapped"), mean("capped")];
     const gap = uncapped === null || capped === null ? null : capped - uncapped;
     const share = left.shift?.length ? left.shift.share : null;
@@ -3530,8 +3554,9 @@
     if (!half) line.append("no such turn on this side");
     else if (!half.reply) line.append("no reply of this branch");
     else {
-      const { reply } = half;
-      const cap = reply.branch === "capped" ? describeCapping(reply, true) : "";
+      const { reply, turn } = half;
+      const threshold = thresholdIn(turn.settings, reply.branch);
+      const cap = reply.branch === "capped" ? describeCapping(reply, true, threshold) : "";
       const end = isLive(reply) ? "being written" : finishLabel(reply);
       line.append("mean ", makeElement("b", reply.branch, number(meanOf(reply))));
       for (const text of [cap, end]) if (text) line.append(` · ${text}`);
@@ -4999,23 +5024,26 @@
       tokenBox.dataset.turn = String(index);
       const prose = makeElement("div", "formatted");
       const wait = makeElement("p", "wait", "reading the prompt…");
+      const begins = makeElement("p", "begins");
+      const threshold = thresholdIn(turn.settings, branch);
       const finish = makeElement("p", "finish");
       const foot = makeElement("p", "foot");
       const select = makeButton("select-turn");
       select.addEventListener("click", () => hooks.selectTurn(index));
-      finish.hidden = foot.hidden = true;
+      begins.hidden = finish.hidden = foot.hidden = true;
       foot.append(select);
       const tools = hooks.tools(index, turn);
       if (tools) foot.append(tools);
       const changed2 = hooks.promptChange(index, branch);
       if (changed2 !== null) section.append(makePromptChange(changed2));
-      section.append(user, reasoning.block, tokenBox, prose, wait, finish, foot);
+      section.append(user, reasoning.block, tokenBox, prose, wait, begins, finish, foot);
       const how = makeSettingsList(turn, branch, hooks.meta(), hooks.how(index, branch));
       if (how) {
         foot.append(how.button);
         section.append(how.list);
       }
-      return { section, user, reasoning, tokenBox, prose, wait, finish, foot, select, how, spans: [] };
+      const shown = { section, user, reasoning, tokenBox, prose, wait, begins, threshold, finish, foot };
+      return { ...shown, select, how, spans: [] };
     }
     function mountGap(index) {
       const line = makeElement("p", "no-reply", `turn ${index + 1}: no ${branch} reply`);
@@ -5044,6 +5072,7 @@
       if (old) fresh.reasoning.keep(old.reasoning);
       if (old?.how) fresh.how?.show(!old.how.list.hidden);
       addTokens(index, turn.replies[branch].visibleTokens);
+      showBeginning(index, turn.replies[branch]);
       showFinished(index, turn.replies[branch]);
     }
     function tokenSpan(token, position) {
@@ -5081,10 +5110,18 @@
       stopPulse();
       scrolling.keep();
     }
+    function showBeginning(index, reply) {
+      const entry = sections.get(index);
+      if (!entry) return;
+      const text = describeBeginning(reply, entry.threshold);
+      entry.begins.hidden = !text;
+      entry.begins.textContent = text;
+    }
     function showFinished(index, reply) {
       const entry = sections.get(index);
       if (!entry || reply.finish === null) return;
       scrolling.noticeUser();
+      showBeginning(index, reply);
       const label = finishLabel(reply);
       entry.wait.hidden = true;
       stopPulse();
@@ -5186,6 +5223,7 @@
       log,
       mount,
       appendTokens,
+      showBeginning,
       showFinished,
       showWaiting,
       showLost,
@@ -5750,9 +5788,11 @@
       if (index === null) return;
       for (const one of BRANCHES) panes[one].highlight(index, one === branch ? position : null);
     }
-    function capAction(reply) {
+    function capAction(turn) {
       if (conversation.capIsOff) return "cap off";
-      return reply && !reply.absent && describeCapping(reply, true) || "activation capping";
+      const reply = turn?.replies.capped;
+      const threshold = thresholdIn(turn?.settings, "capped");
+      return reply && !reply.absent && describeCapping(reply, true, threshold) || "activation capping";
     }
     function refreshHeaders() {
       const { turns, shown: index, showsEarlier, shownReplies } = conversation;
@@ -5764,8 +5804,9 @@
         const { trend = null } = summary.items.find((item) => item.branch === branch) ?? {};
         showTrend(panes[branch].pane, trend);
       }
-      showCapAction(panes.capped.pane, capAction(shownReplies?.capped));
-      const settings = index === null ? null : turns[index]?.settings;
+      const turn = index === null ? void 0 : turns[index];
+      const settings = turn?.settings;
+      showCapAction(panes.capped.pane, capAction(turn));
       find(panes.steered.pane, ".note").textContent = settings ? describeThird(settings) : "the third reply";
       turnList.show(turns, index);
       latestButton.hidden = !showsEarlier;
@@ -5886,6 +5927,11 @@
       if (index === conversation.shown) refreshHeaders();
       refreshCharts(false);
     }
+    function showBeginning(index, reply) {
+      panes[reply.branch].showBeginning(index, reply);
+      if (index === conversation.shown) refreshHeaders();
+      charts.refresh(true);
+    }
     function showFinished(index, reply) {
       panes[reply.branch].showFinished(index, reply);
       announce(index, reply);
@@ -5912,6 +5958,7 @@
       showTurns,
       showCurrentTurn,
       appendTokens,
+      showBeginning,
       showFinished,
       repaint
     };
@@ -6085,7 +6132,8 @@
         const reply = conversation.reply(fields.turn, fields.branch);
         if (!reply) return;
         reply.userMean = fields.user_mean ?? null;
-        view.charts.refresh(true);
+        reply.start = fields.start ?? null;
+        view.showBeginning(fields.turn, reply);
       },
       tokens(fields) {
         const visible = conversation.addTokens(fields);

@@ -101,6 +101,7 @@ function samplingFlags(settings) {
     quoted(cap?.floor_name ?? ""),
     "--layers",
     `${cap?.layers[0]}-${cap?.layers.at(-1)}`,
+    `--only-below=${cap?.only_below ?? "off"}`, // always, because the axis may have a threshold of its own
   ];
   return [
     ...(cap ? floor : ["--no-cap"]),

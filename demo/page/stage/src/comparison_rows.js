@@ -10,6 +10,7 @@ import { wordDifference } from "./difference.js";
 import { makeElement } from "./dom.js";
 import { describeCapping, finishLabel } from "./summary.js";
 import { number } from "./text.js";
+import { thresholdIn } from "./turn_settings.js";
 import { isLive, meanOf, reasoningMeanOf } from "./turns.js";
 
 /** @typedef {"left" | "right"} SideName */
@@ -76,8 +77,9 @@ function figuresOf(half, side) {
   if (!half) line.append("no such turn on this side");
   else if (!half.reply) line.append("no reply of this branch");
   else {
-    const { reply } = half;
-    const cap = reply.branch === "capped" ? describeCapping(reply, true) : "";
+    const { reply, turn } = half;
+    const threshold = thresholdIn(turn.settings, reply.branch);
+    const cap = reply.branch === "capped" ? describeCapping(reply, true, threshold) : "";
     const end = isLive(reply) ? "being written" : finishLabel(reply);
     line.append("mean ", makeElement("b", reply.branch, number(meanOf(reply))));
     for (const text of [cap, end]) if (text) line.append(` · ${text}`);

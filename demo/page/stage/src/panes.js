@@ -9,10 +9,10 @@ import { closestOf, find, findAll, makeButton, makeElement, targetOf } from "./d
 import { showAmounts } from "./lens.js";
 import { appendSpans, makeReasoning } from "./reasoning.js";
 import { makeScrolling } from "./scrolling.js";
-import { finishLabel } from "./summary.js";
+import { describeBeginning, finishLabel } from "./summary.js";
 import { makePromptChange, makeSystemPrompt } from "./system_prompt.js";
 import { counted, number } from "./text.js";
-import { makeSettingsList } from "./turn_settings.js";
+import { makeSettingsList, thresholdIn } from "./turn_settings.js";
 import { hasReasoning, meanOf, reasoningMeanOf, toneOf } from "./turns.js";
 
 /**
@@ -24,6 +24,8 @@ import { hasReasoning, meanOf, reasoningMeanOf, toneOf } from "./turns.js";
  * @property {HTMLElement} tokenBox
  * @property {HTMLElement} prose
  * @property {HTMLElement} wait
+ * @property {HTMLElement} begins
+ * @property {number | null} threshold below which the reply had to begin for its cap to act; null for none
  * @property {HTMLElement} finish
  * @property {HTMLElement} foot
  * @property {HTMLElement} select
@@ -100,23 +102,26 @@ export function makePane(root, branch, hooks) {
     tokenBox.dataset.turn = String(index);
     const prose = makeElement("div", "formatted"); // Gradio has a style of its own for "prose"
     const wait = makeElement("p", "wait", "reading the prompt…");
+    const begins = makeElement("p", "begins");
+    const threshold = thresholdIn(turn.settings, branch);
     const finish = makeElement("p", "finish");
     const foot = makeElement("p", "foot");
     const select = makeButton("select-turn");
     select.addEventListener("click", () => hooks.selectTurn(index));
-    finish.hidden = foot.hidden = true;
+    begins.hidden = finish.hidden = foot.hidden = true;
     foot.append(select);
     const tools = hooks.tools(index, turn);
     if (tools) foot.append(tools);
     const changed = hooks.promptChange(index, branch);
     if (changed !== null) section.append(makePromptChange(changed));
-    section.append(user, reasoning.block, tokenBox, prose, wait, finish, foot);
+    section.append(user, reasoning.block, tokenBox, prose, wait, begins, finish, foot);
     const how = makeSettingsList(turn, branch, hooks.meta(), hooks.how(index, branch));
     if (how) {
       foot.append(how.button);
       section.append(how.list);
     }
-    return { section, user, reasoning, tokenBox, prose, wait, finish, foot, select, how, spans: [] };
+    const shown = { section, user, reasoning, tokenBox, prose, wait, begins, threshold, finish, foot };
+    return { ...shown, select, how, spans: [] };
   }
 
   /**
@@ -155,6 +160,7 @@ export function makePane(root, branch, hooks) {
     if (old) fresh.reasoning.keep(old.reasoning);
     if (old?.how) fresh.how?.show(!old.how.list.hidden);
     addTokens(index, turn.replies[branch].visibleTokens);
+    showBeginning(index, turn.replies[branch]);
     showFinished(index, turn.replies[branch]);
   }
 
@@ -218,6 +224,19 @@ export function makePane(root, branch, hooks) {
   }
 
   /**
+   * What a cap that acts only on some replies makes of this one.
+   * @param {number} index
+   * @param {Reply} reply
+   */
+  function showBeginning(index, reply) {
+    const entry = sections.get(index);
+    if (!entry) return;
+    const text = describeBeginning(reply, entry.threshold);
+    entry.begins.hidden = !text;
+    entry.begins.textContent = text;
+  }
+
+  /**
    * @param {number} index
    * @param {Reply} reply
    */
@@ -225,6 +244,7 @@ export function makePane(root, branch, hooks) {
     const entry = sections.get(index);
     if (!entry || reply.finish === null) return;
     scrolling.noticeUser();
+    showBeginning(index, reply);
     const label = finishLabel(reply);
     entry.wait.hidden = true;
     stopPulse();
@@ -368,6 +388,7 @@ export function makePane(root, branch, hooks) {
     log,
     mount,
     appendTokens,
+    showBeginning,
     showFinished,
     showWaiting,
     showLost,

@@ -227,7 +227,8 @@ export function makeStage(root, protocol, sendRequest) {
       const reply = conversation.reply(fields.turn, fields.branch);
       if (!reply) return;
       reply.userMean = fields.user_mean ?? null;
-      view.charts.refresh(true);
+      reply.start = fields.start ?? null;
+      view.showBeginning(fields.turn, reply);
     },
     tokens(fields) {
       const visible = conversation.addTokens(fields);

@@ -2,7 +2,8 @@
 
 /** @import { Branch, Finish, Reply, Turn, Zones } from "./types" */
 
-import { zoneOf } from "./text.js";
+import { number, zoneOf } from "./text.js";
+import { thresholdIn } from "./turn_settings.js";
 import { BRANCHES, firedShare, hasReasoning, meanOf, reasoningFiredShare } from "./turns.js";
 
 /** @type {Partial<Record<Finish, string>>} */
@@ -27,12 +28,41 @@ export function describeShare(share) {
 }
 
 /**
+ * Whether a reply begins below the threshold of its cap. Both are rounded, so where they are equal it is what the
+ * cap did that tells.
+ * @param {number} start
+ * @param {number} threshold
+ * @param {Reply} reply
+ */
+const beginsBelow = (start, threshold, reply) =>
+  start === threshold ? reply.visibleTokens.some(({ acted }) => acted) : start < threshold;
+
+/**
+ * Where a reply begins, and what follows for a cap that acts only on replies that begin below a threshold; "" for
+ * any other cap.
+ * @param {Reply} reply
+ * @param {number | null} threshold see `thresholdIn`
+ */
+export function describeBeginning(reply, threshold) {
+  const { start } = reply;
+  if (start === null || threshold === null) return "";
+  const digits = number(start) === number(threshold) ? 4 : 2;
+  const [begins, limit] = [number(start, digits), number(threshold, digits)];
+  if (beginsBelow(start, threshold, reply)) return `Begins at ${begins}, below ${limit}.`;
+  return `Begins at ${begins}, above ${limit}: the cap leaves it alone.`;
+}
+
+/**
  * What the cap did in a reply; "" while there is nothing to say.
  * @param {Reply} reply
  * @param {boolean} brief for a place with little room
+ * @param {number | null} [threshold] see `thresholdIn`
  * @returns {string}
  */
-export function describeCapping(reply, brief) {
+export function describeCapping(reply, brief, threshold = null) {
+  const { start } = reply;
+  if (start !== null && threshold !== null && !beginsBelow(start, threshold, reply))
+    return `cap leaves ${brief ? "this" : "the capped"} reply alone`;
   const [answer, reasoning] = [firedShare(reply), reasoningFiredShare(reply)];
   if (answer === null && reasoning === null) return "";
   if (!answer && !reasoning) return "cap did not act on this reply";
@@ -136,13 +166,13 @@ function zonesSentence(items, zones) {
 }
 
 /**
- * @param {Reply} reply
+ * @param {Turn} turn
  * @param {boolean} off
  */
-function capSentence(reply, off) {
-  if (reply.absent) return "";
+function capSentence({ replies: { capped }, settings }, off) {
+  if (capped.absent) return "";
   if (off) return "The cap is off.";
-  const capping = describeCapping(reply, false);
+  const capping = describeCapping(capped, false, thresholdIn(settings, "capped"));
   return capping && `The ${capping}.`;
 }
 
@@ -165,7 +195,7 @@ export function summarise(turns, index, capOff, zones) {
   });
   const { uncapped: left, capped: right } = turn.replies;
   const words = turn.settings?.read ? READ : wordsSentence(left, right);
-  const sentences = [words, zonesSentence(items, zones), capSentence(right, capOff)];
+  const sentences = [words, zonesSentence(items, zones), capSentence(turn, capOff)];
   const [uncapped, capped] = [mean("uncapped"), mean("capped")];
   const gap = uncapped === null || capped === null ? null : capped - uncapped;
   const share = left.shift?.length ? left.shift.share : null;

@@ -4,11 +4,12 @@
 
 /**
  * @param {number | null | undefined} value
+ * @param {number} [digits] after the point
  * @returns {string}
  */
-export function number(value) {
+export function number(value, digits = 2) {
   if (value === null || value === undefined) return "–";
-  const text = Math.abs(value).toFixed(2);
+  const text = Math.abs(value).toFixed(digits);
   // A true minus sign is as wide as a digit and never starts a new line on its own. Zero gets no sign.
   return value < 0 && Number(text) > 0 ? `\u2212${text}` : text;
 }

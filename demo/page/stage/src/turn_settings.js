@@ -28,7 +28,23 @@ export function settingsIn(settings, branch) {
   return { ...settings, ...own, cap: capped };
 }
 
+/**
+ * Below what a reply of a branch had to begin for its caps to act on it, in axis units; null where they act on
+ * every reply.
+ * @param {TurnSettings | null | undefined} settings
+ * @param {Branch} branch
+ */
+export function thresholdIn(settings, branch) {
+  if (!settings || branch === "uncapped") return null;
+  const cap = settingsIn(settings, branch).cap ?? (branch === "capped" ? settings.also : null);
+  return cap?.only_below ?? null;
+}
+
 // --- words
+
+/** @param {{ only_below?: number }} cap */
+const conditionText = ({ only_below }) =>
+  only_below === undefined ? "" : `, only replies that begin below ${number(only_below)}`;
 
 /** @param {TurnSettings} settings */
 function capText({ cap }) {
@@ -36,13 +52,14 @@ function capText({ cap }) {
   const [first, last] = [cap.layers[0], cap.layers.at(-1)];
   const where = first === last ? `layer ${first}` : `layers ${first}–${last}`;
   const value = cap.floor === null ? "" : ` (${number(cap.floor)})`;
-  return `floor ${cap.floor_name ?? ""}${value}, ${where}`;
+  return `floor ${cap.floor_name ?? ""}${value}, ${where}${conditionText(cap)}`;
 }
 
 /** @param {NonNullable<TurnSettings["also"]>} also */
-function alsoText({ direction, downward, layers }) {
+function alsoText(also) {
+  const { direction, downward, layers } = also;
   const side = downward ? "kept from rising" : "kept from falling";
-  return `${direction.replace(/_/g, " ")}, ${side}, layers ${layers[0]}–${layers.at(-1)}`;
+  return `${direction.replace(/_/g, " ")}, ${side}, layers ${layers[0]}–${layers.at(-1)}${conditionText(also)}`;
 }
 
 /** @param {TurnSettings} settings */

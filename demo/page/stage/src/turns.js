@@ -101,6 +101,7 @@ export function newReply(branch) {
     finalCount: null,
     limit: null,
     userMean: null,
+    start: null,
     place: null,
     plainMean: null,
     along: [],
@@ -221,6 +222,7 @@ export function finishReply(reply, data) {
   reply.finalFired = data.fired ?? null;
   reply.finalCount = data.count ?? null;
   reply.limit = data.limit ?? null;
+  reply.start = data.start ?? reply.start;
   reply.place = data.place ?? null;
   reply.plainMean = data.plain_mean ?? null;
   reply.along = data.along ?? [];

@@ -74,6 +74,8 @@ export interface ReplySummary {
   mean?: number | null;
   reasoning_mean?: number | null;
   user_mean?: number | null;
+  /** Where it begins: the projection of the prompt's last token, in axis units. */
+  start?: number;
   fired?: number | null;
   count?: number | null;
   limit?: number | null;
@@ -112,13 +114,24 @@ export interface ReplyData extends ReplySummary {
   html?: string | null;
 }
 
+/** The capped layers, and the floor of each in raw units. */
+interface Band {
+  layers: number[];
+  floors: number[];
+}
+
+/** `only_below`: the cap acts only on a reply that begins below so many axis units. */
+interface Conditional {
+  only_below?: number;
+}
+
 /** How a turn was answered; see "settings" in docs/session-file.md. */
 export interface TurnSettings {
   /** Null: the cap was off. */
-  cap: { floor_name: string | null; floor: number | null; layers: number[]; floors: number[] } | null;
+  cap: (Conditional & { floor_name: string | null; floor: number | null } & Band) | null;
   steer?: { layer: number; alpha: number; direction?: string };
   /** A cap along another direction; `downward`: it keeps the projection from rising. */
-  also?: { direction: string; downward: boolean; layers: number[]; floors: number[] };
+  also?: Conditional & { direction: string; downward: boolean } & Band;
   /** The directions that are read along. */
   along?: string[];
   /** The one of them that the charts show as a second line. */
@@ -152,7 +165,7 @@ export interface OwnSettings {
   system_prompt?: string;
   temperature?: number;
   /** Of the steered branch only. */
-  cap?: { floor_name: string; layers: number[]; floors: number[] };
+  cap?: Conditional & { floor_name: string } & Band;
 }
 
 /** The reference lines of both charts for the settings of a turn. */
@@ -420,7 +433,7 @@ export interface Operations {
     marks?: TurnMarks;
   };
   waiting: { turn: number; ahead: number };
-  prompt: { turn: number; branch: Branch; user_mean?: number | null };
+  prompt: { turn: number; branch: Branch; user_mean?: number | null; start?: number };
   tokens: { turn: number; branch: Branch; at: number; tokens: Token[]; place?: Place };
   turn_end: { turn: number; branch: Branch } & ReplySummary;
   turn: { turn: number; data: TurnData };
@@ -561,6 +574,8 @@ export interface Reply {
   limit: number | null;
   /** The mean projection of the user's message. */
   userMean: number | null;
+  /** Where it begins, in axis units; null where that is not known. */
+  start: number | null;
   place: Place | null;
   /** Its mean as the unsteered model reads the same words. */
   plainMean: number | null;

@@ -23,7 +23,7 @@ import { number, zoneOf } from "./text.js";
 import { editMessage, turnTools } from "./toolbar.js";
 import { makeTooltip } from "./tooltip.js";
 import { makeTurnList } from "./turn_list.js";
-import { describeThird } from "./turn_settings.js";
+import { describeThird, thresholdIn } from "./turn_settings.js";
 import { BRANCHES, byBranch, meanOf } from "./turns.js";
 
 /** @typedef {ReturnType<typeof makeView>} View */
@@ -194,10 +194,12 @@ export function makeView(root, conversation, sendRequest) {
 
   // --- headers
 
-  /** @param {Reply | undefined} reply */
-  function capAction(reply) {
+  /** @param {Turn | undefined} turn */
+  function capAction(turn) {
     if (conversation.capIsOff) return "cap off";
-    return (reply && !reply.absent && describeCapping(reply, true)) || "activation capping";
+    const reply = turn?.replies.capped;
+    const threshold = thresholdIn(turn?.settings, "capped");
+    return (reply && !reply.absent && describeCapping(reply, true, threshold)) || "activation capping";
   }
 
   function refreshHeaders() {
@@ -210,8 +212,9 @@ export function makeView(root, conversation, sendRequest) {
       const { trend = null } = summary.items.find((item) => item.branch === branch) ?? {};
       showTrend(panes[branch].pane, trend);
     }
-    showCapAction(panes.capped.pane, capAction(shownReplies?.capped));
-    const settings = index === null ? null : turns[index]?.settings;
+    const turn = index === null ? undefined : turns[index];
+    const settings = turn?.settings;
+    showCapAction(panes.capped.pane, capAction(turn));
     find(panes.steered.pane, ".note").textContent = settings ? describeThird(settings) : "the third reply";
     turnList.show(turns, index);
     latestButton.hidden = !showsEarlier;
@@ -377,6 +380,17 @@ export function makeView(root, conversation, sendRequest) {
   }
 
   /**
+   * A prompt has been read, so it is known where the reply begins.
+   * @param {number} index
+   * @param {Reply} reply
+   */
+  function showBeginning(index, reply) {
+    panes[reply.branch].showBeginning(index, reply);
+    if (index === conversation.shown) refreshHeaders();
+    charts.refresh(true);
+  }
+
+  /**
    * @param {number} index
    * @param {Reply} reply
    */
@@ -408,6 +422,7 @@ export function makeView(root, conversation, sendRequest) {
     showTurns,
     showCurrentTurn,
     appendTokens,
+    showBeginning,
     showFinished,
     repaint,
   };

@@ -87,10 +87,16 @@ test("a chat that went on with the same settings is given by its messages", () =
     "bfloat16",
   ]);
   const rest = found?.slice(7).join(" ");
-  const flags = "--seed 4 --date 2026-11-28 --floor p25 --layers 18-20 --temperature 0.3 --top-p 0.9";
-  const more = "--repetition-penalty 1.1 --tokens 96 --soft-limit 60 --plain --system=You're a demon.";
+  const flags = "--seed 4 --date 2026-11-28 --floor p25 --layers 18-20 --only-below=off --temperature 0.3";
+  const more =
+    "--top-p 0.9 --repetition-penalty 1.1 --tokens 96 --soft-limit 60 --plain --system=You're a demon.";
   assert.equal(rest, `${flags} ${more} -- Hi, it's me\n$x -who?`);
   assert.deepEqual(notes, []);
+});
+
+test("a cap that acts only on some replies is named with its threshold", () => {
+  const cap = { floor_name: "p75", floor: 0.75, layers: [18], floors: [1], only_below: -0.06 };
+  assert.ok(made([turn("a", { cap })]).words?.includes("--only-below=-0.06"));
 });
 
 test("seeds that do not grow by one are all named, and a cap that was off", () => {

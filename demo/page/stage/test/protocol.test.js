@@ -51,7 +51,7 @@ const OPERATIONS = {
     "marks?": "object",
   },
   waiting: { turn: "integer", ahead: "integer" },
-  prompt: { turn: "integer", branch: "string", "user_mean?": "number or null" },
+  prompt: { turn: "integer", branch: "string", "user_mean?": "number or null", "start?": "number" },
   tokens: { turn: "integer", branch: "string", at: "integer", tokens: "list", "place?": "list" },
   turn_end: {
     turn: "integer",
@@ -61,6 +61,7 @@ const OPERATIONS = {
     "mean?": "number or null",
     "reasoning_mean?": "number or null",
     "user_mean?": "number or null",
+    "start?": "number",
     "fired?": "integer or null",
     "count?": "integer or null",
     "limit?": "integer or null",

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import test from "node:test";
 
 import { spokenName } from "../src/dom.js";
-import { describeCapping, finishLabel, summarise, trendOf } from "../src/summary.js";
+import { describeBeginning, describeCapping, finishLabel, summarise, trendOf } from "../src/summary.js";
 import {
   choices,
   counted,
@@ -91,6 +91,28 @@ test("capping of a reply without reasoning names the reply, and a small share is
   assert.equal(describeCapping(reply, true), "cap acted on under 1% of its tokens");
   finishReply(reply, { finish: "stop", fired: 0, count: 1000 });
   assert.equal(describeCapping(reply, true), "cap did not act on this reply");
+});
+
+test("a cap that acts only on some replies says where this one begins, and whether it acts", () => {
+  const reply = newReply("capped");
+  assert.equal(describeBeginning(reply, -0.06), "", "where it begins is not known");
+  finishReply(reply, { finish: "stop", start: 0.42, fired: 0, count: 10 });
+  assert.equal(describeBeginning(reply, null), "", "the cap acts on every reply");
+  assert.equal(describeCapping(reply, true), "cap did not act on this reply");
+  assert.equal(describeBeginning(reply, -0.06), "Begins at 0.42, above −0.06: the cap leaves it alone.");
+  assert.equal(describeCapping(reply, true, -0.06), "cap leaves this reply alone");
+  finishReply(reply, { finish: "stop", start: -0.31, fired: 1, count: 10 });
+  assert.equal(describeBeginning(reply, -0.06), "Begins at −0.31, below −0.06.");
+  assert.equal(describeCapping(reply, true, -0.06), "cap acted on 10% of its tokens");
+});
+
+test("a reply that begins near the threshold gets more decimals, and what the cap did decides at the border", () => {
+  const reply = newReply("capped");
+  finishReply(reply, { finish: "stop", start: 0.3781 });
+  assert.equal(describeBeginning(reply, 0.3783), "Begins at 0.3781, below 0.3783.");
+  assert.match(describeBeginning(reply, 0.3781), /above 0\.3781: the cap leaves it alone/);
+  addToken(reply, token(1, { k: [1] }));
+  assert.equal(describeBeginning(reply, 0.3781), "Begins at 0.3781, below 0.3781.");
 });
 
 test("the end of a reply has a label, except where it is the usual one", () => {

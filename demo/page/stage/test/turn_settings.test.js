@@ -4,8 +4,15 @@ import assert from "node:assert/strict";
 import test from "node:test";
 
 import { Conversation } from "../src/model.js";
-import { capIsOff, describeThird, settingsNote, settingsRows, withMarks } from "../src/turn_settings.js";
-import { newTurn, turnFromData } from "../src/turns.js";
+import {
+  capIsOff,
+  describeThird,
+  settingsNote,
+  settingsRows,
+  thresholdIn,
+  withMarks,
+} from "../src/turn_settings.js";
+import { BRANCHES, newTurn, turnFromData } from "../src/turns.js";
 
 /** @type {TurnSettings} */
 const CAPPED = {
@@ -68,7 +75,26 @@ test("a reply lists the settings that it was made with", () => {
   assert.equal(capped["Number format"], "float32");
   assert.equal(capped["System prompt"], "You are a demon.");
   assert.equal(listed(CAPPED, "uncapped").Cap, undefined);
+  const cap = { floor_name: "p25", floor: 0.75, layers: [18, 19], floors: [1, 2], only_below: -0.06 };
+  const only = "floor p25 (0.75), layers 18–19, only replies that begin below −0.06";
+  assert.equal(listed({ ...CAPPED, cap }, "capped").Cap, only);
   assert.equal(listed({ ...CAPPED, seeds: 3 }, "capped").Seed, "4, and for more answers up to 2004");
+});
+
+test("the threshold of a reply is that of its own cap", () => {
+  const cap = { floor_name: "p25", floor: 0.75, layers: [18], floors: [1], only_below: 0 };
+  const also = { direction: "kind", downward: false, layers: [3], floors: [0], only_below: 0.5 };
+  const settings = { ...CAPPED, cap, also };
+  assert.deepEqual(
+    BRANCHES.map((branch) => thresholdIn(settings, branch)),
+    [null, 0, null],
+  );
+  assert.equal(thresholdIn({ ...settings, cap: null }, "capped"), 0.5);
+  assert.match(
+    String(listed(settings, "capped")["Cap along a direction"]),
+    /, only replies that begin below 0.50$/,
+  );
+  assert.deepEqual([thresholdIn(CAPPED, "capped"), thresholdIn(null, "capped")], [null, null]);
 });
 
 test("another attempt and a cap that was off are named at a glance", () => {
