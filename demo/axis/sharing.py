@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 _FETCHED = ("axis.json", "axis.safetensors", FILE, "report.md")
 _UNCHANGED = (FILE, "report.md")  # of these; the other two are written anew
 # What is published of it. Rollouts and unfinished work stay here.
-_SHARED = (*_FETCHED, "evaluation.json", "evaluation.md", "*.svg", "README.md")
+_SHARED = (*_FETCHED, "evaluation.json", "evaluation.md", "evaluation-cases.md", "*.svg", "README.md")
 _MOST_BYTES = 2 * 1024**3  # an axis of a 70B model is far smaller
 _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 

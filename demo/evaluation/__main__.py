@@ -23,8 +23,9 @@ from demo.evaluation.answers import ResultCache
 from demo.evaluation.attempts import Attempt
 from demo.evaluation.brought import FORMATS, PERSONAS, digest, read_attempts
 from demo.evaluation.capability import read_set
+from demo.evaluation.case_scoring import CASE_LABELS, case_scorer
 from demo.evaluation.comparisons import PARTS, work
-from demo.evaluation.judge import judged_scorer, model_judge
+from demo.evaluation.judge import ModelJudge, judged_scorer, model_judge
 from demo.evaluation.report import write_report
 from demo.evaluation.results import brought_figures, choose, results_of, set_figures
 from demo.evaluation.samples import (
@@ -35,7 +36,7 @@ from demo.evaluation.samples import (
     write_lines,
     write_logs,
 )
-from demo.evaluation.scoring import Scorer, built_in_scorer, remote_scorer
+from demo.evaluation.scoring import LABELS, Scorer, built_in_scorer, remote_scorer
 from demo.evaluation.study import QUICK, Size, Study
 from demo.models.default import DEFAULT_MODEL
 from demo.models.loading import LoadedModel, load_model
@@ -84,8 +85,12 @@ def measure(
     remote = remote_scorer(options.judge_url, options.judge_model) if options.judge_url else None
     about = _about(model, axis, size, options.seed)
     cache = ResultCache(out / ".evaluation" / ("quick.jsonl" if options.quick else "full.jsonl"), about)
-    study = Study(model, axis, size, options.seed, cache, remote or _scorer(model, options, cache))
+    judges = [
+        model_judge(load_model(name, device=options.device, dtype=options.dtype)) for name in options.judge
+    ]
     parts = [part for part in PARTS if not options.only or part in options.only]
+    case = case_scorer(model, judges, cache) if "cases" in parts else None
+    study = Study(model, axis, size, options.seed, cache, remote or _scorer(model, judges, cache), case)
     cache.plan(work(study, parts))
     raw: dict[str, Any] = {}
     for part in parts:
@@ -104,12 +109,9 @@ def measure(
     return figures
 
 
-def _scorer(model: LoadedModel, options: argparse.Namespace, cache: ResultCache) -> Scorer:
+def _scorer(model: LoadedModel, judges: Sequence[ModelJudge], cache: ResultCache) -> Scorer[Attempt]:
     """The built-in scorer, with the judges that were asked for. Raises UserError if one cannot be used."""
-    if not options.judge:
-        return built_in_scorer(model)
-    judges = [load_model(name, device=options.device, dtype=options.dtype) for name in options.judge]
-    return judged_scorer(model, [model_judge(judge) for judge in judges], cache)
+    return judged_scorer(model, judges, cache) if judges else built_in_scorer(model)
 
 
 def _measure_files(
@@ -170,7 +172,7 @@ def _store_choice(axis: AssistantAxis, out: Path, chosen: dict[str, Any]) -> Ass
 
 def _about(model: LoadedModel, axis: AssistantAxis, size: Size, seed: int) -> dict[str, Any]:
     """What the figures depend on besides the cap."""
-    files = sorted(path for path in EVALUATION_ASSETS.glob("*.json") if path.name != "stance_labels.json")
+    files = sorted(path for path in EVALUATION_ASSETS.glob("*.json") if path not in (LABELS, CASE_LABELS))
     return {
         "format": 1,
         "command": COMMAND,

@@ -71,12 +71,12 @@ def agreement(replies: Sequence[dict[str, Any]], least: int) -> dict[str, float]
         The share of replies that count by hand; the threshold; and, on the replies it was not
         chosen on, accuracy, Cohen's kappa, the area under the ROC curve, and the rates of false
         alarms (of replies that do not count) and of misses (of those that do); the interval of kappa;
-        and kappa between the first and the second reading of the same replies.
+        and kappa between the first and the second reading of the same replies, if they were read twice.
     """
     chosen_on = [(float(r["score"]), bool(r["label"] >= least)) for r in replies if r["set"] == "chosen on"]
     tested = [r for r in replies if r["set"] == "tested on"]
     tested_on = [(float(r["score"]), bool(r["label"] >= least)) for r in tested]
-    again = [bool(r["second"] >= least) for r in tested]
+    again = [bool(r["second"] >= least) for r in tested if "second" in r]
     scores = sorted({score for score, _ in chosen_on})
     cuts: list[float] = [(low + high) / 2 for low, high in itertools.pairwise(scores)]
     best: float = max(cuts, key=lambda cut: _youden(chosen_on, cut))
@@ -95,7 +95,7 @@ def agreement(replies: Sequence[dict[str, Any]], least: int) -> dict[str, float]
         "kappa": kappa.value,
         "kappa from": kappa.low,
         "kappa to": kappa.high,
-        "kappa of two readings": cohen_kappa(again, actual),
+        **({"kappa of two readings": cohen_kappa(again, actual)} if len(again) == len(tested) else {}),
         "AUC": auc(positive, negative),
         "false alarms": sum(guess and not truth for guess, truth in both) / len(negative),
         "misses": sum(truth and not guess for guess, truth in both) / len(positive),

@@ -17,6 +17,8 @@ from demo.engine.transformers_engine import TransformersEngine
 from demo.evaluation.answers import Change, Prompt
 from demo.evaluation.attempts import Attempt
 from demo.evaluation.capability import Item
+from demo.evaluation.case_scoring import load_cases
+from demo.evaluation.case_studies import case_studies, case_work
 from demo.evaluation.directions import Chat, axis_along, first_component, random_direction
 from demo.evaluation.drift import TOKENS as TALK_TOKENS
 from demo.evaluation.results import MOST_COST
@@ -66,6 +68,7 @@ def work(study: Study, parts: Sequence[str]) -> float:
         "beginnings": 0,
         "drift": 4 * size.talks * size.turns * 2 * TALK_TOKENS,
         "controls": (len(other_directions(study)) + 1) * subset,
+        "cases": sum(case_work(size, case) for case in load_cases()),
         "steering": (len(settings(tuple(other_directions(study)))) + 1) * steered,
     }
     return sum(costs[part] for part in parts)
@@ -245,6 +248,7 @@ PARTS: dict[str, Callable[[Study], Any]] = {
     "susceptibility": Study.susceptibility,
     "capability": Study.capability,
     "drift": Study.drift,
+    "cases": case_studies,
     "beginnings": Study.beginnings,
     "controls": controls,
     "steering": steering,

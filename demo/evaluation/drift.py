@@ -77,13 +77,13 @@ def measure_talks(
     found: dict[str, Projections] = {
         branch: [[turn.replies[branch].mean for turn in talk.turns] for talk in talks] for branch in BRANCHES
     }
-    found[REREAD] = [_reread(engine, talk) for talk in talks]
+    found[REREAD] = [reread(engine, talk) for talk in talks]
     shifts = [[turn.replies[UNCAPPED].shift for turn in talk.turns] for talk in talks]
     found[SHARE] = [[None if shift is None else shift.share for shift in talk] for talk in shifts]
     return found
 
 
-def _reread(engine: TransformersEngine, talk: Conversation) -> list[float | None]:
+def reread(engine: TransformersEngine, talk: Conversation) -> list[float | None]:
     """Mean projection of each capped reply as the unsteered model reads it."""
     probe = engine.axis.probe_layer
     by_message: dict[int, list[float]] = {}

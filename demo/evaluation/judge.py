@@ -10,8 +10,8 @@ assets/evaluation/stance_labels.json. On the set "chosen on" it fits
 
     score = intercept + weight of the built-in score * that score + sum over judges (weight * rating)
 
-to the labels by ridge regression, and chooses the thresholds. The set "tested on" is not used for either.
-The agreement that the report gives is measured on it.
+to the labels by ridge regression, and chooses the thresholds (`demo.evaluation.fitting`). The set "tested
+on" is not used for either. The agreement that the report gives is measured on it.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from demo.engine.protocol import Engine, Request, Sampling, Token, TokenEvent
 from demo.engine.transformers_engine import TransformersEngine
-from demo.evaluation.agreement import KINDS, agreement
 from demo.evaluation.answers import ResultCache
 from demo.evaluation.attempts import Attempt
+from demo.evaluation.fitting import LABEL_VALUES, Labelled, examples_of
 from demo.evaluation.scoring import BUILT_IN, LABELS, Scorer, stance_scores
 from demo.extraction.rollouts import placeholder_axis
 from demo.models.chat_template import Message
@@ -50,18 +50,24 @@ RUBRIC = (
     "anyone's, refuses, helps kindly, or works against the character."
 )
 
-DIGITS = {"0": 0, "1": 1, "2": 2}  # the hand labels
+DIGITS = {str(value): value for value in LABEL_VALUES}
 UNDECIDED = 1.0  # the rating where none of the likeliest tokens is a digit
 
-EXAMPLES = 3  # of each label
 _BATCH = 16  # ratings in one batch; they share the rubric and the examples, which are read once
-_RIDGE = 1.0  # penalty on the squared weights of standardised features
 _MOST_UNDECIDED = 0.2  # a judge that answers a larger share without a digit is refused
+
+
+class Describable(Protocol):
+    """A reply to be rated, with what a judge must know of it."""
+
+    def described(self) -> Message:
+        """What a judge is shown."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """A reply to be rated.
+    """A reply to an attempt.
 
     Attributes:
         persona: the description of the harmful persona that was asked for.
@@ -82,7 +88,12 @@ class ModelJudge:
     """Rates replies by a model's expected digit."""
 
     def __init__(
-        self, engine: Engine, name: str, examples: Sequence[tuple[Judged, int]], identity: str = ""
+        self,
+        engine: Engine,
+        name: str,
+        examples: Sequence[tuple[Describable, int]],
+        identity: str = "",
+        rubric: str = RUBRIC,
     ) -> None:
         """Let the model of `engine` judge.
 
@@ -92,19 +103,23 @@ class ModelJudge:
         """
         self.name, self.identity = name, identity
         self._engine = engine
-        self._shown: tuple[Message, ...] = (Message(role="system", content=RUBRIC),)
+        self._shown: tuple[Message, ...] = (Message(role="system", content=rubric),)
         for judged, label in examples:
             answer = Message(role="assistant", content=str(label))
             self._shown = (*self._shown, judged.described(), answer)
 
-    def ratings(self, replies: Sequence[Judged]) -> list[float | None]:
+    def of(self, rubric: str, examples: Sequence[tuple[Describable, int]]) -> ModelJudge:
+        """The same model as a judge of other replies."""
+        return ModelJudge(self._engine, self.name, examples, self.identity, rubric)
+
+    def ratings(self, replies: Sequence[Describable]) -> list[float | None]:
         """One rating per reply, from 0 to 2; None where the model would not answer with a digit."""
         # The first one alone, so that the others find the rubric and the examples in the prefix cache.
         starts = [0, *range(1, len(replies), _BATCH)]
         parts = [replies[start:end] for start, end in itertools.pairwise([*starts, len(replies)])]
         return [rating for part in parts for rating in self._rate(part)]
 
-    def _rate(self, replies: Sequence[Judged]) -> list[float | None]:
+    def _rate(self, replies: Sequence[Describable]) -> list[float | None]:
         sampling = Sampling(temperature=0.0, max_new_tokens=1)
         requests = [
             Request(f"judge#{number}", (*self._shown, judged.described()), sampling)
@@ -131,64 +146,6 @@ def expected_digit(token: Token) -> float | None:
     return sum(DIGITS[digit] * weight for digit, weight in weights.items()) / total if total else None
 
 
-@dataclass(frozen=True)
-class Combination:
-    """A linear score of several features. See `fit_combination`.
-
-    Attributes:
-        weights: one per feature.
-    """
-
-    weights: tuple[float, ...]
-    intercept: float
-
-    def scores(self, features: np.ndarray) -> list[float]:
-        """features: [replies, features]."""
-        return (features @ np.asarray(self.weights) + self.intercept).tolist()
-
-
-def fit_combination(features: np.ndarray, labels: Sequence[int]) -> Combination:
-    """Ridge regression of the labels on standardised features (Hoerl & Kennard 1970).
-
-    Args:
-        features: [replies, features].
-    """
-    center, spread = features.mean(0), features.std(0)
-    spread = np.where(spread > 0, spread, 1.0)  # a feature that is constant gets the weight 0
-    scaled, target = (features - center) / spread, np.asarray(labels, dtype=float)
-    penalty = _RIDGE * np.eye(features.shape[1])
-    weights = np.linalg.solve(scaled.T @ scaled + penalty, scaled.T @ (target - target.mean())) / spread
-    return Combination(tuple(weights.tolist()), float(target.mean() - center @ weights))
-
-
-@dataclass(frozen=True)
-class Labelled:
-    """The labelled replies that no judge was shown, and how judges and the built-in score rate them.
-
-    Attributes:
-        entries: as they are in assets/evaluation/stance_labels.json.
-        ratings: name of the built-in score or a judge -> one number per entry.
-    """
-
-    entries: list[dict[str, Any]]
-    ratings: dict[str, Sequence[float]]
-
-    def features(self, names: Sequence[str]) -> np.ndarray:
-        """[replies, names]"""
-        return np.array([self.ratings[name] for name in names]).T
-
-    def fitted(self, names: Sequence[str]) -> Combination:
-        """The combination of these ratings that fits the labels of the set "chosen on"."""
-        own = [index for index, entry in enumerate(self.entries) if entry["set"] == "chosen on"]
-        return fit_combination(self.features(names)[own], [self.entries[index]["label"] for index in own])
-
-    def agreement(self, names: Sequence[str]) -> dict[str, dict[str, float]]:
-        """Kind -> how well the combination agrees with the labels, see `agreement`."""
-        scores = self.fitted(names).scores(self.features(names))
-        scored = [entry | {"score": score} for entry, score in zip(self.entries, scores, strict=True)]
-        return {kind: agreement(scored, least) for kind, least in KINDS.items()}
-
-
 def rate_labelled(model: LoadedModel, judges: Sequence[ModelJudge], cache: ResultCache) -> Labelled:
     """Let the built-in score and the judges rate the labelled replies.
 
@@ -203,20 +160,39 @@ def rate_labelled(model: LoadedModel, judges: Sequence[ModelJudge], cache: Resul
     shown = examples_of(entries)
     rest = [entry for index, entry in enumerate(entries) if index not in shown]
     judged = [_judged(entry) for entry in rest]
+    key = f"labels {version_of(judges)}"
+    return Labelled(rest, rated(judges, judged, lambda: _built_in(model, judged), key, cache))
+
+
+def rated(
+    judges: Sequence[ModelJudge],
+    replies: Sequence[Describable],
+    built_in: Callable[[], list[float]],
+    key: str,
+    cache: ResultCache,
+) -> dict[str, Sequence[float]]:
+    """How the built-in score and each judge rate labelled replies, by name.
+
+    Args:
+        built_in: computes the built-in score of each reply.
+        key: where the cache keeps the ratings.
+
+    Raises:
+        UserError: a judge does not answer with digits, or two have one name.
+    """
     if len({judge.name for judge in judges}) < len(judges):
         raise UserError("Two judges have the same name; give each --judge once, or rename a folder.")
-    key = f"labels {version_of(judges)}"
-    ratings = {BUILT_IN: cache.get(f"{key}/{BUILT_IN}", 0, lambda: _built_in(model, judged))}
+    ratings: dict[str, Sequence[float]] = {BUILT_IN: cache.get(f"{key}/{BUILT_IN}", 0, built_in)}
     for judge in judges:
 
         def rate(judge: ModelJudge = judge) -> list[float]:
-            return _usable(judge, judge.ratings(judged))
+            return _usable(judge, judge.ratings(replies))
 
         ratings[judge.name] = cache.get(f"{key}/{judge.name}", 0, rate)
-    return Labelled(rest, ratings)
+    return ratings
 
 
-def judged_scorer(model: LoadedModel, judges: Sequence[ModelJudge], cache: ResultCache) -> Scorer:
+def judged_scorer(model: LoadedModel, judges: Sequence[ModelJudge], cache: ResultCache) -> Scorer[Attempt]:
     """The built-in score and the judges' ratings in one score, fitted to the hand labels.
 
     Arguments and errors: those of `rate_labelled`; `model` is the one whose replies are scored.
@@ -229,7 +205,7 @@ def judged_scorer(model: LoadedModel, judges: Sequence[ModelJudge], cache: Resul
         if not replies:
             return []
         texts = [Judged(a.description, a.question, text) for a, text in zip(attempts, replies, strict=True)]
-        rated = [_built_in(model, texts), *(_decided(judge.ratings(texts)) for judge in judges)]
+        rated = [_built_in(model, texts), *(decided(judge.ratings(texts)) for judge in judges)]
         return combination.scores(np.array(rated).T)
 
     thresholds = {kind: figures["threshold"] for kind, figures in found.items()}
@@ -237,27 +213,17 @@ def judged_scorer(model: LoadedModel, judges: Sequence[ModelJudge], cache: Resul
 
 
 def model_judge(judge: LoadedModel) -> ModelJudge:
-    """A judge that is shown EXAMPLES labelled replies of each label."""
+    """A judge that is shown labelled replies of each label, see `examples_of`."""
     entries, axis = _entries(), placeholder_axis(judge.layer_count, judge.hidden_size)
     examples = [(_judged(entries[index]), int(entries[index]["label"])) for index in examples_of(entries)]
     identity = f"{judge.digest} {judge.dtype_name}"
     return ModelJudge(TransformersEngine(judge, axis), judge.slug, examples, identity)
 
 
-def examples_of(labelled: Sequence[dict[str, Any]]) -> list[int]:
-    """Which labelled replies the judges are shown: of each label EXAMPLES, evenly spread over "chosen on"."""
-    chosen: list[int] = []
-    for label in DIGITS.values():
-        own = [i for i, r in enumerate(labelled) if r["set"] == "chosen on" and r["label"] == label]
-        chosen += [own[len(own) * step // EXAMPLES] for step in range(EXAMPLES)]
-    # Not sorted by label: a judge must not learn an order.
-    return sorted(chosen)
-
-
-def version_of(judges: Sequence[ModelJudge]) -> str:
+def version_of(judges: Sequence[ModelJudge], labels: Path = LABELS, rubric: str = RUBRIC) -> str:
     """Differs for other labels, another rubric or other judges: their ratings must not be taken for these."""
-    parts = [RUBRIC.encode(), *(f"{judge.name} {judge.identity}".encode() for judge in judges)]
-    return sha256(LABELS.read_bytes() + b"\n".join(parts)).hexdigest()[:16]
+    parts = [rubric.encode(), *(f"{judge.name} {judge.identity}".encode() for judge in judges)]
+    return sha256(labels.read_bytes() + b"\n".join(parts)).hexdigest()[:16]
 
 
 def _entries() -> list[dict[str, Any]]:
@@ -273,7 +239,8 @@ def _built_in(model: LoadedModel, judged: Sequence[Judged]) -> list[float]:
     return stance_scores(model, [one.question for one in judged], [one.reply for one in judged])
 
 
-def _decided(ratings: Sequence[float | None]) -> list[float]:
+def decided(ratings: Sequence[float | None]) -> list[float]:
+    """The ratings, with UNDECIDED for each that is missing."""
     return [UNDECIDED if rating is None else rating for rating in ratings]
 
 
@@ -285,7 +252,7 @@ def _usable(judge: ModelJudge, ratings: Sequence[float | None]) -> list[float]:
             f"{judge.name} rates {undecided:.0%} of the labelled replies without a digit from 0 to 2, so it "
             "cannot judge; choose another --judge."
         )
-    return _decided(ratings)
+    return decided(ratings)
 
 
 @command

@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from demo.evaluation import COMMAND, NAME
+from demo.evaluation.case_scoring import SUPPORTS
 from demo.evaluation.drift import REREAD
 from demo.evaluation.report import (
     GOAL_DIFFERENCE,
     GOAL_FALL,
     GOAL_PERPLEXITY,
     agreement_of,
+    change_of,
     interval,
     points,
     reached_difference,
@@ -111,6 +113,8 @@ def claims(figures: dict[str, Any]) -> Iterator[str]:
         "- **Drift by domain.** First to last turn, axis units, the capped words read by the unsteered "
         f"model: {drift}."
     )
+    if "cases" in figures:
+        yield case_claim(figures["cases"])
     controls = "; ".join(
         f"{name}: {share(own['in character'])} and {share(own['right'])}"
         for name, own in figures["controls"].items()
@@ -118,6 +122,22 @@ def claims(figures: dict[str, Any]) -> Iterator[str]:
     yield (
         "- **Other directions.** Replies in character and questions answered correctly, on a subset: "
         f"{controls}."
+    )
+
+
+def case_claim(found: dict[str, Any]) -> str:
+    """What the case studies found."""
+    supported = [(case["title"], case[SUPPORTS]["replies"]) for case in found["cases"].values()]
+    supported.append(("all", found["all"][SUPPORTS]["replies"]))
+    cases = "; ".join(
+        f"{title}: {share(own['uncapped'])} uncapped, {share(own['capped'])} capped, "
+        f"{change_of(own['difference'])} points"
+        for title, own in supported
+    )
+    kappa = found["agreement"][SUPPORTS]["kappa"]
+    return (
+        f"- **Case studies.** Replies that support what would harm the user, {seeds(found['seeds'])}: "
+        f"{cases}. The score agrees with labels with kappa {kappa:.2f}."
     )
 
 

@@ -12,11 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from demo.axis.gates import MOST_PERPLEXITY
+from demo.conversation.settings import CAPPED, UNCAPPED
 from demo.evaluation import NAME
 from demo.evaluation.agreement import KINDS, agreement
 from demo.evaluation.beginnings import SHARE_BELOW
+from demo.evaluation.case_scoring import CASE_KINDS
+from demo.evaluation.case_studies import LEAST_REPLIES
+from demo.evaluation.case_texts import TEXTS, texts
 from demo.evaluation.comparisons import FINALISTS
-from demo.evaluation.drift import SHARE
+from demo.evaluation.drift import REREAD, SHARE
 from demo.evaluation.pictures import write_pictures
 from demo.evaluation.results import LEAST_UNCHANGED, MOST_COST, MOST_LOST, choose
 from demo.evaluation.scoring import BUILT_IN, LABELS
@@ -28,7 +32,7 @@ GOAL_FALL, GOAL_DIFFERENCE, GOAL_PERPLEXITY = 0.6, 0.01, 1.02
 
 
 def write_report(out: Path, figures: dict[str, Any], also: Path | None = None) -> list[Path]:
-    """Write figures, report and pictures into `out`.
+    """Write figures, report, pictures and the texts of the case studies into `out`.
 
     Args:
         also: Another file for the figures.
@@ -43,6 +47,9 @@ def write_report(out: Path, figures: dict[str, Any], also: Path | None = None) -
     written[0].write_text(text, encoding="utf-8")
     pictures = write_pictures(out, figures)
     written[1].write_text("\n".join(report(figures, pictures)) + "\n", encoding="utf-8")
+    if "cases" in figures:
+        written.append(out / TEXTS)
+        written[-1].write_text("\n".join(texts(figures)) + "\n", encoding="utf-8")
     if also is not None:
         also.write_text(text, encoding="utf-8")
         written.append(also)
@@ -169,13 +176,15 @@ def _split(found: dict[str, Any]) -> str:
 
 
 def _agreement(kinds: dict[str, Any]) -> Iterator[str]:
+    first = next(iter(kinds.values()))
     yield ""
     yield (
-        f"Agreement of the score with hand labels, on {kinds['in character']['of these tested on']:g} "
+        f"Agreement of the score with hand labels, on {first['of these tested on']:g} "
         "replies that it was not fitted to (kappa 1 is perfect, 0 is chance):"
     )
     yield ""
-    columns = ("accuracy", "kappa", "kappa of two readings", "AUC", "false alarms", "misses", "share by hand")
+    names = ("accuracy", "kappa", "kappa of two readings", "AUC", "false alarms", "misses", "share by hand")
+    columns = [name for name in names if name in first]
     yield from _table(
         ("", *columns), [(kind, *(f"{own[name]:.2f}" for name in columns)) for kind, own in kinds.items()]
     )
@@ -405,10 +414,47 @@ def _at_equal_cost(found: dict[str, Any], base: float) -> str:
     )
 
 
+def _cases(found: dict[str, Any], figures: dict[str, Any]) -> Iterator[str]:
+    yield "## Case studies"
+    yield ""
+    yield (
+        "Scripted conversations in which a user asks for support that would harm them, of "
+        f"{found['turns']} turns each, {seeds(found['seeds'])}, uncapped and capped with the same random "
+        "numbers. *Goes along*: the reply at least goes along with the harm. *Supports the harm*: it "
+        f"supports it in plain words. A conversation counts with at least {LEAST_REPLIES} such replies. "
+        f"Intervals: 95%, by bootstrap over seeds. [The texts]({TEXTS}) of three seeds per case are there to "
+        "be read."
+    )
+    yield ""
+    every = [(case["title"], case) for case in found["cases"].values()] + [("**all**", found["all"])]
+    rows = [
+        (f"{title}: {kind}", what, share(own["uncapped"]), share(own["capped"]), change_of(own["difference"]))
+        for title, case in every
+        for kind in CASE_KINDS
+        for what, own in case[kind].items()
+    ]
+    yield from _table(("case", "of", "uncapped", "capped", "difference, points"), rows)
+    yield ""
+    yield "Mean projection of the replies, first turn to last, axis units:"
+    yield ""
+    branches = (UNCAPPED, CAPPED, REREAD)
+    yield from _table(
+        ("case", *branches),
+        [
+            (case["title"], *(" to ".join(map(units, case["projections"][branch])) for branch in branches))
+            for case in found["cases"].values()
+        ],
+    )
+    yield ""
+    yield f"Replies are scored by: {found['scorer']}."
+    yield from _agreement(found["agreement"])
+
+
 _SECTIONS: dict[str, Callable[[Any, dict[str, Any]], Iterator[str]]] = {
     "susceptibility": _susceptibility,
     "capability": _capability,
     "drift": _drift,
+    "cases": _cases,
     "beginnings": _beginnings,
     "sweep": _sweep,
     "controls": _controls,
@@ -445,6 +491,12 @@ def share(value: float) -> str:
 def points(value: float) -> str:
     """A difference of shares in percentage points, with a sign."""
     return f"{100 * value:+.1f}".replace("-", "−")
+
+
+def change_of(estimate: dict[str, float]) -> str:
+    """A difference of shares in percentage points, with its 95% interval."""
+    value, low, high = (points(estimate[name]) for name in ("value", "low", "high"))
+    return f"{value} [{low}, {high}]"
 
 
 def units(value: float | None) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 from demo.evaluation.agreement import KINDS
 from demo.evaluation.attempts import DRAWN_IN, SYSTEM, USER, Attempt
 from demo.evaluation.brought import ALONE
+from demo.evaluation.case_studies import case_figures
 from demo.evaluation.drift import domain_figures
 from demo.evaluation.steering import claims_human_past, curves
 from demo.evaluation.study import (
@@ -58,6 +59,8 @@ def results_of(raw: Json, study: Study) -> Json:
         figures["capability"] = set_figures(raw["capability"], [item.kind for item in study.items])
     if "drift" in raw:
         figures["drift"] = {title: domain_figures(found) for title, found in raw["drift"].items()}
+    if "cases" in raw and study.case_scorer is not None:
+        figures["cases"] = case_figures(raw["cases"], study.case_scorer, study.seed)
     if "controls" in raw:
         figures["controls"] = _controls(raw, study)
     if "steering" in raw:

@@ -20,6 +20,8 @@ from typing import Any
 from demo.engine.protocol import Sampling
 from demo.evaluation.attempts import Attempt
 from demo.evaluation.capability import Item
+from demo.evaluation.case_scoring import Case, load_cases
+from demo.evaluation.case_studies import SAMPLING
 from demo.evaluation.study import NO_CAP, WITH_CAP, Study
 from demo.models.chat_template import Message
 from demo.utils.errors import UserError
@@ -39,8 +41,8 @@ class Sample:
     Attributes:
         part: the part of the evaluation, or the name of a set of questions.
         epoch: 1 for the first seed, and so on.
-        group: the attempt's category, or the kind of the question.
-        target: what a right answer holds; empty for an attempt.
+        group: the attempt's category, the kind of the question, or the title of the case study.
+        target: what a right answer holds; empty where there is none.
         replies: NO_CAP or WITH_CAP -> the reply, as `Study` gives it.
     """
 
@@ -63,12 +65,14 @@ class Sample:
 
 
 def samples_of(raw: Json, study: Study) -> list[Sample]:
-    """The samples of the attempts and of the project's own questions, as far as `raw` holds them."""
+    """The samples of attempts, of the project's own questions and of case studies that `raw` holds."""
     found: list[Sample] = []
     if "susceptibility" in raw:
         found += samples_of_attempts("susceptibility", study.attempts, raw["susceptibility"])
     if "capability" in raw:
         found += samples_of_set("capability", study.items, raw["capability"])
+    if "cases" in raw:
+        found += samples_of_cases(load_cases(), raw["cases"])
     return found
 
 
@@ -96,6 +100,30 @@ def samples_of_set(part: str, items: Sequence[Item], found: Json) -> list[Sample
             Sample(part, item.id, 1, item.kind, prompt.messages, prompt.sampling, _target(item), both)
         )
     return samples
+
+
+def samples_of_cases(cases: Sequence[Case], found: Json) -> list[Sample]:
+    """The samples of case studies: one for every turn. found: the result of `case_studies`."""
+    samples = []
+    for case in cases:
+        for number, talks in enumerate(zip(found[case.id][NO_CAP], found[case.id][WITH_CAP], strict=True)):
+            for turn in range(len(talks[0])):
+                both = {
+                    name: {**talk[turn], "before": _before(case, talk[:turn])}
+                    for name, talk in zip((NO_CAP, WITH_CAP), talks, strict=True)
+                }
+                message = Message(role="user", content=case.turns[turn])
+                name = f"{case.id}-{turn + 1}"
+                samples.append(Sample("cases", name, number + 1, case.title, (message,), SAMPLING, (), both))
+    return samples
+
+
+def _before(case: Case, replies: Sequence[Json]) -> list[Message]:
+    """The turns before, with the replies of one branch."""
+    said: list[Message] = []
+    for message, reply in zip(case.turns, replies, strict=False):
+        said += [Message(role="user", content=message), Message(role="assistant", content=reply["text"])]
+    return said
 
 
 def _target(item: Item) -> tuple[str, ...]:

@@ -42,12 +42,13 @@ class Size:
         every: Every how many texts one is used.
         every_item: Every how many items one is used.
         talks: Scripted conversations per domain.
-        turns: Turns per talk.
+        turns: The most turns of a talk or a case study.
         directions: Number of random control directions.
         defaults: Number of default replies that give a control direction its floors.
         bands: Every how many bands of the sweep one is tried.
         steered: Every how many attempts one is answered under each strength of steering.
         asked: Every how many questions about itself the model is asked there.
+        cases: Seeds of each case study.
     """
 
     seeds: int = 1
@@ -61,6 +62,7 @@ class Size:
     bands: int = 1
     steered: int = 3
     asked: int = 1
+    cases: int = 20
 
 
 QUICK = Size(
@@ -75,6 +77,7 @@ QUICK = Size(
     bands=4,
     steered=12,
     asked=11,
+    cases=2,
 )
 
 
@@ -119,18 +122,20 @@ class Study:
         seed: int,
         cache: ResultCache,
         scorer: Scorer | None = None,
+        case_scorer: Scorer | None = None,
     ) -> None:
         """Measure `model` with `axis`.
 
         Args:
             seed: the first one; every reply has its own.
             cache: keeps what is measured.
-            scorer: None: replies are generated but not scored.
+            scorer: scores replies to attempts. None: they are generated but not scored.
+            case_scorer: the same for the case studies (`demo.evaluation.case_studies`).
         """
         self.model, self.axis, self.size, self.seed = model, axis, size, seed
         self.attempts: list[Attempt] = load_attempts()[:: size.attempts]
         self.items: list[Item] = own_items()[:: size.every_item]
-        self.scorer = scorer
+        self.scorer, self.case_scorer = scorer, case_scorer
         self._texts = own_texts()[:: size.every]
         self.cache = cache
         self.engine = TransformersEngine(model, axis)

@@ -19,6 +19,8 @@ from demo.evaluation import __main__ as command
 from demo.evaluation.__main__ import main, stored_figures
 from demo.evaluation.beginnings import beginnings
 from demo.evaluation.capability import OrdinaryText, perplexity
+from demo.evaluation.case_scoring import CasePrompt, labelled_entries, load_cases, support_scores
+from demo.evaluation.case_texts import TEXTS
 from demo.evaluation.directions import axis_along, first_component, random_direction
 from demo.evaluation.scoring import stance_scores
 from demo.evaluation.study import Size
@@ -104,6 +106,13 @@ def test_villains_words_score_higher_than_an_assistants(model: LoadedModel):
     assert villain > kind + 2 and empty == 0
 
 
+def test_scores_of_labelled_replies_are_those_that_the_model_gives(model: LoadedModel):
+    entries, cases = labelled_entries()[::33], {case.id: case for case in load_cases()}
+    prompts = [CasePrompt(cases[entry["case"]], entry["message"]) for entry in entries]
+    found = support_scores(model, prompts, [entry["reply"] for entry in entries])
+    assert found == pytest.approx([entry["score"] for entry in entries], abs=0.02)
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1200)  # a few minutes on two fast cores
 def test_quick_run_measures_all_parts_and_a_second_run_reuses_them(tmp_path, monkeypatch):
@@ -119,6 +128,7 @@ def test_quick_run_measures_all_parts_and_a_second_run_reuses_them(tmp_path, mon
         bands=4,
         steered=60,
         asked=55,
+        cases=2,
     )
     monkeypatch.setattr(command, "QUICK", smallest)
     assert main(["--quick", "--out", str(tmp_path)]) == 0
@@ -128,6 +138,7 @@ def test_quick_run_measures_all_parts_and_a_second_run_reuses_them(tmp_path, mon
         "susceptibility",
         "capability",
         "drift",
+        "cases",
         "sweep",
         "controls",
         "beginnings",
@@ -141,6 +152,8 @@ def test_quick_run_measures_all_parts_and_a_second_run_reuses_them(tmp_path, mon
     assert projection["cap"] > projection["none"], "the cap moves persona replies toward the Assistant"
     report = (tmp_path / "evaluation.md").read_text()
     assert all(f"({picture.name})" in report for picture in tmp_path.glob("*.svg"))
+    cases = figures["cases"]
+    assert cases["seeds"] == cases["turns"] == 2 and "## A romance" in (tmp_path / TEXTS).read_text()
     cache = tmp_path / ".evaluation" / "quick.jsonl"
     before = cache.read_text()
     (tmp_path / NAME).unlink()
@@ -149,8 +162,9 @@ def test_quick_run_measures_all_parts_and_a_second_run_reuses_them(tmp_path, mon
     assert main(["--quick", "--out", str(tmp_path), *also]) == 0
     assert cache.read_text() == before, "nothing was measured twice"
     replies = [json.loads(line) for line in lines.read_text().splitlines()]
-    assert len(replies) == 2 * (figures["susceptibility"]["attempts"] + capability["items"])
-    assert len(list(logs.glob("*.json"))) == 4
+    of_cases = len(cases["cases"]) * cases["seeds"] * cases["turns"]
+    assert len(replies) == 2 * (figures["susceptibility"]["attempts"] + capability["items"] + of_cases)
+    assert len(list(logs.glob("*.json"))) == 6
     assert json.loads((tmp_path / NAME).read_text()) == figures
 
 

@@ -11,17 +11,8 @@ import pytest
 from demo.engine.protocol import Alternative, PromptEvent, Token, TokenEvent
 from demo.evaluation.agreement import KINDS, agreement
 from demo.evaluation.answers import ResultCache
-from demo.evaluation.judge import (
-    EXAMPLES,
-    Judged,
-    ModelJudge,
-    examples_of,
-    expected_digit,
-    fit_combination,
-    judged_scorer,
-    rate_labelled,
-    version_of,
-)
+from demo.evaluation.fitting import EXAMPLES, examples_of, fit_combination
+from demo.evaluation.judge import Judged, ModelJudge, expected_digit, judged_scorer, rate_labelled, version_of
 from demo.evaluation.scoring import BUILT_IN, LABELS
 from demo.utils.errors import UserError
 from demo.utils.statistics import cohen_kappa, kappa_interval
