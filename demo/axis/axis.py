@@ -8,7 +8,7 @@ Axis units are (p - p_role_mean) / ||direction[l]||: 0 is the average role, 1 is
 from __future__ import annotations
 
 from collections.abc import Sized
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Protocol, TypeVar
 
@@ -113,6 +113,18 @@ class AssistantAxis:
         """The cap acts only on replies that begin below this, axis units; None where it acts on all."""
         below = self.manifest["cap"].get("only_below")
         return None if below is None else float(below)
+
+    def unconditional(self) -> AssistantAxis:
+        """The axis with a cap that acts on every reply, for engines that cannot wait for where one begins.
+
+        It is the one that the manifest names for this ("otherwise"); without one, the cap without its
+        condition.
+        """
+        if self.cap_only_below is None:
+            return self
+        cap = self.manifest["cap"]
+        other = cap.get("otherwise") or {name: cap[name] for name in ("layers", "floor")}
+        return replace(self, manifest={**self.manifest, "cap": {**other, "chosen_by": cap.get("chosen_by")}})
 
     @property
     def default_range(self) -> tuple[float, float] | None:
@@ -231,6 +243,9 @@ def check_axis(axis: AssistantAxis, where: object, advice: str = "extract the ax
     if not axis.floors:
         raise UserError(f"The axis in {where} has no floors, so there is nothing to cap at; {advice}.")
     _check_manifest(axis, where, advice)
+    other = axis.unconditional()
+    if other is not axis:
+        _check_manifest(other, where, advice)
 
 
 def _check_manifest(axis: AssistantAxis, where: object, advice: str) -> None:

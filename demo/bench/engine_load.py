@@ -23,7 +23,7 @@ from transformers.generation.configuration_utils import ContinuousBatchingConfig
 from demo.axis.store import axis_of
 from demo.bench.pair import MESSAGES, add_model_options
 from demo.bench.report import write_json
-from demo.conversation.settings import make_cap
+from demo.conversation.settings import own_cap
 from demo.engine.protocol import Request, Sampling, TokenEvent
 from demo.engine.transformers_engine import TransformersEngine
 from demo.models.chat_template import Message, render_chat
@@ -82,7 +82,7 @@ def _run_pair(
 ) -> tuple[float, list[float]]:
     """Run one pair after a delay. Returns the time of its arrival and of each of its steps."""
     axis = engine.axis
-    cap, branches = make_cap(axis, *axis.cap_band, axis.cap_floor), (f"{number}/u", f"{number}/c")
+    cap, branches = own_cap(axis), (f"{number}/u", f"{number}/c")
     time.sleep(delay)
     start, times = time.perf_counter(), list[float]()
     requests = [

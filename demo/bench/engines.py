@@ -26,7 +26,7 @@ from demo.bench.page_load import Visitor
 from demo.bench.pair import MESSAGES
 from demo.bench.report import engines_document, write_engines_report
 from demo.conversation.conversation import Conversation
-from demo.conversation.settings import BRANCHES, TurnSettings, make_cap
+from demo.conversation.settings import BRANCHES, TurnSettings, own_cap
 from demo.engine.protocol import Engine, Sampling, TokenEvent
 from demo.engine.transformers_engine import TransformersEngine
 from demo.engine.vllm.engine import VllmEngine
@@ -80,13 +80,13 @@ def parity(model: str, turns: int, tokens: int, tensor: int, pipeline: int) -> F
         Counts and the largest differences. Projections are in axis units.
     """
     facts = read_facts(model, dtype="float32")
-    axis = load_axis(facts.slug)
+    axis = load_axis(facts.slug).unconditional()  # vLLM cannot do conditional caps
     options = VllmOptions(tensor_parallel=tensor, pipeline_parallel=pipeline, rows=32, kv_bytes=2**29)
     vllm = VllmEngine(facts, axis, options)
     try:
         own = TransformersEngine(load_model(model, dtype="float32", device="cpu"), axis, fused=False)
         sampling = Sampling(temperature=0, max_new_tokens=tokens, repetition_penalty=1)
-        cap = make_cap(axis, *axis.cap_band, axis.cap_floor)
+        cap = own_cap(axis)
         pairs = [
             pair
             for system_prompt, messages in _CONVERSATIONS

@@ -30,7 +30,7 @@ from demo.axis.axis import AssistantAxis
 from demo.axis.store import axis_of
 from demo.capping import AxisHooks
 from demo.conversation.conversation import Conversation
-from demo.conversation.settings import BRANCHES, CAPPED, TurnSettings, make_cap
+from demo.conversation.settings import BRANCHES, CAPPED, TurnSettings, own_cap
 from demo.engine import sampling
 from demo.engine.protocol import Cap, Request, Sampling, TokenEvent
 from demo.engine.transformers_engine import TransformersEngine
@@ -215,7 +215,7 @@ def make_bench(options: argparse.Namespace) -> Bench:
     axis = axis_of(options.axis, model)[0]
     axis.check_model(model)
     engine = TransformersEngine(model, axis, fixed_length=True)
-    cap = make_cap(axis, *axis.cap_band, axis.cap_floor)
+    cap = own_cap(axis)
     return Bench(model, axis, engine, cap, Sampling(max_new_tokens=options.tokens))
 
 

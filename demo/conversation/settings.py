@@ -233,6 +233,11 @@ def direction_cap(direction: Direction, first: int, last: int, floor: str, downw
     return Cap(layers, floors, direction.name, downward)
 
 
+def own_cap(axis: AssistantAxis) -> Cap:
+    """The cap that the axis was saved with."""
+    return make_cap(axis, *axis.cap_band, axis.cap_floor, axis.cap_only_below)
+
+
 def make_cap(axis: AssistantAxis, first: int, last: int, floor: str, only_below: float | None = None) -> Cap:
     """A cap at decoder layers `first` to `last`, inclusive, each at its own named floor.
 

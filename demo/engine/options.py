@@ -265,7 +265,7 @@ def _load_vllm(options: argparse.Namespace, progress: Progress) -> tuple[ServedE
     axis, note = axis_of(options.axis, facts)
     notes = [*filter(None, [note]), *axis.check_model(facts)]
     progress(f"starting vLLM with {facts.spec}; this takes a while", None)
-    return VllmEngine(facts, axis, chosen), ["served by vLLM", *notes]
+    return VllmEngine(facts, axis.unconditional(), chosen), ["served by vLLM", *notes]
 
 
 def _connect(options: argparse.Namespace) -> tuple[ServedEngine, list[str]]:

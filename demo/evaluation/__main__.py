@@ -96,8 +96,8 @@ def measure(
     for part in parts:
         raw[part] = PARTS[part](study)
         if part == "sweep" and options.choose:
-            chosen = choose(results_of({"sweep": raw[part]}, study)["sweep"])
-            study.axis = axis = _store_choice(axis, out, chosen)
+            settings = results_of({"sweep": raw[part]}, study)["sweep"]
+            study.axis = axis = store_choice(axis, out, settings)
     about |= {"cap": study.cap_name, "probe_layer": axis.probe_layer}
     earlier = stored_figures(out, about) if options.only else {}
     figures = {**earlier, "about": about, **results_of(raw, study)}
@@ -160,11 +160,17 @@ def stored_figures(out: Path, about: dict[str, Any]) -> dict[str, Any]:
     return stored
 
 
-def _store_choice(axis: AssistantAxis, out: Path, chosen: dict[str, Any]) -> AssistantAxis:
-    """The axis with the cap that the sweep chose, which is also saved."""
+def store_choice(axis: AssistantAxis, out: Path, settings: list[dict[str, Any]]) -> AssistantAxis:
+    """The axis with the cap that the sweep chose, which is also saved.
+
+    A conditional one comes with the best of the others, for engines that cannot do it.
+    """
+    chosen = choose(settings)
     cap = {"layers": list(chosen["layers"]), "floor": chosen["floor"], "chosen_by": "evaluation"}
     if chosen["only_below"] is not None:
+        other = choose([own for own in settings if own["only_below"] is None])
         cap["only_below"] = chosen["only_below"]
+        cap["otherwise"] = {"layers": list(other["layers"]), "floor": other["floor"]}
     capped = replace(axis, manifest={**axis.manifest, "cap": cap})
     save_axis(capped, out)
     return capped

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from demo.axis.files import load_axis
-from demo.conversation.settings import BRANCHES, make_cap
+from demo.conversation.settings import BRANCHES, own_cap
 from demo.engine.transformers_engine import TransformersEngine
 from demo.evaluation.agreement import agreement
 from demo.evaluation.case_scoring import (
@@ -79,7 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def sample(model: LoadedModel) -> list[Json]:
     """Replies of every case in random order, DRAWN of each set."""
     axis, draw, drawn = load_axis(model.slug), random.Random(SEED), list[Json]()
-    engine, cap = TransformersEngine(model, axis), make_cap(axis, *axis.cap_band, axis.cap_floor)
+    engine, cap = TransformersEngine(model, axis), own_cap(axis)
     for case in load_cases():
         played = play_case(engine, cap, case, case.turns, SEEDS, SEED)
         said: dict[tuple[str, str], str] = {}  # message and reply -> the branch in which it came

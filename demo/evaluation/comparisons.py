@@ -52,7 +52,7 @@ _ON_ALL_REPLIES: _Bands = (
 _CONDITIONAL: _Bands = ((1 / 4, (0.5, 0.6), ("p75",)), (1 / 2, (1 / 3, 0.47), ("p50", "p75")))
 
 SCREENED = 3  # every setting is tried on every third attempt and item of the subset,
-FINALISTS = 4  # and so many of them on all.
+FINALISTS = 4  # and so many of them on all, half of them conditional.
 
 
 def work(study: Study, parts: Sequence[str]) -> float:
@@ -89,8 +89,10 @@ def sweep(study: Study) -> list[dict[str, Any]]:
     uncapped = _tried(study, None, 1)
     settings = candidates(study, study.usual_threshold)
     found = {setting: _tried(study, setting, SCREENED) for setting in settings}
-    order = sorted(settings, key=lambda setting: promise(found[setting], uncapped))
-    found |= {setting: _tried(study, setting, 1) for setting in order[:FINALISTS]}
+    for conditional in (False, True):
+        own = [setting for setting in settings if (setting.only_below is not None) == conditional]
+        own.sort(key=lambda setting: promise(found[setting], uncapped))
+        found |= {setting: _tried(study, setting, 1) for setting in own[: FINALISTS // 2]}
     return [uncapped, *found.values()]
 
 

@@ -22,7 +22,7 @@ from demo.axis.files import axis_digest
 from demo.axis.store import axis_of
 from demo.conversation.conversation import Conversation
 from demo.conversation.scenarios import MEASURED, Scenario, load_scenarios
-from demo.conversation.settings import BRANCHES, CAPPED, PAGE_SAMPLING, TurnSettings, make_cap
+from demo.conversation.settings import BRANCHES, CAPPED, PAGE_SAMPLING, TurnSettings, own_cap
 from demo.conversation.turns import Reply, Turn
 from demo.engine.protocol import Cap, Engine, Request, Sampling, TokenEvent
 from demo.engine.transformers_engine import TransformersEngine
@@ -345,7 +345,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         axis = axis_of(options.axis, model)[0]
         for note in axis.check_model(model):
             print(f"note: {note}", file=sys.stderr)
-        cap = make_cap(axis, *axis.cap_band, axis.cap_floor)
+        cap = own_cap(axis)
         setup = Setup(TransformersEngine(model, axis), cap, seeds)
         conditions = about(model, axis, setup)
         if options.write and options.only:

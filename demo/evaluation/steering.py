@@ -24,7 +24,7 @@ from demo.engine.protocol import Sampling, Steer
 from demo.evaluation.answers import Prompt
 from demo.models.chat_template import Message
 
-ALPHAS = (-4.0, -2.0, -1.0, 1.0, 2.0, 4.0)  # axis units; what the page offers
+ALPHAS = (-4.0, -2.0, 2.0, 4.0)  # axis units, within what the page offers
 
 AXIS = "the axis"
 

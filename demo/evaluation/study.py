@@ -60,8 +60,8 @@ class Size:
     directions: int = 3
     defaults: int = 60
     bands: int = 1
-    steered: int = 3
-    asked: int = 1
+    steered: int = 6
+    asked: int = 2
     cases: int = 20
 
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 import torch
 
-from demo.axis.axis import FLOOR_NAMES
+from demo.axis.axis import FLOOR_NAMES, check_axis
 from demo.axis.files import load_axis, save_axis
-from demo.conversation.settings import make_cap
+from demo.conversation.settings import make_cap, own_cap
 from demo.utils.errors import UserError
 from tests.helpers.axes import random_axis
 
@@ -47,6 +48,27 @@ def test_a_saved_axis_loads_unchanged(axis, folder):
         assert torch.equal(getattr(again, name), getattr(axis, name))
     assert all(torch.equal(again.floors[name], axis.floors[name]) for name in FLOOR_NAMES)
     assert (again.probe_layer, again.cap_band, again.cap_floor) == (3, (3, 4), "p25")
+
+
+def test_engines_that_cannot_wait_have_the_cap_that_is_named_for_them(axis):
+    cap = {
+        "layers": [2, 4],
+        "floor": "p75",
+        "only_below": 0.4,
+        "otherwise": {"layers": [3, 4], "floor": "p05"},
+    }
+    careful = replace(axis, manifest={**axis.manifest, "cap": cap})
+    check_axis(careful, "a test")
+    own, other = own_cap(careful), own_cap(careful.unconditional())
+    assert (own.layers, own.only_below) == ((2, 3, 4), 0.4)
+    assert (other.layers, other.only_below) == ((3, 4), None)
+    assert other.floors == pytest.approx([float(axis.floors["p05"][layer]) for layer in (3, 4)])
+    del cap["otherwise"]
+    assert own_cap(careful.unconditional()) == replace(own, only_below=None)
+    assert axis.unconditional() is axis
+    cap["otherwise"] = {"layers": [3, 400], "floor": "p05"}
+    with pytest.raises(UserError, match="names layers or a floor that the axis does not have"):
+        check_axis(careful, "a test")
 
 
 def test_unknown_manifest_keys_are_ignored(folder):

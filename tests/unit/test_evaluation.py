@@ -12,10 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from demo.axis.files import axis_digest
+from demo.axis.files import axis_digest, load_axis
 from demo.conversation.settings import CAPPED
 from demo.engine.protocol import Sampling
 from demo.evaluation import NAME, readme
+from demo.evaluation import __main__ as command
 from demo.evaluation.agreement import KINDS, agreement
 from demo.evaluation.answers import Prompt, ResultCache, answer, batches
 from demo.evaluation.capability import holds, read_set
@@ -299,3 +300,32 @@ def test_the_command_for_the_documents_writes_them(monkeypatch, tmp_path, capsys
     assert readme.main([]) == 0 and "Persona jailbreaks" in capsys.readouterr().out
     assert readme.main(["--write"]) == 0
     assert "Persona jailbreaks" in page.read_text() and "the cap changes" in readme_file.read_text()
+
+
+def test_the_stored_choice_has_another_cap_for_engines_that_cannot_wait(tmp_path):
+    def setting(floor, score, only_below=None):
+        return {
+            "layers": [2, 3],
+            "floor": floor,
+            "only_below": only_below,
+            "finalist": True,
+            "affordable": True,
+            "visible": True,
+            "score": score,
+            "harmful": score,
+            "perplexity": 10.0,
+        }
+
+    axis = random_axis(6, 16, 3, (3, 4))
+    tried = [setting(None, 1.0), setting("p75", 0.2, 0.4), setting("p05", 0.5), setting("p25", 0.4)]
+    chosen = command.store_choice(axis, tmp_path, tried)
+    assert chosen.manifest["cap"] == {
+        "layers": [2, 3],
+        "floor": "p75",
+        "only_below": 0.4,
+        "otherwise": {"layers": [2, 3], "floor": "p25"},
+        "chosen_by": "evaluation",
+    }
+    assert load_axis(tmp_path).unconditional().cap_floor == "p25"
+    without = command.store_choice(axis, tmp_path, [tried[0], *tried[2:]])
+    assert without.manifest["cap"] == {"layers": [2, 3], "floor": "p25", "chosen_by": "evaluation"}
