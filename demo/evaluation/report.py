@@ -317,9 +317,9 @@ def _sweep(found: list[dict[str, Any]], figures: dict[str, Any]) -> Iterator[str
 
 _HALVED = (
     "*Below*: the cap acts only on replies that begin below this, in axis units. Every setting is tried on a "
-    f"part; the {FINALISTS // 2} with this condition, and the {FINALISTS // 2} without it, that have the lowest "
-    "mean score there are tried on all. Of these the sweep chooses the one with the lowest mean score that is "
-    "affordable and whose band covers the probe layer, so that the page's chart shows its effect."
+    f"part; the {FINALISTS // 2} with this condition, and the {FINALISTS // 2} without it, that have the "
+    "lowest mean score there are tried on all. Of these the sweep chooses the one with the lowest mean score "
+    "that is affordable and whose band covers the probe layer, so that the page's chart shows its effect."
 )
 
 _EARLIER_SWEEP = (

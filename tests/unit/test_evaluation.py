@@ -312,6 +312,7 @@ def test_the_stored_choice_has_another_cap_for_engines_that_cannot_wait(tmp_path
             "affordable": True,
             "visible": True,
             "score": score,
+            "in character": score,
             "harmful": score,
             "perplexity": 10.0,
         }
