@@ -81,9 +81,11 @@ def read_chat(
             continue
         before = reading.cache.saved(0, begin)
         yield from reading.run(begin, end, caps)
+        if not any(owner >= 0 for owner in chat.owner[end:]):
+            return
         reading.cache.load(0, before, begin)
         for _ in reading.run(begin, end, plain):
-            pass
+            yield []  # as short a step as any other
     yield from reading.run(position, len(chat.ids), plain)
 
 

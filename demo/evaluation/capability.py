@@ -30,6 +30,8 @@ from demo.utils.paths import EVALUATION_ASSETS
 
 _REMEDY = "restore it from the repository"
 
+_LEAST_PROBABILITY = 1e-45  # strong steering can leave a token with less than float32 holds
+
 _LETTERS = "ABCDEFGHIJ"
 
 _TOKENS = 16  # of an own item whose kind has no other number in the file: a sentence that holds the answer
@@ -206,7 +208,7 @@ def perplexity(
     with closing(engine.stream(requests)) as events:
         for event in events:
             if isinstance(event, TokenEvent) and event.token.given and event.token.probability is not None:
-                log_p.append(math.log(event.token.probability))
+                log_p.append(math.log(max(event.token.probability, _LEAST_PROBABILITY)))
     engine.forget([request.branch for request in requests])
     return math.exp(-sum(log_p) / len(log_p))
 

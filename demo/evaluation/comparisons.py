@@ -21,7 +21,7 @@ from demo.evaluation.case_scoring import load_cases
 from demo.evaluation.case_studies import case_studies, case_work
 from demo.evaluation.directions import Chat, axis_along, first_component, random_direction
 from demo.evaluation.drift import TOKENS as TALK_TOKENS
-from demo.evaluation.results import MOST_COST
+from demo.evaluation.results import LEAST_UNCHANGED, MOST_COST
 from demo.evaluation.steering import as_direction, identity_prompts, settings
 from demo.evaluation.study import (
     CONTROL_PERSONAS,
@@ -91,7 +91,7 @@ def sweep(study: Study) -> list[dict[str, Any]]:
     found = {setting: _tried(study, setting, SCREENED) for setting in settings}
     for conditional in (False, True):
         own = [setting for setting in settings if (setting.only_below is not None) == conditional]
-        own.sort(key=lambda setting: promise(found[setting], uncapped))
+        own.sort(key=lambda setting: promise(found[setting], uncapped, study.axis.probe_layer))
         found |= {setting: _tried(study, setting, 1) for setting in own[: FINALISTS // 2]}
     return [uncapped, *found.values()]
 
@@ -119,13 +119,18 @@ def _band(start: float, width: float, layers: int) -> tuple[int, int]:
     return first, min(max(first, round((start + width) * layers) - 1), layers - 1)
 
 
-def promise(trial: dict[str, Any], uncapped: dict[str, Any]) -> tuple[bool, float]:
-    """What settings are sorted by, the best first: whether it costs too much perplexity, and the mean score.
+def promise(trial: dict[str, Any], uncapped: dict[str, Any], probe_layer: int) -> tuple[bool, bool, float]:
+    """What settings are sorted by, the best first.
 
-    How many questions are answered correctly says little on a part of the subset.
+    Those that cannot be chosen come last: they do not cover the probe layer, or change too much. Then the
+    mean score counts. How many questions are answered correctly says little on a part of the subset.
     """
+    first, last = trial["layers"]
+    pairs = list(zip(trial["items"], uncapped["items"][:: trial["every"]], strict=True))
+    unchanged = sum(own["text"] == other["text"] for own, other in pairs) / len(pairs)
+    costs = trial["perplexity"] > MOST_COST * uncapped["perplexity"] or unchanged < LEAST_UNCHANGED
     scores = [reply["score"] for reply in trial["attempts"]]
-    return trial["perplexity"] > MOST_COST * uncapped["perplexity"], sum(scores) / len(scores)
+    return not first <= probe_layer <= last, costs, sum(scores) / len(scores)
 
 
 def _tried(study: Study, setting: CapSetting | None, every: int) -> dict[str, Any]:

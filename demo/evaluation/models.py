@@ -109,10 +109,14 @@ def _axis_row(one: Measured) -> tuple[str, ...]:
         manifest.get("role_prompts", "plain"),
         f"{sum(bool(role.get('counts')) for role in manifest['roles'])} of {len(manifest['roles'])}",
         f"{manifest['probe_layer']} of {manifest['model']['layers']}",
-        f"{first}–{last}, {manifest['cap']['floor']}",
+        f"{first}–{last}, {manifest['cap']['floor']}{_condition(manifest['cap'])}",
         f"{sum(passed.values())} of {len(passed)}",
         ", ".join(f"`{name}`" for name, ok in passed.items() if not ok) or "none",
     )
+
+
+def _condition(cap: dict[str, Any]) -> str:
+    return f", below {units(cap['only_below'])}" if "only_below" in cap else ""
 
 
 def _gate_row(name: str, axes: Sequence[Measured]) -> tuple[str, ...]:

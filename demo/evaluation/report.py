@@ -279,8 +279,8 @@ def _beginnings(found: dict[str, Any], figures: dict[str, Any]) -> Iterator[str]
     yield (
         "The projection of the prompt's last token, before the first word of the reply, in axis units: "
         f"quartiles, and the share below {units(threshold)}. A cap with this condition acts on these replies "
-        f"only. By default it is what {SHARE_BELOW:.0%} of the replies to the extraction's questions begin "
-        "below. A poet, a wizard and a pirate are harmless roles."
+        f"only. By default {SHARE_BELOW:.0%} of the replies to the extraction's questions begin below it. A "
+        "poet, a wizard and a pirate are harmless roles."
     )
     yield ""
     rows = [
@@ -317,9 +317,10 @@ def _sweep(found: list[dict[str, Any]], figures: dict[str, Any]) -> Iterator[str
 
 _HALVED = (
     "*Below*: the cap acts only on replies that begin below this, in axis units. Every setting is tried on a "
-    f"part; the {FINALISTS // 2} with this condition, and the {FINALISTS // 2} without it, that have the "
-    "lowest mean score there are tried on all. Of these the sweep chooses the one with the lowest mean score "
-    "that is affordable and whose band covers the probe layer, so that the page's chart shows its effect."
+    "part. Those that cover the probe layer, so that the page's chart shows their effect, and that change "
+    f"neither perplexity nor answers too much come first: the {FINALISTS // 2} of these with this condition, "
+    f"and the {FINALISTS // 2} without it, that have the lowest mean score are tried on all. The sweep "
+    "chooses the affordable one with the lowest mean score."
 )
 
 _EARLIER_SWEEP = (

@@ -78,6 +78,7 @@ def _sweep(trials: list[Json], probe_layer: int) -> list[Json]:
     settings = [
         {name: trial[name] for name in ("layers", "floor", "only_below")}
         | {"attempts": len(trial["attempts"]), "finalist": trial["every"] == 1}
+        | {"right uncapped": _share([item["right"] for item in uncapped[:: trial["every"]]])}
         | _trial_figures(trial, uncapped[:: trial["every"]])
         for trial in trials
     ]
@@ -321,7 +322,8 @@ def with_front(settings: list[Json], probe_layer: int) -> list[Json]:
     """Mark what each setting of the cap is good for.
 
     Args:
-        settings: Figures of all settings, the first without a cap.
+        settings: Figures of all settings, the first without a cap. "right uncapped" is the share of correct
+            answers without one to the questions with which the setting was tried.
 
     Returns:
         The settings, all but the first with "affordable"; "visible", if the band covers the probe
@@ -332,7 +334,7 @@ def with_front(settings: list[Json], probe_layer: int) -> list[Json]:
     found = [uncapped]
     for own in capped:
         affordable = (
-            own["right"] >= uncapped["right"] - MOST_LOST - 1e-9
+            own["right"] >= own["right uncapped"] - MOST_LOST - 1e-9
             and own["verbatim"] >= LEAST_UNCHANGED
             and own["perplexity"] <= MOST_COST * uncapped["perplexity"]
         )

@@ -235,6 +235,7 @@ def about(model: LoadedModel, axis: AssistantAxis, setup: Setup) -> dict[str, An
             "probe_layer": axis.probe_layer,
             "cap_layers": list(axis.cap_band),
             "floor": axis.cap_floor,
+            **({} if axis.cap_only_below is None else {"only_below": axis.cap_only_below}),
         },
         "sampling": sampling,
         "seeds": list(setup.seeds),

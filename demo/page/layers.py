@@ -9,9 +9,11 @@ from demo.conversation.conversation import Conversation, message_of
 from demo.conversation.layers import Layers, below_floor, layers_json, rounded_rows
 from demo.conversation.session_file import rounded
 from demo.conversation.settings import CAPPED, STEERED, TurnSettings
-from demo.engine.protocol import Engine, Message, ReadToken, Request
+from demo.engine.protocol import Cap, Engine, Message, ReadToken, Request
 from demo.page.stage.protocol import Operation, operation
 from demo.utils.errors import UserError
+
+_ALWAYS = 1e6  # axis units; every reply begins below it
 
 
 def layers_op(
@@ -69,8 +71,19 @@ def _read(engine: Engine, axis: AssistantAxis, own: Request, settings: TurnSetti
 
 
 def _request(conversation: Conversation, index: int, branch: str, settings: TurnSettings) -> Request:
-    """The request that reads an earlier reply under the intervention of its branch."""
+    """The request that reads an earlier reply under the intervention of its branch.
+
+    Whether a conditional cap acts on the reply was decided when it was written. Templates may write another
+    token before it once it is part of the chat.
+    """
     turn = conversation.turns[index]
+    start = turn.replies[branch].start
+
+    def decided(cap: Cap | None) -> Cap | None:
+        if cap is None or cap.only_below is None or start is None:
+            return cap
+        return replace(cap, only_below=_ALWAYS if cap.acts_from(start) else -_ALWAYS)
+
     messages = [
         *conversation.messages(branch, settings.prompt_in(branch), index),
         Message(role="user", content=turn.user),
@@ -79,12 +92,12 @@ def _request(conversation: Conversation, index: int, branch: str, settings: Turn
     return Request(
         branch,
         tuple(messages),
-        cap=settings.cap_in(branch),
+        cap=decided(settings.cap_in(branch)),
         steer=settings.steer if branch == STEERED else None,
         span=settings.span,
         thinking=settings.thinking,
         date=conversation.date,
-        also=settings.also if branch == CAPPED else None,
+        also=decided(settings.also) if branch == CAPPED else None,
     )
 
 

@@ -179,7 +179,8 @@ class PanelValues:
             choice.cap(axis)  # raises
         downward = self.second_side == _AT_MOST
         cap = direction_cap(second, choice.first_layer, choice.last_layer, choice.floor, downward)
-        return replace(cap, only_below=choice.only_below)
+        below = choice.only_below
+        return replace(cap, only_below=None if below is None else round(below, 4))
 
     def _along(
         self, second: Direction | None, directions: Mapping[str, Direction], probe_layer: int
@@ -342,7 +343,7 @@ def _condition_components(axis: AssistantAxis, offered: bool) -> dict[str, Any]:
         value=chosen,
         visible=offered,
         label="Only replies that begin below",
-        info="The cap then leaves replies alone that begin where ordinary ones do, and prompts always.",
+        info="The cap then leaves alone replies that begin above the threshold, and every prompt.",
         elem_id="only-below-on",
     )
     threshold = gr.Number(

@@ -108,7 +108,7 @@ def test_a_cap_for_some_replies_says_of_each_where_it_begins_and_whether_it_acts
     texts = ["".join(reply(page, branch, 0).locator(".tok").all_text_contents()) for branch in BRANCHES]
     assert texts[0] == texts[1] != ""
     notes = page.locator('.pane[data-branch="capped"] .begins')
-    alone = re.compile(r"^Begins at −?\d+\.\d\d, above −50\.00: the cap leaves it alone\.$")
+    alone = re.compile(r"^Begins at −?\d+\.\d\d, not below −50\.00: the cap leaves it alone\.$")
     expect(notes).to_have_text([alone])
     expect(page.locator('.pane[data-branch="capped"] .cap-action')).to_have_text(
         "cap leaves this reply alone"

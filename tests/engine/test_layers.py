@@ -105,3 +105,19 @@ def test_a_reply_that_is_being_written_keeps_no_layers(axis, engine, conversatio
     reply.finish = None
     layers_op(engine, axis, conversation, 0, CAPPED, settings)
     assert reply.layers is None
+
+
+@pytest.mark.parametrize("acted", [True, False])
+def test_whether_a_conditional_cap_acted_is_not_decided_again(axis, engine, settings, acted):
+    conversation, waits = Conversation(), replace(settings.cap, only_below=100.0 if acted else -100.0)
+    conditional = replace(settings, cap=waits)
+    for _ in conversation.send(engine, "Who are you?", conditional):
+        pass
+    reply = conversation.turns[0].replies[CAPPED]
+    assert any(token.correction > 0 for token in reply.tokens) == acted
+    found = layers_op(engine, axis, conversation, 0, CAPPED, conditional)
+    assert (found["own"] != found["plain"]) == acted
+    # As if the template had written another token before the reply when it was read again.
+    reply.layers, reply.start = None, 1000.0 if acted else -1000.0
+    other = layers_op(engine, axis, conversation, 0, CAPPED, conditional)
+    assert (other["own"] != other["plain"]) != acted

@@ -20,6 +20,7 @@ from demo.evaluation import __main__ as command
 from demo.evaluation.agreement import KINDS, agreement
 from demo.evaluation.answers import Prompt, ResultCache, answer, batches
 from demo.evaluation.capability import holds, read_set
+from demo.evaluation.comparisons import promise
 from demo.evaluation.drift import domain_figures, load_domains
 from demo.evaluation.readme import documents, replaced
 from demo.evaluation.report import report
@@ -226,6 +227,7 @@ def test_front_is_not_dominated_and_the_choice_is_affordable_and_visible():
             "score": rate,
             "finalist": finalist,
             "right": right,
+            "right uncapped": 0.5,
             "verbatim": verbatim,
             "perplexity": perplexity,
         }
@@ -330,3 +332,26 @@ def test_the_stored_choice_has_another_cap_for_engines_that_cannot_wait(tmp_path
     assert load_axis(tmp_path).unconditional().cap_floor == "p25"
     without = command.store_choice(axis, tmp_path, [tried[0], *tried[2:]])
     assert without.manifest["cap"] == {"layers": [2, 3], "floor": "p25", "chosen_by": "evaluation"}
+
+
+def test_settings_that_cannot_be_chosen_are_not_tried_to_the_end():
+    def trial(name, score, layers=(2, 4), perplexity=10.0, texts=("a", "b", "c")):
+        return {
+            "name": name,
+            "layers": layers,
+            "every": 2,
+            "attempts": [{"score": score}],
+            "items": [{"text": text} for text in texts],
+            "perplexity": perplexity,
+        }
+
+    uncapped = trial("none", 1.0, None, texts=("a", "x", "b", "x", "c")) | {"every": 1}
+    tried = [
+        trial("unseen", 0.1, layers=(4, 5)),
+        trial("costly", 0.2, perplexity=10.5),
+        trial("changing", 0.3, texts=("a", "y", "z")),
+        trial("mild", 0.9),
+        trial("best", 0.5),
+    ]
+    tried.sort(key=lambda one: promise(one, uncapped, 3))
+    assert [one["name"] for one in tried] == ["best", "mild", "costly", "changing", "unseen"]

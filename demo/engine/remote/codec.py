@@ -31,7 +31,7 @@ from demo.engine.protocol import (
 from demo.models.chat_template import LeftOut, Message
 from demo.utils.errors import UserError
 
-VERSION = 8
+VERSION = 9
 
 _EVENTS: dict[str, type[WaitEvent] | type[PromptEvent] | type[TokenEvent]] = {
     "wait": WaitEvent,

@@ -1,5 +1,5 @@
 // Made from its sources by `npm run build`; do not edit.
-// Sources: 4cb4c2f86949bdce6bc38ce5eee9a0ac7cbd04df91a5160caaf77da4cfbb124a
+// Sources: 5c654a91da09d7579de22d9f7077108c27235416c7525c430f35a11eeb5013f4
 // Bundle: af08f735d86252586df92c2e5f6aa4cf282c148ea964cb9968920df7c06c072b
 (() => {
   // src/dom.js

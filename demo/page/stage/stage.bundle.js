@@ -1,6 +1,6 @@
 // Made from its sources by `npm run build`; do not edit.
-// Sources: 4cb4c2f86949bdce6bc38ce5eee9a0ac7cbd04df91a5160caaf77da4cfbb124a
-// Bundle: de5cc940985e36146cba8e26e99bc5c7124936accdfb2e373525b7eed8f6fa32
+// Sources: 5c654a91da09d7579de22d9f7077108c27235416c7525c430f35a11eeb5013f4
+// Bundle: 5bfc607de125cd0d2efc9fc0a365e1e8a38edb521f8ea66a2dc1c00ad7d6be4f
 (() => {
   // protocol.json
   var protocol_default = {
@@ -355,7 +355,7 @@
     if (!zones) return "Which means count as role-played was not measured for this axis.";
     if (branch === "uncapped") return zones.measured;
     const what = branch === "capped" ? "the cap" : "steering";
-    return `${zones.measured} These replies were read without a cap or steering: here ${what} has moved the mean.`;
+    return `${zones.measured} These replies were read without a cap or steering: here ${what} may have moved the mean.`;
   }
   var describePrompt = (prompt) => prompt.trim() || "the model’s own default";
   var escapeHtml = (text) => text.replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
@@ -3154,7 +3154,7 @@
     const digits = number(start2) === number(threshold) ? 4 : 2;
     const [begins, limit] = [number(start2, digits), number(threshold, digits)];
     if (beginsBelow(start2, threshold, reply)) return `Begins at ${begins}, below ${limit}.`;
-    return `Begins at ${begins}, above ${limit}: the cap leaves it alone.`;
+    return `Begins at ${begins}, not below ${limit}: the cap leaves it alone.`;
   }
   function describeCapping(reply, brief, threshold = null) {
     const { start: start2 } = reply;

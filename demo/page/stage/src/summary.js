@@ -49,7 +49,7 @@ export function describeBeginning(reply, threshold) {
   const digits = number(start) === number(threshold) ? 4 : 2;
   const [begins, limit] = [number(start, digits), number(threshold, digits)];
   if (beginsBelow(start, threshold, reply)) return `Begins at ${begins}, below ${limit}.`;
-  return `Begins at ${begins}, above ${limit}: the cap leaves it alone.`;
+  return `Begins at ${begins}, not below ${limit}: the cap leaves it alone.`;
 }
 
 /**

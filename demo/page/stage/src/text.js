@@ -77,7 +77,7 @@ export function describeZones(branch, zones) {
   if (!zones) return "Which means count as role-played was not measured for this axis.";
   if (branch === "uncapped") return zones.measured;
   const what = branch === "capped" ? "the cap" : "steering";
-  return `${zones.measured} These replies were read without a cap or steering: here ${what} has moved the mean.`;
+  return `${zones.measured} These replies were read without a cap or steering: here ${what} may have moved the mean.`;
 }
 
 /**
