@@ -193,7 +193,8 @@ def _refuse_conditional(requests: Sequence[Request]) -> None:
     """
     if any(request.is_conditional for request in requests):
         raise UserError(
-            "vLLM cannot cap only the replies that begin below a threshold; let the cap act on every reply (only_below off)."
+            "vLLM cannot cap only the replies that begin below a threshold; let the cap act on every reply "
+            "(only_below off)."
         )
 
 
