@@ -134,6 +134,7 @@ def test_the_page_that_waits_for_the_model_leads_to_the_live_one():
         assert outside == []
 
 
+@pytest.mark.slow
 def test_further_scenarios_lie_in_groups_under_a_button(address):
     with chromium_page(address) as (page, watched):
         scenarios = load_scenarios()

@@ -147,6 +147,7 @@ def test_newest_turn_is_in_sight_after_presenting_reading_reload_and_opening_aga
         assert watched.errors == []
 
 
+@pytest.mark.slow
 def test_reader_who_has_scrolled_up_stays_there_while_a_reply_is_written(patient):
     patient.words = [f" word{n}" for n in range(LONG)]
     with hosted(patient) as address, chromium_page(address, *PROJECTOR) as (page, _):
@@ -164,6 +165,7 @@ def test_reader_who_has_scrolled_up_stays_there_while_a_reply_is_written(patient
 
 
 @pytest.mark.parametrize(("tab", "least"), [("token-tab", 260), ("map-tab", 200)])
+@pytest.mark.slow
 def test_panes_of_a_projector_hold_many_lines(long_replies, tab, least):
     with chromium_page(long_replies, *PROJECTOR) as (page, _):
         with one_turn(page):
@@ -186,6 +188,7 @@ def test_panes_of_the_default_model_hold_as_many_lines_and_no_warning_stands_ove
 
 
 @pytest.mark.parametrize("size", [PROJECTOR, (1920, 1080)])
+@pytest.mark.slow
 def test_pages_without_a_model_use_the_whole_height(viewer, size, tmp_path):
     saved: Path = tmp_path / "page.html"
     saved.write_text(offline_page(open_shipped(shipped()[0])), encoding="utf-8")
@@ -204,6 +207,7 @@ def test_pages_without_a_model_use_the_whole_height(viewer, size, tmp_path):
         assert page.evaluate("document.documentElement.scrollHeight <= innerHeight"), "the saved page scrolls"
 
 
+@pytest.mark.slow
 def test_phone_opens_at_the_top_and_shows_both_replies_above_the_message_box(long_replies):
     with chromium_page(long_replies, *PHONE, touch=True) as (page, watched):
         wait_for_first_update(page)
@@ -230,6 +234,7 @@ def test_phone_opens_at_the_top_and_shows_both_replies_above_the_message_box(lon
 
 
 @pytest.mark.parametrize("branch", ["uncapped", "capped"])
+@pytest.mark.slow
 def test_tap_on_a_token_shows_its_card_until_the_next_tap(long_replies, branch):
     with chromium_page(long_replies, *PHONE, touch=True) as (page, _):
         with one_turn(page):
@@ -243,6 +248,7 @@ def test_tap_on_a_token_shows_its_card_until_the_next_tap(long_replies, branch):
         expect(card).to_be_hidden()
 
 
+@pytest.mark.slow
 def test_question_is_typed_and_sent_while_presenting_and_escape_leaves(long_replies):
     with chromium_page(long_replies, *PROJECTOR) as (page, watched):
         with one_turn(page):
@@ -274,6 +280,7 @@ def test_question_is_typed_and_sent_while_presenting_and_escape_leaves(long_repl
         assert watched.errors == []
 
 
+@pytest.mark.slow
 def test_reply_can_be_stopped_while_presenting():
     engine = StoppedEngine()
     with hosted(engine) as address, chromium_page(address, *PROJECTOR) as (page, _):

@@ -74,6 +74,7 @@ def test_stop_ends_the_turn_and_keeps_its_tokens(opened):
     assert [reply(page, branch, 0).inner_text() for branch in BRANCHES] == stopped, "no token may follow"
 
 
+@pytest.mark.slow
 def test_token_limit_is_reported_and_new_chat_clears_the_page(opened):
     page, _ = opened
     set_number(page, "max-new-tokens", 8)
@@ -87,6 +88,7 @@ def test_token_limit_is_reported_and_new_chat_clears_the_page(opened):
     expect(reply(page, "uncapped", 0)).not_to_be_empty(timeout=TURN_TIMEOUT)
 
 
+@pytest.mark.slow
 def test_new_chat_during_a_turn_stays_empty(opened):
     page, _ = opened
     begin_a_long_story(page)

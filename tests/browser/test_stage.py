@@ -63,6 +63,7 @@ def open_text(page: Page, text: str, how: str) -> None:
     page.locator(f'button[data-how="{how}"]').click()
 
 
+@pytest.mark.slow
 def test_lens_colours_tokens_and_tooltip_shows_what_the_cap_did(opened):
     page, _ = opened
     start_first_scenario(page)
@@ -88,6 +89,7 @@ def test_lens_colours_tokens_and_tooltip_shows_what_the_cap_did(opened):
     expect(page.locator(".tok.current")).to_have_count(1)
 
 
+@pytest.mark.slow
 def test_click_in_the_token_chart_flashes_the_token(opened):
     page, _ = opened
     send_messages(page, "Tell me about the sea.", tokens=24)
@@ -215,6 +217,7 @@ def test_transcript_is_read_and_its_user_messages_are_replayed(opened):
     expect(page.locator(".notices .notice").last).to_contain_text("not JSON", timeout=TURN_TIMEOUT)
 
 
+@pytest.mark.slow
 def test_session_is_saved_in_every_format(opened, tmp_path):
     page, watched = opened
     start_first_scenario(page)
@@ -270,6 +273,7 @@ def test_recorded_session_is_replayed_without_a_model(opened, tmp_path):
         assert problems == []
 
 
+@pytest.mark.slow
 def test_keyboard_shortcuts_and_presentation_mode(opened):
     page, _ = opened
     start_first_scenario(page, tokens=8)
@@ -305,6 +309,7 @@ def test_keyboard_shortcuts_and_presentation_mode(opened):
     assert value.endswith("nlp"), "letters are no shortcuts while the user types"
 
 
+@pytest.mark.slow
 def test_summary_bar_describes_the_drift_in_words(opened):
     page, _ = opened
     start_first_scenario(page)

@@ -237,6 +237,7 @@ def test_cached_turns_equal_turns_without_a_cache(engine, cap):
             assert prompt_of(events, branch).user_projection == pytest.approx(expected, abs=1e-4)
 
 
+@pytest.mark.slow
 def test_batching_does_not_change_replies(engine, cap):
     """Eight conversations one after the other and at once."""
     alone = [list(engine.stream(pair(chat, cap, greedy(8 + n), f"{n}/"))) for n, chat in enumerate(CHATS)]

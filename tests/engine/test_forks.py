@@ -130,6 +130,7 @@ def test_both_replies_can_begin_with_the_same_words(engine, chat):
     assert [token.given for token in capped[:7]] == [True] * 6 + [False]
 
 
+@pytest.mark.slow
 def test_a_reply_that_was_cut_goes_on_as_if_it_had_not_been(engine, settings):
     whole, cut = Conversation(), Conversation()
     list(whole.send(engine, EYES, replace(settings, sampling=replace(SAMPLING, max_new_tokens=24))))

@@ -101,6 +101,7 @@ def check_steps(model, axis, conversation, settings, branch) -> list[float]:
     return lengths
 
 
+@pytest.mark.slow
 def test_steps_and_path_length_equal_plain_arithmetic(model, axis, engine, settings):
     conversation = Conversation()
     for text in TEXTS[:3]:
@@ -139,6 +140,7 @@ def test_undone_repeated_and_edited_turns_step_from_the_reply_before_them(model,
     assert fork.turns[0].replies[CAPPED].step is None
 
 
+@pytest.mark.slow
 def test_a_reopened_session_goes_on_as_if_it_had_not_been_closed(axis, engine, settings):
     conversation = Conversation()
     for text in TEXTS:

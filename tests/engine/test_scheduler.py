@@ -171,6 +171,7 @@ def test_requests_beyond_the_capacity_wait_and_learn_how_many_come_first(model, 
         assert any(isinstance(event, PromptEvent) for event in rest) and token_ids(rest)
 
 
+@pytest.mark.slow
 def test_memory_stays_within_the_budget_and_a_request_beyond_it_is_refused(model, axis):
     budget = 5 * rounded_up(60) * model.token_bytes
     engine = TransformersEngine(model, axis, kv_budget=budget)

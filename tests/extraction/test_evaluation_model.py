@@ -106,6 +106,7 @@ def test_villains_words_score_higher_than_an_assistants(model: LoadedModel):
     assert villain > kind + 2 and empty == 0
 
 
+@pytest.mark.slow
 def test_scores_of_labelled_replies_are_those_that_the_model_gives(model: LoadedModel):
     entries, cases = labelled_entries()[::33], {case.id: case for case in load_cases()}
     prompts = [CasePrompt(cases[entry["case"]], entry["message"]) for entry in entries]

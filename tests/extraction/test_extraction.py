@@ -193,6 +193,7 @@ def test_means_and_log_probabilities_of_a_rollout_equal_one_full_pass(tiny: Load
         torch.testing.assert_close(torch.tensor(reply.log_p), chosen, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_an_interrupted_and_resumed_run_gives_the_same_bytes(tiny, plan, whole, tmp_path):
     generate = RolloutGenerator(tiny).generate
     for batches in (0, 1, 2):

@@ -39,6 +39,7 @@ def test_importing_the_package_loads_no_heavy_library():
     subprocess.run([sys.executable, "-c", check], check=True)
 
 
+@pytest.mark.slow
 def test_a_chat_gives_the_replies_that_a_conversation_gives(engine):
     chat = demo.Chat(engine, system_prompt=DEMON, sampling=SHORT)
     heard = []
