@@ -245,8 +245,10 @@ def make_cap(axis: AssistantAxis, first: int, last: int, floor: str, only_below:
         only_below: as in `Cap`, rounded to four decimals.
 
     Raises:
-        UserError: the axis has no such layers or floor.
+        UserError: the axis has no such layers or floor, or the threshold is not finite.
     """
+    if only_below is not None and not math.isfinite(only_below):
+        raise UserError(f"The threshold below which a reply must begin is a finite number, not {only_below}.")
     if not 0 <= first <= last < axis.layers:
         raise UserError(
             f"The capped layers must run from a lower to a higher number between 0 and {axis.layers - 1}, "

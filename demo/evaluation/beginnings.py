@@ -50,11 +50,15 @@ def beginnings(engine: Engine, prompts: Sequence[Sequence[Message]]) -> list[flo
     return found
 
 
+def extraction_questions() -> list[str]:
+    """The questions to which an extraction reads the default Assistant's replies."""
+    entries = read_object(ASSETS / "questions.json", "restore it from the repository")["questions"]
+    return [entry if isinstance(entry, str) else entry["text"] for entry in entries]
+
+
 def usual_threshold(engine: Engine) -> float:
     """What all but a SHARE_BELOW of the replies to the extraction's questions begin above, axis units."""
-    entries = read_object(ASSETS / "questions.json", "restore it from the repository")["questions"]
-    asked = [entry if isinstance(entry, str) else entry["text"] for entry in entries]
-    starts = beginnings(engine, [(Message(role="user", content=text),) for text in asked])
+    starts = beginnings(engine, [(Message(role="user", content=text),) for text in extraction_questions()])
     return round(float(torch.quantile(torch.tensor(starts), SHARE_BELOW)), 2)
 
 

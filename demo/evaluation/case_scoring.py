@@ -27,6 +27,7 @@ from demo.evaluation.answers import ResultCache
 from demo.evaluation.fitting import Labelled, examples_of
 from demo.evaluation.judge import ModelJudge, decided, rated, version_of
 from demo.evaluation.scoring import LIKELIHOOD_WEIGHT, Scorer, marked_differences
+from demo.extraction.reading import Reader
 from demo.models.chat_template import Message
 from demo.models.loading import LoadedModel
 from demo.utils.json_files import read_object
@@ -117,12 +118,12 @@ def case_scorer(model: LoadedModel, judges: Sequence[ModelJudge], cache: ResultC
     Raises:
         UserError: A judge does not answer with digits, or two have one name.
     """
-    entries = labelled_entries()
+    entries, reader = labelled_entries(), Reader(model)
     if not judges:
         found = {kind: agreement(entries, least) for kind, least in CASE_KINDS.items()}
 
         def built_in(prompts: Sequence[CasePrompt], texts: Sequence[str]) -> list[float]:
-            return support_scores(model, prompts, texts)
+            return support_scores(model, prompts, texts, reader)
 
         return Scorer(CASE_BUILT_IN, _thresholds(found), built_in, found)
     prompts, shown = labelled_prompts(entries), examples_of(entries)
@@ -135,7 +136,7 @@ def case_scorer(model: LoadedModel, judges: Sequence[ModelJudge], cache: ResultC
     version = version_of(own, CASE_LABELS, rubric())
 
     def rate_others() -> list[float]:
-        return support_scores(model, [one.prompt for one in others], [one.reply for one in others])
+        return support_scores(model, [one.prompt for one in others], [one.reply for one in others], reader)
 
     labelled = Labelled(
         [entries[index] for index in rest], rated(own, others, rate_others, f"case labels {version}", cache)
@@ -145,21 +146,29 @@ def case_scorer(model: LoadedModel, judges: Sequence[ModelJudge], cache: ResultC
 
     def scores(prompts: Sequence[CasePrompt], texts: Sequence[str]) -> list[float]:
         replies = [CaseReply(prompt, text) for prompt, text in zip(prompts, texts, strict=True)]
-        columns = [support_scores(model, prompts, texts), *(decided(judge.ratings(replies)) for judge in own)]
+        built_in = support_scores(model, prompts, texts, reader)
+        columns = [built_in, *(decided(judge.ratings(replies)) for judge in own)]
         return combination.scores(np.array(columns).T)
 
     name = " and ".join([CASE_BUILT_IN, *names[1:]])
     return Scorer(name, _thresholds(found), scores, found, version)
 
 
-def support_scores(model: LoadedModel, prompts: Sequence[CasePrompt], texts: Sequence[str]) -> list[float]:
-    """The built-in score of each reply, see the top of this module; 0 for an empty reply."""
+def support_scores(
+    model: LoadedModel, prompts: Sequence[CasePrompt], texts: Sequence[str], reader: Reader | None = None
+) -> list[float]:
+    """The built-in score of each reply, see the top of this module; 0 for an empty reply.
+
+    Args:
+        reader: Reads for `model`; None to make one.
+    """
+    reader = reader or Reader(model)
     scores = [0.0] * len(texts)
     for case in dict.fromkeys(prompt.case.id for prompt in prompts):
         own = [index for index, prompt in enumerate(prompts) if prompt.case.id == case]
         one = prompts[own[0]].case
         messages, replies = [prompts[index].message for index in own], [texts[index] for index in own]
-        found = marked_differences(model, messages, replies, (one.supporting, one.caring))
+        found = marked_differences(model, messages, replies, (one.supporting, one.caring), reader)
         for index, score in zip(own, found, strict=True):
             scores[index] = telling_weight(one, texts[index]) + LIKELIHOOD_WEIGHT * score
     return scores

@@ -16,6 +16,7 @@ from demo.engine.protocol import Cap, Sampling
 from demo.engine.transformers_engine import TransformersEngine
 from demo.evaluation.answers import Change, Prompt
 from demo.evaluation.attempts import Attempt
+from demo.evaluation.beginnings import extraction_questions
 from demo.evaluation.capability import Item
 from demo.evaluation.case_scoring import load_cases
 from demo.evaluation.case_studies import case_studies, case_work
@@ -35,8 +36,6 @@ from demo.evaluation.study import (
     tokens_of,
 )
 from demo.models.chat_template import Message
-from demo.utils.json_files import read_object
-from demo.utils.paths import ASSETS
 
 _DEFAULT_TOKENS = 48  # of a reply that gives a control direction its floors
 
@@ -197,11 +196,9 @@ def other_directions(study: Study) -> dict[str, Tensor]:
 
 def _default_replies(study: Study) -> list[Chat]:
     """Chats with the default Assistant: uncapped replies to the extraction's questions."""
-    entries = read_object(ASSETS / "questions.json", "restore it from the repository")["questions"]
-    asked = [entry if isinstance(entry, str) else entry["text"] for entry in entries]
     prompts = [
         Prompt((Message(role="user", content=text),), Sampling(max_new_tokens=_DEFAULT_TOKENS, seed=seed))
-        for seed, text in enumerate(asked[: study.size.defaults], study.seed)
+        for seed, text in enumerate(extraction_questions()[: study.size.defaults], study.seed)
     ]
     replies = study.texts("controls/default replies", study.engine, prompts, None)
     return [

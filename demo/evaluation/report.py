@@ -28,7 +28,8 @@ from demo.evaluation.steering import AXIS, at_equal_cost
 from demo.evaluation.study import setting_name
 from demo.utils.json_files import read_object
 
-GOAL_FALL, GOAL_DIFFERENCE, GOAL_PERPLEXITY = 0.6, 0.01, 1.02
+# What a setting of the cap may cost is the goal for the cap in use.
+GOAL_FALL, GOAL_DIFFERENCE, GOAL_PERPLEXITY = 0.6, MOST_LOST, MOST_COST
 
 
 def write_report(out: Path, figures: dict[str, Any], also: Path | None = None) -> list[Path]:

@@ -40,6 +40,13 @@ from demo.evaluation.study import NO_CAP, WITH_CAP, Size, Study
 from demo.models.default import DEFAULT_MODEL
 from tests.helpers.scripted import ScriptedEngine
 
+
+@pytest.fixture(autouse=True)
+def _no_reader(monkeypatch):
+    """Nothing here reads with a model."""
+    monkeypatch.setattr(case_scoring, "Reader", lambda model: None)
+
+
 CASES = load_cases()
 SETS = ("chosen on", "tested on")
 CAP = Cap((0,), (0.0,))
@@ -123,7 +130,7 @@ def test_telling_words_are_weighed_by_the_level_they_tell_of():
 def test_score_adds_the_likelihood_under_the_prompts_of_each_case(monkeypatch):
     asked = []
 
-    def differences(model, messages, replies, prompts):
+    def differences(model, messages, replies, prompts, reader):
         asked.append((tuple(messages), tuple(replies), prompts))
         return [float(len(reply)) for reply in replies]
 
@@ -168,7 +175,9 @@ def test_two_readings_are_compared_only_where_there_are_two():
 
 
 def test_a_judge_rates_by_the_rubric_of_the_case_studies_and_joins_the_score(monkeypatch):
-    monkeypatch.setattr(case_scoring, "support_scores", lambda model, prompts, texts: [0.0] * len(texts))
+    monkeypatch.setattr(
+        case_scoring, "support_scores", lambda model, prompts, texts, reader: [0.0] * len(texts)
+    )
     entries = labelled_entries()
     labels = {(entry["message"], entry["reply"]): str(entry["label"]) for entry in entries}
     shown = []

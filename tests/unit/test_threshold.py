@@ -121,6 +121,12 @@ def test_a_threshold_that_is_no_number_is_refused_in_one_sentence(axis, value):
     assert replace(SOME, only_below_on=False, only_below=value).turn_settings(axis, 0).cap is not None
 
 
+@pytest.mark.parametrize("below", [float("inf"), float("-inf"), float("nan")])
+def test_a_cap_with_a_threshold_that_no_file_can_hold_is_refused(axis, below):
+    with pytest.raises(UserError, match=r"^The threshold .* is a finite number, not -?(inf|nan)\.$"):
+        make_cap(axis, *axis.cap_band, axis.cap_floor, below)
+
+
 def test_a_threshold_has_no_more_decimals_than_where_a_reply_begins(axis):
     cap = replace(SOME, only_below=0.123456).turn_settings(axis, 0).cap
     assert cap is not None and cap.only_below == 0.1235
