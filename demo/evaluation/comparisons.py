@@ -60,8 +60,9 @@ def work(study: Study, parts: Sequence[str]) -> float:
     subset += tokens_of([item.as_prompt() for item in study.items[::SUBSET]])
     steered = tokens_of([a.prompt(0) for a in steered_attempts(study)]) + tokens_of(steered_prompts(study))
     size = study.size
+    tried = len(candidates(study, 0.0))
     costs = {
-        "sweep": (len(candidates(study, 0.0)) / SCREENED + FINALISTS + 1) * subset,
+        "sweep": (tried / SCREENED + FINALISTS * (1 - 1 / SCREENED) + 1) * subset,
         "susceptibility": 2 * size.seeds * tokens_of([a.prompt(0) for a in study.attempts]),
         "capability": 2 * tokens_of([item.as_prompt() for item in study.items]),
         "beginnings": 0,
@@ -85,13 +86,13 @@ def sweep(study: Study) -> list[dict[str, Any]]:
         For every setting "layers", "floor" and "only_below", the replies to "attempts" and "items",
         "perplexity", and "every": 1 if they were all tried, SCREENED if every so many.
     """
-    uncapped = _tried(study, None, 1)
+    uncapped = _tried_on_all(study, None)
     settings = candidates(study, study.usual_threshold)
-    found = {setting: _tried(study, setting, SCREENED) for setting in settings}
+    found = {setting: _tried(study, setting, 0) for setting in settings}
     for conditional in (False, True):
         own = [setting for setting in settings if (setting.only_below is not None) == conditional]
         own.sort(key=lambda setting: promise(found[setting], uncapped, study.axis.probe_layer))
-        found |= {setting: _tried(study, setting, 1) for setting in own[: FINALISTS // 2]}
+        found |= {setting: _tried_on_all(study, setting) for setting in own[: FINALISTS // 2]}
     return [uncapped, *found.values()]
 
 
@@ -132,16 +133,35 @@ def promise(trial: dict[str, Any], uncapped: dict[str, Any], probe_layer: int) -
     return not first <= probe_layer <= last, costs, sum(scores) / len(scores)
 
 
-def _tried(study: Study, setting: CapSetting | None, every: int) -> dict[str, Any]:
-    """A setting of the cap, or none, on every so many attempts and items of the subset."""
+def _tried_on_all(study: Study, setting: CapSetting | None) -> dict[str, Any]:
+    """A setting of the cap, or none, on the whole subset. What was already answered comes from the cache."""
+    parts = [_tried(study, setting, first) for first in range(SCREENED)]
+    return {
+        **parts[0],
+        "every": 1,
+        **{what: interleaved([part[what] for part in parts]) for what in ("attempts", "items")},
+    }
+
+
+def interleaved(parts: Sequence[Sequence[Any]]) -> list[Any]:
+    """The whole, of which parts[i] is every so many from i on."""
+    whole = [None] * sum(map(len, parts))
+    for first, part in enumerate(parts):
+        whole[first :: len(parts)] = part
+    return whole
+
+
+def _tried(study: Study, setting: CapSetting | None, first: int) -> dict[str, Any]:
+    """A setting of the cap, or none, on every so many attempts and items of the subset, from `first` on."""
     cap = None if setting is None else setting.cap(study.axis)
-    attempts, items = study.subset(SWEEP_PERSONAS)[::every], study.items[::SUBSET][::every]
+    attempts = study.subset(SWEEP_PERSONAS)[first::SCREENED]
+    items = study.items[::SUBSET][first::SCREENED]
     key = f"sweep/{NO_CAP if setting is None else setting.name}"
     about = {"layers": None, "floor": None, "only_below": None} if setting is None else asdict(setting)
     return {
         **about,
-        "every": every,
-        **_subset(study, f"{key}/{every}", study.engine, attempts, items, cap),
+        "every": SCREENED,
+        **_subset(study, f"{key}/{first}", study.engine, attempts, items, cap),
         "perplexity": study.perplexity(key, study.engine, WITH_CAP, cap),
     }
 

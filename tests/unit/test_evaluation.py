@@ -20,7 +20,7 @@ from demo.evaluation import __main__ as command
 from demo.evaluation.agreement import KINDS, agreement
 from demo.evaluation.answers import Prompt, ResultCache, answer, batches
 from demo.evaluation.capability import holds, read_set
-from demo.evaluation.comparisons import promise
+from demo.evaluation.comparisons import interleaved, promise
 from demo.evaluation.drift import domain_figures, load_domains
 from demo.evaluation.readme import documents, replaced
 from demo.evaluation.report import report
@@ -332,6 +332,11 @@ def test_the_stored_choice_has_another_cap_for_engines_that_cannot_wait(tmp_path
     assert load_axis(tmp_path).unconditional().cap_floor == "p25"
     without = command.store_choice(axis, tmp_path, [tried[0], *tried[2:]])
     assert without.manifest["cap"] == {"layers": [2, 3], "floor": "p25", "chosen_by": "evaluation"}
+
+
+@given(st.lists(st.integers(), max_size=30), st.integers(1, 4))
+def test_parts_of_a_subset_make_the_whole_again(whole, parts):
+    assert interleaved([whole[first::parts] for first in range(parts)]) == whole
 
 
 def test_settings_that_cannot_be_chosen_are_not_tried_to_the_end():
