@@ -1,5 +1,5 @@
 // Made from its sources by `npm run build`; do not edit.
-// Sources: 5c654a91da09d7579de22d9f7077108c27235416c7525c430f35a11eeb5013f4
+// Sources: 486c624c8965ab65164ed2cce841b88c067a92bbe26f729dd463dada65fea81d
 // Bundle: af08f735d86252586df92c2e5f6aa4cf282c148ea964cb9968920df7c06c072b
 (() => {
   // src/dom.js

@@ -1,6 +1,6 @@
 // Made from its sources by `npm run build`; do not edit.
-// Sources: 5c654a91da09d7579de22d9f7077108c27235416c7525c430f35a11eeb5013f4
-// Bundle: 5bfc607de125cd0d2efc9fc0a365e1e8a38edb521f8ea66a2dc1c00ad7d6be4f
+// Sources: 486c624c8965ab65164ed2cce841b88c067a92bbe26f729dd463dada65fea81d
+// Bundle: b7133e51652e559e3d39039e5c7572cb1f4e7304d83a3a0b7acbff43aa878579
 (() => {
   // protocol.json
   var protocol_default = {
@@ -1431,9 +1431,10 @@
     show(false);
     return { button, list, show };
   }
-  function withMarks(figures, marks) {
+  function withMarks(figures, marks, alone = false) {
     if (!marks) return figures;
-    const { shapes, annotations } = marks;
+    const shapes = marks.shapes.filter(({ name }) => !alone || name !== "line-floor");
+    const annotations = marks.annotations.filter(({ name }) => !alone || name !== "label-floor");
     const marked = ({ data, layout }) => ({
       data,
       layout: { ...layout, shapes, annotations, meta: { ...layout.meta, ...marks.meta } }
@@ -1441,6 +1442,116 @@
     return { token: marked(figures.token), turn: marked(figures.turn) };
   }
   var capIsOff = ({ floor, cap_layers }) => floor === null && !cap_layers;
+
+  // src/summary.js
+  var FINISH_LABELS = { cancelled: "Stopped", failed: "Ended by an error" };
+  var READ = "Both panes show the same words, which were read and not generated.";
+  var TREND_TURNS = 3;
+  var TREND_FLAT = 0.1;
+  function describeShare(share) {
+    return `${share < 5e-3 ? "under 1" : Math.round(100 * share)}%`;
+  }
+  var beginsBelow = (start2, threshold, reply) => start2 === threshold ? reply.visibleTokens.some(({ acted }) => acted) : start2 < threshold;
+  var isLeftAlone = (reply, threshold) => reply.start !== null && threshold !== null && !beginsBelow(reply.start, threshold, reply);
+  function describeBeginning(reply, threshold) {
+    const { start: start2 } = reply;
+    if (start2 === null || threshold === null) return "";
+    const digits = number(start2) === number(threshold) ? 4 : 2;
+    const [begins, limit] = [number(start2, digits), number(threshold, digits)];
+    if (isLeftAlone(reply, threshold))
+      return `Begins at ${begins}, not below ${limit}: the cap leaves it alone.`;
+    return `Begins at ${begins}, below ${limit}.`;
+  }
+  function describeCapping(reply, brief, threshold = null) {
+    if (isLeftAlone(reply, threshold)) return `cap leaves ${brief ? "this" : "the capped"} reply alone`;
+    const [answer, reasoning] = [firedShare(reply), reasoningFiredShare(reply)];
+    if (answer === null && reasoning === null) return "";
+    if (!answer && !reasoning) return "cap did not act on this reply";
+    const amount = (share) => share ? describeShare(share) : "none";
+    if (reasoning === null)
+      return `cap acted on ${amount(answer)} of ${brief ? "its" : "the capped reply’s"} tokens`;
+    if (answer === null) return `cap acted on ${amount(reasoning)} of the reasoning’s tokens`;
+    if (brief) return `cap: ${amount(answer)} of answer, ${amount(reasoning)} of reasoning`;
+    return `cap acted on ${amount(answer)} of the answer, ${amount(reasoning)} of the reasoning`;
+  }
+  function finishLabel(reply) {
+    if (reply.finish === "length") {
+      const reached = `Reached the token limit (${reply.limit ?? reply.visibleTokens.length})`;
+      return hasReasoning(reply) && !reply.answer.count ? `${reached} before the answer` : reached;
+    }
+    if (reply.fault) return reply.fault;
+    return (reply.finish && FINISH_LABELS[reply.finish]) ?? null;
+  }
+  function trendWord(change) {
+    if (change > TREND_FLAT) return "rising";
+    return change < -TREND_FLAT ? "falling" : "steady";
+  }
+  function trendOf(turns, branch, index) {
+    const all = turns.slice(0, index + 1).map((turn) => turn.replies[branch]);
+    const replies = all.filter((reply) => !reply.absent);
+    const means = replies.map(meanOf).filter((mean) => mean !== null);
+    const last = means.slice(-TREND_TURNS);
+    const [oldest, newest] = [last[0], last.at(-1)];
+    if (last.length < 2 || oldest === void 0 || newest === void 0) return null;
+    const change = newest - oldest;
+    return { change, turns: last.length, word: trendWord(change) };
+  }
+  var answerOf = (reply) => reply.visibleTokens.filter((token) => !token.r).map((token) => token.t).join("");
+  var WORDS = typeof Intl.Segmenter === "function" ? new Intl.Segmenter(void 0, { granularity: "word" }) : null;
+  function piecesOf(text) {
+    const pieces = WORDS ? Array.from(WORDS.segment(text), ({ segment }) => segment) : text.split(/\s+/);
+    return pieces.filter((piece) => piece.trim());
+  }
+  function wordsSentence(uncapped, capped) {
+    if (!uncapped.finish || !capped.finish) return "";
+    const [left, right] = [piecesOf(answerOf(uncapped)), piecesOf(answerOf(capped))];
+    if (!left.length || !right.length) return "";
+    const parting = left.findIndex((piece, n) => piece !== right[n]);
+    if (parting < 0 && left.length === right.length) return "Both replies are the same, word for word.";
+    const shared2 = parting < 0 ? left : left.slice(0, parting);
+    const count = shared2.filter((piece) => /[\p{L}\p{N}]/u.test(piece)).length;
+    if (count === 0) return "The replies differ from the first word on.";
+    return `The replies share their first ${count === 1 ? "word" : `${count} words`} and then differ.`;
+  }
+  function zonesSentence(items, zones) {
+    if (!zones || !items.length) return "";
+    const names = items.map(({ mean }) => zoneOf(mean, zones));
+    if (items.length > 1 && new Set(names).size === 1) {
+      return `On the axis ${items.length === 2 ? "both" : "all"} read as ${names[0]}.`;
+    }
+    return `On the axis: ${items.map(({ branch }, n) => `${branch} ${names[n]}`).join(", ")}.`;
+  }
+  function capSentence({ replies: { capped }, settings }, off) {
+    if (capped.absent) return "";
+    if (off) return "The cap is off.";
+    const capping = describeCapping(capped, false, thresholdIn(settings, "capped"));
+    return capping && `The ${capping}.`;
+  }
+  function summarise(turns, index, capOff, zones) {
+    const turn = index === null ? void 0 : turns[index];
+    if (!turn || index === null) return { items: [], gap: null, share: null, along: [], sentence: "" };
+    const mean = (branch) => turn.replies[branch].absent ? null : meanOf(turn.replies[branch]);
+    const items = BRANCHES.flatMap((branch) => {
+      const value = mean(branch);
+      return value === null ? [] : [{ branch, mean: value, trend: trendOf(turns, branch, index) }];
+    });
+    const { uncapped: left, capped: right } = turn.replies;
+    const words = turn.settings?.read ? READ : wordsSentence(left, right);
+    const sentences = [words, zonesSentence(items, zones), capSentence(turn, capOff)];
+    const [uncapped, capped] = [mean("uncapped"), mean("capped")];
+    const gap = uncapped === null || capped === null ? null : capped - uncapped;
+    const share = left.shift?.length ? left.shift.share : null;
+    return { items, gap, share, along: alongOf(turn), sentence: sentences.filter(Boolean).join(" ") };
+  }
+  function alongOf(turn) {
+    return (turn.settings?.along ?? []).map((name, n) => {
+      const values = BRANCHES.flatMap((branch) => {
+        const value = turn.replies[branch].along[n];
+        return value === void 0 ? [] : [[branch, value]];
+      });
+      return { name: name.replace(/_/g, " "), values: Object.fromEntries(values) };
+    });
+  }
 
   // src/model.js
   var Conversation = class {
@@ -1530,16 +1641,19 @@
       return capIsOff(this.chartMeta) && !also;
     }
     /**
-     * The charts' figures with the reference lines of the turn that is shown. They are the same object as before
-     * while nothing about them has changed, because charts are redrawn for another one.
+     * The charts' figures with the reference lines of the turn that is shown: without the floor of a cap that
+     * leaves its reply alone. They are the same object as before while nothing about them has changed, because
+     * charts are redrawn for another one.
      * @returns {Figures | undefined}
      */
     get figures() {
       const { figures } = this.meta;
-      const marks = (this.shown === null ? null : this.turns[this.shown]?.marks) ?? null;
-      const key = JSON.stringify(marks);
+      const turn = this.shown === null ? void 0 : this.turns[this.shown];
+      const marks = turn?.marks ?? null;
+      const alone = turn ? isLeftAlone(turn.replies.capped, thresholdIn(turn.settings, "capped")) : false;
+      const key = JSON.stringify([marks, alone]);
       if (this.#marked?.base !== figures || this.#marked?.key !== key) {
-        this.#marked = { base: figures, key, figures: figures && withMarks(figures, marks) };
+        this.#marked = { base: figures, key, figures: figures && withMarks(figures, marks, alone) };
       }
       return this.#marked?.figures;
     }
@@ -3137,116 +3251,6 @@
     const fork = meta.fork ? ["--fork", String(meta.fork)] : [];
     const words = [...begin, "--session", "FILE", ...fork, "--turn", String(index + 1)];
     return { command: words.join(" "), notes: [file, ...meta.made_with ? [] : [other], ...notes] };
-  }
-
-  // src/summary.js
-  var FINISH_LABELS = { cancelled: "Stopped", failed: "Ended by an error" };
-  var READ = "Both panes show the same words, which were read and not generated.";
-  var TREND_TURNS = 3;
-  var TREND_FLAT = 0.1;
-  function describeShare(share) {
-    return `${share < 5e-3 ? "under 1" : Math.round(100 * share)}%`;
-  }
-  var beginsBelow = (start2, threshold, reply) => start2 === threshold ? reply.visibleTokens.some(({ acted }) => acted) : start2 < threshold;
-  function describeBeginning(reply, threshold) {
-    const { start: start2 } = reply;
-    if (start2 === null || threshold === null) return "";
-    const digits = number(start2) === number(threshold) ? 4 : 2;
-    const [begins, limit] = [number(start2, digits), number(threshold, digits)];
-    if (beginsBelow(start2, threshold, reply)) return `Begins at ${begins}, below ${limit}.`;
-    return `Begins at ${begins}, not below ${limit}: the cap leaves it alone.`;
-  }
-  function describeCapping(reply, brief, threshold = null) {
-    const { start: start2 } = reply;
-    if (start2 !== null && threshold !== null && !beginsBelow(start2, threshold, reply))
-      return `cap leaves ${brief ? "this" : "the capped"} reply alone`;
-    const [answer, reasoning] = [firedShare(reply), reasoningFiredShare(reply)];
-    if (answer === null && reasoning === null) return "";
-    if (!answer && !reasoning) return "cap did not act on this reply";
-    const amount = (share) => share ? describeShare(share) : "none";
-    if (reasoning === null)
-      return `cap acted on ${amount(answer)} of ${brief ? "its" : "the capped reply’s"} tokens`;
-    if (answer === null) return `cap acted on ${amount(reasoning)} of the reasoning’s tokens`;
-    if (brief) return `cap: ${amount(answer)} of answer, ${amount(reasoning)} of reasoning`;
-    return `cap acted on ${amount(answer)} of the answer, ${amount(reasoning)} of the reasoning`;
-  }
-  function finishLabel(reply) {
-    if (reply.finish === "length") {
-      const reached = `Reached the token limit (${reply.limit ?? reply.visibleTokens.length})`;
-      return hasReasoning(reply) && !reply.answer.count ? `${reached} before the answer` : reached;
-    }
-    if (reply.fault) return reply.fault;
-    return (reply.finish && FINISH_LABELS[reply.finish]) ?? null;
-  }
-  function trendWord(change) {
-    if (change > TREND_FLAT) return "rising";
-    return change < -TREND_FLAT ? "falling" : "steady";
-  }
-  function trendOf(turns, branch, index) {
-    const all = turns.slice(0, index + 1).map((turn) => turn.replies[branch]);
-    const replies = all.filter((reply) => !reply.absent);
-    const means = replies.map(meanOf).filter((mean) => mean !== null);
-    const last = means.slice(-TREND_TURNS);
-    const [oldest, newest] = [last[0], last.at(-1)];
-    if (last.length < 2 || oldest === void 0 || newest === void 0) return null;
-    const change = newest - oldest;
-    return { change, turns: last.length, word: trendWord(change) };
-  }
-  var answerOf = (reply) => reply.visibleTokens.filter((token) => !token.r).map((token) => token.t).join("");
-  var WORDS = typeof Intl.Segmenter === "function" ? new Intl.Segmenter(void 0, { granularity: "word" }) : null;
-  function piecesOf(text) {
-    const pieces = WORDS ? Array.from(WORDS.segment(text), ({ segment }) => segment) : text.split(/\s+/);
-    return pieces.filter((piece) => piece.trim());
-  }
-  function wordsSentence(uncapped, capped) {
-    if (!uncapped.finish || !capped.finish) return "";
-    const [left, right] = [piecesOf(answerOf(uncapped)), piecesOf(answerOf(capped))];
-    if (!left.length || !right.length) return "";
-    const parting = left.findIndex((piece, n) => piece !== right[n]);
-    if (parting < 0 && left.length === right.length) return "Both replies are the same, word for word.";
-    const shared2 = parting < 0 ? left : left.slice(0, parting);
-    const count = shared2.filter((piece) => /[\p{L}\p{N}]/u.test(piece)).length;
-    if (count === 0) return "The replies differ from the first word on.";
-    return `The replies share their first ${count === 1 ? "word" : `${count} words`} and then differ.`;
-  }
-  function zonesSentence(items, zones) {
-    if (!zones || !items.length) return "";
-    const names = items.map(({ mean }) => zoneOf(mean, zones));
-    if (items.length > 1 && new Set(names).size === 1) {
-      return `On the axis ${items.length === 2 ? "both" : "all"} read as ${names[0]}.`;
-    }
-    return `On the axis: ${items.map(({ branch }, n) => `${branch} ${names[n]}`).join(", ")}.`;
-  }
-  function capSentence({ replies: { capped }, settings }, off) {
-    if (capped.absent) return "";
-    if (off) return "The cap is off.";
-    const capping = describeCapping(capped, false, thresholdIn(settings, "capped"));
-    return capping && `The ${capping}.`;
-  }
-  function summarise(turns, index, capOff, zones) {
-    const turn = index === null ? void 0 : turns[index];
-    if (!turn || index === null) return { items: [], gap: null, share: null, along: [], sentence: "" };
-    const mean = (branch) => turn.replies[branch].absent ? null : meanOf(turn.replies[branch]);
-    const items = BRANCHES.flatMap((branch) => {
-      const value = mean(branch);
-      return value === null ? [] : [{ branch, mean: value, trend: trendOf(turns, branch, index) }];
-    });
-    const { uncapped: left, capped: right } = turn.replies;
-    const words = turn.settings?.read ? READ : wordsSentence(left, right);
-    const sentences = [words, zonesSentence(items, zones), capSentence(turn, capOff)];
-    const [uncapped, capped] = [mean("uncapped"), mean("capped")];
-    const gap = uncapped === null || capped === null ? null : capped - uncapped;
-    const share = left.shift?.length ? left.shift.share : null;
-    return { items, gap, share, along: alongOf(turn), sentence: sentences.filter(Boolean).join(" ") };
-  }
-  function alongOf(turn) {
-    return (turn.settings?.along ?? []).map((name, n) => {
-      const values = BRANCHES.flatMap((branch) => {
-        const value = turn.replies[branch].along[n];
-        return value === void 0 ? [] : [[branch, value]];
-      });
-      return { name: name.replace(/_/g, " "), values: Object.fromEntries(values) };
-    });
   }
 
   // src/comparison.js
@@ -5930,6 +5934,7 @@
     function showBeginning(index, reply) {
       panes[reply.branch].showBeginning(index, reply);
       if (index === conversation.shown) refreshHeaders();
+      showMarks();
       charts.refresh(true);
     }
     function showFinished(index, reply) {

@@ -5,8 +5,9 @@
  * @import { Turn, TurnData, VisibleToken } from "./types"
  */
 
+import { isLeftAlone } from "./summary.js";
 import { nameAxis } from "./text.js";
-import { capIsOff, settingsIn, withMarks } from "./turn_settings.js";
+import { capIsOff, settingsIn, thresholdIn, withMarks } from "./turn_settings.js";
 import { addToken, BRANCHES, finishReply, hasReasoning, turnIsLive } from "./turns.js";
 
 /** The conversation that is shown, and which of its turns the charts show. */
@@ -128,16 +129,19 @@ export class Conversation {
   }
 
   /**
-   * The charts' figures with the reference lines of the turn that is shown. They are the same object as before
-   * while nothing about them has changed, because charts are redrawn for another one.
+   * The charts' figures with the reference lines of the turn that is shown: without the floor of a cap that
+   * leaves its reply alone. They are the same object as before while nothing about them has changed, because
+   * charts are redrawn for another one.
    * @returns {Figures | undefined}
    */
   get figures() {
     const { figures } = this.meta;
-    const marks = (this.shown === null ? null : this.turns[this.shown]?.marks) ?? null;
-    const key = JSON.stringify(marks);
+    const turn = this.shown === null ? undefined : this.turns[this.shown];
+    const marks = turn?.marks ?? null;
+    const alone = turn ? isLeftAlone(turn.replies.capped, thresholdIn(turn.settings, "capped")) : false;
+    const key = JSON.stringify([marks, alone]);
     if (this.#marked?.base !== figures || this.#marked?.key !== key) {
-      this.#marked = { base: figures, key, figures: figures && withMarks(figures, marks) };
+      this.#marked = { base: figures, key, figures: figures && withMarks(figures, marks, alone) };
     }
     return this.#marked?.figures;
   }

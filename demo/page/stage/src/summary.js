@@ -38,6 +38,15 @@ const beginsBelow = (start, threshold, reply) =>
   start === threshold ? reply.visibleTokens.some(({ acted }) => acted) : start < threshold;
 
 /**
+ * Whether the cap leaves a reply as the model writes it, because of where the reply begins. False while that is not
+ * known.
+ * @param {Reply} reply
+ * @param {number | null} threshold see `thresholdIn`
+ */
+export const isLeftAlone = (reply, threshold) =>
+  reply.start !== null && threshold !== null && !beginsBelow(reply.start, threshold, reply);
+
+/**
  * Where a reply begins, and what follows for a cap that acts only on replies that begin below a threshold; "" for
  * any other cap.
  * @param {Reply} reply
@@ -48,8 +57,9 @@ export function describeBeginning(reply, threshold) {
   if (start === null || threshold === null) return "";
   const digits = number(start) === number(threshold) ? 4 : 2;
   const [begins, limit] = [number(start, digits), number(threshold, digits)];
-  if (beginsBelow(start, threshold, reply)) return `Begins at ${begins}, below ${limit}.`;
-  return `Begins at ${begins}, not below ${limit}: the cap leaves it alone.`;
+  if (isLeftAlone(reply, threshold))
+    return `Begins at ${begins}, not below ${limit}: the cap leaves it alone.`;
+  return `Begins at ${begins}, below ${limit}.`;
 }
 
 /**
@@ -60,9 +70,7 @@ export function describeBeginning(reply, threshold) {
  * @returns {string}
  */
 export function describeCapping(reply, brief, threshold = null) {
-  const { start } = reply;
-  if (start !== null && threshold !== null && !beginsBelow(start, threshold, reply))
-    return `cap leaves ${brief ? "this" : "the capped"} reply alone`;
+  if (isLeftAlone(reply, threshold)) return `cap leaves ${brief ? "this" : "the capped"} reply alone`;
   const [answer, reasoning] = [firedShare(reply), reasoningFiredShare(reply)];
   if (answer === null && reasoning === null) return "";
   if (!answer && !reasoning) return "cap did not act on this reply";

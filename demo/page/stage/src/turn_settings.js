@@ -175,11 +175,13 @@ export function makeSettingsList(turn, branch, meta, hooks) {
  * The charts' figures with the reference lines of a turn.
  * @param {Figures} figures
  * @param {TurnMarks | null | undefined} marks none: the turn's settings are not known
+ * @param {boolean} [alone] the cap left the turn's reply alone, so it had no floor
  * @returns {Figures}
  */
-export function withMarks(figures, marks) {
+export function withMarks(figures, marks, alone = false) {
   if (!marks) return figures;
-  const { shapes, annotations } = marks;
+  const shapes = marks.shapes.filter(({ name }) => !alone || name !== "line-floor");
+  const annotations = marks.annotations.filter(({ name }) => !alone || name !== "label-floor");
   const marked = (/** @type {Figure} */ { data, layout }) => ({
     data,
     layout: { ...layout, shapes, annotations, meta: { ...layout.meta, ...marks.meta } },

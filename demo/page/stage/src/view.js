@@ -387,6 +387,7 @@ export function makeView(root, conversation, sendRequest) {
   function showBeginning(index, reply) {
     panes[reply.branch].showBeginning(index, reply);
     if (index === conversation.shown) refreshHeaders();
+    showMarks();
     charts.refresh(true);
   }
 

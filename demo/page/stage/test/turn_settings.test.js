@@ -151,6 +151,28 @@ test("charts are handed other figures only when something about them has changed
   assert.notEqual(second, third);
 });
 
+test("a reply that the cap leaves alone has no floor in the charts", () => {
+  const conversation = new Conversation();
+  conversation.meta = { figures: figures() };
+  const settings = { ...CAPPED, cap: CAPPED.cap && { ...CAPPED.cap, only_below: 0.4 } };
+  conversation.replace([newTurn("hello", ["uncapped", "capped"], { settings, marks: marks(0.7) })]);
+  conversation.shown = 0;
+  const names = () => {
+    const { shapes, annotations } = conversation.figures?.turn.layout ?? { shapes: [], annotations: [] };
+    return [...shapes, ...annotations].map(({ name }) => name);
+  };
+  const reply = conversation.reply(0, "capped");
+  for (const [start, expected] of /** @type {[number | null, string[]][]} */ ([
+    [null, ["line-floor", "label-floor"]],
+    [0.9, []],
+    [0.3, ["line-floor", "label-floor"]],
+  ])) {
+    if (reply) reply.start = start;
+    assert.deepEqual(names(), expected);
+  }
+  assert.equal(conversation.capIsOff, false, "it is not off");
+});
+
 test("a cap without a floor at the probe layer is not off", () => {
   assert.equal(capIsOff({ floor: null, cap_layers: [3, 4] }), false);
   assert.equal(capIsOff({ floor: null, cap_layers: null }), true);
