@@ -37,7 +37,7 @@ from demo.evaluation.samples import (
     write_logs,
 )
 from demo.evaluation.scoring import LABELS, Scorer, built_in_scorer, remote_scorer
-from demo.evaluation.study import QUICK, Size, Study
+from demo.evaluation.study import QUICK, SMALL, Size, Study
 from demo.models.default import DEFAULT_MODEL
 from demo.models.loading import LoadedModel, load_model
 from demo.utils.cli import command
@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for note in axis.check_model(model):
             print(f"note: {note}", file=sys.stderr, flush=True)
         out = options.out or _default_folder(home_of(options.axis, model), options.quick)
-        size = QUICK if options.quick else Size()
+        size = QUICK if options.quick else SMALL if options.small else Size()
         size = replace(size, seeds=options.seeds or size.seeds)
         figures = measure(model, axis, size, options, out)
     except KeyboardInterrupt:
@@ -84,7 +84,8 @@ def measure(
     # Before anything is written.
     remote = remote_scorer(options.judge_url, options.judge_model) if options.judge_url else None
     about = _about(model, axis, size, options.seed)
-    cache = ResultCache(out / ".evaluation" / ("quick.jsonl" if options.quick else "full.jsonl"), about)
+    name = "quick" if options.quick else "small" if options.small else "full"
+    cache = ResultCache(out / ".evaluation" / f"{name}.jsonl", about)
     judges = [
         model_judge(load_model(name, device=options.device, dtype=options.dtype)) for name in options.judge
     ]
@@ -208,7 +209,11 @@ def _parser() -> argparse.ArgumentParser:
     add("--model", default=DEFAULT_MODEL, help="model name, local folder or hub id (default: %(default)s)")
     add("--axis", help="axis folder or slug (default: the model's)")
     add("--only", action="append", choices=PARTS, default=[], help="measure this part; may be repeated")
-    add("--quick", action="store_true", help="measure a small sample of everything, within minutes")
+    sizes = parser.add_mutually_exclusive_group()
+    sizes.add_argument(
+        "--quick", action="store_true", help="measure a tiny sample of everything, within minutes"
+    )
+    sizes.add_argument("--small", action="store_true", help="measure a seventh, for larger models")
     add("--seeds", type=int, help="seeds of every attempt (default: 1)")
     add("--seed", type=int, default=1, help="the first seed (default: %(default)s)")
     add(

@@ -1,27 +1,21 @@
-"""Measure what capping costs: questions with exact scoring, and the perplexity of ordinary text.
+"""Questions with exact scoring, which tell what capping costs.
 
-Questions are answered greedily, with and without the cap. The questions and texts in
-assets/evaluation are the project's own; published sets (IFEval, MMLU-Pro, GSM8K) are read from a
-local file with `read_set`. Instructions such as "use no commas" are checked by the functions in
-CHECKS, under IFEval's names.
+They are answered greedily, with and without the cap. Those in assets/evaluation are the project's own;
+published sets (IFEval, MMLU-Pro, GSM8K) are read from a local file with `read_set`. Instructions such as "use
+no commas" are checked by the functions in CHECKS, under IFEval's names.
 """
 
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Callable, Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from transformers import PreTrainedTokenizerBase
-
-from demo.engine.protocol import Cap, Engine, Request, Sampling, TokenEvent
-from demo.engine.text import encode_following
-from demo.evaluation.answers import Change, Prompt
+from demo.engine.protocol import Sampling
+from demo.evaluation.answers import Prompt
 from demo.extraction.sweep import is_right
 from demo.models.chat_template import Message
 from demo.utils.errors import UserError
@@ -29,8 +23,6 @@ from demo.utils.json_files import read_object
 from demo.utils.paths import EVALUATION_ASSETS
 
 _REMEDY = "restore it from the repository"
-
-_LEAST_PROBABILITY = 1e-45  # strong steering can leave a token with less than float32 holds
 
 _LETTERS = "ABCDEFGHIJ"
 
@@ -167,50 +159,6 @@ def _gsm8k(number: int, record: dict[str, Any]) -> Item:
     answer = record["answer"].split("####")[1].strip().replace(",", "")
     float(answer)  # raises ValueError if the file is another one
     return Item(f"gsm8k-{number}", "gsm8k", record["question"], number=answer, tokens=256)
-
-
-@dataclass(frozen=True)
-class OrdinaryText:
-    """A text that is read as the reply to `prompt`."""
-
-    prompt: str
-    text: str
-
-
-def own_texts() -> list[OrdinaryText]:
-    """The project's own ordinary texts."""
-    entries = read_object(EVALUATION_ASSETS / "texts.json", _REMEDY)["texts"]
-    return [OrdinaryText(entry["prompt"], entry["text"]) for entry in entries]
-
-
-def perplexity(
-    engine: Engine, tokenizer: PreTrainedTokenizerBase, change: Change, texts: Sequence[OrdinaryText]
-) -> float:
-    """Perplexity of the texts, each as the reply to its prompt, under a cap or steering.
-
-    Every text is the given opening of a reply, so cap and steering act on it as on a generated one.
-    """
-    cap, steer = (change, None) if isinstance(change, Cap) else (None, change)
-    openings = [tuple(encode_following(tokenizer, text.text)) for text in texts]
-    requests = [
-        Request(
-            f"text {number}",
-            (Message(role="user", content=text.prompt),),
-            # An opening leaves room for a token.
-            Sampling(temperature=0, max_new_tokens=len(opening) + 1, repetition_penalty=1),
-            cap,
-            steer,
-            opening=opening,
-        )
-        for number, (text, opening) in enumerate(zip(texts, openings, strict=True))
-    ]
-    log_p: list[float] = []
-    with closing(engine.stream(requests)) as events:
-        for event in events:
-            if isinstance(event, TokenEvent) and event.token.given and event.token.probability is not None:
-                log_p.append(math.log(max(event.token.probability, _LEAST_PROBABILITY)))
-    engine.forget([request.branch for request in requests])
-    return math.exp(-sum(log_p) / len(log_p))
 
 
 Check = Callable[..., bool]

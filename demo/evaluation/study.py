@@ -16,9 +16,10 @@ from demo.engine.transformers_engine import TransformersEngine
 from demo.evaluation.answers import Answer, Change, Prompt, ResultCache, answer, batches
 from demo.evaluation.attempts import Attempt, load_attempts, one_per_persona
 from demo.evaluation.beginnings import beginnings, figures, groups, usual_threshold
-from demo.evaluation.capability import Item, own_items, own_texts, perplexity
+from demo.evaluation.capability import Item, own_items
 from demo.evaluation.drift import TOKENS as TALK_TOKENS
 from demo.evaluation.drift import load_domains, measure_talks
+from demo.evaluation.perplexity import own_texts, perplexity
 from demo.evaluation.scoring import Scorer
 from demo.models.loading import LoadedModel
 
@@ -79,6 +80,10 @@ QUICK = Size(
     asked=11,
     cases=2,
 )
+
+
+# For models that take several times as long as the default one.
+SMALL = Size(attempts=7, every_item=7, talks=6, defaults=24, bands=2, steered=3, asked=4, cases=6)
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,11 +302,7 @@ class Study:
 
     def perplexity(self, key: str, engine: TransformersEngine, name: str, change: Change) -> float:
         """The perplexity of ordinary text under a cap or steering."""
-        return self.cache.get(
-            f"{key}/perplexity/{name}",
-            0,
-            lambda: perplexity(engine, self.model.tokenizer, change, self._texts),
-        )
+        return self.cache.get(f"{key}/perplexity/{name}", 0, lambda: perplexity(engine, change, self._texts))
 
     # --- drift
 

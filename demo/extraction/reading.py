@@ -53,7 +53,7 @@ class Reader:
         forward, layers = self._forward, () if layer is None else (layer,)
 
         def summary(pairs: Sequence[_Pair], states: _States) -> Iterator[ReadText]:
-            log_p = _log_p(forward, states[forward.layers - 1], [reply for _, reply in pairs])
+            log_p = log_probabilities(forward, states[forward.layers - 1], [reply for _, reply in pairs])
             for number, own in enumerate(log_p):
                 yield ReadText(own, states[layers[0]][number][1:].float() if layers else None)
 
@@ -123,7 +123,7 @@ def _states(forward: FusedForward, pairs: Sequence[_Pair], layers: set[int]) -> 
     prompts = [_chunk(slot, 0, prompt[:-1]) for prompt, slot in first.items() if len(prompt) > 1]
     if prompts:
         forward.run(prompts, cache)
-    seen = _Residuals(layers)
+    seen = Residuals(layers)
     replies = []
     for slot, (prompt, reply) in enumerate(pairs):
         if first[prompt] != slot:
@@ -139,12 +139,12 @@ def _mean(states: Tensor) -> Tensor:
     return states[1:].float().mean(0)
 
 
-def _chunk(slot: int, start: int, ids: Sequence[int], recorder: _Residuals | None = None) -> Chunk:
+def _chunk(slot: int, start: int, ids: Sequence[int], recorder: Residuals | None = None) -> Chunk:
     rows = () if recorder is None else range(len(ids))
     return Chunk(slot, start, ids, [False] * len(ids), last=False, recorder=recorder, rows=rows)
 
 
-class _Residuals:
+class Residuals:
     """Holds the residual stream of all recorded tokens at some layers. See `ActivationRecorder`.
 
     Attributes:
@@ -160,7 +160,7 @@ class _Residuals:
             self.found[layer] = hidden
 
 
-def _log_p(
+def log_probabilities(
     forward: FusedForward, hidden: Sequence[Tensor], replies: Sequence[tuple[int, ...]]
 ) -> list[Tensor]:
     """Natural log probability of each reply's tokens.

@@ -12,16 +12,16 @@ import torch
 from demo.axis.axis import FLOOR_NAMES, AssistantAxis
 from demo.axis.files import load_axis
 from demo.conversation.settings import make_cap
-from demo.engine.protocol import Cap
+from demo.engine.protocol import Cap, Steer
 from demo.engine.transformers_engine import TransformersEngine
 from demo.evaluation import NAME
 from demo.evaluation import __main__ as command
 from demo.evaluation.__main__ import main, stored_figures
 from demo.evaluation.beginnings import beginnings
-from demo.evaluation.capability import OrdinaryText, perplexity
 from demo.evaluation.case_scoring import CasePrompt, labelled_entries, load_cases, support_scores
 from demo.evaluation.case_texts import TEXTS
 from demo.evaluation.directions import axis_along, first_component, random_direction
+from demo.evaluation.perplexity import OrdinaryText, own_texts, perplexity, read_by_token
 from demo.evaluation.scoring import stance_scores
 from demo.evaluation.study import Size
 from demo.models.chat_template import Message, render_chat
@@ -55,20 +55,33 @@ def test_perplexity_equals_that_of_a_plain_forward_pass(model: LoadedModel, axis
         logits, _ = CappedForward(model, axis, setting)(chat.ids, exempt)
         log_p = logits.float().log_softmax(-1)
         total = sum(float(log_p[index - 1, chat.ids[index]]) for index in reply)
-        found = perplexity(engine, model.tokenizer, setting, [TEXT])
+        found = perplexity(engine, setting, [TEXT])
         assert found == pytest.approx(math.exp(-total / len(reply)), rel=1e-4)
 
 
-def test_cap_that_does_not_act_leaves_perplexity_as_it_is(axis, engine, model: LoadedModel):
+def test_texts_read_at_once_have_the_perplexity_of_texts_read_token_by_token(axis, engine, monkeypatch):
+    texts, cap = own_texts()[:3], make_cap(axis, 18, 25, "p75")
+    starts = beginnings(engine, [(Message(role="user", content=text.prompt),) for text in texts])
+    some = replace(cap, only_below=sorted(starts)[1])  # acts on one of the three
+    changes = (None, cap, some, Steer(axis.probe_layer, -3.0))
+    at_once = [perplexity(engine, change, texts) for change in changes]
+    assert len(set(at_once)) == len(changes), "each change has a cost of its own"
+    monkeypatch.setattr(
+        "demo.evaluation.perplexity.read_at_once", lambda engine, requests, _: read_by_token(engine, requests)
+    )
+    assert at_once == pytest.approx([perplexity(engine, change, texts) for change in changes], rel=1e-4)
+
+
+def test_cap_that_does_not_act_leaves_perplexity_as_it_is(axis, engine):
     idle = Cap(tuple(range(18, 26)), (-1e9,) * 8)
-    uncapped = perplexity(engine, model.tokenizer, None, [TEXT])
-    assert perplexity(engine, model.tokenizer, idle, [TEXT]) == uncapped
+    uncapped = perplexity(engine, None, [TEXT])
+    assert perplexity(engine, idle, [TEXT]) == uncapped
     cap = make_cap(axis, 18, 25, "p75")
-    assert perplexity(engine, model.tokenizer, cap, [TEXT]) != uncapped
+    assert perplexity(engine, cap, [TEXT]) != uncapped
     start = beginnings(engine, [(Message(role="user", content=TEXT.prompt),)])[0]
     above, below = replace(cap, only_below=start), replace(cap, only_below=start + 0.01)
-    assert perplexity(engine, model.tokenizer, above, [TEXT]) == uncapped
-    assert perplexity(engine, model.tokenizer, below, [TEXT]) != uncapped
+    assert perplexity(engine, above, [TEXT]) == uncapped
+    assert perplexity(engine, below, [TEXT]) != uncapped
 
 
 def test_control_directions_have_the_length_of_the_axis(axis):

@@ -13,7 +13,7 @@ import pytest
 from demo.evaluation.capability import CHECKS, Item, own_items
 from demo.evaluation.report import report
 from demo.evaluation.results import set_figures
-from demo.evaluation.study import NO_CAP, QUICK, SUBSET, WITH_CAP
+from demo.evaluation.study import NO_CAP, QUICK, SMALL, SUBSET, WITH_CAP
 from demo.utils.paths import EVALUATION_ASSETS
 from demo.utils.statistics import smallest_difference
 
@@ -187,7 +187,7 @@ def test_yes_and_no_and_the_letters_are_balanced():
     assert len(letters) == 4 and max(letters.values()) - min(letters.values()) <= 1
 
 
-@pytest.mark.parametrize("step", [SUBSET, QUICK.every_item])
+@pytest.mark.parametrize("step", [SUBSET, QUICK.every_item, SMALL.every_item])
 def test_samples_hold_most_kinds_and_are_balanced(step):
     sample = ITEMS[::step]
     assert {item.kind for item in sample} >= {item.kind for item in ITEMS if item.kind not in OLDEST}
