@@ -38,6 +38,7 @@ from demo.evaluation.samples import (
 )
 from demo.evaluation.scoring import LABELS, Scorer, built_in_scorer, remote_scorer
 from demo.evaluation.study import QUICK, SMALL, Size, Study
+from demo.extraction.add_gates import is_extracted, plan_of, with_cap_gates
 from demo.models.default import DEFAULT_MODEL
 from demo.models.loading import LoadedModel, load_model
 from demo.utils.cli import command
@@ -98,7 +99,7 @@ def measure(
         raw[part] = PARTS[part](study)
         if part == "sweep" and options.choose:
             settings = results_of({"sweep": raw[part]}, study)["sweep"]
-            study.axis = axis = store_choice(axis, out, settings)
+            study.axis = axis = _stored(with_choice(axis, settings), model, out)
     about |= {"cap": study.cap_name, "probe_layer": axis.probe_layer}
     earlier = stored_figures(out, about) if options.only else {}
     figures = {**earlier, "about": about, **results_of(raw, study)}
@@ -161,8 +162,8 @@ def stored_figures(out: Path, about: dict[str, Any]) -> dict[str, Any]:
     return stored
 
 
-def store_choice(axis: AssistantAxis, out: Path, settings: list[dict[str, Any]]) -> AssistantAxis:
-    """The axis with the cap that the sweep chose, which is also saved.
+def with_choice(axis: AssistantAxis, settings: list[dict[str, Any]]) -> AssistantAxis:
+    """The axis with the cap that the sweep chose.
 
     A conditional one comes with the best of the others, for engines that cannot do it.
     """
@@ -172,9 +173,15 @@ def store_choice(axis: AssistantAxis, out: Path, settings: list[dict[str, Any]])
         other = choose([own for own in settings if own["only_below"] is None])
         cap["only_below"] = chosen["only_below"]
         cap["otherwise"] = {"layers": list(other["layers"]), "floor": other["floor"]}
-    capped = replace(axis, manifest={**axis.manifest, "cap": cap})
-    save_axis(capped, out)
-    return capped
+    return replace(axis, manifest={**axis.manifest, "cap": cap})
+
+
+def _stored(axis: AssistantAxis, model: LoadedModel, out: Path) -> AssistantAxis:
+    """The axis with the gates of its cap, after it was saved in `out`."""
+    if is_extracted(axis):
+        axis = with_cap_gates(axis, model, plan_of(axis.manifest, model))
+    save_axis(axis, out)
+    return axis
 
 
 def _about(model: LoadedModel, axis: AssistantAxis, size: Size, seed: int) -> dict[str, Any]:

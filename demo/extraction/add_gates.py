@@ -1,6 +1,6 @@
-"""python -m demo.extraction.add_gates FOLDER: the gates on roles and late turns, for an axis without them.
+"""python -m demo.extraction.add_gates FOLDER: the gates on roles, late turns and the cap, measured anew.
 
-It measures the order of roles and the scripted talks anew, and changes nothing else of the axis.
+It is for an axis that was made without them, or has another cap since, and changes nothing else of the axis.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from demo.axis.axis import AssistantAxis
@@ -20,10 +21,17 @@ from demo.extraction.controls import order_certainty
 from demo.extraction.late_turns import measure_late_turns, with_late_turns
 from demo.extraction.plan import PRESETS, Plan, make_plan
 from demo.extraction.report import gates_section, late_turns_section
+from demo.extraction.sweep import Sweep
 from demo.models.loading import LoadedModel, load_model
 from demo.utils.cli import command
 from demo.utils.errors import UserError
 from demo.utils.progress import ConsoleProgress
+
+CAP_GATES = ("fluency", "sameness")
+
+TALKS = PRESETS["standard"].late_talks
+
+_BATCH = 64  # replies that are generated together
 
 
 @command
@@ -40,15 +48,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     plan = plan_of(axis.manifest, model, options.talks)
     sampling = Sampling(**axis.manifest["sampling"])
     axis = with_late_turns(axis, measure_late_turns(model, axis, plan, sampling))
+    axis = axis if cap_is_measured(axis) else with_cap_gates(axis, model, plan)
     save_axis(axis, options.folder)
     report = options.folder / "report.md"
     if report.is_file():
         report.write_text(with_sections(report.read_text(encoding="utf-8"), axis), encoding="utf-8")
-    for name in ("role_order", "late_turns"):
+    for name in ("role_order", "late_turns", *CAP_GATES):
         print(name, axis.manifest["gates"][name])
 
 
-def plan_of(manifest: dict[str, Any], model: LoadedModel, talks: int) -> Plan:
+def is_extracted(axis: AssistantAxis) -> bool:
+    """Whether the axis has roles and gates, and says how its replies were sampled."""
+    return {"roles", "gates", "sampling"} <= axis.manifest.keys()
+
+
+def plan_of(manifest: dict[str, Any], model: LoadedModel, talks: int = TALKS) -> Plan:
     """A plan that asks for roles as the axis's own did."""
     asked = {"role_prompts": manifest.get("role_prompts", "plain"), "late_talks": talks}
     return make_plan(model.slug.split("-")[0], replace(PRESETS["standard"], **asked), base=model.base)
@@ -60,7 +74,7 @@ def with_role_order(axis: AssistantAxis) -> AssistantAxis:
     Raises:
         UserError: the axis was not extracted, so it has neither roles nor gates.
     """
-    if not {"roles", "gates", "sampling"} <= axis.manifest.keys():
+    if not is_extracted(axis):
         raise UserError(
             "This axis has no roles with projections; extract one with python -m demo.extraction."
         )
@@ -68,6 +82,23 @@ def with_role_order(axis: AssistantAxis) -> AssistantAxis:
     gates = axis.manifest["gates"] | {"role_order": measured}
     ordered = {name: gates[name] for name in GATES if name in gates}
     return replace(axis, manifest=axis.manifest | {"gates": ordered})
+
+
+def cap_is_measured(axis: AssistantAxis) -> bool:
+    """Whether the gates on the cap are those of the axis's own: one that the extraction's sweep tried."""
+    own = {"layers": list(axis.cap_band), "floor": axis.cap_floor}
+    tried = axis.manifest.get("sweep", [])
+    return axis.cap_only_below is None and any(own.items() <= trial.items() for trial in tried)
+
+
+def with_cap_gates(axis: AssistantAxis, model: LoadedModel, plan: Plan) -> AssistantAxis:
+    """The same axis with the gates that its cap decides, measured as the extraction's sweep does."""
+    with TemporaryDirectory() as folder:
+        sweep = Sweep(model, axis, plan, Path(folder) / "sweep.json", axis.manifest.get("seed", 0), _BATCH)
+        uncapped, capped = sweep.try_own()
+    measured = {"fluency": capped.fluency(uncapped), "sameness": capped.same}
+    gates = axis.manifest["gates"] | {name: gate(name, measured[name]) for name in CAP_GATES}
+    return replace(axis, manifest=axis.manifest | {"gates": gates})
 
 
 def with_sections(report: str, axis: AssistantAxis) -> str:
@@ -91,7 +122,7 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--talks",
         type=int,
-        default=PRESETS["standard"].late_talks,
+        default=TALKS,
         help="number of scripted talks on either side (default: %(default)s)",
     )
     return parser

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from threading import Event as CancelFlag
-from typing import Any
+from typing import Any, NamedTuple
 
 from demo.axis.axis import FLOOR_NAMES, AssistantAxis
 from demo.axis.gates import LEAST_VERBATIM, passes
@@ -82,8 +82,15 @@ class Question:
     answers: tuple[str, ...]
 
 
-# The layers and the floor of a setting; None without a cap.
-Setting = tuple[tuple[int, int] | None, str | None]
+class Setting(NamedTuple):
+    """A setting of the cap: its first and last layer, the name of its floor, and `Cap.only_below`."""
+
+    layers: tuple[int, int] | None = None
+    floor: str | None = None
+    only_below: float | None = None
+
+
+NO_CAP = Setting()
 
 
 class Sweep:
@@ -130,12 +137,20 @@ class Sweep:
             Stopped: The sweep was cancelled.
         """
         total = len(bands) + len(FLOOR_NAMES)
-        trials = self._trials([(None, None), *((band, FIRST_FLOOR) for band in bands)], 0, total)
+        trials = self._trials([NO_CAP, *(Setting(band, FIRST_FLOOR) for band in bands)], 0, total)
         best = choose(trials, self._axis.probe_layer).layers
-        floors = [(best, floor) for floor in FLOOR_NAMES if floor != FIRST_FLOOR]
+        floors = [Setting(best, floor) for floor in FLOOR_NAMES if floor != FIRST_FLOOR]
         trials += self._trials(floors, len(trials), total)
         self._progress.update(1.0, f"({len(trials)} settings)")
         return trials
+
+    def try_own(self) -> tuple[Trial, Trial]:
+        """Try no cap, and the axis's own."""
+        axis = self._axis
+        own = Setting(axis.cap_band, axis.cap_floor, axis.cap_only_below)
+        uncapped, capped = self._trials([NO_CAP, own], 0, 2)
+        self._progress.update(1.0, "(2 settings)")
+        return uncapped, capped
 
     def _trials(self, settings: Sequence[Setting], before: int, total: int) -> list[Trial]:
         """Try settings, as many at once as fit the batch. `before` of `total` settings were tried earlier."""
@@ -160,7 +175,7 @@ class Sweep:
         replies = self._answer(settings)
         read, count = self._read(replies), len(self._questions)
         found: dict[str, dict[str, Any]] = {}
-        known = self._done.get(_key((None, None)))
+        known = self._done.get(_key(NO_CAP))
         uncapped = None if known is None else known["plain"]
         for index, setting in enumerate(settings):
             own = slice(index * count, (index + 1) * count)
@@ -191,7 +206,8 @@ class Sweep:
         verbatim = [text == before for (text, _), (before, _) in zip(answers, uncapped, strict=True)]
         log_p = sum(float(part.log_p.sum()) for part in read)
         trial = Trial(
-            *setting,
+            setting.layers,
+            setting.floor,
             standing=self._axis.to_units(sum(standing) / len(standing), probe),
             perplexity=math.exp(-log_p / sum(len(part.log_p) for part in read)),
             right=sum(right for _, right in answers),
@@ -233,16 +249,18 @@ class Sweep:
         return answers
 
     def _cap(self, setting: Setting) -> Cap | None:
-        layers, floor = setting
-        if layers is None or floor is None:
+        if setting.layers is None or setting.floor is None:
             return None
-        band = tuple(range(layers[0], layers[1] + 1))
-        return Cap(band, tuple(self._axis.floor(floor)[list(band)].tolist()))
+        first, last = setting.layers
+        band = range(first, last + 1)
+        floors = self._axis.floor(setting.floor)[list(band)].tolist()
+        return Cap(tuple(band), tuple(floors), only_below=setting.only_below)
 
 
 def _key(setting: Setting) -> str:
     """The name of a setting's result in the file."""
-    return f"{setting[0]}/{setting[1]}"
+    condition = "" if setting.only_below is None else f"/{setting.only_below}"
+    return f"{setting.layers}/{setting.floor}{condition}"
 
 
 def _trial(measured: dict[str, Any]) -> Trial:

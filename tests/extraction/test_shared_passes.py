@@ -34,11 +34,12 @@ def plan() -> Plan:
     return make_plan("tiny", preset)
 
 
-def sweep_of(tiny: LoadedModel, plan: Plan, path: Path, batch: int) -> Sweep:
+def sweep_of(tiny: LoadedModel, plan: Plan, path: Path, batch: int, cap: dict | None = None) -> Sweep:
     axis = random_axis(len(tiny.layers), tiny.hidden_size, 1, (1, 2))
     for floor, value in (("p05", 0.02), ("p25", 0.2), ("p50", 0.5), ("p75", 4.0)):
         axis.floors[floor] = torch.full((axis.layers,), value)
     axis.manifest["roles"] = [{"name": name, "counts": True} for name in plan.roles]
+    axis.manifest["cap"] = cap or axis.manifest["cap"]
     return Sweep(tiny, axis, plan, path, seed=0, batch=batch)
 
 
@@ -87,6 +88,16 @@ def test_settings_tried_together_have_the_results_of_settings_tried_alone(tiny, 
     assert len(alone) == 1 + len(BANDS) + 3
     assert all(close(one, other) for one, other in zip(alone, together, strict=True))
     assert len({(t.standing, t.acted_role) for t in alone}) >= 4, "the settings do not differ"
+
+
+def test_the_axis_own_cap_is_tried_with_its_condition(tiny, plan, tmp_path):
+    for below, acts in ((-1e6, False), (1e6, True)):
+        cap = {"layers": [1, 2], "floor": "p75", "only_below": below}
+        none, own = sweep_of(tiny, plan, tmp_path / f"{acts}.json", 12, cap).try_own()
+        assert none.layers is None and own.layers == (1, 2)
+        assert (own.acted_plain > 0) == (own.acted_role > 0) == acts
+        if not acts:
+            assert own.verbatim == own.fluency(none) == 1
 
 
 def test_an_interrupted_sweep_resumes_with_the_same_bytes(tiny, plan, tmp_path, monkeypatch):

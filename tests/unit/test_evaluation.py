@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from demo.axis.files import axis_digest, load_axis
+from demo.axis.files import axis_digest
 from demo.conversation.settings import CAPPED
 from demo.engine.protocol import Sampling
 from demo.evaluation import NAME, readme
@@ -304,7 +304,7 @@ def test_the_command_for_the_documents_writes_them(monkeypatch, tmp_path, capsys
     assert "Persona jailbreaks" in page.read_text() and "the cap changes" in readme_file.read_text()
 
 
-def test_the_stored_choice_has_another_cap_for_engines_that_cannot_wait(tmp_path):
+def test_the_choice_has_another_cap_for_engines_that_cannot_wait():
     def setting(floor, score, only_below=None):
         return {
             "layers": [2, 3],
@@ -321,7 +321,7 @@ def test_the_stored_choice_has_another_cap_for_engines_that_cannot_wait(tmp_path
 
     axis = random_axis(6, 16, 3, (3, 4))
     tried = [setting(None, 1.0), setting("p75", 0.2, 0.4), setting("p05", 0.5), setting("p25", 0.4)]
-    chosen = command.store_choice(axis, tmp_path, tried)
+    chosen = command.with_choice(axis, tried)
     assert chosen.manifest["cap"] == {
         "layers": [2, 3],
         "floor": "p75",
@@ -329,8 +329,8 @@ def test_the_stored_choice_has_another_cap_for_engines_that_cannot_wait(tmp_path
         "otherwise": {"layers": [2, 3], "floor": "p25"},
         "chosen_by": "evaluation",
     }
-    assert load_axis(tmp_path).unconditional().cap_floor == "p25"
-    without = command.store_choice(axis, tmp_path, [tried[0], *tried[2:]])
+    assert chosen.unconditional().cap_floor == "p25"
+    without = command.with_choice(axis, [tried[0], *tried[2:]])
     assert without.manifest["cap"] == {"layers": [2, 3], "floor": "p25", "chosen_by": "evaluation"}
 
 
