@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from demo.axis.axis import FLOOR_NAMES, AssistantAxis
-from demo.axis.files import load_axis
+from demo.axis.files import axis_digest, load_axis
 from demo.conversation.settings import make_cap
 from demo.engine.protocol import Cap, Steer
 from demo.engine.transformers_engine import TransformersEngine
@@ -24,6 +24,7 @@ from demo.evaluation.directions import axis_along, first_component, random_direc
 from demo.evaluation.perplexity import OrdinaryText, own_texts, perplexity, read_by_token
 from demo.evaluation.scoring import stance_scores
 from demo.evaluation.study import Size
+from demo.extraction.add_gates import CAP_GATES, plan_of, with_cap_gates
 from demo.models.chat_template import Message, render_chat
 from demo.models.default import DEFAULT_MODEL
 from demo.models.loading import LoadedModel
@@ -32,6 +33,22 @@ from tests.helpers.reference import CappedForward
 
 TEXT = OrdinaryText(
     "How does bread rise?", "Yeast eats sugar and gives off gas, and the gas lifts the dough."
+)
+
+
+SMALLEST = Size(
+    seeds=1,
+    attempts=111,
+    every=21,
+    every_item=53,
+    talks=1,
+    turns=2,
+    directions=1,
+    defaults=6,
+    bands=4,
+    steered=60,
+    asked=55,
+    cases=2,
 )
 
 
@@ -130,21 +147,7 @@ def test_scores_of_labelled_replies_are_those_that_the_model_gives(model: Loaded
 @pytest.mark.slow
 @pytest.mark.timeout(1200)  # a few minutes on two fast cores
 def test_quick_run_measures_all_parts_and_a_second_run_reuses_them(tmp_path, monkeypatch):
-    smallest = Size(
-        seeds=1,
-        attempts=111,
-        every=21,
-        every_item=53,
-        talks=1,
-        turns=2,
-        directions=1,
-        defaults=6,
-        bands=4,
-        steered=60,
-        asked=55,
-        cases=2,
-    )
-    monkeypatch.setattr(command, "QUICK", smallest)
+    monkeypatch.setattr(command, "QUICK", SMALLEST)
     assert main(["--quick", "--out", str(tmp_path)]) == 0
     figures = json.loads((tmp_path / NAME).read_text())
     assert set(figures) >= {
@@ -180,6 +183,24 @@ def test_quick_run_measures_all_parts_and_a_second_run_reuses_them(tmp_path, mon
     assert len(replies) == 2 * (figures["susceptibility"]["attempts"] + capability["items"] + of_cases)
     assert len(list(logs.glob("*.json"))) == 6
     assert json.loads((tmp_path / NAME).read_text()) == figures
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_the_chosen_cap_is_stored_with_gates_of_its_own(model, axis, tmp_path, monkeypatch):
+    monkeypatch.setattr(command, "QUICK", SMALLEST)
+    assert main(["--quick", "--only", "sweep", "--choose", "--out", str(tmp_path)]) == 0
+    stored = load_axis(tmp_path)
+    assert stored.manifest["cap"]["chosen_by"] == "evaluation"
+    tried = json.loads((tmp_path / NAME).read_text())["sweep"][1:]
+    assert [list(stored.cap_band), stored.cap_floor, stored.cap_only_below] in [
+        [one["layers"], one["floor"], one["only_below"]] for one in tried
+    ]
+    gates, before = stored.manifest["gates"], axis.manifest["gates"]
+    assert gates["auc"] == before["auc"]
+    anew = with_cap_gates(stored, model, plan_of(stored.manifest, model)).manifest["gates"]
+    assert {name: gates[name] for name in CAP_GATES} == {name: anew[name] for name in CAP_GATES}
+    assert axis_digest(stored) == axis_digest(axis), "nothing but the cap has changed"
 
 
 def test_command_reports_wrong_arguments_in_one_sentence(capsys, tmp_path):
