@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from demo.axis.axis import AssistantAxis
-from demo.axis.files import axis_digest, save_axis
+from demo.axis.files import axis_digest
 from demo.axis.store import Home, axis_of, home_of
 from demo.evaluation import COMMAND, NAME
 from demo.evaluation.answers import ResultCache
@@ -38,7 +38,7 @@ from demo.evaluation.samples import (
 )
 from demo.evaluation.scoring import LABELS, Scorer, built_in_scorer, remote_scorer
 from demo.evaluation.study import QUICK, SMALL, Size, Study
-from demo.extraction.add_gates import is_extracted, plan_of, with_cap_gates
+from demo.extraction.add_gates import is_extracted, plan_of, save_with_report, with_cap_gates
 from demo.models.default import DEFAULT_MODEL
 from demo.models.loading import LoadedModel, load_model
 from demo.utils.cli import command
@@ -85,8 +85,8 @@ def measure(
     # Before anything is written.
     remote = remote_scorer(options.judge_url, options.judge_model) if options.judge_url else None
     about = _about(model, axis, size, options.seed)
-    name = "quick" if options.quick else "small" if options.small else "full"
-    cache = ResultCache(out / ".evaluation" / f"{name}.jsonl", about)
+    size_name = "quick" if options.quick else "small" if options.small else "full"
+    cache = ResultCache(out / ".evaluation" / f"{size_name}.jsonl", about)
     judges = [
         model_judge(load_model(name, device=options.device, dtype=options.dtype)) for name in options.judge
     ]
@@ -180,7 +180,7 @@ def _stored(axis: AssistantAxis, model: LoadedModel, out: Path) -> AssistantAxis
     """The axis with the gates of its cap, after it was saved in `out`."""
     if is_extracted(axis):
         axis = with_cap_gates(axis, model, plan_of(axis.manifest, model))
-    save_axis(axis, out)
+    save_with_report(axis, out)
     return axis
 
 

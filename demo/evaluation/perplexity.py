@@ -20,7 +20,7 @@ from demo.engine.threads import threads_for
 from demo.engine.transformers_engine import TransformersEngine
 from demo.evaluation.answers import Change
 from demo.extraction.reading import Residuals, log_probabilities
-from demo.models.chat_template import Message, render_chat
+from demo.models.chat_template import Message, RenderedChat, render_chat
 from demo.utils.json_files import read_object
 from demo.utils.paths import EVALUATION_ASSETS
 
@@ -57,8 +57,11 @@ def perplexity(engine: TransformersEngine, change: Change, texts: Sequence[Ordin
         )
         for number, (text, opening) in enumerate(zip(texts, openings, strict=True))
     ]
-    at_once = isinstance(engine.forward, FusedForward)
-    log_p = read_at_once(engine, requests, openings) if at_once else read_by_token(engine, requests)
+    forward = engine.forward
+    if isinstance(forward, FusedForward):
+        log_p = read_at_once(engine, forward, requests, openings)
+    else:
+        log_p = read_by_token(engine, requests)
     return math.exp(-sum(log_p) / len(log_p))
 
 
@@ -74,40 +77,55 @@ def read_by_token(engine: TransformersEngine, requests: Sequence[Request]) -> li
 
 
 def read_at_once(
-    engine: TransformersEngine, requests: Sequence[Request], openings: Sequence[tuple[int, ...]]
+    engine: TransformersEngine,
+    forward: FusedForward,
+    requests: Sequence[Request],
+    openings: Sequence[tuple[int, ...]],
 ) -> list[float]:
     """The same in two passes: over all prompts, and over all that follows them.
 
     Args:
+        forward: the engine's.
         openings: of the requests, as ids.
     """
-    model, forward = engine.model, engine.forward
-    assert isinstance(forward, FusedForward)
-    chats = [render_chat(model.tokenizer, request.messages) for request in requests]
-    cache = forward.new_cache()
-    cache.reserve(
-        len(chats), max(len(chat.ids) + len(own) for chat, own in zip(chats, openings, strict=True))
-    )
-    threads = threads_for(model, forward)
+    chats = [render_chat(engine.model.tokenizer, request.messages) for request in requests]
+    cache, last = forward.new_cache(), forward.layers - 1
+    longest = max(len(chat.ids) + len(own) for chat, own in zip(chats, openings, strict=True))
+    cache.reserve(len(chats), longest)
+    threads = threads_for(engine.model, forward)
     timed = nullcontext() if threads is None else threads.step(sum(map(len, openings)))
-    ends, seen = Residuals({forward.layers - 1}), Residuals({forward.layers - 1})
-    with model.turn, timed, torch.inference_mode():
-        prompts = []
-        for slot, (chat, request) in enumerate(zip(chats, requests, strict=True)):
-            cap, also, steer, _ = request.in_prompt
-            exempt = [owner < 0 for owner in chat.owner]
-            prompt = Chunk(slot, 0, chat.ids, exempt, cap, steer, False, also=also)
-            prompt.recorder, prompt.rows = ends, [-1] * (len(chat.ids) - 1) + [0]
-            prompts.append(prompt)
+    before, seen = Residuals({last}), Residuals({last})
+    with engine.model.turn, timed, torch.inference_mode():
+        prompts = [
+            _prompt(slot, chat, request, before)
+            for slot, (chat, request) in enumerate(zip(chats, requests, strict=True))
+        ]
         _, readings = forward.run(prompts, cache)
-        replies = []
-        for slot, (chat, request, own) in enumerate(zip(chats, requests, openings, strict=True)):
-            cap, also = request.in_reply(readings[slot].before[-1])
-            reply = Chunk(slot, len(chat.ids), own, [False] * len(own), cap, request.steer, False, also=also)
-            reply.recorder, reply.rows = seen, range(len(own))
-            replies.append(reply)
+        replies = [
+            _reply(prompt, reading.before[-1], request, own, seen)
+            for prompt, reading, request, own in zip(prompts, readings, requests, openings, strict=True)
+        ]
         forward.run(replies, cache)
-        before = ends.found[forward.layers - 1].split(1)
-        states = seen.found[forward.layers - 1].split([len(own) for own in openings])
-        hidden = [torch.cat(pair) for pair in zip(before, states, strict=True)]
-        return torch.cat(log_probabilities(forward, hidden, openings)).tolist()
+        states = zip(before.found[last].split(1), seen.found[last].split([*map(len, openings)]), strict=True)
+        return torch.cat(log_probabilities(forward, [*map(torch.cat, states)], openings)).tolist()
+
+
+def _prompt(slot: int, chat: RenderedChat, request: Request, before: Residuals) -> Chunk:
+    """A whole prompt, of which the state of the last token is recorded."""
+    cap, also, steer, _ = request.in_prompt
+    exempt = [owner < 0 for owner in chat.owner]
+    chunk = Chunk(slot, 0, chat.ids, exempt, cap, steer, False, also=also)
+    chunk.recorder, chunk.rows = before, [-1] * (len(chat.ids) - 1) + [0]
+    return chunk
+
+
+def _reply(prompt: Chunk, start: float, request: Request, ids: Sequence[int], seen: Residuals) -> Chunk:
+    """What follows a prompt, with the states of all its tokens.
+
+    Args:
+        start: where the reply begins, axis units.
+    """
+    cap, also = request.in_reply(start)
+    chunk = Chunk(prompt.slot, prompt.end, ids, [False] * len(ids), cap, request.steer, False, also=also)
+    chunk.recorder, chunk.rows = seen, range(len(ids))
+    return chunk

@@ -49,10 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     sampling = Sampling(**axis.manifest["sampling"])
     axis = with_late_turns(axis, measure_late_turns(model, axis, plan, sampling))
     axis = axis if cap_is_measured(axis) else with_cap_gates(axis, model, plan)
-    save_axis(axis, options.folder)
-    report = options.folder / "report.md"
-    if report.is_file():
-        report.write_text(with_sections(report.read_text(encoding="utf-8"), axis), encoding="utf-8")
+    save_with_report(axis, options.folder)
     for name in ("role_order", "late_turns", *CAP_GATES):
         print(name, axis.manifest["gates"][name])
 
@@ -99,6 +96,14 @@ def with_cap_gates(axis: AssistantAxis, model: LoadedModel, plan: Plan) -> Assis
     measured = {"fluency": capped.fluency(uncapped), "sameness": capped.same}
     gates = axis.manifest["gates"] | {name: gate(name, measured[name]) for name in CAP_GATES}
     return replace(axis, manifest=axis.manifest | {"gates": gates})
+
+
+def save_with_report(axis: AssistantAxis, folder: Path) -> None:
+    """Save the axis in `folder`, and bring the gates in its report up to date, if it has one."""
+    save_axis(axis, folder)
+    report = folder / "report.md"
+    if report.is_file():
+        report.write_text(with_sections(report.read_text(encoding="utf-8"), axis), encoding="utf-8")
 
 
 def with_sections(report: str, axis: AssistantAxis) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -25,10 +26,12 @@ from demo.evaluation.perplexity import OrdinaryText, own_texts, perplexity, read
 from demo.evaluation.scoring import stance_scores
 from demo.evaluation.study import Size
 from demo.extraction.add_gates import CAP_GATES, plan_of, with_cap_gates
+from demo.extraction.report import gates_section
 from demo.models.chat_template import Message, render_chat
 from demo.models.default import DEFAULT_MODEL
 from demo.models.loading import LoadedModel
 from demo.utils.errors import UserError
+from demo.utils.paths import AXES
 from tests.helpers.reference import CappedForward
 
 TEXT = OrdinaryText(
@@ -84,7 +87,8 @@ def test_texts_read_at_once_have_the_perplexity_of_texts_read_token_by_token(axi
     at_once = [perplexity(engine, change, texts) for change in changes]
     assert len(set(at_once)) == len(changes), "each change has a cost of its own"
     monkeypatch.setattr(
-        "demo.evaluation.perplexity.read_at_once", lambda engine, requests, _: read_by_token(engine, requests)
+        "demo.evaluation.perplexity.read_at_once",
+        lambda engine, forward, requests, openings: read_by_token(engine, requests),
     )
     assert at_once == pytest.approx([perplexity(engine, change, texts) for change in changes], rel=1e-4)
 
@@ -189,6 +193,7 @@ def test_quick_run_measures_all_parts_and_a_second_run_reuses_them(tmp_path, mon
 @pytest.mark.timeout(1200)
 def test_the_chosen_cap_is_stored_with_gates_of_its_own(model, axis, tmp_path, monkeypatch):
     monkeypatch.setattr(command, "QUICK", SMALLEST)
+    shutil.copy(AXES / DEFAULT_MODEL / "report.md", tmp_path)
     assert main(["--quick", "--only", "sweep", "--choose", "--out", str(tmp_path)]) == 0
     stored = load_axis(tmp_path)
     assert stored.manifest["cap"]["chosen_by"] == "evaluation"
@@ -200,6 +205,7 @@ def test_the_chosen_cap_is_stored_with_gates_of_its_own(model, axis, tmp_path, m
     assert gates["auc"] == before["auc"]
     anew = with_cap_gates(stored, model, plan_of(stored.manifest, model)).manifest["gates"]
     assert {name: gates[name] for name in CAP_GATES} == {name: anew[name] for name in CAP_GATES}
+    assert "\n".join(gates_section(stored)).strip() in (tmp_path / "report.md").read_text()
     assert axis_digest(stored) == axis_digest(axis), "nothing but the cap has changed"
 
 
