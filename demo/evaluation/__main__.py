@@ -235,9 +235,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--inspect", type=Path, metavar="FOLDER", help="also write the replies as logs of Inspect")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default: %(default)s)")
-    # Axes are extracted in float32, so the floors fit, and the results are the same on every
-    # machine.
-    add("--dtype", default="float32", help="auto, float32, bfloat16 or float16 (default: %(default)s)")
+    # As `python app.py`: the figures are of what people run.
+    add("--dtype", default="auto", help="auto, float32, bfloat16 or float16 (default: %(default)s)")
     add(
         "--judge",
         action="append",

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from demo.engine.protocol import Cap, Engine, Request, Sampling, Steer, TokenEvent
+from demo.engine.protocol import Cap, Engine, PromptEvent, Request, Sampling, Steer, TokenEvent
 from demo.models.chat_template import Message
 from demo.utils.progress import ProgressLine
 
@@ -43,12 +43,14 @@ class Answer:
 
     Attributes:
         ids: Content tokens.
+        start: Where the reply begins, axis units; None if the engine does not say.
         acted: Number of content tokens at which the cap acted.
         before: The turns of the prompt's lead, with the replies to them.
     """
 
     text: str = ""
     ids: list[int] = field(default_factory=list)
+    start: float | None = None
     acted: int = 0
     before: tuple[Message, ...] = ()
     _sum: float = 0.0
@@ -66,14 +68,15 @@ class Answer:
             self._sum += event.token.after or 0.0
 
 
-def batches(prompts: Sequence[Prompt], caps: int) -> list[Sequence[Prompt]]:
-    """Split the prompts into parts that fill a batch when each is answered under `caps` caps."""
-    size = max(1, BATCH_SIZE // caps)
+def batches(prompts: Sequence[Prompt], caps: Collection[Change]) -> list[Sequence[Prompt]]:
+    """Split the prompts into parts that fill a batch when each is answered under the caps."""
+    at_once = [cap for cap in caps if not (None in caps and _is_conditional(cap))]
+    size = max(1, BATCH_SIZE // len(at_once))
     return [prompts[start : start + size] for start in range(0, len(prompts), size)]
 
 
 def answer(engine: Engine, prompts: Sequence[Prompt], caps: Mapping[str, Change]) -> dict[str, list[Answer]]:
-    """Answer every prompt under every cap or steering, in one batch.
+    """Answer every prompt under every cap or steering, in one batch, or in two (see `_replies`).
 
     Messages of a lead are answered first, a turn of all prompts at a time. Every cap has a history of its
     own: its replies to them.
@@ -111,13 +114,47 @@ def _request(branch: str, messages: tuple[Message, ...], sampling: Sampling, cha
 
 
 def _replies(engine: Engine, requests: Sequence[Request]) -> list[Answer]:
-    """The replies to all requests, in their order. The engine keeps the caches of their branches."""
+    """The replies to all requests, in their order. The engine keeps the caches of their branches.
+
+    A conditional cap leaves a reply alone that begins above its threshold. This is then the reply without a
+    cap, so it is copied if that was requested, too.
+    """
+    twins = {request.branch: _uncapped_twin(request, requests) for request in requests}
+    answers = _written(engine, [request for request in requests if twins[request.branch] is None])
+    for request in requests:
+        twin, cap = twins[request.branch], request.cap
+        if twin is not None and cap is not None:
+            start = answers[twin.branch].start
+            if start is not None and not cap.acts_from(start):
+                answers[request.branch] = replace(answers[twin.branch])
+    answers |= _written(engine, [request for request in requests if request.branch not in answers])
+    return [answers[request.branch] for request in requests]
+
+
+def _uncapped_twin(request: Request, requests: Sequence[Request]) -> Request | None:
+    """The same request without a cap, for one with a conditional cap."""
+    if not _is_conditional(request.cap):
+        return None
+    plain = replace(request, cap=None)
+    return next((own for own in requests if replace(own, branch=plain.branch) == plain), None)
+
+
+def _is_conditional(change: Change) -> bool:
+    return isinstance(change, Cap) and change.only_below is not None
+
+
+def _written(engine: Engine, requests: Sequence[Request]) -> dict[str, Answer]:
+    """Branch -> its reply, all written in one batch."""
     answers = {request.branch: Answer() for request in requests}
+    if not requests:
+        return answers
     with closing(engine.stream(requests)) as events:
         for event in events:
             if isinstance(event, TokenEvent):
                 answers[event.branch].add(event)
-    return list(answers.values())
+            elif isinstance(event, PromptEvent):
+                answers[event.branch].start = event.start
+    return answers
 
 
 class ResultCache:

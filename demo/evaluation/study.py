@@ -203,7 +203,7 @@ class Study:
         prompts = [attempt.prompt(seeds[attempt.id]) for attempt in ordered]
         found: dict[str, dict[str, dict[str, Any]]] = {name: {} for name in caps}
         start = 0
-        for index, batch in enumerate(batches(prompts, len(caps))):
+        for index, batch in enumerate(batches(prompts, caps.values())):
             tried = ordered[start : start + len(batch)]
             start += len(batch)
 
@@ -267,7 +267,7 @@ class Study:
         """The answer to every item under every cap, whether it is right, and whether the cap acted on it."""
         prompts = [item.as_prompt() for item in items]
         found = {name: list[dict[str, Any]]() for name in caps}
-        for index, batch in enumerate(batches(prompts, len(caps))):
+        for index, batch in enumerate(batches(prompts, caps.values())):
 
             def measure(batch: Sequence[Prompt] = batch) -> dict[str, list[dict[str, Any]]]:
                 answers = answer(engine, batch, caps)
@@ -292,7 +292,7 @@ class Study:
     ) -> list[str]:
         """The replies to prompts, without scores."""
         found: list[str] = []
-        for index, batch in enumerate(batches(prompts, 1)):
+        for index, batch in enumerate(batches(prompts, [change])):
 
             def measure(batch: Sequence[Prompt] = batch) -> list[str]:
                 return [one.text for one in answer(engine, batch, {"": change})[""]]

@@ -192,9 +192,15 @@ def test_quick_run_measures_all_parts_and_a_second_run_reuses_them(tmp_path, mon
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_the_chosen_cap_is_stored_with_gates_of_its_own(model, axis, tmp_path, monkeypatch):
+    def short_plan(manifest, model):
+        whole = plan_of(manifest, model)
+        return replace(whole, plain=whole.plain[::8], sweep_questions=4)
+
     monkeypatch.setattr(command, "QUICK", SMALLEST)
+    monkeypatch.setattr(command, "plan_of", short_plan)
     shutil.copy(AXES / DEFAULT_MODEL / "report.md", tmp_path)
-    assert main(["--quick", "--only", "sweep", "--choose", "--out", str(tmp_path)]) == 0
+    also = ["--dtype", "float32", "--out", str(tmp_path)]
+    assert main(["--quick", "--only", "sweep", "--choose", *also]) == 0
     stored = load_axis(tmp_path)
     assert stored.manifest["cap"]["chosen_by"] == "evaluation"
     tried = json.loads((tmp_path / NAME).read_text())["sweep"][1:]
@@ -203,7 +209,7 @@ def test_the_chosen_cap_is_stored_with_gates_of_its_own(model, axis, tmp_path, m
     ]
     gates, before = stored.manifest["gates"], axis.manifest["gates"]
     assert gates["auc"] == before["auc"]
-    anew = with_cap_gates(stored, model, plan_of(stored.manifest, model)).manifest["gates"]
+    anew = with_cap_gates(stored, model, short_plan(stored.manifest, model)).manifest["gates"]
     assert {name: gates[name] for name in CAP_GATES} == {name: anew[name] for name in CAP_GATES}
     assert "\n".join(gates_section(stored)).strip() in (tmp_path / "report.md").read_text()
     assert axis_digest(stored) == axis_digest(axis), "nothing but the cap has changed"

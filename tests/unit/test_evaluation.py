@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from demo.axis.files import axis_digest
 from demo.conversation.settings import CAPPED
-from demo.engine.protocol import Sampling
+from demo.engine.protocol import Cap, Request, Sampling
 from demo.evaluation import NAME, readme
 from demo.evaluation import __main__ as command
 from demo.evaluation.agreement import KINDS, agreement
@@ -194,7 +194,29 @@ def test_every_cap_answers_every_prompt_in_one_batch_with_the_same_random_number
     assert [one.text for one in found["cap"]] == ["Hello there!"] * 3
     assert found["none"][0].projection == pytest.approx(-0.5)
     assert set(engine.forgotten) == {request.branch for request in engine.requests}
-    assert [len(part) for part in batches(prompts * 20, 2)] == [24, 24, 12]
+    assert [len(part) for part in batches(prompts * 20, caps.values())] == [24, 24, 12]
+
+
+@pytest.mark.parametrize(("start", "written"), [(0.5, 2), (0.4, 2), (0.3, 4), (None, 4)])
+def test_replies_that_a_conditional_cap_leaves_alone_are_written_once(start, written):
+    class Counting(ScriptedEngine):
+        def stream(self, requests, cancel=None):
+            streamed.extend(requests)
+            return super().stream(requests, cancel)
+
+    def said(text):
+        return Message(role="user", content=text)
+
+    streamed: list[Request] = []
+    prompt = Prompt((said("And then?"),), Sampling(seed=2), ((said("Hello."), Sampling(seed=1)),))
+    caps = {"none": None, "cap": Cap((0,), (0.0,), only_below=0.4)}
+    found = answer(Counting(start=start), [prompt], caps)
+    assert len(streamed) == written, "a message of the lead and the last one, with one reply or two"
+    assert found["cap"][0].text == found["none"][0].text == "Hello there!"
+    assert found["cap"][0].before == found["none"][0].before and len(found["cap"][0].before) == 2
+    assert found["cap"][0] is not found["none"][0]
+    assert [len(part) for part in batches([prompt] * 60, caps.values())] == [48, 12]
+    assert [len(part) for part in batches([prompt] * 60, [caps["cap"]])] == [48, 12]
 
 
 def test_killed_run_resumes_from_the_cache(tmp_path):
