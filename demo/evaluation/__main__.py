@@ -24,7 +24,7 @@ from demo.evaluation.attempts import Attempt
 from demo.evaluation.brought import FORMATS, PERSONAS, digest, read_attempts
 from demo.evaluation.capability import read_set
 from demo.evaluation.case_scoring import CASE_LABELS, case_scorer
-from demo.evaluation.comparisons import PARTS, work
+from demo.evaluation.comparisons import PARTS, candidates, work
 from demo.evaluation.judge import ModelJudge, judged_scorer, model_judge
 from demo.evaluation.report import write_report
 from demo.evaluation.results import brought_figures, choose, results_of, set_figures
@@ -45,6 +45,11 @@ from demo.utils.cli import command
 from demo.utils.errors import UserError
 from demo.utils.json_files import read_object
 from demo.utils.paths import EVALUATION_ASSETS
+
+_NOTHING_TO_CHOOSE = (
+    "The sweep has no cap to try, because this axis has none of the percentiles that it tries as floors: "
+    "leave out --choose and --only sweep, or extract an axis with python -m demo.extraction."
+)
 
 
 @command
@@ -93,6 +98,10 @@ def measure(
     parts = [part for part in PARTS if not options.only or part in options.only]
     case = case_scorer(model, judges, cache) if "cases" in parts else None
     study = Study(model, axis, size, options.seed, cache, remote or _scorer(model, judges, cache), case)
+    if "sweep" in parts and not candidates(study, 0.0):
+        if options.choose or "sweep" in options.only:
+            raise UserError(_NOTHING_TO_CHOOSE)
+        parts.remove("sweep")
     cache.plan(work(study, parts))
     raw: dict[str, Any] = {}
     for part in parts:

@@ -108,7 +108,8 @@ def candidates(study: Study, threshold: float) -> list[CapSetting]:
         for width, starts, floors in bands
         for band in (_band(start, width, study.axis.layers) for start in starts)
         for floor in floors
-        if set(range(band[0], band[1] + 1)) <= set(study.axis.floor_layers(floor))
+        if floor in study.axis.floors
+        and set(range(band[0], band[1] + 1)) <= set(study.axis.floor_layers(floor))
     ]
     return list(dict.fromkeys(found))[:: study.size.bands]
 

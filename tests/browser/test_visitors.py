@@ -18,7 +18,7 @@ from tests.helpers.browser import (
     reply,
     running_app,
     say,
-    wait_until_loaded,
+    wait_for_first_update,
 )
 
 pytestmark = pytest.mark.slow
@@ -30,7 +30,7 @@ def another_visitor(page: Page) -> Page:
     assert browser is not None
     other = browser.new_context(viewport={"width": 1280, "height": 720}).new_page()
     other.goto(page.url)
-    wait_until_loaded(other)
+    wait_for_first_update(other)
     return other
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from demo.axis.axis import FLOOR_NAMES, AssistantAxis
-from demo.axis.files import axis_digest, load_axis
+from demo.axis.files import axis_digest, load_axis, save_axis
 from demo.conversation.settings import make_cap
 from demo.engine.protocol import Cap, Steer
 from demo.engine.transformers_engine import TransformersEngine
@@ -223,6 +223,15 @@ def test_command_reports_wrong_arguments_in_one_sentence(capsys, tmp_path):
     assert main(["--quick", "--attempts", f"harmbench={tmp_path}/none.csv", "--out", str(tmp_path)]) == 2
     assert "give the harmbench file as it is published" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("asked", [["--choose"], ["--only", "sweep"]])
+def test_an_axis_without_percentile_floors_has_no_cap_to_choose(axis, capsys, tmp_path, asked):
+    other = replace(axis, floors={"published": axis.floors["p25"]})
+    other = replace(other, manifest={**axis.manifest, "cap": {"layers": [18, 25], "floor": "published"}})
+    save_axis(other, tmp_path)
+    assert main(["--quick", "--axis", str(tmp_path), "--out", str(tmp_path / "out"), *asked]) == 2
+    assert "none of the percentiles" in capsys.readouterr().err
 
 
 def test_figures_of_other_parts_are_kept_only_for_the_same_settings(tmp_path):
