@@ -110,6 +110,11 @@ class RequestGroup(ResultQueue[Event]):
         return [sequence for sequence in self.members if sequence.status is Status.WAITING]
 
     @property
+    def can_decode(self) -> bool:
+        """Whether all its prompts have just been read."""
+        return not self.decoding and not self.waiting and not self.prompt_left
+
+    @property
     def prompt_left(self) -> int:
         """Prompt tokens still to be run, all members together."""
         return sum(sequence.prompt_left for sequence in self.members)

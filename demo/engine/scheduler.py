@@ -192,6 +192,8 @@ class Scheduler:
         scheduled = self._schedule()
         if scheduled:
             self._postprocess(*self._run(scheduled))
+        elif any(group.can_decode for group in self._running):  # a copied prompt leaves nothing to run
+            self._postprocess([], [])
         elif not self._reads and self._own_thread:
             time.sleep(_PAUSE_S)  # all clients are behind
 
@@ -259,7 +261,7 @@ class Scheduler:
                 sequence.before += read[id(sequence)].before
                 if self._may_keep(group, sequence):
                     self.batch.keep_state(sequence)
-            if not group.waiting and not group.prompt_left:
+            if group.can_decode:
                 group.decoding = True
                 results.append((group, [sequence.prompt_event() for sequence in group.sequences]))
         for group, events in results:
@@ -363,11 +365,14 @@ class Scheduler:
         return chunks
 
     def _prefix_is_being_read(self, sequence: TokenSequence) -> bool:
-        """Whether a running sequence is still reading a long common prefix of this sequence's prompt."""
+        """Whether a running sequence is still reading this prompt, or a long common prefix of it."""
         return any(
             other.prompt_left
             and other.request.in_prompt == sequence.request.in_prompt
-            and common_prefix(other.chat.ids, sequence.chat.ids) >= other.tokens_run + _WORTH_SHARING
+            and (
+                other.reads_as(sequence)
+                or common_prefix(other.chat.ids, sequence.chat.ids) >= other.tokens_run + _WORTH_SHARING
+            )
             for other in self.batch.sequences
         )
 

@@ -161,6 +161,16 @@ class TokenSequence:
         """How many prompt tokens have not been run."""
         return max(len(self.chat.ids) - self.tokens_run, 0)
 
+    def reads_as(self, other: TokenSequence) -> bool:
+        """Whether both have the same prompt, under the same intervention."""
+        return self.request.in_prompt == other.request.in_prompt and self.chat.ids == other.chat.ids
+
+    def has_read_all_of(self, other: TokenSequence) -> bool:
+        """Whether it has read exactly the prompt of another sequence as that would, and nothing more."""
+        return (
+            self.logits is not None and self.pending is None and not self.prompt_left and self.reads_as(other)
+        )
+
     @property
     def wants_stop(self) -> bool:
         """Whether the reply ends before the pending token."""

@@ -11,11 +11,14 @@ from dataclasses import replace
 import pytest
 import torch
 
+from demo.axis.files import load_axis
 from demo.bench.architectures import as_loaded
 from demo.bench.tiny_configs import tiny_model
+from demo.conversation.settings import own_cap
 from demo.engine.protocol import Cap, PromptEvent, Request, Sampling, TokenEvent
 from demo.engine.transformers_engine import TransformersEngine
 from demo.models.chat_template import Message, render_chat
+from demo.models.loading import load_model
 from tests.helpers.axes import random_axis
 from tests.helpers.reference import CappedForward, template_positions
 from tests.helpers.tiny_models import tiny_llama
@@ -75,6 +78,29 @@ def test_a_reply_that_begins_above_the_threshold_is_the_uncapped_one_bit_for_bit
     }
     assert events["closed"] == events["none"]
     assert answer(TransformersEngine(model, axis), FIRST, closed) == uncapped
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_pair_that_is_left_alone_is_the_same_bit_for_bit_beside_other_visitors(dtype):
+    """In bfloat16 a token that runs alone is rounded otherwise than one that runs with those before it."""
+    model = load_model(dtype=dtype)
+    axis = load_axis(model.slug)
+    engine, closed = TransformersEngine(model, axis), replace(own_cap(axis), only_below=NEVER)
+    caps: dict[str, Cap | None] = {"none": None, "cap": closed}
+    questions = ("What is the boiling point of water?", "Why is the sky blue?", "Hi!")
+    said = {(q, name): (Message(role="user", content=q),) for q in questions for name in caps}
+    for turn in range(2):
+        sampling = Sampling(seed=turn, max_new_tokens=16)
+        requests = [Request(" ".join(key), said[key], sampling, caps[key[1]]) for key in said]
+        tokens: dict[str, list[TokenEvent]] = {request.branch: [] for request in requests}
+        for event in engine.stream(requests):
+            if isinstance(event, TokenEvent):
+                tokens[event.branch].append(replace(event, branch=""))
+        assert all(tokens[f"{question} cap"] == tokens[f"{question} none"] for question in questions)
+        for key in said:
+            text = "".join(event.token.text for event in tokens[" ".join(key)])
+            reply, further = Message(role="assistant", content=text), Message(role="user", content="Go on.")
+            said[key] = (*said[key], reply, further)
 
 
 def test_a_reply_that_begins_below_it_is_capped_and_the_prompt_is_not(case):

@@ -199,7 +199,13 @@ def set_number(page: Page, control: str, value: object) -> None:
     box.press("Tab")
 
 
+def wait_until_opened(page: Page) -> None:
+    """Wait for the page's first update. What arrives before it can be lost while the page is being built."""
+    page.wait_for_function("window.personaStage.counts().opened", timeout=60_000)
+
+
 def say(page: Page, text: str) -> None:
+    wait_until_opened(page)
     page.locator("#message textarea").fill(text)
     page.locator("#send").click()
 
@@ -228,6 +234,7 @@ def press_key(page: Page, key: str) -> None:
 @contextmanager
 def one_turn(page: Page) -> Iterator[None]:
     """On leaving the block, wait for the end of the turn that it started or stopped, however short it is."""
+    wait_until_opened(page)
     before = page.evaluate("window.personaStage.counts().settled")
     yield
     page.wait_for_function(f"window.personaStage.counts().settled > {before}", timeout=TURN_TIMEOUT)

@@ -1,6 +1,6 @@
 // Made from its sources by `npm run build`; do not edit.
-// Sources: 486c624c8965ab65164ed2cce841b88c067a92bbe26f729dd463dada65fea81d
-// Bundle: b7133e51652e559e3d39039e5c7572cb1f4e7304d83a3a0b7acbff43aa878579
+// Sources: e66bca7808ff5b54ca8e01e7b4e41512d4104916ab5cf2c1a3d975c575e6b814
+// Bundle: d357f6250e60f926ba4c54c9f3efe297d3cec048fb63827746061421970efebc
 (() => {
   // protocol.json
   var protocol_default = {
@@ -6186,7 +6186,7 @@
     }
     new MutationObserver(view.repaint).observe(document.body, { attributes: true, attributeFilter: ["class"] });
     showEmpty(root, null, true);
-    return { receive, counts: () => ({ ...view.charts.counts(), settled }) };
+    return { receive, counts: () => ({ ...view.charts.counts(), settled, opened }) };
   }
 
   // src/main.js

@@ -284,5 +284,5 @@ export function makeStage(root, protocol, sendRequest) {
   // Gradio marks the dark theme with a class on the body.
   new MutationObserver(view.repaint).observe(document.body, { attributes: true, attributeFilter: ["class"] });
   showEmpty(root, null, true);
-  return { receive, counts: () => ({ ...view.charts.counts(), settled }) };
+  return { receive, counts: () => ({ ...view.charts.counts(), settled, opened }) };
 }
