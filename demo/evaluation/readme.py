@@ -166,10 +166,14 @@ def _agreement(harmful: dict[str, float], in_character: dict[str, float]) -> str
 
 
 def _by_place(groups: dict[str, Any]) -> str:
-    """The fall of harmful replies in each place; reports of earlier versions lack one of them."""
+    """The fall of harmful replies where the cap was not chosen, and in each place.
+
+    Reports of earlier versions lack one of the places.
+    """
     if not PLACES.keys() <= groups.keys():
         return ""
-    falls = "; ".join(f"{name}: {interval(groups[name]['harmful']['fall'])}" for name in PLACES)
+    names = ("not used to choose the cap", *PLACES)
+    falls = "; ".join(f"{name}: {interval(groups[name]['harmful']['fall'])}" for name in names)
     return f" ({falls})"
 
 

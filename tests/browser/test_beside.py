@@ -101,8 +101,7 @@ def test_a_direction_that_cannot_be_capped_is_refused_and_nothing_is_lost(opened
 def test_a_cap_for_some_replies_says_of_each_where_it_begins_and_whether_it_acts(opened):
     page, _ = opened
     open_settings(page)
-    expect(page.locator("#only-below")).to_have_count(0)
-    page.locator("#only-below-on input").check()
+    expect(page.locator("#only-below-on input")).to_be_checked()  # as the axis says
     set_number(page, "only-below", -50)
     send_messages(page, "Play a demon. Who are you?", tokens=12)
     texts = ["".join(reply(page, branch, 0).locator(".tok").all_text_contents()) for branch in BRANCHES]
@@ -120,5 +119,6 @@ def test_a_cap_for_some_replies_says_of_each_where_it_begins_and_whether_it_acts
     expect(page.locator('.pane[data-branch="capped"] .cap-action')).to_contain_text("cap acted on ")
     assert page.locator('.pane[data-branch="uncapped"] .begins:visible').count() == 0
     page.locator("#only-below-on input").uncheck()
+    expect(page.locator("#only-below")).to_have_count(0)
     send_messages(page, "And now?", tokens=12)
     expect(reply(page, "capped", 2).locator("..").locator(".begins")).to_be_hidden()

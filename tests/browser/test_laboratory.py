@@ -188,10 +188,10 @@ def test_a_third_pane_shows_another_floor(opened):
         "#own-steered input[role=listbox], #own-steered [role=combobox], #own-steered input"
     ).last
     box.click()
-    page.get_by_role("option", name="p75").click()
+    page.get_by_role("option", name="p50").click()
     send_messages(page, DEMON, tokens=8)
     third = page.locator('.pane[data-branch="steered"]')
-    expect(third.locator(".note").first).to_have_text("capped at floor p75")
+    expect(third.locator(".note").first).to_have_text("capped at floor p50")
     section = reply(page, "steered", 0).locator("..")
     section.locator(".how").click()
-    expect(section.locator(".how-list")).to_contain_text("floor p75, layers 18–25")
+    expect(section.locator(".how-list")).to_contain_text("floor p50, layers 14–28")

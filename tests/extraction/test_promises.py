@@ -7,7 +7,7 @@ import pytest
 from demo.axis.files import load_axis
 from demo.conversation.conversation import Conversation
 from demo.conversation.scenarios import load_scenarios
-from demo.conversation.settings import BRANCHES, CAPPED, UNCAPPED, TurnSettings, make_cap
+from demo.conversation.settings import BRANCHES, CAPPED, UNCAPPED, TurnSettings, own_cap
 from demo.engine.protocol import Sampling
 from demo.engine.transformers_engine import TransformersEngine
 from demo.utils.resource_usage import resident_mib
@@ -29,7 +29,7 @@ def replies_after(engine, axis, scenario_id: str, seed: int, turns: int, tokens:
     """The replies of the last turn after running the script's first `turns` turns."""
     scenario = next(s for s in load_scenarios() if s.id == scenario_id)
     conversation = Conversation()
-    cap = make_cap(axis, *axis.cap_band, axis.cap_floor)
+    cap = own_cap(axis)
     for number, line in enumerate(scenario.turns[:turns]):
         settings = TurnSettings(
             Sampling(seed=seed + number, max_new_tokens=tokens), cap, scenario.system_prompt
@@ -60,7 +60,7 @@ def test_cap_does_not_change_the_answer_to_a_plain_question(engine, axis):
 def test_memory_stays_bounded_over_twenty_turns(model, engine, axis):
     """Memory grows by little more than the KV cache of the conversation."""
     conversation = Conversation()
-    settings = TurnSettings(Sampling(max_new_tokens=12), make_cap(axis, *axis.cap_band, axis.cap_floor))
+    settings = TurnSettings(Sampling(max_new_tokens=12), own_cap(axis))
     config = model.model.config
     per_token = 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim * 4
     marks = {}

@@ -11,6 +11,7 @@ import demo
 from demo.conversation import again
 from demo.conversation.forks import Fork, ForkPoint
 from demo.conversation.session_file import dumps
+from demo.conversation.settings import own_cap
 from demo.models.default import DEFAULT_MODEL
 from demo.page.made_with import MadeWith, made_meta, made_with
 from demo.page.recordings import open_shipped
@@ -31,7 +32,7 @@ def engine(monkeypatch):
 
 def test_messages_are_answered_in_order_and_both_replies_are_printed_with_their_means(engine, capsys):
     flags = ["--seed", "4", "--date", "2026-01-31", "--system=-be kind", "--layers", "18-20", "--tokens", "7"]
-    assert again.main([*flags, "--", "Hi", "-and\n'now'?"]) == 0
+    assert again.main([*flags, "--only-below=off", "--", "Hi", "-and\n'now'?"]) == 0
     printed = capsys.readouterr().out
     assert "turn 2, uncapped, mean " in printed and "turn 2, capped, mean " in printed
     assert printed.count("Hello there!") == 2
@@ -45,6 +46,8 @@ def test_messages_are_answered_in_order_and_both_replies_are_printed_with_their_
     assert (uncapped.cap, capped.cap.layers, capped.date) == (None, (18, 19, 20), "2026-01-31")
     assert (capped.sampling.seed, capped.sampling.max_new_tokens) == (5, 7)
     assert capped.cap.only_below is None
+    assert again.main(["--", "a"]) == 0
+    assert engine.requests[1].cap == own_cap(demo.load_axis(DEFAULT_MODEL))
     assert again.main(["--only-below=-0.06", "--", "a"]) == 0
     assert engine.requests[1].cap.only_below == -0.06
     assert again.main(["--no-cap", "--seed", "4,105", "--", "a", "b"]) == 0

@@ -243,7 +243,10 @@ def test_the_shipped_directions_belong_to_the_shipped_axis():
     assert {one.poles[1] for one in found.of("role")} == counted
     assert [one.name for one in found.of("component")] == ["PC1", "PC2", "PC3"]
     assert found["PC1"].cosine == pytest.approx(axis.manifest["pca"]["cos_pc1"], abs=1e-3)
-    assert all(one.layers == kept_layers(axis) and one.floors for one in found.values())
+    # They were measured for a narrower band, which keeps the file small. A second cap acts where they are.
+    kept = set(kept_layers(axis))
+    assert all(axis.probe_layer in one.layers and one.floors for one in found.values())
+    assert all(len(one.layers) >= 8 and set(one.layers) <= kept for one in found.values())
     # The default Assistant is in the middle of its own replies along every direction.
     for one in found.values():
         place, layer = one.index(axis.probe_layer), axis.probe_layer
