@@ -145,7 +145,7 @@ def test_evaluation_of_the_loaded_model_is_on_the_page(opened):
     expect(page.locator("#evaluation table").first).to_be_visible()
     expect(page.locator("#evaluation")).to_contain_text("Persona susceptibility")
     images = page.locator("#evaluation img")
-    assert images.count() == 3
-    for number in range(3):
+    assert images.count() == 4
+    for number in range(4):
         images.nth(number).scroll_into_view_if_needed()
         assert images.nth(number).evaluate("image => image.decode().then(() => image.naturalWidth > 100)")
