@@ -61,7 +61,7 @@ def engine(request, model: LoadedModel, axis: AssistantAxis) -> Iterator[Engine]
 
 @pytest.fixture(scope="module")
 def cap(axis: AssistantAxis) -> Cap:
-    return make_cap(axis, *axis.cap_band, axis.cap_floor)
+    return make_cap(axis, 18, 25, "p25")
 
 
 def greedy(limit: int) -> Sampling:

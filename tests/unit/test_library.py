@@ -12,7 +12,7 @@ import pytest
 import demo
 from demo.conversation.conversation import Conversation
 from demo.conversation.session_file import to_json
-from demo.conversation.settings import TurnSettings, make_cap
+from demo.conversation.settings import TurnSettings, own_cap
 from demo.engine.protocol import Sampling
 from demo.utils.errors import UserError
 
@@ -46,7 +46,7 @@ def test_a_chat_gives_the_replies_that_a_conversation_gives(engine):
     chat.say("Who are you?", on_token=heard.append)
     chat.say("And what do you want?")
     axis, plain = engine.axis, Conversation()
-    cap = make_cap(axis, *axis.cap_band, axis.cap_floor)
+    cap = own_cap(axis)
     for seed, text in enumerate(("Who are you?", "And what do you want?")):
         for _ in plain.send(engine, text, TurnSettings(replace(SHORT, seed=seed), cap, DEMON)):
             pass
