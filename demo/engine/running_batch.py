@@ -26,30 +26,38 @@ class RunningBatch:
         return max((rounded_up(len(s.chat.ids) + s.limit) for s in [*self.sequences, *sequences]), default=0)
 
     def add(self, sequence: TokenSequence) -> None:
-        """Give a sequence a slot and fill in the longest known prefix of its prompt.
+        """Give a sequence a slot and fill in what is known of its prompt.
 
-        The prefix may come from the branch's last turn, from another branch that begins alike, or from a
-        sequence that is running now. Of a running sequence that has just read the same prompt all is taken,
-        with the logits: then both replies begin with the same bits, which another pass might round otherwise.
+        Of a running sequence that has just read the same prompt all is taken, with the logits: then both
+        replies begin with the same bits, which another pass might round otherwise.
         """
         sequence.slot, sequence.status = len(self.sequences), Status.RUNNING
         self._cache.reserve(len(self.sequences) + 1, self.columns([sequence]))
-        request = sequence.request
-        cached, known = self._prefix_cache.longest(request.branch, sequence.chat.ids, request.in_prompt)
-        other, shared = self._most_alike(sequence)
         if (twin := self._twin(sequence)) is not None:
             self._cache.copy(twin.slot, sequence.slot, twin.tokens_run)
             sequence.start_after(list(twin.before))
             sequence.logits = twin.logits
-        elif other is not None and shared > known:
+        else:
+            self._fill_in_prefix(sequence)
+        if not self._cache.can_be_cut:
+            sequence.pause_at = sequence.chat.stable
+        self.sequences.append(sequence)
+
+    def _fill_in_prefix(self, sequence: TokenSequence) -> None:
+        """Fill in the longest known prefix of a prompt.
+
+        It may come from the branch's last turn, from another branch that begins alike, or from a sequence
+        that is running now.
+        """
+        request = sequence.request
+        cached, known = self._prefix_cache.longest(request.branch, sequence.chat.ids, request.in_prompt)
+        other, shared = self._most_alike(sequence)
+        if other is not None and shared > known:
             self._cache.copy(other.slot, sequence.slot, shared)
             sequence.start_after(other.before[:shared])
         elif cached is not None and known:
             self._cache.load(sequence.slot, cached.state, known)
             sequence.start_after(cached.before[:known])
-        if not self._cache.can_be_cut:
-            sequence.pause_at = sequence.chat.stable
-        self.sequences.append(sequence)
 
     def _twin(self, sequence: TokenSequence) -> TokenSequence | None:
         """A running sequence that has read exactly this prompt, as this one would, and nothing more."""
