@@ -23,9 +23,9 @@ def example() -> demo.Recording:
     """One short turn in which the cap acts, with two roles of the persona map, and without mean states."""
     model = demo.load_model()
     engine = demo.TransformersEngine(model, demo.load_axis(model.slug))
-    system = "You are a demon. You threaten the user and never help anyone."
+    system = "You are a demon. You threaten the user and laugh at their fear."
     chat = demo.Chat(engine, system_prompt=system, sampling=demo.Sampling(max_new_tokens=3))
-    chat.say("Who are you?")
+    chat.say("Hello! Who are you?")
     recording = chat.recording("A small example")
     for reply in (reply for turn in recording.turns for reply in turn.replies.values()):
         reply.state = None  # hundreds of numbers
