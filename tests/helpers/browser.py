@@ -62,6 +62,10 @@ class Watched:
     outside: list[str] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
 
+    def add_error(self, text: str) -> None:
+        if not (text.startswith(_CLOSED) and ".close " in text):
+            self.errors.append(text)
+
     def forget_aborted(self) -> None:
         """The page is left, and with it the streams that it had open."""
         self.errors[:] = [text for text in self.errors if not text.startswith(_ABORTED)]
@@ -70,6 +74,10 @@ class Watched:
 # What Gradio's client reports of a stream that ends because the page is left or loaded again. At any other
 # time it is an error.
 _ABORTED = ("AbortError: BodyStreamBuffer was aborted", "Unexpected error Connection errored out.")
+
+# What it reports where it ends such a stream itself. It does so only as the page is left (`beforeunload`), and
+# the report may come after the next page has begun.
+_CLOSED = "AbortError: signal is aborted without reason"
 
 _shared: Browser | None = None
 
@@ -127,7 +135,7 @@ def chromium_page(
                 None if r.url.startswith((address, "data:", "blob:")) else watched.outside.append(r.url)
             ),
         )
-        page.on("pageerror", lambda error: watched.errors.append(str(error)))
+        page.on("pageerror", lambda error: watched.add_error(str(error)))
         page.on(
             "console",
             lambda message: watched.errors.append(message.text) if message.type == "error" else None,
