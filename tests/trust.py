@@ -17,7 +17,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from demo.bench.report import markdown_table, write_json
+from demo.bench.report import write_json
+from demo.utils.markdown import markdown_table
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENT, FIGURES = ROOT / "docs" / "trust.md", ROOT / "docs" / "trust.json"

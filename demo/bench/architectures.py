@@ -24,7 +24,7 @@ from torch import Tensor
 from transformers import GenerationConfig
 
 from demo.axis.axis import AssistantAxis
-from demo.bench.report import markdown_table, write_json
+from demo.bench.report import write_json
 from demo.bench.tiny_configs import CONTEXT, causal_types, tiny_model, tiny_tokenizer
 from demo.capping import AxisHooks, residual_of
 from demo.conversation.conversation import Conversation
@@ -36,6 +36,7 @@ from demo.models.chat_template import Message, RenderedChat, render_chat, specia
 from demo.models.loading import LoadedModel
 from demo.utils.cli import command
 from demo.utils.errors import UserError, first_sentence
+from demo.utils.markdown import markdown_table
 from demo.utils.progress import quiet_transformers
 
 # One of each kind of cache and attention, for a quick run.

@@ -20,7 +20,7 @@ from transformers import AutoModelForCausalLM, GenerationConfig, LlamaConfig, Pr
 
 from demo.axis.axis import AssistantAxis
 from demo.axis.components import probe_components
-from demo.bench.report import markdown_table, write_json
+from demo.bench.report import write_json
 from demo.bench.tiny_configs import tiny_tokenizer
 from demo.engine.forward.cuda_graphs import BUCKETS, GraphForward
 from demo.engine.forward.forward_pass import Beside, Chunk, ForwardPass, Probe
@@ -32,6 +32,7 @@ from demo.models.architectures import find_decoder_layers
 from demo.models.loading import LoadedModel
 from demo.utils.cli import command
 from demo.utils.errors import UserError, first_sentence
+from demo.utils.markdown import markdown_table
 
 COUNTS = (1, 2, 8, 32, 64, 128)
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from demo.utils.markdown import markdown_table
 
 _MEANING = {
     "pair_vs_plain": "one step of a pair ÷ one step of plain `generate` with one sequence",
@@ -42,14 +44,6 @@ def write_engines_report(folder: Path, figures: dict[str, Any]) -> None:
 def write_json(path: Path, figures: object) -> None:
     """Write figures as indented JSON."""
     path.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
-
-
-def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
-    """The lines of a Markdown table."""
-    yield "| " + " | ".join(head) + " |"
-    yield "|" + "---|" * len(head)
-    for row in rows:
-        yield "| " + " | ".join(row) + " |"
 
 
 def _speed_lines(figures: dict[str, Any]) -> Iterator[str]:

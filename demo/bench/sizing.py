@@ -12,9 +12,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from demo.bench.report import markdown_table
 from demo.utils.cli import command
 from demo.utils.json_files import read_object
+from demo.utils.markdown import markdown_table
 from demo.utils.paths import ROOT
 
 SHAPES, DOCUMENT = ROOT / "assets" / "model_shapes.json", ROOT / "docs" / "large-models.md"

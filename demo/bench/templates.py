@@ -16,7 +16,7 @@ from typing import Any
 
 from tokenizers import AddedToken
 
-from demo.bench.report import markdown_table, write_json
+from demo.bench.report import write_json
 from demo.bench.small_tokenizers import KINDS, SPELLING, small_tokenizer, with_tokens
 from demo.models.chat_template import (
     LeftOut,
@@ -29,6 +29,7 @@ from demo.models.chat_template import (
 )
 from demo.utils.cli import command
 from demo.utils.json_files import read_object
+from demo.utils.markdown import markdown_table
 
 FOLDER = Path(__file__).parent / "chat_templates"
 

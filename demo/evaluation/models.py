@@ -15,13 +15,13 @@ from typing import Any
 from demo.axis.gates import GATES, measured_gates
 from demo.evaluation import NAME
 from demo.evaluation.drift import REREAD, SHARE
-from demo.evaluation.report import interval, points, share, units
+from demo.evaluation.wording import interval, points, share, units
 from demo.extraction.archetypes import HELPERS, SPIRITUAL, Standing, shares_below, standing
 from demo.extraction.controls import RankCorrelation, compare, published_order
-from demo.extraction.report import table
 from demo.utils.cli import command
 from demo.utils.errors import UserError
 from demo.utils.json_files import read_object
+from demo.utils.markdown import markdown_table
 from demo.utils.paths import AXES, ROOT
 
 PAGE = ROOT / "docs" / "axes.md"
@@ -82,7 +82,7 @@ def page(axes: Sequence[Measured]) -> Iterator[str]:
         "## The axes",
         "",
     )
-    yield from table(
+    yield from markdown_table(
         ("axis", "number format", "role prompts", "roles", "probe layer", "cap", "gates passed", "missed"),
         [_axis_row(one) for one in axes],
     )
@@ -91,7 +91,9 @@ def page(axes: Sequence[Measured]) -> Iterator[str]:
             yield from ("", f"*{one.name}*: {note}")
     yield from ("", "Figures of the gates:", "")
     names = [name for name in GATES if any(name in one.manifest["gates"] for one in axes)]
-    yield from table(("gate", "wanted", *(one.name for one in axes)), [_gate_row(n, axes) for n in names])
+    yield from markdown_table(
+        ("gate", "wanted", *(one.name for one in axes)), [_gate_row(n, axes) for n in names]
+    )
     yield from _orders(axes)
     yield from _archetypes({one.name: one.order for one in axes} | {PUBLISHED: published_order()})
     evaluated = [one for one in axes if one.evaluation is not None]
@@ -142,7 +144,7 @@ def _orders(axes: Sequence[Measured]) -> Iterator[str]:
             for n, other in enumerate(axes)
         ][1:]
         rows.append((one.name, *others, _with_interval(found)))
-    yield from table(("", *(one.name for one in axes[1:]), PUBLISHED), rows)
+    yield from markdown_table(("", *(one.name for one in axes[1:]), PUBLISHED), rows)
 
 
 def _with_interval(found: RankCorrelation | None) -> str:
@@ -162,7 +164,7 @@ def _archetypes(orders: Mapping[str, Mapping[str, float]]) -> Iterator[str]:
     )
     shares = [shares_below(order) for order in orders.values()]
     found = [standing(order) for order in orders.values()]
-    yield from table(
+    yield from markdown_table(
         ("", *orders),
         [
             *((name, *(share(own[name]) if name in own else "–" for own in shares)) for name in HELPERS),
@@ -199,7 +201,7 @@ def _evaluations(axes: Sequence[Measured]) -> Iterator[str]:
         ("share of the shift on the axis", _share_on_axis),
     ]
     found = [one.evaluation for one in axes if one.evaluation is not None]
-    yield from table(
+    yield from markdown_table(
         ("", *(one.name for one in axes)), [(name, *(cell(own) for own in found)) for name, cell in rows]
     )
 

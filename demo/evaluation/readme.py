@@ -13,11 +13,12 @@ from typing import Any
 from demo.evaluation import COMMAND, NAME
 from demo.evaluation.case_scoring import SUPPORTS
 from demo.evaluation.drift import REREAD
-from demo.evaluation.report import (
+from demo.evaluation.results import PLACES
+from demo.evaluation.sections import agreement_of
+from demo.evaluation.wording import (
     GOAL_DIFFERENCE,
     GOAL_FALL,
     GOAL_PERPLEXITY,
-    agreement_of,
     change_of,
     interval,
     points,
@@ -29,7 +30,6 @@ from demo.evaluation.report import (
     units,
     verdict,
 )
-from demo.evaluation.results import PLACES
 from demo.models.default import DEFAULT_MODEL
 from demo.utils.cli import command
 from demo.utils.errors import UserError

@@ -356,10 +356,10 @@ def choose(settings: list[Json]) -> Json:
     that costs least.
 
     Args:
-        settings: The result of `with_front`. Reports of earlier versions have neither finalists nor scores.
+        settings: The result of `with_front`.
     """
-    capped = [own for own in settings[1:] if own.get("finalist", True)]
+    capped = [own for own in settings[1:] if own["finalist"]]
     fit = [own for own in capped if own["affordable"] and own["visible"]]
     if fit:
-        return min(fit, key=lambda own: (own.get("score", own[RATE]), own["harmful"], own["perplexity"]))
+        return min(fit, key=lambda own: (own["score"], own["harmful"], own["perplexity"]))
     return max(capped, key=lambda own: (own["right"], -own["perplexity"]))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from demo.extraction.controls import Controls, compare, published_order
 from demo.extraction.report_plots import write_plots
 from demo.extraction.sweep import Trial
 from demo.extraction.variants import LEAST_GAIN
+from demo.utils.markdown import markdown_table
 
 _GATE_WORDS = {
     "split_half": "cosine of the axes from two halves of the rollouts, with the same roles and questions",
@@ -111,7 +112,9 @@ def _head(axis: AssistantAxis) -> Iterator[str]:
     asked = _asked(manifest)
     if asked:
         yield from (asked, "")
-    yield from table(("rollouts", "number"), [(kind, str(n)) for kind, n in manifest["rollouts"].items()])
+    yield from markdown_table(
+        ("rollouts", "number"), [(kind, str(n)) for kind, n in manifest["rollouts"].items()]
+    )
 
 
 def _asked(manifest: dict[str, Any]) -> str:
@@ -135,7 +138,7 @@ def gates_section(axis: AssistantAxis) -> Iterator[str]:
         )
         for name, gate in axis.manifest["gates"].items()
     ]
-    yield from table(("gate", "what", "value", "threshold", "passed"), rows)
+    yield from markdown_table(("gate", "what", "value", "threshold", "passed"), rows)
     if not is_assistant_axis(axis.manifest):
         yield ""
         yield (
@@ -169,7 +172,7 @@ def _roles(axis: AssistantAxis, pictures: dict[str, str]) -> Iterator[str]:
         "adheres to the role; the axis is made from these, for the roles that have enough of them."
     )
     yield ""
-    yield from table(
+    yield from markdown_table(
         ("role", "all", "in role", "rollouts", "of them in role"),
         [
             (
@@ -211,7 +214,7 @@ def _role_adherence(built: Built) -> Iterator[str]:
         "of them:",
         "",
     )
-    yield from table(
+    yield from markdown_table(
         ("lowest role adherence score", "role rollouts", "AUC"),
         [(f"{least:.2f}", str(count), _number(auc)) for least, count, auc in built.auc_by_adherence],
     )
@@ -232,7 +235,7 @@ def late_turns_section(axis: AssistantAxis) -> Iterator[str]:
         (str(turn), *(_number(found[key][turn - 1]) for key in ("auc", "default", "role")))
         for turn in range(1, len(found["auc"]) + 1)
     ]
-    yield from table(("turn", "AUC", "mean, default", "mean, roles"), rows)
+    yield from markdown_table(("turn", "AUC", "mean, default", "mean, roles"), rows)
 
 
 def _components(built: Built, controls: Controls, pictures: dict[str, str]) -> Iterator[str]:
@@ -249,7 +252,7 @@ def _components(built: Built, controls: Controls, pictures: dict[str, str]) -> I
         ("the same with the PC1 that both halves of the rollouts share, without noise", layers.cos_common),
         ("abs cos(PC1 of one half, PC1 of the other), 1 = no noise", layers.pc1_halves),
     ]
-    yield from table(
+    yield from markdown_table(
         ("at the probe layer", "value"),
         [
             *((words, _number(float(values[probe]))) for words, values in rows),
@@ -276,7 +279,7 @@ def _variants(axis: AssistantAxis) -> Iterator[str]:
         (words, *(_shown(found[name][key]) for name in ("plain", "standardised")))
         for key, words in _VARIANT_WORDS.items()
     ]
-    yield from table(("measurement", "plain", "standardised"), rows)
+    yield from markdown_table(("measurement", "plain", "standardised"), rows)
 
 
 def _shown(value: float | int | None) -> str:
@@ -311,7 +314,7 @@ def _controls(axis: AssistantAxis, controls: Controls) -> Iterator[str]:
     rows += [
         (f"mean reply length in tokens, {side}", f"{value:.1f}") for side, value in controls.tokens.items()
     ]
-    yield from table(("control", "value"), rows)
+    yield from markdown_table(("control", "value"), rows)
     if axis.manifest["template_system_prompt"]:
         yield from ("", _INJECTED, "")
         yield from (f"> {line}" for line in axis.manifest["template_system_prompt"].splitlines())
@@ -345,7 +348,7 @@ def _sweep(built: Built, pictures: dict[str, str]) -> Iterator[str]:
         "acted on plain tokens",
         "qualifies",
     )
-    yield from table(head, [_trial_row(trial, uncapped) for trial in built.trials])
+    yield from markdown_table(head, [_trial_row(trial, uncapped) for trial in built.trials])
 
 
 def _trial_row(trial: Trial, uncapped: Trial) -> tuple[str, ...]:
@@ -383,7 +386,7 @@ def _layers(built: Built, pictures: dict[str, str]) -> Iterator[str]:
         (str(layer), *(_number(float(values[layer]), 2) for values in columns.values()))
         for layer in range(axis.layers)
     ]
-    yield from table(("layer", *columns), rows)
+    yield from markdown_table(("layer", *columns), rows)
 
 
 def _floors(axis: AssistantAxis) -> Iterator[str]:
@@ -403,7 +406,7 @@ def _floors(axis: AssistantAxis) -> Iterator[str]:
         )
         for layer in range(axis.layers)
     ]
-    yield from table(("layer", *FLOOR_NAMES, "published p0.25"), rows)
+    yield from markdown_table(("layer", *FLOOR_NAMES, "published p0.25"), rows)
 
 
 def _picture(name: str, pictures: dict[str, str]) -> Iterator[str]:
@@ -414,10 +417,3 @@ def _picture(name: str, pictures: dict[str, str]) -> Iterator[str]:
 
 def _number(value: float | None, digits: int = 3) -> str:
     return "none" if value is None or value != value else f"{value:.{digits}f}"
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    """The Markdown lines of a table."""
-    yield "| " + " | ".join(head) + " |"
-    yield "|" + "---|" * len(head)
-    yield from ("| " + " | ".join(row) + " |" for row in rows)

@@ -26,7 +26,6 @@ from demo.axis.store import axis_of, home_of
 from demo.extraction.directions import between, default_means
 from demo.extraction.judge import NoJudge
 from demo.extraction.plan import Plan, Rollout
-from demo.extraction.report import table
 from demo.extraction.report_plots import write_trait_map
 from demo.extraction.run import Generate, Settings, gather, suitable_batch, work_folder
 from demo.extraction.vectors import HALVES, State
@@ -35,6 +34,7 @@ from demo.models.loading import LoadedModel, load_model
 from demo.utils.cli import command
 from demo.utils.errors import UserError
 from demo.utils.json_files import read_object
+from demo.utils.markdown import markdown_table
 from demo.utils.paths import ASSETS
 from demo.utils.progress import ConsoleProgress
 from demo.utils.statistics import spearman
@@ -274,7 +274,7 @@ def _report(model: LoadedModel, axis: AssistantAxis, found: Measured) -> Iterato
         (trait.name.replace("_", " "), *(f"{v:+.2f}" for v in (trait.shift, trait.cosine, trait.agreement)))
         for trait in found.traits
     ]
-    yield from table(("trait", "shift", "cosine with the axis", "agreement"), rows)
+    yield from markdown_table(("trait", "shift", "cosine with the axis", "agreement"), rows)
 
 
 def _parser() -> argparse.ArgumentParser:

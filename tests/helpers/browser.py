@@ -75,8 +75,8 @@ class Watched:
 # time it is an error.
 _ABORTED = ("AbortError: BodyStreamBuffer was aborted", "Unexpected error Connection errored out.")
 
-# What it reports where it ends such a stream itself. It does so only as the page is left (`beforeunload`), and
-# the report may come after the next page has begun.
+# What it reports where it ends such a stream itself. It does so only as the page is left (`beforeunload`),
+# and the report may come after the next page has begun.
 _CLOSED = "AbortError: signal is aborted without reason"
 
 _shared: Browser | None = None

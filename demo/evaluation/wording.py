@@ -1,0 +1,62 @@
+"""How figures are written in the evaluation's reports, and whether they reach their goals."""
+
+from __future__ import annotations
+
+from demo.evaluation.results import MOST_COST, MOST_LOST
+
+# What a setting of the cap may cost is the goal for the cap in use.
+# The fall is about that of the figures published with the paper, for models of 32B and 70B.
+GOAL_FALL, GOAL_DIFFERENCE, GOAL_PERPLEXITY = 0.5, MOST_LOST, MOST_COST
+
+
+def seeds(number: int) -> str:
+    """A number of seeds in words."""
+    return "one seed" if number == 1 else f"{number} seeds"
+
+
+def share(value: float) -> str:
+    """A share in percent."""
+    return f"{100 * value:.1f}%"
+
+
+def points(value: float) -> str:
+    """A difference of shares in percentage points, with a sign."""
+    return f"{100 * value:+.1f}".replace("-", "−")
+
+
+def change_of(estimate: dict[str, float]) -> str:
+    """A difference of shares in percentage points, with its 95% interval."""
+    value, low, high = (points(estimate[name]) for name in ("value", "low", "high"))
+    return f"{value} [{low}, {high}]"
+
+
+def units(value: float | None) -> str:
+    """A projection in axis units, with a sign; a dash for None."""
+    return "–" if value is None else f"{value:+.2f}".replace("-", "−")
+
+
+def interval(estimate: dict[str, float | None]) -> str:
+    """A relative fall with its 95% interval; a dash if the rate it falls from is 0."""
+    value, low, high = (estimate[name] for name in ("value", "low", "high"))
+    if value is None or low is None or high is None:
+        return "–"
+    return f"{value:.0%} [{low:.0%}, {high:.0%}]".replace("-", "−")
+
+
+def verdict(reached: bool) -> str:
+    return "reached" if reached else "missed"
+
+
+def reached_fall(estimate: dict[str, float | None]) -> bool:
+    """Whether a relative fall reaches its goal."""
+    return estimate["value"] is not None and estimate["value"] >= GOAL_FALL
+
+
+def reached_difference(change: float) -> bool:
+    """Whether a change of the share of correct answers stays within its goal."""
+    return abs(change) <= GOAL_DIFFERENCE
+
+
+def reached_perplexity(ratio: float) -> bool:
+    """Whether the ratio of perplexities stays within its goal."""
+    return ratio <= GOAL_PERPLEXITY
