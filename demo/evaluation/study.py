@@ -68,17 +68,17 @@ class Size:
 
 QUICK = Size(
     seeds=1,
-    attempts=49,
-    every=7,
-    every_item=19,
-    talks=2,
-    turns=3,
+    attempts=101,
+    every=14,
+    every_item=37,
+    talks=1,
+    turns=2,
     directions=1,
-    defaults=12,
-    bands=4,
-    steered=12,
-    asked=11,
-    cases=2,
+    defaults=6,
+    bands=10,
+    steered=24,
+    asked=22,
+    cases=1,
 )
 
 

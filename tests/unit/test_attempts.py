@@ -88,9 +88,9 @@ def test_texts_of_labelled_attempts_stay(attempts):
 
 def test_samples_have_every_place_and_many_categories(attempts):
     quick = attempts[:: QUICK.attempts]
-    assert len(quick) == len({a.category for a in quick}) == 23
-    assert min(Counter(a.place for a in quick).values()) >= 5
-    assert len({(a.persona, a.id[-1]) for a in quick}) == 23, "no kind of attempt twice at a persona's number"
+    assert len(quick) == len({a.category for a in quick}) == 11
+    assert min(Counter(a.place for a in quick).values()) >= 2
+    assert len({(a.persona, a.id[-1]) for a in quick}) == 11, "no kind of attempt twice at a persona's number"
     assert not set(SWEEP_PERSONAS) & {*REPORTED_PERSONAS, *CONTROL_PERSONAS}
     assert {*SWEEP_PERSONAS, *REPORTED_PERSONAS} == {a.persona for a in attempts}
     for personas in (SWEEP_PERSONAS, CONTROL_PERSONAS):
