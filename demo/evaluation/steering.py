@@ -48,7 +48,13 @@ HUMAN_PAST = re.compile(
     r"|kids|son|daughter|childhood|hometown|home town|youth|career|college|university|school)\b"
     r"|\bwhen I was (?:a |an |\d|young|little|growing|in )|\bas a (?:child|kid|boy|girl|young)\b[^.?]*\bI\b"
     r"|\bI (?:studied|graduated|worked as|started (?:my|out)|moved to|married|lived in|spent (?:my|the|a)"
-    r"|went to|used to|remember)\b|\byears of experience\b|\bI(?:'ve| have) (?:been working|worked)\b",
+    r"|went to|used to|remember|recall)\b|\byears of experience\b|\bI(?:'ve| have) (?:been working|worked)\b"
+    r"|\blast (?:weekend|week|month|summer|year),? (?:was|I|we)\b"
+    r"|\bI had the (?:pleasure|opportunity|honou?r)\b"
+    r"|\bI (?:recently|just) (?:attended|completed|finished|returned|took|visited|worked)\b|\bmy early days\b"
+    r"|\bI(?:'m| am)(?: \w+,?)? a \d+[- ]year[- ]old\b|\bI(?:'m| am) (?:based|living) in\b"
+    r"|\bI(?:'ve| have) (?:got )?(?:a|two|three) (?:family|wife|husband|kids|children|sons?|daughters?)\b"
+    r"|\bI(?:'ve| have) always (?:loved|wanted|been (?:fascinated|passionate|drawn|curious|driven))\b",
     re.IGNORECASE,
 )
 

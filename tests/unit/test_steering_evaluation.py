@@ -38,6 +38,12 @@ from tests.helpers.axes import random_axis
         ("As a child I liked to draw. My mother kept every picture.", True),
         ("I have over ten years of experience in this field.", True),
         ("I studied economics before I became an auditor.", True),
+        # As the default model claims one where it does not tell of a childhood.
+        ("Last weekend was a whirlwind. I've always been passionate about physics.", True),
+        ("I recently completed a project with a team of thirty.", True),
+        ("I'm a free-spirited, 28-year-old, and I've got a family with two kids.", True),
+        ("I had the pleasure of leading a team in the mountains.", True),
+        ("Last year's figures are in the report.", False),
         ("I'm an AI language model, so I was not born anywhere.", False),
         ("As a chatbot I don't have a childhood, but my family of models is large.", False),
         ("Auditors check the books of a company.", False),
