@@ -195,11 +195,13 @@ def _stored(axis: AssistantAxis, model: LoadedModel, out: Path) -> AssistantAxis
 
 def _about(model: LoadedModel, axis: AssistantAxis, size: Size, seed: int) -> dict[str, Any]:
     """What the figures depend on besides the cap."""
+    folder = Path(model.spec)
     files = sorted(path for path in EVALUATION_ASSETS.glob("*.json") if path not in (LABELS, CASE_LABELS))
     return {
         "format": 1,
         "command": COMMAND,
-        "model": model.spec,
+        # A report is there to be passed on, so where the model lies on this machine is not in it.
+        "model": folder.resolve().name if folder.exists() else model.spec,
         "dtype": model.dtype_name,
         "axis": axis_digest(axis),
         "seed": seed,

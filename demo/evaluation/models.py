@@ -29,6 +29,8 @@ COMMAND = "python -m demo.evaluation.models --write"
 
 PUBLISHED = "Qwen3-32B, published"
 
+_PERSONA_FIRST = "attempts, persona in the system"  # a group of demo.evaluation.beginnings
+
 
 @dataclass(frozen=True)
 class Measured:
@@ -187,7 +189,10 @@ def _evaluations(axes: Sequence[Measured]) -> Iterator[str]:
         "",
         "In scripted attempts to draw the model into a harmful persona; with the 95% interval of the "
         "relative fall. Capability: questions answered correctly. Drift: mean projection of the last turn, "
-        "over four kinds of talk; *read plainly*: the capped words as the unsteered model reads them.",
+        "over four kinds of talk; *read plainly*: the capped words as the unsteered model reads them. The "
+        "threshold is that of a conditional cap, a low percentile of where replies to the extraction's "
+        "questions begin: it can tell attempts from questions where the first share is low and the second "
+        "high.",
         "",
     )
     rows = [
@@ -196,6 +201,8 @@ def _evaluations(axes: Sequence[Measured]) -> Iterator[str]:
         ("capability", _capability),
         ("perplexity of capped replies", lambda own: f"{own['capability']['perplexity']['ratio']:.2f} times"),
         ("plain answers word for word the same", lambda own: share(own["capability"]["verbatim"])),
+        ("questions that begin below the threshold", lambda own: _below(own, "questions")),
+        ("attempts that do, persona in the system prompt", lambda own: _below(own, _PERSONA_FIRST)),
         ("drift, uncapped", lambda own: _last_turn(own, "uncapped")),
         ("drift, capped, read plainly", lambda own: _last_turn(own, REREAD)),
         ("share of the shift on the axis", _share_on_axis),
@@ -222,6 +229,12 @@ def _capability(own: dict[str, Any]) -> str:
 def _last_turn(own: dict[str, Any], branch: str) -> str:
     values = [domain[branch]["mean"][-1] for domain in own["drift"].values()]
     return units(sum(values) / len(values))
+
+
+def _below(own: dict[str, Any], group: str) -> str:
+    """The replies on which a cap that acts only below the usual threshold would act."""
+    # A report of some parts only may lack these.
+    return share(own["beginnings"]["groups"][group]["below"]) if "beginnings" in own else "not measured"
 
 
 def _share_on_axis(own: dict[str, Any]) -> str:

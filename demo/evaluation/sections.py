@@ -31,6 +31,7 @@ from demo.evaluation.wording import (
     units,
     verdict,
 )
+from demo.models.default import DEFAULT_MODEL
 from demo.utils.markdown import markdown_table
 
 
@@ -94,8 +95,8 @@ def _agreement(kinds: dict[str, Any]) -> Iterator[str]:
     first = next(iter(kinds.values()))
     yield ""
     yield (
-        f"Agreement of the score with hand labels, on {first['of these tested on']:g} "
-        "replies that it was not fitted to (kappa 1 is perfect, 0 is chance):"
+        f"Agreement of the score with hand labels, on {first['of these tested on']:g} replies of "
+        f"{DEFAULT_MODEL} that it was not fitted to (kappa 1 is perfect, 0 is chance):"
     )
     yield ""
     names = ("accuracy", "kappa", "kappa of two readings", "AUC", "false alarms", "misses", "share by hand")

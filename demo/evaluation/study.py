@@ -326,9 +326,9 @@ class Study:
     def beginnings(self) -> dict[str, Any]:
         """Where replies begin, by the kind of their prompt, and the threshold; see `beginnings.figures`."""
         threshold = self.usual_threshold if self.axis.cap_only_below is None else self.axis.cap_only_below
-        prompts = groups(
-            [item.as_prompt().messages for item in self.items[:: 4 * SUBSET]], self.subset(REPORTED_PERSONAS)
-        )
+        # As many questions at every size: one token each takes little time.
+        asked = [item.as_prompt().messages for item in own_items()[:: 4 * SUBSET]]
+        prompts = groups(asked, self.subset(REPORTED_PERSONAS))
 
         def measure() -> dict[str, list[float]]:
             return {name: beginnings(self.engine, own) for name, own in prompts.items()}

@@ -13,7 +13,7 @@ from demo.engine.protocol import Cap, Engine, Message, ReadToken, Request
 from demo.page.stage.protocol import Operation, operation
 from demo.utils.errors import UserError
 
-_ALWAYS = 1e6  # axis units; every reply begins below it
+_ALWAYS, _NEVER = 1e6, -1e6  # axis units; every reply begins between them
 
 
 def layers_op(
@@ -38,24 +38,32 @@ def layers_op(
     if branch not in turn.replies or not any(token.text for token in turn.replies[branch].tokens):
         raise UserError("This branch has no reply in this turn.")
     reply = turn.replies[branch]
-    layers = reply.layers or _read(engine, axis, _request(conversation, index, branch, settings), settings)
+    own = _request(conversation, index, branch, settings)
+    # The turn's cap also for branches without one: the page marks its layers in all of them.
+    marked = own.cap or _decided(settings.cap, reply.start)
+    layers = reply.layers or _read(engine, axis, own, marked)
     if reply.finish is not None:
         reply.layers = layers
     fields = layers_json(layers)
     return operation("layers", turn=index, branch=branch, **{"plain": fields["own"], **fields})
 
 
-def _read(engine: Engine, axis: AssistantAxis, own: Request, settings: TurnSettings) -> Layers:
-    """Read the reply with which a request ends, under its intervention and without it."""
+def _read(engine: Engine, axis: AssistantAxis, own: Request, cap: Cap | None) -> Layers:
+    """Read the reply with which a request ends, under its intervention and without it.
+
+    Args:
+        cap: the one to mark. It is not marked where it leaves the reply alone.
+    """
     plain = _read_reply(engine, replace(own, cap=None, also=None, steer=None))
     mine = _read_reply(engine, own) if own.is_steered else plain
     if not mine:
         raise UserError("The chat template leaves this reply out, so there is nothing to read.")
-    # The turn's cap also for branches without one: the page marks its layers in all of them.
-    cap = own.cap or settings.cap
+    cap = None if cap is None or cap.only_below == _NEVER else cap
+    # A cap along another direction has no floors in axis units.
+    layers = cap.layers if cap else own.also.layers if own.also else ()
     rows = [token.after for token in plain]
     raw = dict(zip(cap.layers, cap.floors, strict=True)) if cap else {}
-    band = (cap.layers[0], cap.layers[-1]) if cap else None
+    band = (layers[0], layers[-1]) if layers else None
     across = range(band[0], band[1] + 1) if band else ()
     floors = [axis.to_units(raw[layer], layer) if layer in raw else None for layer in across]
     return Layers(
@@ -71,19 +79,9 @@ def _read(engine: Engine, axis: AssistantAxis, own: Request, settings: TurnSetti
 
 
 def _request(conversation: Conversation, index: int, branch: str, settings: TurnSettings) -> Request:
-    """The request that reads an earlier reply under the intervention of its branch.
-
-    Whether a conditional cap acts on the reply was decided when it was written. Templates may write another
-    token before it once it is part of the chat.
-    """
+    """The request that reads an earlier reply under the intervention of its branch."""
     turn = conversation.turns[index]
     start = turn.replies[branch].start
-
-    def decided(cap: Cap | None) -> Cap | None:
-        if cap is None or cap.only_below is None or start is None:
-            return cap
-        return replace(cap, only_below=_ALWAYS if cap.acts_from(start) else -_ALWAYS)
-
     messages = [
         *conversation.messages(branch, settings.prompt_in(branch), index),
         Message(role="user", content=turn.user),
@@ -92,13 +90,24 @@ def _request(conversation: Conversation, index: int, branch: str, settings: Turn
     return Request(
         branch,
         tuple(messages),
-        cap=decided(settings.cap_in(branch)),
+        cap=_decided(settings.cap_in(branch), start),
         steer=settings.steer if branch == STEERED else None,
         span=settings.span,
         thinking=settings.thinking,
         date=conversation.date,
-        also=decided(settings.also) if branch == CAPPED else None,
+        also=_decided(settings.also, start) if branch == CAPPED else None,
     )
+
+
+def _decided(cap: Cap | None, start: float | None) -> Cap | None:
+    """A conditional cap as it acts on a reply that began at `start`, axis units.
+
+    That was decided when the reply was written. Templates may write another token before it once it is part
+    of the chat.
+    """
+    if cap is None or cap.only_below is None or start is None:
+        return cap
+    return replace(cap, only_below=_ALWAYS if cap.acts_from(start) else _NEVER)
 
 
 def _read_reply(engine: Engine, request: Request) -> list[ReadToken]:

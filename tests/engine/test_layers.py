@@ -117,6 +117,9 @@ def test_whether_a_conditional_cap_acted_is_not_decided_again(axis, engine, sett
     assert any(token.correction > 0 for token in reply.tokens) == acted
     found = layers_op(engine, axis, conversation, 0, CAPPED, conditional)
     assert (found["own"] != found["plain"]) == acted
+    assert (found["cap"] is not None) == bool(found["floors"]) == acted, "a cap is marked where it acts"
+    beside = layers_op(engine, axis, conversation, 0, UNCAPPED, conditional)
+    assert (beside["cap"], beside["floors"]) == (found["cap"], found["floors"])
     # As if the template had written another token before the reply when it was read again.
     reply.layers, reply.start = None, 1000.0 if acted else -1000.0
     other = layers_op(engine, axis, conversation, 0, CAPPED, conditional)

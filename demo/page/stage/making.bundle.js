@@ -1,5 +1,5 @@
 // Made from its sources by `npm run build`; do not edit.
-// Sources: e66bca7808ff5b54ca8e01e7b4e41512d4104916ab5cf2c1a3d975c575e6b814
+// Sources: ad038fa245d8566c2ac615ed5b3bd10ff7fab4f2518a6fa5e0b5a9bed6029d65
 // Bundle: af08f735d86252586df92c2e5f6aa4cf282c148ea964cb9968920df7c06c072b
 (() => {
   // src/dom.js

@@ -1,6 +1,6 @@
 // Made from its sources by `npm run build`; do not edit.
-// Sources: e66bca7808ff5b54ca8e01e7b4e41512d4104916ab5cf2c1a3d975c575e6b814
-// Bundle: d357f6250e60f926ba4c54c9f3efe297d3cec048fb63827746061421970efebc
+// Sources: ad038fa245d8566c2ac615ed5b3bd10ff7fab4f2518a6fa5e0b5a9bed6029d65
+// Bundle: 3e160b83ccb5c86c545ff18dda3130937f5423926e9b249acb0bcd988cfc6cdd
 (() => {
   // protocol.json
   var protocol_default = {
@@ -4145,7 +4145,7 @@
     own: "as its branch reads it",
     plain: "as the unsteered model reads it",
     change: "with it minus without it",
-    means: "mean over the tokens of each answer; shaded: the cap’s layers, with their floors"
+    means: "mean over the tokens of each answer"
   };
   function interventionOf(readings) {
     const steered = readings.some(({ branch }) => branch === "steered");
@@ -4217,12 +4217,14 @@
       const acted = state.shown.filter(intervened);
       const changed2 = `what ${interventionOf(acted)} changed in the ${acted.map(({ branch }) => branch).join(" and the ")} reply: `;
       const each = (mode === "own" || mode === "plain") && state.shown.length > 1 ? "each " : "";
-      find(panel, ".mode-label").textContent = `${mode === "change" ? changed2 : each}${LAYER_MODES[mode]}`;
+      const capped = state.shown.some(({ cap }) => cap);
+      const shaded = mode === "means" && capped ? "; shaded: the cap’s layers, with their floors" : "";
+      find(panel, ".mode-label").textContent = `${mode === "change" ? changed2 : each}${LAYER_MODES[mode]}${shaded}`;
       const [low, high] = colourRange(mode);
       find(panel, ".low").textContent = number(low);
       find(panel, ".high").textContent = number(high);
       find(panel, ".ramp-key").hidden = mode === "means";
-      find(panel, ".below-key").hidden = mode === "means" || !state.shown.some(({ cap }) => cap);
+      find(panel, ".below-key").hidden = mode === "means" || !capped;
     }
     async function draw() {
       const { replies } = hooks.shown();

@@ -34,7 +34,7 @@ const LAYER_MODES = {
   own: "as its branch reads it",
   plain: "as the unsteered model reads it",
   change: "with it minus without it",
-  means: "mean over the tokens of each answer; shaded: the cap’s layers, with their floors",
+  means: "mean over the tokens of each answer",
 };
 
 /**
@@ -149,12 +149,15 @@ export function makeLayers(root, hooks) {
     const acted = state.shown.filter(intervened);
     const changed = `what ${interventionOf(acted)} changed in the ${acted.map(({ branch }) => branch).join(" and the ")} reply: `;
     const each = (mode === "own" || mode === "plain") && state.shown.length > 1 ? "each " : "";
-    find(panel, ".mode-label").textContent = `${mode === "change" ? changed : each}${LAYER_MODES[mode]}`;
+    const capped = state.shown.some(({ cap }) => cap);
+    const shaded = mode === "means" && capped ? "; shaded: the cap’s layers, with their floors" : "";
+    find(panel, ".mode-label").textContent =
+      `${mode === "change" ? changed : each}${LAYER_MODES[mode]}${shaded}`;
     const [low, high] = colourRange(mode);
     find(panel, ".low").textContent = number(low);
     find(panel, ".high").textContent = number(high);
     find(panel, ".ramp-key").hidden = mode === "means";
-    find(panel, ".below-key").hidden = mode === "means" || !state.shown.some(({ cap }) => cap);
+    find(panel, ".below-key").hidden = mode === "means" || !capped;
   }
 
   async function draw() {
