@@ -14,12 +14,12 @@ from typing import Any
 
 from demo.utils.cli import command
 from demo.utils.json_files import read_object
-from demo.utils.markdown import markdown_table
+from demo.utils.markdown import markdown_table, replaced
 from demo.utils.paths import ROOT
 
 SHAPES, DOCUMENT = ROOT / "assets" / "model_shapes.json", ROOT / "docs" / "large-models.md"
 
-BEGIN, END = "<!-- sizing: python -m demo.bench.sizing --write -->", "<!-- end of sizing -->"
+BLOCK, COMMAND = "sizing", "python -m demo.bench.sizing --write"  # in DOCUMENT
 
 GIB = 2**30
 
@@ -125,8 +125,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(text)
     if options.write:
         document = DOCUMENT.read_text(encoding="utf-8")
-        head, tail = document.split(BEGIN)[0], document.split(END)[1]
-        DOCUMENT.write_text(f"{head}{BEGIN}\n{text}\n{END}{tail}", encoding="utf-8")
+        DOCUMENT.write_text(replaced(document, BLOCK, COMMAND, text), encoding="utf-8")
 
 
 if __name__ == "__main__":

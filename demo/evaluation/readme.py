@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from demo.evaluation import COMMAND, NAME
+from demo.evaluation import COMMAND, NAME, PAGE
 from demo.evaluation.case_scoring import SUPPORTS
 from demo.evaluation.drift import REREAD
 from demo.evaluation.results import PLACES
@@ -32,13 +32,13 @@ from demo.evaluation.wording import (
 )
 from demo.models.default import DEFAULT_MODEL
 from demo.utils.cli import command
-from demo.utils.errors import UserError
 from demo.utils.json_files import read_object
+from demo.utils.markdown import block, replaced
 from demo.utils.paths import AXES, ROOT
 
-README, PAGE = ROOT / "README.md", ROOT / "docs" / "evaluation.md"
+README = ROOT / "README.md"
 
-_COMMAND = "python -m demo.evaluation.readme --write"
+WRITE = "python -m demo.evaluation.readme --write"
 
 
 @command
@@ -51,9 +51,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for path, (name, statements) in made.items():
         if options.write:
             text = path.read_text(encoding="utf-8")
-            path.write_text(replaced(text, name, statements), encoding="utf-8")
+            path.write_text(replaced(text, name, WRITE, statements), encoding="utf-8")
         else:
-            print(block(name, statements))
+            print(block(name, WRITE, statements))
 
 
 def documents(figures: dict[str, Any]) -> dict[Path, tuple[str, str]]:
@@ -65,25 +65,6 @@ def documents(figures: dict[str, Any]) -> dict[Path, tuple[str, str]]:
     )
     statements = "\n".join([head, "", *claims(figures)])
     return {README: ("evaluation summary", summary(figures)), PAGE: ("evaluation", statements)}
-
-
-def replaced(document: str, name: str, statements: str) -> str:
-    """The document with new content in its block `name`. Raises UserError without the markers."""
-    begin, end = _markers(name)
-    if begin not in document or end not in document:
-        raise UserError(f"The document lacks the line {begin!r} or {end!r}; put both back.")
-    before, _, rest = document.partition(begin)
-    return before + block(name, statements) + rest.partition(end)[2]
-
-
-def block(name: str, statements: str) -> str:
-    """The statements with the markers around them."""
-    begin, end = _markers(name)
-    return f"{begin}\n{statements}\n{end}"
-
-
-def _markers(name: str) -> tuple[str, str]:
-    return f"<!-- {name}: {_COMMAND} -->", f"<!-- end of {name} -->"
 
 
 def summary(figures: dict[str, Any]) -> str:

@@ -22,7 +22,7 @@ from demo.evaluation.answers import Prompt, ResultCache, answer, batches
 from demo.evaluation.capability import holds, read_set
 from demo.evaluation.comparisons import interleaved, promise
 from demo.evaluation.drift import domain_figures, load_domains
-from demo.evaluation.readme import documents, replaced
+from demo.evaluation.readme import WRITE, documents
 from demo.evaluation.report import report
 from demo.evaluation.results import choose, with_front
 from demo.evaluation.scoring import LABELS, stance_thresholds, telling_families
@@ -30,6 +30,7 @@ from demo.models.chat_template import Message
 from demo.models.default import DEFAULT_MODEL
 from demo.page.evaluation_panel import evaluation_text
 from demo.utils.errors import UserError
+from demo.utils.markdown import replaced
 from demo.utils.paths import AXES
 from demo.utils.statistics import cohen_kappa, difference, relative_fall
 from tests.helpers.axes import random_axis
@@ -309,9 +310,9 @@ def test_the_documents_say_what_the_evaluation_says():
     figures = json.loads((AXES / DEFAULT_MODEL / NAME).read_text())
     for path, (name, statements) in documents(figures).items():
         text = path.read_text(encoding="utf-8")
-        assert replaced(text, name, statements) == text, "run python -m demo.evaluation.readme --write"
+        assert replaced(text, name, WRITE, statements) == text, f"run {WRITE}"
     with pytest.raises(UserError, match="put both back"):
-        replaced("no markers", "evaluation", "")
+        replaced("no markers", "evaluation", WRITE, "")
 
 
 def test_the_command_for_the_documents_writes_them(monkeypatch, tmp_path, capsys):

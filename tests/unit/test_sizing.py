@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import torch
 
-from demo.bench.sizing import BEGIN, DOCUMENT, END, SHAPES, Setup, Shape, lines, main, pairs
+from demo.bench.sizing import BLOCK, COMMAND, DOCUMENT, SHAPES, Setup, Shape, lines, main, pairs
 from demo.models.architectures import token_bytes
 from demo.utils.json_files import read_object
+from demo.utils.markdown import block
 
 
 def shape_of(config) -> Shape:
@@ -46,5 +47,5 @@ def test_a_model_that_does_not_fit_leaves_room_for_no_pair():
 
 def test_the_document_shows_the_output_of_the_command(capsys):
     text = "\n".join(lines(read_object(SHAPES, "x")))
-    assert f"{BEGIN}\n{text}\n{END}" in DOCUMENT.read_text(encoding="utf-8")
+    assert block(BLOCK, COMMAND, text) in DOCUMENT.read_text(encoding="utf-8")
     assert main([]) == 0 and capsys.readouterr().out.strip() == text
