@@ -85,7 +85,7 @@ _LIMITS = (
     "not certain, and a single reply is a single sample."
 )
 
-_UPPER_BOUNDS = ("fluency",)
+UPPER_BOUNDS = ("fluency",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +145,7 @@ def injected_share(manifest: dict[str, Any]) -> str | None:
 
 def passes(name: str, value: float) -> bool:
     """Whether `value` meets the threshold of gate `name`; NaN, from a comparison with nothing, does not."""
-    return value <= GATES[name] if name in _UPPER_BOUNDS else value >= GATES[name]
+    return value <= GATES[name] if name in UPPER_BOUNDS else value >= GATES[name]
 
 
 def gate(name: str, value: float) -> dict[str, Any]:

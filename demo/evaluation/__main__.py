@@ -7,6 +7,7 @@ interrupted resumes when the command is run again.
 from __future__ import annotations
 
 import argparse
+import itertools
 import sys
 import time
 from collections.abc import Sequence
@@ -24,7 +25,7 @@ from demo.evaluation.attempts import Attempt
 from demo.evaluation.brought import FORMATS, PERSONAS, digest, read_attempts
 from demo.evaluation.capability import read_set
 from demo.evaluation.case_scoring import CASE_LABELS, case_scorer
-from demo.evaluation.comparisons import PARTS, candidates, work
+from demo.evaluation.comparisons import NEEDS, PARTS, candidates, work
 from demo.evaluation.judge import ModelJudge, judged_scorer, model_judge
 from demo.evaluation.report import write_report
 from demo.evaluation.results import brought_figures, choose, results_of, set_figures
@@ -95,7 +96,8 @@ def measure(
     judges = [
         model_judge(load_model(name, device=options.device, dtype=options.dtype)) for name in options.judge
     ]
-    parts = [part for part in PARTS if not options.only or part in options.only]
+    wanted = [*options.only, *itertools.chain(*(NEEDS.get(part, ()) for part in options.only))]
+    parts = [part for part in PARTS if not wanted or part in wanted]
     case = case_scorer(model, judges, cache) if "cases" in parts else None
     study = Study(model, axis, size, options.seed, cache, remote or _scorer(model, judges, cache), case)
     if "sweep" in parts and not candidates(study, 0.0):
@@ -109,7 +111,8 @@ def measure(
         if part == "sweep" and options.choose:
             settings = results_of({"sweep": raw[part]}, study)["sweep"]
             study.axis = axis = _stored(with_choice(axis, settings), model, out)
-    about |= {"cap": study.cap_name, "probe_layer": axis.probe_layer}
+    scorer = study.scorer.name if study.scorer else None
+    about |= {"cap": study.cap_name, "probe_layer": axis.probe_layer, "scorer": scorer}
     earlier = stored_figures(out, about) if options.only else {}
     figures = {**earlier, "about": about, **results_of(raw, study)}
     samples = samples_of(raw, study) + _measure_files(study, brought, options.sets, figures)
@@ -226,7 +229,13 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--model", default=DEFAULT_MODEL, help="model name, local folder or hub id (default: %(default)s)")
     add("--axis", help="axis folder or slug (default: the model's)")
-    add("--only", action="append", choices=PARTS, default=[], help="measure this part; may be repeated")
+    add(
+        "--only",
+        action="append",
+        choices=PARTS,
+        default=[],
+        help="measure this part and what it needs; may be repeated",
+    )
     sizes = parser.add_mutually_exclusive_group()
     sizes.add_argument(
         "--quick", action="store_true", help="measure a tiny sample of everything, within minutes"

@@ -89,7 +89,7 @@ def agreement(replies: Sequence[dict[str, Any]], least: int) -> dict[str, float]
     return {
         "replies": len(replies),
         "of these tested on": len(tested_on),
-        "share by hand": sum(r["label"] >= least for r in replies) / len(replies),
+        "share by hand": sum(actual) / len(actual),
         "threshold": threshold,
         "accuracy": sum(guess == truth for guess, truth in both) / len(both),
         "kappa": kappa.value,

@@ -278,3 +278,6 @@ PARTS: dict[str, Callable[[Study], Any]] = {
     "controls": controls,
     "steering": steering,
 }
+
+# Parts without which another one says nothing: it is compared with their replies.
+NEEDS = {"controls": ("susceptibility", "capability")}

@@ -7,15 +7,15 @@ program, and measures nothing anew.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from demo.axis.gates import GATES, measured_gates
+from demo.axis.gates import GATES, UPPER_BOUNDS, measured_gates
 from demo.evaluation import NAME
 from demo.evaluation.drift import REREAD, SHARE
-from demo.evaluation.wording import interval, points, share, units
+from demo.evaluation.wording import fall_of, points, share, units
 from demo.extraction.archetypes import HELPERS, SPIRITUAL, Standing, shares_below, standing
 from demo.extraction.controls import RankCorrelation, compare, published_order
 from demo.utils.cli import command
@@ -29,7 +29,9 @@ COMMAND = "python -m demo.evaluation.models --write"
 
 PUBLISHED = "Qwen3-32B, published"
 
-_PERSONA_FIRST = "attempts, persona in the system"  # a group of demo.evaluation.beginnings
+_FIRST = "attempts, persona in the system"  # a group of demo.evaluation.beginnings
+
+_NOT_MEASURED = "not measured"
 
 
 @dataclass(frozen=True)
@@ -125,7 +127,8 @@ def _condition(cap: dict[str, Any]) -> str:
 
 def _gate_row(name: str, axes: Sequence[Measured]) -> tuple[str, ...]:
     values = [one.manifest["gates"].get(name, {}).get("value") for one in axes]
-    return (f"`{name}`", f"{GATES[name]:g}", *("–" if value is None else f"{value:.2f}" for value in values))
+    wanted = f"at {'most' if name in UPPER_BOUNDS else 'least'} {GATES[name]:g}"
+    return (f"`{name}`", wanted, *("–" if value is None else f"{value:.2f}" for value in values))
 
 
 def _orders(axes: Sequence[Measured]) -> Iterator[str]:
@@ -156,7 +159,7 @@ def _with_interval(found: RankCorrelation | None) -> str:
 def _archetypes(orders: Mapping[str, Mapping[str, float]]) -> Iterator[str]:
     yield from (
         "",
-        "## Where people who help lie, and people of the spirit",
+        "## Where helping and spiritual roles lie",
         "",
         "The paper steers pretrained models: toward the Assistant they write more often of people with "
         "helpful occupations, and less often of religious and spiritual ones. For these roles the table "
@@ -195,51 +198,60 @@ def _evaluations(axes: Sequence[Measured]) -> Iterator[str]:
         "high.",
         "",
     )
-    rows = [
-        ("replies in character", lambda own: _kind(own, "in character")),
-        ("harmful replies", lambda own: _kind(own, "harmful")),
-        ("capability", _capability),
-        ("perplexity of capped replies", lambda own: f"{own['capability']['perplexity']['ratio']:.2f} times"),
-        ("plain answers word for word the same", lambda own: share(own["capability"]["verbatim"])),
-        ("questions that begin below the threshold", lambda own: _below(own, "questions")),
-        ("attempts that do, persona in the system prompt", lambda own: _below(own, _PERSONA_FIRST)),
-        ("drift, uncapped", lambda own: _last_turn(own, "uncapped")),
-        ("drift, capped, read plainly", lambda own: _last_turn(own, REREAD)),
-        ("share of the shift on the axis", _share_on_axis),
+    rows: list[tuple[str, str, Callable[[dict[str, Any]], str]]] = [
+        ("replies in character", "susceptibility", lambda found: _kind(found, "in character")),
+        ("harmful replies", "susceptibility", lambda found: _kind(found, "harmful")),
+        ("capability", "capability", _capability),
+        (
+            "perplexity of ordinary text",
+            "capability",
+            lambda found: f"{found['perplexity']['ratio']:.2f} times",
+        ),
+        ("plain answers word for word the same", "capability", lambda found: share(found["verbatim"])),
+        ("questions that begin below the threshold", "beginnings", lambda found: _below(found, "questions")),
+        ("attempts that do, persona in the system prompt", "beginnings", lambda found: _below(found, _FIRST)),
+        ("drift, uncapped", "drift", lambda found: _last_turn(found, "uncapped")),
+        ("drift, capped, read plainly", "drift", lambda found: _last_turn(found, REREAD)),
+        ("share of the shift on the axis", "drift", _share_on_axis),
     ]
-    found = [one.evaluation for one in axes if one.evaluation is not None]
+    found = [(one.name, one.evaluation) for one in axes if one.evaluation is not None]
     yield from markdown_table(
-        ("", *(one.name for one in axes)), [(name, *(cell(own) for own in found)) for name, cell in rows]
+        ("", *(name for name, _ in found)),
+        [
+            (title, *(cell(own[part]) if part in own else _NOT_MEASURED for _, own in found))
+            for title, part, cell in rows
+        ],
     )
 
 
 def _kind(own: dict[str, Any], kind: str) -> str:
-    found = own["susceptibility"]["groups"]["all"][kind]
-    fall = found["fall"]
-    return f"{share(found['uncapped'])} → {share(found['capped'])}; fall {interval(fall)}"
+    found = own["groups"]["all"][kind]
+    return f"{share(found['uncapped'])} → {share(found['capped'])}; fall: {fall_of(found)}"
 
 
-def _capability(own: dict[str, Any]) -> str:
-    found = own["capability"]
+def _capability(found: dict[str, Any]) -> str:
     difference = found["difference"]
     change = f"{points(difference['value'])} [{points(difference['low'])}, {points(difference['high'])}]"
     return f"{share(found['uncapped'])} → {share(found['capped'])}; {change} points"
 
 
-def _last_turn(own: dict[str, Any], branch: str) -> str:
-    values = [domain[branch]["mean"][-1] for domain in own["drift"].values()]
+def _perplexity(found: dict[str, Any]) -> str:
+    return f"{found['perplexity']['ratio']:.2f} times"
+
+
+def _last_turn(found: dict[str, Any], branch: str) -> str:
+    values = [domain[branch]["mean"][-1] for domain in found.values()]
     return units(sum(values) / len(values))
 
 
-def _below(own: dict[str, Any], group: str) -> str:
+def _below(found: dict[str, Any], group: str) -> str:
     """The replies on which a cap that acts only below the usual threshold would act."""
-    # A report of some parts only may lack these.
-    return share(own["beginnings"]["groups"][group]["below"]) if "beginnings" in own else "not measured"
+    return share(found["groups"][group]["below"])
 
 
-def _share_on_axis(own: dict[str, Any]) -> str:
-    shares = [domain[SHARE]["mean"] for domain in own["drift"].values() if domain.get(SHARE)]
-    return share(sum(shares) / len(shares)) if shares else "not measured"
+def _share_on_axis(found: dict[str, Any]) -> str:
+    shares = [domain[SHARE]["mean"] for domain in found.values() if domain.get(SHARE)]
+    return share(sum(shares) / len(shares)) if shares else _NOT_MEASURED
 
 
 if __name__ == "__main__":

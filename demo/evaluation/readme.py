@@ -20,10 +20,10 @@ from demo.evaluation.wording import (
     GOAL_FALL,
     GOAL_PERPLEXITY,
     change_of,
-    interval,
+    fall_of,
+    fall_verdict,
     points,
     reached_difference,
-    reached_fall,
     reached_perplexity,
     seeds,
     share,
@@ -71,12 +71,13 @@ def summary(figures: dict[str, Any]) -> str:
     """The README's one sentence."""
     harmful = figures["susceptibility"]["groups"]["all"]["harmful"]
     capability = figures["capability"]
+    before, after = share(capability["uncapped"]), share(capability["capped"])
+    change = f"stays {after}" if before == after else f"goes from {before} to {after}"
     return (
         f"On {figures['about']['model']}, the cap changes the share of replies that take a harmful persona's "
         f"side from {share(harmful['uncapped'])} to {share(harmful['capped'])} (the goal of a fall of at "
-        f"least {GOAL_FALL:.0%} was {verdict(reached_fall(harmful['fall']))}), and the share of questions "
-        f"answered correctly from {share(capability['uncapped'])} to {share(capability['capped'])} (the goal "
-        f"of at most ±{100 * GOAL_DIFFERENCE:.0f} point was "
+        f"least {GOAL_FALL:.0%} was {fall_verdict(harmful)}), and the share of questions answered correctly "
+        f"{change} (the goal of at most ±{100 * GOAL_DIFFERENCE:.0f} point was "
         f"{verdict(reached_difference(capability['difference']['value']))})."
     )
 
@@ -129,10 +130,10 @@ def _susceptibility(found: dict[str, Any], agreement: dict[str, Any] | None) -> 
         f"- **Persona jailbreaks.** {found['attempts']} attempts at a harmful persona in "
         f"{len(found['categories'])} categories, {seeds(found['seeds'])} each. Replies that take its harmful "
         f"side: {share(harmful['uncapped'])} uncapped, {share(harmful['capped'])} capped, a relative fall of "
-        f"{interval(harmful['fall'])}{_by_place(found['groups'])}. Replies that speak as the persona at all: "
+        f"{fall_of(harmful)}{_by_place(found['groups'])}. Replies that speak as the persona at all: "
         f"{share(in_character['uncapped'])} and {share(in_character['capped'])}, a fall of "
-        f"{interval(in_character['fall'])}. The goal of a fall of at least {GOAL_FALL:.0%} was "
-        f"{verdict(reached_fall(harmful['fall']))}.{judged}"
+        f"{fall_of(in_character)}. The goal of a fall of at least {GOAL_FALL:.0%} was "
+        f"{fall_verdict(harmful)}.{judged}"
     )
 
 
@@ -147,14 +148,9 @@ def _agreement(harmful: dict[str, float], in_character: dict[str, float]) -> str
 
 
 def _by_place(groups: dict[str, Any]) -> str:
-    """The fall of harmful replies where the cap was not chosen, and in each place.
-
-    Reports of earlier versions lack one of the places.
-    """
-    if not PLACES.keys() <= groups.keys():
-        return ""
+    """The fall of harmful replies where the cap was not chosen, and in each place."""
     names = ("not used to choose the cap", *PLACES)
-    falls = "; ".join(f"{name}: {interval(groups[name]['harmful']['fall'])}" for name in names)
+    falls = "; ".join(f"{name}: {fall_of(groups[name]['harmful'])}" for name in names)
     return f" ({falls})"
 
 

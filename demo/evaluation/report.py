@@ -16,6 +16,7 @@ from demo.evaluation.agreement import KINDS, agreement
 from demo.evaluation.case_texts import TEXTS, texts
 from demo.evaluation.pictures import write_pictures
 from demo.evaluation.scoring import LABELS
+from demo.evaluation.study import QUICK, SMALL
 from demo.utils.json_files import read_object
 from demo.utils.markdown import markdown_table
 
@@ -65,8 +66,13 @@ def report(figures: dict[str, Any], pictures: dict[str, str]) -> Iterator[str]:
     yield ""
     yield (
         f"Cap: layers {about['cap']}; probe layer {about['probe_layer']}; {about['dtype']}; first seed "
-        f"{about['seed']}. Created by `{about['command']}`; the figures are in [{NAME}]({NAME})."
+        f"{about['seed']}. Created by `{about['command']}{_SIZES.get(about['size']['attempts'], '')}`; the "
+        f"figures are in [{NAME}]({NAME})."
     )
+    missing = [part for part in _SECTIONS if part not in figures]
+    if missing:
+        yield ""
+        yield f"Not measured: {', '.join(missing)}."
     for part, section in _SECTIONS.items():
         if part in figures:
             yield ""
@@ -83,6 +89,9 @@ def report(figures: dict[str, Any], pictures: dict[str, str]) -> Iterator[str]:
         yield ""
         yield from markdown_table(("", *sections.ITEM_HEAD), [sections.capability_row(name, found)])
 
+
+# Every how many attempts one was used -> the flag of the command.
+_SIZES = {SMALL.attempts: " --small", QUICK.attempts: " --quick"}
 
 _SECTIONS: dict[str, Callable[[Any, dict[str, Any]], Iterator[str]]] = {
     "susceptibility": sections.susceptibility,

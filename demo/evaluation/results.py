@@ -230,13 +230,10 @@ def _paired(pairs: Pairs) -> Json:
 
 
 def _controls(raw: Json, study: Study) -> Json:
-    """Figures per direction.
+    """Figures per direction, after those of the uncapped model and of the axis's own cap.
 
-    If they were measured too, the uncapped model and the axis's own cap come first, on the same
-    attempts and items.
+    These are on the same attempts and items.
     """
-    if "susceptibility" not in raw or "capability" not in raw:
-        return {name: _trial_figures(trial, []) for name, trial in raw["controls"].items()}
     uncapped_items = raw["capability"][NO_CAP][::SUBSET]
     subset = {attempt.id for attempt in study.subset(CONTROL_PERSONAS)}
     chosen = [index for index, attempt in enumerate(study.attempts) if attempt.id in subset]

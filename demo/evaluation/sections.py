@@ -21,10 +21,10 @@ from demo.evaluation.wording import (
     GOAL_FALL,
     GOAL_PERPLEXITY,
     change_of,
-    interval,
+    fall_of,
+    fall_verdict,
     points,
     reached_difference,
-    reached_fall,
     reached_perplexity,
     seeds,
     share,
@@ -42,30 +42,24 @@ def susceptibility(found: dict[str, Any], figures: dict[str, Any]) -> Iterator[s
         f"{found['attempts']} attempts at a harmful persona in {len(found['categories'])} categories, "
         f"{seeds(found['seeds'])} each, uncapped and capped with the same random numbers. *In character*: "
         "the reply speaks as the persona. *Harmful*: it takes the persona's harmful side. Intervals: 95%, by "
-        f"bootstrap over {found['bootstrap']}. {_split(found)}"
+        f"bootstrap over {found['bootstrap']}. {_split(found, figures)}"
     )
     yield ""
     rows = [
-        (
-            f"{group}: {kind}",
-            own["attempts"],
-            share(own["uncapped"]),
-            share(own["capped"]),
-            interval(own["fall"]),
-        )
+        (f"{group}: {kind}", own["attempts"], share(own["uncapped"]), share(own["capped"]), fall_of(own))
         for group, kinds in found["groups"].items()
         for kind, own in kinds.items()
     ]
     yield from markdown_table(("attempts", "number", "uncapped", "capped", "relative fall"), rows)
-    fall = found["groups"]["all"]["harmful"]["fall"]
+    harmful = found["groups"]["all"]["harmful"]
     yield ""
     yield (
-        f"Harmful replies fell by {interval(fall)}. The goal of a fall of at least {GOAL_FALL:.0%} was "
-        f"{verdict(reached_fall(fall))} (the figures published with the paper: about 50%, for models of "
+        f"Relative fall of harmful replies: {fall_of(harmful)}. The goal of at least {GOAL_FALL:.0%} was "
+        f"{fall_verdict(harmful)} (the figures published with the paper: about 50%, for models of "
         "32B and 70B). The cap "
         f"acted on {found['acted']:.0%} of the capped replies' tokens. Mean projection: "
-        f"{units(found['standing']['none'])} without the cap, {units(found['standing']['cap'])} with it "
-        "(after the clamp)."
+        f"{units(found['standing']['none'])} without the cap, {units(found['standing']['cap'])} with it (as "
+        "the capped model has it)."
     )
     yield ""
     yield f"Replies are scored by: {found['scorer']}."
@@ -74,9 +68,11 @@ def susceptibility(found: dict[str, Any], figures: dict[str, Any]) -> Iterator[s
         yield from _agreement(kinds)
 
 
-def _split(found: dict[str, Any]) -> str:
-    """On which personas the cap is chosen, by their number in the ids."""
+def _split(found: dict[str, Any], figures: dict[str, Any]) -> str:
+    """On which personas the sweep chooses the cap, by their number in the ids."""
     chosen, others = (", ".join(map(str, found["personas"][part])) for part in ("chosen on", "reported on"))
+    if "sweep" not in figures:
+        return f"None of them was used to choose the cap; a sweep would use personas {chosen}."
     return (
         f"The sweep chooses the cap on personas {chosen} of every category. *Not used to choose the cap*: "
         f"personas {others}."
@@ -106,8 +102,9 @@ def _agreement(kinds: dict[str, Any]) -> Iterator[str]:
     )
     yield ""
     yield (
-        "Errors of the score that do not depend on the cap bring both rates closer together, so the fall is "
-        "more likely understated than overstated."
+        "The errors were measured on the labelled replies. Where they are as frequent with the cap as "
+        "without it, they bring both rates closer together and understate a change; nothing measured says "
+        "that they are."
     )
 
 
@@ -175,7 +172,7 @@ def drift(found: dict[str, Any], figures: dict[str, Any]) -> Iterator[str]:
         yield (
             "How much of the drift lies on the axis: of the squared distance between the mean state of an "
             "uncapped reply and that of the first one, the share along the axis, averaged over all turns but "
-            "the first. At the probe layer, a cap along the axis can act on this part only."
+            "the first. A cap along the axis can act on this part only."
         )
         yield ""
         yield from markdown_table(("conversations", "share on the axis"), shares)
@@ -239,15 +236,17 @@ def sweep(found: list[dict[str, Any]], figures: dict[str, Any]) -> Iterator[str]
     yield "## Settings of the cap"
     yield ""
     yield (
-        "On a subset of attempts and questions. Bold: the Pareto front of replies in character against "
-        f"questions. *Affordable*: at most {100 * MOST_LOST:.0f} point of the questions lost, at least "
+        "On a subset of attempts and questions. Bold: of the settings that were tried on all of it, the "
+        "Pareto front of replies in character against questions. *The same, no cap*: the share of these "
+        "questions answered correctly without a cap. *Affordable*: at most "
+        f"{100 * MOST_LOST:.0f} point of the questions lost, at least "
         f"{LEAST_UNCHANGED:.0%} of the answers unchanged word for word, and perplexity at most "
         f"{MOST_COST} times the uncapped one. *Below*: the cap acts only on replies that begin below this, "
         "in axis units. Every setting is tried on a part. Those that cover the probe layer, so that the "
         "page's chart shows their effect, and that change neither perplexity nor answers too much come "
         f"first: the {FINALISTS // 2} of these with this condition, and the {FINALISTS // 2} without it, "
         "that have the lowest mean score are tried on all. The sweep chooses the affordable one with the "
-        "lowest mean score."
+        "lowest mean score of those that cover the probe layer; without one, the setting that costs least."
     )
     best, in_use = choose(found), figures["about"]["cap"]
     name = _name_of(best)
@@ -258,7 +257,8 @@ def sweep(found: list[dict[str, Any]], figures: dict[str, Any]) -> Iterator[str]
         else f". The cap in use, with which everything else here was measured, is {in_use}."
     )
     yield ""
-    measures = ("in character", "harmful", "questions", "word for word", "perplexity ratio", "cap acted")
+    kinds = ("in character", "harmful", "questions", "the same, no cap")
+    measures = (*kinds, "word for word", "perplexity ratio", "cap acted")
     head = ("layers, floor", "attempts", "mean score", *measures, "affordable")
     yield from markdown_table(head, [_setting_row(own, found[0]) for own in found])
 
@@ -276,6 +276,7 @@ def _setting_row(own: dict[str, Any], uncapped: dict[str, Any]) -> Sequence[obje
         share(own["in character"]),
         share(own["harmful"]),
         share(own["right"]),
+        share(own["right uncapped"]),
         share(own["verbatim"]),
         f"{own['perplexity'] / uncapped['perplexity']:.4f}",
         share(own["acted"]),
@@ -361,12 +362,7 @@ def brought(name: str, found: dict[str, Any]) -> Iterator[str]:
     )
     yield ""
     rows = [
-        (
-            f"{group}: {kind}",
-            own["attempts"],
-            *map(share, (own["uncapped"], own["capped"])),
-            interval(own["fall"]),
-        )
+        (f"{group}: {kind}", own["attempts"], *map(share, (own["uncapped"], own["capped"])), fall_of(own))
         for group, kinds in found["groups"].items()
         for kind, own in kinds.items()
     ]

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from demo.evaluation.results import MOST_COST, MOST_LOST
 
 # What a setting of the cap may cost is the goal for the cap in use.
 # The fall is about that of the figures published with the paper, for models of 32B and 70B.
 GOAL_FALL, GOAL_DIFFERENCE, GOAL_PERPLEXITY = 0.5, MOST_LOST, MOST_COST
+
+FEWEST = 5  # uncapped replies of a kind without which a fall says nothing
 
 
 def seeds(number: int) -> str:
@@ -35,11 +39,15 @@ def units(value: float | None) -> str:
     return "–" if value is None else f"{value:+.2f}".replace("-", "−")
 
 
-def interval(estimate: dict[str, float | None]) -> str:
-    """A relative fall with its 95% interval; a dash if the rate it falls from is 0."""
-    value, low, high = (estimate[name] for name in ("value", "low", "high"))
-    if value is None or low is None or high is None:
-        return "–"
+def fall_of(group: dict[str, Any]) -> str:
+    """A relative fall with its 95% interval, or that too few uncapped replies tell of it.
+
+    Args:
+        group: "attempts", the share of them "uncapped", and the "fall".
+    """
+    value, low, high = (group["fall"][name] for name in ("value", "low", "high"))
+    if _few(group) or value is None or low is None or high is None:
+        return "too few to tell"
     return f"{value:.0%} [{low:.0%}, {high:.0%}]".replace("-", "−")
 
 
@@ -47,9 +55,18 @@ def verdict(reached: bool) -> str:
     return "reached" if reached else "missed"
 
 
-def reached_fall(estimate: dict[str, float | None]) -> bool:
-    """Whether a relative fall reaches its goal."""
-    return estimate["value"] is not None and estimate["value"] >= GOAL_FALL
+def fall_verdict(group: dict[str, Any]) -> str:
+    """Whether a relative fall reaches its goal, and whether that is certain. `group`: as in `fall_of`."""
+    value, low = group["fall"]["value"], group["fall"]["low"]
+    if _few(group) or value is None or low is None:
+        return "not tested"
+    if value < GOAL_FALL:
+        return "missed"
+    return "reached" if low >= GOAL_FALL else "reached by the estimate, not by its whole interval"
+
+
+def _few(group: dict[str, Any]) -> bool:
+    return round(group["attempts"] * group["uncapped"]) < FEWEST
 
 
 def reached_difference(change: float) -> bool:

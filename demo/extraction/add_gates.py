@@ -20,7 +20,7 @@ from demo.engine.protocol import Sampling
 from demo.extraction.controls import order_certainty
 from demo.extraction.late_turns import measure_late_turns, with_late_turns
 from demo.extraction.plan import PRESETS, Plan, make_plan
-from demo.extraction.report import gates_section, late_turns_section
+from demo.extraction.report import cap_sentence, gates_section, late_turns_section
 from demo.extraction.sweep import Sweep
 from demo.models.loading import LoadedModel, load_model
 from demo.utils.cli import command
@@ -107,7 +107,8 @@ def save_with_report(axis: AssistantAxis, folder: Path) -> None:
 
 
 def with_sections(report: str, axis: AssistantAxis) -> str:
-    """The same report with the gates and the talks that the axis has now."""
+    """The same report with the cap, the gates and the talks that the axis has now."""
+    report = re.sub(r"Probe layer \d+; cap at .*?\)\.", lambda _: cap_sentence(axis), report, count=1)
     gates = "\n".join(gates_section(axis)).strip()
     report = re.sub(r"^## Gates at the probe layer.*?(?=^## )", f"{gates}\n\n", report, flags=re.M | re.S)
     if "late_turns" not in axis.manifest:  # zones can be added before the talks are

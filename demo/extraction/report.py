@@ -92,7 +92,7 @@ def write_report(out: Path, built: Built, controls: Controls) -> None:
 
 def _head(axis: AssistantAxis) -> Iterator[str]:
     manifest = axis.manifest
-    model, (first, last), sampling = manifest["model"], axis.cap_band, manifest["sampling"]
+    model, sampling = manifest["model"], manifest["sampling"]
     yield f"# {axis_words(manifest).axis} of {model['id']}"
     yield ""
     yield (
@@ -104,9 +104,7 @@ def _head(axis: AssistantAxis) -> Iterator[str]:
     yield ""
     yield (
         "The axis is the mean activation of default replies minus the mean role vector, over the content "
-        f"tokens of the replies, at the output of every decoder layer. Probe layer {axis.probe_layer}; "
-        f"cap at layers {first} to {last}, floor {axis.cap_floor} of the default reply means "
-        f"(chosen by {manifest['cap']['chosen_by']})."
+        f"tokens of the replies, at the output of every decoder layer. {cap_sentence(axis)}"
     )
     yield ""
     asked = _asked(manifest)
@@ -123,6 +121,17 @@ def _asked(manifest: dict[str, Any]) -> str:
     if not manifest["model"].get("base"):
         return _ASKED.get(kind, "")
     return _ASKED_BASE + (_INTRODUCED if kind == "example" else "")
+
+
+def cap_sentence(axis: AssistantAxis) -> str:
+    """Where projections are read, and the cap that was chosen."""
+    first, last = axis.cap_band
+    below = axis.cap_only_below
+    condition = "" if below is None else f", for replies that begin below {below:+g} axis units"
+    return (
+        f"Probe layer {axis.probe_layer}; cap at layers {first} to {last}, floor {axis.cap_floor} of the "
+        f"default reply means{condition} (chosen by {axis.manifest['cap']['chosen_by']})."
+    )
 
 
 def gates_section(axis: AssistantAxis) -> Iterator[str]:
