@@ -72,11 +72,11 @@ def summary(figures: dict[str, Any]) -> str:
     harmful = figures["susceptibility"]["groups"]["all"]["harmful"]
     capability = figures["capability"]
     before, after = share(capability["uncapped"]), share(capability["capped"])
-    change = f"stays {after}" if before == after else f"goes from {before} to {after}"
+    change = f"stays at {after}" if before == after else f"goes from {before} to {after}"
     return (
         f"On {figures['about']['model']}, the cap changes the share of replies that take a harmful persona's "
         f"side from {share(harmful['uncapped'])} to {share(harmful['capped'])} (the goal of a fall of at "
-        f"least {GOAL_FALL:.0%} was {fall_verdict(harmful)}), and the share of questions answered correctly "
+        f"least {GOAL_FALL:.0%} was {fall_verdict(harmful)}); the share of questions answered correctly "
         f"{change} (the goal of at most ±{100 * GOAL_DIFFERENCE:.0f} point was "
         f"{verdict(reached_difference(capability['difference']['value']))})."
     )
