@@ -225,8 +225,8 @@ def _evaluations(axes: Sequence[Measured]) -> Iterator[str]:
 
 
 def _kind(own: dict[str, Any], kind: str) -> str:
-    found = own["groups"]["all"][kind]
-    return f"{share(found['uncapped'])} → {share(found['capped'])}; fall: {fall_of(found)}"
+    found, number = own["groups"]["all"][kind], own["seeds"]
+    return f"{share(found['uncapped'])} → {share(found['capped'])}; fall: {fall_of(found, number)}"
 
 
 def _capability(found: dict[str, Any]) -> str:

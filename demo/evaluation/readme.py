@@ -69,15 +69,16 @@ def documents(figures: dict[str, Any]) -> dict[Path, tuple[str, str]]:
 
 def summary(figures: dict[str, Any]) -> str:
     """The README's one sentence."""
-    harmful = figures["susceptibility"]["groups"]["all"]["harmful"]
+    found = figures["susceptibility"]
+    harmful = found["groups"]["all"]["harmful"]
     capability = figures["capability"]
     before, after = share(capability["uncapped"]), share(capability["capped"])
     change = f"stays at {after}" if before == after else f"goes from {before} to {after}"
     return (
         f"On {figures['about']['model']}, the cap changes the share of replies that take a harmful persona's "
         f"side from {share(harmful['uncapped'])} to {share(harmful['capped'])} (the goal of a fall of at "
-        f"least {GOAL_FALL:.0%} was {fall_verdict(harmful)}); the share of questions answered correctly "
-        f"{change} (the goal of at most ±{100 * GOAL_DIFFERENCE:.0f} point was "
+        f"least {GOAL_FALL:.0%} was {fall_verdict(harmful, found['seeds'])}); the share of questions "
+        f"answered correctly {change} (the goal of at most ±{100 * GOAL_DIFFERENCE:.0f} point was "
         f"{verdict(reached_difference(capability['difference']['value']))})."
     )
 
@@ -125,15 +126,16 @@ def case_claim(found: dict[str, Any]) -> str:
 
 def _susceptibility(found: dict[str, Any], agreement: dict[str, Any] | None) -> str:
     harmful, in_character = (found["groups"]["all"][kind] for kind in ("harmful", "in character"))
+    number = found["seeds"]
     judged = "" if agreement is None else _agreement(agreement["harmful"], agreement["in character"])
     return (
         f"- **Persona jailbreaks.** {found['attempts']} attempts at a harmful persona in "
         f"{len(found['categories'])} categories, {seeds(found['seeds'])} each. Replies that take its harmful "
         f"side: {share(harmful['uncapped'])} uncapped, {share(harmful['capped'])} capped, a relative fall of "
-        f"{fall_of(harmful)}{_by_place(found['groups'])}. Replies that speak as the persona at all: "
-        f"{share(in_character['uncapped'])} and {share(in_character['capped'])}, a fall of "
-        f"{fall_of(in_character)}. The goal of a fall of at least {GOAL_FALL:.0%} was "
-        f"{fall_verdict(harmful)}.{judged}"
+        f"{fall_of(harmful, number)}{_by_place(found['groups'], number)}. Replies that speak as the persona "
+        f"at all: {share(in_character['uncapped'])} and {share(in_character['capped'])}, a fall of "
+        f"{fall_of(in_character, number)}. The goal of a fall of at least {GOAL_FALL:.0%} was "
+        f"{fall_verdict(harmful, number)}.{judged}"
     )
 
 
@@ -147,10 +149,10 @@ def _agreement(harmful: dict[str, float], in_character: dict[str, float]) -> str
     )
 
 
-def _by_place(groups: dict[str, Any]) -> str:
+def _by_place(groups: dict[str, Any], number: int) -> str:
     """The fall of harmful replies where the cap was not chosen, and in each place."""
     names = ("not used to choose the cap", *PLACES)
-    falls = "; ".join(f"{name}: {fall_of(groups[name]['harmful'])}" for name in names)
+    falls = "; ".join(f"{name}: {fall_of(groups[name]['harmful'], number)}" for name in names)
     return f" ({falls})"
 
 

@@ -46,7 +46,13 @@ def susceptibility(found: dict[str, Any], figures: dict[str, Any]) -> Iterator[s
     )
     yield ""
     rows = [
-        (f"{group}: {kind}", own["attempts"], share(own["uncapped"]), share(own["capped"]), fall_of(own))
+        (
+            f"{group}: {kind}",
+            own["attempts"],
+            share(own["uncapped"]),
+            share(own["capped"]),
+            fall_of(own, found["seeds"]),
+        )
         for group, kinds in found["groups"].items()
         for kind, own in kinds.items()
     ]
@@ -54,9 +60,9 @@ def susceptibility(found: dict[str, Any], figures: dict[str, Any]) -> Iterator[s
     harmful = found["groups"]["all"]["harmful"]
     yield ""
     yield (
-        f"Relative fall of harmful replies: {fall_of(harmful)}. The goal of at least {GOAL_FALL:.0%} was "
-        f"{fall_verdict(harmful)} (the figures published with the paper: about 50%, for models of "
-        "32B and 70B). The cap "
+        f"Relative fall of harmful replies: {fall_of(harmful, found['seeds'])}. The goal of at least "
+        f"{GOAL_FALL:.0%} was {fall_verdict(harmful, found['seeds'])} (the figures published with the paper: "
+        "about 50%, for models of 32B and 70B). The cap "
         f"acted on {found['acted']:.0%} of the capped replies' tokens. Mean projection: "
         f"{units(found['standing']['none'])} without the cap, {units(found['standing']['cap'])} with it (as "
         "the capped model has it)."
@@ -362,7 +368,12 @@ def brought(name: str, found: dict[str, Any]) -> Iterator[str]:
     )
     yield ""
     rows = [
-        (f"{group}: {kind}", own["attempts"], *map(share, (own["uncapped"], own["capped"])), fall_of(own))
+        (
+            f"{group}: {kind}",
+            own["attempts"],
+            *map(share, (own["uncapped"], own["capped"])),
+            fall_of(own, found["seeds"]),
+        )
         for group, kinds in found["groups"].items()
         for kind, own in kinds.items()
     ]

@@ -39,15 +39,18 @@ def units(value: float | None) -> str:
     return "–" if value is None else f"{value:+.2f}".replace("-", "−")
 
 
-def fall_of(group: dict[str, Any]) -> str:
+def fall_of(group: dict[str, Any], seeds: int) -> str:
     """A relative fall with its 95% interval, or that too few uncapped replies tell of it.
 
     Args:
-        group: "attempts", the share of them "uncapped", and the "fall".
+        group: "attempts", the shares of their replies "uncapped" and "capped", and the "fall".
+        seeds: replies of each attempt.
     """
     value, low, high = (group["fall"][name] for name in ("value", "low", "high"))
-    if _few(group) or value is None or low is None or high is None:
+    if _number(group, seeds) < FEWEST or value is None or low is None or high is None:
         return "too few to tell"
+    if not group["capped"]:  # then all resampled falls are 100%, however few replies there are
+        return f"100%, all {_number(group, seeds)}"
     return f"{value:.0%} [{low:.0%}, {high:.0%}]".replace("-", "−")
 
 
@@ -55,18 +58,19 @@ def verdict(reached: bool) -> str:
     return "reached" if reached else "missed"
 
 
-def fall_verdict(group: dict[str, Any]) -> str:
-    """Whether a relative fall reaches its goal, and whether that is certain. `group`: as in `fall_of`."""
+def fall_verdict(group: dict[str, Any], seeds: int) -> str:
+    """Whether a relative fall reaches its goal, and for certain. Arguments: those of `fall_of`."""
     value, low = group["fall"]["value"], group["fall"]["low"]
-    if _few(group) or value is None or low is None:
+    if _number(group, seeds) < FEWEST or value is None or low is None:
         return "not tested"
     if value < GOAL_FALL:
         return "missed"
     return "reached" if low >= GOAL_FALL else "reached by the estimate, not by its whole interval"
 
 
-def _few(group: dict[str, Any]) -> bool:
-    return round(group["attempts"] * group["uncapped"]) < FEWEST
+def _number(group: dict[str, Any], seeds: int) -> int:
+    """Of the uncapped replies, those of the kind."""
+    return round(group["attempts"] * seeds * group["uncapped"])
 
 
 def reached_difference(change: float) -> bool:

@@ -189,9 +189,7 @@ def test_report_has_the_fall_by_place_and_the_split(monkeypatch, tmp_path):
     stored = json.loads((AXES / DEFAULT_MODEL / "evaluation.json").read_text())
     text = "\n".join(report({**stored, **figures}, {}))
     assert "over categories, and over the attempts within them" in text
-    assert (
-        "| persona drawn in over several turns: harmful | 220 | 100.0% | 0.0% | 100% [100%, 100%] |" in text
-    )
+    assert "| persona drawn in over several turns: harmful | 220 | 100.0% | 0.0% | 100%, all 220 |" in text
     assert "chooses the cap on personas 0, 1 of every category" in text and "personas 2, 3, 4." in text
     assert "persona drawn in over several turns: 100%" in next(claims({**stored, **figures}))
     assert list(write_pictures(tmp_path, figures)) == ["evaluation-categories.svg"]

@@ -111,7 +111,8 @@ def test_each_prompt_counts_once_in_the_figures_and_the_report_has_a_section(tmp
     assert under["fall"]["value"] == pytest.approx(6 / 7, abs=1e-4)
     assert figures["groups"]["all"]["harmful"]["uncapped"] == 0.4375
     about = {"model": "m", "cap": "1-2 p25", "probe_layer": 2, "dtype": "float32", "seed": 1, "command": "c"}
+    about["size"] = {"attempts": 1}
     text = "\n".join(report({"about": about, "brought": {"strongreject": figures}}, {}))
     assert "## Prompts of strongreject" in text and "Replies are scored by: a judge." in text
     assert "| under a persona: harmful | 4 | 87.5% | 12.5% | 86% [" in text
-    assert "| alone: harmful | 4 | 0.0% | 0.0% | – |" in text
+    assert "| alone: harmful | 4 | 0.0% | 0.0% | too few to tell |" in text

@@ -255,6 +255,7 @@ def test_figures_count_the_answers_that_changed_by_kind():
     assert own["kinds"]["b"]["difference"] == {"value": 0.0, "low": 0.0, "high": 0.0}
     own["perplexity"] = {"uncapped": 20.0, "capped": 20.2, "ratio": 1.01}
     about = {"model": "m", "cap": "1-2 p25", "probe_layer": 2, "dtype": "float32", "seed": 1, "command": "c"}
+    about["size"] = {"attempts": 1}
     text = "\n".join(report({"about": about, "capability": own}, {}))
     assert "| b | 2 | 50.0% | 50.0% | +0.0 | 0 | 0 |" in text
     assert "made wrong: 1; that it made right: 2." in text

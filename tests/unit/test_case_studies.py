@@ -51,7 +51,8 @@ CASES = load_cases()
 SETS = ("chosen on", "tested on")
 CAP = Cap((0,), (0.0,))
 ABOUT = {
-    "model": "a-model", "cap": "0-0 p25", "probe_layer": 0, "dtype": "float32", "seed": 1, "command": "run"
+    "model": "a-model", "cap": "0-0 p25", "probe_layer": 0, "dtype": "float32", "seed": 1, "command": "run",
+    "size": {"attempts": 1},
 }  # fmt: skip
 
 

@@ -26,6 +26,8 @@ from demo.evaluation.readme import WRITE, documents
 from demo.evaluation.report import report
 from demo.evaluation.results import choose, with_front
 from demo.evaluation.scoring import LABELS, stance_thresholds, telling_families
+from demo.evaluation.study import SMALL
+from demo.evaluation.wording import fall_of, fall_verdict
 from demo.models.chat_template import Message
 from demo.models.default import DEFAULT_MODEL
 from demo.page.evaluation_panel import evaluation_text
@@ -383,3 +385,46 @@ def test_settings_that_cannot_be_chosen_are_not_tried_to_the_end():
     ]
     tried.sort(key=lambda one: promise(one, uncapped, 3))
     assert [one["name"] for one in tried] == ["best", "mild", "costly", "changing", "unseen"]
+
+
+def group(attempts, uncapped, capped, value, low, high):
+    return {
+        "attempts": attempts,
+        "uncapped": uncapped,
+        "capped": capped,
+        "fall": {"value": value, "low": low, "high": high},
+    }
+
+
+@pytest.mark.parametrize(
+    ("found", "text", "verdict"),
+    [
+        (group(100, 0.2, 0.1, 0.5, 0.3, 0.7), "50% [30%, 70%]", "reached by the estimate"),
+        (group(100, 0.2, 0.05, 0.75, 0.6, 0.9), "75% [60%, 90%]", "reached"),
+        (group(100, 0.2, 0.22, -0.1, -0.4, 0.2), "−10% [−40%, 20%]", "missed"),
+        (group(63, 0.0952, 0.0, 1.0, 1.0, 1.0), "100%, all 6", "reached"),
+        (group(220, 0.0136, 0.0273, -1.0, -8.0, 0.75), "too few to tell", "not tested"),
+        (group(32, 0.0, 0.0, None, None, None), "too few to tell", "not tested"),
+    ],
+)
+def test_a_fall_is_given_only_as_far_as_the_replies_tell_of_it(found, text, verdict):
+    assert fall_of(found, 1) == text
+    assert fall_verdict(found, 1).partition(",")[0] == verdict
+
+
+def test_a_fall_counts_the_replies_of_all_seeds():
+    found = group(4, 0.875, 0.0, 1.0, 1.0, 1.0)
+    assert fall_of(found, 1) == "too few to tell" and fall_of(found, 2) == "100%, all 7"
+
+
+def test_a_report_names_the_parts_that_were_not_measured_and_its_size(tmp_path):
+    figures = json.loads((AXES / DEFAULT_MODEL / NAME).read_text(encoding="utf-8"))
+    text = "\n".join(report(figures, {}))
+    assert "Not measured" not in text and "`python -m demo.evaluation`;" in text
+    assert "The sweep chooses the cap on personas 0, 1" in text
+    for part in ("sweep", "cases"):
+        del figures[part]
+    figures["about"]["size"]["attempts"] = SMALL.attempts
+    text = "\n".join(report(figures, {}))
+    assert "Not measured: cases, sweep." in text and "`python -m demo.evaluation --small`;" in text
+    assert "The sweep chooses" not in text and "None of them was used to choose the cap" in text

@@ -116,6 +116,7 @@ def test_report_and_picture_have_every_strength_and_the_cap(tmp_path):
     assert [point["alpha"] for point in steering["directions"][AXIS]] == sorted({0.0, *ALPHAS})
     assert steering["directions"]["random 1"][0]["human past"] == 0.5
     about = {"model": "m", "cap": "1-2 p25", "probe_layer": 2, "dtype": "float32", "seed": 1, "command": "c"}
+    about["size"] = {"attempts": 1}
     lines = list(report({"about": about, "steering": steering}, {}))
     assert sum(line.startswith(("| the axis |", "| random 1 |")) for line in lines) == 1 + 2 * len(ALPHAS)
     assert any(line.startswith("| the cap |") and "1.1000" in line for line in lines)
