@@ -9,10 +9,12 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from demo.axis.gates import GATES, UPPER_BOUNDS, measured_gates
+from demo.conversation.settings import UNCAPPED
 from demo.evaluation import NAME
 from demo.evaluation.drift import REREAD, SHARE
 from demo.evaluation.wording import fall_of, points, share, units
@@ -191,9 +193,9 @@ def _evaluations(axes: Sequence[Measured]) -> Iterator[str]:
         "## What the cap does",
         "",
         "In scripted attempts to draw the model into a harmful persona; with the 95% interval of the "
-        "relative fall. Capability: questions answered correctly. Drift: mean projection of the last turn, "
-        "over four kinds of talk; *read plainly*: the capped words as the unsteered model reads them. The "
-        "threshold is that of a conditional cap, a low percentile of where replies to the extraction's "
+        "relative fall. Capability: questions answered correctly. Last turn: the mean projection at the end "
+        "of scripted talks, of the uncapped words and of the capped ones, as the unsteered model reads both. "
+        "The threshold is that of a conditional cap, a low percentile of where replies to the extraction's "
         "questions begin: it can tell attempts from questions where the first share is low and the second "
         "high.",
         "",
@@ -210,11 +212,11 @@ def _evaluations(axes: Sequence[Measured]) -> Iterator[str]:
         ("plain answers word for word the same", "capability", lambda found: share(found["verbatim"])),
         ("questions that begin below the threshold", "beginnings", lambda found: _below(found, "questions")),
         ("attempts that do, persona in the system prompt", "beginnings", lambda found: _below(found, _FIRST)),
-        ("drift, uncapped", "drift", lambda found: _last_turn(found, "uncapped")),
-        ("drift, capped, read plainly", "drift", lambda found: _last_turn(found, REREAD)),
         ("share of the shift on the axis", "drift", _share_on_axis),
     ]
     found = [(one.name, one.evaluation) for one in axes if one.evaluation is not None]
+    domains = dict.fromkeys(title for _, own in found for title in own.get("drift", ()))
+    rows += [(f"{title}: last turn", "drift", partial(_last_turn, title=title)) for title in domains]
     yield from markdown_table(
         ("", *(name for name, _ in found)),
         [
@@ -239,14 +241,15 @@ def _perplexity(found: dict[str, Any]) -> str:
     return f"{found['perplexity']['ratio']:.2f} times"
 
 
-def _last_turn(found: dict[str, Any], branch: str) -> str:
-    values = [domain[branch]["mean"][-1] for domain in found.values()]
-    return units(sum(values) / len(values))
-
-
 def _below(found: dict[str, Any], group: str) -> str:
     """The replies on which a cap that acts only below the usual threshold would act."""
     return share(found["groups"][group]["below"])
+
+
+def _last_turn(found: dict[str, Any], title: str) -> str:
+    if title not in found:
+        return _NOT_MEASURED
+    return " → ".join(units(found[title][branch]["mean"][-1]) for branch in (UNCAPPED, REREAD))
 
 
 def _share_on_axis(found: dict[str, Any]) -> str:
