@@ -38,10 +38,11 @@ def layers_op(
     if branch not in turn.replies or not any(token.text for token in turn.replies[branch].tokens):
         raise UserError("This branch has no reply in this turn.")
     reply = turn.replies[branch]
-    own = _request(conversation, index, branch, settings)
-    # The turn's cap also for branches without one: the page marks its layers in all of them.
-    marked = own.cap or _decided(settings.cap, reply.start)
-    layers = reply.layers or _read(engine, axis, own, marked)
+    layers = reply.layers
+    if layers is None:
+        own = _request(conversation, index, branch, settings)
+        # The turn's cap also for branches without one: the page marks its layers in all of them.
+        layers = _read(engine, axis, own, own.cap or _decided(settings.cap, reply.start))
     if reply.finish is not None:
         reply.layers = layers
     fields = layers_json(layers)
