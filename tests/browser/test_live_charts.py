@@ -26,6 +26,8 @@ from tests.helpers.steady import SteadyEngine
 
 # In CI only: it starts a page of its own.
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
+# Tokens of a reply: so many that a page far behind does not reach the end before a test is through.
+LENGTH = 1000
 # Whether anything is drawn on a chart's overlay.
 OVERLAY_DRAWN = """(id) => {
   const canvas = document.querySelector(`#${id} ~ .overlay`);
@@ -57,7 +59,7 @@ def streaming() -> Iterator[tuple[Page, SteadyEngine]]:
     try:
         with chromium_page(address) as (page, watched):
             wait_for_first_update(page)
-            set_number(page, "max-new-tokens", 400)
+            set_number(page, "max-new-tokens", LENGTH)
             page.evaluate("window.drawn = 0")
             say(page, "Tell me of the sea.")
             wait_for_tokens(page, 3)
@@ -90,7 +92,7 @@ def test_overlay_draws_new_tokens_and_plotly_redraws_rarely(streaming):
     lengths = page.evaluate(
         "document.querySelector('#token-chart').data.slice(0, 2).map((trace) => trace.x.length)"
     )
-    assert lengths == [400, 400], "Plotly holds all points when the turn is over"
+    assert lengths == [LENGTH, LENGTH], "Plotly holds all points when the turn is over"
     assert points(page)["turnPoints"] == {"uncapped": 1, "capped": 1}
 
 
