@@ -14,8 +14,11 @@ from typing import TYPE_CHECKING, Any
 import configargparse
 
 from demo.page.hosting import (
+    add_class_options,
     add_hosting_options,
     add_intro_option,
+    class_address_of,
+    host_of,
     limits_of,
     password_of,
     proxies_of,
@@ -45,6 +48,8 @@ from demo.utils.errors import UserError
 from demo.utils.progress import ConsoleProgress
 
 if TYPE_CHECKING:
+    from starlette.routing import Route
+
     from demo.conversation.session_file import Recording
     from demo.page.completions.endpoint import Completions
     from demo.page.hosting import Limits
@@ -56,7 +61,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     end_plainly_when_asked()
     limits = limits_of(options)
     password_of(options), root_path_of(options), proxies_of(options)  # mistakes are reported before loading
-    folder = sessions_folder_of(options)
+    folder, class_address, options.host = (
+        sessions_folder_of(options),
+        class_address_of(options),
+        host_of(options),
+    )
+    if options.class_mode and options.replay is not None:
+        raise UserError("A class needs a model; leave out --replay.")
     if options.openai and (options.replay is not None or on_zerogpu()):
         raise UserError(
             "--openai needs a model that stays loaded: leave out --replay, and use no ZeroGPU Space."
@@ -79,6 +90,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     from demo.conversation.scenarios import load_scenarios, with_measured_shares
     from demo.conversation.settings import PAGE_SAMPLING
+    from demo.page.classroom.routes import ClassPages
+    from demo.page.classroom.talk import Loaded
     from demo.page.evaluation_panel import evaluation_text
     from demo.page.layout import build_page, launch_options
     from demo.page.made_with import made_with
@@ -107,6 +120,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         conditional_caps=engine.conditional_caps,
         shared_sessions=SharedSessions(folder),
         made_with=made_with(model.spec, options.axis or AUTO, model.template, model.base),
+        may_open_class=_may_open_class(options),
     )
     print(status.replace("*", ""))
     completions = None
@@ -115,7 +129,31 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
         completions = Completions(engine, axis, model.slug, rate_limiter, model.thinking)
         print(f"OpenAI-compatible endpoint: http://{options.host}:{options.port}/v1")
-    _launch(page, options, launch_options(), completions)
+    loaded = Loaded(engine, axis, model.slug, model.dtype_name, model.template, model.thinking == "always")
+    classes = ClassPages(
+        loaded,
+        rate_limiter,
+        scenarios,
+        root_path_of(options) or "",
+        options.class_size,
+        class_address,
+        _may_open_class(options),
+    )
+    if options.class_mode:
+        _announce_class(classes.open().secret, options)
+    _launch(page, options, launch_options(), completions, classes.routes())
+
+
+def _may_open_class(options: argparse.Namespace) -> bool:
+    """Whether a visitor of this machine may open a class: not where a proxy makes everybody look like one."""
+    return not (options.root_path or options.trusted_proxies or options.password or on_zerogpu())
+
+
+def _announce_class(secret: str, options: argparse.Namespace) -> None:
+    local = options.host in ("0.0.0.0", "::", "127.0.0.1")
+    host, root = "localhost" if local else options.host, root_path_of(options) or ""
+    board = f"http://{host}:{options.port}{root}/class/board#{secret}"
+    print(f"The class is open. Only you, its speaker, should open this address: {board}", flush=True)
 
 
 def _load(
@@ -171,13 +209,17 @@ def _replay(options: argparse.Namespace, folder: Path | None) -> None:
 
 
 def _launch(
-    page: Any, options: argparse.Namespace, more: dict[str, Any], completions: Completions | None = None
+    page: Any,
+    options: argparse.Namespace,
+    more: dict[str, Any],
+    completions: Completions | None = None,
+    routes: Sequence[Route] = (),
 ) -> None:
     from demo.page.middleware import middleware_options
     from demo.page.rate_limit import trust_proxies
 
     trust_proxies(proxies_of(options))
-    more |= middleware_options(password_of(options), root_path_of(options), completions)
+    more |= middleware_options(password_of(options), root_path_of(options), completions, routes)
     gc.freeze()  # objects made so far stay; collecting among them would delay all replies each time
     page.launch(server_name=options.host, server_port=options.port, inbrowser=options.open, **more)
 
@@ -191,6 +233,7 @@ def parser() -> argparse.ArgumentParser:
     )
     add_engine_options(found)
     add_hosting_options(found)
+    add_class_options(found)
     add_intro_option(found)
     found.add_argument(
         "--make-axis",

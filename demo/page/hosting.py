@@ -14,6 +14,8 @@ from demo.utils.errors import UserError
 
 SHORTEST_PASSWORD = 8
 
+MOST_STUDENTS, LARGEST_CLASS = 30, 200  # who talk to the model at once: unless told otherwise, and at most
+
 Network = IPv4Network | IPv6Network
 
 
@@ -56,9 +58,7 @@ _HELP = {
 def add_hosting_options(parser: argparse.ArgumentParser) -> None:
     """Add the flags."""
     parser.add_argument(
-        "--host",
-        default="0.0.0.0" if os.environ.get(ON_SPACE) else "127.0.0.1",
-        help="address to listen on (default: this machine only; on a Space, all)",
+        "--host", help="address to listen on (default: this machine only; with --class and on a Space, all)"
     )
     parser.add_argument("--port", type=int, help="port to listen on (default: the first free one from 7860)")
     group = parser.add_argument_group("hosting the page for others")
@@ -92,6 +92,52 @@ def add_hosting_options(parser: argparse.ArgumentParser) -> None:
     for field in fields(Limits):
         text = f"{_HELP[field.name]} (default: %(default)s)"
         group.add_argument(_flag(field.name), type=int, default=field.default, metavar="N", help=text)
+
+
+def add_class_options(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of class mode."""
+    group = parser.add_argument_group("a class")
+    group.add_argument(
+        "--class",
+        dest="class_mode",
+        action="store_true",
+        help="open a class: students chat on their phones and a board shows all conversations; without "
+        "--host the page then listens on all addresses of this machine",
+    )
+    group.add_argument(
+        "--class-address",
+        metavar="URL",
+        default="",
+        help="where phones find this page, such as http://192.168.1.5:7860 (default: this machine's address "
+        "in its network, or the one at which the speaker has opened the board)",
+    )
+    group.add_argument(
+        "--class-size",
+        type=int,
+        default=MOST_STUDENTS,
+        metavar="N",
+        help="students who talk to the model at once; further ones wait (default: %(default)s)",
+    )
+
+
+def class_address_of(options: argparse.Namespace) -> str:
+    """Where phones find the page; empty to find it out. Raises UserError for what is no such address."""
+    address = (options.class_address or "").rstrip("/")
+    if address and not re.fullmatch(r"https?://[^\s/?#]+(/[\w.~-]+)*", address):
+        raise UserError(
+            "--class-address takes an address such as http://192.168.1.5:7860, "
+            f"not {options.class_address!r}."
+        )
+    if not 1 <= options.class_size <= LARGEST_CLASS:
+        raise UserError(f"--class-size must lie between 1 and {LARGEST_CLASS}, not {options.class_size}.")
+    return address
+
+
+def host_of(options: argparse.Namespace) -> str:
+    """The address to listen on: of a class, or on a Space, all of this machine unless one is named."""
+    if options.host:
+        return str(options.host)
+    return "0.0.0.0" if options.class_mode or os.environ.get(ON_SPACE) else "127.0.0.1"
 
 
 def add_intro_option(parser: argparse.ArgumentParser) -> None:

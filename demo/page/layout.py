@@ -67,6 +67,20 @@ _OPEN_RELIABILITY = """() => {
   setTimeout(() => document.querySelector('#reliability').scrollIntoView({ behavior: 'smooth' }), 100);
 }"""
 
+# Only whoever has started the program opens a class, on its machine; the server checks that again.
+_OFFER_CLASS = """() => {
+  const here = ["localhost", "127.0.0.1", "[::1]"].includes(location.hostname);
+  document.querySelector("#open-class")?.classList.toggle("offered", here);
+}"""
+_OPEN_CLASS = """async () => {
+  const tab = window.open("about:blank");
+  const headers = { "Content-Type": "application/json" };
+  const answer = await fetch("class/start", { method: "POST", headers, body: "{}" });
+  const { secret, detail } = await answer.json();
+  if (!answer.ok) { tab?.close(); alert(detail); return; }
+  if (tab) tab.location = new URL(`class/board#${secret}`, location.href).href;
+}"""
+
 # What a scenario shows appears under the mouse; Gradio's buttons have no such text. The browser opens and
 # closes the list of further scenarios, with Escape and a click outside too.
 _SCENARIOS = """() => {{
@@ -124,6 +138,7 @@ def build_page(
     conditional_caps: bool = False,
     made_with: MadeWith | None = None,
     shared_sessions: SharedSessions | None = None,
+    may_open_class: bool = False,
 ) -> gr.Blocks:
     """The whole page.
 
@@ -140,6 +155,7 @@ def build_page(
         conditional_caps: whether the engine can cap only the replies that begin below a threshold.
         made_with: what a command needs to load the same model; None if that is not known.
         shared_sessions: those that visitors may open by address; None for none.
+        may_open_class: whether a visitor of this machine may open a class.
     """
     rate_limiter = rate_limiter or RateLimiter()
     named = directions or {}
@@ -160,6 +176,10 @@ def build_page(
         with gr.Sidebar(position="right", width=300, elem_id="settings"):
             gr.Markdown("### Settings")
             panel = build_settings_panel(axis, defaults, thinking, named, reads_plain, conditional_caps)
+            if may_open_class:
+                open_class = gr.Button("Open a class…", size="sm", elem_id="open-class")
+                open_class.click(None, js=_OPEN_CLASS, api_visibility="private")
+                page.load(None, js=_OFFER_CLASS, api_visibility="private")
         with gr.Column(elem_id="screen"):
             with gr.Row(elem_id="top"):
                 gr.Markdown(f"# {TITLE}", elem_id="title")

@@ -5,7 +5,6 @@ It is served before the live page, on the same port. Anybody may chat with the m
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -23,6 +22,7 @@ from demo.conversation.turns import well_formed
 from demo.extraction.making import AxisMaker
 from demo.models.chat_template import Message
 from demo.page.hosting import Limits
+from demo.page.json_requests import json_body
 from demo.page.middleware import framed_by
 from demo.page.rate_limit import RateLimiter, address_of
 from demo.utils.errors import UserError, explain_failure
@@ -91,14 +91,14 @@ class MakingPage:
 
     async def _start(self, request: Request) -> Response:
         try:
-            self._maker.start(str((await _body(request)).get("preset", "")))
+            self._maker.start(str((await json_body(request, _MOST_BODY)).get("preset", "")))
         except UserError as error:
             return _refused(error)
         return await self._state(request)
 
     async def _stop(self, request: Request) -> Response:
         try:
-            await _body(request)
+            await json_body(request, _MOST_BODY)
         except UserError as error:
             return _refused(error)
         self._maker.stop()
@@ -106,7 +106,7 @@ class MakingPage:
 
     async def _chat(self, request: Request) -> Response:
         try:
-            messages = _messages(await _body(request))
+            messages = _messages(await json_body(request, _MOST_BODY))
             pieces = self._answer(address_of(request), messages)
             first = await run_in_threadpool(next, pieces, "")
         except Exception as error:
@@ -142,27 +142,6 @@ def _explained(error: Exception) -> UserError:
     if isinstance(found, UserError):
         return found
     return UserError(f"The reply failed ({type(error).__name__}); nothing else is affected, so try again.")
-
-
-async def _body(request: Request) -> dict[str, Any]:
-    """The JSON object of a request. Raises UserError for anything else.
-
-    Another site's page cannot send this type of content without asking first, which is never answered.
-    """
-    if not request.headers.get("content-type", "").startswith("application/json"):
-        raise UserError("Send the request as application/json.")
-    content = b""
-    async for part in request.stream():
-        content += part
-        if len(content) > _MOST_BODY:
-            raise UserError(f"A request may have at most {_MOST_BODY // 1024} KiB; send less.")
-    try:
-        found = json.loads(content)
-    except (ValueError, RecursionError) as error:
-        raise UserError("The request is no JSON; reload the page.") from error
-    if not isinstance(found, dict):
-        raise UserError("The request is no JSON object; reload the page.")
-    return found
 
 
 def _messages(body: dict[str, Any]) -> list[Message]:

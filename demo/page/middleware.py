@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hmac
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -18,6 +18,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse
+from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from demo.conversation.session_file import MOST_BYTES
@@ -75,7 +76,10 @@ _SERVED: set[str] = set()
 
 
 def middleware_options(
-    password: str | None, root_path: str | None = None, completions: Completions | None = None
+    password: str | None,
+    root_path: str | None = None,
+    completions: Completions | None = None,
+    more: Sequence[Route] = (),
 ) -> dict[str, Any]:
     """The options of `Blocks.launch` that put the middleware in place.
 
@@ -83,9 +87,10 @@ def middleware_options(
         password: every visitor must enter it; None for a page without a password.
         root_path: the path under which a proxy serves the page; None for none.
         completions: answers programs beside the page; None for a page alone.
+        more: further routes, which do not ask for the password.
     """
     logins = LoginLimiter()
-    routes = [] if completions is None else completions.routes(password, logins)
+    routes = [*more, *([] if completions is None else completions.routes(password, logins))]
     around = Middleware(
         PageMiddleware,
         framed_by=framed_by(),

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
+
+from starlette.routing import Route
 
 from demo.bench.app_process import free_port
 from demo.bench.browser_client import BrowserClient
@@ -30,8 +32,9 @@ def hosted(
     intro: Recording | None = None,
     port: int | None = None,
     openai: bool = False,
+    more: Callable[[Any, RateLimiter], Sequence[Route]] = lambda engine, rate_limiter: (),
 ) -> Iterator[str]:
-    """Serve the page with this engine. Yields its address."""
+    """Serve the page with this engine. more: makes further routes. Yields its address."""
     rate_limiter = RateLimiter(limits or Limits())
     axis = random_axis(4, 16, 2, (1, 2), MODEL_NAME)
     page = build_page(
@@ -39,7 +42,9 @@ def hosted(
     )
     port = free_port() if port is None else port
     completions = Completions(engine, axis, MODEL_NAME, rate_limiter, "optional") if openai else None
-    options = launch_options() | middleware_options(password, root_path, completions)
+    options = launch_options() | middleware_options(
+        password, root_path, completions, more(engine, rate_limiter)
+    )
     page.launch(server_name="127.0.0.1", server_port=port, prevent_thread_lock=True, quiet=True, **options)
     try:
         yield f"http://127.0.0.1:{port}/"

@@ -1,0 +1,1 @@
+"""Class mode: one speaker, many phones, and a board that shows how all their conversations drift."""

@@ -1,0 +1,96 @@
+"""What the speaker of a class has set: scenario, system prompt, cap, seed, and whether students guess."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from demo.axis.axis import AssistantAxis
+from demo.conversation.scenarios import Scenario
+from demo.conversation.settings import PAGE_SAMPLING, CapChoice, TurnSettings
+from demo.conversation.turns import well_formed
+from demo.utils.errors import UserError
+
+MOST_PROMPT = 4000  # characters of a system prompt
+MOST_SEED = 10**6
+
+
+@dataclass(frozen=True, slots=True)
+class Lesson:
+    """How every student's next message is answered.
+
+    Attributes:
+        scenario: id of the scenario; empty for none.
+        title, blurb, content_warning, script: of the scenario; the script is its user messages in order.
+        cap: whether the capped reply has the axis's own cap.
+        seed: the seed of the first turn; every later turn has the next one.
+        guess: whether students guess which reply was capped before they see the colours.
+    """
+
+    scenario: str = ""
+    title: str = ""
+    blurb: str = ""
+    content_warning: str = ""
+    script: tuple[str, ...] = ()
+    system_prompt: str = ""
+    cap: bool = True
+    seed: int = 0
+    guess: bool = True
+
+    @classmethod
+    def of(cls, asked: dict[str, Any], scenarios: Sequence[Scenario]) -> Lesson:
+        """The lesson that a speaker's page asks for: scenario, system_prompt, cap, seed, guess.
+
+        Raises:
+            UserError: a field is not valid. It may be anything.
+        """
+        prompt, seed = asked.get("system_prompt", ""), asked.get("seed", 0)
+        if not isinstance(prompt, str) or len(prompt) > MOST_PROMPT:
+            raise UserError(f"A system prompt is text of at most {MOST_PROMPT:,} characters; shorten it.")
+        if type(seed) is not int or not 0 <= seed <= MOST_SEED:
+            raise UserError(f"The seed is a whole number from 0 to {MOST_SEED:,}.")
+        cap, guess = asked.get("cap", True), asked.get("guess", True)
+        if not isinstance(cap, bool) or not isinstance(guess, bool):
+            raise UserError("The cap and the guess are either on or off; reload the page.")
+        lesson = cls(system_prompt=well_formed(prompt), cap=cap, seed=seed, guess=guess)
+        wanted = asked.get("scenario", "")
+        if not wanted:
+            return lesson
+        found = next((one for one in scenarios if one.id == wanted), None)
+        if found is None:
+            raise UserError("There is no such scenario; choose one from the list.")
+        return replace(
+            lesson,
+            scenario=found.id,
+            title=found.title,
+            blurb=found.blurb,
+            content_warning=found.content_warning,
+            script=found.turns,
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        """The fields by name."""
+        return asdict(self)
+
+    def settings(
+        self, axis: AssistantAxis, turn: int, conditional: bool, dtype: str, template: str, thinking: bool
+    ) -> TurnSettings:
+        """The settings of turn number `turn`, from 0.
+
+        Args:
+            conditional: whether the engine can cap only the replies that begin below a threshold.
+            dtype, template, thinking: as in `TurnSettings`.
+        """
+        choice = replace(CapChoice.of_axis(axis), on=self.cap)
+        if not conditional:
+            choice = replace(choice, only_below=None)
+        return TurnSettings(
+            replace(PAGE_SAMPLING, seed=self.seed + turn),
+            choice.cap(axis),
+            self.system_prompt,
+            marks=choice.marks(axis),
+            dtype=dtype,
+            template=template,
+            thinking=thinking,
+        )
