@@ -23,12 +23,15 @@ def free_port() -> int:
 
 
 @contextmanager
-def server(flags: Sequence[str], environment: Mapping[str, str] | None = None) -> Iterator[tuple[str, int]]:
+def server(
+    flags: Sequence[str], environment: Mapping[str, str] | None = None, port: int | None = None
+) -> Iterator[tuple[str, int]]:
     """Run `python app.py` on a free port, without an intro unless `flags` ask for one.
 
     Args:
         flags: Its command line.
         environment: Variables in addition to those of this process.
+        port: None for a free one.
 
     Yields:
         The page's address and the process id, once the page answers.
@@ -36,7 +39,7 @@ def server(flags: Sequence[str], environment: Mapping[str, str] | None = None) -
     Raises:
         RuntimeError: The program ended or did not answer in time.
     """
-    port = free_port()
+    port = free_port() if port is None else port
     command_line = [sys.executable, "app.py", "--port", str(port), "--intro", "none", *flags]
     process = subprocess.Popen(command_line, cwd=ROOT, env={**os.environ, **(environment or {})})
     address = f"http://127.0.0.1:{port}/"

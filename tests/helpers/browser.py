@@ -44,9 +44,9 @@ _TWO_FRAMES = "() => new Promise((done) => requestAnimationFrame(() => requestAn
 
 
 @contextmanager
-def running_app(*flags: str) -> Iterator[str]:
-    """`python app.py` on a free port; yields its address once the page answers."""
-    with server(flags) as (address, _):
+def running_app(*flags: str, port: int | None = None) -> Iterator[str]:
+    """`python app.py`, on a free port for None; yields its address once the page answers."""
+    with server(flags, port=port) as (address, _):
         yield address
 
 

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from demo.axis.zones import Told, Zones
 from demo.conversation.conversation import Conversation
 from demo.conversation.scenarios import load_scenarios
+from demo.conversation.session_file import turn_json
 from demo.conversation.settings import BRANCHES, CAPPED, UNCAPPED
 from demo.conversation.turns import Reply, Turn
 from demo.engine.protocol import Token
@@ -32,12 +33,13 @@ from demo.page.classroom.lesson import MOST_PROMPT, Lesson
 from demo.page.classroom.mirror import Mirror
 from demo.page.classroom.numbers import COLUMNS, MOST_TURNS, Pair, Row, results_csv, results_json, rows_from
 from demo.page.classroom.routes import phone_address
-from demo.page.classroom.talk import Sent, news, turn_view
+from demo.page.classroom.talk import Loaded, Sent, news, speakers_conversation, turn_view
 from demo.plots.marks import PlotMarks
 from demo.utils.errors import UserError
 from tests.helpers.axes import random_axis
+from tests.helpers.scripted import SETTINGS
 
-MARKS = PlotMarks(2, zones=Zones(0.2, 0.6, Told(10, 0.1, 0.8), Told(10, 0.7, 0.1)))
+MARKS = PlotMarks(2, cap_layers=(1, 2), zones=Zones(0.2, 0.6, Told(10, 0.1, 0.8), Told(10, 0.7, 0.1)))
 SECRET = "xyzzy-a-text-of-a-student"
 
 
@@ -548,6 +550,30 @@ def test_the_mirror_keeps_what_shows_the_present_state():
     assert [op.get("turn") for op in mirror.since(-1)[1]] == [None, 0, 1, 0]
     mirror.clear()
     assert not mirror.is_live and mirror.since(serial)[1] == []
+
+
+def test_a_student_goes_on_from_what_the_speaker_s_stage_shows():
+    loaded = Loaded(None, random_axis(4, 16, 2, (1, 2)), "m")
+    shown = turn_json(replace(turn(), settings=SETTINGS))
+    mirror = Mirror()
+    with pytest.raises(UserError, match="no turn"):
+        speakers_conversation(mirror.turns(), loaded, MARKS)
+    mirror.put([{"op": "reset", "meta": {}, "turns": [shown, shown]}, {"op": "turn_start", "turn": 1}], {})
+    assert len(mirror.turns()) == 1, "the second is being answered again"
+    mirror.put([{"op": "turn", "turn": 1, "data": shown}, {"op": "turn", "turn": 2, "data": {"live": 1}}], {})
+    conversation = speakers_conversation(mirror.turns(), loaded, MARKS)
+    assert [one.user for one in conversation.turns] == [SECRET, SECRET]
+    room, _, _ = classroom()
+    student = room.join(room.code)
+    room.go_on_from(student, conversation)
+    going, lesson, number = room.claim(student)
+    assert (going, number, lesson.system_prompt) == (conversation, 2, SETTINGS.system_prompt)
+    assert room.rows() == [], "the speaker's turns are not the student's"
+    with pytest.raises(UserError, match="still being written"):
+        room.go_on_from(student, conversation)
+    going.turns.append(turn())
+    room.end(student, going, room.begin(student, going, lesson))
+    assert [len(row.pairs) for row in room.rows()] == [1]
 
 
 @pytest.mark.parametrize(

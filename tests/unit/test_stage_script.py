@@ -26,14 +26,15 @@ PLOTLY_JS = "4.1.1"
 def sources() -> list[Path]:
     """What build.js reads, in its order."""
     others = [STAGE / name for name in ("build.js", "package-lock.json", "protocol.json")]
-    return [*others, *sorted((STAGE / "src").glob("*.js")), *sorted((STAGE / "making").glob("*.js"))]
+    folders = ("src", "making", "classroom")
+    return [*others, *(path for folder in folders for path in sorted((STAGE / folder).glob("*.js")))]
 
 
 def sha256(*texts: str) -> str:
     return hashlib.sha256("".join(texts).encode()).hexdigest()
 
 
-@pytest.mark.parametrize("bundle", ["stage.bundle.js", "making.bundle.js"])
+@pytest.mark.parametrize("bundle", sorted(path.name for path in STAGE.glob("*.bundle.js")))
 def test_bundle_was_made_from_the_present_sources_and_not_edited(bundle: str):
     script = (STAGE / bundle).read_text(encoding="utf-8")
     header = re.match(r"// .*\n// Sources: (\w+)\n// Bundle: (\w+)\n", script)

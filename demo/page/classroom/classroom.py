@@ -67,6 +67,7 @@ class ClassTurn:
         revealed: whether the student may know which reply is which.
         guess: the pane that the student took for the capped one; empty for none.
         shown: whether the student wants to show it to the class, and what the speaker said.
+        taken: whether it is of the speaker's conversation, from which the student goes on.
         version: changes with every change other than a further token.
     """
 
@@ -78,6 +79,7 @@ class ClassTurn:
     ended: bool = False
     guess: str = ""
     shown: Shown = ""
+    taken: bool = False
     version: int = 0
     _numbers: Pair | None = None
 
@@ -122,6 +124,7 @@ class Student:
         streams: connections that are open.
         seen: when one was last open, in seconds of the monotonic clock.
         gone: set when the speaker has removed it.
+        system_prompt: of a conversation that goes on from the speaker's; None for the lesson's.
     """
 
     token: str
@@ -137,6 +140,7 @@ class Student:
     streams: int = 0
     seen: float = field(default_factory=time.monotonic)
     gone: bool = False
+    system_prompt: str | None = None
 
     @property
     def owner(self) -> str:
@@ -338,7 +342,9 @@ class Classroom:
             self.check_may_write(student)
             student.writing, student.ahead, student.problem = True, 0, None
             self.changes += 1
-            return student.conversation, self.lesson, len(student.turns)
+            own = student.system_prompt
+            lesson = self.lesson if own is None else replace(self.lesson, system_prompt=own)
+            return student.conversation, lesson, len(student.turns)
 
     def begin(self, student: Student, conversation: Conversation, lesson: Lesson) -> ClassTurn:
         """The conversation's last turn is being answered; what was not guessed before is shown now."""
@@ -436,6 +442,29 @@ class Classroom:
                 student.chat = latest.chat
             self.changes += 1
 
+    def go_on_from(self, student: Student, conversation: Conversation) -> None:
+        """The student goes on alone from the speaker's conversation, with its system prompt.
+
+        Args:
+            conversation: with both replies in every turn. Its turns are not the student's own on the board.
+
+        Raises:
+            UserError: the student's replies are still being written, or it is too long.
+        """
+        with self.lock:
+            if student.writing:
+                raise UserError(_WRITING)
+            if len(conversation.turns) >= MOST_TURNS:
+                raise UserError(
+                    "The speaker's conversation is too long to go on from; begin one of your own."
+                )
+            self._end_chat(student)
+            student.chat += 1
+            student.conversation = conversation
+            student.turns = [ClassTurn(turn, ended=True, taken=True) for turn in conversation.turns]
+            settings = conversation.turns[-1].settings
+            student.system_prompt = None if settings is None else settings.system_prompt
+
     def _end_chat(self, student: Student) -> None:
         """Keep the numbers of the student's conversation, and drop its texts."""
         row = self._row_of(student)
@@ -446,6 +475,7 @@ class Classroom:
         student.conversation.stop()
         self._dropped(student.conversation)
         student.conversation, student.turns, student.problem = Conversation(), [], None
+        student.system_prompt = None
         self.changes += 1
 
     # --- showing a turn to the class
@@ -546,7 +576,7 @@ class Classroom:
     # --- what the board shows
 
     def _row_of(self, student: Student) -> Row:
-        pairs = [turn.numbers(self.marks) for turn in student.turns if turn.ended]
+        pairs = [turn.numbers(self.marks) for turn in student.turns if turn.ended and not turn.taken]
         return Row(student.number, student.chat, student.owner, pairs)
 
     def rows(self) -> list[Row]:

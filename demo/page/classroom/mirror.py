@@ -87,6 +87,19 @@ class Mirror:
         kept = dict(meta) if isinstance(meta, dict) else {}
         return {**kept, "watch_only": True, "shipped": [], "intro": None, "link": None}
 
+    def turns(self) -> list[dict[str, Any]]:
+        """The turns of the speaker's conversation that have ended, as the stage was sent them; unchecked."""
+        with self._lock:
+            found = dict[int, Any]()
+            for _, op, _ in self._ops:
+                if op["op"] == "reset":
+                    found = dict(enumerate(op.get("turns") or ()))
+                elif op["op"] in ("turn_start", "turn") and isinstance(at := op.get("turn"), int):
+                    found = {index: turn for index, turn in found.items() if index < at}
+                    found |= {at: op["data"]} if op["op"] == "turn" and "data" in op else {}
+            whole = [turn for turn in found.values() if isinstance(turn, dict)]
+            return [turn for turn in whole if not turn.get("live")]
+
     def clear(self) -> None:
         """The speaker shows nothing any more."""
         with self._lock:

@@ -12,6 +12,7 @@ site's page can act in their name.
 | GET class/events | a student | a stream of "state", "turn" and "tokens" |
 | POST class/say | a student | {text} → {} once the replies have begun |
 | POST class/stop, class/again | a student | {} → {}: stop the replies; begin another conversation |
+| POST class/alone | a student | {} → {}: go on from the speaker's conversation |
 | POST class/guess | a student | {turn, pane: "a", "b" or ""} → {} |
 | POST class/show, class/withdraw | a student | {turn} → {}: show a turn to the class, or no longer |
 | GET class/follow | a student | a stream of "mirror": what the speaker's stage shows |
@@ -61,7 +62,15 @@ from demo.page.classroom.classroom import Classroom, Student
 from demo.page.classroom.lesson import Lesson
 from demo.page.classroom.mirror import Mirror
 from demo.page.classroom.numbers import results_csv, results_json, rows_from
-from demo.page.classroom.talk import Loaded, Sent, Talk, conversation_of, news, session_head
+from demo.page.classroom.talk import (
+    Loaded,
+    Sent,
+    Talk,
+    conversation_of,
+    news,
+    session_head,
+    speakers_conversation,
+)
 from demo.page.hosting import MOST_STUDENTS
 from demo.page.json_requests import json_body
 from demo.page.rate_limit import LaterError, LoginLimiter, RateLimiter, address_of
@@ -161,6 +170,7 @@ class ClassPages:
             "class/guess": self._student_does,
             "class/show": self._student_does,
             "class/withdraw": self._student_does,
+            "class/alone": self._student_does,
             "class/speaker": self._speaker_does,
             "class/mirror": self._take_mirror,
         }
@@ -298,6 +308,10 @@ class ClassPages:
             classroom.new_chat(student)
         elif kind == "guess":
             classroom.guess(student, turn, pane)
+        elif kind == "alone":
+            turns = self._mirror.turns()
+            begun = await run_sync(speakers_conversation, turns, self._loaded, classroom.marks)
+            classroom.go_on_from(student, begun)
         elif kind == "show":
             classroom.ask_to_show(student, turn)
         else:

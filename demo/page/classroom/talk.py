@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,6 +17,7 @@ from demo.engine.protocol import WaitEvent
 from demo.page.chat_handlers import plain_reason
 from demo.page.classroom.classroom import PANES, Classroom, ClassTurn, Student
 from demo.page.rate_limit import RateLimiter
+from demo.plots.marks import PlotMarks
 from demo.utils.errors import UserError, explain_failure
 
 MOST_MESSAGE = 4000  # characters
@@ -235,6 +236,27 @@ def session_head(classroom: Classroom, loaded: Loaded, student: Student) -> dict
     conversation = student.conversation
     head = Recording(loaded.name, [], classroom.marks, title, lesson.blurb, lesson.system_prompt)
     return to_json(head) | {"date": conversation.date}
+
+
+def speakers_conversation(turns: Sequence[dict[str, Any]], loaded: Loaded, marks: PlotMarks) -> Conversation:
+    """The conversation on the speaker's stage, with the uncapped and the capped reply of each turn.
+
+    Args:
+        turns: as `Mirror.turns` returns them.
+
+    Raises:
+        UserError: there is none, or it is one that cannot go on here.
+    """
+    kept = []
+    for turn in turns:
+        branches = turn.get("branches")
+        if not isinstance(branches, dict) or not set(BRANCHES) <= set(branches):
+            break
+        kept.append(turn | {"branches": {branch: branches[branch] for branch in BRANCHES}})
+    if not kept:
+        raise UserError("The speaker's stage shows no turn with both replies yet; begin one of your own.")
+    head = parsed(dumps(Recording(loaded.name, [], marks)))
+    return conversation_of(head | {"turns": kept}, loaded)
 
 
 def conversation_of(session: object, loaded: Loaded) -> Conversation:

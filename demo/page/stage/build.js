@@ -9,8 +9,14 @@ import { fileURLToPath } from "node:url";
 import { build } from "esbuild";
 
 const FOLDER = fileURLToPath(new URL(".", import.meta.url));
-/** Bundle -> the script that it begins with: the stage, and the page while an axis is made. */
-const BUNDLES = { "stage.bundle.js": "src/main.js", "making.bundle.js": "making/making.js" };
+/** Bundle -> the script that it begins with: the stage, the page while an axis is made, and those of a class. */
+const BUNDLES = {
+  "stage.bundle.js": "src/main.js",
+  "making.bundle.js": "making/making.js",
+  "phone.bundle.js": "classroom/phone.js",
+  "board.bundle.js": "classroom/board.js",
+  "follow.bundle.js": "classroom/follow.js",
+};
 
 /** @param {string[]} texts */
 function hashOf(texts) {
@@ -30,7 +36,8 @@ function scripts(folder) {
 
 /** The files that a bundle depends on. tests/unit/test_stage_script.py reads the same. */
 function sources() {
-  return ["build.js", "package-lock.json", "protocol.json", ...scripts("src"), ...scripts("making")];
+  const own = ["src", "making", "classroom"].flatMap(scripts);
+  return ["build.js", "package-lock.json", "protocol.json", ...own];
 }
 
 for (const [bundle, entry] of Object.entries(BUNDLES)) {

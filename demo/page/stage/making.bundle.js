@@ -1,5 +1,5 @@
 // Made from its sources by `npm run build`; do not edit.
-// Sources: ad038fa245d8566c2ac615ed5b3bd10ff7fab4f2518a6fa5e0b5a9bed6029d65
+// Sources: 7729339de52c2bedd9c0497a442789e8d0a1db78985b5c00f7f9baf245846838
 // Bundle: af08f735d86252586df92c2e5f6aa4cf282c148ea964cb9968920df7c06c072b
 (() => {
   // src/dom.js

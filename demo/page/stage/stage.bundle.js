@@ -1,6 +1,6 @@
 // Made from its sources by `npm run build`; do not edit.
-// Sources: ad038fa245d8566c2ac615ed5b3bd10ff7fab4f2518a6fa5e0b5a9bed6029d65
-// Bundle: 3e160b83ccb5c86c545ff18dda3130937f5423926e9b249acb0bcd988cfc6cdd
+// Sources: 7729339de52c2bedd9c0497a442789e8d0a1db78985b5c00f7f9baf245846838
+// Bundle: 2899ce65a8f5282f5536b121077da605965e4e5f85d6ea5e759c7d1b9c3b26dd
 (() => {
   // protocol.json
   var protocol_default = {
@@ -1211,6 +1211,95 @@
       event.preventDefault();
       action();
     });
+  }
+
+  // src/mirror.js
+  var SPEAKER = "persona-drift-class-speaker";
+  var EVERY_MS = 120;
+  var LEFT_OUT = /* @__PURE__ */ new Set(["persist", "download", "chats", "restored", "tree", "notice", "compared", "load"]);
+  function readView(root) {
+    const pressed = (within) => findAll(root, `${within} [aria-pressed="true"]`).map(
+      ({ dataset }) => dataset.view ?? dataset.branch ?? dataset.mode
+    )[0] ?? "";
+    return {
+      turn: findAs(root, ".turn-list select", HTMLSelectElement).value,
+      panel: findAll(root, '.charts [role="tab"][aria-selected="true"]')[0]?.id ?? "",
+      display: root.dataset.display ?? "",
+      lens: findAs(root, ".lens-of", HTMLSelectElement).value,
+      map: pressed("#map-view .views"),
+      reply: pressed("#layer-view .views:not(.modes)"),
+      mode: pressed("#layer-view .modes")
+    };
+  }
+  function speaker() {
+    try {
+      return JSON.parse(sessionStorage.getItem(SPEAKER) ?? "null");
+    } catch {
+      return null;
+    }
+  }
+  function makeMirror(root, sendRequest) {
+    const own = sendRequest.available ? speaker() : null;
+    let waiting = [];
+    let shown = "";
+    let on = false;
+    const words = () => on ? "Phones follow" : "Let phones follow";
+    const button = makeButton("mirror-button", words(), "The phones of the class show this stage");
+    async function send(path, body) {
+      const headers = { "Content-Type": "application/json", "X-Class-Token": own?.secret ?? "" };
+      const init = { method: "POST", headers, body: JSON.stringify(body) };
+      const answer = await fetch(`${own?.base}class/${path}`, init);
+      if (!answer.ok) throw new Error(String(answer.status));
+      return answer.json();
+    }
+    async function pass() {
+      const view = readView(root);
+      const now = JSON.stringify(view);
+      if (!waiting.length && now === shown) return;
+      const ops = waiting;
+      waiting = [];
+      const { again } = await send("mirror", { ops, view });
+      shown = now;
+      if (again) sendRequest("show");
+    }
+    async function keepPassing() {
+      while (on) {
+        try {
+          await pass();
+        } catch {
+          shown = "";
+          if (on) toggle();
+        }
+        await new Promise((done) => setTimeout(done, EVERY_MS));
+      }
+    }
+    function toggle() {
+      on = !on;
+      button.textContent = words();
+      button.setAttribute("aria-pressed", String(on));
+      waiting = [];
+      shown = "";
+      if (!on) send("speaker", { do: "unfollow" }).catch(() => {
+      });
+      else {
+        sendRequest("show");
+        keepPassing();
+      }
+    }
+    if (own?.secret) {
+      button.addEventListener("click", toggle);
+      button.setAttribute("aria-pressed", "false");
+      find(root, ".actions").append(button);
+    }
+    return {
+      /**
+       * What the server has sent to this stage.
+       * @param {Operation[]} ops
+       */
+      took(ops) {
+        if (on) waiting.push(...ops.filter(({ op }) => !LEFT_OUT.has(op)));
+      }
+    };
   }
 
   // src/clipboard.js
@@ -4145,7 +4234,7 @@
     own: "as its branch reads it",
     plain: "as the unsteered model reads it",
     change: "with it minus without it",
-    means: "mean over the tokens of each answer"
+    means: "mean over the tokens of each answer; shaded: the cap’s layers, with their floors"
   };
   function interventionOf(readings) {
     const steered = readings.some(({ branch }) => branch === "steered");
@@ -4217,14 +4306,12 @@
       const acted = state.shown.filter(intervened);
       const changed2 = `what ${interventionOf(acted)} changed in the ${acted.map(({ branch }) => branch).join(" and the ")} reply: `;
       const each = (mode === "own" || mode === "plain") && state.shown.length > 1 ? "each " : "";
-      const capped = state.shown.some(({ cap }) => cap);
-      const shaded = mode === "means" && capped ? "; shaded: the cap’s layers, with their floors" : "";
-      find(panel, ".mode-label").textContent = `${mode === "change" ? changed2 : each}${LAYER_MODES[mode]}${shaded}`;
+      find(panel, ".mode-label").textContent = `${mode === "change" ? changed2 : each}${LAYER_MODES[mode]}`;
       const [low, high] = colourRange(mode);
       find(panel, ".low").textContent = number(low);
       find(panel, ".high").textContent = number(high);
       find(panel, ".ramp-key").hidden = mode === "means";
-      find(panel, ".below-key").hidden = mode === "means" || !capped;
+      find(panel, ".below-key").hidden = mode === "means" || !state.shown.some(({ cap }) => cap);
     }
     async function draw() {
       const { replies } = hooks.shown();
@@ -6035,6 +6122,7 @@
       follow: () => view.links.follow()
     });
     makeTour(root);
+    const mirror = makeMirror(root, sendRequest);
     const leftOut = find(root, ".left-out");
     const loadLine = find(root, ".load");
     const hasOwnTurns = () => conversation.turns.length > 0 && !intro.shown;
@@ -6184,11 +6272,12 @@
       if (late && start2 < 0) return;
       lastSeq = Math.max(lastSeq, value.seq);
       for (const op of late ? value.ops.slice(start2) : value.ops) apply(op, late);
+      mirror.took(late ? value.ops.slice(start2) : value.ops);
       arrival.updated();
     }
     new MutationObserver(view.repaint).observe(document.body, { attributes: true, attributeFilter: ["class"] });
     showEmpty(root, null, true);
-    return { receive, counts: () => ({ ...view.charts.counts(), settled, opened }) };
+    return { receive, counts: () => ({ ...view.charts.counts(), settled }) };
   }
 
   // src/main.js

@@ -1,7 +1,7 @@
 // The public part of plotly.js that the stage uses.
 
 export interface PlotTrace {
-  type?: "scatter" | "scatter3d" | "heatmap";
+  type?: "scatter" | "scatter3d" | "heatmap" | "box";
   // biome-ignore lint/suspicious/noExplicitAny: whatever recognises the trace
   meta?: any;
   mode?: string;
@@ -92,5 +92,7 @@ declare global {
     Plotly?: PlotlyLibrary;
     /** For tests and measurements. */
     personaStage?: { counts: () => Record<string, unknown> };
+    /** On the page that follows a speaker's stage: gives the stage its next value. */
+    receiveStage?: (value: string) => void;
   }
 }

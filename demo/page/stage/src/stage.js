@@ -8,6 +8,7 @@ import { find } from "./dom.js";
 import { makeIntro } from "./intro.js";
 import { makeKeyboard } from "./keyboard.js";
 import { sessionName } from "./links.js";
+import { makeMirror } from "./mirror.js";
 import { Conversation } from "./model.js";
 import { bringPanesIntoSight, showEmpty, showNotice } from "./notices.js";
 import { makePersistence } from "./persistence.js";
@@ -93,6 +94,7 @@ export function makeStage(root, protocol, sendRequest) {
     follow: () => view.links.follow(),
   });
   makeTour(root);
+  const mirror = makeMirror(root, sendRequest);
   const leftOut = find(root, ".left-out");
   const loadLine = find(root, ".load");
 
@@ -278,6 +280,7 @@ export function makeStage(root, protocol, sendRequest) {
     if (late && start < 0) return;
     lastSeq = Math.max(lastSeq, value.seq);
     for (const op of late ? value.ops.slice(start) : value.ops) apply(op, late);
+    mirror.took(late ? value.ops.slice(start) : value.ops);
     arrival.updated();
   }
 

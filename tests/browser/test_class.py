@@ -1,0 +1,308 @@
+"""A class in Chromium: phones and the board of one running program."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Page, expect
+
+from demo.bench.app_process import free_port
+from tests.helpers.browser import TURN_TIMEOUT, Watched, chromium_page, running_app, say, wait_until_loaded
+from tests.helpers.classes import DifferingEngine, Hosted, Phone, hosted_class
+from tests.trust import held
+
+pytestmark = pytest.mark.slow
+PHONE, PROJECTOR = (390, 844), (1280, 720)
+SECRET = "a text that nobody else sees"
+
+
+@contextmanager
+def opened(address: str, path: str, size: tuple[int, int] = PHONE, dark: bool = False) -> Iterator[Page]:
+    """A page of the class in a tab of its own, which must neither reach elsewhere nor report an error."""
+    with chromium_page(address, *size, touch=size == PHONE, stage=False) as (page, watched):
+        page.emulate_media(color_scheme="dark" if dark else "light")
+        page.goto(address + path)
+        yield page
+        check(watched)
+
+
+def check(watched: Watched) -> None:
+    assert watched.outside == []
+    # What the browser itself reports of a server that is restarted, or of a request that is refused.
+    assert [text for text in watched.errors if not text.startswith("Failed to load resource")] == []
+
+
+@pytest.fixture
+def engine() -> DifferingEngine:
+    return DifferingEngine()
+
+
+@pytest.fixture
+def there(engine: DifferingEngine) -> Iterator[Hosted]:
+    with hosted_class(engine) as hosted:
+        yield hosted
+
+
+def board_of(there: Hosted) -> str:
+    return f"class/board#{there.secret}"
+
+
+def write(phone: Page, text: str) -> None:
+    phone.locator(".say textarea").fill(text)
+    phone.locator(".send").click()
+
+
+def guess(phone: Page, pane: str) -> None:
+    phone.locator(f'.guess [data-pane="{pane}"]').click(timeout=TURN_TIMEOUT)
+    expect(phone.locator(".answer")).not_to_be_empty()
+
+
+def answered(phone: Page) -> None:
+    """Wait for the end of a turn of the default model, and guess, unless both replies are the same."""
+    phone.wait_for_function(
+        "['.guess', '.answer'].some((name) => document.querySelector(name).checkVisibility())",
+        timeout=TURN_TIMEOUT,
+    )
+    if phone.locator(".guess").is_visible():
+        assert not phone.locator(".line").is_visible()
+        assert phone.locator("#pane-a .low, #pane-a .high").count() == 0
+        guess(phone, "a")
+    expect(phone.locator(".line")).to_be_visible()
+
+
+def no_violations(page: Page, what: str) -> None:
+    found = Axe().run(page)
+    assert [(what, v["id"], v["nodes"][0]["html"][:160]) for v in found.response["violations"]] == []
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), what
+
+
+@pytest.mark.trust("two phones and a board of one program", "numbers only reach the board", "class")
+def test_two_phones_and_a_board_with_the_default_model():
+    with running_app("--class", "--host", "127.0.0.1") as address, ExitStack() as tabs:
+        with Phone(address) as owner:
+            secret = owner.post("start").json()["secret"]
+        board = tabs.enter_context(opened(address, f"class/board#{secret}", PROJECTOR))
+        expect(board.locator(".code")).not_to_be_empty(timeout=60_000)
+        assert secret not in board.url
+        code = board.locator(".code").inner_text()
+        one = tabs.enter_context(opened(address, f"class#{code}"))
+        two = tabs.enter_context(opened(address, "class"))
+        two.locator("[name=code]").fill(code.lower())
+        two.locator(".join-form button").click()
+        expect(board.locator(".tile-students")).to_have_text("2 of 30")
+        write(one, f"You are a pirate. {SECRET}")
+        write(two, "You are a ghost. Haunt me.")
+        for phone in (one, two):
+            expect(phone.locator("#pane-a .reply")).to_contain_text(
+                re.compile(r"\w+ \w+"), timeout=TURN_TIMEOUT
+            )
+            answered(phone)
+        expect(board.locator(".tile-turns")).to_have_text("2")
+        board.wait_for_function("document.querySelector('#lines-chart .points path') !== null")
+        assert SECRET not in board.content()
+        one.locator(".show").click()
+        expect(board.locator(".exhibit.asked")).to_have_count(1)
+        assert SECRET not in board.content()
+        board.locator(".exhibit button", has_text="Show").click()
+        expect(board.locator(".exhibit .user")).to_contain_text(SECRET)
+        for page in (board, one):
+            page.reload()
+        expect(board.locator(".exhibit .user")).to_contain_text(SECRET)
+        expect(one.locator(".user")).to_contain_text(SECRET)
+        board.locator(".exhibit button").click()
+        expect(board.locator(".exhibit")).to_have_count(0)
+        assert SECRET not in board.content() and SECRET not in two.content()
+
+
+def test_the_answer_comes_after_the_guess_and_the_message_box_stays_in_view(there, engine):
+    with opened(there.address, f"class#{there.code}") as phone:
+        engine.words = [" a long reply"] * 400
+        write(phone, "Hello")
+        expect(phone.locator(".guess")).to_be_visible()
+        assert phone.locator('[role="tab"]').all_inner_texts() == ["A", "B"]
+        boxes = [phone.locator(name).bounding_box() for name in (".panes", ".guess", ".say")]
+        tops = [box["y"] for box in boxes if box]
+        assert tops == sorted(tops) and tops[-1] + boxes[-1]["height"] <= PHONE[1]  # type: ignore[index]
+        phone.locator("#tab-a").focus()
+        phone.keyboard.press("ArrowRight")
+        expect(phone.locator("#tab-b")).to_be_focused()
+        phone.wait_for_function("document.querySelector('.panes').scrollLeft > 300")
+        phone.evaluate("document.querySelector('.panes').scrollTo({ left: 0, behavior: 'instant' })")
+        expect(phone.locator("#tab-a")).to_have_attribute("aria-selected", "true")
+        guess(phone, "b")
+        names = phone.locator('[role="tab"]').all_inner_texts()
+        right = names[1] == "Capped"
+        assert sorted(names) == ["Capped", "Uncapped"]
+        expect(phone.locator(".answer")).to_contain_text("Right" if right else "Not this time")
+        assert phone.locator("#pane-a .low, #pane-a .high").count() > 0
+        box = phone.locator(".say").bounding_box()
+        assert box and box["y"] + box["height"] <= PHONE[1]
+
+
+def test_the_same_replies_are_not_guessed(there):
+    with opened(there.address, f"class#{there.code}") as phone:
+        write(phone, "the same please")
+        expect(phone.locator(".answer")).to_contain_text("Both replies are the same")
+        expect(phone.locator(".guess")).to_be_hidden()
+
+
+def test_the_speaker_sets_pauses_and_clears(there):
+    with ExitStack() as tabs:
+        board = tabs.enter_context(opened(there.address, board_of(there), PROJECTOR))
+        phone = tabs.enter_context(opened(there.address, f"class#{there.code}"))
+        board.locator(".set").click()
+        board.locator("dialog .scenario").select_option(index=1)
+        board.locator("dialog .seed").fill("-3")
+        board.locator("dialog .next").click()
+        expect(board.locator("dialog .problem")).to_contain_text("whole number")
+        board.locator("dialog .seed").fill("3")
+        board.locator("dialog .next").click()
+        expect(board.locator(".lesson-name")).to_contain_text("seed 3")
+        expect(phone.locator(".say textarea")).not_to_have_value("")
+        board.locator(".pause").click()
+        expect(phone.locator(".notice")).to_contain_text("paused")
+        expect(phone.locator(".send")).to_be_disabled()
+        board.locator(".pause").click()
+        phone.locator(".send").click()
+        guess(phone, "")
+        expect(board.locator(".tile-turns")).to_have_text("1")
+        board.locator(".clear").click()
+        expect(board.locator(".clear")).to_contain_text("Press again")
+        board.locator(".clear").click()
+        expect(board.locator(".tile-turns")).to_have_text("0")
+        expect(phone.locator(".empty")).to_be_visible()
+        code = there.code
+        board.locator(".new-code").click()
+        board.locator(".new-code").click()
+        expect(board.locator(".code")).not_to_have_text(code)
+        with board.expect_download() as saved:
+            board.locator(".results").select_option("csv")
+        assert saved.value.suggested_filename == "class.csv"
+
+
+def test_a_restarted_program_gets_the_class_back_from_its_tabs():
+    port = free_port()
+    with ExitStack() as tabs:
+        with running_app("--class", "--host", "127.0.0.1", port=port) as address:
+            # Not the secret: on this machine the page asks for it itself.
+            board = tabs.enter_context(opened(address, "class/board", PROJECTOR))
+            expect(board.locator(".code")).not_to_be_empty()
+            code = board.locator(".code").inner_text()
+            phone = tabs.enter_context(opened(address, f"class#{code}"))
+            other = tabs.enter_context(opened(address, f"class#{code}"))
+            write(phone, SECRET)
+            expect(phone.locator("#pane-a .reply")).to_contain_text(
+                re.compile(r"\w+ \w+"), timeout=TURN_TIMEOUT
+            )
+            answered(phone)
+            write(other, "a message whose replies are being written when the program ends")
+            expect(board.locator(".tile-turns")).to_have_text(re.compile("1|2"))
+        expect(phone.locator(".notice")).to_contain_text("connection was lost")
+        with running_app("--class", "--host", "127.0.0.1", port=port):
+            expect(board.locator(".notice")).to_contain_text("the class is back", timeout=60_000)
+            expect(board.locator(".code")).to_have_text(code)
+            expect(board.locator(".tile-students")).to_have_text("2 of 30", timeout=60_000)
+            expect(phone.locator(".user")).to_have_text(SECRET)
+            expect(other.locator(".notice")).to_contain_text("your message is back in the box")
+            expect(other.locator(".say textarea")).to_have_value(re.compile("a message whose"))
+            write(phone, "and on")
+            expect(phone.locator(".which")).to_have_text("Turn 2 of 2", timeout=TURN_TIMEOUT)
+            answered(phone)
+            expect(board.locator(".tile-turns")).to_have_text(re.compile("2|3"))
+
+
+def test_phones_follow_the_speaker_s_stage_within_a_second_and_go_on_alone(there):
+    with opened(there.address, board_of(there), PROJECTOR) as board, ExitStack() as tabs:
+        expect(board.locator(".code")).to_have_text(there.code)
+        with board.context.expect_page() as opening:
+            board.locator(".stage").click()
+        stage = opening.value
+        wait_until_loaded(stage)
+        stage.locator(".mirror-button").click()
+        phone = tabs.enter_context(opened(there.address, f"class#{there.code}"))
+        phone.locator(".modes .follow").click()
+        followed = phone.frame_locator("iframe")
+        say(stage, "What the speaker says")
+        expect(followed.locator('[data-branch="capped"] .reply')).to_contain_text("Hello there!")
+        slowest = 0.0
+        for button, shown in (
+            ("#map-tab", '#map-tab[aria-selected="true"]'),
+            ('[data-display="lens"]', '#stage[data-display="lens"]'),
+            ("#token-tab", '#token-tab[aria-selected="true"]'),
+        ):
+            began = time.monotonic()
+            stage.locator(button).click()
+            expect(followed.locator(shown)).to_have_count(1)
+            slowest = max(slowest, time.monotonic() - began)
+        assert slowest < 1, "a phone is a line behind"
+        assert followed.locator(".toolbar").is_hidden() and followed.locator("button.select-turn").count()
+        phone.locator(".from-here").click()
+        expect(phone.locator(".user")).to_have_text("What the speaker says")
+        write(phone, "the same and on")
+        expect(phone.locator(".answer")).to_contain_text("the same")
+        phone.locator(".modes .follow").click()
+        stage.locator(".mirror-button").click()
+        expect(phone.locator(".modes")).to_be_hidden()
+        expect(phone.locator(".say")).to_be_visible()
+    held("changes of the speaker's stage on a phone that follows", 3, "shown within a second", "class")
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_axe_finds_nothing_on_the_phone(there, dark: bool):
+    with opened(there.address, "class", PHONE, dark) as phone:
+        no_violations(phone, "join")
+        phone.locator("[name=code]").fill("WRONG")
+        phone.locator(".join-form button").click()
+        expect(phone.locator(".sentence")).to_contain_text("no class with this code")
+        phone.locator("[name=code]").fill(there.code)
+        phone.locator(".join-form button").click()
+        expect(phone.locator(".empty")).to_be_visible()
+        no_violations(phone, "empty")
+        write(phone, "Hello")
+        expect(phone.locator(".guess")).to_be_visible()
+        no_violations(phone, "guess")
+        guess(phone, "a")
+        no_violations(phone, "answer")
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_axe_finds_nothing_on_the_board(there, dark: bool):
+    with Phone(there.address) as student, opened(there.address, board_of(there), PROJECTOR, dark) as board:
+        expect(board.locator(".code")).to_have_text(there.code)
+        no_violations(board, "empty")
+        student.join(there.code)
+        for number in range(3):
+            student.say(f"message {number}")
+            student.post("guess", turn=number, pane="a")
+        student.post("show", turn=0)
+        board.locator(".exhibit button", has_text="Show").click()
+        expect(board.locator(".exhibit .user")).to_have_text("message 0")
+        for size in (PROJECTOR, (1920, 1080), PHONE):
+            board.set_viewport_size({"width": size[0], "height": size[1]})
+            board.wait_for_function("document.querySelector('#boxes-chart .main-svg') !== null")
+            no_violations(board, f"full at {size}")
+        board.locator(".set").click()
+        no_violations(board, "lesson")
+
+
+def test_the_board_shows_nothing_without_the_secret(there):
+    with opened(there.address, "class/board#guessed") as page:
+        # On the machine that runs the program the page gets the secret; from elsewhere it does not.
+        expect(page.locator(".code")).to_have_text(there.code)
+    there.pages._may_start = False
+    with opened(there.address, "class/board#guessed") as page:
+        expect(page.locator(".closed")).to_contain_text("This is the speaker’s page")
+        expect(page.locator(".door")).to_be_hidden()
+
+
+def test_whoever_started_the_program_opens_a_class_from_the_page():
+    # In a window so wide the settings are open from the beginning.
+    with running_app() as address, chromium_page(address, 1440, 900) as (page, _):
+        with page.context.expect_page() as opening:
+            page.locator("#open-class").click()
+        expect(opening.value.locator(".code")).not_to_be_empty()
