@@ -10,7 +10,16 @@ from typing import Any
 from demo.axis.axis import AssistantAxis
 from demo.axis.zones import zone_of
 from demo.conversation.conversation import Conversation
-from demo.conversation.session_file import Recording, from_json, rounded, to_json, token_json, turn_json
+from demo.conversation.session_file import (
+    Recording,
+    dumps,
+    from_json,
+    parsed,
+    rounded,
+    to_json,
+    token_json,
+    turn_json,
+)
 from demo.conversation.settings import ALL_BRANCHES, BRANCHES
 from demo.conversation.turns import Reply, well_formed
 from demo.engine.protocol import WaitEvent
