@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from pathlib import Path
 
 import pytest
 
+from demo.bench.class_load import Outcomes as ClassOutcomes
+from demo.bench.class_load import on_cores
+from demo.bench.class_load import summary as class_summary
 from demo.bench.engine_load import engine_load, library_load, visitor_prompt
 from demo.bench.engines import compare
 from demo.bench.page_load import Outcomes
@@ -17,6 +21,7 @@ from demo.bench.report import engines_document, write_speed_report
 from demo.engine.protocol import Sampling, Token, TokenEvent
 from demo.engine.transformers_engine import TransformersEngine
 from demo.models.loading import load_model
+from demo.utils.errors import UserError
 from tests import trust
 from tests.helpers.axes import random_axis
 
@@ -122,3 +127,21 @@ def test_two_runs_of_the_same_replies_are_compared_token_by_token():
     assert figures["largest difference of a projection before the cap"] == pytest.approx(0.1)
     assert figures["largest difference of a layer's correction"] == pytest.approx(0.1)
     assert figures["largest difference of a token's probability"] == pytest.approx(0.3)
+
+
+def test_the_figures_of_a_class_leave_out_memory_before_it_has_settled():
+    memory = [(0.0, 100.0), (50.0, 300.0), (100.0, 250.0)]
+    found = class_summary(ClassOutcomes([1.0, 2.0, 3.0], [0.2], 3, ["No."], memory), 30, 120)
+    assert (found["turns"], found["errors"], found["first token s, median"]) == (3, 1, 2.0)
+    assert found["board update s, p95"] is None, "one value has no percentile"
+    assert (found["memory settled MiB"], found["memory most after MiB"]) == (300.0, 300.0)
+    assert found["memory at the end MiB"] == 250.0
+
+
+def test_a_number_of_cores_that_is_not_there_is_refused_and_the_others_come_back():
+    before = os.sched_getaffinity(0)
+    with on_cores(1):
+        assert len(os.sched_getaffinity(0)) == 1
+    assert os.sched_getaffinity(0) == before
+    with pytest.raises(UserError, match="cores"), on_cores(len(before) + 1):
+        pass

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from demo.axis.zones import Told, Zones
 from demo.conversation.conversation import Conversation
+from demo.conversation.lesson import MOST_PROMPT, Lesson
 from demo.conversation.scenarios import load_scenarios
 from demo.conversation.session_file import turn_json
 from demo.conversation.settings import BRANCHES, CAPPED, UNCAPPED
@@ -29,7 +30,6 @@ from demo.page.classroom.classroom import (
     ClassTurn,
     Student,
 )
-from demo.page.classroom.lesson import MOST_PROMPT, Lesson
 from demo.page.classroom.mirror import Mirror
 from demo.page.classroom.numbers import COLUMNS, MOST_TURNS, Pair, Row, results_csv, results_json, rows_from
 from demo.page.classroom.routes import phone_address

@@ -18,9 +18,9 @@ from threading import RLock
 from typing import Any, Literal
 
 from demo.conversation.conversation import Conversation
+from demo.conversation.lesson import Lesson
 from demo.conversation.settings import BRANCHES, CAPPED, UNCAPPED
 from demo.conversation.turns import Turn, well_formed
-from demo.page.classroom.lesson import Lesson
 from demo.page.classroom.numbers import MOST_ROWS, MOST_TURNS, Guess, Pair, Row, pair_of
 from demo.page.hosting import LARGEST_CLASS, MOST_STUDENTS
 from demo.plots.marks import PlotMarks

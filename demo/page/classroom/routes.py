@@ -54,12 +54,12 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, HTMLResponse, JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from demo.conversation.lesson import Lesson
 from demo.conversation.scenarios import Scenario
 from demo.conversation.settings import CapChoice
 from demo.page.chat_handlers import plain_reason
 from demo.page.classroom import pages
 from demo.page.classroom.classroom import Classroom, Student
-from demo.page.classroom.lesson import Lesson
 from demo.page.classroom.mirror import Mirror
 from demo.page.classroom.numbers import results_csv, results_json, rows_from
 from demo.page.classroom.talk import (
