@@ -138,6 +138,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         options.class_size,
         class_address,
         _may_open_class(options),
+        options.host not in ("localhost", "127.0.0.1", "::1") or root_path_of(options) is not None,
     )
     if options.class_mode:
         _announce_class(classes.open().secret, options)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from secrets import token_urlsafe
 from typing import Any
 
@@ -11,6 +12,7 @@ import httpx
 import pytest
 
 from demo.bench.app_process import free_port
+from demo.page.classroom.classroom import MOST_STREAMS
 from demo.page.classroom.routes import MOST_SESSION, MOST_SMALL
 from demo.page.classroom.talk import MOST_MESSAGE
 from demo.page.rate_limit import MOST_LOGINS
@@ -177,11 +179,11 @@ def test_a_restarted_server_brings_the_class_back(engine):
         stored = speaker.board()
     with hosted_class(DifferingEngine(), port=port) as there, Phone(there.address, phone.token) as back:
         assert there.code != code and back.post("say", text="a").status_code == 401
-        assert back.http.get("class/hello").json()["class"] != stored["id"]
+        assert not back.get("hello", **{"class": stored["id"]}).json()["same"]
         speaker = Phone(there.address, there.secret)
         fields = {"class": stored["id"], "code": code, "lesson": stored["lesson"], "rows": stored["rows"]}
         assert speaker.post("speaker", do="restore", paused=False, **fields).is_success
-        assert back.http.get("class/hello").json()["class"] == stored["id"]
+        assert back.get("hello", **{"class": stored["id"]}).json()["same"]
         assert speaker.board()["rows"] == stored["rows"]
         session = head | {"turns": [view["data"]]}
         joined = back.join(
@@ -360,7 +362,7 @@ def test_only_this_machine_opens_a_class_and_not_through_a_proxy(engine, headers
 
 def test_whoever_started_the_program_opens_a_class_on_the_page(engine):
     with hosted_class(engine, opened=False) as there, Phone(there.address) as phone:
-        assert phone.get("hello").json() == {"open": False, "class": None}
+        assert phone.get("hello").json() == {"open": False, "same": False}
         assert phone.join("AAAAA").status_code == 404
         secret = phone.post("start").json()["secret"]
         assert secret == there.secret == phone.post("start").json()["secret"]
@@ -409,6 +411,35 @@ def test_a_student_who_is_sent_away_is_told_and_can_do_nothing_more(engine):
         assert isinstance(speaker, Phone) and speaker.post("speaker", do="remove", student=1).is_success
         assert list(stream)[-1]["type"] == "gone"
         assert phone.post("say", text="Hello").status_code == 401
+
+
+def test_a_student_opens_only_so_many_streams(engine):
+    with hosted_class(engine) as there, ExitStack() as tabs:
+        phone = tabs.enter_context(Phone(there.address))
+        phone.join(there.code)
+        tab_list = [tabs.enter_context(Phone(there.address, phone.token)) for _ in range(MOST_STREAMS)]
+        streams = [tab.messages() for tab in tab_list]
+        assert all(next(stream)["type"] == "state" for stream in streams)
+        answer = phone.get("events")
+        assert answer.status_code == 400 and "too many tabs" in answer.json()["detail"]
+        for stream in streams:
+            stream.close()
+
+
+def test_what_a_tab_gives_back_holds_no_formula_for_the_speaker_s_spreadsheet(engine):
+    with hosted_class(engine) as there, Phone(there.address) as phone:
+        head = phone.join(there.code).json()["head"]
+        phone.say("the same")
+        session = head | {"turns": [phone.until("turn")["view"]["data"]]}
+        speaker = Phone(there.address, there.secret)
+        assert speaker.post("speaker", do="remove", student=0).is_success
+        evil = ["=HYPERLINK(1)"]
+        assert phone.join(there.code, session=session, guesses=["right"], scenarios=evil).is_success
+        assert "=" not in speaker.get("results.csv").text
+        rows = speaker.board()["rows"]
+        rows[0]["pairs"][0]["scenario"] = evil[0]
+        fields = {"class": "a" * 12, "code": "AAAAA", "lesson": {}, "rows": rows}
+        assert "damaged" in speaker.post("speaker", do="restore", **fields).json()["detail"]
 
 
 def test_a_closed_tab_is_noticed(engine):

@@ -440,6 +440,31 @@ def test_a_class_comes_back_from_its_tabs():
         again.bring_back(room.id, room.code, room.lesson, False, [])
 
 
+def test_the_id_of_a_class_that_came_back_stands_for_a_code_that_has_changed_since():
+    room, _, _ = classroom()
+    student = room.join(room.code)
+    with pytest.raises(UserError, match="no class with this code"):
+        room.join("AAAAA", "a" * 43, room.id)
+    room.change_code()
+    again, _, _ = classroom()
+    again.bring_back(room.id, room.code, room.lesson, False, [])
+    assert again.join("an old code", student.token, room.id).token == student.token
+    for token, known_as in (("", room.id), ("b" * 43, "b" * 12), ("b" * 43, "")):
+        with pytest.raises(UserError, match="no class with this code"):
+            again.join("an old code", token, known_as)
+
+
+def test_everybody_can_be_sent_away():
+    room, _, _ = classroom()
+    students = [room.join(room.code) for _ in range(5)]
+    answered(room, students[0])
+    room.remove(0)
+    assert all(student.gone for student in students) and room.board()["students"] == []
+    assert len(room.rows()) == 1, "the numbers stay"
+    with pytest.raises(UserError, match="no longer here"):
+        room.remove(0)
+
+
 def test_a_student_without_a_stored_conversation_begins_another():
     room, _, _ = classroom()
     student = room.join(room.code)

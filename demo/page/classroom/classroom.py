@@ -28,6 +28,7 @@ from demo.utils.errors import UserError
 
 MOST_WAITING = 120
 MOST_SHOWN = 40
+MOST_STREAMS = 8  # of one student: two of each tab
 
 # Letters and digits that nobody takes for one another, on a screen or when they are read out.
 ALPHABET = "ABCDEFGHJKMNPQRSTUVWXYZ23456789"
@@ -165,7 +166,7 @@ class Classroom:
     """One class.
 
     Attributes:
-        id: what a tab knows the class by; no secret.
+        id: what the tabs of the class know it by. Others do not learn it.
         code: what students enter.
         lesson, paused: what the speaker has set.
         marks: the reference lines of the board, with the zones of the axis.
@@ -192,6 +193,7 @@ class Classroom:
         self._students: dict[str, Student] = {}
         self._rows: list[Row] = []  # of conversations that have ended, or whose student is not here
         self._exhibits: list[Exhibit] = []
+        self._is_back = False  # from a tab, after a restart
         self._last_number = self._last_queued = self._last_exhibit = self._last_problem = 0
         self.lock = RLock()
 
@@ -206,17 +208,20 @@ class Classroom:
 
     # --- joining, waiting, leaving
 
-    def join(self, code: str, token: str = "") -> Student:
+    def join(self, code: str, token: str = "", known_as: str = "") -> Student:
         """A student joins, or joins again with the token of their tab.
 
         Args:
             token: empty for a tab that has none yet.
+            known_as: the id of the class for a tab that was in it. It stands for the code where the class has
+                come back after a restart, because the speaker may have changed the code since.
 
         Raises:
             UserError: the code is wrong, or there is no room to wait.
         """
         typed = "".join(well_formed(code).upper().split())
-        if not hmac.compare_digest(typed.encode(), self.code.encode()):
+        returns = self._is_back and bool(token) and hmac.compare_digest(known_as.encode(), self.id.encode())
+        if not returns and not hmac.compare_digest(typed.encode(), self.code.encode()):
             raise UserError("There is no class with this code here; look at the screen again.")
         if token and not TOKEN.fullmatch(token):
             raise UserError("This tab's token is damaged; open the address in a new tab.")
@@ -274,10 +279,16 @@ class Classroom:
             others = (one for one in self._students.values() if not one.seated and self._is_present(one))
             return 1 + sum(one.queued < student.queued for one in others)
 
+    def check_may_listen(self, student: Student) -> None:
+        """Raises UserError when the student has too many streams open."""
+        if student.streams >= MOST_STREAMS:
+            raise UserError("Your conversation is open in too many tabs; close some.")
+
     @contextmanager
     def present(self, student: Student) -> Iterator[None]:
-        """While a tab of the student has its stream open."""
+        """While a tab of the student has a stream open. Raises UserError when there are too many."""
         with self.lock:
+            self.check_may_listen(student)
             returns = not self._is_present(student) and not student.seated
             student.streams += 1
             if returns:
@@ -298,12 +309,13 @@ class Classroom:
                 self._remove(student)
 
     def remove(self, number: int) -> None:
-        """The speaker sends a student away. Raises UserError when there is no such student."""
+        """The speaker sends a student away; 0 for all of them. Raises UserError when there is none."""
         with self.lock:
-            found = next((one for one in self._students.values() if one.number == number), None)
-            if found is None:
+            found = [one for one in self._students.values() if number in (0, one.number)]
+            if not found:
                 raise UserError("That student is no longer here.")
-            self._remove(found)
+            for student in found:
+                self._remove(student)
             self._fill()
 
     def _remove(self, student: Student) -> None:
@@ -571,6 +583,7 @@ class Classroom:
             self.id, self.code, self.lesson, self.paused = id, code, lesson, paused
             self._rows = list(rows)
             self._last_number = max((row.student for row in rows), default=0)
+            self._is_back = True
             self.changes += 1
 
     # --- what the board shows

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
@@ -21,6 +22,9 @@ NAME, VERSION = "persona-drift-class", 1
 MOST_TURNS = 40  # of one conversation
 MOST_ROWS = 600  # of a class; beyond it the oldest conversations are left out
 _LARGEST = 1e6  # no genuine projection is farther from 0, in axis units
+
+# What a spreadsheet cannot take for a formula.
+SCENARIO_ID = re.compile(r"([a-z0-9][a-z0-9-]{0,59})?")
 
 Guess = Literal["right", "wrong"]
 
@@ -129,7 +133,7 @@ def _pair(data: dict[str, Any]) -> Pair:
     zones = data.get("uncapped_zone"), data.get("capped_zone")
     if any(zone not in (*ZONE_NAMES, "own", None) for zone in zones) or guess not in ("right", "wrong", None):
         raise ValueError("a zone or a guess that no turn has")
-    if not isinstance(scenario, str) or len(scenario) > 80:
+    if not isinstance(scenario, str) or not SCENARIO_ID.fullmatch(scenario):
         raise ValueError("a scenario that no turn has")
     means = maybe(data["uncapped"]), maybe(data["capped"])
     if any(mean is not None and abs(mean) > _LARGEST for mean in means):

@@ -7,8 +7,8 @@ site's page can act in their name.
 |---|---|---|
 | GET class | anybody | the page of a phone |
 | GET class/board | anybody | the page of the board; it shows nothing without the speaker's secret |
-| GET class/hello | anybody | → {open, class}: whether there is a class, and its id |
-| POST class/join | anybody | {code, token?, session?, guesses?, scenarios?} → {token, head} |
+| GET class/hello?class=ID | anybody | → {open, same}: whether there is a class, and whether it has this id |
+| POST class/join | anybody | {code, token?, class?, session?, guesses?, scenarios?} → {token, head} |
 | GET class/events | a student | a stream of "state", "turn" and "tokens" |
 | POST class/say | a student | {text} → {} once the replies have begun |
 | POST class/stop, class/again | a student | {} → {}: stop the replies; begin another conversation |
@@ -29,7 +29,7 @@ The messages of the streams are server-sent events with a JSON object each:
 - turn: {turn, view}, the whole turn as its student may see it; see `demo.page.classroom.talk.turn_view`.
 - tokens: {turn, panes: {a: {tokens}, b: {tokens}}}, those since the last message.
 - mirror: {ops, view}, operations of the stage (stage/protocol.json); the first has all.
-- door: {code, address, qr, figure, scenarios, model}; board: see `Classroom.board`.
+- door: {code, address, qr, figure, scenarios, model, reachable}; board: see `Classroom.board`.
 - gone: {}, the student is no longer in the class.
 """
 
@@ -121,6 +121,7 @@ class ClassPages:
         room: int = MOST_STUDENTS,
         address: str = "",
         may_start: bool = True,
+        reachable: bool = True,
     ) -> None:
         """No class is open yet.
 
@@ -130,10 +131,11 @@ class ClassPages:
             room: students who may talk to the model at once.
             address: where phones find this page, without `/class`; empty to find it out.
             may_start: whether a visitor of this machine may open a class, and become its speaker.
+            reachable: whether the page listens to other machines.
         """
         self._loaded, self._rate_limiter, self._scenarios = loaded, rate_limiter, tuple(scenarios)
         self._root_path, self._room, self._address = root_path, room, address.rstrip("/")
-        self._may_start = may_start
+        self._may_start, self._reachable = may_start, reachable
         self._wrong_codes = LoginLimiter()
         self._threads = CapacityLimiter(_THREADS)
         self._running = set[asyncio.Future[None]]()  # asyncio itself keeps no reference to a task
@@ -218,23 +220,24 @@ class ClassPages:
     # --- students
 
     async def _hello(self, request: Request) -> Response:
-        found = None if self.classroom is None else self.classroom.id
-        return JSONResponse(
-            {"open": found is not None, "class": found}, headers={"Cache-Control": "no-store"}
-        )
+        room, asked = self.classroom, request.query_params.get("class")
+        found = {"open": room is not None, "same": room is not None and room.id == asked}
+        return JSONResponse(found, headers={"Cache-Control": "no-store"})
 
     async def _join(self, request: Request) -> Response:
         classroom, address = self._open_class(), address_of(request)
         body = await json_body(request, MOST_SESSION)
-        code, token = body.get("code"), body.get("token") or ""
-        if not isinstance(code, str) or not isinstance(token, str) or len(code) > 40:
+        code, token, known_as = body.get("code"), body.get("token") or "", body.get("class") or ""
+        if not all(
+            isinstance(one, str) and len(one) <= 80 and one.isascii() for one in (code, token, known_as)
+        ):
             raise UserError("The code is the letters and digits on the screen.")
         # Right codes are not counted: a whole school may have one address.
         if self._wrong_codes.is_over(address):
             raise LaterError("There were too many wrong codes from your address; wait a minute.", 60)
         known = classroom.student(token)
         try:
-            student = known or classroom.join(code, token)
+            student = known or classroom.join(str(code), token, known_as)
         except UserError:
             self._wrong_codes.too_many(address)
             raise
@@ -244,13 +247,15 @@ class ClassPages:
         return JSONResponse({"token": student.token, "head": head})
 
     async def _give_back(self, student: Student, body: dict[str, Any], address: str) -> None:
-        guesses, scenarios = _texts(body.get("guesses")), _texts(body.get("scenarios"))
+        guesses, ids = _texts(body.get("guesses")), {one.id for one in self._scenarios}
+        scenarios = [one if one in ids else "" for one in _texts(body.get("scenarios"))]
         self._rate_limiter.file(address, len(json.dumps(body["session"])))
         conversation = await run_sync(conversation_of, body["session"], self._loaded)
         self._open_class().give_back(student, conversation, guesses, scenarios)
 
     async def _events(self, request: Request) -> Response:
         classroom, student, sent = self._open_class(), self._student(request), Sent()
+        classroom.check_may_listen(student)
 
         def fresh() -> Iterator[dict[str, Any]]:
             if student.gone:
@@ -261,7 +266,8 @@ class ClassPages:
         return _stream(fresh, PHONE_S, lambda: classroom.present(student))
 
     async def _follow(self, request: Request) -> Response:
-        student, sent = self._student(request), [-1]
+        classroom, student, sent = self._open_class(), self._student(request), [-1]
+        classroom.check_may_listen(student)
 
         def fresh() -> Iterator[dict[str, Any]]:
             if student.gone:
@@ -270,7 +276,7 @@ class ClassPages:
                 sent[0], ops, view = self._mirror.since(sent[0])
                 yield {"type": "mirror", "ops": ops, "view": view, "live": self._mirror.is_live}
 
-        return _stream(fresh, MIRROR_S)
+        return _stream(fresh, MIRROR_S, lambda: classroom.present(student))
 
     async def _say(self, request: Request) -> Response:
         student = self._student(request)
@@ -348,6 +354,7 @@ class ClassPages:
             "scenarios": [{"id": one.id, "title": one.title, "prompt": one.system_prompt, "seed": one.seed}
                           for one in self._scenarios],
             "model": self._loaded.name,
+            "reachable": self._reachable,
         }  # fmt: skip
 
     async def _speaker_does(self, request: Request) -> Response:
@@ -373,8 +380,9 @@ class Speaker:
     """What the speaker may do, by the field `do` of a request.
 
     lesson: {scenario, system_prompt, cap, seed, guess}, for all messages from now on. pause: {paused}. clear.
-    code: another join code. allow, refuse: {exhibit}. remove: {student}. room: {room}. unfollow: phones no
-    longer follow the stage. restore: {class, code, lesson, paused, rows}, after a restart of the server.
+    code: another join code. allow, refuse: {exhibit}. remove: {student}, 0 for all. room: {room}. unfollow:
+    phones no longer follow the stage. restore: {class, code, lesson, paused, rows}, after a restart of the
+    server.
     """
 
     def __init__(self, classroom: Classroom, scenarios: Sequence[Scenario], mirror: Mirror) -> None:
@@ -499,7 +507,11 @@ def is_same_site(request: Request) -> bool:
     origin = request.headers.get("origin")
     if origin is None or request.headers.get("sec-fetch-site") == "same-origin":
         return True
-    return urlsplit(origin).netloc.lower() == request.headers.get("host", "").lower()
+    # A proxy may pass on the visitor's own Host in the second of these. A page could write it only after
+    # asking first, and the class then still wants a code or a token.
+    hosts = (request.headers.get(name, "").lower() for name in ("host", "x-forwarded-host"))
+    own = urlsplit(origin).netloc.lower()
+    return bool(own) and own in hosts
 
 
 def is_from_this_machine(request: Request) -> bool:

@@ -1,6 +1,6 @@
 // Made from its sources by `npm run build`; do not edit.
-// Sources: 7729339de52c2bedd9c0497a442789e8d0a1db78985b5c00f7f9baf245846838
-// Bundle: cc68f00ccedc4dd4aec498d3a6271ea30132f68a417b647ae8fc7dba0fc73ba5
+// Sources: a0c3ba164b69fddfb840a34a1f850836b6fb1f391db7ec37f761277e4d8adbaa
+// Bundle: 29c07bcbcf9c92f5d3e9cee6b9a21ddfd5e0acb6bf3d57f814d5afd288d5ff75
 (() => {
   // src/dom.js
   function makeElement(tag, className, text) {
@@ -525,6 +525,7 @@
       this.status = status;
     }
   };
+  var SILENCE_MS = 4e4;
   var base = () => `${location.origin}${document.body.dataset.root ?? ""}/`;
   var addressOf = (path) => `${base()}class/${path}`;
   var pause = (ms) => new Promise((done) => setTimeout(done, ms));
@@ -557,7 +558,9 @@
     const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
     let text = "";
     for (; ; ) {
-      const { done, value } = await reader.read();
+      const silence = setTimeout(() => reader.cancel().catch(() => {
+      }), SILENCE_MS);
+      const { done, value } = await reader.read().finally(() => clearTimeout(silence));
       if (done) return;
       const { messages, rest } = eventsIn(text + value);
       text = rest;
@@ -600,6 +603,8 @@
   // classroom/board.js
   var AGAIN_MS = 1500;
   var CLOSED = "This is the speaker’s page. Open the address that the program has printed when it started. After a restart, open the new one in this tab: the class comes back.";
+  var LOST = "The connection was lost; trying again…";
+  var UNREACHABLE = "Phones cannot reach this page: start the program with --class, or with --host 0.0.0.0.";
   var RESTORED = "The server was restarted; the class is back, as this tab had stored it.";
   var root = document.body;
   var dialog = findAs(root, "dialog.lesson", HTMLDialogElement);
@@ -647,6 +652,7 @@
       ...scenarios.map(({ id, title }) => new Option(title, id))
     );
     charts.prepare(door.figure);
+    if (!door.reachable) notice(UNREACHABLE);
   }
   function showBoard(found) {
     const pairs = found.rows.flatMap((row) => row.pairs);
@@ -726,6 +732,7 @@
   }
   function take(message) {
     root.classList.add("open");
+    if (find(root, ".notice").textContent === LOST) notice("");
     if (message.type === "door") {
       showDoor(message);
       return;
@@ -749,9 +756,9 @@
     for (; ; ) {
       try {
         await listen(`board/events?from=${encodeURIComponent(location.origin)}`, kept.secret, take);
-        notice("The connection was lost; trying again…");
+        notice(LOST);
       } catch (error) {
-        if (!(error instanceof RefusedError)) notice("The connection was lost; trying again…");
+        if (!(error instanceof RefusedError)) notice(LOST);
         else if (!await reopen()) return;
       }
       await pause(AGAIN_MS);
@@ -781,6 +788,7 @@
     room.value = String(board.room);
     leaver.replaceChildren(
       new Option("nobody", ""),
+      new Option("everybody", "0"),
       ...board.students.map(
         (one) => new Option(`student ${one.number}${one.present ? "" : ", away"}`, String(one.number))
       )

@@ -1,6 +1,6 @@
 // Made from its sources by `npm run build`; do not edit.
-// Sources: 7729339de52c2bedd9c0497a442789e8d0a1db78985b5c00f7f9baf245846838
-// Bundle: 7d1acd46c596cb024dbf68771e1bae2d7dda9f7600924298b30c191b5dd7493e
+// Sources: a0c3ba164b69fddfb840a34a1f850836b6fb1f391db7ec37f761277e4d8adbaa
+// Bundle: c4df2c59c9572f45997af727c1bda9a1ab6ec6c0347cf3ef78cd97eb15b877a6
 (() => {
   // src/dom.js
   function find(root, selector) {
@@ -49,6 +49,7 @@
       this.status = status;
     }
   };
+  var SILENCE_MS = 4e4;
   var base = () => `${location.origin}${document.body.dataset.root ?? ""}/`;
   var addressOf = (path) => `${base()}class/${path}`;
   var pause = (ms) => new Promise((done) => setTimeout(done, ms));
@@ -73,7 +74,9 @@
     const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
     let text = "";
     for (; ; ) {
-      const { done, value } = await reader.read();
+      const silence = setTimeout(() => reader.cancel().catch(() => {
+      }), SILENCE_MS);
+      const { done, value } = await reader.read().finally(() => clearTimeout(silence));
       if (done) return;
       const { messages, rest } = eventsIn(text + value);
       text = rest;

@@ -1,6 +1,6 @@
 // Made from its sources by `npm run build`; do not edit.
-// Sources: 7729339de52c2bedd9c0497a442789e8d0a1db78985b5c00f7f9baf245846838
-// Bundle: 1f1d54e5b418e00fb7747c992d7d41f2ae0f8c08e9b68c7dc33d9770ba4f433a
+// Sources: a0c3ba164b69fddfb840a34a1f850836b6fb1f391db7ec37f761277e4d8adbaa
+// Bundle: d4a7d4e4946a6f6c5708218a2e56601083bb3481d976a79f3583498d023b17da
 (() => {
   // src/dom.js
   function makeElement(tag, className, text) {
@@ -341,6 +341,7 @@
       this.status = status;
     }
   };
+  var SILENCE_MS = 4e4;
   var base = () => `${location.origin}${document.body.dataset.root ?? ""}/`;
   var addressOf = (path) => `${base()}class/${path}`;
   var pause = (ms) => new Promise((done) => setTimeout(done, ms));
@@ -373,7 +374,9 @@
     const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
     let text = "";
     for (; ; ) {
-      const { done, value } = await reader.read();
+      const silence = setTimeout(() => reader.cancel().catch(() => {
+      }), SILENCE_MS);
+      const { done, value } = await reader.read().finally(() => clearTimeout(silence));
       if (done) return;
       const { messages, rest } = eventsIn(text + value);
       text = rest;
@@ -432,7 +435,6 @@
   var following = false;
   var lastProblem = 0;
   var suggested = "";
-  var listening = false;
   var view = makePhoneView(root, { turned: () => showTurn() });
   function notice(text, error = false) {
     const line = find(root, ".notice");
@@ -505,7 +507,7 @@
   }
   function take(message) {
     if (message.type === "state") takeState(message);
-    else if (message.type === "gone") leave(GONE);
+    else if (message.type === "gone") leave(GONE, true);
     else if (message.type === "turn") {
       const isNew = !turns[message.turn];
       turns[message.turn] = message.view;
@@ -529,40 +531,45 @@
     own = { ...own, class: state.class, chat: state.chat, turns: keptTurns(turns), draft: draftOf(turns) };
     store(STUDENT, own);
   }
-  function leave(sentence) {
-    own = state = null;
-    store(STUDENT, null);
+  function leave(sentence, ended) {
+    if (ended) {
+      own = null;
+      store(STUDENT, null);
+    }
+    state = null;
+    inside = false;
     follow(false);
     showJoin(sentence);
   }
-  async function join(code) {
-    const found = await post("join", { code });
+  async function join(code, draft = "") {
+    const known = own?.turns ?? [];
+    const session = known.length ? { ...own?.head, turns: known.map(({ data }) => data) } : null;
+    const guesses = known.map(({ verdict }) => verdict);
+    const scenarios = known.map(({ scenario }) => scenario);
+    const body = { code, token: own?.token ?? "", class: own?.class ?? "", session, guesses, scenarios };
+    const found = await post("join", body);
     const head = (
       /** @type {SessionHead} */
       found.head
     );
-    own = { class: "", code, token: String(found.token), head, chat: "", turns: [], draft: "" };
+    const empty = { class: "", chat: "", turns: [], draft: "" };
+    own = { ...empty, ...own, code, token: String(found.token), head };
     store(STUDENT, own);
-    history.replaceState(null, "", location.pathname);
-    connect();
-  }
-  async function giveBack() {
-    const known = await (await get("hello")).json();
-    if (!own || known.class !== own.class) return false;
-    const session = own.turns.length ? { ...own.head, turns: own.turns.map(({ data }) => data) } : null;
-    const guesses = own.turns.map(({ verdict }) => verdict);
-    const scenarios = own.turns.map(({ scenario }) => scenario);
-    const { code, token, draft } = own;
-    await post("join", { code, token, session, guesses, scenarios });
     if (draft && !sayBox.value) sayBox.value = draft;
     lostDraft = draft;
-    return true;
+  }
+  async function giveBack() {
+    const known = await (await get(`hello?class=${encodeURIComponent(own?.class ?? "")}`)).json();
+    if (known.same && own) await join(own.code, own.draft);
+    else if (find(root, ".class").hidden) showJoin(BACK);
+    else notice(BACK, true);
   }
   var lostDraft = "";
+  var inside = false;
   async function connect() {
-    if (listening) return;
-    listening = true;
-    while (own) {
+    if (inside) return;
+    inside = true;
+    while (inside && own) {
       try {
         if (own.head.marks) nameAxis(own.head.marks.assistant !== false);
         await listen("events", own.token, (message) => {
@@ -570,24 +577,22 @@
           if (lostDraft && message.type === "state") notice(LOST);
           if (message.type === "state") lostDraft = "";
         });
-        if (own) notice("The connection was lost; trying again…", true);
+        if (inside) notice("The connection was lost; trying again…", true);
       } catch (error) {
         await reconnect(error);
       }
-      if (own) await pause(AGAIN_MS);
+      if (inside) await pause(AGAIN_MS);
     }
-    listening = false;
   }
   async function reconnect(error) {
-    if (!(error instanceof RefusedError)) {
-      notice("The connection was lost; trying again…", true);
+    if (!(error instanceof RefusedError) || ![401, 404].includes(error.status)) {
+      notice(error instanceof RefusedError ? error.message : "The connection was lost; trying again…", true);
       return;
     }
     try {
-      if (await giveBack()) return;
-      find(root, ".class").hidden ? showJoin(BACK) : notice(BACK, true);
+      await giveBack();
     } catch (refused) {
-      if (refused instanceof RefusedError) leave(refused.message);
+      if (refused instanceof RefusedError) leave(refused.message, false);
     }
   }
   async function act(path, body = {}) {
@@ -622,6 +627,8 @@
     event.preventDefault();
     try {
       await join(codeBox.value);
+      history.replaceState(null, "", location.pathname);
+      connect();
     } catch (error) {
       showJoin(error instanceof RefusedError ? error.message : "The server does not answer; try again.");
     }

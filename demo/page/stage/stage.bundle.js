@@ -1,5 +1,5 @@
 // Made from its sources by `npm run build`; do not edit.
-// Sources: 7729339de52c2bedd9c0497a442789e8d0a1db78985b5c00f7f9baf245846838
+// Sources: a0c3ba164b69fddfb840a34a1f850836b6fb1f391db7ec37f761277e4d8adbaa
 // Bundle: 2899ce65a8f5282f5536b121077da605965e4e5f85d6ea5e759c7d1b9c3b26dd
 (() => {
   // protocol.json

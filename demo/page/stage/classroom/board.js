@@ -13,6 +13,8 @@ const AGAIN_MS = 1500; // between two attempts to connect
 const CLOSED =
   "This is the speaker’s page. Open the address that the program has printed when it started. After a restart, open " +
   "the new one in this tab: the class comes back.";
+const LOST = "The connection was lost; trying again…";
+const UNREACHABLE = "Phones cannot reach this page: start the program with --class, or with --host 0.0.0.0.";
 const RESTORED = "The server was restarted; the class is back, as this tab had stored it.";
 
 const root = document.body;
@@ -79,6 +81,7 @@ function showDoor(door) {
     ...scenarios.map(({ id, title }) => new Option(title, id)),
   );
   charts.prepare(door.figure);
+  if (!door.reachable) notice(UNREACHABLE);
 }
 
 /** @param {BoardMessage} found */
@@ -168,6 +171,7 @@ function exhibitCard({ id, student, turn, shown, user, uncapped, capped }) {
 /** @param {BoardMessage | DoorMessage} message */
 function take(message) {
   root.classList.add("open");
+  if (find(root, ".notice").textContent === LOST) notice("");
   if (message.type === "door") {
     showDoor(message);
     return;
@@ -192,9 +196,9 @@ async function connect() {
   for (;;) {
     try {
       await listen(`board/events?from=${encodeURIComponent(location.origin)}`, kept.secret, take);
-      notice("The connection was lost; trying again…");
+      notice(LOST);
     } catch (error) {
-      if (!(error instanceof RefusedError)) notice("The connection was lost; trying again…");
+      if (!(error instanceof RefusedError)) notice(LOST);
       else if (!(await reopen())) return;
     }
     await pause(AGAIN_MS);
@@ -229,6 +233,7 @@ function openLesson() {
   room.value = String(board.room);
   leaver.replaceChildren(
     new Option("nobody", ""),
+    new Option("everybody", "0"),
     ...board.students.map(
       (one) => new Option(`student ${one.number}${one.present ? "" : ", away"}`, String(one.number)),
     ),

@@ -31,7 +31,6 @@ let index = -1; // of the turn that is shown
 let following = false;
 let lastProblem = 0;
 let suggested = ""; // what the script has put into the box
-let listening = false;
 
 const view = makePhoneView(root, { turned: () => showTurn() });
 
@@ -128,7 +127,7 @@ function takeState(found) {
 /** @param {PhoneMessage} message */
 function take(message) {
   if (message.type === "state") takeState(message);
-  else if (message.type === "gone") leave(GONE);
+  else if (message.type === "gone") leave(GONE, true);
   else if (message.type === "turn") {
     const isNew = !turns[message.turn];
     turns[message.turn] = message.view;
@@ -152,46 +151,58 @@ function keep() {
   store(STUDENT, own);
 }
 
-/** @param {string} sentence */
-function leave(sentence) {
-  own = state = null;
-  store(STUDENT, null);
+/**
+ * Back to the first page. What the tab has kept stays, unless the speaker has ended it.
+ * @param {string} sentence
+ * @param {boolean} ended
+ */
+function leave(sentence, ended) {
+  if (ended) {
+    own = null;
+    store(STUDENT, null);
+  }
+  state = null;
+  inside = false;
   follow(false);
   showJoin(sentence);
 }
 
 // --- joining
 
-/** @param {string} code */
-async function join(code) {
-  const found = await post("join", { code });
+/**
+ * @param {string} code
+ * @param {string} draft the message whose answer was not shown when the server was restarted
+ */
+async function join(code, draft = "") {
+  const known = own?.turns ?? [];
+  const session = known.length ? { ...own?.head, turns: known.map(({ data }) => data) } : null;
+  const guesses = known.map(({ verdict }) => verdict);
+  const scenarios = known.map(({ scenario }) => scenario);
+  const body = { code, token: own?.token ?? "", class: own?.class ?? "", session, guesses, scenarios };
+  const found = await post("join", body);
   const head = /** @type {SessionHead} */ (found.head);
-  own = { class: "", code, token: String(found.token), head, chat: "", turns: [], draft: "" };
+  const empty = { class: "", chat: "", turns: [], draft: "" };
+  own = { ...empty, ...own, code, token: String(found.token), head };
   store(STUDENT, own);
-  history.replaceState(null, "", location.pathname);
-  connect();
-}
-
-/** The server was restarted: give it back what this tab has kept. False while the class is not there yet. */
-async function giveBack() {
-  const known = await (await get("hello")).json();
-  if (!own || known.class !== own.class) return false;
-  const session = own.turns.length ? { ...own.head, turns: own.turns.map(({ data }) => data) } : null;
-  const guesses = own.turns.map(({ verdict }) => verdict);
-  const scenarios = own.turns.map(({ scenario }) => scenario);
-  const { code, token, draft } = own;
-  await post("join", { code, token, session, guesses, scenarios });
   if (draft && !sayBox.value) sayBox.value = draft;
   lostDraft = draft;
-  return true;
+}
+
+/** The server was restarted: give it back what this tab has kept, once the class is there again. */
+async function giveBack() {
+  const known = await (await get(`hello?class=${encodeURIComponent(own?.class ?? "")}`)).json();
+  if (known.same && own) await join(own.code, own.draft);
+  else if (find(root, ".class").hidden) showJoin(BACK);
+  else notice(BACK, true);
 }
 
 let lostDraft = "";
+let inside = false; // the tab is connected, or tries to be
 
 async function connect() {
-  if (listening) return;
-  listening = true;
-  while (own) {
+  if (inside) return;
+  inside = true;
+  while (inside && own) {
     try {
       if (own.head.marks) nameAxis(own.head.marks.assistant !== false);
       await listen("events", own.token, (/** @type {PhoneMessage} */ message) => {
@@ -199,26 +210,24 @@ async function connect() {
         if (lostDraft && message.type === "state") notice(LOST);
         if (message.type === "state") lostDraft = "";
       });
-      if (own) notice("The connection was lost; trying again…", true);
+      if (inside) notice("The connection was lost; trying again…", true);
     } catch (error) {
       await reconnect(error);
     }
-    if (own) await pause(AGAIN_MS);
+    if (inside) await pause(AGAIN_MS);
   }
-  listening = false;
 }
 
 /** @param {unknown} error */
 async function reconnect(error) {
-  if (!(error instanceof RefusedError)) {
-    notice("The connection was lost; trying again…", true);
+  if (!(error instanceof RefusedError) || ![401, 404].includes(error.status)) {
+    notice(error instanceof RefusedError ? error.message : "The connection was lost; trying again…", true);
     return;
   }
   try {
-    if (await giveBack()) return;
-    find(root, ".class").hidden ? showJoin(BACK) : notice(BACK, true);
+    await giveBack();
   } catch (refused) {
-    if (refused instanceof RefusedError) leave(refused.message);
+    if (refused instanceof RefusedError) leave(refused.message, false);
   }
 }
 
@@ -264,6 +273,8 @@ joinForm.addEventListener("submit", async (event) => {
   event.preventDefault();
   try {
     await join(codeBox.value);
+    history.replaceState(null, "", location.pathname);
+    connect();
   } catch (error) {
     showJoin(error instanceof RefusedError ? error.message : "The server does not answer; try again.");
   }
@@ -309,7 +320,7 @@ addEventListener("resize", () => showTurn());
 const given = decodeURIComponent(location.hash.slice(1)).trim();
 if (own && (!given || given === own.code)) connect();
 else {
-  own = null;
+  own = null; // another class
   codeBox.value = given;
   showJoin("");
   if (given) joinForm.requestSubmit();

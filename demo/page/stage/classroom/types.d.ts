@@ -132,6 +132,8 @@ export interface DoorMessage {
   figure: Figure;
   scenarios: { id: string; title: string; prompt: string; seed: number }[];
   model: string;
+  /** Whether the page listens to other machines. */
+  reachable: boolean;
 }
 
 /** What a speaker's tab keeps. */

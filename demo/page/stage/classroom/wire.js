@@ -12,6 +12,8 @@ export class RefusedError extends Error {
   }
 }
 
+const SILENCE_MS = 40_000; // the server says every 15 seconds that it is still there
+
 /** The address under which the page is served, with a slash at its end. */
 export const base = () => `${location.origin}${document.body.dataset.root ?? ""}/`;
 
@@ -75,7 +77,9 @@ export async function listen(path, token, take, signal) {
   const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
   let text = "";
   for (;;) {
-    const { done, value } = await reader.read();
+    // A phone that wakes up in another network has a stream in which nothing comes any more.
+    const silence = setTimeout(() => reader.cancel().catch(() => {}), SILENCE_MS);
+    const { done, value } = await reader.read().finally(() => clearTimeout(silence));
     if (done) return;
     const { messages, rest } = eventsIn(text + value);
     text = rest;
