@@ -1,6 +1,6 @@
 // Made from its sources by `npm run build`; do not edit.
-// Sources: a0c3ba164b69fddfb840a34a1f850836b6fb1f391db7ec37f761277e4d8adbaa
-// Bundle: 29c07bcbcf9c92f5d3e9cee6b9a21ddfd5e0acb6bf3d57f814d5afd288d5ff75
+// Sources: b405590e2783fbf5e4bf8a8cead37e36bc12b30ebd793ae99f7265cade62e7c7
+// Bundle: ffedc222e7d9c9913a2ecdf55db6fbacfa4f5401c1d14631a3bbfd671754c42a
 (() => {
   // src/dom.js
   function makeElement(tag, className, text) {
@@ -604,7 +604,6 @@
   var AGAIN_MS = 1500;
   var CLOSED = "This is the speaker’s page. Open the address that the program has printed when it started. After a restart, open the new one in this tab: the class comes back.";
   var LOST = "The connection was lost; trying again…";
-  var UNREACHABLE = "Phones cannot reach this page: start the program with --class, or with --host 0.0.0.0.";
   var RESTORED = "The server was restarted; the class is back, as this tab had stored it.";
   var root = document.body;
   var dialog = findAs(root, "dialog.lesson", HTMLDialogElement);
@@ -652,7 +651,7 @@
       ...scenarios.map(({ id, title }) => new Option(title, id))
     );
     charts.prepare(door.figure);
-    if (!door.reachable) notice(UNREACHABLE);
+    find(root, ".unreachable").hidden = door.reachable;
   }
   function showBoard(found) {
     const pairs = found.rows.flatMap((row) => row.pairs);
@@ -845,7 +844,11 @@
       }
     }
   }
-  find(root, ".pause").addEventListener("click", () => speaker({ do: "pause", paused: !board?.paused }));
+  find(root, ".pause").addEventListener("click", () => {
+    if (!board) return;
+    board.paused = !board.paused;
+    speaker({ do: "pause", paused: board.paused });
+  });
   find(root, ".set").addEventListener("click", openLesson);
   afterAsking(findAs(root, ".clear", HTMLButtonElement), "Clear all? Press again", { do: "clear" });
   afterAsking(findAs(root, ".new-code", HTMLButtonElement), "Another code? Press again", { do: "code" });

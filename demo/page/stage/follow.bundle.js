@@ -1,5 +1,5 @@
 // Made from its sources by `npm run build`; do not edit.
-// Sources: a0c3ba164b69fddfb840a34a1f850836b6fb1f391db7ec37f761277e4d8adbaa
+// Sources: b405590e2783fbf5e4bf8a8cead37e36bc12b30ebd793ae99f7265cade62e7c7
 // Bundle: c4df2c59c9572f45997af727c1bda9a1ab6ec6c0347cf3ef78cd97eb15b877a6
 (() => {
   // src/dom.js

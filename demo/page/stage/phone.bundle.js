@@ -1,6 +1,6 @@
 // Made from its sources by `npm run build`; do not edit.
-// Sources: a0c3ba164b69fddfb840a34a1f850836b6fb1f391db7ec37f761277e4d8adbaa
-// Bundle: d4a7d4e4946a6f6c5708218a2e56601083bb3481d976a79f3583498d023b17da
+// Sources: b405590e2783fbf5e4bf8a8cead37e36bc12b30ebd793ae99f7265cade62e7c7
+// Bundle: c769d66cc6d74c0f8a8c0eea7f07e52a5541c1fc781bf8c9f83c90273fca90d3
 (() => {
   // src/dom.js
   function makeElement(tag, className, text) {
@@ -434,6 +434,7 @@
   var index = -1;
   var following = false;
   var lastProblem = 0;
+  var sent = "";
   var suggested = "";
   var view = makePhoneView(root, { turned: () => showTurn() });
   function notice(text, error = false) {
@@ -511,6 +512,7 @@
     else if (message.type === "turn") {
       const isNew = !turns[message.turn];
       turns[message.turn] = message.view;
+      sent = "";
       if (message.turn >= index) index = message.turn;
       if (isNew) view.toTop();
       showTurn();
@@ -528,7 +530,13 @@
   }
   function keep() {
     if (!own || !state) return;
-    own = { ...own, class: state.class, chat: state.chat, turns: keptTurns(turns), draft: draftOf(turns) };
+    own = {
+      ...own,
+      class: state.class,
+      chat: state.chat,
+      turns: keptTurns(turns),
+      draft: draftOf(turns) || sent
+    };
     store(STUDENT, own);
   }
   function leave(sentence, ended) {
@@ -618,10 +626,12 @@
   async function send() {
     const text = sayBox.value;
     if (!text.trim() || state?.writing) return;
+    sent = text;
     if (await act("say", { text })) {
+      keep();
       sayBox.value = suggested = "";
       suggest();
-    }
+    } else sent = "";
   }
   joinForm.addEventListener("submit", async (event) => {
     event.preventDefault();

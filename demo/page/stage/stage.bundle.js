@@ -1,5 +1,5 @@
 // Made from its sources by `npm run build`; do not edit.
-// Sources: a0c3ba164b69fddfb840a34a1f850836b6fb1f391db7ec37f761277e4d8adbaa
+// Sources: b405590e2783fbf5e4bf8a8cead37e36bc12b30ebd793ae99f7265cade62e7c7
 // Bundle: 2899ce65a8f5282f5536b121077da605965e4e5f85d6ea5e759c7d1b9c3b26dd
 (() => {
   // protocol.json

@@ -14,7 +14,6 @@ const CLOSED =
   "This is the speaker’s page. Open the address that the program has printed when it started. After a restart, open " +
   "the new one in this tab: the class comes back.";
 const LOST = "The connection was lost; trying again…";
-const UNREACHABLE = "Phones cannot reach this page: start the program with --class, or with --host 0.0.0.0.";
 const RESTORED = "The server was restarted; the class is back, as this tab had stored it.";
 
 const root = document.body;
@@ -81,7 +80,7 @@ function showDoor(door) {
     ...scenarios.map(({ id, title }) => new Option(title, id)),
   );
   charts.prepare(door.figure);
-  if (!door.reachable) notice(UNREACHABLE);
+  find(root, ".unreachable").hidden = door.reachable;
 }
 
 /** @param {BoardMessage} found */
@@ -302,7 +301,11 @@ async function saveResults() {
   }
 }
 
-find(root, ".pause").addEventListener("click", () => speaker({ do: "pause", paused: !board?.paused }));
+find(root, ".pause").addEventListener("click", () => {
+  if (!board) return;
+  board.paused = !board.paused; // so that a second press undoes the first, before the server has answered
+  speaker({ do: "pause", paused: board.paused });
+});
 find(root, ".set").addEventListener("click", openLesson);
 afterAsking(findAs(root, ".clear", HTMLButtonElement), "Clear all? Press again", { do: "clear" });
 afterAsking(findAs(root, ".new-code", HTMLButtonElement), "Another code? Press again", { do: "code" });

@@ -30,6 +30,7 @@ let turns = [];
 let index = -1; // of the turn that is shown
 let following = false;
 let lastProblem = 0;
+let sent = ""; // a message whose turn has not come back yet
 let suggested = ""; // what the script has put into the box
 
 const view = makePhoneView(root, { turned: () => showTurn() });
@@ -131,6 +132,7 @@ function take(message) {
   else if (message.type === "turn") {
     const isNew = !turns[message.turn];
     turns[message.turn] = message.view;
+    sent = "";
     if (message.turn >= index) index = message.turn;
     if (isNew) view.toTop();
     showTurn();
@@ -147,7 +149,13 @@ function take(message) {
 /** What this tab gives back to a server that was restarted. */
 function keep() {
   if (!own || !state) return;
-  own = { ...own, class: state.class, chat: state.chat, turns: keptTurns(turns), draft: draftOf(turns) };
+  own = {
+    ...own,
+    class: state.class,
+    chat: state.chat,
+    turns: keptTurns(turns),
+    draft: draftOf(turns) || sent,
+  };
   store(STUDENT, own);
 }
 
@@ -263,10 +271,12 @@ function follow(on) {
 async function send() {
   const text = sayBox.value;
   if (!text.trim() || state?.writing) return;
+  sent = text;
   if (await act("say", { text })) {
+    keep();
     sayBox.value = suggested = "";
     suggest();
-  }
+  } else sent = "";
 }
 
 joinForm.addEventListener("submit", async (event) => {
