@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from demo.page.hosting import Limits, limits_of, password_of
+from demo.page.hosting import Limits, class_address_of, host_of, limits_of, password_of
 from demo.utils.errors import UserError
 from demo.utils.paths import ROOT
 
@@ -65,10 +65,40 @@ def test_every_flag_can_be_an_environment_variable_and_the_command_line_has_prio
         app.parser().parse_args([])
 
 
-def test_the_page_listens_on_this_machine_only_except_on_a_space(monkeypatch):
+@pytest.mark.parametrize(
+    ("flags", "on_space", "host"),
+    [
+        ([], False, "127.0.0.1"),
+        ([], True, "0.0.0.0"),
+        (["--class"], False, "0.0.0.0"),
+        (["--class", "--host", "10.0.0.1"], False, "10.0.0.1"),
+        (["--host", "10.0.0.1"], True, "10.0.0.1"),
+    ],
+)
+def test_the_page_listens_on_this_machine_only_except_for_a_class_and_on_a_space(
+    monkeypatch, flags: list[str], on_space: bool, host: str
+):
     import app
 
     monkeypatch.delenv("SPACE_ID", raising=False)
-    assert app.parser().parse_args([]).host == "127.0.0.1"
-    monkeypatch.setenv("SPACE_ID", "somebody/something")
-    assert app.parser().parse_args([]).host == "0.0.0.0"
+    if on_space:
+        monkeypatch.setenv("SPACE_ID", "someone/something")
+    assert host_of(app.parser().parse_args(flags)) == host
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--class-address", "192.168.1.5"],
+        ["--class-address", "http://a/?b"],
+        ["--class-size", "0"],
+        ["--class-size", "201"],
+    ],
+)
+def test_a_class_needs_an_address_and_a_size_that_can_be(flags: list[str]):
+    import app
+
+    with pytest.raises(UserError, match=flags[0]):
+        class_address_of(app.parser().parse_args(flags))
+    options = app.parser().parse_args(["--class-address", "http://192.168.1.5:7860/a/"])
+    assert class_address_of(options) == "http://192.168.1.5:7860/a"
