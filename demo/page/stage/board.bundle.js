@@ -1,6 +1,6 @@
 // Made from its sources by `npm run build`; do not edit.
-// Sources: b405590e2783fbf5e4bf8a8cead37e36bc12b30ebd793ae99f7265cade62e7c7
-// Bundle: ffedc222e7d9c9913a2ecdf55db6fbacfa4f5401c1d14631a3bbfd671754c42a
+// Sources: 2bc0a66299529c096e1db54ed1d950ed0433da20eb591d09af38f5e3c34f9c58
+// Bundle: ce4cbe882f2104894b9f0f82bad14ca654a7ec838403445a0ea04da548d02544
 (() => {
   // src/dom.js
   function makeElement(tag, className, text) {
@@ -865,6 +865,7 @@
     prompt.value = found?.prompt ?? "";
     seed.value = String(found?.seed ?? 0);
   });
+  matchMedia("(min-width: 1600px)").addEventListener("change", charts.repaint);
   new MutationObserver(charts.repaint).observe(root, { attributes: true, attributeFilter: ["class"] });
   var given = decodeURIComponent(location.hash.slice(1));
   if (given) {

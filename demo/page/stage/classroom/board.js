@@ -322,6 +322,7 @@ scenario.addEventListener("change", () => {
   prompt.value = found?.prompt ?? "";
   seed.value = String(found?.seed ?? 0);
 });
+matchMedia("(min-width: 1600px)").addEventListener("change", charts.repaint); // the text has another size
 new MutationObserver(charts.repaint).observe(root, { attributes: true, attributeFilter: ["class"] });
 
 const given = decodeURIComponent(location.hash.slice(1));
