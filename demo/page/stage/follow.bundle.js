@@ -1,5 +1,5 @@
 // Made from its sources by `npm run build`; do not edit.
-// Sources: 2bc0a66299529c096e1db54ed1d950ed0433da20eb591d09af38f5e3c34f9c58
+// Sources: fc7e41100d45dc3712c45c185d8d397b374d7011dc66aff90faa9c15ae018a72
 // Bundle: c4df2c59c9572f45997af727c1bda9a1ab6ec6c0347cf3ef78cd97eb15b877a6
 (() => {
   // src/dom.js

@@ -1,6 +1,6 @@
 // Made from its sources by `npm run build`; do not edit.
-// Sources: 2bc0a66299529c096e1db54ed1d950ed0433da20eb591d09af38f5e3c34f9c58
-// Bundle: 2899ce65a8f5282f5536b121077da605965e4e5f85d6ea5e759c7d1b9c3b26dd
+// Sources: fc7e41100d45dc3712c45c185d8d397b374d7011dc66aff90faa9c15ae018a72
+// Bundle: 5e15d8ffe42d1fc062ef306983ae8234ce28922136b9871184d23a5fa10f2635
 (() => {
   // protocol.json
   var protocol_default = {
@@ -4234,7 +4234,7 @@
     own: "as its branch reads it",
     plain: "as the unsteered model reads it",
     change: "with it minus without it",
-    means: "mean over the tokens of each answer; shaded: the cap’s layers, with their floors"
+    means: "mean over the tokens of each answer"
   };
   function interventionOf(readings) {
     const steered = readings.some(({ branch }) => branch === "steered");
@@ -4306,12 +4306,14 @@
       const acted = state.shown.filter(intervened);
       const changed2 = `what ${interventionOf(acted)} changed in the ${acted.map(({ branch }) => branch).join(" and the ")} reply: `;
       const each = (mode === "own" || mode === "plain") && state.shown.length > 1 ? "each " : "";
-      find(panel, ".mode-label").textContent = `${mode === "change" ? changed2 : each}${LAYER_MODES[mode]}`;
+      const capped = state.shown.some(({ cap }) => cap);
+      const shaded = mode === "means" && capped ? "; shaded: the cap’s layers, with their floors" : "";
+      find(panel, ".mode-label").textContent = `${mode === "change" ? changed2 : each}${LAYER_MODES[mode]}${shaded}`;
       const [low, high] = colourRange(mode);
       find(panel, ".low").textContent = number(low);
       find(panel, ".high").textContent = number(high);
       find(panel, ".ramp-key").hidden = mode === "means";
-      find(panel, ".below-key").hidden = mode === "means" || !state.shown.some(({ cap }) => cap);
+      find(panel, ".below-key").hidden = mode === "means" || !capped;
     }
     async function draw() {
       const { replies } = hooks.shown();
@@ -6277,7 +6279,7 @@
     }
     new MutationObserver(view.repaint).observe(document.body, { attributes: true, attributeFilter: ["class"] });
     showEmpty(root, null, true);
-    return { receive, counts: () => ({ ...view.charts.counts(), settled }) };
+    return { receive, counts: () => ({ ...view.charts.counts(), settled, opened }) };
   }
 
   // src/main.js
