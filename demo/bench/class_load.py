@@ -26,9 +26,10 @@ import orjson
 
 from demo.bench.app_process import server
 from demo.bench.pair import MESSAGES
-from demo.bench.report import markdown_table, write_json
+from demo.bench.report import write_json
 from demo.utils.cli import command
 from demo.utils.errors import UserError
+from demo.utils.markdown import markdown_table
 from demo.utils.resource_usage import resident_mib
 
 PATIENCE_S = 180.0  # longest wait for the end of a turn
