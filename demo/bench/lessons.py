@@ -16,7 +16,6 @@ from typing import Any
 from demo.axis.axis import AssistantAxis
 from demo.axis.store import AUTO, axis_of
 from demo.axis.zones import zone_of
-from demo.bench.report import markdown_table
 from demo.conversation.conversation import Conversation
 from demo.conversation.lesson import Lesson
 from demo.conversation.scenarios import Scenario, load_scenarios
@@ -27,6 +26,7 @@ from demo.models.default import DEFAULT_MODEL
 from demo.models.loading import load_model
 from demo.utils.cli import command
 from demo.utils.errors import UserError
+from demo.utils.markdown import markdown_table
 from demo.utils.paths import ROOT
 
 DOCUMENT = ROOT / "docs" / "lessons.md"
