@@ -12,6 +12,7 @@ import argparse
 import asyncio
 import itertools
 import os
+import platform
 import random
 import statistics
 import time
@@ -25,11 +26,13 @@ import httpx
 import orjson
 
 from demo.bench.app_process import server
+from demo.bench.class_report import table
 from demo.bench.pair import MESSAGES
 from demo.bench.report import write_json
+from demo.models.default import DEFAULT_MODEL
+from demo.page.hosting import LARGEST_CLASS
 from demo.utils.cli import command
 from demo.utils.errors import UserError
-from demo.utils.markdown import markdown_table
 from demo.utils.resource_usage import resident_mib
 
 PATIENCE_S = 180.0  # longest wait for the end of a turn
@@ -49,6 +52,8 @@ class Outcomes:
 
     Attributes:
         first_token: seconds from sending a message to the first token on the phone, one entry per turn.
+        reply: seconds from the first token to the end of both replies.
+        tokens: of the longer reply of each turn.
         board_update: seconds from the end of a turn on the phone to the board's knowing it.
         turns: turns that were answered to the end.
         errors: what was refused or lost, one sentence each.
@@ -56,6 +61,8 @@ class Outcomes:
     """
 
     first_token: list[float] = field(default_factory=list)
+    reply: list[float] = field(default_factory=list)
+    tokens: list[int] = field(default_factory=list)
     board_update: list[float] = field(default_factory=list)
     turns: int = 0
     errors: list[str] = field(default_factory=list)
@@ -102,7 +109,8 @@ class Student:
         """ended: when turns have ended on phones, by a name that the board knows too."""
         self._rng, self._line, self._outcomes, self._ended = random.Random(number), line, outcomes, ended
         self.number, self._chat, self._turn = 0, 1, 0
-        self._sent = 0.0
+        self._sent = self._began = 0.0
+        self._counts = {"a": 0, "b": 0}
         self._first, self._over = asyncio.Event(), asyncio.Event()
         self._texts = itertools.cycle(MESSAGES[number % len(MESSAGES) :] + MESSAGES)
         self._name = number
@@ -117,14 +125,27 @@ class Student:
                     self._outcomes.errors.append(message["problem"]["text"])
                     self._over.set()
             elif message["type"] in ("tokens", "turn") and message["turn"] == self._turn:
-                panes = message.get("panes") or message["view"]["panes"]
-                if not self._first.is_set() and any(pane.get("tokens") for pane in panes.values()):
-                    self._first.set()
-                    self._outcomes.first_token.append(now - self._sent)
-                if message["type"] == "turn" and message["view"]["ended"] and not self._over.is_set():
-                    self._ended[f"{self.number}/{self._chat}/{self._turn}"] = now
-                    self._outcomes.turns += 1
-                    self._over.set()
+                self._read(message, now)
+
+    def _read(self, message: Message, now: float) -> None:
+        """Take a message about the turn that is being answered."""
+        panes = message.get("panes") or message["view"]["panes"]
+        for name, pane in panes.items():
+            fresh = len(pane.get("tokens", ()))
+            # A whole turn has all tokens so far, or none once its means are shown.
+            self._counts[name] = max(
+                self._counts[name], fresh + (self._counts[name] if message["type"] == "tokens" else 0)
+            )
+        if not self._first.is_set() and any(self._counts.values()):
+            self._first.set()
+            self._began = now
+            self._outcomes.first_token.append(now - self._sent)
+        if message["type"] == "turn" and message["view"]["ended"] and not self._over.is_set():
+            self._ended[f"{self.number}/{self._chat}/{self._turn}"] = now
+            self._outcomes.turns += 1
+            self._outcomes.reply.append(now - self._began)
+            self._outcomes.tokens.append(max(self._counts.values()))
+            self._over.set()
 
     async def talk(self, until: float) -> None:
         """Have conversations until that time."""
@@ -141,6 +162,7 @@ class Student:
         if self._turn >= _TURNS_OF_A_CHAT:
             await self._line.post("again")
             self._chat, self._turn = self._chat + 1, 0
+        self._counts = {"a": 0, "b": 0}
         self._first.clear()
         self._over.clear()
         self._sent = time.monotonic()
@@ -179,6 +201,28 @@ async def monitor(pid: int, outcomes: Outcomes) -> None:
     while True:
         outcomes.memory.append((time.monotonic() - began, resident_mib(pid)))
         await asyncio.sleep(5)
+
+
+def processor() -> str:
+    """The name of this machine's processor."""
+    information = Path("/proc/cpuinfo")  # Linux; elsewhere Python itself knows
+    if information.is_file():
+        for line in information.read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def conditions() -> dict[str, Any]:
+    """What holds for all classes that are measured here."""
+    return {
+        "cpu": processor(),
+        "model": DEFAULT_MODEL,
+        "thinking_s": THINKING_S,
+        "turns_of_a_chat": _TURNS_OF_A_CHAT,
+        "most_first_token_s": MOST_FIRST_TOKEN_S,
+        "largest_class": LARGEST_CLASS,
+    }
 
 
 async def hold_class(address: str, pid: int, students: int, seconds: float) -> Outcomes:
@@ -220,6 +264,8 @@ def summary(outcomes: Outcomes, students: int, seconds: float) -> dict[str, Any]
         "turns": outcomes.turns,
         "first token s, median": _median(outcomes.first_token),
         "first token s, p95": _p95(outcomes.first_token),
+        "reply s, median": _median(outcomes.reply),
+        "tokens of the longer reply, mean": _mean(outcomes.tokens),
         "board update s, p95": _p95(outcomes.board_update),
         "errors": len(outcomes.errors),
         "memory settled MiB": round(settled[0], 1),
@@ -231,6 +277,10 @@ def summary(outcomes: Outcomes, students: int, seconds: float) -> dict[str, Any]
 
 def _median(values: Sequence[float]) -> float | None:
     return round(statistics.median(values), 3) if values else None
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return round(statistics.fmean(values), 1) if values else None
 
 
 def _p95(values: Sequence[float]) -> float | None:
@@ -310,15 +360,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if min(options.growth) < 1 or options.minutes <= 0:
         raise UserError("A class has one student or more, and takes time.")
     figures = [one for cores in options.cores or [None] for one in grow(options, cores)]
-    names = [name for name in figures[0] if name != "first errors"]
-    print("\n".join(markdown_table(names, [[_cell(one[name]) for name in names] for one in figures])))
+    print("\n".join(table(figures, [name for name in figures[0] if name != "first errors"])))
     if options.json:
-        write_json(options.json, figures)
+        write_json(options.json, {"about": conditions(), "classes": figures})
     return 1 if any(one["errors"] for one in figures) else 0
-
-
-def _cell(value: object) -> str:
-    return "all" if value is None else str(value)
 
 
 if __name__ == "__main__":

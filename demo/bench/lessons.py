@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 from demo.axis.axis import AssistantAxis
@@ -26,14 +25,12 @@ from demo.models.default import DEFAULT_MODEL
 from demo.models.loading import load_model
 from demo.utils.cli import command
 from demo.utils.errors import UserError
-from demo.utils.markdown import markdown_table
+from demo.utils.markdown import markdown_table, replaced
 from demo.utils.paths import ROOT
 
 DOCUMENT = ROOT / "docs" / "lessons.md"
-PART = re.compile(
-    r"(<!-- lesson ([\w-]+): python -m demo\.bench\.lessons --write -->\n)(.*?)(\n?<!-- end of lesson -->)",
-    re.DOTALL,
-)
+COMMAND = "python -m demo.bench.lessons --write"
+_NAMED = re.compile(rf"<!-- ([\w-]+): {re.escape(COMMAND)} -->")  # a block has the name of its scenario
 _WORDS = 16  # of each reply
 _HEAD = ("turn", "uncapped", "capped", "lift", "the uncapped reply begins", "the capped reply begins")
 
@@ -71,15 +68,18 @@ def _begins(text: str) -> str:
     return " ".join(words[:_WORDS]).replace("|", "\\|").replace("<", "&lt;").replace("*", "\\*") + more
 
 
+def named_in(document: str) -> list[str]:
+    """The ids of the scenarios of which a document has tables."""
+    return _NAMED.findall(document)
+
+
 def filled(document: str, tables: dict[str, str]) -> str:
     """The document with the tables in their places. Raises UserError for a scenario that there is none of."""
-
-    def fill(found: re.Match[str]) -> str:
-        if found[2] not in tables:
-            raise UserError(f"{DOCUMENT} names the scenario {found[2]!r}, and there is none of that name.")
-        return f"{found[1]}{tables[found[2]]}\n<!-- end of lesson -->"
-
-    return PART.sub(fill, document)
+    for name in named_in(document):
+        if name not in tables:
+            raise UserError(f"{DOCUMENT} names the scenario {name!r}, and there is none of that name.")
+        document = replaced(document, name, COMMAND, tables[name])
+    return document
 
 
 @command
@@ -92,7 +92,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     model = load_model(DEFAULT_MODEL, dtype=options.dtype)
     axis, _ = axis_of(AUTO, model)
     engine = TransformersEngine(model, axis)
-    named = [found[2] for found in PART.finditer(DOCUMENT.read_text(encoding="utf-8"))]
+    document = DOCUMENT.read_text(encoding="utf-8")
+    named = named_in(document)
     about = f"{model.slug} in {model.dtype_name}"
     tables: dict[str, str] = {}
     for scenario in load_scenarios(dtype=model.dtype_name):
@@ -101,11 +102,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             tables[scenario.id] = "\n".join(lines(scenario, turns, axis, about))
             print(tables[scenario.id] + "\n", flush=True)
     if options.write:
-        _write(DOCUMENT, tables)
-
-
-def _write(path: Path, tables: dict[str, str]) -> None:
-    path.write_text(filled(path.read_text(encoding="utf-8"), tables), encoding="utf-8")
+        DOCUMENT.write_text(filled(document, tables), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 import demo
-from demo.bench.lessons import DOCUMENT, PART, filled, lines, run
+from demo.bench.lessons import COMMAND, DOCUMENT, filled, lines, named_in, run
 from demo.conversation.scenarios import load_scenarios
 from demo.conversation.session_file import dumps
 from demo.conversation.settings import CapChoice
@@ -29,12 +29,12 @@ def test_the_tables_follow_the_script_of_a_scenario():
 
 def test_the_tables_go_to_their_places_and_a_scenario_that_is_gone_is_named():
     document = DOCUMENT.read_text(encoding="utf-8")
-    named = [found[2] for found in PART.finditer(document)]
-    assert len(named) == document.count("<!-- lesson ") == 4
+    named = named_in(document)
+    assert len(named) == document.count(COMMAND + " -->") == 4
     assert set(named) <= {scenario.id for scenario in load_scenarios()}
     once = filled(document, {name: f"table of {name}" for name in named})
     assert filled(once, {name: f"table of {name}" for name in named}) == once
-    assert all(f"\ntable of {name}\n<!-- end of lesson -->" in once for name in named)
+    assert all(f"\ntable of {name}\n<!-- end of {name} -->" in once for name in named)
     with pytest.raises(UserError, match=named[0]):
         filled(document, {})
 

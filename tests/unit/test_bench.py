@@ -12,6 +12,9 @@ import pytest
 from demo.bench.class_load import Outcomes as ClassOutcomes
 from demo.bench.class_load import on_cores
 from demo.bench.class_load import summary as class_summary
+from demo.bench.class_report import DOCUMENT as CLASS_DOCUMENT
+from demo.bench.class_report import FIGURES as CLASS_FIGURES
+from demo.bench.class_report import GPU_STEPS, carried, filled, on_paper
 from demo.bench.engine_load import engine_load, library_load, visitor_prompt
 from demo.bench.engines import compare
 from demo.bench.page_load import Outcomes
@@ -136,6 +139,30 @@ def test_the_figures_of_a_class_leave_out_memory_before_it_has_settled():
     assert found["board update s, p95"] is None, "one value has no percentile"
     assert (found["memory settled MiB"], found["memory most after MiB"]) == (300.0, 300.0)
     assert found["memory at the end MiB"] == 250.0
+
+
+def test_the_document_about_classes_has_the_figures_that_were_measured():
+    figures, gpu = (json.loads(path.read_text(encoding="utf-8")) for path in (CLASS_FIGURES, GPU_STEPS))
+    document = CLASS_DOCUMENT.read_text(encoding="utf-8")
+    assert filled(document, figures, gpu) == document
+
+
+def test_students_on_paper_fill_all_places_of_the_batch_on_average():
+    steps = {"2": {"graphs, capped": 1.0, "sampling": 1.0}, "40": {"graphs, capped": 20.0, "sampling": 5.0}}
+    ((name, pairs, step, rate, students),) = on_paper({"shapes": {"m": {"steps": steps}}}, 15.0, 200)
+    assert (name, pairs, step, rate) == ("m", "20", "25.0", "40")
+    answered = 200 * 0.025  # seconds of 20 in which a student's reply is being written
+    assert int(students) * answered / (15.0 + answered) == pytest.approx(20)
+
+
+def test_how_many_students_are_carried_is_said_for_each_number_of_cores():
+    waits = [(1, 10, 3.0), (1, 20, 4.5), (2, 10, 1.0), (2, 20, 4.0), (None, 5, 9.0)]
+    classes = [{"cores": c, "students": s, "first token s, p95": p} for c, s, p in waits]
+    assert list(carried(classes, 4.0)) == [
+        "- 1 core carries 10 students, and not 20.",
+        "- 2 cores carry 20 students or more: 20 were the most that was tried.",
+        "- All cores carry fewer than 5 students.",
+    ]
 
 
 def test_a_number_of_cores_that_is_not_there_is_refused_and_the_others_come_back():
