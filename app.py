@@ -61,11 +61,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     end_plainly_when_asked()
     limits = limits_of(options)
     password_of(options), root_path_of(options), proxies_of(options)  # mistakes are reported before loading
-    folder, class_address, options.host = (
-        sessions_folder_of(options),
-        class_address_of(options),
-        host_of(options),
-    )
+    folder, class_address = sessions_folder_of(options), class_address_of(options)
+    options.host = host_of(options)
     if options.class_mode and options.replay is not None:
         raise UserError("A class needs a model; leave out --replay.")
     if options.openai and (options.replay is not None or on_zerogpu()):
@@ -138,7 +135,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         options.class_size,
         class_address,
         _may_open_class(options),
-        options.host not in ("localhost", "127.0.0.1", "::1") or root_path_of(options) is not None,
+        _is_reachable(options),
     )
     if options.class_mode:
         _announce_class(classes.open().secret, options)
@@ -147,12 +144,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _may_open_class(options: argparse.Namespace) -> bool:
     """Whether a visitor of this machine may open a class: not where a proxy makes everybody look like one."""
-    return not (options.root_path or options.trusted_proxies or options.password or on_zerogpu())
+    return not (_is_behind_proxy(options) or options.password or on_zerogpu())
+
+
+def _is_behind_proxy(options: argparse.Namespace) -> bool:
+    """Whether the flags tell of a proxy before the page."""
+    return bool(options.root_path or options.trusted_proxies or options.class_address)
+
+
+def _is_reachable(options: argparse.Namespace) -> bool:
+    """Whether phones may reach the page: it listens to other machines, or a proxy does."""
+    return _is_behind_proxy(options) or options.host not in ("localhost", "127.0.0.1", "::1")
 
 
 def _announce_class(secret: str, options: argparse.Namespace) -> None:
-    local = options.host in ("0.0.0.0", "::", "127.0.0.1")
-    host, root = "localhost" if local else options.host, root_path_of(options) or ""
+    local = options.host in ("0.0.0.0", "::", "127.0.0.1", "::1")
+    named = f"[{options.host}]" if ":" in options.host else options.host
+    host, root = "localhost" if local else named, root_path_of(options) or ""
     board = f"http://{host}:{options.port}{root}/class/board#{secret}"
     print(f"The class is open. Only you, its speaker, should open this address: {board}", flush=True)
 

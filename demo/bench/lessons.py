@@ -1,20 +1,22 @@
 """python -m demo.bench.lessons: what the default model does in the lessons, turn by turn.
 
-Runs the script of each scenario that docs/lessons.md names, with the settings of a class: the page's
-sampling, the axis's own cap, and the scenario's seed. Prints a table for each, and puts them into the
-document if asked.
+Runs the script of each scenario that docs/lessons.md names for a few students, with the settings of a class:
+the page's sampling, the axis's own cap, and the seeds of each student. Prints a table for each scenario, and
+puts them into the document if asked.
 """
 
 from __future__ import annotations
 
 import argparse
 import re
+import statistics
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from demo.axis.axis import AssistantAxis
 from demo.axis.store import AUTO, axis_of
-from demo.axis.zones import zone_of
+from demo.axis.zones import ASSISTANT, zone_of
 from demo.conversation.conversation import Conversation
 from demo.conversation.lesson import Lesson
 from demo.conversation.scenarios import Scenario, load_scenarios
@@ -23,6 +25,7 @@ from demo.conversation.turns import Turn
 from demo.engine.transformers_engine import TransformersEngine
 from demo.models.default import DEFAULT_MODEL
 from demo.models.loading import load_model
+from demo.page.classroom.numbers import same_words
 from demo.utils.cli import command
 from demo.utils.errors import UserError
 from demo.utils.markdown import markdown_table, replaced
@@ -32,34 +35,68 @@ DOCUMENT = ROOT / "docs" / "lessons.md"
 COMMAND = "python -m demo.bench.lessons --write"
 _NAMED = re.compile(rf"<!-- ([\w-]+): {re.escape(COMMAND)} -->")  # a block has the name of its scenario
 _WORDS = 16  # of each reply
-_HEAD = ("turn", "uncapped", "capped", "lift", "the uncapped reply begins", "the capped reply begins")
+STUDENTS = 8
+_HEAD = (
+    "turn",
+    "uncapped",
+    "capped",
+    "both the same",
+    "the first student's uncapped reply begins",
+    "the capped one begins",
+)
 
 
-def run(scenario: Scenario, engine: Any, axis: AssistantAxis, dtype: str) -> list[Turn]:
-    """The turns of a class in which a student sends the script of the scenario as it stands."""
+def run(
+    scenario: Scenario, engine: Any, axis: AssistantAxis, dtype: str, students: int = STUDENTS
+) -> list[list[Turn]]:
+    """The turns of each student of a class in which all send the script of the scenario as it stands."""
     asked = {"scenario": scenario.id, "system_prompt": scenario.system_prompt, "seed": scenario.seed}
-    lesson, conversation = Lesson.of(asked, [scenario]), Conversation()
-    for number, text in enumerate(lesson.script):
-        for _ in conversation.send(engine, text, lesson.settings(axis, number, True, dtype, "", False)):
-            pass
-    return conversation.turns
+    lesson = Lesson.of(asked, [scenario])
+
+    def talk(student: int) -> list[Turn]:
+        conversation = Conversation()
+        for number, text in enumerate(lesson.script):
+            settings = lesson.settings(axis, student, number, engine.conditional_caps, dtype, "", False)
+            for _ in conversation.send(engine, text, settings):
+                pass
+        return conversation.turns
+
+    with ThreadPoolExecutor(students) as pool:  # the engine answers them together
+        return list(pool.map(talk, range(1, students + 1)))
 
 
-def lines(scenario: Scenario, turns: Sequence[Turn], axis: AssistantAxis, about: str) -> Iterator[str]:
-    """The table of a scenario. about: model and number format."""
-    yield f"*{scenario.title}*, seed {scenario.seed}, {about}; means in axis units:"
+def lines(
+    scenario: Scenario, talks: Sequence[Sequence[Turn]], axis: AssistantAxis, about: str
+) -> Iterator[str]:
+    """The table of a scenario. talks: the turns of each student. about: model and number format."""
+    yield (
+        f"*{scenario.title}*, seed {scenario.seed}, {len(talks)} students with seeds of their own, {about}. "
+        "Means in axis units: the median, the lowest to the highest, and in brackets how many lie outside "
+        "the Assistant's zone."
+    )
     yield ""
-    yield from markdown_table(_HEAD, [_row(number, turn, axis) for number, turn in enumerate(turns, 1)])
+    by_turn = [list(turns) for turns in zip(*talks, strict=True)]
+    yield from markdown_table(_HEAD, [_row(number, turns, axis) for number, turns in enumerate(by_turn, 1)])
 
 
-def _row(number: int, turn: Turn, axis: AssistantAxis) -> list[str]:
-    uncapped, capped = turn.replies[UNCAPPED], turn.replies[CAPPED]
-    means = [reply.mean for reply in (uncapped, capped)]
-    zones = [zone_of(axis.zones, mean) for mean in means]
-    cells = ["–" if mean is None else f"{mean:.2f}, {zone}" for mean, zone in zip(means, zones, strict=True)]
-    lift = "–" if None in means else f"{(means[1] or 0) - (means[0] or 0):+.2f}"
-    same = uncapped.text == capped.text
-    return [str(number), *cells, lift, _begins(uncapped.text), "the same" if same else _begins(capped.text)]
+def _row(number: int, turns: Sequence[Turn], axis: AssistantAxis) -> list[str]:
+    """One turn of all students."""
+    cells = [
+        _spread([mean for turn in turns if (mean := turn.replies[branch].mean) is not None], axis)
+        for branch in (UNCAPPED, CAPPED)
+    ]
+    same = sum(same_words(turn) for turn in turns)
+    first = turns[0].replies
+    own = "the same" if same_words(turns[0]) else _begins(first[CAPPED].text)
+    return [str(number), *cells, f"{same} of {len(turns)}", _begins(first[UNCAPPED].text), own]
+
+
+def _spread(means: Sequence[float], axis: AssistantAxis) -> str:
+    if not means:
+        return "–"
+    outside = sum(zone_of(axis.zones, mean) != ASSISTANT for mean in means)
+    told = "" if axis.zones is None else f" [{outside} of {len(means)}]"
+    return f"{statistics.median(means):.2f}, {min(means):.2f} to {max(means):.2f}{told}"
 
 
 def _begins(text: str) -> str:
@@ -98,8 +135,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     tables: dict[str, str] = {}
     for scenario in load_scenarios(dtype=model.dtype_name):
         if scenario.id in named:
-            turns = run(scenario, engine, axis, model.dtype_name)
-            tables[scenario.id] = "\n".join(lines(scenario, turns, axis, about))
+            talks = run(scenario, engine, axis, model.dtype_name)
+            tables[scenario.id] = "\n".join(lines(scenario, talks, axis, about))
             print(tables[scenario.id] + "\n", flush=True)
     if options.write:
         DOCUMENT.write_text(filled(document, tables), encoding="utf-8")

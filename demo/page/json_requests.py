@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
+import orjson
+from anyio.to_thread import run_sync
 from starlette.requests import Request
 
 from demo.utils.errors import UserError
+
+_LONG = 64 * 1024  # bytes, beyond which parsing would hold up other requests
 
 
 async def json_body(request: Request, most: int) -> dict[str, Any]:
@@ -23,8 +26,8 @@ async def json_body(request: Request, most: int) -> dict[str, Any]:
         if len(content) > most:
             raise UserError(f"A request may have at most {most // 1024} KiB; send less.")
     try:
-        found = json.loads(content)
-    except (ValueError, RecursionError) as error:
+        found = orjson.loads(content) if len(content) <= _LONG else await run_sync(orjson.loads, content)
+    except ValueError as error:
         raise UserError("The request is no JSON; reload the page.") from error
     if not isinstance(found, dict):
         raise UserError("The request is no JSON object; reload the page.")

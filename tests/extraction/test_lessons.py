@@ -8,6 +8,7 @@ import pytest
 
 import demo
 from demo.bench.lessons import COMMAND, DOCUMENT, filled, lines, named_in, run
+from demo.conversation.lesson import SEEDS_APART
 from demo.conversation.scenarios import load_scenarios
 from demo.conversation.session_file import dumps
 from demo.conversation.settings import CapChoice
@@ -19,12 +20,14 @@ from tests.helpers.scripted import ScriptedEngine
 
 def test_the_tables_follow_the_script_of_a_scenario():
     scenario, engine, axis = load_scenarios()[0], ScriptedEngine(), random_axis(4, 16, 2, (1, 2))
-    turns = run(scenario, engine, axis, "float32")
-    table = list(lines(scenario, turns, axis, "a-model in float32"))
-    assert [turn.user for turn in turns] == list(scenario.turns)
-    assert engine.requests[0].sampling.seed == scenario.seed + len(turns) - 1
+    (turns, others) = run(scenario, engine, axis, "float32", students=2)
+    table = list(lines(scenario, [turns, others], axis, "a-model in float32"))
+    assert [turn.user for turn in turns] == [turn.user for turn in others] == list(scenario.turns)
+    seeds = [[turn.settings.sampling.seed for turn in one if turn.settings] for one in (turns, others)]
+    assert seeds[0] == [scenario.seed + number for number in range(len(turns))]
+    assert seeds[1] == [seed + SEEDS_APART for seed in seeds[0]]
     assert engine.requests[0].messages[0]["content"] == scenario.system_prompt
-    assert len(table) == 4 + len(turns) and "| the same |" in table[-1]
+    assert len(table) == 4 + len(turns) and "| 2 of 2 |" in table[-1] and "| the same |" in table[-1]
 
 
 def test_the_tables_go_to_their_places_and_a_scenario_that_is_gone_is_named():

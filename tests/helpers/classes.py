@@ -93,6 +93,10 @@ class Phone:
             self.token = answer.json()["token"]
         return answer
 
+    def hello(self, known_as: str) -> dict[str, bool]:
+        """Whether there is a class, and whether it has this id."""
+        return dict(self.http.get("class/hello", headers={"X-Class-Id": known_as}).json())
+
     def messages(self, path: str = "events") -> Iterator[dict[str, Any]]:
         """What a stream says, until the caller stops listening."""
         with self.http.stream("GET", f"class/{path}", headers={"X-Class-Token": self.token}) as answer:

@@ -16,22 +16,34 @@ from demo.axis.zones import Told, Zones
 from demo.conversation.conversation import Conversation
 from demo.conversation.lesson import MOST_PROMPT, Lesson
 from demo.conversation.scenarios import load_scenarios
-from demo.conversation.session_file import turn_json
+from demo.conversation.session_file import MOST_BYTES, turn_json
 from demo.conversation.settings import BRANCHES, CAPPED, UNCAPPED
 from demo.conversation.turns import Reply, Turn
 from demo.engine.protocol import Token
 from demo.page.classroom.classroom import (
     ALPHABET,
     AWAY_S,
+    MOST_ASKED,
     MOST_SHOWN,
     MOST_WAITING,
     PANES,
     Classroom,
     ClassTurn,
+    RemovedError,
     Student,
+    WrongCodeError,
 )
 from demo.page.classroom.mirror import Mirror
-from demo.page.classroom.numbers import COLUMNS, MOST_TURNS, Pair, Row, results_csv, results_json, rows_from
+from demo.page.classroom.numbers import (
+    COLUMNS,
+    MOST_ROWS,
+    MOST_TURNS,
+    Pair,
+    Row,
+    results_csv,
+    results_json,
+    rows_from,
+)
 from demo.page.classroom.routes import phone_address
 from demo.page.classroom.talk import Loaded, Sent, news, speakers_conversation, turn_view
 from demo.plots.marks import PlotMarks
@@ -41,6 +53,7 @@ from tests.helpers.scripted import SETTINGS
 
 MARKS = PlotMarks(2, cap_layers=(1, 2), zones=Zones(0.2, 0.6, Told(10, 0.1, 0.8), Told(10, 0.7, 0.1)))
 SECRET = "xyzzy-a-text-of-a-student"
+LOADED = Loaded(None, random_axis(4, 16, 2, (1, 2)), "m")
 
 
 class Clock:
@@ -65,9 +78,15 @@ def turn(uncapped: str = "Arr", capped: str = "Hello", low: float = -0.5, high: 
     return Turn(SECRET, {UNCAPPED: reply(uncapped, low), CAPPED: reply(capped, high)})
 
 
+def claimed(room: Classroom, student: Student, message: str = "") -> tuple[Conversation, Lesson, int]:
+    found = room.claim(student, message)
+    assert found is not None
+    return found
+
+
 def answered(room: Classroom, student: Student, one: Turn | None = None, ends: bool = True) -> ClassTurn:
     """A turn of this student from its beginning to its end."""
-    conversation, lesson, _ = room.claim(student)
+    conversation, lesson, _ = claimed(room, student)
     conversation.turns.append(one or turn())
     begun = room.begin(student, conversation, lesson)
     if ends:
@@ -160,7 +179,7 @@ def test_no_more_than_the_room_have_a_seat_and_nobody_waits_beside_a_free_one(st
 def test_a_message_needs_a_turn_that_has_ended_and_no_pause():
     room, _, _ = classroom()
     student = room.join(room.code)
-    conversation, lesson, number = room.claim(student)
+    conversation, lesson, number = claimed(room, student)
     assert (number, lesson) == (0, room.lesson)
     with pytest.raises(UserError, match="still being written"):
         room.claim(student)
@@ -183,7 +202,7 @@ def test_before_the_guess_the_phone_gets_words_only_and_the_order_differs():
         one = answered(room, student)
         orders.add(one.order)
         view = turn_view(room, one)
-        assert set(view) == {"user", "asks", "ended", "revealed", "shown", "guess", "panes"}
+        assert set(view) == {"user", "asks", "ended", "revealed", "shown", "taken", "panes"}
         assert [set(pane) for pane in view["panes"].values()] == [{"tokens"}, {"tokens"}]
         assert all(
             set(token) <= {"t", "s", "r"} for pane in view["panes"].values() for token in pane["tokens"]
@@ -255,38 +274,45 @@ def test_without_guesses_colours_show_at_once_and_the_uncapped_reply_stands_firs
 def test_a_turn_that_fails_is_told_to_its_student_alone_and_gives_the_message_back():
     room, _, _ = classroom()
     student, other = room.join(room.code), room.join(room.code)
-    conversation, lesson, _ = room.claim(student)
+    conversation, lesson, _ = claimed(room, student)
     conversation.turns.append(turn())
     begun = room.begin(student, conversation, lesson)
     room.fail(student, conversation, begun, "No memory.")
     room.end(student, conversation, begun)
-    state = next(news(room, student, Sent(), False))
+    state = news(room, LOADED, student, Sent(), False)[0]
     assert state["problem"] == {"number": 1, "text": "No memory.", "message": SECRET} and not state["writing"]
-    assert next(news(room, other, Sent(), False))["problem"] is None
+    assert news(room, LOADED, other, Sent(), False)[0]["problem"] is None
     assert room.board()["rows"] == []
 
 
 def test_a_stream_gets_each_token_once_and_a_changed_turn_anew():
     room, _, _ = classroom()
     student, sent = room.join(room.code), Sent()
-    conversation, lesson, _ = room.claim(student)
+    conversation, lesson, _ = claimed(room, student)
     one = Turn("Hi", {branch: Reply(9) for branch in BRANCHES})
     conversation.turns.append(one)
     begun = room.begin(student, conversation, lesson)
-    assert [message["type"] for message in news(room, student, sent, False)] == ["state", "turn"]
+    assert [message["type"] for message in news(room, LOADED, student, sent, False)] == [
+        "state",
+        "head",
+        "turn",
+    ]
     said: dict[str, str] = {"a": "", "b": ""}
     for word in ("Hello", " there", "!"):
         for branch in BRANCHES:
             one.replies[branch].add(Token(f"{word}{branch}", 0.1, 0.1, (), False))
-            for message in news(room, student, sent, False):
+            for message in news(room, LOADED, student, sent, False):
                 for pane, part in message["panes"].items():
                     said[pane] += "".join(token["t"] for token in part["tokens"])
+            # A pane that is a token ahead would tell the branches apart.
+            counts = [said[pane].count(name) for pane, name in zip(PANES, begun.order, strict=True)]
+            assert counts[0] == counts[1]
     assert said == {pane: one.replies[branch].text for pane, branch in zip(PANES, begun.order, strict=True)}
-    assert list(news(room, student, sent, False)) == []
+    assert news(room, LOADED, student, sent, False) == []
     for branch in BRANCHES:
         one.replies[branch].finish = "stop"
     room.end(student, conversation, begun)
-    assert [message["type"] for message in news(room, student, sent, False)] == ["state", "turn"]
+    assert [message["type"] for message in news(room, LOADED, student, sent, False)] == ["state", "turn"]
 
 
 def test_a_new_conversation_keeps_the_numbers_and_drops_the_texts():
@@ -306,7 +332,7 @@ def test_a_new_conversation_keeps_the_numbers_and_drops_the_texts():
 def test_a_turn_that_ends_after_a_clear_changes_nothing():
     room, _, _ = classroom()
     student = room.join(room.code)
-    conversation, lesson, _ = room.claim(student)
+    conversation, lesson, _ = claimed(room, student)
     conversation.turns.append(turn())
     begun = room.begin(student, conversation, lesson)
     room.clear()
@@ -363,11 +389,30 @@ def test_only_so_much_is_shown():
     for number in range(MOST_TURNS):
         answered(room, student, turn("a", "a"))
         room.ask_to_show(student, number)
+        if number >= MOST_TURNS - MOST_ASKED:
+            continue
+        room.decide(number + 1, True)
     other = room.join(room.code)
     answered(room, other, turn("a", "a"))
     assert MOST_SHOWN == MOST_TURNS
     with pytest.raises(UserError, match="Too much"):
         room.ask_to_show(other, 0)
+
+
+def test_one_student_asks_for_so_much_and_not_again_for_what_was_refused():
+    room, _, _ = classroom()
+    student = room.join(room.code)
+    for number in range(MOST_ASKED + 1):
+        answered(room, student, turn("a", "a"))
+        if number < MOST_ASKED:
+            room.ask_to_show(student, number)
+    with pytest.raises(UserError, match="wait until the speaker"):
+        room.ask_to_show(student, MOST_ASKED)
+    room.decide(1, False)
+    room.withdraw(student, 0)
+    with pytest.raises(UserError, match="does not show"):
+        room.ask_to_show(student, 0)
+    room.ask_to_show(student, MOST_ASKED)
 
 
 # --- the speaker
@@ -396,10 +441,27 @@ def test_a_lesson_takes_a_scenario_and_refuses_what_it_cannot_be():
 def test_the_settings_of_a_turn_are_the_axis_s_own_cap_with_the_next_seed():
     axis = random_axis(4, 16, 2, (1, 2))
     axis = replace(axis, manifest={**axis.manifest})
-    first = Lesson(seed=7).settings(axis, 0, True, "float32", "digest", False)
-    third = Lesson(seed=7, cap=False).settings(axis, 2, True, "float32", "digest", False)
+    first = Lesson(seed=7).settings(axis, 1, 0, True, "float32", "digest", False)
+    third = Lesson(seed=7, cap=False).settings(axis, 1, 2, True, "float32", "digest", False)
     assert first.cap is not None and first.cap.layers == (1, 2) and first.sampling.seed == 7
     assert third.cap is None and third.sampling.seed == 9 and third.dtype == "float32"
+
+
+def test_students_have_seeds_of_their_own_unless_the_speaker_wants_one_picture():
+    axis = random_axis(4, 16, 2, (1, 2))
+    seeds = {
+        Lesson(seed=7).settings(axis, student, turn, True, "float32", "", False).sampling.seed
+        for student in (1, 2, 3)
+        for turn in range(MOST_TURNS)
+    }
+    assert len(seeds) == 3 * MOST_TURNS, "no two turns of a class have the same seed"
+    same = Lesson(seed=7, own_seeds=False).settings(axis, 3, 1, True, "float32", "", False)
+    assert same.sampling.seed == 8
+
+
+def test_students_are_not_told_what_a_scenario_shows_before_they_guess():
+    lesson = Lesson(blurb="The cap holds it.")
+    assert lesson.for_students().blurb == "" and replace(lesson, guess=False).for_students().blurb
 
 
 def test_only_the_secret_makes_a_speaker_and_it_is_not_a_student_s_token():
@@ -432,12 +494,109 @@ def test_a_class_comes_back_from_its_tabs():
     assert other.number == 2, "numbers go on"
     back = again.join(room.code, student.token)
     assert back.number == 1
-    again.give_back(back, Conversation([turn(low=-0.5)]), [verdict], [""])
+    again.give_back(back, Conversation([turn(low=-0.5)]), [verdict], [""], [False])
     assert back.chat == 1 and again.board()["rows"] == board["rows"]
+    assert back.turns[0].verdict == verdict and back.turns[0].asks
     with pytest.raises(UserError, match="already"):
-        again.give_back(back, Conversation([turn()]), [""], [""])
+        again.give_back(back, Conversation([turn()]), [""], [""], [False])
     with pytest.raises(UserError, match="joined the new class"):
         again.bring_back(room.id, room.code, room.lesson, False, [])
+
+
+def test_invented_conversations_do_not_fill_the_board():
+    room, _, _ = classroom(room=9)
+    with pytest.raises(UserError, match="does not know"):
+        room.give_back(room.join(room.code), Conversation([turn()]), [""], [""], [False])
+    again, _, _ = classroom(room=9)
+    again.bring_back(room.id, room.code, room.lesson, False, [])
+    student = again.join(room.code)
+    for lengths in ((0, 1, 1), (1, 0, 1), (1, 1, 0), (2, 2, 2)):
+        given = ([""] * lengths[0], [""] * lengths[1], [False] * lengths[2])
+        with pytest.raises(UserError, match="damaged"):
+            again.give_back(student, Conversation([turn()]), *given)
+    for _ in range(2):  # the second time it is known by its row
+        again.give_back(student, Conversation([turn()]), [""], [""], [False])
+        again.new_chat(student)
+        assert len(again.rows()) == 1
+    again.clear()
+    with pytest.raises(UserError, match="does not know"):
+        again.give_back(student, Conversation([turn()]), [""], [""], [False])
+
+
+def test_the_speaker_s_turns_come_back_as_the_speaker_s():
+    room, _, _ = classroom()
+    room.bring_back(room.id, room.code, room.lesson, False, [])
+    student = room.join(room.code)
+    shown = replace(turn(), settings=SETTINGS)
+    room.give_back(student, Conversation([shown, turn()]), ["", ""], ["", ""], [True, False])
+    assert [len(row.pairs) for row in room.rows()] == [1]
+    assert student.system_prompt is None, "of the student's own last turn, which had none"
+    assert [view["taken"] for view in (turn_view(room, one) for one in student.turns)] == [True, False]
+
+
+def test_the_board_keeps_as_many_conversations_as_a_tab_can_give_back_and_forgets_the_most_talkative():
+    room, _, _ = classroom(room=MOST_ROWS)
+    quiet, talkative = room.join(room.code), room.join(room.code)
+    answered(room, quiet, turn("a", "a"))
+    room.new_chat(quiet)
+    for _ in range(MOST_ROWS + 3):
+        answered(room, talkative, turn("a", "a"))
+        room.new_chat(talkative)
+        room.new_chat(talkative)  # without a turn it is no further conversation
+    answered(room, talkative, turn("a", "a"))
+    rows = room.rows()
+    assert len(rows) == MOST_ROWS == len(rows_from([row.as_json for row in rows]))
+    assert talkative.chat == MOST_ROWS + 4 == rows[-1].chat
+
+
+def test_a_message_is_answered_once_and_again_only_if_it_was_lost():
+    room, _, _ = classroom()
+    student = room.join(room.code)
+    conversation, lesson, _ = claimed(room, student, "first")
+    assert room.claim(student, "first") is None, "while its replies are written"
+    conversation.turns.append(turn("a", "a"))
+    room.end(student, conversation, room.begin(student, conversation, lesson))
+    assert room.claim(student, "first") is None, "and when they have ended"
+    conversation, _, number = claimed(room, student, "second")
+    assert number == 1
+    room.end(student, conversation, None)  # it never began
+    conversation, lesson, _ = claimed(room, student, "second")
+    conversation.turns.append(turn())
+    begun = room.begin(student, conversation, lesson)
+    room.fail(student, conversation, begun, "No memory.")
+    room.end(student, conversation, begun)
+    claimed(room, student, "second")
+
+
+def test_a_turn_whose_conversation_was_dropped_before_it_began_is_stopped():
+    room, _, _ = classroom()
+    student = room.join(room.code)
+    conversation, lesson, _ = claimed(room, student)
+    room.clear()
+    conversation.turns.append(turn())
+    conversation._cancel.clear()  # as `send` does
+    room.begin(student, conversation, lesson)
+    assert conversation.stopped and student.turns == []
+
+
+def test_a_removed_student_does_not_come_back_with_the_old_token():
+    room, _, _ = classroom()
+    student = room.join(room.code)
+    room.remove(student.number)
+    for attempt in (lambda: room.student(student.token), lambda: room.join(room.code, student.token)):
+        with pytest.raises(RemovedError):
+            attempt()
+    assert room.join(room.code).number == 2
+
+
+def test_a_program_that_only_joins_soon_loses_its_seat():
+    room, clock, _ = classroom(room=1)
+    room.join(room.code)
+    second = room.join(room.code)
+    assert room.place_of(second) == 1
+    with room.present(second):
+        clock.now = AWAY_S / 2
+        assert room.place_of(second) == 0
 
 
 def test_the_id_of_a_class_that_came_back_stands_for_a_code_that_has_changed_since():
@@ -452,6 +611,9 @@ def test_the_id_of_a_class_that_came_back_stands_for_a_code_that_has_changed_sin
     for token, known_as in (("", room.id), ("b" * 43, "b" * 12), ("b" * 43, "")):
         with pytest.raises(UserError, match="no class with this code"):
             again.join("an old code", token, known_as)
+    again.change_code()
+    with pytest.raises(WrongCodeError):
+        again.join("an old code", "c" * 43, room.id)
 
 
 def test_everybody_can_be_sent_away():
@@ -503,7 +665,7 @@ PAIRS = st.builds(
 @given(st.lists(st.lists(PAIRS, max_size=4), max_size=5))
 def test_rows_survive_the_way_through_a_tab(pairs: list[list[Pair]]):
     rows = [Row(number, 1, "f" * 64, own) for number, own in enumerate(pairs, 1)]
-    assert rows_from(json.loads(json.dumps([row.as_json() for row in rows]))) == rows
+    assert rows_from(json.loads(json.dumps([row.as_json for row in rows]))) == rows
 
 
 ROW: dict[str, Any] = {
@@ -573,25 +735,28 @@ def test_the_mirror_keeps_what_shows_the_present_state():
     assert [op["op"] for op in mirror.since(-1)[1]] == ["reset", "turn", "turn_start"]
     mirror.put([{"op": "turn", "turn": 0, "data": {}}], {})
     assert [op.get("turn") for op in mirror.since(-1)[1]] == [None, 0, 1, 0]
+    with pytest.raises(UserError, match="too long for the phones"):
+        mirror.put([{"op": "turn", "turn": 0, "data": "é" * (MOST_BYTES // 2)}], {})
+    assert not mirror.is_live
+    assert mirror.put([{"op": "reset", "meta": meta, "turns": []}], {})
     mirror.clear()
     assert not mirror.is_live and mirror.since(serial)[1] == []
 
 
 def test_a_student_goes_on_from_what_the_speaker_s_stage_shows():
-    loaded = Loaded(None, random_axis(4, 16, 2, (1, 2)), "m")
     shown = turn_json(replace(turn(), settings=SETTINGS))
     mirror = Mirror()
     with pytest.raises(UserError, match="no turn"):
-        speakers_conversation(mirror.turns(), loaded, MARKS)
+        speakers_conversation(mirror.turns(), LOADED, MARKS)
     mirror.put([{"op": "reset", "meta": {}, "turns": [shown, shown]}, {"op": "turn_start", "turn": 1}], {})
     assert len(mirror.turns()) == 1, "the second is being answered again"
     mirror.put([{"op": "turn", "turn": 1, "data": shown}, {"op": "turn", "turn": 2, "data": {"live": 1}}], {})
-    conversation = speakers_conversation(mirror.turns(), loaded, MARKS)
+    conversation = speakers_conversation(mirror.turns(), LOADED, MARKS)
     assert [one.user for one in conversation.turns] == [SECRET, SECRET]
     room, _, _ = classroom()
     student = room.join(room.code)
     room.go_on_from(student, conversation)
-    going, lesson, number = room.claim(student)
+    going, lesson, number = claimed(room, student)
     assert (going, number, lesson.system_prompt) == (conversation, 2, SETTINGS.system_prompt)
     assert room.rows() == [], "the speaker's turns are not the student's"
     with pytest.raises(UserError, match="still being written"):

@@ -10,6 +10,7 @@ import hashlib
 import hmac
 import re
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -21,13 +22,13 @@ from demo.conversation.conversation import Conversation
 from demo.conversation.lesson import Lesson
 from demo.conversation.settings import BRANCHES, CAPPED, UNCAPPED
 from demo.conversation.turns import Turn, well_formed
-from demo.page.classroom.numbers import MOST_ROWS, MOST_TURNS, Guess, Pair, Row, pair_of
+from demo.page.classroom.numbers import MOST_ROWS, MOST_TURNS, Guess, Pair, Row, pair_of, same_words
 from demo.page.hosting import LARGEST_CLASS, MOST_STUDENTS
 from demo.plots.marks import PlotMarks
 from demo.utils.errors import UserError
 
 MOST_WAITING = 120
-MOST_SHOWN = 40
+MOST_SHOWN, MOST_ASKED = 40, 3  # turns on the board or asked for: of the class; asked for by one student
 MOST_STREAMS = 8  # of one student: two of each tab
 
 # Letters and digits that nobody takes for one another, on a screen or when they are read out.
@@ -36,6 +37,7 @@ CODE_LENGTH = 5
 
 # In seconds. A phone that sleeps comes back; while others wait, its seat goes to the first of them.
 AWAY_S = 90.0
+_ARRIVES_S = 20.0  # a page that has joined listens within a moment; a program that only joins takes no seat
 
 TOKEN = re.compile(r"[A-Za-z0-9_-]{43}")
 
@@ -46,6 +48,15 @@ _PAUSED = "The speaker has paused the class; your message is still in the box."
 _WAITING = "You are still waiting for a place; your message is still in the box."
 _WRITING = "Your replies are still being written; wait for their end, or stop them."
 _NO_TURN = "That turn is no longer there."
+DAMAGED = "Your stored conversation is damaged, so it cannot go on; begin a new one."
+
+
+class WrongCodeError(UserError):
+    """Somebody tried to join with a code that does not lead into the class."""
+
+
+class RemovedError(UserError):
+    """The speaker has removed this student."""
 
 
 def new_code() -> str:
@@ -87,8 +98,7 @@ class ClassTurn:
     @property
     def same(self) -> bool:
         """Whether both replies are the same words."""
-        uncapped, capped = (self.turn.replies[branch] for branch in BRANCHES)
-        return (uncapped.reasoning, uncapped.text) == (capped.reasoning, capped.text)
+        return same_words(self.turn)
 
     @property
     def can_be_guessed(self) -> bool:
@@ -126,6 +136,7 @@ class Student:
         seen: when one was last open, in seconds of the monotonic clock.
         gone: set when the speaker has removed it.
         system_prompt: of a conversation that goes on from the speaker's; None for the lesson's.
+        message: the id that its tab gave to the latest message, so that none is answered twice.
     """
 
     token: str
@@ -142,6 +153,7 @@ class Student:
     seen: float = field(default_factory=time.monotonic)
     gone: bool = False
     system_prompt: str | None = None
+    message: str = ""
 
     @property
     def owner(self) -> str:
@@ -166,7 +178,7 @@ class Classroom:
     """One class.
 
     Attributes:
-        id: what the tabs of the class know it by. Others do not learn it.
+        id: what the tabs of the class know it by.
         code: what students enter.
         lesson, paused: what the speaker has set.
         marks: the reference lines of the board, with the zones of the axis.
@@ -184,7 +196,7 @@ class Classroom:
 
         Args:
             room: how many students may talk to the model.
-            dropped: called with every conversation that nobody goes on with.
+            dropped: called with every conversation that nobody goes on with, while the class is locked.
             clock: seconds that only grow.
         """
         self.marks, self.room, self._dropped, self._clock = marks, room, dropped, clock
@@ -194,6 +206,7 @@ class Classroom:
         self._rows: list[Row] = []  # of conversations that have ended, or whose student is not here
         self._exhibits: list[Exhibit] = []
         self._is_back = False  # from a tab, after a restart
+        self._given_back, self._removed = set[str](), set[str]()  # owners
         self._last_number = self._last_queued = self._last_exhibit = self._last_problem = 0
         self.lock = RLock()
 
@@ -202,8 +215,10 @@ class Classroom:
         return hmac.compare_digest(well_formed(secret).encode(), self.secret.encode())
 
     def student(self, token: str) -> Student | None:
-        """The student with this token."""
+        """The student with this token. Raises RemovedError for one whom the speaker has removed."""
         with self.lock:
+            if TOKEN.fullmatch(token) and owner_of(token) in self._removed:
+                raise RemovedError("The speaker has removed you from the class.")
             return self._students.get(token)
 
     # --- joining, waiting, leaving
@@ -217,23 +232,26 @@ class Classroom:
                 come back after a restart, because the speaker may have changed the code since.
 
         Raises:
-            UserError: the code is wrong, or there is no room to wait.
+            WrongCodeError: the code is wrong.
+            RemovedError: the speaker has removed this student.
+            UserError: there is no room to wait, or the token is none.
         """
         typed = "".join(well_formed(code).upper().split())
         returns = self._is_back and bool(token) and hmac.compare_digest(known_as.encode(), self.id.encode())
         if not returns and not hmac.compare_digest(typed.encode(), self.code.encode()):
-            raise UserError("There is no class with this code here; look at the screen again.")
+            raise WrongCodeError("There is no class with this code here; look at the screen again.")
         if token and not TOKEN.fullmatch(token):
             raise UserError("This tab's token is damaged; open the address in a new tab.")
         with self.lock:
-            known = self._students.get(token)
+            known = self.student(token)
             if known is not None:
                 return known
             if len(self._students) >= self.room + MOST_WAITING:
                 self._forget_absent()
             if len(self._students) >= self.room + MOST_WAITING:
                 raise UserError("The class is full, and so is its queue; try again in a few minutes.")
-            student = Student(token or token_urlsafe(32), 0, seen=self._clock())
+            arrived = self._clock() - AWAY_S + _ARRIVES_S
+            student = Student(token or token_urlsafe(32), 0, seen=arrived)
             own = [row for row in self._rows if row.owner == student.owner]
             student.number = own[0].student if own else self._next_number()
             student.chat = max((row.chat for row in own), default=0) + 1
@@ -286,9 +304,8 @@ class Classroom:
 
     @contextmanager
     def present(self, student: Student) -> Iterator[None]:
-        """While a tab of the student has a stream open. Raises UserError when there are too many."""
+        """While a tab of the student has a stream open."""
         with self.lock:
-            self.check_may_listen(student)
             returns = not self._is_present(student) and not student.seated
             student.streams += 1
             if returns:
@@ -316,6 +333,7 @@ class Classroom:
                 raise UserError("That student is no longer here.")
             for student in found:
                 self._remove(student)
+                self._removed.add(student.owner)
             self._fill()
 
     def _remove(self, student: Student) -> None:
@@ -341,18 +359,25 @@ class Classroom:
                     f"A conversation has at most {MOST_TURNS} turns here; begin a new one to go on."
                 )
 
-    def claim(self, student: Student) -> tuple[Conversation, Lesson, int]:
+    def claim(self, student: Student, message: str = "") -> tuple[Conversation, Lesson, int] | None:
         """The student's next turn begins.
 
+        Args:
+            message: the id that the tab gives to it. A tab that got no answer sends a message once more.
+
         Returns:
-            Their conversation, how it is answered, and the number of the turn from 0.
+            Their conversation, how it is answered, and the number of the turn from 0; None for a message that
+            was taken before.
 
         Raises:
             UserError: it may not begin.
         """
         with self.lock:
+            if message and message == student.message:
+                return None
             self.check_may_write(student)
             student.writing, student.ahead, student.problem = True, 0, None
+            student.message = message
             self.changes += 1
             own = student.system_prompt
             lesson = self.lesson if own is None else replace(self.lesson, system_prompt=own)
@@ -368,12 +393,15 @@ class Classroom:
                     self._reveal(earlier)
                 student.turns.append(turn)
                 self.changes += 1
+            else:
+                conversation.stop()  # the student began anew in between
         return turn
 
     def end(self, student: Student, conversation: Conversation, turn: ClassTurn | None) -> None:
         """The turn has ended. turn: None where it never began."""
         with self.lock:
             student.writing = False
+            student.message = student.message if turn is not None else ""  # it may be sent again
             self.changes += 1
             if turn is not None and student.conversation is conversation:
                 turn.ended = True
@@ -388,6 +416,7 @@ class Classroom:
                 student.turns.remove(turn)
                 self._last_problem += 1
                 student.problem = (self._last_problem, why, turn.turn.user)
+                student.message = ""
 
     @staticmethod
     def _reveal(turn: ClassTurn) -> None:
@@ -421,38 +450,63 @@ class Classroom:
     def new_chat(self, student: Student) -> None:
         """The student begins another conversation; the numbers of the one before stay on the board."""
         with self.lock:
+            began = bool(self._row_of(student).pairs)
             self._end_chat(student)
-            student.chat += 1
+            student.chat += began
 
     def give_back(
-        self, student: Student, conversation: Conversation, guesses: Sequence[str], scenarios: Sequence[str]
+        self,
+        student: Student,
+        conversation: Conversation,
+        guesses: Sequence[str],
+        scenarios: Sequence[str],
+        taken: Sequence[bool],
     ) -> None:
         """A tab gives back the conversation that the server no longer knows.
+
+        The server knows the numbers of a student who left, and after a restart those that the board's tab has
+        brought back. Others give a conversation back only after a restart, and once, so that a program cannot
+        fill the board with invented ones.
 
         Args:
             conversation: with both replies in every turn.
             guesses: by turn, "right", "wrong" or empty.
             scenarios: by turn, the id of its scenario.
+            taken: by turn, whether it was the speaker's.
 
         Raises:
-            UserError: the student has a conversation here.
+            UserError: the student has a conversation here, or it is not one that this class has had.
         """
+        lengths = {len(conversation.turns), len(guesses), len(scenarios), len(taken)}
+        if len(lengths) > 1 or len(guesses) > MOST_TURNS:
+            raise UserError(DAMAGED)
         with self.lock:
             if student.turns or student.writing:
                 raise UserError("Your conversation is here already.")
-            for turn, guess, scenario in zip(
-                conversation.turns[:MOST_TURNS], guesses, scenarios, strict=False
+            own = [row for row in self._rows if row.owner == student.owner]
+            if not own and (not self._is_back or self._is_given_back(student)):
+                raise UserError("This class does not know your stored conversation; begin a new one.")
+            self._given_back.add(student.owner)
+            for turn, guess, scenario, is_taken in zip(
+                conversation.turns, guesses, scenarios, taken, strict=True
             ):
                 pane = {"right": "b", "wrong": "a"}.get(guess, "")
-                student.turns.append(ClassTurn(turn, scenario=scenario, ended=True, guess=pane))
-            del conversation.turns[MOST_TURNS:]
+                student.turns.append(
+                    ClassTurn(
+                        turn, asks=bool(pane), scenario=scenario, ended=True, guess=pane, taken=is_taken
+                    )
+                )
             student.conversation = conversation
-            own = [row for row in self._rows if row.owner == student.owner]
+            if any(taken):
+                student.system_prompt = _prompt_of(conversation)
             if own and student.turns:  # its latest conversation goes on
                 latest = max(own, key=lambda row: row.chat)
                 self._rows.remove(latest)
                 student.chat = latest.chat
             self.changes += 1
+
+    def _is_given_back(self, student: Student) -> bool:
+        return student.owner in self._given_back or len(self._given_back) >= LARGEST_CLASS + MOST_WAITING
 
     def go_on_from(self, student: Student, conversation: Conversation) -> None:
         """The student goes on alone from the speaker's conversation, with its system prompt.
@@ -470,18 +524,18 @@ class Classroom:
                 raise UserError(
                     "The speaker's conversation is too long to go on from; begin one of your own."
                 )
-            self._end_chat(student)
-            student.chat += 1
+            self.new_chat(student)
             student.conversation = conversation
             student.turns = [ClassTurn(turn, ended=True, taken=True) for turn in conversation.turns]
-            settings = conversation.turns[-1].settings
-            student.system_prompt = None if settings is None else settings.system_prompt
+            student.system_prompt = _prompt_of(conversation)
 
     def _end_chat(self, student: Student) -> None:
         """Keep the numbers of the student's conversation, and drop its texts."""
         row = self._row_of(student)
         if row.pairs:
-            self._rows = [*self._rows, row][-MOST_ROWS:]
+            self._rows.append(row)
+            if len(self._rows) > MOST_ROWS:
+                self._forget_row()
         for exhibit in [one for one in self._exhibits if one.student is student]:
             self._exhibits.remove(exhibit)
         student.conversation.stop()
@@ -489,6 +543,12 @@ class Classroom:
         student.conversation, student.turns, student.problem = Conversation(), [], None
         student.system_prompt = None
         self.changes += 1
+
+    def _forget_row(self) -> None:
+        """Drop the oldest conversation of the student with most of them."""
+        counts = Counter(row.student for row in self._rows)
+        most = counts.most_common(1)[0][0]
+        self._rows.remove(next(row for row in self._rows if row.student == most))
 
     # --- showing a turn to the class
 
@@ -500,8 +560,13 @@ class Classroom:
                 raise UserError("Guess first; then you can show both replies to the class.")
             if turn.shown in ("asked", "shown"):
                 return
+            if turn.shown == "refused":
+                raise UserError("The speaker does not show this turn; choose another one.")
             if len(self._exhibits) >= MOST_SHOWN:
                 raise UserError("Too much is shown already; ask the speaker to take something down.")
+            asked = [one for one in self._exhibits if one.student is student and not one.is_shown]
+            if len(asked) >= MOST_ASKED:
+                raise UserError(f"You have asked for {MOST_ASKED} turns; wait until the speaker has decided.")
             self._last_exhibit += 1
             self._exhibits.append(Exhibit(self._last_exhibit, student, index, turn))
             self._mark(turn, "asked")
@@ -511,7 +576,8 @@ class Classroom:
         with self.lock:
             turn = self._turn(student, index)
             self._exhibits = [one for one in self._exhibits if one.turn is not turn]
-            self._mark(turn, "")
+            if turn.shown != "refused":
+                self._mark(turn, "")
 
     def decide(self, exhibit: int, shown: bool) -> None:
         """The speaker shows what a student has asked to show, or refuses it or takes it down.
@@ -559,14 +625,16 @@ class Classroom:
         """From now on another code leads into the class. Those who are in it stay."""
         with self.lock:
             self.code = new_code()
+            self._is_back = False  # whoever has not come back yet needs the new code too
             self.changes += 1
 
     def set_room(self, room: int) -> None:
         """How many students may talk to the model. Those who have a seat keep it. Raises UserError."""
         if not 1 <= room <= LARGEST_CLASS:
-            raise UserError(f"The room is a whole number from 1 to {LARGEST_CLASS}.")
+            raise UserError(f"The number of places is a whole number from 1 to {LARGEST_CLASS}.")
         with self.lock:
             self.room = room
+            self.changes += 1
             self._fill()
 
     def bring_back(self, id: str, code: str, lesson: Lesson, paused: bool, rows: Sequence[Row]) -> None:
@@ -596,7 +664,13 @@ class Classroom:
         """The numbers of every conversation, by student and conversation."""
         with self.lock:
             live = [row for one in self._students.values() if (row := self._row_of(one)).pairs]
-            return sorted([*self._rows, *live], key=lambda row: (row.student, row.chat))
+            latest = [*self._rows, *live][-MOST_ROWS:]
+            return sorted(latest, key=lambda row: (row.student, row.chat))
+
+    def mark(self) -> tuple[int, int]:
+        """Differs whenever the board may show something else: who is present changes by time alone."""
+        with self.lock:
+            return self.changes, sum(map(self._is_present, self._students.values()))
 
     def board(self) -> dict[str, Any]:
         """All that the board shows, but for the address. Texts of students only where they are shown."""
@@ -618,10 +692,15 @@ class Classroom:
                     }
                     for one in self._students.values()
                 ],
-                "rows": [row.as_json() for row in rows],
+                "rows": [row.as_json for row in rows],
                 "guesses": {"right": guesses.count("right"), "all": len(guesses)},
                 "shown": [_exhibit_json(one) for one in self._exhibits],
             }
+
+
+def _prompt_of(conversation: Conversation) -> str | None:
+    settings = conversation.turns[-1].settings if conversation.turns else None
+    return None if settings is None else settings.system_prompt
 
 
 def _exhibit_json(exhibit: Exhibit) -> dict[str, Any]:

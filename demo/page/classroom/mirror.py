@@ -5,10 +5,11 @@ The tab passes them on (stage/src/mirror.js). Kept are only those that show the 
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from threading import RLock
 from typing import Any
+
+import orjson
 
 from demo.conversation.session_file import MOST_BYTES
 from demo.page.stage.protocol import OPERATIONS
@@ -47,11 +48,12 @@ class Mirror:
         """Take what the speaker's tab was sent, and what it shows.
 
         Returns:
-            False where the tab should send everything once more: it did not begin with a whole
-            conversation, or there was too much.
+            False where the tab should send everything once more, because this did not begin with a whole
+            conversation.
 
         Raises:
-            UserError: these are no operations of the stage.
+            UserError: these are no operations of the stage, or too much for the phones; then they follow no
+                longer.
         """
         if not isinstance(operations, list) or not isinstance(view, dict) or len(view) > _MOST_VIEW:
             raise UserError("These are no operations of a stage; reload the page.")
@@ -64,7 +66,10 @@ class Mirror:
             self.view = {str(name)[:40]: str(value)[:200] for name, value in view.items()}
             self.serial += 1
             if sum(size for _, _, size in self._ops) > MOST_BYTES:
-                self._ops = []
+                self.clear()
+                raise UserError(
+                    "The conversation on your page is too long for the phones; begin a new one to show them."
+                )
             return self.is_live
 
     def _add(self, op: dict[str, Any]) -> None:
@@ -79,7 +84,7 @@ class Mirror:
         elif name in ("conversations", "marks"):
             self._ops = [one for one in self._ops if one[1]["op"] != name]
         self.serial += 1
-        self._ops.append((self.serial, op, len(json.dumps(op))))
+        self._ops.append((self.serial, op, len(orjson.dumps(op))))
 
     @staticmethod
     def _for_watching(meta: object) -> dict[str, Any]:

@@ -7,7 +7,8 @@ import io
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
+from functools import cached_property
 from typing import Any, Literal
 
 from demo.axis.zones import ZONE_NAMES, zone_of, zones_json
@@ -21,7 +22,8 @@ NAME, VERSION = "persona-drift-class", 1
 
 MOST_TURNS = 40  # of one conversation
 MOST_ROWS = 600  # of a class; beyond it the oldest conversations are left out
-_LARGEST = 1e6  # no genuine projection is farther from 0, in axis units
+LARGEST_MEAN = 1e6  # no genuine projection is farther from 0, in axis units
+_LARGEST_NUMBER = 10**9  # of students, conversations, seeds and tokens
 
 # What a spreadsheet cannot take for a formula.
 SCENARIO_ID = re.compile(r"([a-z0-9][a-z0-9-]{0,59})?")
@@ -62,7 +64,16 @@ class Pair:
 
     def as_json(self) -> dict[str, Any]:
         """The fields by name, and the lift."""
-        return asdict(self) | {"lift": self.lift}
+        return {name: getattr(self, name) for name in _FIELDS} | {"lift": self.lift}
+
+
+_FIELDS = tuple(one.name for one in fields(Pair))
+
+
+def same_words(turn: Turn) -> bool:
+    """Whether both replies are the same, with what was reasoned before them."""
+    uncapped, capped = turn.replies[UNCAPPED], turn.replies[CAPPED]
+    return (uncapped.reasoning, uncapped.text) == (capped.reasoning, capped.text)
 
 
 def pair_of(turn: Turn, marks: PlotMarks, guess: Guess | None = None, scenario: str = "") -> Pair:
@@ -75,7 +86,7 @@ def pair_of(turn: Turn, marks: PlotMarks, guess: Guess | None = None, scenario: 
         zone_of(marks.zones, uncapped.mean, marks.assistant),
         zone_of(marks.zones, capped.mean, marks.assistant),
         capped.fired,
-        uncapped.text == capped.text,
+        same_words(turn),
         guess,
         scenario,
         settings is not None and settings.cap is not None,
@@ -85,7 +96,7 @@ def pair_of(turn: Turn, marks: PlotMarks, guess: Guess | None = None, scenario: 
 
 @dataclass
 class Row:
-    """One conversation of one student.
+    """One conversation of one student. Its numbers no longer change.
 
     Attributes:
         student, chat: their numbers, each from 1.
@@ -97,8 +108,9 @@ class Row:
     owner: str
     pairs: list[Pair] = field(default_factory=list)
 
+    @cached_property
     def as_json(self) -> dict[str, Any]:
-        """The fields by name."""
+        """The fields by name; the board asks for them with every change of the class."""
         pairs = [pair.as_json() for pair in self.pairs]
         return {"student": self.student, "chat": self.chat, "owner": self.owner, "pairs": pairs}
 
@@ -121,7 +133,7 @@ def rows_from(data: object) -> list[Row]:
 def _row(data: dict[str, Any]) -> Row:
     student, chat, owner = whole(data["student"]), whole(data["chat"]), data["owner"]
     pairs = [_pair(one) for one in items(data["pairs"])]
-    if not 1 <= student <= MOST_ROWS or not 1 <= chat <= MOST_ROWS or len(pairs) > MOST_TURNS:
+    if not 1 <= min(student, chat) <= max(student, chat) <= _LARGEST_NUMBER or len(pairs) > MOST_TURNS:
         raise ValueError("a row that no class has")
     if not isinstance(owner, str) or len(owner) != 64:
         raise ValueError("an owner that no row has")
@@ -136,16 +148,18 @@ def _pair(data: dict[str, Any]) -> Pair:
     if not isinstance(scenario, str) or not SCENARIO_ID.fullmatch(scenario):
         raise ValueError("a scenario that no turn has")
     means = maybe(data["uncapped"]), maybe(data["capped"])
-    if any(mean is not None and abs(mean) > _LARGEST for mean in means):
+    if any(mean is not None and abs(mean) > LARGEST_MEAN for mean in means):
         raise ValueError("a mean that no reply has")
     acted, seed = whole(data.get("acted", 0)), whole(data.get("seed", 0))
+    if not 0 <= min(acted, seed) <= max(acted, seed) <= _LARGEST_NUMBER:
+        raise ValueError("a seed or a count that no turn has")
     same, cap = data.get("same") is True, data.get("cap") is True
     return Pair(*means, *zones, acted, same, guess, scenario, cap, seed)
 
 
 # --- results
 
-COLUMNS = ("student", "conversation", "turn", *(one.name for one in fields(Pair)), "lift")
+COLUMNS = ("student", "conversation", "turn", *_FIELDS, "lift")
 
 
 def results_csv(rows: Sequence[Row]) -> str:

@@ -7,6 +7,7 @@ import socket
 from html import escape
 from pathlib import Path
 
+import plotly
 import segno
 
 from demo.page.stage.component import stage_html as stage_markup
@@ -35,6 +36,8 @@ def stage_html(root_path: str) -> str:
 
 def _page(name: str, root_path: str) -> str:
     page = (_FOLDER / f"{name}.html").read_text(encoding="utf-8").replace("{root}", escape(root_path))
+    # With its release, because browsers keep the file.
+    page = page.replace("plotly.min.js", f"plotly.min.js?v={plotly.__version__}")
     files = [_FOLDER / "class.css", _FOLDER / f"{name}.css", _STAGE / f"{name}.bundle.js"]
     for path in files:
         if f"{{{path.name}}}" in page:

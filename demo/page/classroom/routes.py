@@ -5,12 +5,13 @@ site's page can act in their name.
 
 | request | of | body → answer |
 |---|---|---|
-| GET class | anybody | the page of a phone |
+| GET class, class/stage | anybody | the page of a phone, and what it follows the speaker with |
 | GET class/board | anybody | the page of the board; it shows nothing without the speaker's secret |
-| GET class/hello?class=ID | anybody | → {open, same}: whether there is a class, and whether it has this id |
-| POST class/join | anybody | {code, token?, class?, session?, guesses?, scenarios?} → {token, head} |
-| GET class/events | a student | a stream of "state", "turn" and "tokens" |
-| POST class/say | a student | {text} → {} once the replies have begun |
+| GET class/plotly.min.js | anybody | the library of the charts |
+| GET class/hello | anybody | → {open, same}: is there a class, and has it the id in `X-Class-Id`? |
+| POST class/join | anybody | {code, token?, class?, session?, …} → {token, head, problem}; see `_join` |
+| GET class/events | a student | a stream of "state", "head", "turn" and "tokens" |
+| POST class/say | a student | {text, id} → {} once the replies have begun; an id is answered once |
 | POST class/stop, class/again | a student | {} → {}: stop the replies; begin another conversation |
 | POST class/alone | a student | {} → {}: go on from the speaker's conversation |
 | POST class/guess | a student | {turn, pane: "a", "b" or ""} → {} |
@@ -26,21 +27,26 @@ The messages of the streams are server-sent events with a JSON object each:
 
 - state: {class, student, place, paused, lesson, chat, turns, writing, ahead, problem, mirrored}; `place` is 0
   with a seat, and else the place in the queue.
+- head: {head}, the session file of the student's conversation without its turns.
 - turn: {turn, view}, the whole turn as its student may see it; see `demo.page.classroom.talk.turn_view`.
 - tokens: {turn, panes: {a: {tokens}, b: {tokens}}}, those since the last message.
 - mirror: {ops, view}, operations of the stage (stage/protocol.json); the first has all.
 - door: {code, address, qr, figure, scenarios, model, reachable}; board: see `Classroom.board`.
 - gone: {}, the student is no longer in the class.
+
+A student whom the speaker has removed gets the status 410.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
+import gzip
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from datetime import date as Date
+from functools import cache
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -54,12 +60,13 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, HTMLResponse, JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from demo.conversation.conversation import Conversation
 from demo.conversation.lesson import Lesson
 from demo.conversation.scenarios import Scenario
 from demo.conversation.settings import CapChoice
 from demo.page.chat_handlers import plain_reason
 from demo.page.classroom import pages
-from demo.page.classroom.classroom import Classroom, Student
+from demo.page.classroom.classroom import Classroom, RemovedError, Student, WrongCodeError
 from demo.page.classroom.mirror import Mirror
 from demo.page.classroom.numbers import results_csv, results_json, rows_from
 from demo.page.classroom.talk import (
@@ -78,7 +85,7 @@ from demo.plots.figures import turn_figure
 from demo.space import ON_SPACE
 from demo.utils.errors import UserError
 
-TOKEN_HEADER = "x-class-token"
+TOKEN_HEADER, CLASS_HEADER = "x-class-token", "x-class-id"
 
 # Bytes. A message with its JSON; a conversation that a tab gives back; what a stage is sent at once.
 MOST_SMALL, MOST_SESSION = 64 * 1024, 6 * 2**20
@@ -139,15 +146,21 @@ class ClassPages:
         self._wrong_codes = LoginLimiter()
         self._threads = CapacityLimiter(_THREADS)
         self._running = set[asyncio.Future[None]]()  # asyncio itself keeps no reference to a task
+        self._forgetting = ThreadPoolExecutor(1, "class-forget")  # an engine elsewhere may be slow to answer
         self.classroom: Classroom | None = None
         self._mirror = Mirror()
+        self._shown: tuple[int, Conversation] | None = None  # of the mirror: its serial, and its turns
+        self._reading = asyncio.Lock()
 
     def open(self) -> Classroom:
         """Open a class, or return the one that is open."""
         if self.classroom is None:
             marks = CapChoice.of_axis(self._loaded.axis).marks(self._loaded.axis)
-            self.classroom = Classroom(marks, self._room, self._loaded.forget)
+            self.classroom = Classroom(marks, self._room, self._forget)
         return self.classroom
+
+    def _forget(self, conversation: Conversation) -> None:
+        self._forgetting.submit(self._loaded.forget, conversation)
 
     def routes(self) -> list[Route]:
         """The routes for the server of the page."""
@@ -184,13 +197,17 @@ class ClassPages:
     # --- pages
 
     async def _page(self, request: Request) -> Response:
-        kind = request.url.path.rstrip("/").rpartition("/")[2]
-        write = {"board": pages.board_html, "stage": pages.stage_html}.get(kind, pages.phone_html)
+        write = {"board": pages.board_html, "stage": pages.stage_html}.get(_name(request), pages.phone_html)
         # A server that was restarted may have a newer page.
         return HTMLResponse(write(self._root_path), headers={"Cache-Control": "no-store"})
 
     async def _plotly(self, request: Request) -> Response:
-        return FileResponse(_PLOTLY, media_type="text/javascript")
+        # The page names the release, so a browser may keep the file.
+        headers = {"Cache-Control": "public, max-age=31536000, immutable", "Vary": "Accept-Encoding"}
+        if "gzip" not in request.headers.get("accept-encoding", ""):
+            return FileResponse(_PLOTLY, media_type="text/javascript", headers=headers)
+        packed = await run_sync(_packed_plotly)
+        return Response(packed, media_type="text/javascript", headers=headers | {"Content-Encoding": "gzip"})
 
     # --- who may
 
@@ -202,7 +219,7 @@ class ClassPages:
     def _student(self, request: Request) -> Student:
         student = self._open_class().student(request.headers.get(TOKEN_HEADER, ""))
         if student is None:
-            raise RefusedError("You are not in this class, or no longer; join again.", 401)
+            raise RefusedError("You are not in this class; join again.", 401)
         return student
 
     def _speaker(self, request: Request) -> Classroom:
@@ -214,17 +231,18 @@ class ClassPages:
     async def _start(self, request: Request) -> Response:
         await json_body(request, MOST_SMALL)
         if not self._may_start or not is_from_this_machine(request):
-            raise RefusedError("Only whoever has started the program may open a class, on its machine.")
+            raise RefusedError("A class is opened on the machine that runs the program, and only there.")
         return JSONResponse({"secret": self.open().secret})
 
     # --- students
 
     async def _hello(self, request: Request) -> Response:
-        room, asked = self.classroom, request.query_params.get("class")
-        found = {"open": room is not None, "same": room is not None and room.id == asked}
+        classroom, asked = self.classroom, request.headers.get(CLASS_HEADER)
+        found = {"open": classroom is not None, "same": classroom is not None and classroom.id == asked}
         return JSONResponse(found, headers={"Cache-Control": "no-store"})
 
     async def _join(self, request: Request) -> Response:
+        """A tab that was in the class gives back its conversation: session, guesses, scenarios, taken."""
         classroom, address = self._open_class(), address_of(request)
         body = await json_body(request, MOST_SESSION)
         code, token, known_as = body.get("code"), body.get("token") or "", body.get("class") or ""
@@ -232,36 +250,42 @@ class ClassPages:
             isinstance(one, str) and len(one) <= 80 and one.isascii() for one in (code, token, known_as)
         ):
             raise UserError("The code is the letters and digits on the screen.")
+        student = classroom.student(token) or self._joined(classroom, address, str(code), token, known_as)
+        problem = ""
+        if body.get("session") is not None and not student.turns:
+            try:
+                await self._give_back(student, body, address)
+            except UserError as error:  # the student is in the class all the same
+                problem = str(error)
+        head = session_head(classroom, self._loaded, student)
+        return JSONResponse({"token": student.token, "head": head, "problem": problem})
+
+    def _joined(self, classroom: Classroom, address: str, code: str, token: str, known_as: str) -> Student:
         # Right codes are not counted: a whole school may have one address.
         if self._wrong_codes.is_over(address):
             raise LaterError("There were too many wrong codes from your address; wait a minute.", 60)
-        known = classroom.student(token)
         try:
-            student = known or classroom.join(str(code), token, known_as)
-        except UserError:
+            return classroom.join(code, token, known_as)
+        except WrongCodeError:
             self._wrong_codes.too_many(address)
             raise
-        if body.get("session") is not None and not student.turns:
-            await self._give_back(student, body, address)
-        head = session_head(classroom, self._loaded, student)
-        return JSONResponse({"token": student.token, "head": head})
 
     async def _give_back(self, student: Student, body: dict[str, Any], address: str) -> None:
         guesses, ids = _texts(body.get("guesses")), {one.id for one in self._scenarios}
         scenarios = [one if one in ids else "" for one in _texts(body.get("scenarios"))]
-        self._rate_limiter.file(address, len(json.dumps(body["session"])))
+        taken = [one is True for one in body.get("taken") or [False] * len(guesses)]
+        self._rate_limiter.file(address, len(orjson.dumps(body["session"])))
         conversation = await run_sync(conversation_of, body["session"], self._loaded)
-        self._open_class().give_back(student, conversation, guesses, scenarios)
+        self._open_class().give_back(student, conversation, guesses, scenarios, taken)
 
     async def _events(self, request: Request) -> Response:
         classroom, student, sent = self._open_class(), self._student(request), Sent()
         classroom.check_may_listen(student)
 
-        def fresh() -> Iterator[dict[str, Any]]:
+        def fresh() -> Iterable[dict[str, Any]]:
             if student.gone:
-                yield {"type": "gone"}
-            else:
-                yield from news(classroom, student, sent, self._mirror.is_live)
+                return [{"type": "gone"}]
+            return news(classroom, self._loaded, student, sent, self._mirror.is_live)
 
         return _stream(fresh, PHONE_S, lambda: classroom.present(student))
 
@@ -269,18 +293,22 @@ class ClassPages:
         classroom, student, sent = self._open_class(), self._student(request), [-1]
         classroom.check_may_listen(student)
 
-        def fresh() -> Iterator[dict[str, Any]]:
+        def fresh() -> Iterable[dict[str, Any]]:
             if student.gone:
-                yield {"type": "gone"}
-            elif self._mirror.serial != sent[0]:
-                sent[0], ops, view = self._mirror.since(sent[0])
-                yield {"type": "mirror", "ops": ops, "view": view, "live": self._mirror.is_live}
+                return [{"type": "gone"}]
+            if self._mirror.serial == sent[0]:
+                return ()
+            sent[0], ops, view = self._mirror.since(sent[0])
+            return [{"type": "mirror", "ops": ops, "view": view}]
 
         return _stream(fresh, MIRROR_S, lambda: classroom.present(student))
 
     async def _say(self, request: Request) -> Response:
         student = self._student(request)
         body = await json_body(request, MOST_SMALL)
+        id = body.get("id", "")
+        if not isinstance(id, str) or len(id) > 40:
+            raise UserError("The page asked for something unknown; reload it.")
         talk, loop = Talk(self._open_class(), self._loaded, self._rate_limiter), asyncio.get_running_loop()
         begun: asyncio.Future[Exception | None] = loop.create_future()
 
@@ -292,10 +320,11 @@ class ClassPages:
             loop.call_soon_threadsafe(settle, error)
 
         address = address_of(request)
-        work = run_sync(talk.say, student, body.get("text"), address, began, limiter=self._threads)
+        work = run_sync(talk.say, student, body.get("text"), id, address, began, limiter=self._threads)
         running = asyncio.ensure_future(work)
         self._running.add(running)
         running.add_done_callback(self._running.discard)
+        running.add_done_callback(lambda _: settle(UserError("The server is about to end; try again.")))
         error = await begun
         if error is not None:
             raise error
@@ -307,7 +336,7 @@ class ClassPages:
         turn, pane = body.get("turn", -1), body.get("pane", "")
         if type(turn) is not int or not isinstance(pane, str):
             raise UserError("The page asked for something unknown; reload it.")
-        kind = request.url.path.rstrip("/").rpartition("/")[2]
+        kind = _name(request)
         if kind == "stop":
             student.conversation.stop()
         elif kind == "again":
@@ -315,14 +344,23 @@ class ClassPages:
         elif kind == "guess":
             classroom.guess(student, turn, pane)
         elif kind == "alone":
-            turns = self._mirror.turns()
-            begun = await run_sync(speakers_conversation, turns, self._loaded, classroom.marks)
-            classroom.go_on_from(student, begun)
+            shown = await self._speakers_conversation(classroom)
+            classroom.go_on_from(student, Conversation(list(shown.turns), date=shown.date))
         elif kind == "show":
             classroom.ask_to_show(student, turn)
         else:
             classroom.withdraw(student, turn)
         return JSONResponse({})
+
+    async def _speakers_conversation(self, classroom: Classroom) -> Conversation:
+        """What the speaker's stage shows; read once for all students who go on from it."""
+        async with self._reading:
+            serial = self._mirror.serial
+            if self._shown is None or self._shown[0] != serial:
+                turns = self._mirror.turns()
+                found = await run_sync(speakers_conversation, turns, self._loaded, classroom.marks)
+                self._shown = serial, found
+            return self._shown[1]
 
     # --- the speaker
 
@@ -330,17 +368,18 @@ class ClassPages:
         classroom = self._speaker(request)
         asked = request.query_params.get("from", "")
         doors: list[tuple[str, str]] = []
-        changes: list[int] = []
+        marks: list[tuple[int, int]] = []
 
-        def fresh() -> Iterator[dict[str, Any]]:
-            if classroom.changes in changes:
-                return
-            changes[:] = [classroom.changes]
+        def fresh() -> Iterable[dict[str, Any]]:
+            mark, found = classroom.mark(), list[dict[str, Any]]()
+            if mark in marks:
+                return found
+            marks[:] = [mark]
             address = phone_address(self._address, asked, self._root_path)
             if (classroom.code, address) not in doors:
                 doors[:] = [(classroom.code, address)]
-                yield self._door(classroom, address)
-            yield {"type": "board"} | classroom.board()
+                found.append(self._door(classroom, address))
+            return [*found, {"type": "board"} | classroom.board()]
 
         return _stream(fresh, BOARD_S)
 
@@ -379,10 +418,10 @@ class ClassPages:
 class Speaker:
     """What the speaker may do, by the field `do` of a request.
 
-    lesson: {scenario, system_prompt, cap, seed, guess}, for all messages from now on. pause: {paused}. clear.
-    code: another join code. allow, refuse: {exhibit}. remove: {student}, 0 for all. room: {room}. unfollow:
-    phones no longer follow the stage. restore: {class, code, lesson, paused, rows}, after a restart of the
-    server.
+    lesson: {scenario, system_prompt, cap, seed, own_seeds, guess}, for all messages from now on. pause:
+    {paused}. clear. code: another join code. allow, refuse: {exhibit}. remove: {student}, 0 for all. room:
+    {room}. unfollow: phones no longer follow the stage. restore: {class, code, lesson, paused, rows}, after a
+    restart of the server.
     """
 
     def __init__(self, classroom: Classroom, scenarios: Sequence[Scenario], mirror: Mirror) -> None:
@@ -391,21 +430,21 @@ class Speaker:
 
     def do(self, asked: dict[str, Any]) -> None:
         """Do what was asked. Raises UserError when it cannot be done; then nothing has changed."""
-        room, do = self._classroom, asked.get("do")
+        classroom, do = self._classroom, asked.get("do")
         if do == "lesson":
-            room.set_lesson(Lesson.of(asked, self._scenarios))
+            classroom.set_lesson(Lesson.of(asked, self._scenarios))
         elif do == "pause":
-            room.pause(asked.get("paused") is True)
+            classroom.pause(asked.get("paused") is True)
         elif do == "clear":
-            room.clear()
+            classroom.clear()
         elif do == "code":
-            room.change_code()
+            classroom.change_code()
         elif do in ("allow", "refuse"):
-            room.decide(_whole(asked, "exhibit"), do == "allow")
+            classroom.decide(_whole(asked, "exhibit"), do == "allow")
         elif do == "remove":
-            room.remove(_whole(asked, "student"))
+            classroom.remove(_whole(asked, "student"))
         elif do == "room":
-            room.set_room(_whole(asked, "room"))
+            classroom.set_room(_whole(asked, "room"))
         elif do == "unfollow":
             self._mirror.clear()
         elif do == "restore":
@@ -424,6 +463,16 @@ class Speaker:
             asked.get("paused") is True,
             rows,
         )
+
+
+def _name(request: Request) -> str:
+    """The last part of the request's path."""
+    return request.url.path.rstrip("/").rpartition("/")[2]
+
+
+@cache
+def _packed_plotly() -> bytes:
+    return gzip.compress(_PLOTLY.read_bytes())
 
 
 def _texts(value: object) -> list[str]:
@@ -464,11 +513,13 @@ def _refusal(error: Exception) -> Response:
         return JSONResponse(detail, 429, {"Retry-After": str(error.seconds)})
     if isinstance(error, RefusedError):
         return JSONResponse(detail, error.status)
+    if isinstance(error, RemovedError):
+        return JSONResponse(detail, 410)
     return JSONResponse(detail, 400 if isinstance(error, UserError) else 500)
 
 
 def _stream(
-    fresh: Callable[[], Iterator[dict[str, Any]]], pause: float, around: Callable[[], Any] = ExitStack
+    fresh: Callable[[], Iterable[dict[str, Any]]], pause: float, around: Callable[[], Any] = ExitStack
 ) -> Response:
     """Server-sent events: every `pause` seconds what is fresh, until the client leaves or is gone.
 

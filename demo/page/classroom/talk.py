@@ -7,9 +7,12 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
 
+import orjson
+
 from demo.axis.axis import AssistantAxis
 from demo.axis.zones import zone_of
 from demo.conversation.conversation import Conversation
+from demo.conversation.lesson import Lesson
 from demo.conversation.session_file import (
     Recording,
     dumps,
@@ -21,10 +24,11 @@ from demo.conversation.session_file import (
     turn_json,
 )
 from demo.conversation.settings import ALL_BRANCHES, BRANCHES
-from demo.conversation.turns import Reply, well_formed
+from demo.conversation.turns import Reply, Turn, well_formed
 from demo.engine.protocol import WaitEvent
 from demo.page.chat_handlers import plain_reason
-from demo.page.classroom.classroom import PANES, Classroom, ClassTurn, Student
+from demo.page.classroom.classroom import DAMAGED, PANES, Classroom, ClassTurn, Student
+from demo.page.classroom.numbers import LARGEST_MEAN
 from demo.page.rate_limit import RateLimiter
 from demo.plots.marks import PlotMarks
 from demo.utils.errors import UserError, explain_failure
@@ -64,25 +68,40 @@ class Talk:
         self._classroom, self._loaded, self._rate_limiter = classroom, loaded, rate_limiter
 
     def say(
-        self, student: Student, text: object, address: str, began: Callable[[Exception | None], None]
+        self, student: Student, text: object, id: str, address: str, began: Callable[[Exception | None], None]
     ) -> None:
         """Answer one message in both branches.
 
         Args:
+            id: of the message; one that was taken before is not answered again.
             address: the visitor's, for the rate limit.
             began: called once, as soon as the turn has begun, or with the error that kept it from beginning.
         """
         try:
             message = _checked(text)
-            conversation, lesson, number = self._classroom.claim(student)
+            claimed = self._classroom.claim(student, id)
         except Exception as error:
             began(error)
             return
-        turn = None
-        loaded = self._loaded
+        if claimed is None:
+            began(None)
+            return
+        self._answer(student, message, claimed, address, began)
+
+    def _answer(
+        self,
+        student: Student,
+        message: str,
+        claimed: tuple[Conversation, Lesson, int],
+        address: str,
+        began: Callable[[Exception | None], None],
+    ) -> None:
+        """claimed: as `Classroom.claim` returns it. The others are as for `say`."""
+        (conversation, lesson, number), loaded, turn = claimed, self._loaded, None
         try:
             settings = lesson.settings(
                 loaded.axis,
+                student.number,
                 number,
                 loaded.engine.conditional_caps,
                 loaded.dtype,
@@ -127,11 +146,12 @@ class Sent:
     """What one stream of a student's page has been told.
 
     Attributes:
-        state: the latest message of type "state".
+        state, head: the latest messages of these types.
         versions: of each turn; tokens: how many of the replies at A and B.
     """
 
     state: dict[str, Any] = field(default_factory=dict)
+    head: dict[str, Any] = field(default_factory=dict)
     chat: str = ""
     versions: dict[int, int] = field(default_factory=dict)
     tokens: dict[int, tuple[int, int]] = field(default_factory=dict)
@@ -146,7 +166,7 @@ def state_of(classroom: Classroom, student: Student, mirrored: bool) -> dict[str
         "student": student.number,
         "place": classroom.place_of(student),
         "paused": classroom.paused,
-        "lesson": classroom.lesson.as_json(),
+        "lesson": classroom.lesson.for_students().as_json(),
         "chat": student.conversation.id,
         "turns": len(student.turns),
         "writing": student.writing,
@@ -156,26 +176,38 @@ def state_of(classroom: Classroom, student: Student, mirrored: bool) -> dict[str
     }
 
 
-def news(classroom: Classroom, student: Student, sent: Sent, mirrored: bool) -> Iterator[dict[str, Any]]:
+def news(
+    classroom: Classroom, loaded: Loaded, student: Student, sent: Sent, mirrored: bool
+) -> list[dict[str, Any]]:
     """The messages that a stream has not been sent yet; see `demo.page.classroom.routes`."""
-    with classroom.lock:
-        state = state_of(classroom, student, mirrored)
-        if state != sent.state:
-            sent.state = state
-            yield state
-        if sent.chat != student.conversation.id:
-            sent.chat, sent.versions, sent.tokens = student.conversation.id, {}, {}
-        for index in [index for index in sent.versions if index >= len(student.turns)]:
-            del sent.versions[index]  # a turn that failed
-        for index, turn in enumerate(student.turns):
-            if sent.versions.get(index) != turn.version:
-                sent.versions[index] = turn.version
-                view = turn_view(classroom, turn)
-                sent.tokens[index] = _counts(view)
-                yield {"type": "turn", "turn": index, "view": view}
-            elif not turn.ended and (fresh := _fresh(turn, sent.tokens[index])):
-                sent.tokens[index] = _counts(fresh, sent.tokens[index])
-                yield {"type": "tokens", "turn": index, "panes": fresh["panes"]}
+    with classroom.lock:  # a list, so that no slow phone holds the lock
+        return list(_news(classroom, loaded, student, sent, mirrored))
+
+
+def _news(
+    classroom: Classroom, loaded: Loaded, student: Student, sent: Sent, mirrored: bool
+) -> Iterator[dict[str, Any]]:
+    state = state_of(classroom, student, mirrored)
+    if state != sent.state:
+        sent.state = state
+        yield state
+    head = session_head(classroom, loaded, student)
+    if head != sent.head:
+        sent.head = head
+        yield {"type": "head", "head": head}
+    if sent.chat != student.conversation.id:
+        sent.chat, sent.versions, sent.tokens = student.conversation.id, {}, {}
+    for index in [index for index in sent.versions if index >= len(student.turns)]:
+        del sent.versions[index]  # a turn that failed
+    for index, turn in enumerate(student.turns):
+        if sent.versions.get(index) != turn.version:
+            sent.versions[index] = turn.version
+            view = turn_view(classroom, turn)
+            sent.tokens[index] = _counts(view)
+            yield {"type": "turn", "turn": index, "view": view}
+        elif not turn.ended and (fresh := _fresh(turn, sent.tokens[index])):
+            sent.tokens[index] = _counts(fresh, sent.tokens[index])
+            yield {"type": "tokens", "turn": index, "panes": fresh["panes"]}
 
 
 def turn_view(classroom: Classroom, turn: ClassTurn) -> dict[str, Any]:
@@ -186,12 +218,13 @@ def turn_view(classroom: Classroom, turn: ClassTurn) -> dict[str, Any]:
         "ended": turn.ended,
         "revealed": turn.revealed,
         "shown": turn.shown,
-        "guess": turn.guess,
+        "taken": turn.taken,
     }
+    told, end = turn.revealed or turn.ended, _end_of(turn)
     panes: dict[str, dict[str, Any]] = {
-        pane: {"tokens": _tokens(turn.turn.replies[branch], 0, turn.revealed)}
+        pane: {"tokens": _tokens(turn.turn.replies[branch], 0, end, turn.revealed)}
         | ({"branch": branch} if turn.revealed else {})
-        | ({"fault": turn.turn.replies[branch].fault} if turn.turn.replies[branch].fault else {})
+        | ({"fault": fault} if told and (fault := turn.turn.replies[branch].fault) else {})
         for pane, branch in zip(PANES, turn.order, strict=True)
     }
     if not turn.revealed or not turn.ended:
@@ -199,7 +232,8 @@ def turn_view(classroom: Classroom, turn: ClassTurn) -> dict[str, Any]:
     marks = classroom.marks
     for pane, branch in zip(PANES, turn.order, strict=True):
         mean = turn.turn.replies[branch].mean
-        panes[pane] = {"branch": branch, "mean": rounded(mean), "zone": zone_of(marks.zones, mean)}
+        zone = zone_of(marks.zones, mean, marks.assistant)
+        panes[pane] = {"branch": branch, "mean": rounded(mean), "zone": zone}
     return view | {
         "panes": panes,
         "same": turn.same,
@@ -209,9 +243,20 @@ def turn_view(classroom: Classroom, turn: ClassTurn) -> dict[str, Any]:
     }
 
 
-def _tokens(reply: Reply, start: int, revealed: bool) -> list[dict[str, Any]]:
-    """Tokens of a reply from number `start` on; before the turn is revealed, their words alone."""
-    tokens = reply.tokens[start:]
+def _end_of(turn: ClassTurn) -> int | None:
+    """How many tokens of each reply may be seen; None for all.
+
+    The engine adds each token to one reply before the other, so before the guess no reply shows a token more.
+    """
+    replies = [turn.turn.replies[branch] for branch in BRANCHES]
+    if turn.revealed or any(reply.finish is not None for reply in replies):
+        return None
+    return min(len(reply.tokens) for reply in replies)
+
+
+def _tokens(reply: Reply, start: int, end: int | None, revealed: bool) -> list[dict[str, Any]]:
+    """Tokens of a reply from `start` to before `end`; before the turn is revealed, their words alone."""
+    tokens = reply.tokens[start:end]
     if revealed:
         return [token_json(token, live=True, running=True) for token in tokens]
     return [
@@ -227,10 +272,11 @@ def _counts(view: dict[str, Any], before: tuple[int, int] = (0, 0)) -> tuple[int
 
 def _fresh(turn: ClassTurn, counts: tuple[int, int]) -> dict[str, Any] | None:
     """The tokens since `counts`, by pane; None where there are none."""
+    end = _end_of(turn)
     panes: dict[str, dict[str, Any]] = {
         pane: {"tokens": found}
         for pane, branch, count in zip(PANES, turn.order, counts, strict=True)
-        if (found := _tokens(turn.turn.replies[branch], count, turn.revealed))
+        if (found := _tokens(turn.turn.replies[branch], count, end, turn.revealed))
     }
     return {"panes": panes} if panes else None
 
@@ -240,11 +286,10 @@ def _fresh(turn: ClassTurn, counts: tuple[int, int]) -> dict[str, Any] | None:
 
 def session_head(classroom: Classroom, loaded: Loaded, student: Student) -> dict[str, Any]:
     """The session file of a student's conversation without its turns; the page adds those that it has."""
-    lesson = classroom.lesson
-    title = lesson.title or "A class"
-    conversation = student.conversation
-    head = Recording(loaded.name, [], classroom.marks, title, lesson.blurb, lesson.system_prompt)
-    return to_json(head) | {"date": conversation.date}
+    lesson, own = classroom.lesson.for_students(), student.system_prompt
+    title, prompt = lesson.title or "A class", lesson.system_prompt if own is None else own
+    head = Recording(loaded.name, [], classroom.marks, title, lesson.blurb, prompt)
+    return to_json(head) | {"date": student.conversation.date}
 
 
 def speakers_conversation(turns: Sequence[dict[str, Any]], loaded: Loaded, marks: PlotMarks) -> Conversation:
@@ -268,6 +313,17 @@ def speakers_conversation(turns: Sequence[dict[str, Any]], loaded: Loaded, marks
     return conversation_of(head | {"turns": kept}, loaded)
 
 
+def _check_bounds(turn: Turn) -> None:
+    """Raises UserError for numbers that no model gives, or that the page cannot be sent."""
+    means = [reply.mean for reply in turn.replies.values()]
+    try:
+        orjson.dumps(turn_json(turn, ()))
+    except (TypeError, OverflowError) as error:
+        raise UserError(DAMAGED) from error
+    if not all(mean is None or abs(mean) <= LARGEST_MEAN for mean in means):
+        raise UserError(DAMAGED)
+
+
 def conversation_of(session: object, loaded: Loaded) -> Conversation:
     """The conversation that a tab gives back as a session file. It may be anything.
 
@@ -279,6 +335,8 @@ def conversation_of(session: object, loaded: Loaded) -> Conversation:
         raise UserError(f"Your conversation was with {recording.model}, and another model is loaded now.")
     if any(set(turn.replies) != set(BRANCHES) for turn in recording.turns):
         raise UserError("Your conversation lacks replies, so it cannot go on; begin a new one.")
+    for turn in recording.turns:
+        _check_bounds(turn)
     conversation = Conversation(list(recording.turns))
     if recording.date:
         conversation.date = recording.date
