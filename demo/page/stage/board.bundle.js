@@ -1,6 +1,6 @@
 // Made from its sources by `npm run build`; do not edit.
-// Sources: fc7e41100d45dc3712c45c185d8d397b374d7011dc66aff90faa9c15ae018a72
-// Bundle: ce4cbe882f2104894b9f0f82bad14ca654a7ec838403445a0ea04da548d02544
+// Sources: 668cf633dc7a0849ba9adc7c95f31ec8cb6563a85385e6e2cd45f76ccbcbf69b
+// Bundle: a95310b9fc053e520059cdfc59d8bbefa1de834ebf65f83d55c7c00106d917ac
 (() => {
   // src/dom.js
   function makeElement(tag, className, text) {
@@ -32,9 +32,6 @@
     return element;
   }
 
-  // src/mirror.js
-  var SPEAKER = "persona-drift-class-speaker";
-
   // src/text.js
   function number(value, digits = 2) {
     if (value === null || value === void 0) return "–";
@@ -44,6 +41,31 @@
   var assistant = true;
   function nameAxis(may) {
     assistant = may;
+  }
+
+  // classroom/asking.js
+  var WAIT_MS = 4e3;
+  function askTwice(button, question, act) {
+    let words = "";
+    let timer = 0;
+    function stop() {
+      clearTimeout(timer);
+      timer = 0;
+      button.textContent = words;
+      button.classList.remove("asks");
+    }
+    button.addEventListener("click", () => {
+      const asked = question();
+      if (timer || !asked) {
+        if (timer) stop();
+        act();
+        return;
+      }
+      words = button.textContent ?? "";
+      button.textContent = asked;
+      button.classList.add("asks");
+      timer = window.setTimeout(stop, WAIT_MS);
+    });
   }
 
   // src/axes.js
@@ -83,8 +105,8 @@
     );
     if (!picture || !layout) return null;
     const side = (name) => Number(picture.getAttribute(name));
-    const size = { width: side("width"), height: side("height") };
-    const area = plottingArea(size, layout.margin);
+    const size2 = { width: side("width"), height: side("height") };
+    const area = plottingArea(size2, layout.margin);
     const axis = (name) => {
       const vertical = name === "yaxis";
       const range = asRange(drawnRange(element, name)) ?? asRange(layout[name].range) ?? [0, 1];
@@ -139,14 +161,14 @@
     return centres;
   }
   var lineOf = ({ value, yref, y }) => value ?? (yref === "paper" ? null : y);
-  function placedNotes(notes, y, size) {
+  function placedNotes(notes, y, size2) {
     const inSight = notes.filter((note) => {
       const value = lineOf(note);
       return value !== null && value >= y.range[0] && value <= y.range[1];
     });
     const labels = inSight.map((note) => {
       const lines = note.text.split("<br>").length;
-      return { centre: y.pixel(lineOf(note) ?? 0), height: lines * size * LINE_SPACING + PADDING };
+      return { centre: y.pixel(lineOf(note) ?? 0), height: lines * size2 * LINE_SPACING + PADDING };
     });
     const centres = spread(labels, y.length);
     return notes.map((note) => {
@@ -284,8 +306,8 @@
       const layout = layoutOf();
       if (state !== "ready" || !layout) return;
       const { shapes, annotations } = layout;
-      const wanted2 = arranged(layout);
-      if (JSON.stringify(wanted2) !== JSON.stringify({ shapes, annotations })) Plotly.relayout(element, wanted2);
+      const wanted = arranged(layout);
+      if (JSON.stringify(wanted) !== JSON.stringify({ shapes, annotations })) Plotly.relayout(element, wanted);
     }
     function repaint() {
       const layout = layoutOf();
@@ -344,13 +366,14 @@
     if (high === void 0) return null;
     return sorted.length % 2 || low === void 0 ? high : (low + high) / 2;
   }
+  var withCap = (pairs) => pairs.filter(({ cap }) => cap);
   var lastTurn = (rows) => Math.max(0, ...rows.map(({ pairs }) => pairs.length));
   function meansAt(rows, turn, branch) {
-    return rows.flatMap(({ pairs }) => pairs[turn]?.[branch] ?? []);
+    return rows.flatMap(({ pairs }) => pairs[turn]?.cap ? pairs[turn]?.[branch] ?? [] : []);
   }
   function linesOf(rows, branch) {
     const points = rows.flatMap(({ student, pairs }) => [
-      ...pairs.map((pair, n) => ({ x: n + 1, y: pair[branch], name: `student ${student}` })),
+      ...pairs.map((pair, n) => ({ x: n + 1, y: pair.cap ? pair[branch] : null, name: `student ${student}` })),
       { x: null, y: null, name: null }
     ]);
     return {
@@ -365,7 +388,9 @@
   }
   function boxesOf(rows, branch) {
     const all = rows.flatMap(
-      ({ pairs }) => pairs.flatMap((pair, n) => pair[branch] === null ? [] : [[n + 1 + BOX_OFFSETS[branch], pair[branch]]])
+      ({ pairs }) => pairs.flatMap(
+        (pair, n) => pair[branch] === null || !pair.cap ? [] : [[n + 1 + BOX_OFFSETS[branch], pair[branch]]]
+      )
     );
     return { x: all.map(([x = 0]) => x), y: all.map(([, y = 0]) => y) };
   }
@@ -382,14 +407,14 @@
     }
   }
   function shareOutside(pairs, branch) {
-    const zones = pairs.flatMap((pair) => pair[`${branch}_zone`] ?? []);
+    const zones = withCap(pairs).flatMap((pair) => pair[`${branch}_zone`] ?? []);
     return zones.length ? zones.filter((zone) => !UPPER.includes(zone)).length / zones.length : null;
   }
   function meanLift(pairs) {
-    const lifts = pairs.flatMap(({ lift }) => lift ?? []);
+    const lifts = withCap(pairs).flatMap(({ lift }) => lift ?? []);
     return lifts.length ? lifts.reduce((sum, lift) => sum + lift, 0) / lifts.length : null;
   }
-  var percent2 = (share) => share === null ? "–" : `${Math.round(100 * share)}%`;
+  var wholePercent = (share) => share === null ? "–" : `${Math.round(100 * share)}%`;
   function tracesOf(kind, frame) {
     const made = EITHER.flatMap((branch) => kind === "boxes" ? [boxTrace(branch)] : [lineTrace(branch)]);
     const medians = kind === "boxes" ? [] : EITHER.map(medianTrace);
@@ -443,6 +468,25 @@
       hoverinfo: "y"
     };
   }
+  function tilesOf({ rows, students, room, guesses: { right, all } }) {
+    const pairs = rows.flatMap((row) => row.pairs);
+    const without = pairs.length - withCap(pairs).length;
+    const here = students.filter(({ present }) => present);
+    const waiting = here.filter(({ seated }) => !seated).length;
+    const writing = here.filter((one) => one.writing).length;
+    const lift = meanLift(pairs);
+    return {
+      students: `${here.length - waiting} of ${room}`,
+      waiting: [waiting ? `${waiting} waiting` : "", writing ? `${writing} being answered` : ""].filter(Boolean).join(", "),
+      turns: String(pairs.length),
+      "left-out": without ? `${without} without the cap: left out of the rest` : "",
+      "outside-uncapped": wholePercent(shareOutside(pairs, "uncapped")),
+      "outside-capped": wholePercent(shareOutside(pairs, "capped")),
+      lift: lift === null ? "–" : `${lift > 0 ? "+" : ""}${number(lift)}`,
+      guesses: all ? `${right} of ${all}` : "–",
+      "guess-share": all ? `${wholePercent(right / all)}; by chance 50%` : "which reply was capped?"
+    };
+  }
 
   // classroom/board_charts.js
   var KINDS = (
@@ -461,6 +505,8 @@
     let base2 = null;
     let rows = [];
     let scheduled = false;
+    let drawn = "";
+    let axis = "";
     function fill(data) {
       fillBoard(data, rows);
       const frame = data.find(({ meta }) => !meta.branch);
@@ -495,11 +541,18 @@
     return {
       /** @param {Figure} figure */
       prepare(figure) {
+        const words = JSON.stringify(figure);
+        if (words === axis) return;
+        axis = words;
         base2 = figure;
+        for (const { chart } of charts2) if (chart.ready()) chart.relabel(figure);
         schedule();
       },
       /** @param {Row[]} found */
       show(found) {
+        const words = JSON.stringify(found);
+        if (words === drawn) return;
+        drawn = words;
         rows = found;
         schedule();
       },
@@ -514,7 +567,55 @@
     };
   }
 
+  // classroom/exhibits.js
+  var BRANCHES2 = (
+    /** @type {const} */
+    ["uncapped", "capped"]
+  );
+  var NAMES = { uncapped: "Uncapped", capped: "Capped" };
+  function head({ id, student, turn, shown }, speaker2) {
+    const who = `Student ${student}, turn ${turn}`;
+    const line = makeElement("header");
+    line.append(makeElement("h3", "", shown ? who : `${who} would like to show it`));
+    if (!shown) {
+      const allow = makeButton("", "Show", `Show ${who}`);
+      allow.addEventListener("click", () => speaker2({ do: "allow", exhibit: id }));
+      line.append(allow);
+    }
+    const words = shown ? "Take down" : "Refuse";
+    const refuse = makeButton("quiet", words, `${words} ${who}`);
+    refuse.addEventListener("click", () => speaker2({ do: "refuse", exhibit: id }));
+    line.append(refuse);
+    return line;
+  }
+  function written(tag, className, text) {
+    const element = makeElement(tag, className, text);
+    element.dir = "auto";
+    return element;
+  }
+  function card(exhibit, speaker2) {
+    const article = makeElement("article", exhibit.shown ? "exhibit" : "exhibit asked");
+    article.append(head(exhibit, speaker2));
+    if (!exhibit.shown) return article;
+    article.append(written("p", "user", exhibit.user));
+    for (const branch of BRANCHES2) {
+      const reply = makeElement("p", `reply ${branch}`);
+      reply.append(makeElement("b", "", NAMES[branch]), " ", written("span", "", exhibit[branch]));
+      article.append(reply);
+    }
+    return article;
+  }
+  function showExhibits(list, exhibits, speaker2) {
+    const words = JSON.stringify(exhibits);
+    if (list.dataset.words === words) return;
+    list.dataset.words = words;
+    list.hidden = !exhibits.length;
+    list.replaceChildren(...exhibits.map((exhibit) => card(exhibit, speaker2)));
+  }
+
   // classroom/wire.js
+  var SPEAKER = "persona-drift-class-speaker";
+  var NO_ANSWER = "The server does not answer; try again.";
   var RefusedError = class extends Error {
     /**
      * @param {string} detail
@@ -524,23 +625,42 @@
       super(detail);
       this.status = status;
     }
+    /**
+     * Whether the server of the class says that it does not know this tab, or no longer. Any other status may come
+     * from a proxy, or pass.
+     */
+    get unknown() {
+      return [401, 404, 410].includes(this.status);
+    }
+    /** Whether the speaker has removed the student. */
+    get removed() {
+      return this.status === 410;
+    }
   };
+  var sentenceOf = (error, otherwise = NO_ANSWER) => error instanceof RefusedError ? error.message : otherwise;
   var SILENCE_MS = 4e4;
   var base = () => `${location.origin}${document.body.dataset.root ?? ""}/`;
-  var addressOf = (path) => `${base()}class/${path}`;
+  function fragment() {
+    try {
+      return decodeURIComponent(location.hash.slice(1)).trim();
+    } catch {
+      return "";
+    }
+  }
   var pause = (ms) => new Promise((done) => setTimeout(done, ms));
   async function checked(answer) {
     if (answer.ok) return answer;
-    const { detail = "" } = await answer.json().catch(() => ({}));
-    throw new RefusedError(detail || `The server answered with status ${answer.status}.`, answer.status);
+    const { detail } = await answer.json().catch(() => ({}));
+    const said = typeof detail === "string" && detail;
+    throw new RefusedError(said || `The server answered with status ${answer.status}.`, answer.status);
   }
-  async function post(path, body, token = "") {
+  async function post(path, body, token = "", at = base()) {
     const headers = { "Content-Type": "application/json", "X-Class-Token": token };
-    const answer = await fetch(addressOf(path), { method: "POST", headers, body: JSON.stringify(body) });
-    return (await checked(answer)).json();
+    const init = { method: "POST", headers, body: JSON.stringify(body) };
+    return (await checked(await fetch(`${at}class/${path}`, init))).json();
   }
-  async function get(path, token = "") {
-    return checked(await fetch(addressOf(path), { headers: { "X-Class-Token": token }, cache: "no-store" }));
+  async function get(path, headers) {
+    return checked(await fetch(`${base()}class/${path}`, { headers, cache: "no-store" }));
   }
   function eventsIn(text) {
     const parts = text.split("\n\n");
@@ -553,7 +673,7 @@
       /** @type {const} */
       "no-store"
     ) };
-    const answer = await checked(await fetch(addressOf(path), signal ? { ...init, signal } : init));
+    const answer = await checked(await fetch(`${base()}class/${path}`, signal ? { ...init, signal } : init));
     if (!answer.body) return;
     const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
     let text = "";
@@ -600,43 +720,133 @@
     setTimeout(() => URL.revokeObjectURL(link.href), 1e4);
   }
 
+  // classroom/lesson_dialog.js
+  function makeLessonDialog(root2, speaker2) {
+    const dialog2 = findAs(root2, "dialog.lesson", HTMLDialogElement);
+    const scenario = findAs(dialog2, ".scenario", HTMLSelectElement);
+    const prompt = findAs(dialog2, "textarea", HTMLTextAreaElement);
+    const field = (name) => findAs(dialog2, `.${name}`, HTMLInputElement);
+    const [cap, guess, seed, ownSeeds] = [field("cap"), field("guess"), field("seed"), field("own-seeds")];
+    const room = field("room");
+    const leaver = findAs(dialog2, ".remove", HTMLSelectElement);
+    const button = (name) => findAs(dialog2, `.${name}`, HTMLButtonElement);
+    let scenarios = [];
+    async function ask(...asked) {
+      try {
+        for (const one of asked) await speaker2(one);
+        dialog2.close();
+      } catch (error) {
+        find(dialog2, ".problem").textContent = sentenceOf(error);
+      }
+    }
+    const lesson = () => ({
+      do: "lesson",
+      scenario: scenario.value,
+      system_prompt: prompt.value,
+      cap: cap.checked,
+      guess: guess.checked,
+      seed: Number(seed.value),
+      own_seeds: ownSeeds.checked
+    });
+    button("next").addEventListener("click", () => ask(lesson()));
+    askTwice(
+      button("anew"),
+      () => "Clear all conversations? Press again",
+      () => ask(lesson(), { do: "clear" })
+    );
+    button("close").addEventListener("click", () => dialog2.close());
+    button("set-room").addEventListener("click", () => ask({ do: "room", room: Number(room.value) }));
+    askTwice(
+      button("send-away"),
+      () => leaver.value ? "Remove? Press again" : "",
+      () => leaver.value && ask({ do: "remove", student: Number(leaver.value) })
+    );
+    scenario.addEventListener("change", () => {
+      const found = scenarios.find(({ id }) => id === scenario.value);
+      prompt.value = found?.prompt ?? "";
+      seed.value = String(found?.seed ?? 0);
+    });
+    return {
+      /** @param {DoorMessage["scenarios"]} found */
+      offer(found) {
+        scenarios = found;
+        const options = found.map(({ id, title }) => new Option(title, id));
+        const { value } = scenario;
+        scenario.replaceChildren(new Option("none", ""), ...options);
+        scenario.value = found.some(({ id }) => id === value) ? value : "";
+      },
+      /** @param {BoardMessage} board */
+      open(board2) {
+        scenario.value = board2.lesson.scenario;
+        prompt.value = board2.lesson.system_prompt;
+        cap.checked = board2.lesson.cap;
+        guess.checked = board2.lesson.guess;
+        seed.value = String(board2.lesson.seed);
+        ownSeeds.checked = board2.lesson.own_seeds !== false;
+        room.value = String(board2.room);
+        const students = board2.students.map(
+          (one) => new Option(`${one.number}${one.present ? "" : ", away"}`, String(one.number))
+        );
+        leaver.replaceChildren(new Option("choose…", ""), ...students, new Option("all", "0"));
+        find(dialog2, ".problem").textContent = "";
+        dialog2.showModal();
+      }
+    };
+  }
+
+  // classroom/notices.js
+  var ORDER = ["lost", "fault", "news"];
+  function makeNotices(line, otherwise = () => "") {
+    const said = { lost: "", fault: "", news: "" };
+    function show() {
+      const kind = ORDER.find((one) => said[one]);
+      const text = kind ? said[kind] : otherwise();
+      if (line.textContent !== text) line.textContent = text;
+      line.classList.toggle("error", kind === "lost" || kind === "fault");
+    }
+    return {
+      show,
+      /**
+       * @param {Kind} kind
+       * @param {string} text empty to take it back
+       */
+      say(kind, text) {
+        said[kind] = text;
+        show();
+      }
+    };
+  }
+
   // classroom/board.js
   var AGAIN_MS = 1500;
   var CLOSED = "This is the speaker’s page. Open the address that the program has printed when it started. After a restart, open the new one in this tab: the class comes back.";
   var LOST = "The connection was lost; trying again…";
   var RESTORED = "The server was restarted; the class is back, as this tab had stored it.";
+  var NOT_KEPT = "This tab has no room left to keep the class, so a restart of the program would end it. Save the results.";
   var root = document.body;
-  var dialog = findAs(root, "dialog.lesson", HTMLDialogElement);
-  var scenario = findAs(dialog, ".scenario", HTMLSelectElement);
-  var prompt = findAs(dialog, "textarea", HTMLTextAreaElement);
-  var cap = findAs(dialog, ".cap", HTMLInputElement);
-  var guess = findAs(dialog, ".guess", HTMLInputElement);
-  var seed = findAs(dialog, ".seed", HTMLInputElement);
-  var room = findAs(dialog, ".room", HTMLInputElement);
   var results = findAs(root, ".results", HTMLSelectElement);
-  var leaver = findAs(dialog, ".remove", HTMLSelectElement);
   var kept = stored(SPEAKER) ?? { secret: "", base: base(), board: null };
   var board = null;
-  var scenarios = [];
-  var wanted = "";
-  var charts = makeBoardCharts(root, () => notice("The plotting script could not be loaded."));
-  function notice(text) {
-    const line = find(root, ".notice");
-    line.textContent = text;
-    line.hidden = !text;
-  }
-  async function act(path, body) {
+  var isKept = true;
+  var restoring = false;
+  var stream = new AbortController();
+  var goOn = () => {
+  };
+  var notices = makeNotices(find(root, ".notice"));
+  var charts = makeBoardCharts(root, () => notices.say("news", "The plotting script could not be loaded."));
+  var dialog = makeLessonDialog(root, (asked) => post("speaker", asked, kept.secret));
+  async function speaker(asked) {
+    notices.say("fault", "");
+    notices.say("news", "");
     try {
-      await post(path, body, kept.secret);
+      await post("speaker", asked, kept.secret);
       return true;
     } catch (error) {
-      notice(error instanceof RefusedError ? error.message : "The server does not answer; try again.");
+      notices.say("fault", sentenceOf(error));
       return false;
     }
   }
-  var speaker = (asked) => act("speaker", asked);
   function showDoor(door) {
-    scenarios = door.scenarios;
     find(root, ".qr").innerHTML = door.qr;
     find(root, ".qr").firstElementChild?.setAttribute("aria-hidden", "true");
     find(root, ".address").textContent = door.address.replace(/^https?:\/\//, "");
@@ -645,192 +855,103 @@
     find(root, ".model").textContent = door.model;
     const assistant2 = door.figure.layout.meta.assistant !== false;
     nameAxis(assistant2);
-    find(root, ".zone-name").textContent = `Outside the ${assistant2 ? "Assistant’s" : "own"} zone, uncapped`;
-    scenario.replaceChildren(
-      new Option("none", ""),
-      ...scenarios.map(({ id, title }) => new Option(title, id))
-    );
+    const zone = assistant2 ? "the Assistant’s zone" : "the zone of own replies";
+    find(root, ".zone-name").textContent = `Outside ${zone}, uncapped`;
+    dialog.offer(door.scenarios);
     charts.prepare(door.figure);
     find(root, ".unreachable").hidden = door.reachable;
   }
+  function mark(name, on) {
+    if (root.classList.contains(name) !== on) root.classList.toggle(name, on);
+  }
   function showBoard(found) {
-    const pairs = found.rows.flatMap((row) => row.pairs);
-    const here = found.students.filter(({ present }) => present);
-    const waiting = here.filter(({ seated }) => !seated).length;
-    const writing = here.filter((one) => one.writing).length;
-    const { right, all } = found.guesses;
-    const lift = meanLift(pairs);
-    const tiles = {
-      students: `${here.length - waiting} of ${found.room}`,
-      waiting: [waiting ? `${waiting} waiting` : "", writing ? `${writing} being answered` : ""].filter(Boolean).join(", "),
-      turns: String(pairs.length),
-      "outside-uncapped": percent2(shareOutside(pairs, "uncapped")),
-      "outside-capped": percent2(shareOutside(pairs, "capped")),
-      lift: lift === null ? "–" : `${lift > 0 ? "+" : ""}${number(lift)}`,
-      guesses: all ? `${right} of ${all}` : "–",
-      "guess-share": all ? `${percent2(right / all)}; by chance it would be 50%` : "which reply was capped?"
-    };
-    for (const [name, text] of Object.entries(tiles)) find(root, `.tile-${name}`).textContent = text;
+    for (const [name, text] of Object.entries(tilesOf(found))) find(root, `.tile-${name}`).textContent = text;
     find(root, ".lesson-name").textContent = lessonName(found);
     const paused = findAs(root, ".pause", HTMLButtonElement);
-    paused.textContent = found.paused ? "Go on" : "Pause";
+    paused.textContent = found.paused ? "Resume" : "Pause";
     paused.setAttribute("aria-pressed", String(found.paused));
-    root.classList.toggle("paused", found.paused);
-    find(root, ".charts-empty").hidden = pairs.length > 0;
-    showExhibits(found.shown);
+    find(root, ".pause-mark").hidden = !found.paused;
+    mark("paused", found.paused);
+    find(root, ".charts-empty").hidden = found.rows.some(({ pairs }) => pairs.length > 0);
+    showExhibits(find(root, ".exhibits"), found.shown, speaker);
     charts.show(found.rows);
   }
-  function lessonName({ lesson, paused }) {
+  function lessonName({ lesson }) {
     const parts = [lesson.title || (lesson.system_prompt ? "a system prompt" : "free chat")];
-    parts.push(lesson.cap ? "cap on" : "cap off", `seed ${lesson.seed}`);
+    const seeds = lesson.own_seeds === false ? "for all" : "and on";
+    parts.push(lesson.cap ? "cap on" : "cap off", `seed ${lesson.seed} ${seeds}`);
     if (!lesson.guess) parts.push("no guessing");
-    return `${paused ? "Paused · " : ""}${parts.join(" · ")}`;
-  }
-  function showExhibits(exhibits) {
-    const list = find(root, ".exhibits");
-    const words = JSON.stringify(exhibits);
-    if (list.dataset.words === words) return;
-    list.dataset.words = words;
-    list.hidden = !exhibits.length;
-    list.replaceChildren(...exhibits.map(exhibitCard));
-  }
-  function exhibitCard({ id, student, turn, shown, user, uncapped, capped }) {
-    const card = makeElement("article", shown ? "exhibit" : "exhibit asked");
-    const who = `Student ${student}, turn ${turn}`;
-    const head = makeElement("header");
-    head.append(makeElement("h3", "", shown ? who : `${who} would like to show it`));
-    if (!shown) {
-      const allow = makeButton("", "Show", `Show ${who}`);
-      allow.addEventListener("click", () => speaker({ do: "allow", exhibit: id }));
-      head.append(allow);
-    }
-    const refuse = makeButton(
-      "quiet",
-      shown ? "Take down" : "Refuse",
-      `${shown ? "Take down" : "Refuse"} ${who}`
-    );
-    refuse.addEventListener("click", () => speaker({ do: "refuse", exhibit: id }));
-    head.append(refuse);
-    card.append(head);
-    if (shown) {
-      card.append(makeElement("p", "user", user));
-      for (
-        const [branch, text] of
-        /** @type {const} */
-        [
-          ["uncapped", uncapped],
-          ["capped", capped]
-        ]
-      ) {
-        const reply = makeElement("p", `reply ${branch}`);
-        reply.append(makeElement("b", "", branch === "capped" ? "Capped " : "Uncapped "), text ?? "");
-        card.append(reply);
-      }
-    }
-    return card;
+    return parts.join(" · ");
   }
   function take(message) {
-    root.classList.add("open");
-    if (find(root, ".notice").textContent === LOST) notice("");
-    if (message.type === "door") {
-      showDoor(message);
-      return;
+    mark("open", true);
+    notices.say("lost", "");
+    if (message.type === "door") showDoor(message);
+    else if (restoring) return;
+    else if (kept.board && isForgotten(kept.board, message)) restore(kept.board);
+    else {
+      board = message;
+      const { id, code, lesson, paused, rows } = message;
+      kept = { ...kept, board: { id, code, lesson, paused, rows } };
+      keep();
+      showBoard(message);
     }
-    const before = kept.board;
-    if (before && before.id !== message.id && !message.students.length && !message.rows.length) {
-      const { id: id2, code: code2, lesson: lesson2, paused: paused2, rows: rows2 } = before;
-      kept = { ...kept, board: null };
-      speaker({ do: "restore", class: id2, code: code2, lesson: lesson2, paused: paused2, rows: rows2 }).then(
-        (done) => done && notice(RESTORED)
-      );
-      return;
+  }
+  var isForgotten = (before, message) => before.id !== message.id && !message.students.length && !message.rows.length;
+  async function restore(before) {
+    restoring = true;
+    const { id, code, lesson, paused, rows } = before;
+    try {
+      await post("speaker", { do: "restore", class: id, code, lesson, paused, rows }, kept.secret);
+      notices.say("news", RESTORED);
+    } catch (error) {
+      const refused = error instanceof RefusedError && error.status < 500;
+      notices.say(refused ? "fault" : "lost", sentenceOf(error, LOST));
+      if (refused) kept = { ...kept, board: null };
+      else await pause(AGAIN_MS);
     }
-    board = message;
-    const { id, code, lesson, paused, rows } = message;
-    kept = { ...kept, board: { id, code, lesson, paused, rows } };
-    store(SPEAKER, kept);
-    showBoard(message);
+    restoring = false;
+    stream.abort();
+  }
+  function keep() {
+    const done = store(SPEAKER, kept);
+    if (done !== isKept) notices.say("news", done ? "" : NOT_KEPT);
+    isKept = done;
   }
   async function connect() {
     for (; ; ) {
+      stream = new AbortController();
+      const { signal } = stream;
       try {
-        await listen(`board/events?from=${encodeURIComponent(location.origin)}`, kept.secret, take);
-        notice(LOST);
+        await listen(`board/events?from=${encodeURIComponent(location.origin)}`, kept.secret, take, signal);
+        if (!signal.aborted) notices.say("lost", LOST);
       } catch (error) {
-        if (!(error instanceof RefusedError)) notice(LOST);
-        else if (!await reopen()) return;
+        if (!signal.aborted) await failed(error);
       }
-      await pause(AGAIN_MS);
+      if (!signal.aborted) await pause(AGAIN_MS);
     }
   }
-  async function reopen() {
+  async function failed(error) {
+    if (!(error instanceof RefusedError) || !error.unknown) {
+      notices.say("lost", LOST);
+      return;
+    }
     try {
       const { secret } = await post("start", {});
       kept = { ...kept, secret: String(secret), base: base() };
-      store(SPEAKER, kept);
-      notice("");
-      return true;
-    } catch {
-      root.classList.remove("open");
-      find(root, ".closed").textContent = CLOSED;
-      return false;
-    }
-  }
-  function openLesson() {
-    if (!board) return;
-    const { lesson } = board;
-    scenario.value = lesson.scenario;
-    prompt.value = lesson.system_prompt;
-    cap.checked = lesson.cap;
-    guess.checked = lesson.guess;
-    seed.value = String(lesson.seed);
-    room.value = String(board.room);
-    leaver.replaceChildren(
-      new Option("nobody", ""),
-      new Option("everybody", "0"),
-      ...board.students.map(
-        (one) => new Option(`student ${one.number}${one.present ? "" : ", away"}`, String(one.number))
-      )
-    );
-    find(dialog, ".problem").textContent = "";
-    dialog.showModal();
-  }
-  async function setLesson(anew) {
-    const asked = {
-      do: "lesson",
-      scenario: scenario.value,
-      system_prompt: prompt.value,
-      cap: cap.checked,
-      guess: guess.checked,
-      seed: Number(seed.value)
-    };
-    try {
-      await post("speaker", asked, kept.secret);
-      if (Number(room.value) !== board?.room)
-        await post("speaker", { do: "room", room: Number(room.value) }, kept.secret);
-      if (leaver.value) await post("speaker", { do: "remove", student: Number(leaver.value) }, kept.secret);
-      if (anew) await post("speaker", { do: "clear" }, kept.secret);
-      dialog.close();
-    } catch (error) {
-      find(dialog, ".problem").textContent = error instanceof RefusedError ? error.message : "The server does not answer.";
-    }
-  }
-  function afterAsking(button, question, asked) {
-    const words = button.textContent ?? "";
-    button.addEventListener("click", () => {
-      if (wanted === question) {
-        wanted = "";
-        button.textContent = words;
-        speaker(asked);
+      keep();
+    } catch (refused) {
+      if (!(refused instanceof RefusedError) || ![401, 403, 404, 410].includes(refused.status)) {
+        notices.say("lost", LOST);
         return;
       }
-      wanted = question;
-      button.textContent = question;
-      setTimeout(() => {
-        if (wanted === question) wanted = "";
-        button.textContent = words;
-      }, 4e3);
-    });
+      mark("open", false);
+      find(root, ".closed").textContent = CLOSED;
+      notices.say("lost", "");
+      await new Promise((done) => {
+        goOn = () => done(void 0);
+      });
+    }
   }
   async function saveResults() {
     const kind = results.value;
@@ -838,9 +959,10 @@
     if (kind === "svg" || kind === "png") charts.picture(kind);
     else if (kind) {
       try {
-        save(`class.${kind}`, await (await get(`results.${kind}`, kept.secret)).blob());
+        const answer = await get(`results.${kind}`, { "X-Class-Token": kept.secret });
+        save(`class.${kind}`, await answer.blob());
       } catch (error) {
-        notice(error instanceof RefusedError ? error.message : "The server does not answer; try again.");
+        notices.say("fault", sentenceOf(error));
       }
     }
   }
@@ -849,29 +971,39 @@
     board.paused = !board.paused;
     speaker({ do: "pause", paused: board.paused });
   });
-  find(root, ".set").addEventListener("click", openLesson);
-  afterAsking(findAs(root, ".clear", HTMLButtonElement), "Clear all? Press again", { do: "clear" });
-  afterAsking(findAs(root, ".new-code", HTMLButtonElement), "Another code? Press again", { do: "code" });
+  find(root, ".set").addEventListener("click", () => board && dialog.open(board));
+  askTwice(
+    findAs(root, ".clear", HTMLButtonElement),
+    () => "Clear all? Press again",
+    () => speaker({ do: "clear" })
+  );
+  askTwice(
+    findAs(root, ".new-code", HTMLButtonElement),
+    () => "Another code? Press again",
+    () => speaker({ do: "code" })
+  );
   find(root, ".stage").addEventListener("click", () => {
     store(SPEAKER, { ...kept, base: base() });
     window.open(base());
   });
   results.addEventListener("change", saveResults);
-  find(dialog, ".next").addEventListener("click", () => setLesson(false));
-  find(dialog, ".anew").addEventListener("click", () => setLesson(true));
-  find(dialog, ".close").addEventListener("click", () => dialog.close());
-  scenario.addEventListener("change", () => {
-    const found = scenarios.find(({ id }) => id === scenario.value);
-    prompt.value = found?.prompt ?? "";
-    seed.value = String(found?.seed ?? 0);
+  var size = "";
+  addEventListener("resize", () => {
+    const found = getComputedStyle(root).fontSize;
+    if (found !== size) charts.repaint();
+    size = found;
   });
-  matchMedia("(min-width: 1600px)").addEventListener("change", charts.repaint);
   new MutationObserver(charts.repaint).observe(root, { attributes: true, attributeFilter: ["class"] });
-  var given = decodeURIComponent(location.hash.slice(1));
-  if (given) {
+  function arrive() {
+    const given = fragment();
+    if (!given) return;
     kept = { ...kept, secret: given, base: base() };
-    store(SPEAKER, kept);
+    keep();
     history.replaceState(null, "", location.pathname);
+    stream.abort();
+    goOn();
   }
+  addEventListener("hashchange", arrive);
+  arrive();
   connect();
 })();

@@ -1,6 +1,6 @@
 // Made from its sources by `npm run build`; do not edit.
-// Sources: fc7e41100d45dc3712c45c185d8d397b374d7011dc66aff90faa9c15ae018a72
-// Bundle: c4df2c59c9572f45997af727c1bda9a1ab6ec6c0347cf3ef78cd97eb15b877a6
+// Sources: 668cf633dc7a0849ba9adc7c95f31ec8cb6563a85385e6e2cd45f76ccbcbf69b
+// Bundle: 00478797012bf72ca6ba1b120b32078de767bfa28c912b631193a4802ab375f3
 (() => {
   // src/dom.js
   function find(root, selector) {
@@ -15,30 +15,8 @@
     return [...root.querySelectorAll(selector)].filter((element) => element instanceof HTMLElement);
   }
 
-  // src/mirror.js
-  function choose(list, value) {
-    if (value === void 0 || list.value === value) return;
-    if (![...list.options].some((option) => option.value === value)) return;
-    list.value = value;
-    list.dispatchEvent(new Event("change"));
-  }
-  function press(root, selector) {
-    const button = findAll(root, selector)[0];
-    const on = button?.getAttribute("aria-pressed") ?? button?.getAttribute("aria-selected");
-    if (button && on !== "true") button.click();
-  }
-  function showView(root, view) {
-    const quoted = (value) => `"${CSS.escape(value ?? "")}"`;
-    choose(findAs(root, ".turn-list select", HTMLSelectElement), view.turn);
-    press(root, `.charts [role="tab"][id=${quoted(view.panel)}]`);
-    press(root, `.display-modes [data-display=${quoted(view.display)}]`);
-    choose(findAs(root, ".lens-of", HTMLSelectElement), view.lens);
-    press(root, `#map-view [data-view=${quoted(view.map)}]`);
-    press(root, `#layer-view .views:not(.modes) [data-branch=${quoted(view.reply)}]`);
-    press(root, `#layer-view .modes [data-mode=${quoted(view.mode)}]`);
-  }
-
   // classroom/wire.js
+  var STUDENT = "persona-drift-class-student";
   var RefusedError = class extends Error {
     /**
      * @param {string} detail
@@ -48,15 +26,26 @@
       super(detail);
       this.status = status;
     }
+    /**
+     * Whether the server of the class says that it does not know this tab, or no longer. Any other status may come
+     * from a proxy, or pass.
+     */
+    get unknown() {
+      return [401, 404, 410].includes(this.status);
+    }
+    /** Whether the speaker has removed the student. */
+    get removed() {
+      return this.status === 410;
+    }
   };
   var SILENCE_MS = 4e4;
   var base = () => `${location.origin}${document.body.dataset.root ?? ""}/`;
-  var addressOf = (path) => `${base()}class/${path}`;
   var pause = (ms) => new Promise((done) => setTimeout(done, ms));
   async function checked(answer) {
     if (answer.ok) return answer;
-    const { detail = "" } = await answer.json().catch(() => ({}));
-    throw new RefusedError(detail || `The server answered with status ${answer.status}.`, answer.status);
+    const { detail } = await answer.json().catch(() => ({}));
+    const said = typeof detail === "string" && detail;
+    throw new RefusedError(said || `The server answered with status ${answer.status}.`, answer.status);
   }
   function eventsIn(text) {
     const parts = text.split("\n\n");
@@ -69,7 +58,7 @@
       /** @type {const} */
       "no-store"
     ) };
-    const answer = await checked(await fetch(addressOf(path), signal ? { ...init, signal } : init));
+    const answer = await checked(await fetch(`${base()}class/${path}`, signal ? { ...init, signal } : init));
     if (!answer.body) return;
     const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
     let text = "";
@@ -99,28 +88,70 @@
       return null;
     }
   }
-  var STUDENT = "persona-drift-class-student";
+
+  // src/mirror.js
+  function choose(list, value) {
+    if (value === void 0 || list.value === value) return;
+    if (![...list.options].some((option) => option.value === value)) return;
+    list.value = value;
+    list.dispatchEvent(new Event("change"));
+  }
+  function press(root, selector) {
+    const button = findAll(root, selector)[0];
+    const on = button?.getAttribute("aria-pressed") ?? button?.getAttribute("aria-selected");
+    if (button && on !== "true") button.click();
+  }
+  function showView(root, view) {
+    const quoted = (value) => `"${CSS.escape(value ?? "")}"`;
+    choose(findAs(root, ".turn-list select", HTMLSelectElement), view.turn);
+    press(root, `.charts [role="tab"][id=${quoted(view.panel)}]`);
+    press(root, `.display-modes [data-display=${quoted(view.display)}]`);
+    choose(findAs(root, ".lens-of", HTMLSelectElement), view.lens);
+    press(root, `#map-view [data-view=${quoted(view.map)}]`);
+    press(root, `#layer-view .views:not(.modes) [data-branch=${quoted(view.reply)}]`);
+    press(root, `#layer-view .modes [data-mode=${quoted(view.mode)}]`);
+  }
+
+  // classroom/following.js
+  var FOLLOW = "persona-drift-follow";
 
   // classroom/follow.js
-  var AGAIN_MS = 1e3;
+  var AGAIN_MS = 1500;
   var stage = find(document.body, "#stage");
+  var waiting = find(document.body, ".waiting");
   var seq = 0;
+  var looked = true;
+  var stream = new AbortController();
+  var goOn = () => {
+  };
   function take({ ops, view }) {
+    waiting.hidden = true;
     seq += 1;
-    if (ops.length) window.receiveStage?.(JSON.stringify({ seq, ops }));
-    showView(stage, view);
+    if (ops?.length) window.receiveStage?.(JSON.stringify({ seq, ops }));
+    if (view) showView(stage, view);
   }
   async function follow() {
     for (; ; ) {
+      if (!looked)
+        await new Promise((done) => {
+          goOn = () => done(void 0);
+        });
       const own = stored(STUDENT);
-      if (!own) return;
+      stream = new AbortController();
       try {
-        await listen("follow", own.token, take);
-      } catch (error) {
-        if (error instanceof RefusedError) return;
+        if (own) await listen("follow", own.token, take, stream.signal);
+      } catch {
       }
+      if (!looked) continue;
+      waiting.hidden = false;
       await pause(AGAIN_MS);
     }
   }
+  addEventListener("message", ({ data, origin, source }) => {
+    if (source !== parent || origin !== location.origin || typeof data?.[FOLLOW] !== "boolean") return;
+    looked = data[FOLLOW];
+    if (looked) goOn();
+    else stream.abort();
+  });
   follow();
 })();

@@ -1,5 +1,5 @@
 // Made from its sources by `npm run build`; do not edit.
-// Sources: fc7e41100d45dc3712c45c185d8d397b374d7011dc66aff90faa9c15ae018a72
+// Sources: 668cf633dc7a0849ba9adc7c95f31ec8cb6563a85385e6e2cd45f76ccbcbf69b
 // Bundle: af08f735d86252586df92c2e5f6aa4cf282c148ea964cb9968920df7c06c072b
 (() => {
   // src/dom.js

@@ -1,6 +1,6 @@
 // Made from its sources by `npm run build`; do not edit.
-// Sources: fc7e41100d45dc3712c45c185d8d397b374d7011dc66aff90faa9c15ae018a72
-// Bundle: c769d66cc6d74c0f8a8c0eea7f07e52a5541c1fc781bf8c9f83c90273fca90d3
+// Sources: 668cf633dc7a0849ba9adc7c95f31ec8cb6563a85385e6e2cd45f76ccbcbf69b
+// Bundle: 84d3197bb01222d1d5f8f63015d0fbd2782817b719ceb830e594fcdf87672e45
 (() => {
   // src/dom.js
   function makeElement(tag, className, text) {
@@ -26,6 +26,9 @@
     if (value === null || value === void 0) return "–";
     const text = Math.abs(value).toFixed(digits);
     return value < 0 && Number(text) > 0 ? `−${text}` : text;
+  }
+  function counted(count, one, many = `${one}s`) {
+    return `${count} ${count === 1 ? one : many}`;
   }
   var ASSISTANT = {
     default: "default Assistant",
@@ -67,6 +70,526 @@
     return `the cap acted at other layers (sum ${number(token.c)}): projection ${number(after)} (axis units)`;
   }
 
+  // classroom/asking.js
+  var WAIT_MS = 4e3;
+  function askTwice(button, question, act2) {
+    let words = "";
+    let timer = 0;
+    function stop() {
+      clearTimeout(timer);
+      timer = 0;
+      button.textContent = words;
+      button.classList.remove("asks");
+    }
+    button.addEventListener("click", () => {
+      const asked = question();
+      if (timer || !asked) {
+        if (timer) stop();
+        act2();
+        return;
+      }
+      words = button.textContent ?? "";
+      button.textContent = asked;
+      button.classList.add("asks");
+      timer = window.setTimeout(stop, WAIT_MS);
+    });
+  }
+
+  // classroom/class_words.js
+  function standingOf({ place, paused, writing, ahead }) {
+    if (place === 1) return "The class is full. You are next in line.";
+    if (place > 1) return `The class is full. You are number ${place} in line; this page goes on by itself.`;
+    if (writing && ahead > 0)
+      return `Waiting: ${counted(ahead, "conversation")} ${ahead === 1 ? "is" : "are"} ahead…`;
+    return paused ? "The speaker has paused the class." : "";
+  }
+  var capSentence = () => `Capped: wherever the reply falls below the floor, it is lifted back to it, toward ${axisWords().persona}.`;
+  function emptyLines({ cap, guess }) {
+    if (!cap) return ["Two replies come. The cap is off, so both are answered in the same way."];
+    if (!guess) return ["Two replies come, uncapped and capped. Swipe from one to the other.", capSentence()];
+    return [
+      "Two replies come, A and B, and one of them is capped. Swipe from one to the other, and guess which.",
+      capSentence()
+    ];
+  }
+
+  // classroom/wire.js
+  var STUDENT = "persona-drift-class-student";
+  var NO_ANSWER = "The server does not answer; try again.";
+  var RefusedError = class extends Error {
+    /**
+     * @param {string} detail
+     * @param {number} status
+     */
+    constructor(detail, status) {
+      super(detail);
+      this.status = status;
+    }
+    /**
+     * Whether the server of the class says that it does not know this tab, or no longer. Any other status may come
+     * from a proxy, or pass.
+     */
+    get unknown() {
+      return [401, 404, 410].includes(this.status);
+    }
+    /** Whether the speaker has removed the student. */
+    get removed() {
+      return this.status === 410;
+    }
+  };
+  var sentenceOf = (error, otherwise = NO_ANSWER) => error instanceof RefusedError ? error.message : otherwise;
+  var SILENCE_MS = 4e4;
+  var base = () => `${location.origin}${document.body.dataset.root ?? ""}/`;
+  function fragment() {
+    try {
+      return decodeURIComponent(location.hash.slice(1)).trim();
+    } catch {
+      return "";
+    }
+  }
+  var newId = () => Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join(
+    ""
+  );
+  var pause = (ms) => new Promise((done) => setTimeout(done, ms));
+  async function checked(answer) {
+    if (answer.ok) return answer;
+    const { detail } = await answer.json().catch(() => ({}));
+    const said = typeof detail === "string" && detail;
+    throw new RefusedError(said || `The server answered with status ${answer.status}.`, answer.status);
+  }
+  async function post(path, body, token = "", at = base()) {
+    const headers = { "Content-Type": "application/json", "X-Class-Token": token };
+    const init = { method: "POST", headers, body: JSON.stringify(body) };
+    return (await checked(await fetch(`${at}class/${path}`, init))).json();
+  }
+  async function get(path, headers) {
+    return checked(await fetch(`${base()}class/${path}`, { headers, cache: "no-store" }));
+  }
+  function eventsIn(text) {
+    const parts = text.split("\n\n");
+    const rest = parts.pop() ?? "";
+    const lines = parts.filter((part) => part.startsWith("data: "));
+    return { messages: lines.map((line) => JSON.parse(line.slice(6))), rest };
+  }
+  async function listen(path, token, take2, signal) {
+    const init = { headers: { "X-Class-Token": token }, cache: (
+      /** @type {const} */
+      "no-store"
+    ) };
+    const answer = await checked(await fetch(`${base()}class/${path}`, signal ? { ...init, signal } : init));
+    if (!answer.body) return;
+    const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
+    let text = "";
+    for (; ; ) {
+      const silence = setTimeout(() => reader.cancel().catch(() => {
+      }), SILENCE_MS);
+      const { done, value } = await reader.read().finally(() => clearTimeout(silence));
+      if (done) return;
+      const { messages, rest } = eventsIn(text + value);
+      text = rest;
+      for (const message of messages) {
+        try {
+          take2(
+            /** @type {T} */
+            message
+          );
+        } catch (error) {
+          reportError(error);
+        }
+      }
+    }
+  }
+  function stored(name) {
+    try {
+      return JSON.parse(sessionStorage.getItem(name) ?? "null");
+    } catch {
+      return null;
+    }
+  }
+  function store(name, value) {
+    try {
+      if (value === null) sessionStorage.removeItem(name);
+      else sessionStorage.setItem(name, JSON.stringify(value));
+      return true;
+    } catch {
+      return false;
+    }
+  }
+  function save(name, content) {
+    const link = document.createElement("a");
+    link.href = URL.createObjectURL(content);
+    link.download = name;
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 1e4);
+  }
+
+  // classroom/following.js
+  var FOLLOW = "persona-drift-follow";
+  function makeFollowing(root2) {
+    const frame = findAs(root2, "iframe", HTMLIFrameElement);
+    let loaded = false;
+    let following2 = false;
+    function tell() {
+      frame.contentWindow?.postMessage({ [FOLLOW]: following2 }, location.origin);
+    }
+    function follow(on) {
+      if (on === following2) return;
+      following2 = on;
+      find(root2, ".own").hidden = on;
+      find(root2, ".say").hidden = on;
+      find(root2, ".following").hidden = !on;
+      find(root2, ".modes .try").setAttribute("aria-pressed", String(!on));
+      find(root2, ".modes .follow").setAttribute("aria-pressed", String(on));
+      if (loaded) tell();
+      else if (on) {
+        loaded = true;
+        frame.contentWindow?.location.replace(`${base()}class/stage`);
+      }
+    }
+    frame.addEventListener("load", () => loaded && tell());
+    return { follow, isOn: () => following2 };
+  }
+
+  // classroom/turn_data.js
+  var PANES = ["a", "b"];
+  var NAMES = { uncapped: "Uncapped", capped: "Capped", steered: "Steered" };
+  function tokensOf({ panes, data }, pane) {
+    const { branch, tokens } = panes[pane];
+    const all = tokens ?? (branch && data?.branches[branch]?.tokens) ?? [];
+    return all.filter((token) => !token.s);
+  }
+  function nameOf({ panes }, pane) {
+    const { branch } = panes[pane];
+    return branch ? NAMES[branch] : pane.toUpperCase();
+  }
+  function meanText({ panes }, pane) {
+    const { mean, zone } = panes[pane];
+    if (mean === void 0 || mean === null) return "";
+    return `${number(mean)}${zone ? ` · ${zone}` : ""}`;
+  }
+  var isToGuess = (view2) => view2.asks && view2.ended && !view2.revealed;
+  function placesOf({ asks, panes }) {
+    const capped = PANES.find((pane) => panes[pane].branch === "capped");
+    if (!asks || !capped) return "";
+    const other = capped === "a" ? "B" : "A";
+    return `${capped.toUpperCase()} was the capped reply, ${other} the uncapped one.`;
+  }
+  function sameSentence({ asks, data }) {
+    const words = "Both replies are the same";
+    if (data?.settings && !data.settings.cap) return `${words}: the cap was off.`;
+    return asks ? `${words}, so there was nothing to guess.` : `${words}: the cap did not change the words.`;
+  }
+  function answerOf(view2) {
+    if (!view2.ended || !view2.revealed) return "";
+    if (view2.same) return sameSentence(view2);
+    const where = placesOf(view2);
+    if (view2.verdict === "right") return `Right: ${where || "you found the capped reply."}`;
+    if (view2.verdict === "wrong")
+      return `Not this time: ${where || "you took the uncapped reply for the capped one."}`;
+    return where;
+  }
+  function meansOf(turns2, branch) {
+    return turns2.map((view2) => {
+      const pane = view2 && PANES.find((one) => view2.panes[one].branch === branch);
+      return (pane && view2.panes[pane].mean) ?? null;
+    });
+  }
+  function keptTurns(turns2) {
+    const end = turns2.findIndex((view2) => !view2?.data);
+    const whole = end < 0 ? turns2 : turns2.slice(0, end);
+    return whole.flatMap((view2) => view2?.data ? [keptTurn(view2, view2.data)] : []);
+  }
+  function keptTurn({ verdict, scenario, taken }, data) {
+    return { data, verdict: verdict ?? "", scenario: scenario ?? "", taken: taken ?? false };
+  }
+  var draftOf = (turns2) => turns2.find((view2) => view2 && !view2.data)?.user ?? "";
+
+  // classroom/membership.js
+  var AGAIN_MS = 1500;
+  var GRACE_MS = 2e4;
+  var REMOVED = "The speaker has removed you from the class.";
+  var NEW_CLASS = "A new class is open here; enter its code.";
+  var BACK = "The server was restarted. Your conversation comes back as soon as the speaker’s page has brought the class back.";
+  var LOST = "The connection was lost; trying again…";
+  var tidy = (code) => code.toUpperCase().replace(/\s+/g, "");
+  function givenBack(known) {
+    if (!known?.turns.length) return {};
+    return {
+      session: { ...known.head, turns: known.turns.map(({ data }) => data) },
+      guesses: known.turns.map(({ verdict }) => verdict),
+      scenarios: known.turns.map(({ scenario }) => scenario),
+      taken: known.turns.map(({ taken }) => taken ?? false)
+    };
+  }
+  function makeMembership(hooks) {
+    let own = stored(STUDENT);
+    let round = 0;
+    let inside = false;
+    let stream = new AbortController();
+    let missing = 0;
+    let told = "";
+    function keep2(changed) {
+      if (!own) return;
+      own = { ...own, ...changed };
+      store(STUDENT, own);
+    }
+    function leave(sentence, ended) {
+      if (ended) {
+        own = null;
+        store(STUDENT, null);
+      }
+      round += 1;
+      inside = false;
+      stream.abort();
+      hooks.left(sentence);
+    }
+    function tell(sentence) {
+      if (hooks.shows()) hooks.say("lost", sentence);
+      else if (told !== sentence) hooks.left(sentence);
+      told = sentence;
+    }
+    async function join(code, known) {
+      const body = { code, token: known?.token ?? "", class: known?.class ?? "", ...givenBack(known) };
+      const found = await post("join", body);
+      const problem = String(found.problem ?? "");
+      own = {
+        class: known?.class ?? "",
+        code: tidy(code),
+        token: String(found.token),
+        head: (
+          /** @type {SessionHead} */
+          found.head
+        ),
+        chat: "",
+        turns: problem ? [] : known?.turns ?? [],
+        draft: ""
+      };
+      missing = 0;
+      told = "";
+      store(STUDENT, own);
+      return problem;
+    }
+    async function hello() {
+      return (await get("hello", { "X-Class-Id": own?.class ?? "" })).json();
+    }
+    async function giveBack() {
+      const { open, same } = await hello();
+      if (same && own) {
+        const { draft } = own;
+        hooks.returned(draft, await join(own.code, own));
+        return;
+      }
+      missing ||= Date.now();
+      const isOver = open && (!hooks.shows() || Date.now() - missing > GRACE_MS);
+      if (isOver && hooks.shows()) hooks.left("");
+      tell(isOver ? NEW_CLASS : BACK);
+    }
+    async function reconnect(error) {
+      if (!(error instanceof RefusedError) || !error.unknown) {
+        tell(sentenceOf(error, LOST));
+        return;
+      }
+      if (error.removed) {
+        leave(REMOVED, true);
+        return;
+      }
+      try {
+        await giveBack();
+      } catch (refused) {
+        if (!(refused instanceof RefusedError)) tell(LOST);
+        else if (refused.removed) leave(REMOVED, true);
+        else if (refused.unknown || refused.status === 400) leave(refused.message, false);
+        else tell(refused.message);
+      }
+    }
+    function take2(message) {
+      if (message.type === "gone") leave(REMOVED, true);
+      else hooks.take(message);
+    }
+    async function connect() {
+      round += 1;
+      const mine = round;
+      inside = true;
+      stream.abort();
+      while (mine === round && own) {
+        stream = new AbortController();
+        try {
+          await listen("events", own.token, take2, stream.signal);
+          if (mine === round) tell(LOST);
+        } catch (error) {
+          if (mine === round) await reconnect(error);
+        }
+        if (mine === round) await pause(AGAIN_MS * (0.75 + Math.random() / 2));
+      }
+    }
+    return {
+      own: () => own,
+      keep: keep2,
+      /**
+       * @param {StateMessage} state
+       * @param {(TurnView | undefined)[]} turns
+       * @param {string} onItsWay
+       */
+      keepChat(state2, turns2, onItsWay) {
+        const draft = draftOf(turns2) || onItsWay;
+        keep2({ class: state2.class, chat: state2.chat, turns: keptTurns(turns2), draft });
+      },
+      removed: () => leave(REMOVED, true),
+      /**
+       * With a code. The conversation that the tab has kept goes only into the class that it is from.
+       * @param {string} code
+       */
+      async enter(code) {
+        const same = own ? (await hello()).same : false;
+        hooks.returned("", await join(code, same ? own : null));
+        history.replaceState(null, "", location.pathname);
+        connect();
+      },
+      /**
+       * Whether the tab is in the class of this code already, or in any for none; then it listens.
+       * @param {string} code
+       */
+      returns(code) {
+        if (!own || code && tidy(code) !== tidy(own.code)) return false;
+        history.replaceState(null, "", location.pathname);
+        if (!inside) connect();
+        return true;
+      }
+    };
+  }
+
+  // classroom/message_box.js
+  function makeSuggestions() {
+    let offered = "";
+    let last = "";
+    return {
+      /**
+       * @param {string} place the conversation and the number of its next turn
+       * @param {string} line of the script; empty for none
+       * @param {string} value what the box holds
+       * @returns {string | null} what it should hold; null to leave it
+       */
+      next(place, line, value) {
+        const key = `${place} ${line}`;
+        if (key === offered) return null;
+        offered = key;
+        if (value && value !== last) return null;
+        last = line;
+        return line;
+      },
+      /** @param {string} value */
+      isOwn: (value) => Boolean(value) && value !== last
+    };
+  }
+  function makeMessageBox(form, send) {
+    const box2 = findAs(form, "textarea", HTMLTextAreaElement);
+    const button = findAs(form, ".send", HTMLButtonElement);
+    const suggestions = makeSuggestions();
+    let sending = false;
+    let blocked = true;
+    let message = null;
+    let onItsWay = "";
+    function show() {
+      button.disabled = blocked || sending;
+      button.textContent = sending ? "Sending…" : "Send";
+      grow();
+    }
+    function grow() {
+      if (CSS.supports("field-sizing", "content")) return;
+      box2.style.height = "auto";
+      box2.style.height = `${box2.scrollHeight + 2}px`;
+    }
+    function fill(text) {
+      box2.value = text;
+      grow();
+    }
+    function settle(taken) {
+      if (message !== taken) return;
+      message = null;
+      if (box2.value === taken.text) fill("");
+    }
+    async function submit() {
+      const text = box2.value;
+      if (!text.trim() || sending || blocked) return;
+      if (message?.text !== text) message = { text, id: newId() };
+      const mine = message;
+      sending = true;
+      onItsWay = text;
+      if (document.activeElement === button) box2.focus();
+      show();
+      const taken = await send(mine);
+      sending = false;
+      if (taken) settle(mine);
+      show();
+    }
+    form.addEventListener("submit", (event) => {
+      event.preventDefault();
+      submit();
+    });
+    box2.addEventListener("keydown", (event) => {
+      if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
+      event.preventDefault();
+      submit();
+    });
+    box2.addEventListener("input", grow);
+    button.addEventListener("mousedown", (event) => event.preventDefault());
+    return {
+      /** @param {boolean} on whether no message may be sent now */
+      block(on) {
+        blocked = on;
+        show();
+      },
+      /**
+       * @param {string} place
+       * @param {string} line
+       */
+      suggest(place, line) {
+        const found = suggestions.next(place, line, box2.value);
+        if (found !== null) fill(found);
+      },
+      /**
+       * A message whose replies are not coming goes back, unless the student has written something else.
+       * @param {string} text
+       */
+      putBack(text) {
+        if (!suggestions.isOwn(box2.value)) fill(text);
+      },
+      /** @param {string} user the message of a turn that has begun */
+      began(user) {
+        onItsWay = "";
+        if (message?.text === user) settle(message);
+      },
+      /** The server has refused what was sent. */
+      refused() {
+        onItsWay = "";
+      },
+      onItsWay: () => onItsWay
+    };
+  }
+
+  // classroom/notices.js
+  var ORDER = ["lost", "fault", "news"];
+  function makeNotices(line, otherwise = () => "") {
+    const said = { lost: "", fault: "", news: "" };
+    function show() {
+      const kind = ORDER.find((one) => said[one]);
+      const text = kind ? said[kind] : otherwise();
+      if (line.textContent !== text) line.textContent = text;
+      line.classList.toggle("error", kind === "lost" || kind === "fault");
+    }
+    return {
+      show,
+      /**
+       * @param {Kind} kind
+       * @param {string} text empty to take it back
+       */
+      say(kind, text) {
+        said[kind] = text;
+        show();
+      }
+    };
+  }
+
   // src/turns.js
   var TONE_CENTRE = 0.5;
   var TONE_RANGE = 1.25;
@@ -75,20 +598,23 @@
     if (value === null || value === void 0) return null;
     return Math.max(-1, Math.min(1, (value - TONE_CENTRE) / TONE_RANGE));
   }
+  function trailingMean(recent, value) {
+    recent.push(value);
+    if (recent.length > TRAILING_TOKENS) recent.shift();
+    return recent.reduce((sum, one) => sum + one, 0) / recent.length;
+  }
 
   // classroom/line.js
   var SVG = "http://www.w3.org/2000/svg";
   var LEAST = [-0.75, 1.5];
   var MARGIN = { left: 4, right: 62, top: 8, bottom: 14 };
   function trailing(tokens) {
-    const seen = [];
+    const recent = [];
     const means = [];
     for (const token of tokens) {
       const { after } = projections(token);
       if (token.s || token.r || after === null) continue;
-      seen.push(after);
-      const last = seen.slice(-TRAILING_TOKENS);
-      means.push(last.reduce((sum, value) => sum + value, 0) / last.length);
+      means.push(trailingMean(recent, after));
     }
     return means;
   }
@@ -151,49 +677,67 @@
     return replies.map(({ branch, mean, zone }) => `${branch}: mean ${number(mean)}${zone ? `, ${zone}` : ""}`).join("; ");
   }
 
-  // classroom/turn_data.js
-  var PANES = ["a", "b"];
-  var NAMES = { uncapped: "Uncapped", capped: "Capped", steered: "Steered" };
-  function tokensOf({ panes, data }, pane) {
-    const { branch, tokens } = panes[pane];
-    const all = tokens ?? (branch && data?.branches[branch]?.tokens) ?? [];
-    return all.filter((token) => !token.s);
-  }
-  function nameOf({ panes }, pane) {
-    const { branch } = panes[pane];
-    return branch ? NAMES[branch] : pane.toUpperCase();
-  }
-  function meanText({ panes }, pane) {
-    const { mean, zone } = panes[pane];
-    if (mean === void 0 || mean === null) return "";
-    return `${number(mean)}${zone ? ` · ${zone}` : ""}`;
-  }
-  var isToGuess = (view2) => view2.asks && view2.ended && !view2.revealed;
-  function answerOf(view2) {
-    if (!view2.ended || !view2.revealed) return "";
-    if (view2.same) return "Both replies are the same, so there was nothing to guess.";
-    const capped = PANES.find((pane) => view2.panes[pane].branch === "capped")?.toUpperCase() ?? "";
-    const where = view2.asks ? `${capped} was the capped reply.` : "";
-    if (view2.verdict === "right") return `Right: ${where}`;
-    if (view2.verdict === "wrong") return `Not this time: ${where}`;
-    return where;
-  }
-  function meansOf(turns2, branch) {
-    return turns2.map((view2) => {
-      const pane = view2 && PANES.find((one) => view2.panes[one].branch === branch);
-      return (pane && view2.panes[pane].mean) ?? null;
+  // classroom/pager.js
+  var LONGEST_MS = 1e3;
+  function makePager(root2, turned) {
+    const panes = find(root2, ".panes");
+    const box2 = { a: find(root2, "#pane-a"), b: find(root2, "#pane-b") };
+    const tab = {
+      a: findAs(root2, "#tab-a", HTMLButtonElement),
+      b: findAs(root2, "#tab-b", HTMLButtonElement)
+    };
+    let inView = "a";
+    let moving = 0;
+    function select(pane) {
+      inView = pane;
+      for (const one of PANES) {
+        tab[one].setAttribute("aria-selected", String(one === pane));
+        tab[one].tabIndex = one === pane ? 0 : -1;
+      }
+      turned();
+    }
+    const paneAt = () => panes.scrollLeft > panes.clientWidth / 2 ? "b" : "a";
+    function arrived() {
+      clearTimeout(moving);
+      moving = 0;
+      if (paneAt() !== inView) select(paneAt());
+    }
+    function look(pane) {
+      const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
+      clearTimeout(moving);
+      moving = window.setTimeout(arrived, LONGEST_MS);
+      panes.scrollTo({ left: pane === "a" ? 0 : panes.scrollWidth, behavior: still ? "instant" : "smooth" });
+      select(pane);
+    }
+    panes.addEventListener("scroll", () => {
+      if (moving) {
+        const there = inView === "a" ? 0 : panes.scrollWidth - panes.clientWidth;
+        if (Math.abs(panes.scrollLeft - there) < 2) arrived();
+      } else if (paneAt() !== inView) select(paneAt());
     });
-  }
-  function keptTurns(turns2) {
-    const end = turns2.findIndex((view2) => !view2?.data);
-    const whole = end < 0 ? turns2 : turns2.slice(0, end);
-    return whole.flatMap(
-      (view2) => view2?.data ? [{ data: view2.data, verdict: view2.verdict ?? "", scenario: view2.scenario ?? "" }] : []
+    panes.addEventListener("scrollend", () => moving && arrived());
+    panes.addEventListener(
+      "touchstart",
+      () => {
+        clearTimeout(moving);
+        moving = 0;
+      },
+      { passive: true }
     );
+    for (const pane of PANES) {
+      tab[pane].addEventListener("click", () => look(pane));
+      tab[pane].addEventListener("keydown", ({ key }) => {
+        if (key !== "ArrowLeft" && key !== "ArrowRight") return;
+        const next = pane === "a" ? "b" : "a";
+        look(next);
+        tab[next].focus();
+      });
+    }
+    return { box: box2, tab, inView: () => inView };
   }
-  var draftOf = (turns2) => turns2.find((view2) => view2 && !view2.data)?.user ?? "";
 
   // classroom/phone_view.js
+  var NEAR_PX = 24;
   var SHOWN = {
     "": "Show this to the class",
     asked: "The speaker was asked to show it: take it back",
@@ -214,60 +758,30 @@
     return span;
   }
   function makePhoneView(root2, hooks) {
-    const panes = find(root2, ".panes");
-    const box = { a: find(root2, "#pane-a"), b: find(root2, "#pane-b") };
-    const tab = {
-      a: findAs(root2, "#tab-a", HTMLButtonElement),
-      b: findAs(root2, "#tab-b", HTMLButtonElement)
-    };
-    let inView = "a";
+    const pager = makePager(root2, hooks.turned);
+    const { box: box2, tab } = pager;
+    let awaited = false;
     const shown = { a: { key: "", count: 0 }, b: { key: "", count: 0 } };
-    function markTab(pane) {
-      inView = pane;
-      for (const one of PANES) {
-        tab[one].setAttribute("aria-selected", String(one === pane));
-        tab[one].tabIndex = one === pane ? 0 : -1;
-      }
-    }
-    function look(pane, smooth = true) {
-      const still = !smooth || matchMedia("(prefers-reduced-motion: reduce)").matches;
-      panes.scrollTo({ left: pane === "a" ? 0 : panes.scrollWidth, behavior: still ? "instant" : "smooth" });
-      markTab(pane);
-      hooks.turned();
-    }
-    panes.addEventListener("scroll", () => {
-      const pane = panes.scrollLeft > panes.clientWidth / 2 ? "b" : "a";
-      if (pane === inView) return;
-      markTab(pane);
-      hooks.turned();
-    });
-    for (const pane of PANES) {
-      tab[pane].addEventListener("click", () => look(pane));
-      tab[pane].addEventListener("keydown", ({ key }) => {
-        if (key !== "ArrowLeft" && key !== "ArrowRight") return;
-        const next = pane === "a" ? "b" : "a";
-        look(next);
-        tab[next].focus();
-      });
-    }
     function showPane(view2, pane, key) {
       const { branch, fault } = view2.panes[pane];
       const tokens = tokensOf(view2, pane);
-      const reply = find(box[pane], ".reply");
-      const own2 = `${key}/${branch ?? ""}`;
-      if (shown[pane].key !== own2 || shown[pane].count > tokens.length || !shown[pane].count) {
+      const reply = find(box2[pane], ".reply");
+      const own = `${key}/${branch ?? ""}`;
+      if (shown[pane].key !== own || shown[pane].count > tokens.length || !shown[pane].count) {
         reply.replaceChildren();
-        shown[pane] = { key: own2, count: 0 };
+        shown[pane] = { key: own, count: 0 };
       }
+      const atEnd = box2[pane].scrollTop + box2[pane].clientHeight >= box2[pane].scrollHeight - NEAR_PX;
       reply.append(...tokens.slice(shown[pane].count).map((token) => tokenSpan(token, branch)));
       shown[pane].count = tokens.length;
+      if (atEnd && !view2.ended) box2[pane].scrollTop = box2[pane].scrollHeight;
       if (!tokens.length) reply.append(makeElement("span", "wait", view2.ended ? "no words" : "reading…"));
       if (fault && !reply.querySelector(".fault")) reply.append(makeElement("p", "fault", fault));
-      box[pane].dataset.branch = tab[pane].dataset.branch = branch ?? "";
+      box2[pane].dataset.branch = tab[pane].dataset.branch = branch ?? "";
       tab[pane].textContent = nameOf(view2, pane);
-      find(box[pane], ".mean").textContent = meanText(view2, pane);
+      find(box2[pane], ".mean").textContent = meanText(view2, pane);
     }
-    function showLine(turns2, view2, head) {
+    function showLine2(turns2, view2, head) {
       const figure = find(root2, ".line");
       figure.hidden = !PANES.every((pane) => view2.panes[pane].branch);
       if (figure.hidden) return;
@@ -275,7 +789,7 @@
       const lines = PANES.map((pane) => ({
         branch: view2.panes[pane].branch ?? "uncapped",
         values: trailing(tokensOf(view2, pane)),
-        faint: pane !== inView
+        faint: pane !== pager.inView()
       }));
       lines.sort((one) => one.faint ? -1 : 1);
       const [byToken, byTurn] = [svgOf(".tokens"), svgOf(".turns")];
@@ -302,6 +816,8 @@
       const answer = find(root2, ".answer");
       answer.textContent = answerOf(view2);
       answer.hidden = !answer.textContent;
+      if (awaited && view2.revealed && !answer.hidden) answer.focus();
+      if (view2.revealed) awaited = false;
       const show2 = findAs(root2, ".show", HTMLButtonElement);
       show2.textContent = SHOWN[view2.shown];
       show2.disabled = view2.shown === "refused";
@@ -321,170 +837,124 @@
       findAs(root2, ".on", HTMLButtonElement).disabled = index2 >= turns2.length - 1;
       find(root2, ".user").textContent = view2.user;
       for (const pane of PANES) showPane(view2, pane, `${chat}/${index2}`);
-      showLine(turns2, view2, head);
+      showLine2(turns2, view2, head);
       showAnswer(view2);
     }
     function toTop() {
       for (const element of findAll(root2, ".panes > div")) element.scrollTop = 0;
     }
-    return { show, look, toTop };
+    return {
+      show,
+      toTop,
+      /** The student has guessed; the answer gets the focus when it comes. */
+      expectAnswer() {
+        awaited = true;
+      },
+      /**
+       * For screen readers: how far the replies are.
+       * @param {TurnView} view
+       */
+      announce(view2) {
+        const words = isToGuess(view2) ? "Which one was capped?" : answerOf(view2);
+        find(root2, ".spoken").textContent = view2.ended ? `Both replies are there. ${words}`.trim() : "";
+      }
+    };
   }
 
-  // classroom/wire.js
-  var RefusedError = class extends Error {
-    /**
-     * @param {string} detail
-     * @param {number} status
-     */
-    constructor(detail, status) {
-      super(detail);
-      this.status = status;
+  // classroom/screen.js
+  var SHORT_PX = 480;
+  function watchScreen(root2, changed) {
+    const screen = window.visualViewport;
+    function fit() {
+      const height = screen?.height ?? innerHeight;
+      if (screen && Math.abs(screen.scale - 1) > 0.01) return;
+      root2.style.setProperty("--view-height", `${height}px`);
+      root2.style.setProperty("--view-top", `${screen?.offsetTop ?? 0}px`);
+      root2.classList.toggle("short", height < SHORT_PX);
+      changed();
     }
-  };
-  var SILENCE_MS = 4e4;
-  var base = () => `${location.origin}${document.body.dataset.root ?? ""}/`;
-  var addressOf = (path) => `${base()}class/${path}`;
-  var pause = (ms) => new Promise((done) => setTimeout(done, ms));
-  async function checked(answer) {
-    if (answer.ok) return answer;
-    const { detail = "" } = await answer.json().catch(() => ({}));
-    throw new RefusedError(detail || `The server answered with status ${answer.status}.`, answer.status);
+    screen?.addEventListener("resize", fit);
+    screen?.addEventListener("scroll", fit);
+    addEventListener("resize", fit);
+    fit();
   }
-  async function post(path, body, token = "") {
-    const headers = { "Content-Type": "application/json", "X-Class-Token": token };
-    const answer = await fetch(addressOf(path), { method: "POST", headers, body: JSON.stringify(body) });
-    return (await checked(answer)).json();
-  }
-  async function get(path, token = "") {
-    return checked(await fetch(addressOf(path), { headers: { "X-Class-Token": token }, cache: "no-store" }));
-  }
-  function eventsIn(text) {
-    const parts = text.split("\n\n");
-    const rest = parts.pop() ?? "";
-    const lines = parts.filter((part) => part.startsWith("data: "));
-    return { messages: lines.map((line) => JSON.parse(line.slice(6))), rest };
-  }
-  async function listen(path, token, take2, signal) {
-    const init = { headers: { "X-Class-Token": token }, cache: (
-      /** @type {const} */
-      "no-store"
-    ) };
-    const answer = await checked(await fetch(addressOf(path), signal ? { ...init, signal } : init));
-    if (!answer.body) return;
-    const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
-    let text = "";
-    for (; ; ) {
-      const silence = setTimeout(() => reader.cancel().catch(() => {
-      }), SILENCE_MS);
-      const { done, value } = await reader.read().finally(() => clearTimeout(silence));
-      if (done) return;
-      const { messages, rest } = eventsIn(text + value);
-      text = rest;
-      for (const message of messages) {
-        try {
-          take2(
-            /** @type {T} */
-            message
-          );
-        } catch (error) {
-          reportError(error);
-        }
-      }
-    }
-  }
-  function stored(name) {
-    try {
-      return JSON.parse(sessionStorage.getItem(name) ?? "null");
-    } catch {
-      return null;
-    }
-  }
-  function store(name, value) {
-    try {
-      if (value === null) sessionStorage.removeItem(name);
-      else sessionStorage.setItem(name, JSON.stringify(value));
-      return true;
-    } catch {
-      return false;
-    }
-  }
-  function save(name, content) {
-    const link = document.createElement("a");
-    link.href = URL.createObjectURL(content);
-    link.download = name;
-    link.click();
-    setTimeout(() => URL.revokeObjectURL(link.href), 1e4);
-  }
-  var STUDENT = "persona-drift-class-student";
 
   // classroom/phone.js
-  var AGAIN_MS = 1500;
-  var GONE = "The speaker has ended your part in this class. You may join again with the code.";
-  var BACK = "The server was restarted. Your conversation comes back as soon as the speaker’s page has brought the class back.";
-  var LOST = "The server was restarted before the answer was shown; your message is back in the box.";
+  var LOST2 = "The server was restarted before the answer was shown; your message is back in the box.";
+  var DROPS = "Drop this one? Press again";
   var root = document.body;
   var joinForm = findAs(root, ".join-form", HTMLFormElement);
   var codeBox = findAs(joinForm, "input", HTMLInputElement);
   var sayForm = findAs(root, ".say", HTMLFormElement);
-  var sayBox = findAs(sayForm, "textarea", HTMLTextAreaElement);
-  var frame = findAs(root, "iframe", HTMLIFrameElement);
-  var own = stored(STUDENT);
   var state = null;
   var turns = [];
   var index = -1;
-  var following = false;
   var lastProblem = 0;
-  var sent = "";
-  var suggested = "";
   var view = makePhoneView(root, { turned: () => showTurn() });
-  function notice(text, error = false) {
-    const line = find(root, ".notice");
-    line.textContent = text;
-    line.hidden = !text;
-    line.classList.toggle("error", error);
-  }
+  var notices = makeNotices(find(root, ".notice"), () => state ? standingOf(state) : "");
+  var following = makeFollowing(root);
+  var box = makeMessageBox(sayForm, async (message) => {
+    keep();
+    const { taken, refused } = await act("say", message);
+    if (refused) box.refused();
+    keep();
+    return taken;
+  });
+  var membership = makeMembership({
+    take,
+    left: (sentence) => showJoin(sentence),
+    say: notices.say,
+    shows: () => !find(root, ".class").hidden,
+    returned: (draft, problem) => {
+      if (draft) box.putBack(draft);
+      notices.say("news", problem || (draft ? LOST2 : ""));
+    }
+  });
   function showJoin(sentence) {
+    following.follow(false);
     find(root, ".join").hidden = false;
     find(root, ".class").hidden = true;
     find(root, ".sentence").textContent = sentence;
   }
   function showTurn() {
-    view.show(turns, index, state?.chat ?? "", own?.head ?? null);
+    view.show(turns, index, state?.chat ?? "", membership.own()?.head ?? null);
+    findAs(root, ".save", HTMLButtonElement).disabled = !keptTurns(turns).length;
   }
-  function standing() {
-    if (!state) return "";
-    const { place, paused, writing, ahead } = state;
-    if (place === 1) return "The class is full. You are the next who gets a place.";
-    if (place > 1) return `The class is full. You wait at place ${place}; this page goes on by itself.`;
-    if (paused) return "The speaker has paused the class.";
-    if (writing && ahead > 0)
-      return `Waiting: ${ahead} ${ahead === 1 ? "conversation is" : "conversations are"} ahead…`;
-    return "";
+  function showLine(selector, text) {
+    const line = find(root, selector);
+    line.hidden = !text;
+    (line.querySelector("span") ?? line).textContent = text;
+  }
+  function showLesson(lesson) {
+    find(root, "#class-title").textContent = lesson.title || "Class";
+    showLine(".warning", lesson.content_warning);
+    showLine(".lesson .blurb", lesson.blurb);
+    showLine(".lesson .prompt", lesson.system_prompt);
+    find(root, ".lesson").hidden = !lesson.blurb && !lesson.system_prompt;
+    const lines = emptyLines(lesson).map((line) => makeElement("p", "", line));
+    find(root, ".empty .how").replaceChildren(...lines);
   }
   function showState(found) {
     const { lesson, place, paused, writing } = found;
     find(root, ".join").hidden = true;
     find(root, ".class").hidden = false;
-    find(root, "#class-title").textContent = lesson.title || "Class";
     find(root, ".who").textContent = `Student ${found.student}`;
     find(root, ".modes").hidden = !found.mirrored;
-    if (!found.mirrored && following) follow(false);
-    const details = find(root, ".lesson");
-    details.hidden = !lesson.blurb && !lesson.system_prompt;
-    find(details, "summary").textContent = lesson.content_warning || lesson.blurb || "The system prompt";
-    find(details, "p").textContent = lesson.system_prompt ? `System prompt: ${lesson.system_prompt}` : lesson.blurb;
-    const busy = writing || paused || place > 0;
-    findAs(sayForm, ".send", HTMLButtonElement).disabled = busy;
+    if (!found.mirrored) following.follow(false);
+    showLesson(lesson);
     find(sayForm, ".send").hidden = writing;
     find(sayForm, ".stop").hidden = !writing;
+    box.block(writing || paused || place > 0);
     findAs(root, ".again", HTMLButtonElement).disabled = writing;
-    notice(standing());
+    notices.show();
   }
-  function suggest() {
-    if (!state || state.writing) return;
-    const line = state.lesson.script[state.turns] ?? "";
-    if (sayBox.value && sayBox.value !== suggested) return;
-    sayBox.value = suggested = line;
+  function showNames() {
+    nameAxis(membership.own()?.head.marks?.assistant !== false);
+    const words = axisWords();
+    find(root, ".tones .low-end").textContent = words.low;
+    find(root, ".tones .high-end").textContent = words.high;
+    find(root, ".means").textContent = capSentence();
+    if (state) showLesson(state.lesson);
   }
   function takeState(found) {
     if (found.chat !== state?.chat) {
@@ -495,29 +965,45 @@
     if (found.turns < turns.length) turns.length = found.turns;
     index = fresh ? found.turns - 1 : Math.min(index, found.turns - 1);
     state = found;
+    takeProblem(found);
     showState(found);
-    suggest();
+    const line = found.lesson.script[found.turns] ?? "";
+    if (!found.writing) box.suggest(`${found.chat} ${found.turns}`, line);
     showTurn();
-    const { problem } = found;
-    if (problem && problem.number !== lastProblem) {
+    keep();
+  }
+  function takeProblem({ problem }) {
+    if (!problem) lastProblem = 0;
+    else if (problem.number !== lastProblem) {
       lastProblem = problem.number;
-      if (!sayBox.value || sayBox.value === suggested) sayBox.value = problem.message;
-      notice(problem.text, true);
+      box.putBack(problem.message);
+      notices.say("fault", problem.text);
     }
+  }
+  function takeTurn(turn, found) {
+    const before = turns[turn];
+    const isAnswer = before ? !before.ended : box.onItsWay() === found.user;
+    turns[turn] = found;
+    if (!before) {
+      box.began(found.user);
+      if (turn >= index) {
+        index = turn;
+        view.toTop();
+      }
+    }
+    showTurn();
+    if (isAnswer) view.announce(found);
     keep();
   }
   function take(message) {
+    notices.say("lost", "");
     if (message.type === "state") takeState(message);
-    else if (message.type === "gone") leave(GONE, true);
-    else if (message.type === "turn") {
-      const isNew = !turns[message.turn];
-      turns[message.turn] = message.view;
-      sent = "";
-      if (message.turn >= index) index = message.turn;
-      if (isNew) view.toTop();
+    else if (message.type === "head") {
+      membership.keep({ head: message.head });
+      showNames();
       showTurn();
-      keep();
-    } else {
+    } else if (message.type === "turn") takeTurn(message.turn, message.view);
+    else if (message.type === "tokens") {
       const known = turns[message.turn];
       if (!known) return;
       for (const [pane, { tokens }] of Object.entries(message.panes))
@@ -529,167 +1015,74 @@
     }
   }
   function keep() {
-    if (!own || !state) return;
-    own = {
-      ...own,
-      class: state.class,
-      chat: state.chat,
-      turns: keptTurns(turns),
-      draft: draftOf(turns) || sent
-    };
-    store(STUDENT, own);
-  }
-  function leave(sentence, ended) {
-    if (ended) {
-      own = null;
-      store(STUDENT, null);
-    }
-    state = null;
-    inside = false;
-    follow(false);
-    showJoin(sentence);
-  }
-  async function join(code, draft = "") {
-    const known = own?.turns ?? [];
-    const session = known.length ? { ...own?.head, turns: known.map(({ data }) => data) } : null;
-    const guesses = known.map(({ verdict }) => verdict);
-    const scenarios = known.map(({ scenario }) => scenario);
-    const body = { code, token: own?.token ?? "", class: own?.class ?? "", session, guesses, scenarios };
-    const found = await post("join", body);
-    const head = (
-      /** @type {SessionHead} */
-      found.head
-    );
-    const empty = { class: "", chat: "", turns: [], draft: "" };
-    own = { ...empty, ...own, code, token: String(found.token), head };
-    store(STUDENT, own);
-    if (draft && !sayBox.value) sayBox.value = draft;
-    lostDraft = draft;
-  }
-  async function giveBack() {
-    const known = await (await get(`hello?class=${encodeURIComponent(own?.class ?? "")}`)).json();
-    if (known.same && own) await join(own.code, own.draft);
-    else if (find(root, ".class").hidden) showJoin(BACK);
-    else notice(BACK, true);
-  }
-  var lostDraft = "";
-  var inside = false;
-  async function connect() {
-    if (inside) return;
-    inside = true;
-    while (inside && own) {
-      try {
-        if (own.head.marks) nameAxis(own.head.marks.assistant !== false);
-        await listen("events", own.token, (message) => {
-          take(message);
-          if (lostDraft && message.type === "state") notice(LOST);
-          if (message.type === "state") lostDraft = "";
-        });
-        if (inside) notice("The connection was lost; trying again…", true);
-      } catch (error) {
-        await reconnect(error);
-      }
-      if (inside) await pause(AGAIN_MS);
-    }
-  }
-  async function reconnect(error) {
-    if (!(error instanceof RefusedError) || ![401, 404].includes(error.status)) {
-      notice(error instanceof RefusedError ? error.message : "The connection was lost; trying again…", true);
-      return;
-    }
-    try {
-      await giveBack();
-    } catch (refused) {
-      if (refused instanceof RefusedError) leave(refused.message, false);
-    }
+    if (!state) return;
+    membership.keepChat(state, turns, box.onItsWay());
   }
   async function act(path, body = {}) {
+    notices.say("fault", "");
+    notices.say("news", "");
     try {
-      await post(path, body, own?.token);
-      return true;
+      await post(path, body, membership.own()?.token);
+      return { taken: true, refused: false };
     } catch (error) {
-      const text = error instanceof RefusedError ? error.message : "The connection was lost; try again.";
-      notice(text, true);
-      return false;
+      const refused = error instanceof RefusedError && error.status < 500;
+      if (error instanceof RefusedError && error.removed) membership.removed();
+      else notices.say("fault", sentenceOf(error, "The connection was lost; try again."));
+      return { taken: false, refused };
     }
   }
-  function follow(on) {
-    following = on;
-    find(root, ".own").hidden = on;
-    sayForm.hidden = on;
-    find(root, ".following").hidden = !on;
-    find(root, ".modes .try").setAttribute("aria-pressed", String(!on));
-    find(root, ".modes .follow").setAttribute("aria-pressed", String(on));
-    const wanted = on ? `${root.dataset.root ?? ""}/class/stage` : "about:blank";
-    if (frame.getAttribute("src") !== wanted) frame.src = wanted;
-  }
-  async function send() {
-    const text = sayBox.value;
-    if (!text.trim() || state?.writing) return;
-    sent = text;
-    if (await act("say", { text })) {
-      keep();
-      sayBox.value = suggested = "";
-      suggest();
-    } else sent = "";
+  function turnBy(step) {
+    index += step;
+    view.toTop();
+    showTurn();
   }
   joinForm.addEventListener("submit", async (event) => {
     event.preventDefault();
     try {
-      await join(codeBox.value);
-      history.replaceState(null, "", location.pathname);
-      connect();
+      await membership.enter(codeBox.value);
     } catch (error) {
-      showJoin(error instanceof RefusedError ? error.message : "The server does not answer; try again.");
+      showJoin(sentenceOf(error));
     }
   });
-  sayForm.addEventListener("submit", (event) => {
-    event.preventDefault();
-    send();
-  });
-  sayBox.addEventListener("keydown", (event) => {
-    if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
-    event.preventDefault();
-    send();
-  });
   find(sayForm, ".stop").addEventListener("click", () => act("stop"));
-  find(root, ".again").addEventListener("click", () => act("again"));
+  askTwice(
+    findAs(root, ".again", HTMLButtonElement),
+    () => turns.length ? DROPS : "",
+    () => act("again")
+  );
   find(root, ".show").addEventListener("click", () => {
-    const shown = turns[index]?.shown;
-    act(shown ? "withdraw" : "show", { turn: index });
+    act(turns[index]?.shown ? "withdraw" : "show", { turn: index });
   });
   find(root, ".save").addEventListener("click", () => {
-    const session = { ...own?.head, turns: keptTurns(turns).map(({ data }) => data) };
+    const session = { ...membership.own()?.head, turns: keptTurns(turns).map(({ data }) => data) };
     save("my-class.session.json", new Blob([JSON.stringify(session)], { type: "application/json" }));
   });
   for (const button of findAll(root, ".guess button"))
-    button.addEventListener("click", () => act("guess", { turn: index, pane: button.dataset.pane ?? "" }));
-  for (
-    const [name, step] of
-    /** @type {const} */
-    [
-      [".turn-bar .back", -1],
-      [".turn-bar .on", 1]
-    ]
-  )
-    find(root, name).addEventListener("click", () => {
-      index += step;
-      view.toTop();
-      showTurn();
+    button.addEventListener("click", () => {
+      view.expectAnswer();
+      act("guess", { turn: index, pane: button.dataset.pane ?? "" });
     });
-  find(root, ".modes .try").addEventListener("click", () => follow(false));
-  find(root, ".modes .follow").addEventListener("click", () => follow(true));
-  find(root, ".alone").addEventListener("click", () => follow(false));
-  find(root, ".from-here").addEventListener("click", async () => {
-    if (await act("alone")) follow(false);
-  });
-  addEventListener("resize", () => showTurn());
-  var given = decodeURIComponent(location.hash.slice(1)).trim();
-  if (own && (!given || given === own.code)) connect();
-  else {
-    own = null;
+  find(root, ".turn-bar .back").addEventListener("click", () => turnBy(-1));
+  find(root, ".turn-bar .on").addEventListener("click", () => turnBy(1));
+  find(root, ".modes .try").addEventListener("click", () => following.follow(false));
+  find(root, ".modes .follow").addEventListener("click", () => following.follow(true));
+  find(root, ".alone").addEventListener("click", () => following.follow(false));
+  askTwice(
+    findAs(root, ".from-here", HTMLButtonElement),
+    () => turns.length ? "Drop my chat? Press again" : "",
+    async () => {
+      if ((await act("alone")).taken) following.follow(false);
+    }
+  );
+  watchScreen(root, () => showTurn());
+  function arrive() {
+    const given = fragment();
+    if (membership.returns(given)) return;
     codeBox.value = given;
     showJoin("");
     if (given) joinForm.requestSubmit();
   }
+  addEventListener("hashchange", arrive);
+  showNames();
+  arrive();
 })();

@@ -1,6 +1,6 @@
 // Made from its sources by `npm run build`; do not edit.
-// Sources: fc7e41100d45dc3712c45c185d8d397b374d7011dc66aff90faa9c15ae018a72
-// Bundle: 5e15d8ffe42d1fc062ef306983ae8234ce28922136b9871184d23a5fa10f2635
+// Sources: 668cf633dc7a0849ba9adc7c95f31ec8cb6563a85385e6e2cd45f76ccbcbf69b
+// Bundle: 98d9d7cf143231b29ba2972cffbd77cb6e59217667660437ed399aa4beedba45
 (() => {
   // protocol.json
   var protocol_default = {
@@ -769,7 +769,7 @@
         return { ids: [], current: 0 };
       }
     }
-    function store(id, { head, turns }) {
+    function store2(id, { head, turns }) {
       if (!turns.length) {
         removeConversation(id);
         return;
@@ -793,12 +793,12 @@
       start(turns) {
         const { ids, current } = storedList();
         const texts = ids.map(readConversation);
-        const stored = texts.filter((text) => text !== null);
+        const stored2 = texts.filter((text) => text !== null);
         const draft = storage.get("draft");
-        if (turns || !stored.length && draft === null) return false;
+        if (turns || !stored2.length && draft === null) return false;
         const before = texts.slice(0, current).filter((text) => text !== null).length;
         restoring = true;
-        hooks.sendRequest("restore", { conversations: stored, current: before, draft });
+        hooks.sendRequest("restore", { conversations: stored2, current: before, draft });
         return true;
       },
       restored() {
@@ -813,10 +813,10 @@
       },
       /** @param {Operations["persist"]} fields */
       persist({ id, head, from, turns }) {
-        const stored = conversations.get(id)?.turns ?? [];
-        const conversation = { head, turns: withoutMiddleStates([...stored.slice(0, from), ...turns]) };
+        const stored2 = conversations.get(id)?.turns ?? [];
+        const conversation = { head, turns: withoutMiddleStates([...stored2.slice(0, from), ...turns]) };
         conversations.set(id, conversation);
-        if (!restoring) store(id, conversation);
+        if (!restoring) store2(id, conversation);
       },
       /** @param {StoredList} list */
       updateList({ ids, current }) {
@@ -1213,9 +1213,91 @@
     });
   }
 
-  // src/mirror.js
+  // classroom/wire.js
   var SPEAKER = "persona-drift-class-speaker";
+  var NO_ANSWER = "The server does not answer; try again.";
+  var RefusedError = class extends Error {
+    /**
+     * @param {string} detail
+     * @param {number} status
+     */
+    constructor(detail, status) {
+      super(detail);
+      this.status = status;
+    }
+    /**
+     * Whether the server of the class says that it does not know this tab, or no longer. Any other status may come
+     * from a proxy, or pass.
+     */
+    get unknown() {
+      return [401, 404, 410].includes(this.status);
+    }
+    /** Whether the speaker has removed the student. */
+    get removed() {
+      return this.status === 410;
+    }
+  };
+  var sentenceOf = (error, otherwise = NO_ANSWER) => error instanceof RefusedError ? error.message : otherwise;
+  var base = () => `${location.origin}${document.body.dataset.root ?? ""}/`;
+  var pause = (ms) => new Promise((done) => setTimeout(done, ms));
+  async function checked(answer) {
+    if (answer.ok) return answer;
+    const { detail } = await answer.json().catch(() => ({}));
+    const said = typeof detail === "string" && detail;
+    throw new RefusedError(said || `The server answered with status ${answer.status}.`, answer.status);
+  }
+  async function post(path, body, token = "", at = base()) {
+    const headers = { "Content-Type": "application/json", "X-Class-Token": token };
+    const init = { method: "POST", headers, body: JSON.stringify(body) };
+    return (await checked(await fetch(`${at}class/${path}`, init))).json();
+  }
+  function stored(name) {
+    try {
+      return JSON.parse(sessionStorage.getItem(name) ?? "null");
+    } catch {
+      return null;
+    }
+  }
+  function store(name, value) {
+    try {
+      if (value === null) sessionStorage.removeItem(name);
+      else sessionStorage.setItem(name, JSON.stringify(value));
+      return true;
+    } catch {
+      return false;
+    }
+  }
+
+  // src/notices.js
+  var emptyNote = () => [
+    "One model answers every message twice.",
+    `Left: unchanged. Right: kept from drifting away from ${axisWords().persona}.`,
+    `Below: where each token lies on the ${axisWords().axis}. Click a scenario above, or write a message.`
+  ].join("\n");
+  function bringPanesIntoSight(root) {
+    find(root, ".panes").scrollIntoView({ block: "nearest" });
+  }
+  function showEmpty(root, note, visible) {
+    const box = find(root, ".empty");
+    box.hidden = !visible;
+    box.replaceChildren(...(note || emptyNote()).split("\n").map((line) => makeElement("p", "", line)));
+  }
+  function showNotice(root, text, level) {
+    const list = find(root, ".notices");
+    for (const old of [...list.children]) if (old.firstChild?.textContent === text) old.remove();
+    while (list.children.length > 2) list.firstChild?.remove();
+    const notice = makeElement("div", level === "error" ? "notice error" : "notice");
+    notice.setAttribute("role", "alert");
+    const close = makeButton("", "×", "Dismiss this notice");
+    close.addEventListener("click", () => notice.remove());
+    notice.append(makeElement("span", "", text), close);
+    list.append(notice);
+  }
+
+  // src/mirror.js
   var EVERY_MS = 120;
+  var AGAIN_MS = 1500;
+  var RETURNS_MS = 6e4;
   var LEFT_OUT = /* @__PURE__ */ new Set(["persist", "download", "chats", "restored", "tree", "notice", "compared", "load"]);
   function readView(root) {
     const pressed = (within) => findAll(root, `${within} [aria-pressed="true"]`).map(
@@ -1233,44 +1315,63 @@
   }
   function speaker() {
     try {
-      return JSON.parse(sessionStorage.getItem(SPEAKER) ?? "null");
+      const board = JSON.parse(window.opener?.sessionStorage.getItem(SPEAKER) ?? "null");
+      if (board?.secret) store(SPEAKER, { ...board, board: null });
     } catch {
-      return null;
     }
+    return stored(SPEAKER);
   }
   function makeMirror(root, sendRequest) {
-    const own = sendRequest.available ? speaker() : null;
+    let own = sendRequest.available ? speaker() : null;
     let waiting = [];
     let shown = "";
     let on = false;
+    let round = 0;
+    let unknown = 0;
     const words = () => on ? "Phones follow" : "Let phones follow";
-    const button = makeButton("mirror-button", words(), "The phones of the class show this stage");
-    async function send(path, body) {
-      const headers = { "Content-Type": "application/json", "X-Class-Token": own?.secret ?? "" };
-      const init = { method: "POST", headers, body: JSON.stringify(body) };
-      const answer = await fetch(`${own?.base}class/${path}`, init);
-      if (!answer.ok) throw new Error(String(answer.status));
-      return answer.json();
-    }
+    const button = makeButton("mirror-button", words(), "The phones of the class show this page");
+    const send = (path, body) => post(path, body, own?.secret, own?.base);
     async function pass() {
       const view = readView(root);
       const now = JSON.stringify(view);
       if (!waiting.length && now === shown) return;
       const ops = waiting;
       waiting = [];
-      const { again } = await send("mirror", { ops, view });
-      shown = now;
-      if (again) sendRequest("show");
+      try {
+        const { again } = await send("mirror", { ops, view });
+        shown = now;
+        unknown = 0;
+        if (again) sendRequest("show");
+      } catch (error) {
+        waiting = [...ops, ...waiting];
+        throw error;
+      }
+    }
+    function patience(error) {
+      if (!(error instanceof RefusedError)) return AGAIN_MS;
+      if (error.status === 400 || error.status === 413) return null;
+      if (!error.unknown && error.status !== 403) return AGAIN_MS;
+      own = speaker();
+      unknown ||= Date.now();
+      return Date.now() - unknown < RETURNS_MS ? AGAIN_MS : null;
     }
     async function keepPassing() {
-      while (on) {
+      round += 1;
+      const mine = round;
+      while (on && mine === round) {
+        let wait = EVERY_MS;
         try {
           await pass();
-        } catch {
-          shown = "";
-          if (on) toggle();
+        } catch (error) {
+          if (mine !== round) return;
+          wait = patience(error);
+          if (wait === null) {
+            toggle();
+            showNotice(root, `Phones no longer follow. ${sentenceOf(error)}`, "error");
+            return;
+          }
         }
-        await new Promise((done) => setTimeout(done, EVERY_MS));
+        await pause(wait);
       }
     }
     function toggle() {
@@ -1279,6 +1380,7 @@
       button.setAttribute("aria-pressed", String(on));
       waiting = [];
       shown = "";
+      unknown = 0;
       if (!on) send("speaker", { do: "unfollow" }).catch(() => {
       });
       else {
@@ -1853,32 +1955,6 @@
     }
   };
 
-  // src/notices.js
-  var emptyNote = () => [
-    "One model answers every message twice.",
-    `Left: unchanged. Right: kept from drifting away from ${axisWords().persona}.`,
-    `Below: where each token lies on the ${axisWords().axis}. Click a scenario above, or write a message.`
-  ].join("\n");
-  function bringPanesIntoSight(root) {
-    find(root, ".panes").scrollIntoView({ block: "nearest" });
-  }
-  function showEmpty(root, note, visible) {
-    const box = find(root, ".empty");
-    box.hidden = !visible;
-    box.replaceChildren(...(note || emptyNote()).split("\n").map((line) => makeElement("p", "", line)));
-  }
-  function showNotice(root, text, level) {
-    const list = find(root, ".notices");
-    for (const old of [...list.children]) if (old.firstChild?.textContent === text) old.remove();
-    while (list.children.length > 2) list.firstChild?.remove();
-    const notice = makeElement("div", level === "error" ? "notice error" : "notice");
-    notice.setAttribute("role", "alert");
-    const close = makeButton("", "×", "Dismiss this notice");
-    close.addEventListener("click", () => notice.remove());
-    notice.append(makeElement("span", "", text), close);
-    list.append(notice);
-  }
-
   // src/presenter.js
   var TEXT_SIZES = [0.85, 1, 1.15, 1.3, 1.5, 1.75];
   var SIZE_KEY = "persona-drift:text-size";
@@ -1906,8 +1982,8 @@
       resized();
     }
     try {
-      const stored = Number(localStorage.getItem(SIZE_KEY));
-      if (TEXT_SIZES.includes(stored)) apply(stored);
+      const stored2 = Number(localStorage.getItem(SIZE_KEY));
+      if (TEXT_SIZES.includes(stored2)) apply(stored2);
     } catch {
     }
     const [larger, smaller] = [() => change(1), () => change(-1)];
@@ -2633,8 +2709,8 @@
     const colours = PALETTE.map((name) => [name, style.getPropertyValue(`--stage-${name}`).trim()]);
     return { ...Object.fromEntries(colours), size: Number.parseFloat(style.fontSize) };
   }
-  function themedLayout(base, colours, narrow) {
-    const { shapes, annotations, margin, font, xaxis, yaxis } = structuredClone(base);
+  function themedLayout(base2, colours, narrow) {
+    const { shapes, annotations, margin, font, xaxis, yaxis } = structuredClone(base2);
     const small = Math.max(10, colours.size * 0.75);
     const scale = small / 12;
     const right = narrow ? NARROW_MARGIN : margin.r;
@@ -2701,10 +2777,10 @@
         annotations: placedNotes(annotations, axes.y, font.size)
       };
     }
-    let base = null;
+    let base2 = null;
     async function draw(figure, fill) {
       state = "drawing";
-      base = figure;
+      base2 = figure;
       const { data, layout } = structuredClone(figure);
       applyTheme(figure, data, layout);
       if (matchMedia("(pointer: coarse)").matches) layout.dragmode = false;
@@ -2724,12 +2800,12 @@
     }
     function repaint() {
       const layout = layoutOf();
-      if (state !== "ready" || !base || !layout) return;
-      applyTheme(base, traces(), layout);
+      if (state !== "ready" || !base2 || !layout) return;
+      applyTheme(base2, traces(), layout);
       Plotly.redraw(element2);
     }
     function relabel(figure) {
-      base = figure;
+      base2 = figure;
       const layout = layoutOf();
       if (layout) layout.meta = figure.layout.meta;
       repaint();
@@ -3276,8 +3352,8 @@
   function fitsMessages(turns) {
     const [first] = turns;
     if (!first?.settings) return false;
-    const base = shared(first.settings);
-    const same = turns.every(({ settings }) => settings && !settings.read && shared(settings) === base);
+    const base2 = shared(first.settings);
+    const same = turns.every(({ settings }) => settings && !settings.read && shared(settings) === base2);
     const texts = [first.settings.system_prompt, ...turns.map(({ user }) => user)];
     if (!turns.every(isWhole)) return false;
     return same && hasFlags(first.settings) && turns.slice(0, -1).every(hasEnded) && texts.every(isWord);
@@ -4544,10 +4620,10 @@
     };
     return [widened(x, width), widened(y, height)];
   }
-  function roleTrace(map, view, colours, base) {
+  function roleTrace(map, view, colours, base2) {
     const reach = Math.max(...map.roles.map((role) => Math.abs(role[2])), 1e-6);
     return {
-      ...base,
+      ...base2,
       ...columns(
         map.roles.map((role) => role[1]),
         view
@@ -4572,7 +4648,7 @@
       }
     };
   }
-  function axisTrace(map, view, colours, base) {
+  function axisTrace(map, view, colours, base2) {
     const arrow = {
       symbol: "arrow",
       angleref: "previous",
@@ -4582,7 +4658,7 @@
       opacity: 1
     };
     return {
-      ...base,
+      ...base2,
       ...columns([[0, 0, 0], map.default], view),
       meta: { role: "axis" },
       hoverinfo: "skip",
@@ -4591,10 +4667,10 @@
       ...is3d(view) ? {} : { marker: arrow }
     };
   }
-  function landmarkTrace(map, view, colours, base) {
+  function landmarkTrace(map, view, colours, base2) {
     const symbol = is3d(view) ? ["x", "cross"] : ["x-thin-open", "star"];
     return {
-      ...base,
+      ...base2,
       ...columns([[0, 0, 0], map.default], view),
       meta: { role: "landmarks" },
       mode: "markers",
@@ -4612,10 +4688,10 @@
       }
     };
   }
-  function labelTrace(labels, view, colours, base, size) {
+  function labelTrace(labels, view, colours, base2, size) {
     const halo = `0 0 2px ${colours.card}, 0 0 4px ${colours.card}`;
     return {
-      ...base,
+      ...base2,
       ...columns(
         labels.map((label) => label.place),
         view
@@ -4631,10 +4707,10 @@
       ...is3d(view) ? {} : { cliponaxis: false }
     };
   }
-  function branchTrace(points, branch, view, colours, base) {
+  function branchTrace(points, branch, view, colours, base2) {
     const dash = is3d(view) && branch !== "capped" ? "dash" : DASHES[branch];
     return {
-      ...base,
+      ...base2,
       ...trailPlaces(points, view),
       meta: { role: "reply", branch },
       mode: "lines+markers",
@@ -4650,10 +4726,10 @@
     };
   }
   function mapTraces(map, trails, view, colours, labels, size) {
-    const base = { type: is3d(view) ? "scatter3d" : "scatter", showlegend: false };
-    const replies = BRANCHES.map((branch) => branchTrace(trails[branch], branch, view, colours, base));
-    const fixed = [roleTrace, axisTrace, landmarkTrace].map((build) => build(map, view, colours, base));
-    return [...fixed, labelTrace(labels, view, colours, base, size), ...replies];
+    const base2 = { type: is3d(view) ? "scatter3d" : "scatter", showlegend: false };
+    const replies = BRANCHES.map((branch) => branchTrace(trails[branch], branch, view, colours, base2));
+    const fixed = [roleTrace, axisTrace, landmarkTrace].map((build) => build(map, view, colours, base2));
+    return [...fixed, labelTrace(labels, view, colours, base2, size), ...replies];
   }
   function componentTitle(map, part, view) {
     const share = map.variance.length ? ` (${Math.round(100 * (map.variance[part] ?? 0))}%)` : "";
@@ -4872,8 +4948,8 @@
       const all = trails();
       if (onlyMarkersMoved(all)) moveMarkers(all);
       else drawAll(map, all);
-      const pause = 3 * (performance.now() - began);
-      notBefore = Math.max(began + pause, reducedMotion.matches ? began + REDUCED_MOTION_MS : 0);
+      const pause2 = 3 * (performance.now() - began);
+      notBefore = Math.max(began + pause2, reducedMotion.matches ? began + REDUCED_MOTION_MS : 0);
     }
     function schedule() {
       if (scheduled || !drawable()) return;

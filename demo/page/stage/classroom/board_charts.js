@@ -26,6 +26,8 @@ export function makeBoardCharts(root, missing) {
   /** @type {Row[]} */
   let rows = [];
   let scheduled = false;
+  let drawn = ""; // the rows that the charts show
+  let axis = ""; // the figure whose lines and labels they show
 
   /** @param {ChartTrace[]} data */
   function fill(data) {
@@ -67,11 +69,19 @@ export function makeBoardCharts(root, missing) {
   return {
     /** @param {Figure} figure */
     prepare(figure) {
+      const words = JSON.stringify(figure);
+      if (words === axis) return;
+      axis = words;
       base = figure;
+      // A server that was restarted may have another axis, whose lines and labels are others.
+      for (const { chart } of charts) if (chart.ready()) chart.relabel(figure);
       schedule();
     },
     /** @param {Row[]} found */
     show(found) {
+      const words = JSON.stringify(found);
+      if (words === drawn) return;
+      drawn = words;
       rows = found;
       schedule();
     },

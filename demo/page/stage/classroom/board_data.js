@@ -1,7 +1,9 @@
 // What the board makes of the numbers of a class. Uses neither the DOM nor Plotly.
 
 /** @import { Branch, ChartTrace } from "../src/types" */
-/** @import { Pair, Row } from "./types" */
+/** @import { BoardMessage, Pair, Row } from "./types" */
+
+import { number } from "../src/text.js";
 
 /** @typedef {"uncapped" | "capped"} Either */
 
@@ -20,6 +22,13 @@ export function medianOf(values) {
   return sorted.length % 2 || low === undefined ? high : (low + high) / 2;
 }
 
+/**
+ * The pairs that say something of the cap. Without it the "capped" reply is a second uncapped one, and would water
+ * down every number.
+ * @param {Pair[]} pairs
+ */
+export const withCap = (pairs) => pairs.filter(({ cap }) => cap);
+
 /** @param {Row[]} rows */
 export const lastTurn = (rows) => Math.max(0, ...rows.map(({ pairs }) => pairs.length));
 
@@ -30,7 +39,7 @@ export const lastTurn = (rows) => Math.max(0, ...rows.map(({ pairs }) => pairs.l
  * @param {Either} branch
  */
 export function meansAt(rows, turn, branch) {
-  return rows.flatMap(({ pairs }) => pairs[turn]?.[branch] ?? []);
+  return rows.flatMap(({ pairs }) => (pairs[turn]?.cap ? (pairs[turn]?.[branch] ?? []) : []));
 }
 
 /**
@@ -41,7 +50,7 @@ export function meansAt(rows, turn, branch) {
  */
 export function linesOf(rows, branch) {
   const points = rows.flatMap(({ student, pairs }) => [
-    ...pairs.map((pair, n) => ({ x: n + 1, y: pair[branch], name: `student ${student}` })),
+    ...pairs.map((pair, n) => ({ x: n + 1, y: pair.cap ? pair[branch] : null, name: `student ${student}` })),
     { x: null, y: null, name: null },
   ]);
   return {
@@ -66,7 +75,9 @@ export function mediansOf(rows, branch) {
  */
 export function boxesOf(rows, branch) {
   const all = rows.flatMap(({ pairs }) =>
-    pairs.flatMap((pair, n) => (pair[branch] === null ? [] : [[n + 1 + BOX_OFFSETS[branch], pair[branch]]])),
+    pairs.flatMap((pair, n) =>
+      pair[branch] === null || !pair.cap ? [] : [[n + 1 + BOX_OFFSETS[branch], pair[branch]]],
+    ),
   );
   return { x: all.map(([x = 0]) => x), y: all.map(([, y = 0]) => y) };
 }
@@ -89,23 +100,27 @@ export function fillBoard(data, rows) {
 }
 
 /**
- * The share of replies that lie outside the Assistant’s zone; null where none has a zone.
+ * The share of replies that lie outside the Assistant’s zone, the unclear ones among them; null where none has a
+ * zone.
  * @param {Pair[]} pairs
  * @param {Either} branch
  */
 export function shareOutside(pairs, branch) {
-  const zones = pairs.flatMap((pair) => pair[`${branch}_zone`] ?? []);
+  const zones = withCap(pairs).flatMap((pair) => pair[`${branch}_zone`] ?? []);
   return zones.length ? zones.filter((zone) => !UPPER.includes(zone)).length / zones.length : null;
 }
 
 /** @param {Pair[]} pairs */
 export function meanLift(pairs) {
-  const lifts = pairs.flatMap(({ lift }) => lift ?? []);
+  const lifts = withCap(pairs).flatMap(({ lift }) => lift ?? []);
   return lifts.length ? lifts.reduce((sum, lift) => sum + lift, 0) / lifts.length : null;
 }
 
-/** @param {number | null} share */
-export const percent = (share) => (share === null ? "–" : `${Math.round(100 * share)}%`);
+/**
+ * A share as it is read from the back of a room.
+ * @param {number | null} share
+ */
+export const wholePercent = (share) => (share === null ? "–" : `${Math.round(100 * share)}%`);
 
 /**
  * The empty traces of a chart of the board, with the frame that keeps its axes.
@@ -182,5 +197,32 @@ function boxTrace(branch) {
     fillcolor: "rgba(0,0,0,0)",
     marker: { symbol: symbolOf(branch), size: 5, opacity: 0.6 },
     hoverinfo: "y",
+  };
+}
+
+/**
+ * What the tiles say, by name.
+ * @param {BoardMessage} board
+ * @returns {Record<string, string>}
+ */
+export function tilesOf({ rows, students, room, guesses: { right, all } }) {
+  const pairs = rows.flatMap((row) => row.pairs);
+  const without = pairs.length - withCap(pairs).length;
+  const here = students.filter(({ present }) => present);
+  const waiting = here.filter(({ seated }) => !seated).length;
+  const writing = here.filter((one) => one.writing).length;
+  const lift = meanLift(pairs);
+  return {
+    students: `${here.length - waiting} of ${room}`,
+    waiting: [waiting ? `${waiting} waiting` : "", writing ? `${writing} being answered` : ""]
+      .filter(Boolean)
+      .join(", "),
+    turns: String(pairs.length),
+    "left-out": without ? `${without} without the cap: left out of the rest` : "",
+    "outside-uncapped": wholePercent(shareOutside(pairs, "uncapped")),
+    "outside-capped": wholePercent(shareOutside(pairs, "capped")),
+    lift: lift === null ? "–" : `${lift > 0 ? "+" : ""}${number(lift)}`,
+    guesses: all ? `${right} of ${all}` : "–",
+    "guess-share": all ? `${wholePercent(right / all)}; by chance 50%` : "which reply was capped?",
   };
 }

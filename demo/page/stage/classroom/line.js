@@ -4,7 +4,7 @@
 /** @import { Branch, Token } from "../src/types" */
 
 import { axisWords, number, projections } from "../src/text.js";
-import { TRAILING_TOKENS } from "../src/turns.js";
+import { trailingMean } from "../src/turns.js";
 
 const SVG = "http://www.w3.org/2000/svg";
 // The charts always show at least these, in axis units, as the stage's do.
@@ -20,15 +20,13 @@ const MARGIN = { left: 4, right: 62, top: 8, bottom: 14 };
  */
 export function trailing(tokens) {
   /** @type {number[]} */
-  const seen = [];
+  const recent = [];
   /** @type {number[]} */
   const means = [];
   for (const token of tokens) {
     const { after } = projections(token);
     if (token.s || token.r || after === null) continue;
-    seen.push(after);
-    const last = seen.slice(-TRAILING_TOKENS);
-    means.push(last.reduce((sum, value) => sum + value, 0) / last.length);
+    means.push(trailingMean(recent, after));
   }
   return means;
 }

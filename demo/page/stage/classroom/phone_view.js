@@ -7,8 +7,10 @@ import { find, findAll, findAs, makeElement } from "../src/dom.js";
 import { describeToken } from "../src/text.js";
 import { toneOf } from "../src/turns.js";
 import { drawLines, spoken, trailing } from "./line.js";
+import { makePager } from "./pager.js";
 import { answerOf, isToGuess, meansOf, meanText, nameOf, PANES, tokensOf } from "./turn_data.js";
 
+const NEAR_PX = 24;
 const SHOWN = {
   "": "Show this to the class",
   asked: "The speaker was asked to show it: take it back",
@@ -36,58 +38,18 @@ function tokenSpan(token, branch) {
 
 /**
  * @param {HTMLElement} root
- * @param {{ turned: () => void }} hooks turned: another pane or turn is looked at
+ * @param {{ turned: () => void }} hooks turned: another pane is looked at
  */
 export function makePhoneView(root, hooks) {
-  const panes = find(root, ".panes");
-  const box = { a: find(root, "#pane-a"), b: find(root, "#pane-b") };
-  const tab = {
-    a: findAs(root, "#tab-a", HTMLButtonElement),
-    b: findAs(root, "#tab-b", HTMLButtonElement),
-  };
-  /** @type {PaneName} */
-  let inView = "a";
+  const pager = makePager(root, hooks.turned);
+  const { box, tab } = pager;
+  let awaited = false; // the student has guessed, and the answer has not come
   /** What each pane shows: tokens of a certain turn, before or after it was revealed. */
   const shown = { a: { key: "", count: 0 }, b: { key: "", count: 0 } };
 
-  /** @param {PaneName} pane */
-  function markTab(pane) {
-    inView = pane;
-    for (const one of PANES) {
-      tab[one].setAttribute("aria-selected", String(one === pane));
-      tab[one].tabIndex = one === pane ? 0 : -1;
-    }
-  }
-
   /**
-   * @param {PaneName} pane
-   * @param {boolean} [smooth]
-   */
-  function look(pane, smooth = true) {
-    const still = !smooth || matchMedia("(prefers-reduced-motion: reduce)").matches;
-    panes.scrollTo({ left: pane === "a" ? 0 : panes.scrollWidth, behavior: still ? "instant" : "smooth" });
-    markTab(pane);
-    hooks.turned();
-  }
-
-  panes.addEventListener("scroll", () => {
-    const pane = panes.scrollLeft > panes.clientWidth / 2 ? "b" : "a";
-    if (pane === inView) return;
-    markTab(pane);
-    hooks.turned();
-  });
-  for (const pane of PANES) {
-    tab[pane].addEventListener("click", () => look(pane));
-    tab[pane].addEventListener("keydown", ({ key }) => {
-      if (key !== "ArrowLeft" && key !== "ArrowRight") return;
-      const next = pane === "a" ? "b" : "a";
-      look(next);
-      tab[next].focus();
-    });
-  }
-
-  /**
-   * Adds what is new, so that a selection and the place in a long reply are kept.
+   * Adds what is new, so that a selection and the place in a long reply are kept. Where the end is in view, the
+   * newest words stay in view while they are written.
    * @param {TurnView} view
    * @param {PaneName} pane
    * @param {string} key of the turn
@@ -101,8 +63,10 @@ export function makePhoneView(root, hooks) {
       reply.replaceChildren();
       shown[pane] = { key: own, count: 0 };
     }
+    const atEnd = box[pane].scrollTop + box[pane].clientHeight >= box[pane].scrollHeight - NEAR_PX;
     reply.append(...tokens.slice(shown[pane].count).map((token) => tokenSpan(token, branch)));
     shown[pane].count = tokens.length;
+    if (atEnd && !view.ended) box[pane].scrollTop = box[pane].scrollHeight;
     if (!tokens.length) reply.append(makeElement("span", "wait", view.ended ? "no words" : "reading…"));
     if (fault && !reply.querySelector(".fault")) reply.append(makeElement("p", "fault", fault));
     box[pane].dataset.branch = tab[pane].dataset.branch = branch ?? "";
@@ -123,7 +87,7 @@ export function makePhoneView(root, hooks) {
     const lines = PANES.map((pane) => ({
       branch: view.panes[pane].branch ?? "uncapped",
       values: trailing(tokensOf(view, pane)),
-      faint: pane !== inView,
+      faint: pane !== pager.inView(),
     }));
     lines.sort((one) => (one.faint ? -1 : 1));
     const [byToken, byTurn] = [svgOf(".tokens"), svgOf(".turns")];
@@ -151,6 +115,9 @@ export function makePhoneView(root, hooks) {
     const answer = find(root, ".answer");
     answer.textContent = answerOf(view);
     answer.hidden = !answer.textContent;
+    // The button that was pressed is gone, and the focus with it.
+    if (awaited && view.revealed && !answer.hidden) answer.focus();
+    if (view.revealed) awaited = false;
     const show = findAs(root, ".show", HTMLButtonElement);
     show.textContent = SHOWN[view.shown];
     show.disabled = view.shown === "refused";
@@ -186,5 +153,20 @@ export function makePhoneView(root, hooks) {
     for (const element of findAll(root, ".panes > div")) element.scrollTop = 0;
   }
 
-  return { show, look, toTop };
+  return {
+    show,
+    toTop,
+    /** The student has guessed; the answer gets the focus when it comes. */
+    expectAnswer() {
+      awaited = true;
+    },
+    /**
+     * For screen readers: how far the replies are.
+     * @param {TurnView} view
+     */
+    announce(view) {
+      const words = isToGuess(view) ? "Which one was capped?" : answerOf(view);
+      find(root, ".spoken").textContent = view.ended ? `Both replies are there. ${words}`.trim() : "";
+    },
+  };
 }

@@ -51,21 +51,39 @@ export function meanText({ panes }, pane) {
 export const isToGuess = (view) => view.asks && view.ended && !view.revealed;
 
 /**
- * What a turn that has ended tells, in one sentence; empty before.
+ * What stood at A and at B, where the student was asked; empty where that is not known.
+ * @param {TurnView} view
+ */
+function placesOf({ asks, panes }) {
+  const capped = PANES.find((pane) => panes[pane].branch === "capped");
+  if (!asks || !capped) return "";
+  const other = capped === "a" ? "B" : "A";
+  return `${capped.toUpperCase()} was the capped reply, ${other} the uncapped one.`;
+}
+
+/** @param {TurnView} view */
+function sameSentence({ asks, data }) {
+  const words = "Both replies are the same";
+  if (data?.settings && !data.settings.cap) return `${words}: the cap was off.`;
+  return asks ? `${words}, so there was nothing to guess.` : `${words}: the cap did not change the words.`;
+}
+
+/**
+ * What a turn that has ended tells, in one sentence; empty before, and where there is nothing to tell.
  * @param {TurnView} view
  */
 export function answerOf(view) {
   if (!view.ended || !view.revealed) return "";
-  if (view.same) return "Both replies are the same, so there was nothing to guess.";
-  const capped = PANES.find((pane) => view.panes[pane].branch === "capped")?.toUpperCase() ?? "";
-  const where = view.asks ? `${capped} was the capped reply.` : "";
-  if (view.verdict === "right") return `Right: ${where}`;
-  if (view.verdict === "wrong") return `Not this time: ${where}`;
+  if (view.same) return sameSentence(view);
+  const where = placesOf(view);
+  if (view.verdict === "right") return `Right: ${where || "you found the capped reply."}`;
+  if (view.verdict === "wrong")
+    return `Not this time: ${where || "you took the uncapped reply for the capped one."}`;
   return where;
 }
 
 /**
- * The lift of each turn, for the chart turn by turn.
+ * The mean of each turn, for the chart turn by turn.
  * @param {(TurnView | undefined)[]} turns
  * @param {Branch} branch
  * @returns {(number | null)[]}
@@ -85,9 +103,15 @@ export function meansOf(turns, branch) {
 export function keptTurns(turns) {
   const end = turns.findIndex((view) => !view?.data);
   const whole = end < 0 ? turns : turns.slice(0, end);
-  return whole.flatMap((view) =>
-    view?.data ? [{ data: view.data, verdict: view.verdict ?? "", scenario: view.scenario ?? "" }] : [],
-  );
+  return whole.flatMap((view) => (view?.data ? [keptTurn(view, view.data)] : []));
+}
+
+/**
+ * @param {TurnView} view
+ * @param {NonNullable<TurnView["data"]>} data
+ */
+function keptTurn({ verdict, scenario, taken }, data) {
+  return { data, verdict: verdict ?? "", scenario: scenario ?? "", taken: taken ?? false };
 }
 
 /**

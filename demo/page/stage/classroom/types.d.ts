@@ -15,6 +15,8 @@ export interface Lesson {
   cap: boolean;
   seed: number;
   guess: boolean;
+  /** Whether each student gets other seeds. */
+  own_seeds: boolean;
 }
 
 export interface StateMessage {
@@ -49,7 +51,8 @@ export interface TurnView {
   ended: boolean;
   revealed: boolean;
   shown: "" | "asked" | "shown" | "refused";
-  guess: PaneName | "";
+  /** Of the speaker's conversation, from which the student goes on. */
+  taken?: boolean;
   panes: Record<PaneName, PaneView>;
   same?: boolean;
   verdict?: "right" | "wrong" | null;
@@ -62,6 +65,7 @@ export type PhoneMessage =
   | StateMessage
   | { type: "turn"; turn: number; view: TurnView }
   | { type: "tokens"; turn: number; panes: Partial<Record<PaneName, { tokens: Token[] }>> }
+  | { type: "head"; head: SessionHead }
   | { type: "gone" };
 
 /** The session file of a student without its turns. */
@@ -78,7 +82,7 @@ export interface StoredStudent {
   token: string;
   head: SessionHead;
   chat: string;
-  turns: { data: TurnData; verdict: string; scenario: string }[];
+  turns: { data: TurnData; verdict: string; scenario: string; taken: boolean }[];
   /** The message whose replies have not been revealed. */
   draft: string;
 }
@@ -92,6 +96,8 @@ export interface Pair {
   same: boolean;
   guess: "right" | "wrong" | null;
   lift: number | null;
+  /** Whether the capped reply had a cap. */
+  cap: boolean;
 }
 
 export interface Row {
@@ -148,5 +154,4 @@ export interface MirrorMessage {
   type: "mirror";
   ops: Operation[];
   view: Record<string, string>;
-  live: boolean;
 }

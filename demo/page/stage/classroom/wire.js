@@ -1,6 +1,12 @@
 // Requests of the pages of a class, the streams that they listen to, and what their tab keeps.
 
-/** A request that the server has refused, in one sentence. */
+/** Under these names a tab keeps what it is: a student's, or the speaker's. */ export const STUDENT =
+  "persona-drift-class-student";
+export const SPEAKER = "persona-drift-class-speaker";
+
+export const NO_ANSWER = "The server does not answer; try again.";
+
+/** A request that was not answered as asked, in one sentence. */
 export class RefusedError extends Error {
   /**
    * @param {string} detail
@@ -10,15 +16,51 @@ export class RefusedError extends Error {
     super(detail);
     this.status = status;
   }
+
+  /**
+   * Whether the server of the class says that it does not know this tab, or no longer. Any other status may come
+   * from a proxy, or pass.
+   */
+  get unknown() {
+    return [401, 404, 410].includes(this.status);
+  }
+
+  /** Whether the speaker has removed the student. */
+  get removed() {
+    return this.status === 410;
+  }
 }
+
+/**
+ * What went wrong, in one sentence.
+ * @param {unknown} error
+ * @param {string} [otherwise] where the server has said nothing
+ */
+export const sentenceOf = (error, otherwise = NO_ANSWER) =>
+  error instanceof RefusedError ? error.message : otherwise;
 
 const SILENCE_MS = 40_000; // the server says every 15 seconds that it is still there
 
 /** The address under which the page is served, with a slash at its end. */
 export const base = () => `${location.origin}${document.body.dataset.root ?? ""}/`;
 
-/** @param {string} path */
-const addressOf = (path) => `${base()}class/${path}`;
+/** What stands behind the # of the address; empty where that is damaged. */
+export function fragment() {
+  try {
+    return decodeURIComponent(location.hash.slice(1)).trim();
+  } catch {
+    return "";
+  }
+}
+
+/**
+ * A name that no other message has. A page without TLS has no crypto.randomUUID.
+ * @returns {string}
+ */
+export const newId = () =>
+  Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join(
+    "",
+  );
 
 /** @param {number} ms */
 export const pause = (ms) => new Promise((done) => setTimeout(done, ms));
@@ -26,28 +68,30 @@ export const pause = (ms) => new Promise((done) => setTimeout(done, ms));
 /** @param {Response} answer */
 async function checked(answer) {
   if (answer.ok) return answer;
-  const { detail = "" } = await answer.json().catch(() => ({}));
-  throw new RefusedError(detail || `The server answered with status ${answer.status}.`, answer.status);
+  const { detail } = await answer.json().catch(() => ({}));
+  const said = typeof detail === "string" && detail;
+  throw new RefusedError(said || `The server answered with status ${answer.status}.`, answer.status);
 }
 
 /**
  * @param {string} path
  * @param {object} body
  * @param {string} [token]
+ * @param {string} [at] the address of the page, for a page that is not of the class itself
  * @returns {Promise<Record<string, unknown>>}
  */
-export async function post(path, body, token = "") {
+export async function post(path, body, token = "", at = base()) {
   const headers = { "Content-Type": "application/json", "X-Class-Token": token };
-  const answer = await fetch(addressOf(path), { method: "POST", headers, body: JSON.stringify(body) });
-  return (await checked(answer)).json();
+  const init = { method: "POST", headers, body: JSON.stringify(body) };
+  return (await checked(await fetch(`${at}class/${path}`, init))).json();
 }
 
 /**
  * @param {string} path
- * @param {string} [token]
+ * @param {Record<string, string>} headers
  */
-export async function get(path, token = "") {
-  return checked(await fetch(addressOf(path), { headers: { "X-Class-Token": token }, cache: "no-store" }));
+export async function get(path, headers) {
+  return checked(await fetch(`${base()}class/${path}`, { headers, cache: "no-store" }));
 }
 
 /**
@@ -72,7 +116,7 @@ export function eventsIn(text) {
  */
 export async function listen(path, token, take, signal) {
   const init = { headers: { "X-Class-Token": token }, cache: /** @type {const} */ ("no-store") };
-  const answer = await checked(await fetch(addressOf(path), signal ? { ...init, signal } : init));
+  const answer = await checked(await fetch(`${base()}class/${path}`, signal ? { ...init, signal } : init));
   if (!answer.body) return;
   const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
   let text = "";
@@ -133,5 +177,3 @@ export function save(name, content) {
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 10000);
 }
-
-export const STUDENT = "persona-drift-class-student";

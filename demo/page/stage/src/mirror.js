@@ -1,14 +1,16 @@
 // The speaker's stage on the phones of a class: this tab passes on what it was sent and what it shows, and a
 // phone shows the same. Only the tab of a speaker has the secret that the server asks for.
 
+/** @import { StoredClass } from "../classroom/types" */
 /** @import { Operation, SendRequest } from "./types" */
 
+import { pause, post, RefusedError, SPEAKER, sentenceOf, store, stored } from "../classroom/wire.js";
 import { find, findAll, findAs, makeButton } from "./dom.js";
-
-/** What a speaker's tab keeps: the secret, and the address of the page. */
-export const SPEAKER = "persona-drift-class-speaker";
+import { showNotice } from "./notices.js";
 
 const EVERY_MS = 120;
+const AGAIN_MS = 1500; // after a request that was lost
+const RETURNS_MS = 60_000; // so long the board may take to bring a class back
 const LEFT_OUT = new Set(["persist", "download", "chats", "restored", "tree", "notice", "compared", "load"]);
 
 /**
@@ -70,13 +72,19 @@ export function showView(root, view) {
   press(root, `#layer-view .modes [data-mode=${quoted(view.mode)}]`);
 }
 
-/** @returns {{ secret: string; base: string } | null} */
+/**
+ * What the speaker's tab keeps. After a restart of the server the board, from which this tab was opened, knows the
+ * new secret first.
+ * @returns {StoredClass | null}
+ */
 function speaker() {
   try {
-    return JSON.parse(sessionStorage.getItem(SPEAKER) ?? "null");
+    const board = JSON.parse(window.opener?.sessionStorage.getItem(SPEAKER) ?? "null");
+    if (board?.secret) store(SPEAKER, { ...board, board: null });
   } catch {
-    return null; // a saved page, or a browser that keeps nothing
+    // The board is closed, or is no page of this server.
   }
+  return stored(SPEAKER);
 }
 
 /**
@@ -85,22 +93,18 @@ function speaker() {
  * @param {SendRequest} sendRequest
  */
 export function makeMirror(root, sendRequest) {
-  const own = sendRequest.available ? speaker() : null;
+  let own = sendRequest.available ? speaker() : null;
   /** @type {Operation[]} */
   let waiting = [];
   let shown = "";
   let on = false;
+  let round = 0; // of passing on; a later one ends those before
+  let unknown = 0; // since when the server does not know the secret
   const words = () => (on ? "Phones follow" : "Let phones follow");
-  const button = makeButton("mirror-button", words(), "The phones of the class show this stage");
+  const button = makeButton("mirror-button", words(), "The phones of the class show this page");
 
   /** @param {string} path @param {object} body */
-  async function send(path, body) {
-    const headers = { "Content-Type": "application/json", "X-Class-Token": own?.secret ?? "" };
-    const init = { method: "POST", headers, body: JSON.stringify(body) };
-    const answer = await fetch(`${own?.base}class/${path}`, init);
-    if (!answer.ok) throw new Error(String(answer.status));
-    return answer.json();
-  }
+  const send = (path, body) => post(path, body, own?.secret, own?.base);
 
   async function pass() {
     const view = readView(root);
@@ -108,20 +112,48 @@ export function makeMirror(root, sendRequest) {
     if (!waiting.length && now === shown) return;
     const ops = waiting;
     waiting = [];
-    const { again } = await send("mirror", { ops, view });
-    shown = now;
-    if (again) sendRequest("show"); // everything comes once more
+    try {
+      const { again } = await send("mirror", { ops, view });
+      shown = now;
+      unknown = 0;
+      if (again) sendRequest("show"); // everything comes once more
+    } catch (error) {
+      waiting = [...ops, ...waiting];
+      throw error;
+    }
+  }
+
+  /**
+   * How long to wait until the next attempt, in milliseconds; null to end.
+   * @param {unknown} error
+   */
+  function patience(error) {
+    if (!(error instanceof RefusedError)) return AGAIN_MS;
+    if (error.status === 400 || error.status === 413) return null; // too large, or no operations of a stage
+    if (!error.unknown && error.status !== 403) return AGAIN_MS; // of a proxy, or too much at once
+    own = speaker();
+    unknown ||= Date.now();
+    return Date.now() - unknown < RETURNS_MS ? AGAIN_MS : null;
   }
 
   async function keepPassing() {
-    while (on) {
+    round += 1;
+    const mine = round;
+    while (on && mine === round) {
+      /** @type {number | null} */
+      let wait = EVERY_MS;
       try {
         await pass();
-      } catch {
-        shown = "";
-        if (on) toggle(); // the class is over, or the server was restarted
+      } catch (error) {
+        if (mine !== round) return;
+        wait = patience(error);
+        if (wait === null) {
+          toggle();
+          showNotice(root, `Phones no longer follow. ${sentenceOf(error)}`, "error");
+          return;
+        }
       }
-      await new Promise((done) => setTimeout(done, EVERY_MS));
+      await pause(wait);
     }
   }
 
@@ -131,6 +163,7 @@ export function makeMirror(root, sendRequest) {
     button.setAttribute("aria-pressed", String(on));
     waiting = [];
     shown = "";
+    unknown = 0;
     if (!on) send("speaker", { do: "unfollow" }).catch(() => {});
     else {
       sendRequest("show");

@@ -143,7 +143,7 @@ function markAnswerStart(reply, position) {
  * @param {number[]} recent
  * @param {number} value
  */
-function trailingMean(recent, value) {
+export function trailingMean(recent, value) {
   recent.push(value);
   if (recent.length > TRAILING_TOKENS) recent.shift();
   return recent.reduce((sum, one) => sum + one, 0) / recent.length;

@@ -1,8 +1,9 @@
 // The pages of a class: what they make of the server's messages, without DOM.
 
-/** @import { Pair, Row, TurnView } from "../classroom/types" */
+/** @import { BoardMessage, Lesson, Pair, Row, StoredStudent, TurnView } from "../classroom/types" */
 
 import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
 import { test } from "node:test";
 
 import {
@@ -11,11 +12,16 @@ import {
   linesOf,
   meanLift,
   mediansOf,
-  percent,
   shareOutside,
+  tilesOf,
   tracesOf,
+  wholePercent,
+  withCap,
 } from "../classroom/board_data.js";
+import { capSentence, emptyLines, standingOf } from "../classroom/class_words.js";
 import { rangeOf, trailing } from "../classroom/line.js";
+import { givenBack, tidy } from "../classroom/membership.js";
+import { makeSuggestions } from "../classroom/message_box.js";
 import {
   answerOf,
   draftOf,
@@ -25,7 +31,8 @@ import {
   nameOf,
   tokensOf,
 } from "../classroom/turn_data.js";
-import { eventsIn } from "../classroom/wire.js";
+import { eventsIn, newId, RefusedError } from "../classroom/wire.js";
+import { nameAxis } from "../src/text.js";
 import { frame, token } from "./helpers.js";
 
 /** @type {TurnView} */
@@ -35,14 +42,12 @@ const BLIND = {
   ended: true,
   revealed: false,
   shown: "",
-  guess: "",
   panes: { a: { tokens: [{ t: "Arr" }, { t: "", s: 1 }] }, b: { tokens: [{ t: "Hello" }] } },
 };
 /** @type {TurnView} */
 const OPEN = {
   ...BLIND,
   revealed: true,
-  guess: "b",
   verdict: "right",
   same: false,
   panes: { a: { branch: "uncapped", mean: -0.5 }, b: { branch: "capped", mean: 0.7, zone: "Assistant" } },
@@ -64,6 +69,7 @@ const pair = (uncapped, capped, more = {}) => ({
   same: false,
   guess: null,
   lift: uncapped === null || capped === null ? null : capped - uncapped,
+  cap: true,
   ...more,
 });
 /** @type {Row[]} */
@@ -97,13 +103,25 @@ test("before the answer a pane has a letter and words, and after it a name and n
   assert.deepEqual(meansOf([BLIND, OPEN, undefined], "capped"), [null, 0.7, null]);
 });
 
-test("the answer says which reply was capped, and nothing where both are the same", () => {
+test("the answer names what stood at A and B, and the branches alone where that is not known", () => {
+  const where = "B was the capped reply, A the uncapped one.";
   assert.equal(answerOf(BLIND), "");
-  assert.equal(answerOf(OPEN), "Right: B was the capped reply.");
-  assert.equal(answerOf({ ...OPEN, verdict: "wrong" }), "Not this time: B was the capped reply.");
-  assert.equal(answerOf({ ...OPEN, verdict: null }), "B was the capped reply.");
-  assert.match(answerOf({ ...OPEN, verdict: null, same: true }), /the same/);
-  assert.equal(answerOf({ ...OPEN, asks: false, verdict: null }), "");
+  assert.equal(answerOf(OPEN), `Right: ${where}`);
+  assert.equal(answerOf({ ...OPEN, verdict: "wrong" }), `Not this time: ${where}`);
+  assert.equal(answerOf({ ...OPEN, verdict: null }), where);
+  const again = { ...OPEN, asks: false };
+  assert.equal(answerOf(again), "Right: you found the capped reply.");
+  assert.match(answerOf({ ...again, verdict: "wrong" }), /took the uncapped reply/);
+  assert.equal(answerOf({ ...again, verdict: null }), "");
+});
+
+test("replies that are the same leave nothing to guess only where a guess was asked for", () => {
+  const same = { ...OPEN, verdict: null, same: true };
+  assert.match(answerOf(same), /the same, so there was nothing to guess/);
+  assert.doesNotMatch(answerOf({ ...same, asks: false }), /guess/);
+  const settings = /** @type {import("../src/types").TurnSettings} */ ({ cap: null });
+  const off = { ...same, data: { user: "Hi", branches: {}, settings } };
+  assert.equal(answerOf(off), "Both replies are the same: the cap was off.");
 });
 
 test("a tab keeps the turns up to the first without an answer, and the message of that one", () => {
@@ -112,6 +130,87 @@ test("a tab keeps the turns up to the first without an answer, and the message o
     ["right"],
   );
   assert.deepEqual([draftOf([OPEN, BLIND]), draftOf([OPEN])], ["Hi", ""]);
+});
+
+test("a tab gives back guesses, scenarios and what was the speaker’s, one for each turn", () => {
+  const taken = { ...OPEN, verdict: null, taken: true, scenario: "pirate-tale" };
+  const known = /** @type {StoredStudent} */ ({ head: { model: "m" }, turns: keptTurns([taken, OPEN]) });
+  const { session, ...rest } = givenBack(known);
+  assert.deepEqual([session?.model, session?.turns.length], ["m", 2]);
+  assert.deepEqual(rest, {
+    guesses: ["", "right"],
+    scenarios: ["pirate-tale", ""],
+    taken: [true, false],
+  });
+  assert.deepEqual([givenBack(null), givenBack({ ...known, turns: [] })], [{}, {}]);
+});
+
+test("a code is the same in lower case and with a space", () => {
+  assert.equal(tidy(" ab 3de\n"), "AB3DE");
+});
+
+test("a line of the script is offered once, and never over the student’s own words", () => {
+  const box = makeSuggestions();
+  assert.equal(box.next("chat 0", "one", ""), "one");
+  assert.equal(box.next("chat 0", "one", ""), null); // deleted, or just sent
+  assert.deepEqual([box.isOwn("one"), box.isOwn("mine"), box.isOwn("")], [false, true, false]);
+  assert.equal(box.next("chat 1", "two", "one"), "two");
+  assert.equal(box.next("chat 2", "three", "mine"), null);
+  assert.equal(box.next("chat 2", "three", ""), null);
+  assert.equal(box.next("chat 2", "", "two"), ""); // the speaker has set another lesson
+});
+
+test("each message has a name of its own", () => {
+  assert.match(newId(), /^[0-9a-f]{32}$/);
+  assert.notEqual(newId(), newId());
+});
+
+test("only the server of the class says that a tab is unknown to it; a proxy’s answer says nothing", () => {
+  const unknown = [401, 404, 410, 400, 429, 502].map((status) => new RefusedError("", status).unknown);
+  assert.deepEqual(unknown, [true, true, true, false, false, false]);
+  assert.equal(new RefusedError("", 410).removed, true);
+});
+
+test("a student reads what keeps them waiting", () => {
+  const state = { place: 0, paused: false, writing: false, ahead: 0 };
+  assert.equal(standingOf(state), "");
+  assert.match(standingOf({ ...state, place: 1 }), /You are next in line\./);
+  assert.match(standingOf({ ...state, place: 3 }), /You are number 3 in line/);
+  assert.match(standingOf({ ...state, writing: true, ahead: 1 }), /1 conversation is ahead/);
+  assert.match(standingOf({ ...state, paused: true }), /paused/);
+});
+
+test("what capping is, is said in the words of the axis, and a guess only where there is one", () => {
+  const lesson = /** @type {Lesson} */ ({ cap: true, guess: true });
+  assert.match(emptyLines(lesson).join(" "), /guess which\. Capped: .* floor/);
+  assert.doesNotMatch(emptyLines({ ...lesson, guess: false }).join(" "), /guess/);
+  assert.match(emptyLines({ ...lesson, cap: false }).join(" "), /cap is off/);
+  assert.match(capSentence(), /Assistant/);
+  nameAxis(false);
+  assert.doesNotMatch(capSentence(), /Assistant/);
+  nameAxis(true);
+});
+
+test("the pages of a class have the colours of the stage", () => {
+  const read = (/** @type {string} */ name) => readFileSync(new URL(`../${name}`, import.meta.url), "utf-8");
+  const colours = (/** @type {string} */ text, /** @type {RegExp} */ rule) =>
+    Object.fromEntries(
+      [...text.matchAll(rule)].flatMap(([, body = ""]) =>
+        [...body.matchAll(/(--stage-[\w-]+): ([^;]+);/g)].map(([, name, value]) => [name, value]),
+      ),
+    );
+  const sheets = ["stage.css", "summary_bar.css", "map.css"].map(read).join("\n");
+  for (const [own, theirs] of /** @type {const} */ ([
+    [/\nbody \{([^}]*)\}/g, /(?:^|\n)#stage \{([^}]*)\}/g],
+    [/\nbody\.dark \{([^}]*)\}/g, /\n\.dark #stage \{([^}]*)\}/g],
+  ])) {
+    const stage = colours(sheets, theirs);
+    const shared = Object.entries(colours(read("classroom/class.css"), own)).filter(
+      ([name]) => name in stage,
+    );
+    assert.ok(shared.length > 10);
+    for (const [name, value] of shared) assert.equal(value, stage[name], name);
+  }
 });
 
 test("the line of a reply is the mean of its last eight tokens", () => {
@@ -139,9 +238,32 @@ test("shares and lifts leave out what was not measured", () => {
     pair(0, null, { uncapped_zone: "unclear" }),
     pair(0, null),
   ];
-  assert.equal(percent(shareOutside(pairs, "uncapped")), "67%");
-  assert.equal(percent(shareOutside(pairs, "capped")), "–");
+  assert.equal(wholePercent(shareOutside(pairs, "uncapped")), "67%");
+  assert.equal(wholePercent(shareOutside(pairs, "capped")), "–");
   assert.deepEqual([meanLift(pairs), meanLift([])], [1.5, null]);
+});
+
+test("turns without the cap count in no number and no line, and the board says so", () => {
+  const zones = { uncapped_zone: "role-played", capped_zone: "role-played" };
+  const off = pair(-9, -9, { ...zones, cap: false });
+  const on = pair(0, 1, { uncapped_zone: "Assistant", capped_zone: "own" });
+  const row = { student: 1, chat: 1, owner: "", pairs: [on, off] };
+  assert.deepEqual(withCap(row.pairs), [on]);
+  assert.deepEqual([meanLift(row.pairs), shareOutside(row.pairs, "uncapped")], [1, 0]);
+  assert.deepEqual(linesOf([row], "capped").y, [1, null, null]);
+  assert.deepEqual(mediansOf([row], "capped").y, [1, null]);
+  assert.deepEqual(boxesOf([row], "uncapped").y, [0]);
+  const board = /** @type {BoardMessage} */ ({
+    rows: [row],
+    students: [{ number: 1, present: true, seated: true, writing: false }],
+    room: 30,
+    guesses: { right: 1, all: 2 },
+  });
+  const tiles = tilesOf(board);
+  assert.deepEqual([tiles.turns, tiles.lift, tiles.students], ["2", "+1.00", "1 of 30"]);
+  assert.match(tiles["left-out"] ?? "", /^1 without the cap/);
+  assert.match(tiles["guess-share"] ?? "", /^50%/);
+  assert.equal(tilesOf({ ...board, rows: [] })["left-out"], "");
 });
 
 test("the traces of both charts are filled, and the frame holds every turn", () => {

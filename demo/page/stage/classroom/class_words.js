@@ -1,0 +1,38 @@
+// Sentences of a student's page. Uses no DOM.
+
+/** @import { Lesson, StateMessage } from "./types" */
+
+import { axisWords, counted } from "../src/text.js";
+
+/**
+ * What keeps the student from writing, or what is being waited for; empty for nothing.
+ * @param {Pick<StateMessage, "place" | "paused" | "writing" | "ahead">} state
+ */
+export function standingOf({ place, paused, writing, ahead }) {
+  if (place === 1) return "The class is full. You are next in line.";
+  if (place > 1) return `The class is full. You are number ${place} in line; this page goes on by itself.`;
+  if (writing && ahead > 0)
+    return `Waiting: ${counted(ahead, "conversation")} ${ahead === 1 ? "is" : "are"} ahead…`;
+  return paused ? "The speaker has paused the class." : "";
+}
+
+/**
+ * What capping is, in one sentence.
+ * @returns {string}
+ */
+export const capSentence = () =>
+  `Capped: wherever the reply falls below the floor, it is lifted back to it, toward ${axisWords().persona}.`;
+
+/**
+ * What stands in the place of the replies before the first message.
+ * @param {Lesson} lesson
+ * @returns {string[]}
+ */
+export function emptyLines({ cap, guess }) {
+  if (!cap) return ["Two replies come. The cap is off, so both are answered in the same way."];
+  if (!guess) return ["Two replies come, uncapped and capped. Swipe from one to the other.", capSentence()];
+  return [
+    "Two replies come, A and B, and one of them is capped. Swipe from one to the other, and guess which.",
+    capSentence(),
+  ];
+}
