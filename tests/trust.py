@@ -34,6 +34,8 @@ FILES = (
     "tests/hosting/test_middleware.py",
     "tests/hosting/test_password.py",
     "tests/hosting/test_privacy.py",
+    "tests/hosting/test_class.py",
+    "tests/browser/test_class.py",
     "tests/browser/test_visitors.py",
     "tests/hosting/test_offline.py",
     "tests/hosting/test_space.py",

@@ -26,11 +26,8 @@ from demo.page.classroom.classroom import (
     MOST_ASKED,
     MOST_SHOWN,
     MOST_WAITING,
-    PANES,
     Classroom,
-    ClassTurn,
     RemovedError,
-    Student,
     WrongCodeError,
 )
 from demo.page.classroom.mirror import Mirror
@@ -45,6 +42,7 @@ from demo.page.classroom.numbers import (
     rows_from,
 )
 from demo.page.classroom.routes import phone_address
+from demo.page.classroom.students import PANES, ClassTurn, Student
 from demo.page.classroom.talk import Loaded, Sent, news, speakers_conversation, turn_view
 from demo.plots.marks import PlotMarks
 from demo.utils.errors import UserError

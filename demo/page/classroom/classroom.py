@@ -6,23 +6,23 @@ called from any thread. A student is known by an opaque token alone.
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from secrets import choice, randbits, token_urlsafe
 from threading import RLock
-from typing import Any, Literal
+from typing import Any
 
 from demo.conversation.conversation import Conversation
 from demo.conversation.lesson import Lesson
-from demo.conversation.settings import BRANCHES, CAPPED, UNCAPPED
+from demo.conversation.settings import CAPPED, UNCAPPED
 from demo.conversation.turns import Turn, well_formed
-from demo.page.classroom.numbers import MOST_ROWS, MOST_TURNS, Guess, Pair, Row, pair_of, same_words
+from demo.page.classroom.numbers import MOST_ROWS, MOST_TURNS, Row
+from demo.page.classroom.students import PANES, ClassTurn, Exhibit, Shown, Student, owner_of
 from demo.page.hosting import LARGEST_CLASS, MOST_STUDENTS
 from demo.plots.marks import PlotMarks
 from demo.utils.errors import UserError
@@ -40,9 +40,6 @@ AWAY_S = 90.0
 _ARRIVES_S = 20.0  # a page that has joined listens within a moment; a program that only joins takes no seat
 
 TOKEN = re.compile(r"[A-Za-z0-9_-]{43}")
-
-PANES = ("a", "b")
-Shown = Literal["", "asked", "shown", "refused"]
 
 _PAUSED = "The speaker has paused the class; your message is still in the box."
 _WAITING = "You are still waiting for a place; your message is still in the box."
@@ -62,116 +59,6 @@ class RemovedError(UserError):
 def new_code() -> str:
     """A join code."""
     return "".join(choice(ALPHABET) for _ in range(CODE_LENGTH))
-
-
-def owner_of(token: str) -> str:
-    """The digest by which a student's rows are known; the token cannot be found from it."""
-    return hashlib.sha256(token.encode()).hexdigest()
-
-
-@dataclass(eq=False)
-class ClassTurn:
-    """One turn of a student.
-
-    Attributes:
-        order: the branches that stand at A and at B.
-        asks: whether the student guesses before the colours show.
-        revealed: whether the student may know which reply is which.
-        guess: the pane that the student took for the capped one; empty for none.
-        shown: whether the student wants to show it to the class, and what the speaker said.
-        taken: whether it is of the speaker's conversation, from which the student goes on.
-        version: changes with every change other than a further token.
-    """
-
-    turn: Turn
-    order: tuple[str, str] = (UNCAPPED, CAPPED)
-    asks: bool = False
-    scenario: str = ""
-    revealed: bool = True
-    ended: bool = False
-    guess: str = ""
-    shown: Shown = ""
-    taken: bool = False
-    version: int = 0
-    _numbers: Pair | None = None
-
-    @property
-    def same(self) -> bool:
-        """Whether both replies are the same words."""
-        return same_words(self.turn)
-
-    @property
-    def can_be_guessed(self) -> bool:
-        """Whether there are two whole replies that differ."""
-        ends = [self.turn.replies[branch].finish for branch in BRANCHES]
-        return not self.same and not {"failed", "cancelled", None} & set(ends)
-
-    @property
-    def verdict(self) -> Guess | None:
-        """Whether the guess was right; None without one."""
-        if not self.guess:
-            return None
-        return "right" if self.order[PANES.index(self.guess)] == CAPPED else "wrong"
-
-    def numbers(self, marks: PlotMarks) -> Pair:
-        """What the board knows of it, once it has ended. The means are computed once."""
-        if self._numbers is None:
-            self._numbers = pair_of(self.turn, marks, scenario=self.scenario)
-        return replace(self._numbers, guess=self.verdict)
-
-
-@dataclass(eq=False)
-class Student:
-    """One tab of a student.
-
-    Attributes:
-        number: what the board calls it, from 1.
-        chat: the number of its conversation, from 1.
-        writing: whether replies are being written.
-        ahead: conversations that the engine answers before this one.
-        problem: why the last turn failed, as (number of the failure, sentence, the message that was lost).
-        seated: False while it waits for a place.
-        queued: orders those who wait.
-        streams: connections that are open.
-        seen: when one was last open, in seconds of the monotonic clock.
-        gone: set when the speaker has removed it.
-        system_prompt: of a conversation that goes on from the speaker's; None for the lesson's.
-        message: the id that its tab gave to the latest message, so that none is answered twice.
-    """
-
-    token: str
-    number: int
-    conversation: Conversation = field(default_factory=Conversation)
-    turns: list[ClassTurn] = field(default_factory=list)
-    chat: int = 1
-    writing: bool = False
-    ahead: int = 0
-    problem: tuple[int, str, str] | None = None
-    seated: bool = False
-    queued: int = 0
-    streams: int = 0
-    seen: float = field(default_factory=time.monotonic)
-    gone: bool = False
-    system_prompt: str | None = None
-    message: str = ""
-
-    @property
-    def owner(self) -> str:
-        return owner_of(self.token)
-
-
-@dataclass(eq=False)
-class Exhibit:
-    """A turn that a student wants to show. Its texts leave the student's page only while `is_shown`."""
-
-    id: int
-    student: Student
-    at: int
-    turn: ClassTurn
-
-    @property
-    def is_shown(self) -> bool:
-        return self.turn.shown == "shown"
 
 
 class Classroom:
@@ -487,15 +374,8 @@ class Classroom:
             if not own and (not self._is_back or self._is_given_back(student)):
                 raise UserError("This class does not know your stored conversation; begin a new one.")
             self._given_back.add(student.owner)
-            for turn, guess, scenario, is_taken in zip(
-                conversation.turns, guesses, scenarios, taken, strict=True
-            ):
-                pane = {"right": "b", "wrong": "a"}.get(guess, "")
-                student.turns.append(
-                    ClassTurn(
-                        turn, asks=bool(pane), scenario=scenario, ended=True, guess=pane, taken=is_taken
-                    )
-                )
+            told = zip(conversation.turns, guesses, scenarios, taken, strict=True)
+            student.turns = [_turn_of(*one) for one in told]
             student.conversation = conversation
             if any(taken):
                 student.system_prompt = _prompt_of(conversation)
@@ -694,19 +574,16 @@ class Classroom:
                 ],
                 "rows": [row.as_json for row in rows],
                 "guesses": {"right": guesses.count("right"), "all": len(guesses)},
-                "shown": [_exhibit_json(one) for one in self._exhibits],
+                "shown": [one.as_json() for one in self._exhibits],
             }
+
+
+def _turn_of(turn: Turn, guess: str, scenario: str, taken: bool) -> ClassTurn:
+    """A turn that a tab gives back. Whether it was guessed right is known, but not which pane was which."""
+    pane = {"right": "b", "wrong": "a"}.get(guess, "")
+    return ClassTurn(turn, asks=bool(pane), scenario=scenario, ended=True, guess=pane, taken=taken)
 
 
 def _prompt_of(conversation: Conversation) -> str | None:
     settings = conversation.turns[-1].settings if conversation.turns else None
     return None if settings is None else settings.system_prompt
-
-
-def _exhibit_json(exhibit: Exhibit) -> dict[str, Any]:
-    head = {"id": exhibit.id, "student": exhibit.student.number, "turn": exhibit.at + 1}
-    if not exhibit.is_shown:
-        return head | {"shown": False}
-    turn = exhibit.turn.turn
-    texts = {branch: turn.replies[branch].text for branch in BRANCHES}
-    return head | {"shown": True, "user": turn.user, **texts}

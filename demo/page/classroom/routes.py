@@ -66,9 +66,10 @@ from demo.conversation.scenarios import Scenario
 from demo.conversation.settings import CapChoice
 from demo.page.chat_handlers import plain_reason
 from demo.page.classroom import pages
-from demo.page.classroom.classroom import Classroom, RemovedError, Student, WrongCodeError
+from demo.page.classroom.classroom import Classroom, RemovedError, WrongCodeError
 from demo.page.classroom.mirror import Mirror
 from demo.page.classroom.numbers import results_csv, results_json, rows_from
+from demo.page.classroom.students import Student
 from demo.page.classroom.talk import (
     Loaded,
     Sent,

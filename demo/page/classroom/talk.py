@@ -27,8 +27,9 @@ from demo.conversation.settings import ALL_BRANCHES, BRANCHES
 from demo.conversation.turns import Reply, Turn, well_formed
 from demo.engine.protocol import WaitEvent
 from demo.page.chat_handlers import plain_reason
-from demo.page.classroom.classroom import DAMAGED, PANES, Classroom, ClassTurn, Student
+from demo.page.classroom.classroom import DAMAGED, Classroom
 from demo.page.classroom.numbers import LARGEST_MEAN
+from demo.page.classroom.students import PANES, ClassTurn, Student
 from demo.page.rate_limit import RateLimiter
 from demo.plots.marks import PlotMarks
 from demo.utils.errors import UserError, explain_failure
