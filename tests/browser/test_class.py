@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from collections.abc import Iterator
@@ -9,7 +10,7 @@ from contextlib import ExitStack, contextmanager
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from demo.bench.app_process import free_port
 from tests.helpers.browser import TURN_TIMEOUT, Watched, chromium_page, running_app, say, wait_until_loaded
@@ -55,6 +56,10 @@ def board_of(there: Hosted) -> str:
 def write(phone: Page, text: str) -> None:
     phone.locator(".say textarea").fill(text)
     phone.locator(".send").click()
+
+
+def token_of(phone: Page) -> str:
+    return str(phone.evaluate("JSON.parse(sessionStorage['persona-drift-class-student']).token"))
 
 
 def guess(phone: Page, pane: str) -> None:
@@ -139,9 +144,179 @@ def test_the_answer_comes_after_the_guess_and_the_message_box_stays_in_view(ther
         right = names[1] == "Capped"
         assert sorted(names) == ["Capped", "Uncapped"]
         expect(phone.locator(".answer")).to_contain_text("Right" if right else "Not this time")
+        expect(phone.locator(".answer")).to_contain_text("B was capped" if right else "A was capped")
+        expect(phone.locator(".answer")).to_be_focused()
+        expect(phone.locator(".spoken")).to_contain_text("Both replies are there.")
         assert phone.locator("#pane-a .low, #pane-a .high").count() > 0
         box = phone.locator(".say").bounding_box()
         assert box and box["y"] + box["height"] <= PHONE[1]
+
+
+def test_a_message_is_taken_once_though_it_is_pressed_twice_or_its_answer_is_lost(there):
+    with opened(there.address, f"class#{there.code}") as phone:
+        sent: list[dict[str, str]] = []
+
+        def lose_the_answer(route: Route) -> None:
+            sent.append(json.loads(route.request.post_data or ""))
+            route.fetch()
+            route.abort()
+
+        phone.route("**/class/say", lose_the_answer)
+        phone.locator(".say textarea").fill("Hello")
+        phone.evaluate("for (const _ of [1, 2, 3]) document.querySelector('.say').requestSubmit()")
+        guess(phone, "a")
+        expect(phone.locator(".which")).to_have_text("Turn 1 of 1")
+        expect(phone.locator(".say textarea")).to_have_value("")
+        assert [one["text"] for one in sent] == ["Hello"] and len(sent[0]["id"]) == 32
+        phone.unroute("**/class/say")
+        phone.route("**/class/say", lambda route: route.abort())
+        write(phone, "and on")
+        expect(phone.locator(".notice")).to_contain_text("connection was lost")
+        expect(phone.locator(".say textarea")).to_have_value("and on")
+        phone.unroute("**/class/say")
+        phone.locator(".send").click()
+        expect(phone.locator(".which")).to_have_text("Turn 2 of 2")
+        expect(phone.locator(".say textarea")).to_have_value("")
+
+
+def test_a_phone_stays_at_the_turn_that_is_read_and_goes_to_new_ones_alone(there):
+    with opened(there.address, f"class#{there.code}") as phone:
+        for number in (1, 2):
+            write(phone, f"message {number}")
+            guess(phone, "a")
+            expect(phone.locator(".which")).to_have_text(f"Turn {number} of {number}")
+        phone.locator(".turn-bar .back").click()
+        expect(phone.locator(".user")).to_have_text("message 1")
+        with Phone(there.address, token_of(phone)) as same:
+            same.post("show", turn=1)
+        phone.locator(".turn-bar .on").click()
+        expect(phone.locator(".show")).to_contain_text("take it back")
+        phone.locator(".turn-bar .back").click()
+        with Phone(there.address, token_of(phone)) as same:
+            same.post("withdraw", turn=1)
+            same.say("message 3")
+        expect(phone.locator(".which")).to_have_text("Turn 3 of 3")
+
+
+def test_a_tap_on_a_tab_selects_it_once(there, engine):
+    with opened(there.address, f"class#{there.code}") as phone:
+        write(phone, "Hello")
+        expect(phone.locator(".guess")).to_be_visible()
+        phone.evaluate(
+            """() => {
+              window.selected = [];
+              const note = () => window.selected.push(document.querySelector('[aria-selected=true]').id);
+              const options = { subtree: true, attributeFilter: ['aria-selected'] };
+              new MutationObserver(note).observe(document.querySelector('.tabs'), options);
+            }"""
+        )
+        phone.locator("#tab-b").tap()
+        phone.wait_for_function("document.querySelector('.panes').scrollLeft > 300")
+        phone.wait_for_timeout(300)
+        assert phone.evaluate("window.selected") == ["tab-b"]
+
+
+@pytest.mark.parametrize("ended", [False, True])
+def test_a_keyboard_leaves_room_for_the_replies_and_the_box(there, engine, ended: bool):
+    engine.words = [" a long reply"] * 400
+    with opened(there.address, f"class#{there.code}") as phone:
+        write(phone, "Hello")
+        expect(phone.locator(".guess")).to_be_visible()
+        if ended:
+            guess(phone, "a")
+        phone.set_viewport_size({"width": 390, "height": 440})
+        expect(phone.locator(".actions")).to_be_hidden()
+        expect(phone.locator(".line")).to_be_hidden()
+        panes, box = (phone.locator(name).bounding_box() for name in (".panes", ".say"))
+        assert panes and box
+        assert panes["height"] >= 100 and panes["y"] + panes["height"] <= box["y"]
+        assert box["y"] + box["height"] <= 440
+        for name in ("main", ".own"):
+            overflow = "(one) => one.scrollHeight - one.clientHeight"
+            assert phone.locator(name).evaluate(overflow) == 0, name
+
+
+def test_an_answer_of_a_proxy_throws_nobody_out(there):
+    with ExitStack() as tabs:
+        board = tabs.enter_context(opened(there.address, board_of(there), PROJECTOR))
+        phone = tabs.enter_context(opened(there.address, f"class#{there.code}"))
+        expect(phone.locator(".say")).to_be_visible()
+        expect(board.locator(".code")).to_have_text(there.code)
+        for page, stream in ((board, "**/class/board/events*"), (phone, "**/class/events")):
+            page.route(stream, lambda route: route.fulfill(status=502, body="Bad gateway"))
+            page.reload()
+            page.wait_for_timeout(2500)
+            page.unroute(stream)
+        expect(board.locator(".code")).to_have_text(there.code)
+        expect(phone.locator(".say")).to_be_visible()
+
+
+def test_a_student_whom_the_speaker_removes_does_not_come_back_alone(there):
+    with ExitStack() as tabs:
+        board = tabs.enter_context(opened(there.address, board_of(there), PROJECTOR))
+        phone = tabs.enter_context(opened(there.address, f"class#{there.code}"))
+        expect(board.locator(".tile-students")).to_have_text("1 of 30")
+        board.locator(".set").click()
+        board.locator("dialog .remove").select_option("1")
+        board.locator("dialog .send-away").click()
+        expect(phone.locator(".say")).to_be_visible()
+        board.locator("dialog .send-away").click()
+        expect(phone.locator(".sentence")).to_have_text("The speaker has removed you from the class.")
+        phone.reload()
+        expect(phone.locator(".join-form")).to_be_visible()
+        expect(board.locator(".tile-students")).to_have_text("0 of 30")
+
+
+def test_an_address_that_is_opened_in_the_same_tab_is_taken_up(there):
+    there.pages._may_start = False
+    with ExitStack() as tabs:
+        board = tabs.enter_context(opened(there.address, "class/board#old", PROJECTOR))
+        expect(board.locator(".closed")).to_contain_text("This is the speaker’s page")
+        board.goto(there.address + board_of(there))
+        expect(board.locator(".code")).to_have_text(there.code)
+        assert there.secret not in board.url
+        phone = tabs.enter_context(opened(there.address, "class#%E0%A4%A"))
+        expect(phone.locator(".join-form")).to_be_visible()
+        phone.goto(f"{there.address}class#{there.code.lower()}")
+        expect(phone.locator(".who")).to_have_text("Student 1")
+        phone.goto(f"{there.address}class#{there.code}")
+        phone.reload()
+        expect(phone.locator(".who")).to_have_text("Student 1")
+
+
+def test_the_board_leaves_turns_without_the_cap_out_of_its_numbers(there):
+    with Phone(there.address) as student, opened(there.address, board_of(there), PROJECTOR) as board:
+        student.join(there.code)
+        board.locator(".set").click()
+        board.locator("dialog .cap").uncheck()
+        board.locator("dialog .own-seeds").uncheck()
+        board.locator("dialog .next").click()
+        expect(board.locator(".lesson-name")).to_contain_text("cap off · seed 0 for all")
+        student.say("without the cap")
+        expect(board.locator(".tile-turns")).to_have_text("1")
+        expect(board.locator(".tile-left-out")).to_contain_text("1 without the cap")
+        expect(board.locator(".tile-lift")).to_have_text("–")
+
+
+def test_what_cannot_be_taken_back_is_asked_twice(there):
+    with ExitStack() as tabs:
+        board = tabs.enter_context(opened(there.address, board_of(there), PROJECTOR))
+        phone = tabs.enter_context(opened(there.address, f"class#{there.code}"))
+        expect(phone.locator(".save")).to_be_hidden()
+        write(phone, "Hello")
+        expect(phone.locator(".save")).to_be_disabled()
+        guess(phone, "a")
+        expect(phone.locator(".save")).to_be_enabled()
+        phone.locator(".again").click()
+        expect(phone.locator(".again")).to_contain_text("Press again")
+        expect(phone.locator(".user")).to_have_text("Hello")
+        board.locator(".set").click()
+        board.locator("dialog .anew").click()
+        expect(board.locator("dialog .anew")).to_contain_text("Press again")
+        expect(board.locator(".tile-turns")).to_have_text("1")
+        board.locator("dialog .anew").click()
+        expect(board.locator(".tile-turns")).to_have_text("0")
+        expect(phone.locator(".empty")).to_be_visible()
 
 
 def test_the_same_replies_are_not_guessed(there):
@@ -165,11 +340,19 @@ def test_the_speaker_sets_pauses_and_clears(there):
         expect(board.locator(".lesson-name")).to_contain_text("seed 3")
         expect(phone.locator(".say textarea")).not_to_have_value("")
         board.locator(".pause").click()
+        expect(board.locator(".pause-mark")).to_be_visible()
         expect(phone.locator(".notice")).to_contain_text("paused")
         expect(phone.locator(".send")).to_be_disabled()
         board.locator(".pause").click()
+        line = phone.locator(".say textarea").input_value()
         phone.locator(".send").click()
         guess(phone, "")
+        expect(phone.locator(".user")).to_have_text(line)
+        expect(phone.locator(".say textarea")).not_to_have_value(line)
+        phone.locator(".say textarea").fill("")
+        phone.locator(".show").click()
+        expect(phone.locator(".show")).to_contain_text("take it back")
+        expect(phone.locator(".say textarea")).to_have_value("")
         expect(board.locator(".tile-turns")).to_have_text("1")
         board.locator(".clear").click()
         expect(board.locator(".clear")).to_contain_text("Press again")
@@ -225,7 +408,10 @@ def test_phones_follow_the_speaker_s_stage_within_a_second_and_go_on_alone(there
         wait_until_loaded(stage)
         stage.locator(".mirror-button").click()
         phone = tabs.enter_context(opened(there.address, f"class#{there.code}"))
-        phone.locator(".modes .follow").click()
+        steps = phone.evaluate("history.length")
+        for name in (".follow", ".try", ".follow"):
+            phone.locator(f".modes {name}").click()
+        assert phone.evaluate("history.length") == steps
         followed = phone.frame_locator("iframe")
         say(stage, "What the speaker says")
         expect(followed.locator('[data-branch="capped"] .reply')).to_contain_text("Hello there!")
@@ -245,6 +431,8 @@ def test_phones_follow_the_speaker_s_stage_within_a_second_and_go_on_alone(there
         expect(phone.locator(".user")).to_have_text("What the speaker says")
         write(phone, "the same and on")
         expect(phone.locator(".answer")).to_contain_text("the same")
+        kept = phone.evaluate("JSON.parse(sessionStorage['persona-drift-class-student']).turns")
+        assert [turn["taken"] for turn in kept] == [True, False]
         phone.locator(".modes .follow").click()
         stage.locator(".mirror-button").click()
         expect(phone.locator(".modes")).to_be_hidden()

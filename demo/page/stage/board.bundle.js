@@ -1,6 +1,6 @@
 // Made from its sources by `npm run build`; do not edit.
-// Sources: 668cf633dc7a0849ba9adc7c95f31ec8cb6563a85385e6e2cd45f76ccbcbf69b
-// Bundle: a95310b9fc053e520059cdfc59d8bbefa1de834ebf65f83d55c7c00106d917ac
+// Sources: d82885bdb71fd59fe439e90f304d6107f92fd1727f22d969338ba352ee2c316c
+// Bundle: cfb59a9026323c044ab9ef02ccf9c342d4c3c1043792e7fb17e898056dafacdb
 (() => {
   // src/dom.js
   function makeElement(tag, className, text) {
@@ -505,6 +505,7 @@
     let base2 = null;
     let rows = [];
     let scheduled = false;
+    const begun = /* @__PURE__ */ new Set();
     let drawn = "";
     let axis = "";
     function fill(data) {
@@ -513,6 +514,14 @@
       const values = data.flatMap(({ meta, y }) => meta.branch ? y : []).filter((y) => y !== null);
       if (frame) frame.y = [Math.min(-0.75, ...values) - 0.1, Math.max(1.5, ...values) + 0.1];
     }
+    async function begin(element, chart, figure) {
+      if (begun.has(chart)) return;
+      begun.add(chart);
+      await chart.draw(figure, fill);
+      if (base2 && base2.layout !== figure.layout) chart.relabel(base2);
+      element.on("plotly_afterplot", chart.arrangeMarks);
+      schedule();
+    }
     function draw() {
       const figure = base2;
       if (!figure || !window.Plotly) return;
@@ -520,13 +529,13 @@
       for (const { kind, element, chart } of charts2) {
         if (!element.offsetWidth || !frame) continue;
         if (!chart.ready()) {
-          chart.draw({ data: tracesOf(kind, frame), layout: figure.layout }, fill);
+          begin(element, chart, { data: tracesOf(kind, frame), layout: figure.layout });
           continue;
         }
         fill(chart.traces());
         const layout = chart.layout();
         if (layout) layout.xaxis.dtick = Math.ceil(Math.max(1, lastTurn(rows)) / 10);
-        Plotly.redraw(element).then(chart.arrangeMarks);
+        Plotly.redraw(element);
       }
     }
     function schedule() {
@@ -846,10 +855,16 @@
       return false;
     }
   }
+  function showAddress(address) {
+    const parts = address.replace(/^https?:\/\//, "").split("/");
+    const line = find(root, ".address");
+    line.replaceChildren();
+    for (const [n, part] of parts.entries()) line.append(...n ? [makeElement("wbr"), `/${part}`] : [part]);
+  }
   function showDoor(door) {
     find(root, ".qr").innerHTML = door.qr;
     find(root, ".qr").firstElementChild?.setAttribute("aria-hidden", "true");
-    find(root, ".address").textContent = door.address.replace(/^https?:\/\//, "");
+    showAddress(door.address);
     find(root, ".code").textContent = door.code;
     find(root, ".code").setAttribute("aria-label", [...door.code].join(" "));
     find(root, ".model").textContent = door.model;
@@ -871,15 +886,14 @@
     paused.textContent = found.paused ? "Resume" : "Pause";
     paused.setAttribute("aria-pressed", String(found.paused));
     find(root, ".pause-mark").hidden = !found.paused;
-    mark("paused", found.paused);
     find(root, ".charts-empty").hidden = found.rows.some(({ pairs }) => pairs.length > 0);
     showExhibits(find(root, ".exhibits"), found.shown, speaker);
     charts.show(found.rows);
   }
   function lessonName({ lesson }) {
     const parts = [lesson.title || (lesson.system_prompt ? "a system prompt" : "free chat")];
-    const seeds = lesson.own_seeds === false ? "for all" : "and on";
-    parts.push(lesson.cap ? "cap on" : "cap off", `seed ${lesson.seed} ${seeds}`);
+    const seed = `seed ${lesson.seed}${lesson.own_seeds === false ? " for all" : ""}`;
+    parts.push(lesson.cap ? "cap on" : "cap off", seed);
     if (!lesson.guess) parts.push("no guessing");
     return parts.join(" · ");
   }

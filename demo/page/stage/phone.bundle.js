@@ -1,6 +1,6 @@
 // Made from its sources by `npm run build`; do not edit.
-// Sources: 668cf633dc7a0849ba9adc7c95f31ec8cb6563a85385e6e2cd45f76ccbcbf69b
-// Bundle: 84d3197bb01222d1d5f8f63015d0fbd2782817b719ceb830e594fcdf87672e45
+// Sources: d82885bdb71fd59fe439e90f304d6107f92fd1727f22d969338ba352ee2c316c
+// Bundle: 87bc5029d79adea22ff22ed89f40c22bba42f1a8799e3e9a8499f4b537de356c
 (() => {
   // src/dom.js
   function makeElement(tag, className, text) {
@@ -103,7 +103,10 @@
       return `Waiting: ${counted(ahead, "conversation")} ${ahead === 1 ? "is" : "are"} ahead…`;
     return paused ? "The speaker has paused the class." : "";
   }
-  var capSentence = () => `Capped: wherever the reply falls below the floor, it is lifted back to it, toward ${axisWords().persona}.`;
+  function capSentence() {
+    const self = axisWords().high === "Assistant" ? "the Assistant" : "the model’s own way of answering";
+    return `Capped: the reply is held near ${self} wherever it falls below the floor.`;
+  }
   function emptyLines({ cap, guess }) {
     if (!cap) return ["Two replies come. The cap is off, so both are answered in the same way."];
     if (!guess) return ["Two replies come, uncapped and capped. Swipe from one to the other.", capSentence()];
@@ -272,7 +275,7 @@
     const capped = PANES.find((pane) => panes[pane].branch === "capped");
     if (!asks || !capped) return "";
     const other = capped === "a" ? "B" : "A";
-    return `${capped.toUpperCase()} was the capped reply, ${other} the uncapped one.`;
+    return `${capped.toUpperCase()} was capped, ${other} was not.`;
   }
   function sameSentence({ asks, data }) {
     const words = "Both replies are the same";
@@ -740,9 +743,9 @@
   var NEAR_PX = 24;
   var SHOWN = {
     "": "Show this to the class",
-    asked: "The speaker was asked to show it: take it back",
-    shown: "The class sees it: take it down",
-    refused: "The speaker does not show it"
+    asked: "Asked: take it back",
+    shown: "Shown: take it down",
+    refused: "Not shown by the speaker"
   };
   function tokenSpan(token, branch) {
     const span = makeElement("span", token.r ? "thought" : "", token.t);
@@ -881,7 +884,7 @@
 
   // classroom/phone.js
   var LOST2 = "The server was restarted before the answer was shown; your message is back in the box.";
-  var DROPS = "Drop this one? Press again";
+  var DROPS = "Sure? Press again";
   var root = document.body;
   var joinForm = findAs(root, ".join-form", HTMLFormElement);
   var codeBox = findAs(joinForm, "input", HTMLInputElement);

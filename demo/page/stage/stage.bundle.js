@@ -1,5 +1,5 @@
 // Made from its sources by `npm run build`; do not edit.
-// Sources: 668cf633dc7a0849ba9adc7c95f31ec8cb6563a85385e6e2cd45f76ccbcbf69b
+// Sources: d82885bdb71fd59fe439e90f304d6107f92fd1727f22d969338ba352ee2c316c
 // Bundle: 98d9d7cf143231b29ba2972cffbd77cb6e59217667660437ed399aa4beedba45
 (() => {
   // protocol.json

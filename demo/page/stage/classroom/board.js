@@ -2,7 +2,7 @@
 
 /** @import { BoardMessage, DoorMessage, StoredClass } from "./types" */
 
-import { find, findAs } from "../src/dom.js";
+import { find, findAs, makeElement } from "../src/dom.js";
 import { nameAxis } from "../src/text.js";
 import { askTwice } from "./asking.js";
 import { makeBoardCharts } from "./board_charts.js";
@@ -65,11 +65,22 @@ async function speaker(asked) {
 
 // --- what is shown
 
+/**
+ * A long address is broken before a slash.
+ * @param {string} address
+ */
+function showAddress(address) {
+  const parts = address.replace(/^https?:\/\//, "").split("/");
+  const line = find(root, ".address");
+  line.replaceChildren();
+  for (const [n, part] of parts.entries()) line.append(...(n ? [makeElement("wbr"), `/${part}`] : [part]));
+}
+
 /** @param {DoorMessage} door */
 function showDoor(door) {
   find(root, ".qr").innerHTML = door.qr; // made by the server of this page, of an address and a code
   find(root, ".qr").firstElementChild?.setAttribute("aria-hidden", "true");
-  find(root, ".address").textContent = door.address.replace(/^https?:\/\//, "");
+  showAddress(door.address);
   find(root, ".code").textContent = door.code;
   find(root, ".code").setAttribute("aria-label", [...door.code].join(" "));
   find(root, ".model").textContent = door.model;
@@ -99,7 +110,6 @@ function showBoard(found) {
   paused.textContent = found.paused ? "Resume" : "Pause";
   paused.setAttribute("aria-pressed", String(found.paused));
   find(root, ".pause-mark").hidden = !found.paused;
-  mark("paused", found.paused);
   find(root, ".charts-empty").hidden = found.rows.some(({ pairs }) => pairs.length > 0);
   showExhibits(find(root, ".exhibits"), found.shown, speaker);
   charts.show(found.rows);
@@ -108,8 +118,8 @@ function showBoard(found) {
 /** @param {BoardMessage} found */
 function lessonName({ lesson }) {
   const parts = [lesson.title || (lesson.system_prompt ? "a system prompt" : "free chat")];
-  const seeds = lesson.own_seeds === false ? "for all" : "and on";
-  parts.push(lesson.cap ? "cap on" : "cap off", `seed ${lesson.seed} ${seeds}`);
+  const seed = `seed ${lesson.seed}${lesson.own_seeds === false ? " for all" : ""}`;
+  parts.push(lesson.cap ? "cap on" : "cap off", seed);
   if (!lesson.guess) parts.push("no guessing");
   return parts.join(" · ");
 }

@@ -1,5 +1,6 @@
 // The two charts of the board: every conversation by turn, and the distribution at each turn.
 
+/** @import { Chart } from "../src/chart.js" */
 /** @import { PlotElement } from "../src/plotly" */
 /** @import { ChartTrace, Figure } from "../src/types" */
 /** @import { Row } from "./types" */
@@ -26,6 +27,8 @@ export function makeBoardCharts(root, missing) {
   /** @type {Row[]} */
   let rows = [];
   let scheduled = false;
+  /** @type {Set<Chart>} */
+  const begun = new Set();
   let drawn = ""; // the rows that the charts show
   let axis = ""; // the figure whose lines and labels they show
 
@@ -37,6 +40,21 @@ export function makeBoardCharts(root, missing) {
     if (frame) frame.y = [Math.min(-0.75, ...values) - 0.1, Math.max(1.5, ...values) + 0.1];
   }
 
+  /**
+   * @param {PlotElement} element
+   * @param {Chart} chart
+   * @param {Figure} figure
+   */
+  async function begin(element, chart, figure) {
+    if (begun.has(chart)) return; // it is being drawn
+    begun.add(chart);
+    await chart.draw(figure, fill);
+    if (base && base.layout !== figure.layout) chart.relabel(base);
+    // Labels and bands follow the range of the axis, which a window of another size changes, too.
+    element.on("plotly_afterplot", chart.arrangeMarks);
+    schedule();
+  }
+
   function draw() {
     const figure = base;
     if (!figure || !window.Plotly) return;
@@ -44,13 +62,13 @@ export function makeBoardCharts(root, missing) {
     for (const { kind, element, chart } of charts) {
       if (!element.offsetWidth || !frame) continue;
       if (!chart.ready()) {
-        chart.draw({ data: tracesOf(kind, frame), layout: figure.layout }, fill);
+        begin(element, chart, { data: tracesOf(kind, frame), layout: figure.layout });
         continue;
       }
       fill(chart.traces());
       const layout = chart.layout();
       if (layout) layout.xaxis.dtick = Math.ceil(Math.max(1, lastTurn(rows)) / 10);
-      Plotly.redraw(element).then(chart.arrangeMarks);
+      Plotly.redraw(element);
     }
   }
 

@@ -20,8 +20,10 @@ export function standingOf({ place, paused, writing, ahead }) {
  * What capping is, in one sentence.
  * @returns {string}
  */
-export const capSentence = () =>
-  `Capped: wherever the reply falls below the floor, it is lifted back to it, toward ${axisWords().persona}.`;
+export function capSentence() {
+  const self = axisWords().high === "Assistant" ? "the Assistant" : "the model’s own way of answering";
+  return `Capped: the reply is held near ${self} wherever it falls below the floor.`;
+}
 
 /**
  * What stands in the place of the replies before the first message.

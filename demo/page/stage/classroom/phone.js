@@ -16,7 +16,7 @@ import { keptTurns } from "./turn_data.js";
 import { fragment, post, RefusedError, save, sentenceOf } from "./wire.js";
 
 const LOST = "The server was restarted before the answer was shown; your message is back in the box.";
-const DROPS = "Drop this one? Press again";
+const DROPS = "Sure? Press again";
 
 const root = document.body;
 const joinForm = findAs(root, ".join-form", HTMLFormElement);

@@ -13,9 +13,9 @@ import { answerOf, isToGuess, meansOf, meanText, nameOf, PANES, tokensOf } from 
 const NEAR_PX = 24;
 const SHOWN = {
   "": "Show this to the class",
-  asked: "The speaker was asked to show it: take it back",
-  shown: "The class sees it: take it down",
-  refused: "The speaker does not show it",
+  asked: "Asked: take it back",
+  shown: "Shown: take it down",
+  refused: "Not shown by the speaker",
 };
 
 /**

@@ -58,7 +58,7 @@ function placesOf({ asks, panes }) {
   const capped = PANES.find((pane) => panes[pane].branch === "capped");
   if (!asks || !capped) return "";
   const other = capped === "a" ? "B" : "A";
-  return `${capped.toUpperCase()} was the capped reply, ${other} the uncapped one.`;
+  return `${capped.toUpperCase()} was capped, ${other} was not.`;
 }
 
 /** @param {TurnView} view */

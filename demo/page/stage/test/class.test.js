@@ -104,7 +104,7 @@ test("before the answer a pane has a letter and words, and after it a name and n
 });
 
 test("the answer names what stood at A and B, and the branches alone where that is not known", () => {
-  const where = "B was the capped reply, A the uncapped one.";
+  const where = "B was capped, A was not.";
   assert.equal(answerOf(BLIND), "");
   assert.equal(answerOf(OPEN), `Right: ${where}`);
   assert.equal(answerOf({ ...OPEN, verdict: "wrong" }), `Not this time: ${where}`);
