@@ -440,6 +440,56 @@ def test_phones_follow_the_speaker_s_stage_within_a_second_and_go_on_alone(there
     held("changes of the speaker's stage on a phone that follows", 3, "shown within a second", "class")
 
 
+def test_the_speaker_s_page_goes_on_after_a_lost_request_and_says_why_it_ends(there):
+    with opened(there.address, board_of(there), PROJECTOR) as board, ExitStack() as tabs:
+        expect(board.locator(".code")).to_have_text(there.code)
+        with board.context.expect_page() as opening:
+            board.locator(".stage").click()
+        stage = opening.value
+        wait_until_loaded(stage)
+        stage.route("**/class/mirror", lambda route: route.abort())
+        stage.locator(".mirror-button").click()
+        stage.wait_for_timeout(2000)
+        expect(stage.locator(".mirror-button")).to_have_attribute("aria-pressed", "true")
+        stage.unroute("**/class/mirror")
+        phone = tabs.enter_context(opened(there.address, f"class#{there.code}"))
+        phone.locator(".modes .follow").click()
+        say(stage, "What the speaker says")
+        followed = phone.frame_locator("iframe")
+        expect(followed.locator('[data-branch="capped"] .reply')).to_contain_text("Hello there!")
+        expect(followed.locator(".waiting")).to_be_hidden()
+        asked: list[str] = []
+
+        def refuse(route: Route) -> None:
+            asked.append(route.request.url)
+            route.fulfill(status=400, json={"detail": "Too long for the phones."})
+
+        stage.route("**/class/mirror", refuse)
+        stage.locator("#map-tab").click()
+        expect(stage.locator(".notices")).to_contain_text("Too long for the phones.")
+        expect(stage.locator(".mirror-button")).to_have_attribute("aria-pressed", "false")
+        expect(phone.locator(".say")).to_be_visible()
+        assert len(asked) == 1
+
+
+def test_where_another_class_is_open_its_code_is_asked_for_once(there):
+    with opened(there.address, f"class#{there.code}") as phone:
+        write(phone, "Hello")
+        guess(phone, "a")
+        there.pages.classroom = None
+        there.pages.open()
+        phone.reload()
+        expect(phone.locator(".sentence")).to_have_text("A new class is open here; enter its code.")
+        phone.locator("[name=code]").fill("WRONG")
+        phone.locator(".join-form button").click()
+        expect(phone.locator(".sentence")).to_contain_text("no class with this code")
+        phone.wait_for_timeout(4000)
+        expect(phone.locator(".sentence")).to_contain_text("no class with this code")
+        phone.locator("[name=code]").fill(there.code)
+        phone.locator(".join-form button").click()
+        expect(phone.locator(".empty")).to_be_visible()
+
+
 @pytest.mark.parametrize("dark", [False, True])
 def test_axe_finds_nothing_on_the_phone(there, dark: bool):
     with opened(there.address, "class", PHONE, dark) as phone:
