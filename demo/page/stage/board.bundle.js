@@ -1,6 +1,6 @@
 // Made from its sources by `npm run build`; do not edit.
-// Sources: d82885bdb71fd59fe439e90f304d6107f92fd1727f22d969338ba352ee2c316c
-// Bundle: cfb59a9026323c044ab9ef02ccf9c342d4c3c1043792e7fb17e898056dafacdb
+// Sources: 50f9c070d30fa8e3bbf9ab700ea632109e53c94004569ac8413af912788844e6
+// Bundle: 267fd59d8970d5d78a073b2a9a7eddf96d38e55c51713faf4ce44a5d66cc2199
 (() => {
   // src/dom.js
   function makeElement(tag, className, text) {
@@ -804,14 +804,14 @@
   }
 
   // classroom/notices.js
-  var ORDER = ["lost", "fault", "news"];
+  var ORDER = ["lost", "fault", "news", "room"];
   function makeNotices(line, otherwise = () => "") {
-    const said = { lost: "", fault: "", news: "" };
+    const said = { lost: "", fault: "", news: "", room: "" };
     function show() {
       const kind = ORDER.find((one) => said[one]);
       const text = kind ? said[kind] : otherwise();
       if (line.textContent !== text) line.textContent = text;
-      line.classList.toggle("error", kind === "lost" || kind === "fault");
+      line.classList.toggle("error", Boolean(kind) && kind !== "news");
     }
     return {
       show,
@@ -836,7 +836,6 @@
   var results = findAs(root, ".results", HTMLSelectElement);
   var kept = stored(SPEAKER) ?? { secret: "", base: base(), board: null };
   var board = null;
-  var isKept = true;
   var restoring = false;
   var stream = new AbortController();
   var goOn = () => {
@@ -928,9 +927,7 @@
     stream.abort();
   }
   function keep() {
-    const done = store(SPEAKER, kept);
-    if (done !== isKept) notices.say("news", done ? "" : NOT_KEPT);
-    isKept = done;
+    notices.say("room", store(SPEAKER, kept) ? "" : NOT_KEPT);
   }
   async function connect() {
     for (; ; ) {

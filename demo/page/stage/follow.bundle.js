@@ -1,5 +1,5 @@
 // Made from its sources by `npm run build`; do not edit.
-// Sources: d82885bdb71fd59fe439e90f304d6107f92fd1727f22d969338ba352ee2c316c
+// Sources: 50f9c070d30fa8e3bbf9ab700ea632109e53c94004569ac8413af912788844e6
 // Bundle: 00478797012bf72ca6ba1b120b32078de767bfa28c912b631193a4802ab375f3
 (() => {
   // src/dom.js

@@ -1,5 +1,5 @@
 // Made from its sources by `npm run build`; do not edit.
-// Sources: d82885bdb71fd59fe439e90f304d6107f92fd1727f22d969338ba352ee2c316c
+// Sources: 50f9c070d30fa8e3bbf9ab700ea632109e53c94004569ac8413af912788844e6
 // Bundle: af08f735d86252586df92c2e5f6aa4cf282c148ea964cb9968920df7c06c072b
 (() => {
   // src/dom.js

@@ -1,6 +1,6 @@
 // Made from its sources by `npm run build`; do not edit.
-// Sources: d82885bdb71fd59fe439e90f304d6107f92fd1727f22d969338ba352ee2c316c
-// Bundle: 87bc5029d79adea22ff22ed89f40c22bba42f1a8799e3e9a8499f4b537de356c
+// Sources: 50f9c070d30fa8e3bbf9ab700ea632109e53c94004569ac8413af912788844e6
+// Bundle: c96b975a1ba7199582070aa02128a3aa2f9de7415ae3dc7152a751f8fb238ab0
 (() => {
   // src/dom.js
   function makeElement(tag, className, text) {
@@ -313,6 +313,7 @@
   var REMOVED = "The speaker has removed you from the class.";
   var NEW_CLASS = "A new class is open here; enter its code.";
   var BACK = "The server was restarted. Your conversation comes back as soon as the speaker’s page has brought the class back.";
+  var NOT_KEPT = "This tab has no room left to keep your conversation; save it before you close or reload it.";
   var LOST = "The connection was lost; trying again…";
   var tidy = (code) => code.toUpperCase().replace(/\s+/g, "");
   function givenBack(known) {
@@ -334,7 +335,7 @@
     function keep2(changed) {
       if (!own) return;
       own = { ...own, ...changed };
-      store(STUDENT, own);
+      hooks.say("room", store(STUDENT, own) ? "" : NOT_KEPT);
     }
     function leave(sentence, ended) {
       if (ended) {
@@ -571,14 +572,14 @@
   }
 
   // classroom/notices.js
-  var ORDER = ["lost", "fault", "news"];
+  var ORDER = ["lost", "fault", "news", "room"];
   function makeNotices(line, otherwise = () => "") {
-    const said = { lost: "", fault: "", news: "" };
+    const said = { lost: "", fault: "", news: "", room: "" };
     function show() {
       const kind = ORDER.find((one) => said[one]);
       const text = kind ? said[kind] : otherwise();
       if (line.textContent !== text) line.textContent = text;
-      line.classList.toggle("error", kind === "lost" || kind === "fault");
+      line.classList.toggle("error", Boolean(kind) && kind !== "news");
     }
     return {
       show,
@@ -1018,7 +1019,7 @@
     }
   }
   function keep() {
-    if (!state) return;
+    if (!state || turns.filter(Boolean).length < state.turns) return;
     membership.keepChat(state, turns, box.onItsWay());
   }
   async function act(path, body = {}) {

@@ -1,5 +1,5 @@
 // Made from its sources by `npm run build`; do not edit.
-// Sources: d82885bdb71fd59fe439e90f304d6107f92fd1727f22d969338ba352ee2c316c
+// Sources: 50f9c070d30fa8e3bbf9ab700ea632109e53c94004569ac8413af912788844e6
 // Bundle: 98d9d7cf143231b29ba2972cffbd77cb6e59217667660437ed399aa4beedba45
 (() => {
   // protocol.json

@@ -41,7 +41,6 @@ const results = findAs(root, ".results", HTMLSelectElement);
 let kept = stored(SPEAKER) ?? { secret: "", base: base(), board: null };
 /** @type {BoardMessage | null} */
 let board = null;
-let isKept = true;
 let restoring = false;
 let stream = new AbortController();
 let goOn = () => {}; // ends the waiting of a page that is closed
@@ -170,11 +169,9 @@ async function restore(before) {
   stream.abort(); // a new one tells everything
 }
 
-/** Said once each time that the browser's room is used up. */
+/** The browser's room for a tab may be used up. */
 function keep() {
-  const done = store(SPEAKER, kept);
-  if (done !== isKept) notices.say("news", done ? "" : NOT_KEPT);
-  isKept = done;
+  notices.say("room", store(SPEAKER, kept) ? "" : NOT_KEPT);
 }
 
 async function connect() {

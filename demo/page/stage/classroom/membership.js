@@ -12,6 +12,8 @@ const REMOVED = "The speaker has removed you from the class.";
 const NEW_CLASS = "A new class is open here; enter its code.";
 const BACK =
   "The server was restarted. Your conversation comes back as soon as the speaker’s page has brought the class back.";
+const NOT_KEPT =
+  "This tab has no room left to keep your conversation; save it before you close or reload it.";
 const LOST = "The connection was lost; trying again…";
 
 /**
@@ -55,7 +57,7 @@ export function makeMembership(hooks) {
   function keep(changed) {
     if (!own) return;
     own = { ...own, ...changed };
-    store(STUDENT, own);
+    hooks.say("room", store(STUDENT, own) ? "" : NOT_KEPT);
   }
 
   /**

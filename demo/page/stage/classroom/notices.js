@@ -1,9 +1,9 @@
 // The one line at the top of a page of the class that says what the page has to say.
 
-/** @typedef {"lost" | "fault" | "news"} Kind the earlier stands before the later */
+/** @typedef {"lost" | "fault" | "news" | "room"} Kind the earlier stands before the later */
 
 /** @type {readonly Kind[]} */
-const ORDER = ["lost", "fault", "news"];
+const ORDER = ["lost", "fault", "news", "room"];
 
 /**
  * Each kind of notice stays until it is taken back, so that none wipes out another.
@@ -12,14 +12,14 @@ const ORDER = ["lost", "fault", "news"];
  */
 export function makeNotices(line, otherwise = () => "") {
   /** @type {Record<Kind, string>} */
-  const said = { lost: "", fault: "", news: "" };
+  const said = { lost: "", fault: "", news: "", room: "" };
 
   function show() {
     const kind = ORDER.find((one) => said[one]);
     const text = kind ? said[kind] : otherwise();
     // The same words once more would be read out once more.
     if (line.textContent !== text) line.textContent = text;
-    line.classList.toggle("error", kind === "lost" || kind === "fault");
+    line.classList.toggle("error", Boolean(kind) && kind !== "news");
   }
 
   return {

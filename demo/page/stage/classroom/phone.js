@@ -182,9 +182,9 @@ function take(message) {
   }
 }
 
-/** What this tab gives back to a server that was restarted. */
+/** What this tab gives back to a server that was restarted. A conversation that is still arriving replaces nothing. */
 function keep() {
-  if (!state) return;
+  if (!state || turns.filter(Boolean).length < state.turns) return;
   membership.keepChat(state, turns, box.onItsWay());
 }
 
