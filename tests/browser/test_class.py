@@ -7,6 +7,7 @@ import re
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from itertools import pairwise
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
@@ -84,6 +85,34 @@ def no_violations(page: Page, what: str) -> None:
     found = Axe().run(page)
     assert [(what, v["id"], v["nodes"][0]["html"][:160]) for v in found.response["violations"]] == []
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), what
+
+
+# An iPhone: the keyboard leaves the layout as it is, and the page has scrolled under it.
+IPHONE = """
+  const screen = Object.assign(new EventTarget(), { height: 844, offsetTop: 0, scale: 1 });
+  Object.defineProperty(window, "visualViewport", { value: screen });
+  CSS.supports = () => false;
+"""
+
+
+def finger_sized(page: Page) -> None:
+    """Every control that is seen is at least as large as a finger needs."""
+    found = page.evaluate(
+        """() => [...document.querySelectorAll("button, summary, textarea, input")]
+          .filter((one) => one.checkVisibility())
+          .map((one) => [one.outerHTML.slice(0, 80), one.getBoundingClientRect()])
+          .filter(([, { width, height }]) => Math.min(width, height) < 43.5).map(([html]) => html)"""
+    )
+    assert found == []
+
+
+def fits(board: Page) -> None:
+    """Nothing of the board has to be scrolled to, and the way in does not lie over what students show."""
+    assert board.evaluate("document.documentElement.scrollHeight <= innerHeight")
+    names = (".qr", ".address", ".code", ".exhibits")
+    boxes = [board.locator(name).bounding_box() for name in names]
+    ends = [(box["y"], box["y"] + box["height"]) for box in boxes if box]
+    assert len(ends) == 4 and all(end <= start for (_, end), (start, _) in pairwise(ends)), ends
 
 
 @pytest.mark.trust("two phones and a board of one program", "numbers only reach the board", "class")
@@ -234,6 +263,27 @@ def test_a_keyboard_leaves_room_for_the_replies_and_the_box(there, engine, ended
         for name in ("main", ".own"):
             overflow = "(one) => one.scrollHeight - one.clientHeight"
             assert phone.locator(name).evaluate(overflow) == 0, name
+
+
+def test_the_box_stays_in_sight_where_a_keyboard_only_covers_the_page(there):
+    with opened(there.address, "class") as phone:
+        phone.add_init_script(IPHONE)
+        phone.goto(f"{there.address}class#{there.code}")
+        phone.reload()
+        expect(phone.locator(".say")).to_be_visible()
+        phone.add_style_tag(content=".say textarea { field-sizing: fixed; }")
+        low = phone.locator(".say textarea").bounding_box()
+        phone.locator(".say textarea").fill("one\ntwo\nthree")
+        high = phone.locator(".say textarea").bounding_box()
+        assert low and high and high["height"] > low["height"] + 20
+        phone.evaluate(
+            """() => {
+              Object.assign(visualViewport, { height: 440, offsetTop: 120 });
+              visualViewport.dispatchEvent(new Event("resize"));
+            }"""
+        )
+        box = phone.locator(".say").bounding_box()
+        assert box and box["y"] >= 120 and box["y"] + box["height"] <= 560
 
 
 def test_an_answer_of_a_proxy_throws_nobody_out(there):
@@ -504,8 +554,10 @@ def test_axe_finds_nothing_on_the_phone(there, dark: bool):
         write(phone, "Hello")
         expect(phone.locator(".guess")).to_be_visible()
         no_violations(phone, "guess")
+        finger_sized(phone)
         guess(phone, "a")
         no_violations(phone, "answer")
+        finger_sized(phone)
 
 
 @pytest.mark.parametrize("dark", [False, True])
@@ -520,10 +572,12 @@ def test_axe_finds_nothing_on_the_board(there, dark: bool):
         student.post("show", turn=0)
         board.locator(".exhibit button", has_text="Show").click()
         expect(board.locator(".exhibit .user")).to_have_text("message 0")
-        for size in (PROJECTOR, (1920, 1080), PHONE):
+        for size in (PROJECTOR, (1600, 900), (1920, 1080), PHONE):
             board.set_viewport_size({"width": size[0], "height": size[1]})
             board.wait_for_function("document.querySelector('#boxes-chart .main-svg') !== null")
             no_violations(board, f"full at {size}")
+            if size != PHONE:
+                fits(board)
         board.locator(".set").click()
         no_violations(board, "lesson")
 
