@@ -1,5 +1,5 @@
 // Made from its sources by `npm run build`; do not edit.
-// Sources: 50f9c070d30fa8e3bbf9ab700ea632109e53c94004569ac8413af912788844e6
+// Sources: cc20c2212f7abda46accb265e4578a512b4d8f5be79304a953441a86e51cd519
 // Bundle: 267fd59d8970d5d78a073b2a9a7eddf96d38e55c51713faf4ce44a5d66cc2199
 (() => {
   // src/dom.js

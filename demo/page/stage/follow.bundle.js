@@ -1,5 +1,5 @@
 // Made from its sources by `npm run build`; do not edit.
-// Sources: 50f9c070d30fa8e3bbf9ab700ea632109e53c94004569ac8413af912788844e6
+// Sources: cc20c2212f7abda46accb265e4578a512b4d8f5be79304a953441a86e51cd519
 // Bundle: 00478797012bf72ca6ba1b120b32078de767bfa28c912b631193a4802ab375f3
 (() => {
   // src/dom.js

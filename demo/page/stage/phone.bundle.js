@@ -1,6 +1,6 @@
 // Made from its sources by `npm run build`; do not edit.
-// Sources: 50f9c070d30fa8e3bbf9ab700ea632109e53c94004569ac8413af912788844e6
-// Bundle: c96b975a1ba7199582070aa02128a3aa2f9de7415ae3dc7152a751f8fb238ab0
+// Sources: cc20c2212f7abda46accb265e4578a512b4d8f5be79304a953441a86e51cd519
+// Bundle: adb74b2e87c68752d0e2312635664fc43354df9c9dc84ab482d70814d0362be7
 (() => {
   // src/dom.js
   function makeElement(tag, className, text) {
@@ -103,16 +103,21 @@
       return `Waiting: ${counted(ahead, "conversation")} ${ahead === 1 ? "is" : "are"} ahead…`;
     return paused ? "The speaker has paused the class." : "";
   }
-  function capSentence() {
-    const self = axisWords().high === "Assistant" ? "the Assistant" : "the model’s own way of answering";
-    return `Capped: the reply is held near ${self} wherever it falls below the floor.`;
+  var self = () => axisWords().high === "Assistant" ? "the Assistant" : "the model’s own way of answering";
+  var capInGeneral = () => `Capped: the reply is held near ${self()} where it would drift away.`;
+  function capSentence(settings) {
+    if (!settings) return capInGeneral();
+    if (!settings.cap) return "The cap was off.";
+    const { only_below: below } = settings.cap;
+    const which = typeof below === "number" ? `a reply that begins below ${number(below)}` : "the reply";
+    return `Capped: ${which} is held near ${self()} wherever it falls below the floor.`;
   }
   function emptyLines({ cap, guess }) {
     if (!cap) return ["Two replies come. The cap is off, so both are answered in the same way."];
-    if (!guess) return ["Two replies come, uncapped and capped. Swipe from one to the other.", capSentence()];
+    if (!guess) return ["Two replies come, uncapped and capped. Swipe from one to the other.", capInGeneral()];
     return [
       "Two replies come, A and B, and one of them is capped. Swipe from one to the other, and guess which.",
-      capSentence()
+      capInGeneral()
     ];
   }
 
@@ -789,7 +794,9 @@
       const figure = find(root2, ".line");
       figure.hidden = !PANES.every((pane) => view2.panes[pane].branch);
       if (figure.hidden) return;
-      const floor = head?.marks.floor ?? null;
+      find(root2, ".means").textContent = capSentence(view2.data?.settings);
+      const isOff = view2.data?.settings && !view2.data.settings.cap;
+      const floor = isOff ? null : head?.marks.floor ?? null;
       const lines = PANES.map((pane) => ({
         branch: view2.panes[pane].branch ?? "uncapped",
         values: trailing(tokensOf(view2, pane)),
@@ -957,7 +964,6 @@
     const words = axisWords();
     find(root, ".tones .low-end").textContent = words.low;
     find(root, ".tones .high-end").textContent = words.high;
-    find(root, ".means").textContent = capSentence();
     if (state) showLesson(state.lesson);
   }
   function takeState(found) {

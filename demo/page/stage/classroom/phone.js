@@ -5,7 +5,7 @@
 import { find, findAll, findAs, makeElement } from "../src/dom.js";
 import { axisWords, nameAxis } from "../src/text.js";
 import { askTwice } from "./asking.js";
-import { capSentence, emptyLines, standingOf } from "./class_words.js";
+import { emptyLines, standingOf } from "./class_words.js";
 import { makeFollowing } from "./following.js";
 import { makeMembership } from "./membership.js";
 import { makeMessageBox } from "./message_box.js";
@@ -109,7 +109,6 @@ function showNames() {
   const words = axisWords();
   find(root, ".tones .low-end").textContent = words.low;
   find(root, ".tones .high-end").textContent = words.high;
-  find(root, ".means").textContent = capSentence();
   if (state) showLesson(state.lesson);
 }
 

@@ -6,6 +6,7 @@
 import { find, findAll, findAs, makeElement } from "../src/dom.js";
 import { describeToken } from "../src/text.js";
 import { toneOf } from "../src/turns.js";
+import { capSentence } from "./class_words.js";
 import { drawLines, spoken, trailing } from "./line.js";
 import { makePager } from "./pager.js";
 import { answerOf, isToGuess, meansOf, meanText, nameOf, PANES, tokensOf } from "./turn_data.js";
@@ -83,7 +84,9 @@ export function makePhoneView(root, hooks) {
     const figure = find(root, ".line");
     figure.hidden = !PANES.every((pane) => view.panes[pane].branch);
     if (figure.hidden) return;
-    const floor = head?.marks.floor ?? null;
+    find(root, ".means").textContent = capSentence(view.data?.settings);
+    const isOff = view.data?.settings && !view.data.settings.cap;
+    const floor = isOff ? null : (head?.marks.floor ?? null);
     const lines = PANES.map((pane) => ({
       branch: view.panes[pane].branch ?? "uncapped",
       values: trailing(tokensOf(view, pane)),

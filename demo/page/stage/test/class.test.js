@@ -182,12 +182,17 @@ test("a student reads what keeps them waiting", () => {
 
 test("what capping is, is said in the words of the axis, and a guess only where there is one", () => {
   const lesson = /** @type {Lesson} */ ({ cap: true, guess: true });
-  assert.match(emptyLines(lesson).join(" "), /guess which\. Capped: .* floor/);
+  assert.match(emptyLines(lesson).join(" "), /guess which\. Capped: .* near the Assistant/);
   assert.doesNotMatch(emptyLines({ ...lesson, guess: false }).join(" "), /guess/);
   assert.match(emptyLines({ ...lesson, cap: false }).join(" "), /cap is off/);
-  assert.match(capSentence(), /Assistant/);
+  const settings = (/** @type {object | null} */ cap) =>
+    /** @type {import("../src/types").TurnSettings} */ ({ cap });
+  assert.match(capSentence(settings({})), /: the reply is held near the Assistant wherever .* the floor/);
+  assert.match(capSentence(settings({ only_below: 0.4 })), /a reply that begins below 0\.40 is held/);
+  assert.equal(capSentence(settings(null)), "The cap was off.");
+  assert.match(capSentence(undefined), /Assistant/);
   nameAxis(false);
-  assert.doesNotMatch(capSentence(), /Assistant/);
+  assert.doesNotMatch(capSentence(undefined), /Assistant/);
   nameAxis(true);
 });
 
