@@ -1,6 +1,6 @@
 // Made from its sources by `npm run build`; do not edit.
-// Sources: cc20c2212f7abda46accb265e4578a512b4d8f5be79304a953441a86e51cd519
-// Bundle: 267fd59d8970d5d78a073b2a9a7eddf96d38e55c51713faf4ce44a5d66cc2199
+// Sources: beaec0b7abadfb09d1c5da2a1f5814e56b5a3418645a9d08a9d1e877978f1ea5
+// Bundle: be90ce16b3a836286deb7ba902ecf842b2f7decfd5631d281bab0b7772da6201
 (() => {
   // src/dom.js
   function makeElement(tag, className, text) {
@@ -239,7 +239,7 @@
     return {
       shapes,
       annotations,
-      margin: { ...margin, l: margin.l * scale, b: margin.b * scale, r: right * scale },
+      margin: { l: margin.l * scale, r: right * scale, t: margin.t * scale, b: margin.b * scale },
       font: { ...font, size: small, color: colours.muted },
       modebar: { bgcolor: "rgba(0,0,0,0)", color: colours.muted, activecolor: colours.text },
       titles: { xaxis: xaxis.title, yaxis: yaxis.title },

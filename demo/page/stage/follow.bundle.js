@@ -1,5 +1,5 @@
 // Made from its sources by `npm run build`; do not edit.
-// Sources: cc20c2212f7abda46accb265e4578a512b4d8f5be79304a953441a86e51cd519
+// Sources: beaec0b7abadfb09d1c5da2a1f5814e56b5a3418645a9d08a9d1e877978f1ea5
 // Bundle: 00478797012bf72ca6ba1b120b32078de767bfa28c912b631193a4802ab375f3
 (() => {
   // src/dom.js

@@ -1,6 +1,6 @@
 // Made from its sources by `npm run build`; do not edit.
-// Sources: cc20c2212f7abda46accb265e4578a512b4d8f5be79304a953441a86e51cd519
-// Bundle: 98d9d7cf143231b29ba2972cffbd77cb6e59217667660437ed399aa4beedba45
+// Sources: beaec0b7abadfb09d1c5da2a1f5814e56b5a3418645a9d08a9d1e877978f1ea5
+// Bundle: 98b29963d057d4787739de1716467fc8616588ddce681f42ca8676e0194df97f
 (() => {
   // protocol.json
   var protocol_default = {
@@ -2728,7 +2728,7 @@
     return {
       shapes,
       annotations,
-      margin: { ...margin, l: margin.l * scale, b: margin.b * scale, r: right * scale },
+      margin: { l: margin.l * scale, r: right * scale, t: margin.t * scale, b: margin.b * scale },
       font: { ...font, size: small, color: colours.muted },
       modebar: { bgcolor: "rgba(0,0,0,0)", color: colours.muted, activecolor: colours.text },
       titles: { xaxis: xaxis.title, yaxis: yaxis.title },

@@ -77,7 +77,7 @@ export function themedLayout(base, colours, narrow) {
   return {
     shapes,
     annotations,
-    margin: { ...margin, l: margin.l * scale, b: margin.b * scale, r: right * scale },
+    margin: { l: margin.l * scale, r: right * scale, t: margin.t * scale, b: margin.b * scale },
     font: { ...font, size: small, color: colours.muted },
     modebar: { bgcolor: "rgba(0,0,0,0)", color: colours.muted, activecolor: colours.text },
     titles: { xaxis: xaxis.title, yaxis: yaxis.title },

@@ -269,7 +269,7 @@ test("a layout takes the page's colours and text size, and leaves the base as it
   assert.equal(themed.shapes[0]?.line.color, COLOURS.capped);
   assert.equal(themed.shapes[1]?.fillcolor, COLOURS["role-low"]);
   assert.equal(themed.shapes[2]?.fillcolor, COLOURS["role-high"]);
-  assert.deepEqual(themed.margin, { l: 96, r: 232, t: 8, b: 72 });
+  assert.deepEqual(themed.margin, { l: 96, r: 232, t: 16, b: 72 });
   assert.deepEqual(base, layout());
 });
 
