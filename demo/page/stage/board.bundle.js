@@ -1,5 +1,5 @@
 // Made from its sources by `npm run build`; do not edit.
-// Sources: beaec0b7abadfb09d1c5da2a1f5814e56b5a3418645a9d08a9d1e877978f1ea5
+// Sources: 8ffd8a9d4baa601088d45bf164845b21c573c1d8ca17f0ef83878f2aa3c73a8c
 // Bundle: be90ce16b3a836286deb7ba902ecf842b2f7decfd5631d281bab0b7772da6201
 (() => {
   // src/dom.js

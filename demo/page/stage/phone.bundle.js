@@ -1,5 +1,5 @@
 // Made from its sources by `npm run build`; do not edit.
-// Sources: beaec0b7abadfb09d1c5da2a1f5814e56b5a3418645a9d08a9d1e877978f1ea5
+// Sources: 8ffd8a9d4baa601088d45bf164845b21c573c1d8ca17f0ef83878f2aa3c73a8c
 // Bundle: adb74b2e87c68752d0e2312635664fc43354df9c9dc84ab482d70814d0362be7
 (() => {
   // src/dom.js

@@ -1,6 +1,6 @@
 // Made from its sources by `npm run build`; do not edit.
-// Sources: beaec0b7abadfb09d1c5da2a1f5814e56b5a3418645a9d08a9d1e877978f1ea5
-// Bundle: 98b29963d057d4787739de1716467fc8616588ddce681f42ca8676e0194df97f
+// Sources: 8ffd8a9d4baa601088d45bf164845b21c573c1d8ca17f0ef83878f2aa3c73a8c
+// Bundle: 79bd2e19c93a9642fce6ea25042c7ad3d8f4b05c8b278c46e7430e909e5c6462
 (() => {
   // protocol.json
   var protocol_default = {
@@ -6223,7 +6223,7 @@
       const keepsTurns = late && !opened && conversation.turns.length > 0;
       const turns = keepsTurns ? conversation.turns : given.map(turnFromData);
       intro.end();
-      veil.lift();
+      if (opened) veil.lift();
       conversation.meta = { ...meta };
       if (opened && !late) find(root, ".notices").replaceChildren();
       const { restoring, arrived } = opened ? { restoring: false, arrived: false } : open(turns);

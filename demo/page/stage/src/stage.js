@@ -129,7 +129,8 @@ export function makeStage(root, protocol, sendRequest) {
     const keepsTurns = late && !opened && conversation.turns.length > 0;
     const turns = keepsTurns ? conversation.turns : given.map(turnFromData);
     intro.end();
-    veil.lift();
+    // Before the very first reset only a turn that was sent at once can be under the veil. It stays there.
+    if (opened) veil.lift();
     conversation.meta = { ...meta };
     // What was sent at once may also be refused before the very first reset. Its notice stays.
     if (opened && !late) find(root, ".notices").replaceChildren();
