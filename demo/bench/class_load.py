@@ -50,7 +50,9 @@ class Outcomes:
     """What happened.
 
     Attributes:
-        first_token: seconds from sending a message to the first token on the phone, one entry per turn.
+        at_once: seconds from sending a message to the first token on the phone, of the first message of each
+            student; all are sent within a few seconds.
+        first_token: the same for all later messages.
         reply: seconds from the first token to the end of both replies.
         tokens: of the longer reply of each turn.
         board_update: seconds from the end of a turn on the phone to the board's knowing it.
@@ -59,6 +61,7 @@ class Outcomes:
         memory: (seconds since the start, MiB) of the server's resident memory.
     """
 
+    at_once: list[float] = field(default_factory=list)
     first_token: list[float] = field(default_factory=list)
     reply: list[float] = field(default_factory=list)
     tokens: list[int] = field(default_factory=list)
@@ -107,7 +110,7 @@ class Student:
     def __init__(self, number: int, line: Line, outcomes: Outcomes, ended: dict[str, float]) -> None:
         """ended: when turns have ended on phones, by a name that the board knows too."""
         self._rng, self._line, self._outcomes, self._ended = random.Random(number), line, outcomes, ended
-        self.number, self._chat, self._turn = 0, 1, 0
+        self.number, self._chat, self._turn, self._answered = 0, 1, 0, 0
         self._sent = self._began = 0.0
         self._counts = {"a": 0, "b": 0}
         self._first, self._over = asyncio.Event(), asyncio.Event()
@@ -138,10 +141,12 @@ class Student:
         if not self._first.is_set() and any(self._counts.values()):
             self._first.set()
             self._began = now
-            self._outcomes.first_token.append(now - self._sent)
+            of_all = self._outcomes.at_once if self._answered == 0 else self._outcomes.first_token
+            of_all.append(now - self._sent)
         if message["type"] == "turn" and message["view"]["ended"] and not self._over.is_set():
             self._ended[f"{self.number}/{self._chat}/{self._turn}"] = now
             self._outcomes.turns += 1
+            self._answered += 1
             self._outcomes.reply.append(now - self._began)
             self._outcomes.tokens.append(max(self._counts.values()))
             self._over.set()
@@ -263,6 +268,7 @@ def summary(outcomes: Outcomes, students: int, seconds: float) -> dict[str, Any]
         "students": students,
         "minutes": round(seconds / 60, 2),
         "turns": outcomes.turns,
+        "all at once: first token s, p95": _p95(outcomes.at_once),
         "first token s, median": _median(outcomes.first_token),
         "first token s, p95": _p95(outcomes.first_token),
         "reply s, median": _median(outcomes.reply),

@@ -27,6 +27,7 @@ COLUMNS = (
     "students",
     "minutes",
     "turns",
+    "all at once: first token s, p95",
     "first token s, median",
     "first token s, p95",
     "reply s, median",
@@ -94,7 +95,8 @@ def statements(figures: dict[str, Any], gpu: dict[str, Any]) -> Iterator[str]:
         f"Measured on {about['cpu']}, with {about['model']}. The students' programs ran on "
         f"the same machine. Each student thinks for {low:g} to {high:g} seconds between turns, and begins a "
         f"new conversation after {about['turns_of_a_chat']} turns. The longer reply of a turn had "
-        f"{tokens:g} tokens on average."
+        f"{tokens:g} tokens on average. *All at once* is the first message of each student; all are sent "
+        f"within {low:g} seconds. The other columns leave these out."
     )
     yield ""
     yield from table(long, (*COLUMNS, *_MEMORY))

@@ -134,7 +134,9 @@ def test_two_runs_of_the_same_replies_are_compared_token_by_token():
 
 def test_the_figures_of_a_class_leave_out_memory_before_it_has_settled():
     memory = [(0.0, 100.0), (50.0, 300.0), (100.0, 250.0)]
-    found = class_summary(ClassOutcomes([1.0, 2.0, 3.0], [5.0], [40], [0.2], 3, ["No."], memory), 30, 120)
+    found = class_summary(
+        ClassOutcomes([4.0, 6.0], [1.0, 2.0, 3.0], [5.0], [40], [0.2], 3, ["No."], memory), 30, 120
+    )
     assert (found["turns"], found["errors"], found["first token s, median"]) == (3, 1, 2.0)
     assert found["board update s, p95"] is None, "one value has no percentile"
     assert (found["memory settled MiB"], found["memory most after MiB"]) == (300.0, 300.0)
