@@ -108,6 +108,11 @@ def statements(figures: dict[str, Any], gpu: dict[str, Any]) -> Iterator[str]:
     yield from carried(growth, most_s)
     yield ""
     yield (
+        "Students who wait longer for their replies send fewer messages, so read the time of a reply beside "
+        "that of the first token. Each row is one short class, and rows vary from run to run."
+    )
+    yield ""
+    yield (
         f"On paper, with a GPU ({gpu['about']['gpu']}): computed from the steps in "
         "[cuda-graphs.md](cuda-graphs.md), for students who think as long and get replies of that length. "
         "With so many students all places of the batch are taken on average. The time of prompts and of the "
