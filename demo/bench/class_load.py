@@ -30,8 +30,6 @@ from demo.bench.class_report import table
 from demo.bench.pair import MESSAGES
 from demo.bench.report import write_json
 from demo.models.default import DEFAULT_MODEL
-from demo.page.classroom.routes import TOKEN_HEADER
-from demo.page.hosting import LARGEST_CLASS
 from demo.utils.cli import command
 from demo.utils.errors import UserError
 from demo.utils.resource_usage import resident_mib
@@ -41,6 +39,8 @@ SETTLED_SHARE = 0.25  # of the time, after which memory should no longer grow
 THINKING_S = (5.0, 25.0)  # between a student's turns
 MOST_FIRST_TOKEN_S = 4.0  # at the 95th percentile; beyond it a class is too large for its machine
 _TURNS_OF_A_CHAT = 6
+
+TOKEN_HEADER = "x-class-token"  # as demo/page/classroom/routes.py names it
 
 Message = dict[str, Any]
 
@@ -225,7 +225,6 @@ def conditions() -> dict[str, Any]:
         "thinking_s": THINKING_S,
         "turns_of_a_chat": _TURNS_OF_A_CHAT,
         "most_first_token_s": MOST_FIRST_TOKEN_S,
-        "largest_class": LARGEST_CLASS,
     }
 
 

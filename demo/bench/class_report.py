@@ -116,7 +116,7 @@ def statements(figures: dict[str, Any], gpu: dict[str, Any]) -> Iterator[str]:
         f"On paper, with a GPU ({gpu['about']['gpu']}): computed from the steps in "
         "[cuda-graphs.md](cuda-graphs.md), for students who think as long and get replies of that length. "
         "With so many students all places of the batch are taken on average. The time of prompts and of the "
-        f"network is left out. The program admits at most {about['largest_class']} students."
+        "network is left out."
     )
     yield ""
     yield from markdown_table(

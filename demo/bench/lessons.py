@@ -21,11 +21,10 @@ from demo.conversation.conversation import Conversation
 from demo.conversation.lesson import Lesson
 from demo.conversation.scenarios import Scenario, load_scenarios
 from demo.conversation.settings import CAPPED, UNCAPPED
-from demo.conversation.turns import Turn
+from demo.conversation.turns import Turn, same_words
 from demo.engine.transformers_engine import TransformersEngine
 from demo.models.default import DEFAULT_MODEL
 from demo.models.loading import load_model
-from demo.page.classroom.numbers import same_words
 from demo.utils.cli import command
 from demo.utils.errors import UserError
 from demo.utils.markdown import markdown_table, replaced

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 from demo.conversation.layers import Layers
-from demo.conversation.settings import STEERED, UNCAPPED, TurnSettings
+from demo.conversation.settings import CAPPED, STEERED, UNCAPPED, TurnSettings
 from demo.engine.protocol import Coordinates, FinishReason, Shift, State, Token
 
 
@@ -192,3 +192,9 @@ class Turn:
         if own is None and branch == STEERED and len(self.replies) > 1:
             return self.replies.get(UNCAPPED)
         return own
+
+
+def same_words(turn: Turn) -> bool:
+    """Whether both replies are the same, with what was reasoned before them."""
+    uncapped, capped = turn.replies[UNCAPPED], turn.replies[CAPPED]
+    return (uncapped.reasoning, uncapped.text) == (capped.reasoning, capped.text)

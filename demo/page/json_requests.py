@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
-import orjson
 from anyio.to_thread import run_sync
 from starlette.requests import Request
 
@@ -26,8 +26,8 @@ async def json_body(request: Request, most: int) -> dict[str, Any]:
         if len(content) > most:
             raise UserError(f"A request may have at most {most // 1024} KiB; send less.")
     try:
-        found = orjson.loads(content) if len(content) <= _LONG else await run_sync(orjson.loads, content)
-    except ValueError as error:
+        found = json.loads(content) if len(content) <= _LONG else await run_sync(json.loads, content)
+    except (ValueError, RecursionError) as error:
         raise UserError("The request is no JSON; reload the page.") from error
     if not isinstance(found, dict):
         raise UserError("The request is no JSON object; reload the page.")

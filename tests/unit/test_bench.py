@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from demo.bench import class_load
 from demo.bench.class_load import Outcomes as ClassOutcomes
 from demo.bench.class_load import on_cores
 from demo.bench.class_load import summary as class_summary
@@ -24,6 +25,7 @@ from demo.bench.report import engines_document, write_speed_report
 from demo.engine.protocol import Sampling, Token, TokenEvent
 from demo.engine.transformers_engine import TransformersEngine
 from demo.models.loading import load_model
+from demo.page.classroom import routes
 from demo.utils.errors import UserError
 from tests import trust
 from tests.helpers.axes import random_axis
@@ -147,6 +149,10 @@ def test_the_document_about_classes_has_the_figures_that_were_measured():
     figures, gpu = (json.loads(path.read_text(encoding="utf-8")) for path in (CLASS_FIGURES, GPU_STEPS))
     document = CLASS_DOCUMENT.read_text(encoding="utf-8")
     assert filled(document, figures, gpu) == document
+
+
+def test_the_load_test_sends_a_student_s_token_where_the_page_reads_it():
+    assert class_load.TOKEN_HEADER == routes.TOKEN_HEADER
 
 
 def test_students_on_paper_fill_all_places_of_the_batch_on_average():

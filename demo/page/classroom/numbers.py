@@ -14,7 +14,7 @@ from typing import Any, Literal
 from demo.axis.zones import ZONE_NAMES, zone_of, zones_json
 from demo.conversation.json_values import items, maybe, whole
 from demo.conversation.settings import CAPPED, UNCAPPED
-from demo.conversation.turns import Turn, rounded
+from demo.conversation.turns import Turn, rounded, same_words
 from demo.plots.marks import PlotMarks
 from demo.utils.errors import UserError
 
@@ -68,12 +68,6 @@ class Pair:
 
 
 _FIELDS = tuple(one.name for one in fields(Pair))
-
-
-def same_words(turn: Turn) -> bool:
-    """Whether both replies are the same, with what was reasoned before them."""
-    uncapped, capped = turn.replies[UNCAPPED], turn.replies[CAPPED]
-    return (uncapped.reasoning, uncapped.text) == (capped.reasoning, capped.text)
 
 
 def pair_of(turn: Turn, marks: PlotMarks, guess: Guess | None = None, scenario: str = "") -> Pair:

@@ -255,7 +255,8 @@ class ClassPages:
         problem = ""
         if body.get("session") is not None and not student.turns:
             try:
-                await self._give_back(student, body, address)
+                size = int(request.headers.get("content-length", MOST_SESSION))
+                await self._give_back(student, body, address, size)
             except UserError as error:  # the student is in the class all the same
                 problem = str(error)
         head = session_head(classroom, self._loaded, student)
@@ -271,11 +272,11 @@ class ClassPages:
             self._wrong_codes.too_many(address)
             raise
 
-    async def _give_back(self, student: Student, body: dict[str, Any], address: str) -> None:
+    async def _give_back(self, student: Student, body: dict[str, Any], address: str, size: int) -> None:
         guesses, ids = _texts(body.get("guesses")), {one.id for one in self._scenarios}
         scenarios = [one if one in ids else "" for one in _texts(body.get("scenarios"))]
         taken = [one is True for one in body.get("taken") or [False] * len(guesses)]
-        self._rate_limiter.file(address, len(orjson.dumps(body["session"])))
+        self._rate_limiter.file(address, size)
         conversation = await run_sync(conversation_of, body["session"], self._loaded)
         self._open_class().give_back(student, conversation, guesses, scenarios, taken)
 

@@ -9,8 +9,8 @@ from typing import Any, Literal
 
 from demo.conversation.conversation import Conversation
 from demo.conversation.settings import BRANCHES, CAPPED, UNCAPPED
-from demo.conversation.turns import Turn
-from demo.page.classroom.numbers import Guess, Pair, pair_of, same_words
+from demo.conversation.turns import Turn, same_words
+from demo.page.classroom.numbers import Guess, Pair, pair_of
 from demo.plots.marks import PlotMarks
 
 PANES = ("a", "b")
