@@ -70,8 +70,9 @@ class BrowserClient:
 
     def load(self) -> Ops:
         """Open the page."""
-        dependencies = self.config["dependencies"]
-        return last(self.trigger(next(d for d in dependencies if "load" in (t[1] for t in d["targets"]))))
+        # What runs in the browser alone has no function on the server.
+        served = (one for one in self.config["dependencies"] if one["backend_fn"])
+        return last(self.trigger(next(one for one in served if "load" in (t[1] for t in one["targets"]))))
 
     def send(self, text: str, **settings: Any) -> Iterator[Ops]:
         """Type a message and press Send. settings: values by label, in place of the page's initial ones."""
