@@ -41,7 +41,7 @@ from demo.page.classroom.numbers import (
     results_json,
     rows_from,
 )
-from demo.page.classroom.routes import phone_address
+from demo.page.classroom.origin import phone_address
 from demo.page.classroom.students import PANES, ClassTurn, Student
 from demo.page.classroom.talk import Loaded, Sent, news, speakers_conversation, turn_view
 from demo.plots.marks import PlotMarks

@@ -41,16 +41,13 @@ from __future__ import annotations
 
 import asyncio
 import gzip
-import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from datetime import date as Date
 from functools import cache
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import orjson
 import plotly
@@ -69,6 +66,7 @@ from demo.page.classroom import pages
 from demo.page.classroom.classroom import Classroom, RemovedError, WrongCodeError
 from demo.page.classroom.mirror import Mirror
 from demo.page.classroom.numbers import results_csv, results_json, rows_from
+from demo.page.classroom.origin import is_from_this_machine, is_same_site, phone_address
 from demo.page.classroom.students import Student
 from demo.page.classroom.talk import (
     Loaded,
@@ -83,7 +81,6 @@ from demo.page.hosting import MOST_STUDENTS
 from demo.page.json_requests import json_body
 from demo.page.rate_limit import LaterError, LoginLimiter, RateLimiter, address_of
 from demo.plots.figures import turn_figure
-from demo.space import ON_SPACE
 from demo.utils.errors import UserError
 
 TOKEN_HEADER, CLASS_HEADER = "x-class-token", "x-class-id"
@@ -546,62 +543,3 @@ def _stream(
 
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
     return StreamingResponse(lines(), media_type="text/event-stream", headers=headers)
-
-
-# --- where requests come from
-
-
-def is_same_site(request: Request) -> bool:
-    """Whether no page of another site asks. A program, which sends no origin, may."""
-    if request.method == "GET" and request.headers.get("sec-fetch-mode") == "navigate":
-        return True  # a link leads here; the page itself holds nothing
-    if request.headers.get("sec-fetch-site") in ("cross-site", "same-site"):
-        return False
-    origin = request.headers.get("origin")
-    if origin is None or request.headers.get("sec-fetch-site") == "same-origin":
-        return True
-    # A proxy may pass on the visitor's own Host in the second of these. A page could write it only after
-    # asking first, and the class then still wants a code or a token.
-    hosts = (request.headers.get(name, "").lower() for name in ("host", "x-forwarded-host"))
-    own = urlsplit(origin).netloc.lower()
-    return bool(own) and own in hosts
-
-
-def is_from_this_machine(request: Request) -> bool:
-    """Whether a browser on this machine asks, by an address of this machine and through no proxy."""
-    forwarded = ("x-forwarded-for", "x-forwarded-host", "forwarded", "x-real-ip", "via")
-    if os.environ.get(ON_SPACE) or any(name in request.headers for name in forwarded):
-        return False
-    host = urlsplit(f"//{request.headers.get('host', '')}").hostname or ""
-    client = request.client.host if request.client is not None else ""
-    return _is_loopback(client) and (host == "localhost" or _is_loopback(host))
-
-
-def _is_loopback(address: str) -> bool:
-    try:
-        return ip_address(address).is_loopback
-    except ValueError:
-        return False
-
-
-def phone_address(given: str, asked: str, root_path: str) -> str:
-    """Where phones find the class.
-
-    Args:
-        given: what the person who started the program has said; empty for nothing.
-        asked: the origin of the speaker's own page, as its browser says; it may be anything.
-        root_path: the path under which a reverse proxy serves the page.
-    """
-    if given:
-        return f"{given}/class"
-    try:
-        found = urlsplit(asked)
-        host, port = found.hostname or "", found.port
-    except ValueError:
-        found, host, port = urlsplit(""), "", None
-    if found.scheme not in ("http", "https") or not host or len(asked) > 200:
-        return f"{root_path}/class"
-    if host == "localhost" or _is_loopback(host):
-        host = pages.lan_address() or host
-    shown = f"[{host}]" if ":" in host else host
-    return f"{found.scheme}://{shown}{f':{port}' if port else ''}{root_path}/class"

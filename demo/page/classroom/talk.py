@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import orjson
@@ -147,15 +148,22 @@ class Sent:
     """What one stream of a student's page has been told.
 
     Attributes:
-        state, head: the latest messages of these types.
+        state: the latest message of type "state".
+        head: what the latest message of type "head" was made from.
         versions: of each turn; tokens: how many of the replies at A and B.
     """
 
     state: dict[str, Any] = field(default_factory=dict)
-    head: dict[str, Any] = field(default_factory=dict)
+    head: tuple[object, ...] = ()
     chat: str = ""
     versions: dict[int, int] = field(default_factory=dict)
     tokens: dict[int, tuple[int, int]] = field(default_factory=dict)
+
+
+@lru_cache(maxsize=8)
+def _lesson_json(lesson: Lesson) -> dict[str, Any]:
+    """Every stream asks for it several times a second, and it rarely changes."""
+    return lesson.for_students().as_json()
 
 
 def state_of(classroom: Classroom, student: Student, mirrored: bool) -> dict[str, Any]:
@@ -167,7 +175,7 @@ def state_of(classroom: Classroom, student: Student, mirrored: bool) -> dict[str
         "student": student.number,
         "place": classroom.place_of(student),
         "paused": classroom.paused,
-        "lesson": classroom.lesson.for_students().as_json(),
+        "lesson": _lesson_json(classroom.lesson),
         "chat": student.conversation.id,
         "turns": len(student.turns),
         "writing": student.writing,
@@ -192,10 +200,10 @@ def _news(
     if state != sent.state:
         sent.state = state
         yield state
-    head = session_head(classroom, loaded, student)
+    head = classroom.lesson, student.system_prompt, student.conversation.id
     if head != sent.head:
         sent.head = head
-        yield {"type": "head", "head": head}
+        yield {"type": "head", "head": session_head(classroom, loaded, student)}
     if sent.chat != student.conversation.id:
         sent.chat, sent.versions, sent.tokens = student.conversation.id, {}, {}
     for index in [index for index in sent.versions if index >= len(student.turns)]:
