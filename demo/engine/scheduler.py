@@ -1,9 +1,9 @@
 """One scheduler owns the model: the sequences of all clients share its forward passes.
 
 Each step frees what has been abandoned, reads a chunk of every chat that is only read, and then schedules,
-runs and postprocesses one forward pass. A pass holds one token of every decoding sequence and at most
-`Capacity.chunk` prompt tokens of new ones. A new prompt therefore delays the others by one chunk at most, and
-no conversation waits for another to end.
+runs and postprocesses one forward pass. A pass holds one token of every decoding sequence and some chunks of
+`Capacity.chunk` prompt tokens of new ones, see `chunks_at_once`. A new prompt therefore delays the others by
+one chunk at a time, and no conversation waits for another to end.
 """
 
 from __future__ import annotations
@@ -34,6 +34,20 @@ _PAUSE_S = 0.01  # how long it pauses when every client is behind
 _WORTH_SHARING = 16
 _STEPS_AHEAD = 16  # how many steps the scheduler may be ahead of a client
 _LONG_PROMPT = 4  # in chunks; a longer prompt takes turns with the others
+_MOST_CHUNKS = 4  # in one pass
+
+
+def chunks_at_once(reading: int, decoding: int) -> int:
+    """How many chunks of prompt tokens one forward pass holds.
+
+    More tokens in a pass are read faster, each, but whoever decodes waits for them. So a single new prompt
+    takes one chunk beside others that decode, and more where nobody waits, or where many more groups wait
+    for their first token than for their next one.
+
+    Args:
+        reading, decoding: groups whose prompts are being read, and that decode.
+    """
+    return max(1, min(_MOST_CHUNKS, reading // decoding if decoding else _MOST_CHUNKS))
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +59,7 @@ class Capacity:
         kv_bytes: bytes of KV cache, of running sequences and kept between turns together.
         token_bytes: bytes that the cache holds of one token.
         state_bytes: bytes that it holds of a sequence of any length.
-        chunk: prompt tokens in one forward pass.
+        chunk: prompt tokens in a forward pass that others wait for.
         keep: whether anything is cached once a sequence has finished.
     """
 
@@ -213,6 +227,8 @@ class Scheduler:
             stopped = [sequence for sequence in group.sequences if sequence.wants_stop]
             self._finish(group, stopped, [sequence.stop_event() for sequence in stopped])
         tokens = [(sequence, sequence.token_chunk()) for group in decoding for sequence in group.members]
+        # In the order of their slots, so that a pass reads the cache as it lies.
+        tokens.sort(key=lambda work: work[0].slot)
         return tokens + self._prompt_chunks()
 
     def _run(self, scheduled: Scheduled) -> tuple[Scheduled, list[ChunkReading]]:
@@ -341,7 +357,7 @@ class Scheduler:
     # --- prompts
 
     def _prompt_chunks(self) -> Scheduled:
-        """Up to one chunk of prompt tokens in order of arrival.
+        """Prompt tokens in order of arrival.
 
         A group decodes only when all its prompts have been read, so sharing a chunk evenly among its
         sequences would only make many short ones.
@@ -352,7 +368,7 @@ class Scheduler:
                 self._running.remove(reading[0])
                 self._running.append(reading[0])
         chunks: Scheduled = []
-        left = self.capacity.chunk
+        left = self.capacity.chunk * chunks_at_once(len(reading), len(self._running) - len(reading))
         for group in reading:
             for sequence in group.waiting:
                 if not self._prefix_is_being_read(sequence):

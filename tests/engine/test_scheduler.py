@@ -11,6 +11,7 @@ import torch
 from demo.conversation.settings import make_cap
 from demo.engine.kv_cache import LayerCache, rounded_up
 from demo.engine.protocol import Event, PromptEvent, Request, Sampling, TokenEvent, WaitEvent
+from demo.engine.scheduler import chunks_at_once
 from demo.engine.transformers_engine import TransformersEngine
 from demo.models.loading import LoadedModel
 from demo.utils.errors import UserError
@@ -238,3 +239,14 @@ def test_a_branch_that_is_forgotten_while_it_runs_is_not_cached(model, axis):
     engine.forget(["a/u", "a/c"])
     list(stream)
     assert engine.prefix_cache.nbytes == 0
+
+
+def test_many_new_prompts_are_read_in_longer_passes(model, axis):
+    """Nobody waits for their next token, so a pass may take longer; each token of a pass is then faster."""
+    assert [chunks_at_once(1, n) for n in (0, 1, 5)] == [4, 1, 1]
+    assert [chunks_at_once(n, 2) for n in (1, 3, 4, 7, 40)] == [1, 1, 2, 3, 4]
+    engine = TransformersEngine(model, axis, chunk=CHUNK)
+    passes = RecordedPasses(engine)
+    message = ({"role": "user", "content": "word " * 300},)
+    list(engine.stream([Request("long", message, Sampling(temperature=0, max_new_tokens=2))]))
+    assert max(passes.prompt_tokens) == 4 * CHUNK

@@ -9,7 +9,15 @@ import torch
 
 from demo.engine import sampling
 from demo.engine.protocol import Sampling
-from demo.engine.sampling import SamplingStep, likeliest, penalised, sample, sample_batch, uniform_noise
+from demo.engine.sampling import (
+    SamplingStep,
+    largest,
+    likeliest,
+    penalised,
+    sample,
+    sample_batch,
+    uniform_noise,
+)
 
 
 def reference_distribution(logits: torch.Tensor, temperature: float, top_p: float) -> torch.Tensor:
@@ -124,3 +132,21 @@ def test_barred_tokens_are_never_sampled():
     logits = torch.randn(1, 900, generator=torch.Generator().manual_seed(4))
     barred = [SamplingStep(Sampling(0), 0, (), logits[0].topk(3).indices.tolist())]
     assert sample_batch(logits, barred)[0].token == int(logits[0].topk(4).indices[3])
+
+
+@pytest.mark.parametrize("columns", [20, 700, 4096, 5003])
+@pytest.mark.parametrize("count", [20, 256])
+def test_the_largest_values_are_those_of_a_full_sort(columns, count):
+    generator = torch.Generator().manual_seed(columns)
+    values = torch.randn(7, columns, generator=generator)
+    values[0] = values[0].round()  # many ties
+    values[1, columns // 2 :] = float("-inf")
+    values[2] = torch.linspace(-1, 1, columns)  # the largest lie side by side
+    values[3, -3:] = 9.0
+    values[4, 11] = float("nan")  # broken logits must be seen
+    count = min(count, columns)
+    found, ids = largest(values, count)
+    expected = values.sort(descending=True).values[:, :count]
+    torch.testing.assert_close(found, expected, rtol=0, atol=0, equal_nan=True)
+    torch.testing.assert_close(values.gather(-1, ids), found, rtol=0, atol=0, equal_nan=True)
+    assert all(len(set(row.tolist())) == count for row in ids)

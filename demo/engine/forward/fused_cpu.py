@@ -43,7 +43,7 @@ class Layout:
         mask: the columns that each slot's sampled token attends to, see `visible_columns`.
         columns: how many columns the mask covers.
         longer: chunks of prompts, each with the index of its first token and its mask [tokens, columns].
-        whole: whether the pass is exactly one sampled token of every slot, in order.
+        in_order: whether the pass begins with the sampled tokens of slots 0, 1, 2, …, all of them.
     """
 
     slots: Tensor
@@ -53,7 +53,7 @@ class Layout:
     mask: Tensor
     columns: int
     longer: list[tuple[Chunk, int, Tensor]]
-    whole: bool
+    in_order: bool
 
 
 class FusedForward:
@@ -140,10 +140,13 @@ class FusedForward:
         cache.allocate_like(keys.transpose(0, 1), values.transpose(0, 1))
         cache.keys[at.slots, :, at.positions] = keys
         cache.values[at.slots, :, at.positions] = values
-        if at.whole:
+        count = len(at.single)
+        if at.in_order and not at.longer:
             return self._attend_single(cache, query, at).flatten(1)
         attended = query.new_empty(query.shape)
-        if len(at.single):
+        if at.in_order:
+            attended[:count] = self._attend_single(cache, query[:count], at)
+        elif count:
             # Slots whose sequences do not decode in this pass are computed too; their results are not used.
             by_slot = query.new_zeros((at.mask.shape[0], *query.shape[1:]))
             by_slot[at.single_slots] = query[at.single]
@@ -202,7 +205,7 @@ def _layout(chunks: Sequence[Chunk]) -> Layout:
         visible_columns(lengths, len(lengths), columns),
         columns,
         longer,
-        slots == list(range(len(lengths))) and not longer,
+        bool(single) and slots[: len(single)] == list(range(len(lengths))),
     )
 
 
