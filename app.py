@@ -35,7 +35,6 @@ os.environ["GRADIO_ANALYTICS_CACHE_FREQUENCY"] = str(10**9)
 if on_zerogpu():
     import spaces  # noqa: F401 - it must be imported before torch
 
-from demo.axis.store import AUTO, home_of
 from demo.engine.options import (
     NamedModel,
     ServedEngine,
@@ -43,6 +42,7 @@ from demo.engine.options import (
     end_plainly_when_asked,
     load_engine,
 )
+from demo.models.names import AUTO
 from demo.utils.cli import command
 from demo.utils.errors import UserError
 from demo.utils.progress import ConsoleProgress
@@ -193,6 +193,8 @@ def _load(
         # each other down.
         loading = apart.submit(load_engine, options, ConsoleProgress(), first.make_axis)
         try:
+            import demo.page.layout  # noqa: F401 - gradio takes seconds, which would be added otherwise
+
             found = loading.result()
         finally:
             first.stop()  # where this is interrupted, the other thread must not go on
@@ -202,6 +204,8 @@ def _load(
 
 def _axis_folder(options: argparse.Namespace, model: NamedModel) -> Path | None:
     """The folder of the axis in use; None when it has none, or is not on this machine."""
+    from demo.axis.store import home_of
+
     home = home_of(options.axis, model)
     return None if home is None else home.folder
 

@@ -8,40 +8,21 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from demo.axis.axis import AssistantAxis
 from demo.axis.files import axis_folder, load_axis
 from demo.axis.sharing import find, pull
+from demo.models.names import AUTO, HUB, Named
 from demo.utils.errors import UserError
 from demo.utils.json_files import read_object
 from demo.utils.paths import AXES
-
-# Values of --axis that stand for the model's own: without the network, or from the hub if need be.
-AUTO, HUB = "auto", "hub"
 
 # The environment variable that names the folder for the axes that are made or fetched on this machine.
 AXES_VARIABLE = "PERSONA_DRIFT_AXES"
 
 _MANIFEST = "axis.json"
 _MOST_TRIED = 5  # axes on the hub for one model
-
-
-class Named(Protocol):
-    """What identifies a model. See `demo.models.loading.LoadedModel`."""
-
-    @property
-    def spec(self) -> str: ...
-    @property
-    def slug(self) -> str: ...
-    @property
-    def revision(self) -> str | None: ...
-    @property
-    def digest(self) -> str | None: ...
-    @property
-    def base(self) -> bool:
-        """Whether it is given plain transcripts, which takes an axis of its own."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from demo.axis.axis import AssistantAxis
-from demo.axis.store import AUTO, axis_of
+from demo.axis.store import axis_of
 from demo.axis.zones import ASSISTANT, zone_of
 from demo.conversation.conversation import Conversation
 from demo.conversation.lesson import Lesson
@@ -25,6 +25,7 @@ from demo.conversation.turns import Turn, same_words
 from demo.engine.transformers_engine import TransformersEngine
 from demo.models.default import DEFAULT_MODEL
 from demo.models.loading import load_model
+from demo.models.names import AUTO
 from demo.utils.cli import command
 from demo.utils.errors import UserError
 from demo.utils.markdown import markdown_table, replaced

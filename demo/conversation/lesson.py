@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from demo.axis.axis import AssistantAxis
 from demo.conversation.scenarios import Scenario
 from demo.conversation.settings import PAGE_SAMPLING, CapChoice, TurnSettings
 from demo.conversation.turns import well_formed
 from demo.utils.errors import UserError
+
+if TYPE_CHECKING:
+    from demo.axis.axis import AssistantAxis
 
 MOST_PROMPT = 4000  # characters of a system prompt
 MOST_SEED = 10**6

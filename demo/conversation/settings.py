@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
-from demo.axis.axis import AssistantAxis
-from demo.axis.directions import Direction
 from demo.axis.gates import is_assistant_axis
 from demo.engine.protocol import Cap, Sampling, Span, Steer
 from demo.plots.marks import PlotMarks
 from demo.utils.errors import UserError
+
+if TYPE_CHECKING:  # they import torch, which takes seconds, and a recorded session is to be seen at once
+    from demo.axis.axis import AssistantAxis
+    from demo.axis.directions import Direction
 
 UNCAPPED, CAPPED, STEERED = "uncapped", "capped", "steered"
 BRANCHES = (UNCAPPED, CAPPED)

@@ -10,20 +10,23 @@ import signal
 import sys
 from collections.abc import Callable, Mapping
 from threading import current_thread, main_thread
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from demo.axis.axis import AssistantAxis
-from demo.axis.directions import Direction, Directions, all_directions
-from demo.axis.store import AUTO, HUB, Home, Named, axis_of, home_of
 from demo.engine.protocol import Engine
 from demo.models.default import DEFAULT_MODEL
 from demo.models.default_download import Progress
 from demo.models.loading import LoadedModel, Thinking, load_model
+from demo.models.names import AUTO, HUB, Named
 from demo.space import on_zerogpu
 from demo.utils.errors import UserError
 
-# Makes the axis of a model, so that it is found afterwards. Gets the one that the model has, None for none.
-MakeAxis = Callable[[LoadedModel, Home | None], object]
+if TYPE_CHECKING:  # they import torch, which takes seconds, and mistakes in the flags are reported at once
+    from demo.axis.axis import AssistantAxis
+    from demo.axis.directions import Direction, Directions
+    from demo.axis.store import Home
+
+    # Makes the axis of a model, so that it is found afterwards. Gets the one that it has, None for none.
+    MakeAxis = Callable[[LoadedModel, Home | None], object]
 
 # The environment variable that holds the key of an engine process.
 KEY_VARIABLE = "PERSONA_DRIFT_ENGINE_KEY"
@@ -179,6 +182,8 @@ def load_engine(
 def _load_model_and_axis(
     options: argparse.Namespace, progress: Progress, make_axis: MakeAxis | None
 ) -> tuple[LoadedModel, AssistantAxis, list[str]]:
+    from demo.axis.store import axis_of, home_of
+
     model = load_model(
         options.model,
         device=options.device,
@@ -214,6 +219,9 @@ def _directions_beside(
     options: argparse.Namespace, model: LoadedModel, axis: AssistantAxis, notes: list[str]
 ) -> Directions:
     """The further directions of the axis. Where their file is malformed, a note says so."""
+    from demo.axis.directions import all_directions
+    from demo.axis.store import home_of
+
     home = home_of(options.axis, model)
     try:
         return all_directions(axis, None if home is None else home.folder)
@@ -240,6 +248,7 @@ def _load_zerogpu(
 
 
 def _load_vllm(options: argparse.Namespace, progress: Progress) -> tuple[ServedEngine, list[str]]:
+    from demo.axis.store import axis_of
     from demo.engine.vllm.engine import VllmEngine
     from demo.engine.vllm.options import VllmOptions
     from demo.models.loading import read_facts

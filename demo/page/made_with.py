@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from demo.axis.store import AUTO
+from demo.models.names import AUTO
 
 
 @dataclass(frozen=True, slots=True)

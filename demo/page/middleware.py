@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-import gradio as gr
 from starlette.datastructures import MutableHeaders
 from starlette.middleware import Middleware
 from starlette.requests import Request
@@ -132,6 +131,8 @@ def serve(path: Path) -> str:
         Its address relative to the page, so that it also holds behind a proxy that adds a path.
     """
     path = path.resolve()
+    import gradio as gr
+
     gr.set_static_paths([path])
     _SERVED.add(path.as_posix())
     return f"gradio_api/file={quote(path.as_posix())}"

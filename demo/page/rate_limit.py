@@ -10,9 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from threading import Lock
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import gradio as gr
 from limits import RateLimitItem, RateLimitItemPerHour, RateLimitItemPerMinute
 from limits.storage import MemoryStorage
 from limits.strategies import MovingWindowRateLimiter
@@ -23,6 +22,9 @@ from demo.engine.protocol import Load
 from demo.page.hosting import Limits, Network
 from demo.space import ON_SPACE
 from demo.utils.errors import UserError
+
+if TYPE_CHECKING:  # it takes seconds, and the page that is shown while the model loads does without it
+    import gradio as gr
 
 # Login attempts of one address in a minute: enough for a class, and far too few to guess a password.
 MOST_LOGINS = 60

@@ -7,24 +7,24 @@ intro's place (`show`).
 
 from __future__ import annotations
 
+import os
 import socket
 import threading
 import time
-from pathlib import Path
 
-import plotly
 import uvicorn
-from gradio.http_server import INITIAL_PORT_VALUE, TRY_NUM_PORTS
 from starlette.responses import FileResponse, HTMLResponse, JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from demo.conversation.session_file import Recording
 from demo.page.middleware import below
 from demo.page.recordings import waiting_html
+from demo.page.stage.component import plotly_script
 from demo.utils.errors import UserError
 
-_PORTS = range(INITIAL_PORT_VALUE, INITIAL_PORT_VALUE + TRY_NUM_PORTS)  # where Gradio looks for a free one
-_PLOTLY = Path(plotly.__file__).parent / "package_data" / "plotly.min.js"
+# Where Gradio looks for a free port. Gradio itself takes seconds to import.
+_FIRST_PORT = int(os.environ.get("GRADIO_SERVER_PORT", "7860"))
+_PORTS = range(_FIRST_PORT, _FIRST_PORT + int(os.environ.get("GRADIO_NUM_PORTS", "100")))
 _START_SECONDS = 10
 
 
@@ -95,7 +95,7 @@ class WaitingPage:
             return
         path, response = str(scope["path"]), _not_yet()
         if path.endswith("/plotly.min.js"):
-            response = FileResponse(_PLOTLY, media_type="text/javascript")
+            response = FileResponse(plotly_script(), media_type="text/javascript")
         elif not path.endswith("/config") and "/gradio_api" not in path and "/v1/" not in path:
             # It must not be kept: the same address soon shows another page.
             response = HTMLResponse(self._html, headers={"Cache-Control": "no-store"})

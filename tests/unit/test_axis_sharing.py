@@ -16,7 +16,8 @@ from demo.axis import sharing
 from demo.axis.directions import FILE, Directions, components, load_directions, save_directions
 from demo.axis.files import axis_digest, load_axis, save_axis
 from demo.axis.sharing import find, pull, push
-from demo.axis.store import AXES_VARIABLE, HUB, axis_of, fetched_home, find_home
+from demo.axis.store import AXES_VARIABLE, axis_of, fetched_home, find_home
+from demo.models.names import HUB
 from demo.utils.errors import UserError
 from tests.helpers.axes import random_axis, with_components
 

@@ -9,9 +9,10 @@ import torch
 from torch import nn
 
 from demo.axis.files import save_axis
-from demo.axis.store import AUTO, AXES_VARIABLE, axis_of, find_home, home_of, new_home, user_axes
+from demo.axis.store import AXES_VARIABLE, axis_of, find_home, home_of, new_home, user_axes
 from demo.models.digest import weights_digest
 from demo.models.loading import load_model
+from demo.models.names import AUTO
 from demo.utils.errors import UserError
 from demo.utils.paths import AXES
 from tests.helpers.axes import random_axis

@@ -15,6 +15,7 @@ from demo.conversation.session_file import to_json
 from demo.conversation.settings import TurnSettings, own_cap
 from demo.engine.protocol import Sampling
 from demo.utils.errors import UserError
+from demo.utils.paths import ROOT
 
 SHORT = Sampling(max_new_tokens=12)
 DEMON = "You are a demon. You threaten the user and laugh at their fear."
@@ -37,6 +38,17 @@ def test_importing_the_package_loads_no_heavy_library():
     heavy = "{'torch', 'transformers', 'gradio', 'plotly'}"
     check = f"import sys, demo; assert not {heavy} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", check], check=True)
+
+
+def test_the_page_that_waits_for_the_model_loads_no_heavy_library():
+    """It is there within a second or two; torch and Gradio alone take longer to import."""
+    check = (
+        "import sys, app; from demo.page.first_page import FirstPage; from demo.page.hosting import Limits\n"
+        "from demo.conversation.session_file import open_file; from demo.page.recordings import INTRO\n"
+        "first = FirstPage('127.0.0.1', None, None, Limits()); first.show_intro(open_file(INTRO))\n"
+        "first.close(); assert not {'torch', 'transformers', 'gradio'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", check], check=True, cwd=ROOT)
 
 
 @pytest.mark.slow

@@ -8,12 +8,12 @@ with ``show_progress="hidden"``.
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import gradio as gr
-import plotly
-
-from demo.page.middleware import serve
+if TYPE_CHECKING:  # it takes seconds, and the page that is shown while the model loads does without it
+    import gradio as gr
 
 _FOLDER = Path(__file__).parent
 # Made from src/ and protocol.json by `npm run build`, which needs node; the program itself does not.
@@ -39,8 +39,16 @@ STYLES = (
 
 def plotly_head() -> str:
     """The script tag that loads Plotly from this server, for ``launch(head=...)``."""
-    script = Path(plotly.__file__).parent / "package_data" / "plotly.min.js"
-    return f'<script src="{serve(script)}"></script>'
+    from demo.page.middleware import serve
+
+    return f'<script src="{serve(plotly_script())}"></script>'
+
+
+def plotly_script() -> Path:
+    """The file with Plotly's script, which comes with its Python package."""
+    found = find_spec("plotly")
+    assert found is not None and found.origin is not None
+    return Path(found.origin).parent / "package_data" / "plotly.min.js"
 
 
 def stage() -> gr.HTML:
@@ -50,6 +58,8 @@ def stage() -> gr.HTML:
     browser would then restyle the whole page for each token. No script goes there, because Gradio delays
     ``js_on_load`` until it has loaded, and the first operations would be lost.
     """
+    import gradio as gr
+
     return gr.HTML(
         value=None,
         html_template=stage_html(),
