@@ -2,8 +2,9 @@
 table.
 
 Parts: `pair`, one pair against plain `generate`, the naive method and a single sequence; `context`,
-long contexts; `load`, many pairs at once against transformers' own continuous batching;
-`llama.cpp`, where it is installed and a GGUF file is given.
+long contexts; `load`, many pairs at once against transformers' own continuous batching; `formats`,
+on a CPU, what float32, bfloat16 and int8 cost; `llama.cpp`, where it is installed and a GGUF file is
+given.
 """
 
 from __future__ import annotations
@@ -18,15 +19,16 @@ from pathlib import Path
 from typing import Any
 
 from demo.bench.long_context import measure_prompt_lengths
+from demo.bench.number_formats import measure_formats
 from demo.bench.pair import add_model_options, llama_cpp, make_bench, measure, summary
-from demo.bench.report import write_json, write_speed_report
+from demo.bench.report import with_earlier, write_json, write_speed_report
 from demo.engine.forward.selection import difference
 from demo.engine.transformers_engine import TransformersEngine
 from demo.utils.cli import command
 from demo.utils.errors import UserError
 from demo.utils.resource_usage import peak_mib
 
-PARTS = ("pair", "context", "load", "llama.cpp")
+PARTS = ("pair", "context", "load", "formats", "llama.cpp")
 
 
 @command
@@ -38,7 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.json:
         write_json(options.json, figures)
     if options.write:
-        for path in write_speed_report(options.write, figures):
+        by_model = with_earlier(options.write, figures["about"]["model"], figures)
+        for path in write_speed_report(options.write, by_model):
             print(f"wrote {path}")
 
 
@@ -48,7 +51,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     bench = make_bench(options)
     figures: dict[str, Any] = {
         "about": {
-            "model": bench.model.spec,
+            "model": bench.model.slug,
             "device": str(bench.model.device),
             "dtype": bench.model.dtype_reason,
             "forward": bench.engine.forward.name,
@@ -68,6 +71,8 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     figures["about"]["peak_mib"] = peak_mib()
     if "load" in parts:
         figures["load"] = _engine_load(options)
+    if "formats" in parts and bench.model.device.type == "cpu":
+        figures["formats"] = measure_formats(options, options.repeats)
     if "llama.cpp" in parts and options.gguf:
         figures["llama.cpp"] = llama_cpp(options.gguf, options.tokens)
     return figures
@@ -100,6 +105,8 @@ def summary_lines(figures: dict[str, Any]) -> Iterator[str]:
         yield f"  {pairs:>2} pairs: " + ", ".join(f"{name} {value:.4g}" for name, value in load.items())
     if "pairs16_vs_one" in figures.get("load", {}):
         yield f"  pairs16_vs_one    {figures['load']['pairs16_vs_one']:9.2f} x"
+    for name, value in figures.get("formats", {}).items():
+        yield f"  {name}: {value}"
     for name, value in figures.get("llama.cpp", {}).items():
         yield f"  llama.cpp: {name} {value}"
 

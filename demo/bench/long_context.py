@@ -14,33 +14,43 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+import torch
+
 from demo.bench.pair import MESSAGES, Bench, add_model_options, gaps, make_bench
 from demo.bench.report import write_json
 from demo.conversation.conversation import Conversation
 from demo.conversation.settings import BRANCHES, CAPPED
 from demo.engine.protocol import Request, Sampling, TokenEvent
-from demo.models.chat_template import Message
+from demo.models.chat_template import Message, render_chat
 from demo.utils.cli import command
 from demo.utils.resource_usage import resident_mib
 
 WORDS = (32, 256, 1024, 3072)  # of a prompt
 
 _STEPS = 16  # decode steps after each prompt
+_ROUNDS = 3  # with the longest prompt only one
 
 
 def measure_prompt_lengths(bench: Bench) -> list[dict[str, Any]]:
     """Time a pair with prompts of several lengths, as far as they fit the context window.
 
     Returns:
-        For each length: tokens of the prompt, seconds to the pair's first token, median
-        milliseconds of a step, and MiB of KV cache in use.
+        For each length, medians: tokens of the prompt, seconds to the pair's first token, seconds in which
+        the model's own modules read the prompt once, milliseconds of a step, and MiB of KV cache in use.
     """
-    return [_measure_prompt(bench, words) for words in WORDS if words < bench.model.context // 2]
+    found = []
+    for words in WORDS:
+        if words < bench.model.context // 2:
+            rounds = [_measure_prompt(bench, words) for _ in range(1 if words == WORDS[-1] else _ROUNDS)]
+            found.append({name: statistics.median(one[name] for one in rounds) for name in rounds[0]})
+            found[-1]["pair_vs_plain_prompt"] = found[-1]["first_token_s"] / found[-1]["plain_prompt_s"]
+    return found
 
 
 def _measure_prompt(bench: Bench, words: int) -> dict[str, Any]:
     text = " ".join(f"{number}" for number in range(words // 2))
     message = (Message(role="user", content=f"Which number is missing? {text}"),)
+    plain_s = _plain_prompt_s(bench, message)
     sampling = Sampling(max_new_tokens=_STEPS)
     requests = [Request(f"long/{b}", message, sampling, bench.cap if b == CAPPED else None) for b in BRANCHES]
     start, times, prompt_tokens = time.perf_counter(), list[float](), 0
@@ -55,9 +65,20 @@ def _measure_prompt(bench: Bench, words: int) -> dict[str, Any]:
     return {
         "prompt_tokens": prompt_tokens,
         "first_token_s": times[0] - start,
+        "plain_prompt_s": plain_s,
         "step_ms": 1e3 * steps[len(steps) // 2],
         "kv_mib": kv_bytes / 2**20,
     }
+
+
+@torch.inference_mode()
+def _plain_prompt_s(bench: Bench, messages: Sequence[Message]) -> float:
+    """Seconds in which the model's own modules read one prompt, as at the start of `generate`."""
+    model = bench.plain
+    ids = torch.tensor([render_chat(model.tokenizer, messages).ids], device=model.device)
+    start = time.perf_counter()
+    int(model.model(ids, logits_to_keep=1).logits[0, -1].argmax())
+    return time.perf_counter() - start
 
 
 def measure_turns(bench: Bench, turns: int) -> list[dict[str, float]]:

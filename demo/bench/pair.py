@@ -32,6 +32,7 @@ from demo.capping import AxisHooks
 from demo.conversation.conversation import Conversation
 from demo.conversation.settings import BRANCHES, CAPPED, TurnSettings, own_cap
 from demo.engine import sampling
+from demo.engine.forward.products import ReadBackLinear
 from demo.engine.protocol import Cap, Request, Sampling, TokenEvent
 from demo.engine.transformers_engine import TransformersEngine
 from demo.models.chat_template import Message, render_chat
@@ -106,9 +107,15 @@ class TokenClock(BaseStreamer):
 
 @dataclass(frozen=True)
 class Bench:
-    """Runs turns with methods (a) to (d) on one model and axis."""
+    """Runs turns with methods (a) to (d) on one model and axis.
+
+    Attributes:
+        plain: the model for methods (a) and (b). It is another copy where the engine has taken over the
+            matrices of a large one, which then take longer for everybody else.
+    """
 
     model: LoadedModel
+    plain: LoadedModel
     axis: AssistantAxis
     engine: TransformersEngine
     cap: Cap
@@ -120,9 +127,10 @@ class Bench:
         Returns:
             The token ids of prompt and reply, [1, T].
         """
-        prompt = torch.tensor([render_chat(self.model.tokenizer, messages).ids], device=self.model.device)
+        model = self.plain
+        prompt = torch.tensor([render_chat(model.tokenizer, messages).ids], device=model.device)
         torch.manual_seed(self.sampling.seed)
-        generate: Any = self.model.model.generate
+        generate: Any = model.model.generate
         result = generate(
             prompt,
             attention_mask=torch.ones_like(prompt),
@@ -131,7 +139,7 @@ class Bench:
             top_p=self.sampling.top_p,
             repetition_penalty=self.sampling.repetition_penalty,
             max_new_tokens=self.sampling.max_new_tokens,
-            suppress_tokens=sorted(self.model.stops),
+            suppress_tokens=sorted(model.stops),
             pad_token_id=0,
             streamer=clock,
         )
@@ -144,13 +152,13 @@ class Bench:
         for branch in BRANCHES:
             floors = dict(zip(self.cap.layers, torch.tensor(self.cap.floors)[:, None], strict=True))
             hooks = AxisHooks(
-                self.model.layers, self.axis.unit, self.axis.probe_layer, floors if branch == CAPPED else {}
+                self.plain.layers, self.axis.unit, self.axis.probe_layer, floors if branch == CAPPED else {}
             )
             with hooks.installed():
                 ids = self.generate(histories[branch])
-            reader = AxisHooks(self.model.layers, self.axis.unit, self.axis.probe_layer, {})
+            reader = AxisHooks(self.plain.layers, self.axis.unit, self.axis.probe_layer, {})
             with reader.installed(), torch.inference_mode():
-                self.model.model(ids, logits_to_keep=1)
+                self.plain.model(ids, logits_to_keep=1)
         return time.perf_counter() - start
 
     def pair_turn(self, conversation: Conversation, text: str, plain: bool = False) -> list[float]:
@@ -215,8 +223,10 @@ def make_bench(options: argparse.Namespace) -> Bench:
     axis = axis_of(options.axis, model)[0]
     axis.check_model(model)
     engine = TransformersEngine(model, axis, fixed_length=True)
-    cap = own_cap(axis)
-    return Bench(model, axis, engine, cap, Sampling(max_new_tokens=options.tokens))
+    cap, plain = own_cap(axis), model
+    if any(isinstance(module, ReadBackLinear) for module in model.model.modules()):
+        plain = load_model(options.model, device=options.device, dtype=options.dtype)
+    return Bench(model, plain, axis, engine, cap, Sampling(max_new_tokens=options.tokens))
 
 
 def measure(bench: Bench, turns: int, repeats: int) -> Timings:

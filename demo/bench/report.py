@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +22,31 @@ _MEANING = {
 }
 
 
-def write_speed_report(folder: Path, figures: dict[str, Any]) -> list[Path]:
-    """Write speed.json, speed.md and, if the load test was run, speed.svg. Returns their paths."""
+def write_speed_report(folder: Path, by_model: dict[str, dict[str, Any]]) -> list[Path]:
+    """Write speed.json, speed.md and, if the load test was run, speed.svg.
+
+    Args:
+        by_model: model -> figures. The document shows the first one in full.
+
+    Returns:
+        The paths of the files.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     written = [folder / "speed.json", folder / "speed.md"]
-    write_json(written[0], figures)
-    written[1].write_text("\n".join(_speed_lines(figures)) + "\n", encoding="utf-8")
-    if "load" in figures:
-        _draw_load(figures["load"]["pairs"], folder / "speed.svg")
+    write_json(written[0], by_model)
+    written[1].write_text("\n".join(_speed_lines(by_model)) + "\n", encoding="utf-8")
+    first = next(iter(by_model.values()))
+    if "load" in first:
+        _draw_load(first["load"]["pairs"], folder / "speed.svg")
         written.append(folder / "speed.svg")
     return written
+
+
+def with_earlier(folder: Path, model: str, figures: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The figures of all models in `folder`, those of `model` replaced."""
+    file = folder / "speed.json"
+    found: dict[str, dict[str, Any]] = json.loads(file.read_text("utf-8")) if file.is_file() else {}
+    return found | {model: figures}
 
 
 def write_engines_report(folder: Path, figures: dict[str, Any]) -> None:
@@ -46,7 +61,8 @@ def write_json(path: Path, figures: object) -> None:
     path.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
 
 
-def _speed_lines(figures: dict[str, Any]) -> Iterator[str]:
+def _speed_lines(by_model: dict[str, dict[str, Any]]) -> Iterator[str]:
+    figures = next(iter(by_model.values()))
     about = figures["about"]
     yield "# Speed"
     yield ""
@@ -57,18 +73,82 @@ def _speed_lines(figures: dict[str, Any]) -> Iterator[str]:
         "docs`. All times were taken in one run, in which the methods take turns; they are medians, and the "
         "ratios are ratios of medians. Times differ between machines: run the command on yours."
     )
-    if "pair" in figures:
+    for part, lines in _PARTS.items():
+        if part in figures:
+            yield ""
+            yield from lines(figures[part])
+    if len(by_model) > 1:
         yield ""
-        yield from _pair_table(figures["pair"])
-    if "context" in figures:
-        yield ""
-        yield from _context_table(figures["context"])
-    if "load" in figures:
-        yield ""
-        yield from _load_lines(figures["load"])
-    if "llama.cpp" in figures:
-        yield ""
-        yield "llama.cpp, one sequence: " + ", ".join(f"{n} {v}" for n, v in figures["llama.cpp"].items())
+        yield from _sizes_table(by_model)
+
+
+def _sizes_table(by_model: dict[str, dict[str, Any]]) -> Iterator[str]:
+    """The main figures of all models, where they were measured."""
+    yield "The same for other models, made by the same command with `--model`:"
+    yield ""
+    rows = {
+        "step of a pair, ms": ("pair", "pair_step_ms", 1),
+        "`pair_vs_plain`": ("pair", "pair_vs_plain", 2),
+        "`ttft8_vs_ttft1`": ("pair", "ttft8_vs_ttft1", 2),
+        "`pairs16_vs_one`": ("load", "pairs16_vs_one", 2),
+        "step of a pair in int8 ÷ in the usual format": ("formats", "int8_vs_usual", 2),
+    }
+    yield from markdown_table(
+        ("", *by_model),
+        [
+            (name, *(_figure(found.get(part, {}).get(key), digits) for found in by_model.values()))
+            for name, (part, key, digits) in rows.items()
+        ],
+    )
+
+
+def _figure(value: float | None, digits: int) -> str:
+    return "" if value is None else f"{value:.{digits}f}"
+
+
+def _formats_lines(formats: dict[str, Any]) -> Iterator[str]:
+    yield (
+        "What the number format of the weights costs (`--dtype`). The replies to the first message of every "
+        "scenario, uncapped and capped, were written in the usual format and are read in each. Shifts are "
+        "those of the projection at the probe layer, in axis units; *same token* is the share of "
+        "places whose likeliest token is the same."
+    )
+    yield ""
+    yield from markdown_table(
+        ("format", "step of a pair, ms", "perplexity of ordinary text"),
+        [
+            (name, f"{one['pair_step_ms']:.1f}", f"{one['perplexity']:.2f}")
+            for name, one in formats["formats"].items()
+        ],
+    )
+    yield ""
+    yield from markdown_table(
+        (
+            "",
+            "shift of a token, mean",
+            "largest",
+            "shift of a reply's mean, mean",
+            "largest",
+            "same token, %",
+            "tokens",
+        ),
+        [
+            (
+                name,
+                f"{one['token_shift_mean']:.3f}",
+                f"{one['token_shift_max']:.3f}",
+                f"{one['reply_shift_mean']:.3f}",
+                f"{one['reply_shift_max']:.3f}",
+                f"{100 * one['greedy_same']:.1f}",
+                f"{one['tokens']}",
+            )
+            for name, one in formats["shifts"].items()
+        ],
+    )
+
+
+def _llama_lines(found: dict[str, Any]) -> Iterator[str]:
+    yield "llama.cpp, one sequence: " + ", ".join(f"{name} {value}" for name, value in found.items())
 
 
 def _pair_table(pair: dict[str, float]) -> Iterator[str]:
@@ -80,11 +160,18 @@ def _pair_table(pair: dict[str, float]) -> Iterator[str]:
 
 def _context_table(contexts: list[dict[str, float]]) -> Iterator[str]:
     return markdown_table(
-        ("prompt tokens", "first token, s", "step of a pair, ms", "KV cache, MiB"),
+        (
+            "prompt tokens",
+            "first token of a pair, s",
+            "÷ one plain prompt",
+            "step of a pair, ms",
+            "KV cache, MiB",
+        ),
         [
             (
-                f"{one['prompt_tokens']}",
+                f"{one['prompt_tokens']:.0f}",
                 f"{one['first_token_s']:.2f}",
+                f"{one['pair_vs_plain_prompt']:.2f}",
                 f"{one['step_ms']:.1f}",
                 f"{one['kv_mib']:.0f}",
             )
@@ -128,6 +215,15 @@ def _load_lines(load: dict[str, Any]) -> Iterator[str]:
         yield f"`pairs16_vs_one`, tokens per second of 16 pairs ÷ of one: {load['pairs16_vs_one']:.2f}."
     yield ""
     yield "![Tokens per second and time to the first token by number of pairs](speed.svg)"
+
+
+_PARTS: dict[str, Callable[[Any], Iterator[str]]] = {
+    "pair": _pair_table,
+    "context": _context_table,
+    "load": _load_lines,
+    "formats": _formats_lines,
+    "llama.cpp": _llama_lines,
+}
 
 
 def _draw_load(load: dict[str, dict[str, float]], path: Path) -> None:

@@ -256,7 +256,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--inspect", type=Path, metavar="FOLDER", help="also write the replies as logs of Inspect")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default: %(default)s)")
     # As `python app.py`: the figures are of what people run.
-    add("--dtype", default="auto", help="auto, float32, bfloat16 or float16 (default: %(default)s)")
+    add("--dtype", default="auto", help="auto, float32, bfloat16, float16 or int8 (default: %(default)s)")
     add(
         "--judge",
         action="append",

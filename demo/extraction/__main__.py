@@ -90,7 +90,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--preset", choices=PRESETS, default="standard", help="number of rollouts (default: %(default)s)")
     add("--out", type=Path, help="folder for the axis (default: axes/<model>)")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default: %(default)s)")
-    add("--dtype", default="auto", help="auto, float32, bfloat16 or float16 (default: %(default)s)")
+    add("--dtype", default="auto", help="auto, float32, bfloat16, float16 or int8 (default: %(default)s)")
     add("--roles", type=_count, help="number of roles (default: the preset's, as for the next three)")
     add("--questions", type=_count, help="number of extraction questions")
     add("--rollouts", type=_count, help="rollouts per role")

@@ -124,7 +124,7 @@ def _parser() -> argparse.ArgumentParser:
     add("folder", type=Path, help="axis folder")
     add("--model", help="model name, local folder or hub id (default: the one that axis.json names)")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default: %(default)s)")
-    add("--dtype", help="auto, float32, bfloat16 or float16 (default: that of the axis)")
+    add("--dtype", help="auto, float32, bfloat16, float16 or int8 (default: that of the axis)")
     add(
         "--talks",
         type=int,

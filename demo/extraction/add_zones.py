@@ -33,7 +33,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("folder", type=Path, help="axis folder with rollouts.jsonl")
     parser.add_argument("--model", help="name, folder or hub id (default: the one that axis.json names)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default: auto)")
-    parser.add_argument("--dtype", help="auto, float32, bfloat16 or float16 (default: that of the axis)")
+    parser.add_argument(
+        "--dtype", help="auto, float32, bfloat16, float16 or int8 (default: that of the axis)"
+    )
     options = parser.parse_args(arguments)
     axis, records = load_axis(options.folder), read_records(options.folder, split=None)
     made_for = axis.manifest["model"]

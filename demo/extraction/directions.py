@@ -247,7 +247,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("folder", type=Path, help="folder of an axis")
     parser.add_argument("--model", help="local folder or hub id (default: the model that the axis names)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default: auto)")
-    parser.add_argument("--dtype", help="auto, float32, bfloat16 or float16 (default: that of the axis)")
+    parser.add_argument(
+        "--dtype", help="auto, float32, bfloat16, float16 or int8 (default: that of the axis)"
+    )
     return parser
 
 

@@ -284,7 +284,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--axis", help="axis folder or slug (default: the model's)")
     add("--out", type=Path, help="folder for the table (default: the axis's)")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default: %(default)s)")
-    add("--dtype", default="auto", help="auto, float32, bfloat16 or float16 (default: %(default)s)")
+    add("--dtype", default="auto", help="auto, float32, bfloat16, float16 or int8 (default: %(default)s)")
     add("--questions", type=int, default=_QUESTIONS, help="per trait and side (default: %(default)s)")
     add("--max-new-tokens", type=int, default=_TOKENS, help="of a reply (default: %(default)s)")
     return parser

@@ -13,6 +13,9 @@ DEVICE_FORMS = "auto, cpu, cuda, cuda:N or mps"
 
 _DTYPES = ("float32", "bfloat16", "float16")
 
+# Weights of 8 bits, see `demo.models.eight_bit`; all else is in the CPU's own format.
+INT8 = "int8"
+
 # What torch calls native bfloat16 arithmetic; the last is ARM's name.
 _NATIVE_BFLOAT16 = ("avx512_bf16", "amx_bf16", "bf16")
 
@@ -48,13 +51,19 @@ def pick_dtype(name: str, device: torch.device) -> tuple[torch.dtype, str]:
     "auto" is bfloat16 only where the hardware supports it natively: emulated, it is slower than float32.
 
     Raises:
-        UserError: `name` is not auto, float32, bfloat16 or float16.
+        UserError: `name` is not auto, float32, bfloat16, float16 or int8, or is int8 on a GPU.
     """
     import torch
 
+    if name == INT8:
+        if device.type != "cpu":
+            raise UserError("int8 is for CPUs: leave out --dtype, or choose --device cpu.")
+        dtype, _ = pick_dtype("auto", device)
+        return dtype, f"int8: weights of 8 bits as requested, all else in {str(dtype).removeprefix('torch.')}"
     if name != "auto":
         if name not in _DTYPES:
-            raise UserError(f"There is no number format called {name!r}: choose auto, {', '.join(_DTYPES)}.")
+            known = ", ".join((*_DTYPES, INT8))
+            raise UserError(f"There is no number format called {name!r}: choose auto, {known}.")
         return getattr(torch, name), f"{name}: as requested"
     if device.type == "cuda":
         with torch.cuda.device(device):

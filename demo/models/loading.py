@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 from demo.models.architectures import context_window, find_decoder_layers, token_bytes
 from demo.models.chat_template import listed_ends, reasoning_format, stop_tokens
 from demo.models.default import DEFAULT_MODEL
-from demo.models.devices import pick_device, pick_dtype
+from demo.models.devices import INT8, pick_device, pick_dtype
 from demo.models.reading import read_files, read_tokenizer, report_memory
 from demo.models.sources import find_source
 from demo.models.template_text import template_digest
@@ -47,6 +47,7 @@ class LoadedModel:
         device: Where the weights are.
         dtype: Number format of weights and residual stream.
         dtype_reason: Why that format was chosen, as a phrase for the start-up line.
+        eight_bit: Whether the weights are rounded to 8 bits. They are still kept in `dtype`.
         turn: Held during every forward pass, so that several engines can run the model in turns.
     """
 
@@ -62,12 +63,13 @@ class LoadedModel:
     device: torch.device
     dtype: torch.dtype
     dtype_reason: str
+    eight_bit: bool = False
     turn: FairLock = field(default_factory=FairLock, repr=False, compare=False)
 
     @property
     def dtype_name(self) -> str:
         """The number format's name, such as float32."""
-        return str(self.dtype).removeprefix("torch.")
+        return INT8 if self.eight_bit else str(self.dtype).removeprefix("torch.")
 
     @property
     def layer_count(self) -> int:
@@ -187,7 +189,7 @@ def load_model(
     Args:
         spec: `smollm2-135m-instruct`, a folder, a GGUF file, or `owner/name`.
         device: auto, cpu, cuda, cuda:N or mps.
-        dtype: auto, float32, bfloat16 or float16.
+        dtype: auto, float32, bfloat16, float16, or int8 for weights of 8 bits on a CPU.
         trust_remote_code: Whether code in the model's repository may run.
         cache_dir: Where to keep the default model and hub downloads, instead of the user's caches.
         progress: Called with a message and a fraction 0..1, or None where that is unknown.
@@ -217,9 +219,14 @@ def load_model(
         device=target,
         dtype=kind,
         dtype_reason=reason,
+        eight_bit=dtype == INT8,
     )
     # Now, because a forward pass may lay the weights out in another way.
     assert loaded.digest
+    if loaded.eight_bit:
+        from demo.models.eight_bit import round_weights
+
+        round_weights(model)
     return loaded
 
 
@@ -238,6 +245,8 @@ def read_facts(
     """
     from transformers import AutoConfig
 
+    if dtype == INT8:
+        raise UserError("int8 is a format of the transformers engine: leave out --dtype, or --engine vllm.")
     device = pick_device("auto")
     kind, reason = pick_dtype(dtype, device)
     source = find_source(

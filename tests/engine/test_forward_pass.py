@@ -81,7 +81,8 @@ def play(forward: ForwardPass, model: LoadedModel, caps: list[Cap | None]):
 
 
 @pytest.mark.parametrize(
-    ("dtype", "logit_error", "unit_error"), [("float32", 1e-4, 1e-4), ("bfloat16", 0.05, 0.05)]
+    ("dtype", "logit_error", "unit_error"),
+    [("float32", 1e-4, 1e-4), ("bfloat16", 0.05, 0.05), ("int8", 0.05, 0.05)],
 )
 def test_both_forward_passes_agree(axis, dtype, logit_error, unit_error):
     """Logits differ by a share of the largest, projections by axis units."""
@@ -107,7 +108,7 @@ def test_both_forward_passes_agree(axis, dtype, logit_error, unit_error):
     assert acted > 0, "the cap never acted, so this test proves nothing"
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int8"])
 def test_an_inactive_cap_leaves_logits_bit_identical(axis, dtype):
     model = load_model(dtype=dtype, device="cpu")
     fused = FusedForward(model, probe_of(model, axis))

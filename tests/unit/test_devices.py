@@ -96,7 +96,7 @@ def test_gpu_number_formats(monkeypatch: pytest.MonkeyPatch, native: bool, picke
 def test_a_number_format_can_be_chosen_by_name() -> None:
     cpu = torch.device("cpu")
     assert pick_dtype("bfloat16", cpu) == (torch.bfloat16, "bfloat16: as requested")
-    for name in ("int8", "Float32", "zeros"):
+    for name in ("int4", "Float32", "zeros"):
         with pytest.raises(UserError) as error:
             pick_dtype(name, cpu)
         assert_one_sentence(error, "float16")

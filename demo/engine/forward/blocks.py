@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from demo.engine.forward.products import LaidOut, Product, ReadBackLinear
+from demo.engine.forward.products import Product, ReadBackLinear, laid_out_part
 from demo.models.loading import LoadedModel
 
 # Architectures of exactly these pre-norm blocks. Qwen 3 also normalises queries and keys.
@@ -93,8 +93,9 @@ def decoder_of(model: LoadedModel, products: ProductMaker) -> Decoder:
     head: nn.Linear = model.model.get_output_embeddings()
     product, vocabulary = products(head.weight, head.bias), head.weight.shape[0]
     tied = head.weight is text.embed_tokens.weight
-    if products.frees_weights and not tied and isinstance(product, LaidOut):
-        model.model.set_output_embeddings(ReadBackLinear(product, slice(None), head.bias))
+    laid_out = laid_out_part(product)
+    if products.frees_weights and not tied and laid_out is not None:
+        model.model.set_output_embeddings(ReadBackLinear(laid_out, slice(None), head.bias))
     return Decoder(
         text.embed_tokens,
         text.rotary_emb,
@@ -149,11 +150,12 @@ def _joined(parent: nn.Module, names: Sequence[str], products: ProductMaker) -> 
     if modules[0].bias is not None:
         bias = torch.cat([module.bias for module in modules])
     product = products(weight, bias)
+    laid_out = laid_out_part(product)
     ends = list(itertools.accumulate((module.weight.shape[0] for module in modules), initial=0))
     parts = [slice(first, end) for first, end in itertools.pairwise(ends)]
     for name, module, rows in zip(names, modules, parts, strict=True):
-        if products.frees_weights and isinstance(product, LaidOut):
-            setattr(parent, name, ReadBackLinear(product, rows, module.bias))
+        if products.frees_weights and laid_out is not None:
+            setattr(parent, name, ReadBackLinear(laid_out, rows, module.bias))
         elif products.keeps_weights and isinstance(module, nn.Linear):
             module.weight = nn.Parameter(weight[rows], requires_grad=False)
     return product

@@ -68,7 +68,9 @@ class FusedForward:
         self._probe = probe
         matrices = [m for m in model.model.modules() if isinstance(m, nn.Linear | ReadBackLinear)]
         total = sum(m.weight.nbytes for m in matrices)
-        products = Products([m.weight for m in [*matrices[:56], matrices[-1]]], total, reproducible)
+        products = Products(
+            [m.weight for m in [*matrices[:56], matrices[-1]]], total, reproducible, model.eight_bit
+        )
         self.name = f"fused, products {products.name}"
         self._decoder = decoder_of(model, products)
         if products.frees_weights:

@@ -4,6 +4,9 @@ torch's own product of a few rows with a weight matrix [out, in] is slow on many
 alternatives: the same product written weight-first, and oneDNN's product with the weights in its own
 layout, which torch's compiler also uses for frozen weights. At start the fastest for few and for many rows
 is measured on the model's own matrices.
+
+The weights of a model that is rounded to 8 bits are read as such by few rows, which wait for the memory that
+they are read from. More rows use the same weights in the model's dtype.
 """
 
 from __future__ import annotations
@@ -16,6 +19,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from demo.models.eight_bit import eight_bit
+
 Product = Callable[[Tensor], Tensor]  # [N, in] -> [N, out]
 Maker = Callable[[Tensor, Tensor | None], Product]  # weight [out, in], bias [out]
 
@@ -27,6 +32,9 @@ MOST_BYTES = 4 * 1024**3
 KEPT_BYTES = 512 * 1024**2
 
 FEW = range(2, 4)  # weight-first does not help a single row
+
+# With more rows than these, reading the weights is no longer what takes the time, and oneDNN is faster.
+EIGHT_BIT_ROWS = range(1, 4)
 
 # A separate product for few rows must take at most this share of the time, because a single product for all
 # gives a row the same bits alone and in a batch.
@@ -78,6 +86,44 @@ class LaidOut:
         return run(padded, self.packed, self.bias, "none", [], "")[:rows]
 
 
+@dataclass(frozen=True, slots=True)
+class EightBit:
+    """A product with weights of 8 bits, see `demo.models.eight_bit`.
+
+    A row's result does not depend on the rows beside it, nor on their number.
+
+    Attributes:
+        integers: [out, in] int8.
+        scales: [out], in the dtype of the input.
+    """
+
+    integers: Tensor
+    scales: Tensor
+    bias: Tensor | None
+
+    def __call__(self, x: Tensor) -> Tensor:
+        y = torch._weight_int8pack_mm(x, self.integers, self.scales)
+        return y if self.bias is None else y + self.bias
+
+
+@dataclass(frozen=True, slots=True)
+class ByRows:
+    """One product for some numbers of rows, and another for all others."""
+
+    few: Product
+    many: Product
+    rows: range
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self.few(x) if x.shape[0] in self.rows else self.many(x)
+
+
+def laid_out_part(product: Product) -> LaidOut | None:
+    """The product, or the part of it, whose weight is in oneDNN's layout; None where there is none."""
+    many = product.many if isinstance(product, ByRows) else product
+    return many if isinstance(many, LaidOut) else None
+
+
 class ReadBackLinear(nn.Module):
     """An `nn.Linear` without a weight of its own: each call reads some rows of a `LaidOut` product back.
 
@@ -110,14 +156,18 @@ class Products:
         frees_weights: the model is so large that its modules should not keep matrices of their own.
     """
 
-    def __init__(self, samples: Sequence[Tensor], total_bytes: int, reproducible: bool = False) -> None:
+    def __init__(
+        self, samples: Sequence[Tensor], total_bytes: int, reproducible: bool = False, rounded: bool = False
+    ) -> None:
         """Choose the fastest products by timing them.
 
         Args:
             samples: weight matrices to measure on.
             total_bytes: size of all the model's matrices.
             reproducible: choose without timing, so that every process on this machine computes the same bits.
+            rounded: the matrices are rounded to 8 bits; few rows are to read them as such.
         """
+        self._rounded = rounded
         makers = {
             name: make for name, make in MAKERS.items() if name != "laid out" or total_bytes <= MOST_BYTES
         }
@@ -134,15 +184,19 @@ class Products:
 
     def __call__(self, weight: Tensor, bias: Tensor | None = None) -> Product:
         """The product with this matrix, [out, in]."""
+        if self._rounded:
+            many = MAKERS[self.many](weight, bias)
+            return ByRows(EightBit(*eight_bit(weight), bias), many, EIGHT_BIT_ROWS)
         many = MAKERS[self.many](weight, bias)
         if self.few == self.many:
             return many
-        few = MAKERS[self.few](weight, bias)
-        return lambda x: few(x) if x.shape[0] in FEW else many(x)
+        return ByRows(MAKERS[self.few](weight, bias), many, FEW)
 
     @property
     def name(self) -> str:
         """The choice in words."""
+        if self._rounded:
+            return f"8-bit for few rows, else {self.many}"
         return self.many if self.few == self.many else f"{self.few} for few rows, else {self.many}"
 
 

@@ -1,0 +1,170 @@
+"""What the number format of the weights costs: the time of a step, and how far readings move.
+
+The model is loaded once in each format. The one that suits the CPU answers the first message of every
+scenario, uncapped and capped, greedily. Each format then reads these very replies as it would write them, a
+pair at a time, so that every token has a projection and a likeliest next token in each.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from demo.bench.pair import Bench, gaps, make_bench
+from demo.conversation.conversation import Conversation
+from demo.conversation.scenarios import Scenario, load_scenarios
+from demo.conversation.settings import BRANCHES, CAPPED
+from demo.engine.protocol import Request, Sampling, TokenEvent
+from demo.evaluation.perplexity import own_texts, perplexity
+from demo.models.chat_template import Message
+from demo.models.devices import INT8
+
+REPLY_TOKENS = 48
+
+_SMALL_BYTES = 2**30
+
+_MESSAGE = "How do I start a small vegetable garden on a balcony?"
+
+
+@dataclass(frozen=True)
+class Place:
+    """One token of a reply: its projection before the clamp, axis units, and the likeliest token there."""
+
+    projection: float
+    likeliest: int
+
+
+Pair = tuple[list[int], list[int]]  # the tokens of a scenario's two replies
+
+
+def measure_formats(options: argparse.Namespace, repeats: int) -> dict[str, Any]:
+    """Compare the number formats of the model that the options name, on a CPU.
+
+    Returns:
+        `formats`: for each the milliseconds of a step of a pair, and the perplexity of ordinary text.
+        `shifts`: "a → b" -> what changes from one format to the other, see `shift_between`.
+
+    Raises:
+        UserError: model or axis cannot be loaded.
+    """
+    usual = make_bench(options)
+    benches = {usual.model.dtype_name: usual}
+    for dtype in ("float32", INT8) if _is_small(usual) else (INT8,):
+        if dtype not in benches:
+            benches[dtype] = make_bench(argparse.Namespace(**{**vars(options), "dtype": dtype}))
+    steps = _steps(benches, repeats)
+    scenarios = load_scenarios()
+    replies = [_answers(usual, scenario) for scenario in scenarios]
+    read = {
+        name: [_read(bench, *one) for one in zip(scenarios, replies, strict=True)]
+        for name, bench in benches.items()
+    }
+    compared = [(INT8, usual.model.dtype_name)]
+    if usual.model.dtype_name != "float32" and "float32" in benches:
+        compared.append((usual.model.dtype_name, "float32"))
+    return {
+        "formats": {
+            name: {
+                "pair_step_ms": 1e3 * statistics.median(steps[name]),
+                "perplexity": perplexity(bench.engine, None, own_texts()),
+            }
+            for name, bench in benches.items()
+        },
+        "int8_vs_usual": statistics.median(steps[INT8]) / statistics.median(steps[usual.model.dtype_name]),
+        "shifts": {f"{one} vs {other}": shift_between(read[one], read[other]) for one, other in compared},
+    }
+
+
+def _is_small(bench: Bench) -> bool:
+    """Whether there is room for the model in three formats at once."""
+    return sum(one.nbytes for one in bench.model.model.parameters()) <= _SMALL_BYTES
+
+
+def shift_between(
+    one: Sequence[Sequence[list[Place]]], other: Sequence[Sequence[list[Place]]]
+) -> dict[str, float]:
+    """How far the same replies stand from each other in two formats, axis units.
+
+    Args:
+        one, other: by scenario, reply and token.
+
+    Returns:
+        Mean and largest absolute shift of a token's projection, the same of a reply's mean, the share of
+        places whose likeliest token is the same, and the number of tokens.
+    """
+    pairs = [
+        (reply, twin)
+        for own, others in zip(one, other, strict=True)
+        for reply, twin in zip(own, others, strict=True)
+    ]
+    tokens = [both for reply, twin in pairs for both in zip(reply, twin, strict=True)]
+    shifts = [abs(a.projection - b.projection) for a, b in tokens]
+    of_replies = [abs(_mean(reply) - _mean(twin)) for reply, twin in pairs]
+    return {
+        "token_shift_mean": statistics.fmean(shifts),
+        "token_shift_max": max(shifts),
+        "reply_shift_mean": statistics.fmean(of_replies),
+        "reply_shift_max": max(of_replies),
+        "greedy_same": statistics.fmean(a.likeliest == b.likeliest for a, b in tokens),
+        "tokens": len(tokens),
+    }
+
+
+def _mean(reply: Sequence[Place]) -> float:
+    return statistics.fmean(place.projection for place in reply)
+
+
+def _steps(benches: dict[str, Bench], repeats: int) -> dict[str, list[float]]:
+    """Seconds of the steps of a pair in each format. The formats take turns."""
+    found: dict[str, list[float]] = {name: [] for name in benches}
+    for repeat in range(repeats + 1):
+        for name, bench in benches.items():
+            conversation = Conversation()
+            times = bench.pair_turn(conversation, _MESSAGE)
+            bench.engine.forget([conversation.branch_id(branch) for branch in BRANCHES])
+            found[name] += gaps(times[1:]) if repeat else []  # the first round warms up
+    return found
+
+
+def _requests(bench: Bench, scenario: Scenario, openings: Pair | None) -> list[Request]:
+    """The scenario's first turn, greedily; the replies begin with these tokens."""
+    system = [Message(role="system", content=scenario.system_prompt)] if scenario.system_prompt else []
+    messages = (*system, Message(role="user", content=scenario.turns[0]))
+    # An opening leaves room for a token.
+    sampling = Sampling(temperature=0, max_new_tokens=REPLY_TOKENS + (openings is not None))
+    return [
+        Request(
+            f"formats/{branch}",
+            messages,
+            sampling,
+            bench.cap if branch == CAPPED else None,
+            opening=() if openings is None else tuple(openings[number]),
+        )
+        for number, branch in enumerate(BRANCHES)
+    ]
+
+
+def _answers(bench: Bench, scenario: Scenario) -> Pair:
+    found: dict[str, list[int]] = {}
+    requests = _requests(bench, scenario, None)
+    for event in bench.engine.stream(requests):
+        if isinstance(event, TokenEvent) and event.token_id is not None:
+            found.setdefault(event.branch, []).append(event.token_id)
+    bench.engine.forget([request.branch for request in requests])
+    uncapped, capped = (found[request.branch] for request in requests)
+    return uncapped, capped
+
+
+def _read(bench: Bench, scenario: Scenario, replies: Pair) -> list[list[Place]]:
+    """Both replies as the format of `bench` reads them."""
+    found: dict[str, list[Place]] = {}
+    requests = _requests(bench, scenario, replies)
+    for event in bench.engine.stream(requests):
+        if isinstance(event, TokenEvent) and event.token.given and event.token.before is not None:
+            place = Place(event.token.before, next((one.token_id for one in event.token.alternatives), -1))
+            found.setdefault(event.branch, []).append(place)
+    bench.engine.forget([request.branch for request in requests])
+    return [found[request.branch] for request in requests]
