@@ -148,7 +148,10 @@ def _formats_lines(formats: dict[str, Any]) -> Iterator[str]:
 
 
 def _llama_lines(found: dict[str, Any]) -> Iterator[str]:
-    yield "llama.cpp, one sequence: " + ", ".join(f"{name} {value}" for name, value in found.items())
+    yield "llama.cpp, one sequence of the same model in the GGUF file's format: " + ", ".join(
+        f"one step {value:.1f} ms" if name == "step_ms" else f"{name} {value}"
+        for name, value in found.items()
+    )
 
 
 def _pair_table(pair: dict[str, float]) -> Iterator[str]:
