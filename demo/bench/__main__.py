@@ -3,8 +3,8 @@ table.
 
 Parts: `pair`, one pair against plain `generate`, the naive method and a single sequence; `context`,
 long contexts; `load`, many pairs at once against transformers' own continuous batching; `formats`,
-on a CPU, what float32, bfloat16 and int8 cost; `llama.cpp`, where it is installed and a GGUF file is
-given.
+on a CPU, what float32, bfloat16 and int8 cost; `tools`, other programs where they are installed:
+saklas, and llama.cpp if a GGUF file is given.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from typing import Any
 
 from demo.bench.long_context import measure_prompt_lengths
 from demo.bench.number_formats import measure_formats
-from demo.bench.pair import add_model_options, llama_cpp, make_bench, measure, summary
+from demo.bench.other_tools import LLAMA_CPP, SAKLAS
+from demo.bench.pair import MESSAGES, add_model_options, make_bench, measure, summary
 from demo.bench.report import with_earlier, write_json, write_speed_report
 from demo.engine.forward.selection import difference
 from demo.engine.transformers_engine import TransformersEngine
@@ -28,7 +29,7 @@ from demo.utils.cli import command
 from demo.utils.errors import UserError
 from demo.utils.resource_usage import peak_mib
 
-PARTS = ("pair", "context", "load", "formats", "llama.cpp")
+PARTS = ("pair", "context", "load", "formats", "tools")
 
 
 @command
@@ -73,8 +74,12 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         figures["load"] = _engine_load(options)
     if "formats" in parts and bench.model.device.type == "cpu":
         figures["formats"] = measure_formats(options, options.repeats)
-    if "llama.cpp" in parts and options.gguf:
-        figures["llama.cpp"] = llama_cpp(options.gguf, options.tokens)
+    if "tools" in parts:
+        models = {SAKLAS: str(bench.model.model.name_or_path)}
+        models |= {LLAMA_CPP: str(options.gguf)} if options.gguf else {}
+        figures["tools"] = {
+            tool.name: tool.measure(model, MESSAGES[0], options.tokens) for tool, model in models.items()
+        }
     return figures
 
 
@@ -107,8 +112,8 @@ def summary_lines(figures: dict[str, Any]) -> Iterator[str]:
         yield f"  pairs16_vs_one    {figures['load']['pairs16_vs_one']:9.2f} x"
     for name, value in figures.get("formats", {}).items():
         yield f"  {name}: {value}"
-    for name, value in figures.get("llama.cpp", {}).items():
-        yield f"  llama.cpp: {name} {value}"
+    for name, value in figures.get("tools", {}).items():
+        yield f"  {name}: {value}"
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -3,19 +3,15 @@
 (a) plain `model.generate` with one sequence; (b) the naive side-by-side method: two calls of
 `generate`, one after the other, each of which reads the whole history again, and a forward pass
 over each finished reply to read its projections; (c) this project's engine with one pair; (d) the
-same engine with one sequence; (e) llama.cpp, where it is installed and a GGUF file is given. The
-replies of (a) to (d) have the same fixed length, these methods take turns, and medians are
-reported.
+same engine with one sequence. The replies have the same fixed length, the methods take turns, and
+medians are reported.
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -51,21 +47,6 @@ MESSAGES = (
     "How do I keep the soil fresh from one year to the next?",
     "What should I plant when the autumn weather has come?",
 )
-
-# Run in a process of its own: some builds of llama.cpp end the whole process when they load a file
-# on a CPU that they were not compiled for. Arguments: GGUF file, message, number of tokens.
-LLAMA_CPP_SCRIPT = """
-import json, sys, time
-from llama_cpp import Llama
-model = Llama(sys.argv[1], n_ctx=1024, verbose=False)
-chat = [{"role": "user", "content": sys.argv[2]}]
-times = []
-for _ in range(2):
-    reply = model.create_chat_completion(chat, max_tokens=int(sys.argv[3]), stream=True)
-    times = [time.perf_counter() for _ in reply]
-steps = sorted(b - a for a, b in zip(times[2:], times[3:]))
-print(json.dumps({"step_ms": 1e3 * steps[len(steps) // 2]}))
-"""
 
 
 @dataclass
@@ -297,29 +278,3 @@ def gaps(times: Sequence[float]) -> list[float]:
 
 def _median_ms(seconds: Sequence[float]) -> float:
     return statistics.median(seconds) * 1e3
-
-
-def llama_cpp(gguf: Path, tokens: int, script: str = LLAMA_CPP_SCRIPT) -> dict[str, float | str]:
-    """Time llama.cpp on one sequence.
-
-    Args:
-        gguf: The model as a GGUF file.
-        tokens: Length of the reply.
-        script: The Python program that measures and prints its figures as JSON.
-
-    Returns:
-        `step_ms`, the median milliseconds per token, or `not measured` with the reason.
-    """
-    done = subprocess.run(
-        [sys.executable, "-c", script, str(gguf), MESSAGES[0], str(tokens)],
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
-    if done.returncode == 0:
-        found: dict[str, float | str] = json.loads(done.stdout.strip().splitlines()[-1])
-        return found
-    if "No module named 'llama_cpp'" in done.stderr:
-        return {"not measured": "llama-cpp-python is not installed"}
-    return {"not measured": f"it ended with status {done.returncode}"}

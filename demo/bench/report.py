@@ -147,10 +147,18 @@ def _formats_lines(formats: dict[str, Any]) -> Iterator[str]:
     )
 
 
-def _llama_lines(found: dict[str, Any]) -> Iterator[str]:
-    yield "llama.cpp, one sequence of the same model in the GGUF file's format: " + ", ".join(
-        f"one step {value:.1f} ms" if name == "step_ms" else f"{name} {value}"
-        for name, value in found.items()
+def _tools_table(tools: dict[str, dict[str, Any]]) -> Iterator[str]:
+    yield (
+        "Other programs with one sequence of the same model, without intervention. llama.cpp reads a GGUF "
+        "file, whose weights are smaller."
+    )
+    yield ""
+    yield from markdown_table(
+        ("program", "one step, ms"),
+        [
+            (name, f"{one['step_ms']:.1f}" if "step_ms" in one else f"not measured: {one['not measured']}")
+            for name, one in tools.items()
+        ],
     )
 
 
@@ -225,7 +233,7 @@ _PARTS: dict[str, Callable[[Any], Iterator[str]]] = {
     "context": _context_table,
     "load": _load_lines,
     "formats": _formats_lines,
-    "llama.cpp": _llama_lines,
+    "tools": _tools_table,
 }
 
 

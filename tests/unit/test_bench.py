@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,9 +19,10 @@ from demo.bench.class_report import FIGURES as CLASS_FIGURES
 from demo.bench.class_report import GPU_STEPS, carried, filled, on_paper
 from demo.bench.engine_load import engine_load, library_load, visitor_prompt
 from demo.bench.engines import compare
+from demo.bench.other_tools import LLAMA_CPP, SAKLAS
 from demo.bench.page_load import Outcomes
 from demo.bench.page_load import summary as page_load_summary
-from demo.bench.pair import Timings, llama_cpp, summary
+from demo.bench.pair import Timings, summary
 from demo.bench.report import engines_document, write_speed_report
 from demo.engine.protocol import Sampling, Token, TokenEvent
 from demo.engine.transformers_engine import TransformersEngine
@@ -91,24 +93,20 @@ def test_each_pair_of_a_load_test_is_timed_from_its_own_arrival():
     assert len({visitor_prompt(number)[0]["content"] for number in range(32)}) == 32
 
 
-@pytest.mark.parametrize(
-    ("script", "figures"),
-    [
+@pytest.mark.parametrize("tool", [LLAMA_CPP, SAKLAS])
+def test_another_tool_is_measured_or_the_reason_is_given(tool):
+    """With programs that end as these do; the last is killed."""
+    for script, figures in (
         (
-            "import sys; raise ModuleNotFoundError(\"No module named 'llama_cpp'\")",
-            {"not measured": "llama-cpp-python is not installed"},
+            f"raise ModuleNotFoundError(\"No module named '{tool.module}'\")",
+            f"{tool.package} is not installed",
         ),
-        ("raise SystemExit(3)", {"not measured": "it ended with status 3"}),
-        ("print('{\"step_ms\": 3.5}')", {"step_ms": 3.5}),
-    ],
-)
-def test_llama_cpp_is_measured_or_the_reason_is_given(tmp_path, script, figures):
-    assert llama_cpp(tmp_path / "x.gguf", 4, script) == figures
-
-
-def test_a_killed_llama_cpp_is_reported(tmp_path):
-    found = llama_cpp(tmp_path / "x.gguf", 4, "import os; os.abort()")
-    assert "ended with status" in str(found["not measured"])
+        ("raise SystemExit(3)", "it ended with status 3"),
+        ("import os; os.abort()", "it ended with status -6"),
+    ):
+        assert replace(tool, script=script).measure("model", "Hello", 4) == {"not measured": figures}
+    script = "print('loading'); print('{\"step_ms\": 3.5}')"
+    assert replace(tool, script=script).measure("model", "Hello", 4) == {"step_ms": 3.5}
 
 
 def test_memory_growth_is_relative_to_the_settled_memory():
