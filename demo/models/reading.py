@@ -22,15 +22,19 @@ _WRONG_CLASS = "Unrecognized configuration class"
 
 
 def report_memory(
-    source: ModelSource, spec: str, device: torch.device, dtype: torch.dtype, report: Progress
+    source: ModelSource, spec: str, device: torch.device, weight_bytes: int, report: Progress
 ) -> None:
-    """Say how much memory the model takes. Raises UserError when there is not as much in all."""
+    """Say how much memory the model takes, with so many bytes for each weight.
+
+    Raises:
+        UserError: There is not as much memory in all.
+    """
     import torch
 
     if source.gguf is None:
-        need = folder_need(source.folder, dtype.itemsize)
+        need = folder_need(source.folder, weight_bytes)
     else:
-        need = gguf_need(source.gguf, dtype.itemsize)
+        need = gguf_need(source.gguf, weight_bytes)
         check_memory(spec, need, torch.device("cpu"))  # where it is dequantised, whatever the device
     phrase = check_memory(spec, need, device)
     report(f"loading {spec}, which {phrase}" if phrase else f"loading {spec}", None)
