@@ -25,7 +25,7 @@ from demo.models.chat_template import Message, render_chat
 from demo.utils.cli import command
 from demo.utils.resource_usage import resident_mib
 
-WORDS = (32, 256, 1024, 3700)  # of a prompt
+WORDS = (32, 256, 1024, 3600)  # of a prompt
 
 _STEPS = 16  # decode steps after each prompt
 _ROUNDS = 3  # with the longest prompt only one

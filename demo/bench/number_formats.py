@@ -50,7 +50,7 @@ def measure_formats(options: argparse.Namespace, repeats: int) -> dict[str, Any]
     Raises:
         UserError: model or axis cannot be loaded.
     """
-    usual = make_bench(options)
+    usual = make_bench(argparse.Namespace(**{**vars(options), "dtype": "auto"}))
     benches = {usual.model.dtype_name: usual}
     for dtype in ("float32", INT8) if _is_small(usual) else (INT8,):
         if dtype not in benches:

@@ -14,9 +14,10 @@ from dataclasses import dataclass
 
 # Arguments of both scripts: the model, a message, the number of tokens. The first reply warms up.
 _LLAMA_CPP = """
-import json, sys, time
+import json, os, sys, time
 from llama_cpp import Llama
-model = Llama(sys.argv[1], n_ctx=1024, verbose=False)
+cores = len(os.sched_getaffinity(0))
+model = Llama(sys.argv[1], n_ctx=1024, n_threads=cores, verbose=False)
 chat = [{"role": "user", "content": sys.argv[2]}]
 times = []
 for _ in range(2):
@@ -62,7 +63,7 @@ class OtherTool:
 
         Args:
             model: a GGUF file for llama.cpp, else a folder.
-            tokens: length of the reply.
+            tokens: most tokens of the reply.
 
         Returns:
             `step_ms`, the median milliseconds per token, or `not measured` with the reason.

@@ -43,10 +43,10 @@ def write_speed_report(folder: Path, by_model: dict[str, dict[str, Any]]) -> lis
 
 
 def with_earlier(folder: Path, model: str, figures: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """The figures of all models in `folder`, those of `model` replaced."""
+    """The figures of all models in `folder`, with these parts of `model` instead of earlier ones."""
     file = folder / "speed.json"
     found: dict[str, dict[str, Any]] = json.loads(file.read_text("utf-8")) if file.is_file() else {}
-    return found | {model: figures}
+    return found | {model: found.get(model, {}) | figures}
 
 
 def write_engines_report(folder: Path, figures: dict[str, Any]) -> None:
@@ -70,8 +70,9 @@ def _speed_lines(by_model: dict[str, dict[str, Any]]) -> Iterator[str]:
         f"{about['model']} on {about['device']}; {about['dtype']}; replies of {about['tokens']} tokens. "
         f"Forward pass: {about['forward']}; its logits differ from those of the model's own modules by at "
         f"most {about['logit_difference']:.1g} of the largest logit. Made by `python -m demo.bench --write "
-        "docs`. All times were taken in one run, in which the methods take turns; they are medians, and the "
-        "ratios are ratios of medians. Times differ between machines: run the command on yours."
+        "docs`. The times of a table were taken in one run, in which the methods take turns; they are "
+        "medians, and the ratios are ratios of medians. Times differ between machines: run the command on "
+        "yours."
     )
     for part, lines in _PARTS.items():
         if part in figures:

@@ -104,7 +104,7 @@ def add_engine_options(parser: argparse.ArgumentParser) -> None:
         "--dtype",
         default="auto",
         help="auto, float32, bfloat16, float16, or int8: weights of 8 bits on a CPU, which answers one "
-        "conversation faster and reads them a little differently (docs/speed.md)",
+        "conversation faster and shifts its readings slightly (docs/speed.md)",
     )
     parser.add_argument(
         "--kv-budget",

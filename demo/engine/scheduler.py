@@ -3,7 +3,7 @@
 Each step frees what has been abandoned, reads a chunk of every chat that is only read, and then schedules,
 runs and postprocesses one forward pass. A pass holds one token of every decoding sequence and some chunks of
 `Capacity.chunk` prompt tokens of new ones, see `chunks_at_once`. A new prompt therefore delays the others by
-one chunk at a time, and no conversation waits for another to end.
+a few chunks at a time, and no conversation waits for another to end.
 """
 
 from __future__ import annotations
@@ -34,20 +34,34 @@ _PAUSE_S = 0.01  # how long it pauses when every client is behind
 _WORTH_SHARING = 16
 _STEPS_AHEAD = 16  # how many steps the scheduler may be ahead of a client
 _LONG_PROMPT = 4  # in chunks; a longer prompt takes turns with the others
-_MOST_CHUNKS = 4  # in one pass
+MOST_CHUNKS = 4  # in one pass
+_LEAST_SHARE = 16  # tokens of a prompt that are worth a place in a pass, unless they are its first
 
 
 def chunks_at_once(reading: int, decoding: int) -> int:
     """How many chunks of prompt tokens one forward pass holds.
 
-    More tokens in a pass are read faster, each, but whoever decodes waits for them. So a single new prompt
-    takes one chunk beside others that decode, and more where nobody waits, or where many more groups wait
-    for their first token than for their next one.
+    The more tokens a pass holds, the less time each takes, but whoever decodes waits for all of them. So a
+    single new prompt takes one chunk beside others that decode, and more where nobody waits, or where many
+    more groups wait for their first token than for their next one.
 
     Args:
         reading, decoding: groups whose prompts are being read, and that decode.
     """
-    return max(1, min(_MOST_CHUNKS, reading // decoding if decoding else _MOST_CHUNKS))
+    return max(1, min(MOST_CHUNKS, reading // decoding if decoding else MOST_CHUNKS))
+
+
+def _with_the_same_prompt(sequences: Sequence[TokenSequence]) -> list[list[TokenSequence]]:
+    """The sequences, those together that have read as much of the same prompt."""
+    found: list[list[TokenSequence]] = []
+    for sequence in sequences:
+        for twins in found:
+            if twins[0].tokens_run == sequence.tokens_run and twins[0].chat.ids == sequence.chat.ids:
+                twins.append(sequence)
+                break
+        else:
+            found.append([sequence])
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +74,7 @@ class Capacity:
         token_bytes: bytes that the cache holds of one token.
         state_bytes: bytes that it holds of a sequence of any length.
         chunk: prompt tokens in a forward pass that others wait for.
+        most_chunks: in one forward pass.
         keep: whether anything is cached once a sequence has finished.
     """
 
@@ -69,6 +84,7 @@ class Capacity:
     chunk: int
     keep: bool = True
     state_bytes: int = 0
+    most_chunks: int = MOST_CHUNKS
 
     def needed(self, sequences: int, columns: int) -> int:
         """Bytes that so many sequences of so many tokens take."""
@@ -359,8 +375,10 @@ class Scheduler:
     def _prompt_chunks(self) -> Scheduled:
         """Prompt tokens in order of arrival.
 
-        A group decodes only when all its prompts have been read, so sharing a chunk evenly among its
-        sequences would only make many short ones.
+        A group decodes only when all its prompts have been read, so its sequences take turns. But a matrix
+        product may round a row differently where a pass holds another number of rows: sequences with the
+        same prompt, such as a pair, therefore read the same part of it in the same pass, and a cap that does
+        not act changes no bit.
         """
         reading = [group for group in self._running if not group.decoding]
         if len(reading) > 1 and reading[0].prompt_left > _LONG_PROMPT * self.capacity.chunk:
@@ -368,16 +386,20 @@ class Scheduler:
                 self._running.remove(reading[0])
                 self._running.append(reading[0])
         chunks: Scheduled = []
-        left = self.capacity.chunk * chunks_at_once(len(reading), len(self._running) - len(reading))
+        left = self.capacity.chunk * min(
+            chunks_at_once(len(reading), len(self._running) - len(reading)), self.capacity.most_chunks
+        )
         for group in reading:
             for sequence in group.waiting:
                 if not self._prefix_is_being_read(sequence):
                     self.batch.add(sequence)
             ready = [s for s in group.members if s.status is Status.RUNNING and s.prompt_left]
-            for sequence in ready:
-                if left > 0:
-                    chunks.append((sequence, sequence.prompt_chunk(left)))
-                    left -= len(chunks[-1][1].ids)
+            for twins in _with_the_same_prompt(ready):
+                share = left // len(twins)
+                if share >= _LEAST_SHARE or not chunks:
+                    parts = [(sequence, sequence.prompt_chunk(max(share, 1))) for sequence in twins]
+                    left -= sum(len(chunk.ids) for _, chunk in parts)
+                    chunks += parts
         return chunks
 
     def _prefix_is_being_read(self, sequence: TokenSequence) -> bool:

@@ -27,7 +27,7 @@ from demo.engine.protocol import (
 from demo.engine.reader import read_chat
 from demo.engine.request_group import ReadTask, RequestGroup, ResultQueue
 from demo.engine.running_batch import RunningBatch
-from demo.engine.scheduler import Capacity, Scheduler
+from demo.engine.scheduler import MOST_CHUNKS, Capacity, Scheduler
 from demo.engine.sequence import TokenSequence, vocabulary_of
 from demo.engine.threads import threads_for
 from demo.models.chat_template import render_chat
@@ -87,7 +87,7 @@ class TransformersEngine:
                 Each thread that computes keeps a pool of helper threads, and several pools slow each other
                 down.
             keep: False to keep nothing between turns.
-            chunk: prompt tokens in one forward pass; None for what suits the device.
+            chunk: prompt tokens in a forward pass that others wait for; None for what suits the device.
             stops: ids that end a reply; None for the model's own.
             reproducible: compute the same bits in every process on this machine, at some cost in speed.
             directions: those along which requests may read, cap and steer besides the axis.
@@ -109,7 +109,9 @@ class TransformersEngine:
         with model.turn:
             token_bytes, state_bytes = memory_of(model, self.forward)
             threads = threads_for(model, self.forward)
-        capacity = Capacity(sequences, budget, token_bytes, chunk, keep, state_bytes)
+        # A GPU's chunk is long enough to be read fast, and more of them would take much memory.
+        most = MOST_CHUNKS if model.device.type == "cpu" else 1
+        capacity = Capacity(sequences, budget, token_bytes, chunk, keep, state_bytes, most)
         self.scheduler = Scheduler(batch, cache, self.prefix_cache, capacity, own_thread, threads, model.turn)
 
     @property

@@ -369,6 +369,7 @@ def _fingerprint(model: LoadedModel, plan: Plan, settings: Settings, judge: Judg
         model.spec,
         model.revision,
         str(model.dtype),
+        *(["int8"] if model.eight_bit else []),
         asdict(settings.sampling(plan)),
         settings.batch,
         judge.name,

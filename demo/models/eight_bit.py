@@ -1,13 +1,15 @@
 """Weights of 8 bits: a symmetric integer for each weight, and a scale for each output of a matrix.
 
 A CPU that answers one or two conversations waits for the memory that the weights are read from, and reads
-half as much this way. The rounded weights are those of the whole model, whoever runs it.
+half as much this way. The model's own modules get the rounded weights, too.
 """
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+
+from demo.utils.errors import UserError
 
 _LARGEST = 127
 
@@ -34,8 +36,14 @@ def widened(integers: Tensor, scales: Tensor) -> Tensor:
 
 @torch.no_grad()
 def round_weights(model: nn.Module) -> None:
-    """Round the matrices of all linear layers, and so the embedding where it shares one."""
-    for module in model.modules():
-        if isinstance(module, nn.Linear):
-            # Not written into: the weights may be mapped from a file that cannot be written to.
-            module.weight.data = widened(*eight_bit(module.weight))
+    """Round the matrices of all linear layers, and so the embedding where it shares one.
+
+    Raises:
+        UserError: The model is quantised already.
+    """
+    linear = [module for module in model.modules() if isinstance(module, nn.Linear)]
+    if not all(module.weight.dtype in (torch.float32, torch.bfloat16) for module in linear):
+        raise UserError("This model is quantised already: leave out --dtype.")
+    for module in linear:
+        # Not written into: the weights may be mapped from a file that cannot be written to.
+        module.weight.data = widened(*eight_bit(module.weight))

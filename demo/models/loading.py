@@ -203,8 +203,7 @@ def load_model(
     target = pick_device(device)  # checked before anything is downloaded
     kind, reason = pick_dtype(dtype, target)
     source = find_source(spec, cache_dir=cache_dir, trust_remote_code=trust_remote_code, progress=report)
-    # Weights of 8 bits are a second copy.
-    report_memory(source, spec, target, kind.itemsize + (dtype == INT8), report)
+    report_memory(source, spec, target, kind, report, eight_bit=dtype == INT8)
     model, tokenizer = read_files(source, spec, target, kind, trust_remote_code, report, base)
     config = model.config.get_text_config()
     loaded = LoadedModel(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -22,9 +23,17 @@ _WRONG_CLASS = "Unrecognized configuration class"
 
 
 def report_memory(
-    source: ModelSource, spec: str, device: torch.device, weight_bytes: int, report: Progress
+    source: ModelSource,
+    spec: str,
+    device: torch.device,
+    dtype: torch.dtype,
+    report: Progress,
+    eight_bit: bool = False,
 ) -> None:
-    """Say how much memory the model takes, with so many bytes for each weight.
+    """Say how much memory the model takes.
+
+    Args:
+        eight_bit: There is a second copy of the weights, of one byte each.
 
     Raises:
         UserError: There is not as much memory in all.
@@ -32,9 +41,12 @@ def report_memory(
     import torch
 
     if source.gguf is None:
-        need = folder_need(source.folder, weight_bytes)
+        need = folder_need(source.folder, dtype.itemsize)
     else:
-        need = gguf_need(source.gguf, weight_bytes)
+        need = gguf_need(source.gguf, dtype.itemsize)
+    if need is not None and eight_bit:
+        need = replace(need, weights=need.weights + need.weights // dtype.itemsize)
+    if source.gguf is not None:
         check_memory(spec, need, torch.device("cpu"))  # where it is dequantised, whatever the device
     phrase = check_memory(spec, need, device)
     report(f"loading {spec}, which {phrase}" if phrase else f"loading {spec}", None)

@@ -10,10 +10,10 @@ import torch
 
 from demo.conversation.settings import make_cap
 from demo.engine.kv_cache import LayerCache, rounded_up
-from demo.engine.protocol import Event, PromptEvent, Request, Sampling, TokenEvent, WaitEvent
+from demo.engine.protocol import Cap, Event, PromptEvent, Request, Sampling, TokenEvent, WaitEvent
 from demo.engine.scheduler import chunks_at_once
 from demo.engine.transformers_engine import TransformersEngine
-from demo.models.loading import LoadedModel
+from demo.models.loading import LoadedModel, load_model
 from demo.utils.errors import UserError
 from tests.helpers.axes import random_axis
 from tests.helpers.faults import forward_replaced
@@ -250,3 +250,27 @@ def test_many_new_prompts_are_read_in_longer_passes(model, axis):
     message = ({"role": "user", "content": "word " * 300},)
     list(engine.stream([Request("long", message, Sampling(temperature=0, max_new_tokens=2))]))
     assert max(passes.prompt_tokens) == 4 * CHUNK
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int8"])
+def test_an_inactive_cap_changes_no_bit_however_long_the_prompt_is(axis, dtype):
+    """An unconditional cap acts in the prompt, too, so both prompts are read, in several passes.
+
+    A matrix product of many rows may round differently from one of few: both must be read in the same passes.
+    """
+    engine = TransformersEngine(load_model(dtype=dtype, device="cpu"), axis)
+    passes, inactive = RecordedPasses(engine), Cap((12, 13, 14), (-1e9,) * 3)
+    sampling = Sampling(temperature=0, max_new_tokens=4)
+    for words in (40, 300, 700):
+        messages = ({"role": "user", "content": " ".join(str(number) for number in range(words // 2))},)
+        requests = [
+            Request(f"{words}/{branch}", messages, sampling, cap)
+            for branch, cap in (("u", None), ("c", inactive))
+        ]
+        before, found = sum(passes.prompt_tokens), {}
+        for event in engine.stream(requests):
+            if isinstance(event, TokenEvent):
+                found.setdefault(event.branch, []).append((event.token_id, event.token.probability))
+        assert sum(passes.prompt_tokens) - before > 1.5 * words, "the two prompts were read as one"
+        assert found[f"{words}/u"] == found[f"{words}/c"]

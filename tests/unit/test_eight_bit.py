@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
 
-from demo.engine.forward.products import EIGHT_BIT_ROWS, EightBit, Products, laid_out_part
+from demo.engine.forward.forward_pass import Probe
+from demo.engine.forward.fused_cpu import FusedForward
+from demo.engine.forward.products import EIGHT_BIT_ROWS, ByRows, EightBit, Products
+from demo.engine.forward.selection import choose_forward
 from demo.models.devices import pick_dtype
 from demo.models.eight_bit import eight_bit, round_weights, widened
 from demo.models.loading import load_model, read_facts
 from demo.utils.errors import UserError
+from tests.helpers.axes import random_axis
+from tests.helpers.tiny_models import BUILD, as_loaded
 
 DTYPES = [torch.float32, torch.bfloat16]
 
@@ -35,7 +42,8 @@ def test_each_weight_moves_by_at_most_half_a_step(dtype, seed):
     slack = 127 * torch.finfo(dtype).eps / 2 * scales.double()
     off = (exact - weight.double()).abs().amax(1)
     assert bool((off <= scales.double() * 0.5 * (1 + 1e-6) + slack).all())
-    assert bool((widened(integers, scales).double() - exact).abs().max() <= exact.abs().max() * 2**-8)
+    wide = widened(integers, scales).double()
+    assert bool(((wide - exact).abs() <= exact.abs() * torch.finfo(dtype).eps).all())
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -61,12 +69,39 @@ def test_a_product_is_that_of_the_rounded_matrix_and_a_row_does_not_depend_on_th
 def test_few_rows_read_8_bits_and_more_rows_the_same_weights():
     torch.manual_seed(1)
     weight = widened(*eight_bit(torch.randn(48, 96)))
-    products = Products([weight], weight.nbytes, reproducible=True, rounded=True)
+    products = Products([weight], weight.nbytes, rounded=True)
     product = products(weight)
+    assert isinstance(product, ByRows) and isinstance(product.few, EightBit)
     for rows in (1, EIGHT_BIT_ROWS[-1], EIGHT_BIT_ROWS[-1] + 1, 20):
         x = torch.randn(rows, 96)
         torch.testing.assert_close(product(x), x @ weight.T, rtol=1e-4, atol=1e-4)
-    assert laid_out_part(product) is None and "8-bit" in products.name
+    assert "8-bit" in products.name
+
+
+@pytest.mark.parametrize("inputs", [8, 33, 40, 72])
+def test_matrices_that_do_not_fit_torchs_product_are_read_in_the_models_format(inputs):
+    """torch would read beyond them, and end the process."""
+    torch.manual_seed(1)
+    weight = widened(*eight_bit(torch.randn(48, inputs, dtype=torch.bfloat16)))
+    product, x = Products([weight], weight.nbytes, rounded=True)(weight), torch.randn(2, inputs).bfloat16()
+    torch.testing.assert_close(product(x).float(), x.float() @ weight.float().T, rtol=0.02, atol=0.1)
+
+
+def test_where_a_row_must_not_depend_on_the_others_8_bits_are_not_read():
+    weight = widened(*eight_bit(torch.randn(64, 64)))
+    products = Products([weight], weight.nbytes, reproducible=True, rounded=True)
+    assert not isinstance(products(weight), ByRows) and "8-bit" not in products.name
+
+
+def test_models_that_are_quantised_or_built_otherwise_are_refused(model):
+    packed = nn.ModuleDict({"layer": nn.Linear(8, 8)})
+    packed["layer"].weight = nn.Parameter(torch.zeros(8, 8, dtype=torch.uint8), requires_grad=False)
+    with pytest.raises(UserError, match="quantised already: leave out --dtype"):
+        round_weights(packed)
+    tiny = replace(as_loaded(BUILD["gpt2"](), model.tokenizer, 64), eight_bit=True)
+    axis = random_axis(len(tiny.layers), tiny.hidden_size, 1, (1, 2))
+    with pytest.raises(UserError, match="int8 is for models that are built like Llama"):
+        choose_forward(tiny, Probe(tiny, axis))
 
 
 def test_shared_matrices_stay_shared():
@@ -82,6 +117,8 @@ def test_the_default_model_is_found_by_its_own_weights_and_named_by_its_format()
     plain, rounded = load_model(), load_model(dtype="int8")
     assert rounded.dtype_name == "int8" and rounded.dtype == plain.dtype
     assert rounded.dtype_reason.startswith("int8: ")
+    fused = FusedForward(rounded, Probe(rounded, random_axis(30, rounded.hidden_size, 15, (14, 16))))
+    assert "8-bit" in fused.name
     assert rounded.digest == plain.digest, "its axis is that of the weights it was rounded from"
     for one, other in zip(plain.model.modules(), rounded.model.modules(), strict=True):
         if isinstance(one, nn.Linear):

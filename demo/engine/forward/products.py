@@ -5,8 +5,8 @@ alternatives: the same product written weight-first, and oneDNN's product with t
 layout, which torch's compiler also uses for frozen weights. At start the fastest for few and for many rows
 is measured on the model's own matrices.
 
-The weights of a model that is rounded to 8 bits are read as such by few rows, which wait for the memory that
-they are read from. More rows use the same weights in the model's dtype.
+A product of few rows takes as long as its weights take to be read from memory. Where the model is rounded to
+8 bits, such a product reads them as 8 bits; one of more rows reads the same weights in the model's dtype.
 """
 
 from __future__ import annotations
@@ -35,6 +35,9 @@ FEW = range(2, 4)  # weight-first does not help a single row
 
 # With more rows than these, reading the weights is no longer what takes the time, and oneDNN is faster.
 EIGHT_BIT_ROWS = range(1, 4)
+
+# torch's 8-bit product reads beyond a matrix whose inputs are no multiple of its vectors, up to 32 numbers.
+_EIGHT_BIT_INPUTS = 32
 
 # A separate product for few rows must take at most this share of the time, because a single product for all
 # gives a row the same bits alone and in a batch.
@@ -167,7 +170,7 @@ class Products:
             reproducible: choose without timing, so that every process on this machine computes the same bits.
             rounded: the matrices are rounded to 8 bits; few rows are to read them as such.
         """
-        self._rounded = rounded
+        self._rounded = rounded and not reproducible  # a row alone would get other bits than among many
         makers = {
             name: make for name, make in MAKERS.items() if name != "laid out" or total_bytes <= MOST_BYTES
         }
@@ -184,7 +187,7 @@ class Products:
 
     def __call__(self, weight: Tensor, bias: Tensor | None = None) -> Product:
         """The product with this matrix, [out, in]."""
-        if self._rounded:
+        if self._rounded and weight.shape[1] % _EIGHT_BIT_INPUTS == 0:
             many = MAKERS[self.many](weight, bias)
             return ByRows(EightBit(*eight_bit(weight), bias), many, EIGHT_BIT_ROWS)
         many = MAKERS[self.many](weight, bias)

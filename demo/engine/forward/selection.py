@@ -49,7 +49,13 @@ def choose_forward(
     if on_zerogpu():  # there is no GPU yet, so nothing can be run before a visitor's first message
         return next(makers(model, fused=False, reproducible=True))(model, probe)
     chosen = _CHOSEN.setdefault(model.model, {})
-    reproducible = reproducible and model.dtype == torch.float32  # nothing is timed below float32
+    if model.eight_bit and fused and not fits(model):
+        raise UserError(
+            f"int8 is for models that are built like Llama, Mistral, Qwen 2 or Qwen 3, not for "
+            f"{model.architecture}: leave out --dtype."
+        )
+    # Nothing is timed below float32, and all numbers of rows are alike.
+    reproducible = reproducible and (model.dtype == torch.float32 or model.eight_bit)
     key = fused, reproducible
     with model.turn:
         if key not in chosen:

@@ -1,5 +1,5 @@
 // Made from its sources by `npm run build`; do not edit.
-// Sources: 8ffd8a9d4baa601088d45bf164845b21c573c1d8ca17f0ef83878f2aa3c73a8c
+// Sources: e145a005621197c761ccac5814664559487825476cfa35ca566b80bd0a3cbe5b
 // Bundle: 00478797012bf72ca6ba1b120b32078de767bfa28c912b631193a4802ab375f3
 (() => {
   // src/dom.js

@@ -1,5 +1,5 @@
 // Made from its sources by `npm run build`; do not edit.
-// Sources: 8ffd8a9d4baa601088d45bf164845b21c573c1d8ca17f0ef83878f2aa3c73a8c
+// Sources: e145a005621197c761ccac5814664559487825476cfa35ca566b80bd0a3cbe5b
 // Bundle: af08f735d86252586df92c2e5f6aa4cf282c148ea964cb9968920df7c06c072b
 (() => {
   // src/dom.js

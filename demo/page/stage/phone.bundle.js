@@ -1,5 +1,5 @@
 // Made from its sources by `npm run build`; do not edit.
-// Sources: 8ffd8a9d4baa601088d45bf164845b21c573c1d8ca17f0ef83878f2aa3c73a8c
+// Sources: e145a005621197c761ccac5814664559487825476cfa35ca566b80bd0a3cbe5b
 // Bundle: adb74b2e87c68752d0e2312635664fc43354df9c9dc84ab482d70814d0362be7
 (() => {
   // src/dom.js

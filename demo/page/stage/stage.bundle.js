@@ -1,6 +1,6 @@
 // Made from its sources by `npm run build`; do not edit.
-// Sources: 8ffd8a9d4baa601088d45bf164845b21c573c1d8ca17f0ef83878f2aa3c73a8c
-// Bundle: 79bd2e19c93a9642fce6ea25042c7ad3d8f4b05c8b278c46e7430e909e5c6462
+// Sources: e145a005621197c761ccac5814664559487825476cfa35ca566b80bd0a3cbe5b
+// Bundle: 5dd9652531c02e53b463ac9f9a4fa760e9afe50d818860cdfd108bd2eeccd787
 (() => {
   // protocol.json
   var protocol_default = {
@@ -3329,7 +3329,7 @@
   // src/command.js
   var COMMAND = ["python", "-m", "demo.conversation.again"];
   var MOST_BYTES = 1e5;
-  var DTYPES = ["float32", "bfloat16", "float16"];
+  var DTYPES = ["float32", "bfloat16", "float16", "int8"];
   var ENDED = ["stop", "sentence", "length"];
   var CONTROL = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f]/;
   function quoted2(text) {

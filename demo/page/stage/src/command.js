@@ -11,7 +11,7 @@ import { BRANCHES } from "./turns.js";
 
 const COMMAND = ["python", "-m", "demo.conversation.again"];
 const MOST_BYTES = 100_000; // of a message; a longer argument is refused by some systems
-const DTYPES = ["float32", "bfloat16", "float16"];
+const DTYPES = ["float32", "bfloat16", "float16", "int8"];
 const ENDED = ["stop", "sentence", "length"];
 /** What a terminal would act upon instead of passing it on; line breaks and tabs are text. */
 // biome-ignore lint/suspicious/noControlCharactersInRegex: it looks for them

@@ -137,6 +137,8 @@ test("a model that is not loaded here, or whose path is not told, is named by wh
   const unknown = made([turn("a")], { model: "other-model" });
   assert.deepEqual(unknown.words?.slice(3), ["--dtype", "bfloat16", "--session", "FILE", "--turn", "1"]);
   assert.match(unknown.notes.join(" "), /Name the model, other-model, with --model/);
+  const rounded = made([turn("a", { dtype: "int8" })], { model: "other-model" });
+  assert.deepEqual(rounded.words?.slice(3, 5), ["--dtype", "int8"]);
   const local = made([turn("a")], { made_with: { model: "my models", axis: "", local: ["--model"] } });
   assert.equal(local.words?.[4], "my models");
   assert.match(local.notes.join(" "), /Put the path of my models on your machine after --model/);
