@@ -192,7 +192,7 @@ def test_a_state_of_an_earlier_version_is_not_resumed(tmp_path, monkeypatch):
     plan = make_plan("tiny", replace(SIZE, roles=4))
 
     class Model:
-        spec, revision, dtype, base = "m", None, torch.float32, False
+        spec, revision, dtype, eight_bit, base = "m", None, torch.float32, False, False
 
     def folder() -> Path:
         return extraction.work_folder(Model(), plan, extraction.Settings(), Judge(), tmp_path)  # type: ignore[arg-type]
