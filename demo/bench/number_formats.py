@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from demo.bench.pair import Bench, gaps, make_bench
+from demo.bench.pair import MESSAGES, Bench, gaps, make_bench
 from demo.conversation.conversation import Conversation
 from demo.conversation.scenarios import Scenario, load_scenarios
 from demo.conversation.settings import BRANCHES, CAPPED
@@ -24,9 +24,7 @@ from demo.models.devices import INT8
 
 REPLY_TOKENS = 48
 
-_SMALL_BYTES = 2**30
-
-_MESSAGE = "How do I start a small vegetable garden on a balcony?"
+_SMALL_BYTES = 2**30  # of weights, so that float32 fits beside the other formats
 
 
 @dataclass(frozen=True)
@@ -45,7 +43,8 @@ def measure_formats(options: argparse.Namespace, repeats: int) -> dict[str, Any]
 
     Returns:
         `formats`: for each the milliseconds of a step of a pair, and the perplexity of ordinary text.
-        `shifts`: "a → b" -> what changes from one format to the other, see `shift_between`.
+        `shifts`: "a vs b" -> how far apart two formats read, see `shift_between`.
+        `int8_vs_usual`: a step of a pair in int8 ÷ in the format that suits the CPU.
 
     Raises:
         UserError: model or axis cannot be loaded.
@@ -123,7 +122,7 @@ def _steps(benches: dict[str, Bench], repeats: int) -> dict[str, list[float]]:
     for repeat in range(repeats + 1):
         for name, bench in benches.items():
             conversation = Conversation()
-            times = bench.pair_turn(conversation, _MESSAGE)
+            times = bench.pair_turn(conversation, MESSAGES[0])
             bench.engine.forget([conversation.branch_id(branch) for branch in BRANCHES])
             found[name] += gaps(times[1:]) if repeat else []  # the first round warms up
     return found

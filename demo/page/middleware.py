@@ -130,9 +130,9 @@ def serve(path: Path) -> str:
     Returns:
         Its address relative to the page, so that it also holds behind a proxy that adds a path.
     """
-    path = path.resolve()
     import gradio as gr
 
+    path = path.resolve()
     gr.set_static_paths([path])
     _SERVED.add(path.as_posix())
     return f"gradio_api/file={quote(path.as_posix())}"

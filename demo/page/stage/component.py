@@ -12,6 +12,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from demo.page.middleware import serve
+
 if TYPE_CHECKING:  # it takes seconds, and the page that is shown while the model loads does without it
     import gradio as gr
 
@@ -39,8 +41,6 @@ STYLES = (
 
 def plotly_head() -> str:
     """The script tag that loads Plotly from this server, for ``launch(head=...)``."""
-    from demo.page.middleware import serve
-
     return f'<script src="{serve(plotly_script())}"></script>'
 
 
