@@ -110,6 +110,8 @@ def summary_lines(figures: dict[str, Any]) -> Iterator[str]:
         yield f"  {pairs:>2} pairs: " + ", ".join(f"{name} {value:.4g}" for name, value in load.items())
     if "pairs16_vs_one" in figures.get("load", {}):
         yield f"  pairs16_vs_one    {figures['load']['pairs16_vs_one']:9.2f} x"
+    for name, value in figures.get("load", {}).get("long_chat", {}).items():
+        yield f"  long chat, {name} {value:.4g}"
     for name, value in figures.get("formats", {}).items():
         yield f"  {name}: {value}"
     for name, value in figures.get("tools", {}).items():

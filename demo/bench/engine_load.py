@@ -2,7 +2,8 @@
 
 All pairs arrive within one second, each from a thread of its own, with different prompts of about
 64 tokens. For comparison, transformers' `generate_batch` runs as many sequences, uncapped and with
-no projections read: what batching alone costs in that library. The two take turns.
+no projections read: what batching alone costs in that library. The two take turns. Some pairs also run
+with and without one pair beside them whose prompt is long.
 """
 
 from __future__ import annotations
@@ -12,8 +13,10 @@ import json
 import statistics
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from threading import Event
 from typing import Any
 
 import torch
@@ -35,6 +38,9 @@ PAIRS = (1, 2, 4, 8, 16, 32)
 
 ARRIVAL_S = 1.0  # all pairs arrive within this time
 
+# Words of the long prompt, most tokens of the replies to it, and how many short pairs run beside it.
+_LONG_WORDS, _LONG_REPLY, _BESIDE = 800, 400, 8
+
 Figures = dict[str, float]
 
 
@@ -43,7 +49,7 @@ def make_engine(options: argparse.Namespace) -> TransformersEngine:
     model = load_model(options.model, device=options.device, dtype=options.dtype)
     axis = axis_of(options.axis, model)[0]
     axis.check_model(model)
-    return TransformersEngine(model, axis, fixed_length=True, own_thread=True)
+    return TransformersEngine(model, axis, kv_budget=None, fixed_length=True, own_thread=True)
 
 
 def visitor_prompt(number: int) -> tuple[Message, ...]:
@@ -95,6 +101,59 @@ def _run_pair(
     return start, times
 
 
+@contextmanager
+def _long_chat(engine: TransformersEngine) -> Iterator[int]:
+    """One pair with a long prompt, which has been read, decodes beside the `with` block.
+
+    Yields:
+        The number of tokens in the prompt.
+    """
+    text = " ".join(f"{number}" for number in range(_LONG_WORDS))
+    message = (Message(role="user", content=f"Which number is missing? {text}"),)
+    sampling = Sampling(max_new_tokens=_LONG_REPLY)
+    caps = {"long/u": None, "long/c": own_cap(engine.axis)}
+    decoding, enough, tokens = Event(), Event(), list[int]()
+
+    def read() -> None:
+        requests = [Request(branch, message, sampling, cap) for branch, cap in caps.items()]
+        for event in engine.stream(requests, cancel=enough):
+            if isinstance(event, TokenEvent):
+                tokens.append(event.position)
+                decoding.set()
+
+    with ThreadPoolExecutor(1) as pool:
+        reading = pool.submit(read)
+        while not decoding.wait(0.1) and not reading.done():
+            pass
+        try:
+            yield tokens[0] if tokens else 0
+        finally:
+            ended = reading.done()
+            enough.set()
+            reading.result()
+            engine.forget(list(caps))
+    if ended:
+        raise RuntimeError("The long reply ended before the short ones: nothing was measured beside it.")
+
+
+def _beside_a_long_chat(engine: TransformersEngine, sampling: Sampling, rounds: int) -> Figures:
+    """Steps of short pairs alone and beside one pair with a long prompt: medians of milliseconds."""
+    alone, beside, prompts = list[float](), list[float](), list[int]()
+    for _ in range(rounds):
+        alone.append(engine_load(engine, _BESIDE, sampling)["step_p50_ms"])
+        with _long_chat(engine) as prompt_tokens:
+            prompts.append(prompt_tokens)
+            beside.append(engine_load(engine, _BESIDE, sampling)["step_p50_ms"])
+    alone_ms, beside_ms = statistics.median(alone), statistics.median(beside)
+    return {
+        "pairs": _BESIDE,
+        "prompt_tokens": prompts[0],
+        "alone_ms": alone_ms,
+        "beside_ms": beside_ms,
+        "beside_vs_alone": beside_ms / alone_ms,
+    }
+
+
 def _p95(values: Sequence[float]) -> float:
     return sorted(values)[min(len(values) - 1, round(0.95 * len(values)))]
 
@@ -138,7 +197,8 @@ def run(engine: TransformersEngine, counts: Sequence[int], tokens: int, rounds: 
     ratios = {}
     if "1" in medians and "16" in medians:
         ratios["pairs16_vs_one"] = medians["16"]["tokens_per_s"] / medians["1"]["tokens_per_s"]
-    return {"pairs": medians, **ratios, "resident_mib": resident_mib()}
+    long_chat = _beside_a_long_chat(engine, sampling, rounds)
+    return {"pairs": medians, **ratios, "long_chat": long_chat, "resident_mib": resident_mib()}
 
 
 @command

@@ -225,6 +225,14 @@ def _load_lines(load: dict[str, Any]) -> Iterator[str]:
     if "pairs16_vs_one" in load:
         yield ""
         yield f"`pairs16_vs_one`, tokens per second of 16 pairs ÷ of one: {load['pairs16_vs_one']:.2f}."
+    if "long_chat" in load:
+        found = load["long_chat"]
+        yield ""
+        yield (
+            f"Beside one pair with a prompt of {found['prompt_tokens']:.0f} tokens, a step of "
+            f"{found['pairs']:.0f} short pairs takes {found['beside_ms']:.0f} ms instead of "
+            f"{found['alone_ms']:.0f}: {found['beside_vs_alone']:.2f} times as long."
+        )
     yield ""
     yield "![Tokens per second and time to the first token by number of pairs](speed.svg)"
 

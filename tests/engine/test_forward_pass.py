@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import replace
 
 import pytest
@@ -10,12 +11,12 @@ from torch import nn
 
 from demo.axis.components import probe_components
 from demo.conversation.settings import make_cap
-from demo.engine.forward import selection
+from demo.engine.forward import fused_cpu, selection
 from demo.engine.forward.forward_pass import Beside, Chunk, ForwardPass, Probe
 from demo.engine.forward.fused_cpu import FusedForward, fits
 from demo.engine.forward.modules import ModuleForward
 from demo.engine.forward.products import Products
-from demo.engine.kv_cache import KVCache
+from demo.engine.kv_cache import KVCache, rounded_up
 from demo.engine.protocol import Cap
 from demo.models.loading import LoadedModel, load_model
 from tests.helpers.axes import random_axis, with_components
@@ -187,6 +188,44 @@ def test_chunk_boundaries_change_no_bit_in_bfloat16(axis):
         logits = fused.run([Chunk(0, n, ids[n : n + 1], [False], cap, prompt=False)], cache)[0]
     results.append(logits)
     assert all(torch.equal(results[0], other) for other in results[1:])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_attention_in_spans_changes_no_bit(axis, dtype, monkeypatch):
+    """Short sequences beside long ones get the logits that they get when all are padded to the longest."""
+    model = load_model(dtype=dtype, device="cpu")
+    fused, results = FusedForward(model, probe_of(model, axis)), []
+    lengths = (9, 700, 12, 17)
+    for call in (fused_cpu._CALL_COLUMNS, 10**9):
+        monkeypatch.setattr(fused_cpu, "_CALL_COLUMNS", call)
+        cache = KVCache(len(model.layers))
+        cache.reserve(len(lengths), max(lengths) + 1)
+        for slot, length in enumerate(lengths):
+            fused.run([Chunk(slot, 0, ids_of(length, slot), [False] * length, last=False)], cache)
+        step = [
+            Chunk(slot, length, ids_of(1, 99 + slot), [False], prompt=False)
+            for slot, length in enumerate(lengths)
+        ]
+        results.append(fused.run(step, cache)[0])
+        results.append(fused.run(step[1:3], cache)[0])
+    assert torch.equal(results[0], results[2]) and torch.equal(results[1], results[3])
+
+
+def test_spans_cover_all_slots_and_pad_no_more_than_one_span_would():
+    rng = random.Random(5)
+    for _ in range(200):
+        lengths = [rng.choice((0, 1, 30, 33, 500, 4000, 8175)) for _ in range(rng.randrange(1, 20))]
+        spans = fused_cpu._spans(lengths)
+        assert [n for span in spans for n in range(span.slots.start, span.slots.stop)] == list(
+            range(len(lengths))
+        )
+        for span in spans:
+            own = lengths[span.slots]
+            assert span.columns == rounded_up(max(*own, 1))
+            assert span.mask.sum(-1).flatten().tolist() == [max(length, 1) for length in own]
+        cost = sum(span.columns * len(span.mask) + fused_cpu._CALL_COLUMNS for span in spans)
+        assert cost <= rounded_up(max(*lengths, 1)) * len(lengths) + fused_cpu._CALL_COLUMNS
+    assert len(fused_cpu._spans([60] * 16 + [8175, 8175] + [60] * 4)) == 3
 
 
 @pytest.mark.parametrize("name", sorted(BUILD))

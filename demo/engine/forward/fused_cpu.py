@@ -31,6 +31,24 @@ _LEAST_QUERIES = 8
 # The same for heads that share keys, so that a reply's tokens get the bits that they would get in a prompt.
 _LEAST_GROUP = 4
 
+# One more call of attention takes about as long as so many columns of a slot.
+_CALL_COLUMNS = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Neighbouring slots of similar length. The attention of their sampled tokens is computed at once.
+
+    Attributes:
+        slots: which ones.
+        columns: so many columns are attended to.
+        mask: [slots, 1, 1, columns], see `visible_columns`.
+    """
+
+    slots: slice
+    columns: int
+    mask: Tensor
+
 
 @dataclass(slots=True)
 class Layout:
@@ -38,10 +56,9 @@ class Layout:
 
     Attributes:
         slots, positions: [N], slot and column of every token.
-        single: indices in the pass of the sampled tokens, whose attention is computed at once.
+        single: indices in the pass of the sampled tokens.
         single_slots: their slots.
-        mask: the columns that each slot's sampled token attends to, see `visible_columns`.
-        columns: how many columns the mask covers.
+        spans: all slots up to the last of these.
         longer: chunks of prompts, each with the index of its first token and its mask [tokens, columns].
         in_order: whether the pass begins with the sampled tokens of slots 0, 1, 2, …, all of them.
     """
@@ -50,8 +67,7 @@ class Layout:
     positions: Tensor
     single: Tensor
     single_slots: Tensor
-    mask: Tensor
-    columns: int
+    spans: list[Span]
     longer: list[tuple[Chunk, int, Tensor]]
     in_order: bool
 
@@ -150,7 +166,7 @@ class FusedForward:
             attended[:count] = self._attend_single(cache, query[:count], at)
         elif count:
             # Slots whose sequences do not decode in this pass are computed too; their results are not used.
-            by_slot = query.new_zeros((at.mask.shape[0], *query.shape[1:]))
+            by_slot = query.new_zeros((at.spans[-1].slots.stop, *query.shape[1:]))
             by_slot[at.single_slots] = query[at.single]
             attended[at.single] = self._attend_single(cache, by_slot, at)[at.single_slots]
         for chunk, first, mask in at.longer:
@@ -179,12 +195,16 @@ class FusedForward:
         count = groups.shape[2]
         if count < _LEAST_GROUP:
             groups = torch.cat([groups, groups[:, :, -1:].expand(-1, -1, _LEAST_GROUP - count, -1)], dim=2)
-        attended = functional.scaled_dot_product_attention(
-            groups,
-            cache.keys[: len(query), :, : at.columns],
-            cache.values[: len(query), :, : at.columns],
-            attn_mask=at.mask,
-        )
+        parts = [
+            functional.scaled_dot_product_attention(
+                groups[span.slots],
+                cache.keys[span.slots, :, : span.columns],
+                cache.values[span.slots, :, : span.columns],
+                attn_mask=span.mask,
+            )
+            for span in at.spans
+        ]
+        attended = parts[0] if len(parts) == 1 else torch.cat(parts)
         return attended[:, :, :count].reshape(query.shape)
 
 
@@ -198,17 +218,38 @@ def _layout(chunks: Sequence[Chunk]) -> Layout:
     lengths = [0] * (1 + max((chunk.slot for chunk, _ in single), default=-1))
     for chunk, _ in single:
         lengths[chunk.slot] = chunk.end
-    columns = rounded_up(max(lengths, default=1))
     return Layout(
         torch.tensor(slots),
         torch.tensor(positions),
         torch.tensor([first for _, first in single], dtype=torch.long),
         torch.tensor([chunk.slot for chunk, _ in single], dtype=torch.long),
-        visible_columns(lengths, len(lengths), columns),
-        columns,
+        _spans(lengths),
         longer,
         bool(single) and slots[: len(single)] == list(range(len(lengths))),
     )
+
+
+def _spans(lengths: Sequence[int]) -> list[Span]:
+    """Slots with so many tokens each, divided so that few short ones are padded to the length of a long one.
+
+    Whoever has a long chat would otherwise make every step of all the others as slow as that chat's.
+    """
+    if not lengths:
+        return []
+    columns = [rounded_up(max(length, 1)) for length in lengths]
+    firsts, widest = [0], columns[:1]
+    for slot, own in enumerate(columns[1:], start=1):
+        count, most = slot - firsts[-1], max(widest[-1], own)
+        if (count + 1) * most > count * widest[-1] + own + _CALL_COLUMNS:
+            firsts.append(slot)
+            widest.append(own)
+        else:
+            widest[-1] = most
+    ends = [*firsts[1:], len(lengths)]
+    return [
+        Span(slice(first, end), most, visible_columns(lengths[first:end], end - first, most))
+        for first, end, most in zip(firsts, ends, widest, strict=True)
+    ]
 
 
 def _causal_mask(chunk: Chunk) -> Tensor:
