@@ -1,10 +1,10 @@
 """The KV cache: slots for the running sequences.
 
-A running sequence has one slot, and its token i is in column i. Sequences come and go while others decode; a
-sequence's columns never move because of that, and its results do not depend on the others' lengths.
+A running sequence has one slot, and its token i is in column i. Sequences come and go while others decode;
+its results do not depend on the others' lengths.
 Sliding-window models keep their whole history too, and their attention mask hides what is outside the window.
 That costs memory, but a branch can be cut back to any length. Models with other kinds of state use
-`forward.own_cache` instead.
+`forward.own_cache` instead, and `shelved_cache` holds sequences of very different lengths in less memory.
 """
 
 from __future__ import annotations
@@ -43,12 +43,9 @@ class SequenceCache(Protocol):
     """Holds the state of the running sequences, each in a slot.
 
     Attributes:
-        slots, columns: how many sequences, and tokens of each, there is room for.
         can_be_cut: see `SavedState`.
     """
 
-    slots: int
-    columns: int
     can_be_cut: bool
 
     @property
@@ -56,12 +53,36 @@ class SequenceCache(Protocol):
         """Bytes held for the running sequences."""
         ...
 
-    def reserve(self, slots: int, columns: int) -> None:
-        """Grow to so many slots and columns; the content stays."""
+    def columns_of(self, lengths: Sequence[int]) -> int:
+        """How many tokens there is room for where sequences of so many tokens each have slots."""
         ...
 
-    def fit(self, slots: int, columns: int) -> None:
-        """Resize to exactly so many slots and columns; what lies beyond is lost."""
+    def columns_after(self, lengths: Sequence[int]) -> int:
+        """The same after `make_room`, with the room that is there already."""
+        ...
+
+    def make_room(self, lengths: Sequence[int]) -> None:
+        """Take the memory of sequences of so many tokens each, all open ones included, at once."""
+        ...
+
+    def open(self, slot: int, tokens: int) -> None:
+        """Give a sequence of at most so many tokens this slot."""
+        ...
+
+    def close(self, slot: int) -> None:
+        """The sequence in this slot has ended."""
+        ...
+
+    def move(self, source: int, target: int, tokens: int) -> None:
+        """The sequence in one slot, which holds so many tokens, gets another slot, which is closed."""
+        ...
+
+    def place(self, slot: int) -> tuple[int, int]:
+        """Where a slot lies. A pass is fastest with its sequences in this order."""
+        ...
+
+    def fit(self, lengths: Sequence[int]) -> None:
+        """Give memory back that sequences of so many tokens each, all open ones included, do not need."""
         ...
 
     def clear(self, slot: int) -> None:
@@ -79,6 +100,13 @@ class SequenceCache(Protocol):
     def saved(self, slot: int, tokens: int) -> SavedState:
         """A copy of a slot's first `tokens` tokens."""
         ...
+
+
+def open_all(cache: SequenceCache, lengths: Sequence[int]) -> None:
+    """Open the first slots for sequences of so many tokens each."""
+    cache.make_room(lengths)
+    for slot, tokens in enumerate(lengths):
+        cache.open(slot, tokens)
 
 
 def common_prefix(one: Sequence[int], other: Sequence[int]) -> int:
@@ -137,11 +165,18 @@ class LayerCache:
             # Set last, because other threads count the bytes meanwhile and the second allocation may fail.
             self.allocated = True
 
-    def fit(self, slots: int, columns: int) -> None:
+    def resize(self, slots: int, columns: int) -> None:
         """Resize to exactly so many slots and columns; what lies beyond is lost."""
         self._size = (slots, columns)
         if self.allocated:
             self.keys, self.values = self._resized(self.keys), self._resized(self.values)
+
+    def copy(self, source: int, other: LayerCache, target: int, tokens: int) -> None:
+        """Copy the first `tokens` tokens of a slot into one of another or of the same cache."""
+        if self.allocated:
+            other.allocate_like(self.keys, self.values)
+            other.keys[target, :, :tokens] = self.keys[source, :, :tokens]
+            other.values[target, :, :tokens] = self.values[source, :, :tokens]
 
     def _resized(self, buffer: Tensor) -> Tensor:
         """A buffer of the requested size with the part of this one that fits."""
@@ -152,7 +187,7 @@ class LayerCache:
 
 
 class KVCache:
-    """The slots of all decoder layers. See `SequenceCache`. The caller keeps track of which are in use.
+    """The slots of all decoder layers, each as long as the longest. See `SequenceCache`.
 
     A layer that uses another layer's keys and values has none here.
     """
@@ -167,19 +202,50 @@ class KVCache:
     def nbytes(self) -> int:
         return sum(layer.nbytes for layer in self.layers)
 
+    def columns_of(self, lengths: Sequence[int]) -> int:
+        """See `SequenceCache`."""
+        return len(lengths) * rounded_up(max(lengths, default=0))
+
+    def columns_after(self, lengths: Sequence[int]) -> int:
+        """See `SequenceCache`."""
+        return max(self.slots, len(lengths)) * max(self.columns, rounded_up(max(lengths, default=0)))
+
+    def make_room(self, lengths: Sequence[int]) -> None:
+        """See `SequenceCache`."""
+        self.reserve(len(lengths), max(lengths, default=0))
+
+    def open(self, slot: int, tokens: int) -> None:
+        """See `SequenceCache`."""
+        self.reserve(slot + 1, tokens)
+
+    def close(self, slot: int) -> None:
+        """See `SequenceCache`. The caller keeps track of which slots are open."""
+
+    def move(self, source: int, target: int, tokens: int) -> None:
+        """See `SequenceCache`."""
+        self.copy(source, target, tokens)
+
+    def place(self, slot: int) -> tuple[int, int]:
+        """See `SequenceCache`."""
+        return 0, slot
+
+    def fit(self, lengths: Sequence[int]) -> None:
+        """See `SequenceCache`. The open slots must be the first ones."""
+        self.resize(len(lengths), max(lengths, default=0))
+
     @torch.inference_mode()
     def reserve(self, slots: int, columns: int) -> None:
-        """See `SequenceCache`."""
+        """Grow to so many slots and columns; the content stays."""
         self.slots, self.columns = max(self.slots, slots), max(self.columns, rounded_up(columns))
         for layer in self.layers:
             layer.reserve(self.slots, self.columns)
 
     @torch.inference_mode()
-    def fit(self, slots: int, columns: int) -> None:
-        """See `SequenceCache`."""
+    def resize(self, slots: int, columns: int) -> None:
+        """Resize to exactly so many slots and columns; what lies beyond is lost."""
         self.slots, self.columns = slots, rounded_up(columns)
         for layer in self.layers:
-            layer.fit(self.slots, self.columns)
+            layer.resize(self.slots, self.columns)
 
     @torch.inference_mode()
     def clear(self, slot: int) -> None:
@@ -203,9 +269,7 @@ class KVCache:
     def copy(self, source: int, target: int, tokens: int) -> None:
         """See `SequenceCache`."""
         for layer in self.layers:
-            if layer.allocated:
-                layer.keys[target, :, :tokens] = layer.keys[source, :, :tokens]
-                layer.values[target, :, :tokens] = layer.values[source, :, :tokens]
+            layer.copy(source, layer, target, tokens)
 
     @torch.inference_mode()
     def saved(self, slot: int, tokens: int) -> SavedKeysAndValues:

@@ -117,7 +117,7 @@ class _Reading:
 
     def __post_init__(self) -> None:
         self.cache = self.forward.new_cache()
-        self.cache.reserve(1, len(self.chat.ids))
+        self.cache.open(0, len(self.chat.ids))
 
     def run(self, begin: int, end: int, caps: tuple[Cap | None, Cap | None]) -> Iterator[list[ReadToken]]:
         """Run the tokens from `begin` to before `end` under these caps."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 
 from demo.engine.forward.forward_pass import Chunk, ChunkReading, ForwardPass
-from demo.engine.kv_cache import SequenceCache, common_prefix, rounded_up
+from demo.engine.kv_cache import SequenceCache, common_prefix
 from demo.engine.prefix_cache import CachedSequence, PrefixCache
 from demo.engine.sampling import Likeliest, likeliest, sample_batch
 from demo.engine.sequence import Status, TokenSequence
@@ -21,10 +21,6 @@ class RunningBatch:
         self.forward = forward
         self._prefix_cache, self._cache = prefix_cache, cache
 
-    def columns(self, sequences: Sequence[TokenSequence]) -> int:
-        """How many columns a slot needs for these sequences and the running ones to reach their limits."""
-        return max((rounded_up(len(s.chat.ids) + s.limit) for s in [*self.sequences, *sequences]), default=0)
-
     def add(self, sequence: TokenSequence) -> None:
         """Give a sequence a slot and fill in what is known of its prompt.
 
@@ -32,7 +28,7 @@ class RunningBatch:
         replies begin with the same bits, which another pass might round otherwise.
         """
         sequence.slot, sequence.status = len(self.sequences), Status.RUNNING
-        self._cache.reserve(len(self.sequences) + 1, self.columns([sequence]))
+        self._cache.open(sequence.slot, sequence.most_tokens)
         if (twin := self._twin(sequence)) is not None:
             self._cache.copy(twin.slot, sequence.slot, twin.tokens_run)
             sequence.start_after(list(twin.before))
@@ -123,8 +119,9 @@ class RunningBatch:
             if keep and sequence.tokens_run and sequence.fault is None:
                 self._keep(sequence)
             # A failed sequence may leave NaN behind, which masks do not hide from the slot's next sequence.
-            if sequence.fault is not None or not self._cache.can_be_cut:
+            if sequence.fault is not None:
                 self._cache.clear(sequence.slot)
+            self._cache.close(sequence.slot)
             self._close_gaps()
 
     def keep_state(self, sequence: TokenSequence) -> None:
@@ -145,11 +142,9 @@ class RunningBatch:
         self._prefix_cache.put(request.branch, entry)
 
     def _close_gaps(self) -> None:
-        """Move sequences into free slots, so that a pass covers no more slots than there are sequences."""
+        """Give sequences free slots, so that a pass covers no more slots than there are sequences."""
         free = sorted(set(range(len(self.sequences))) - {sequence.slot for sequence in self.sequences})
         high = [sequence for sequence in self.sequences if sequence.slot >= len(self.sequences)]
         for slot, sequence in zip(free, high, strict=True):
-            self._cache.copy(sequence.slot, slot, sequence.tokens_run)
-            if not self._cache.can_be_cut:
-                self._cache.clear(sequence.slot)
+            self._cache.move(sequence.slot, slot, sequence.tokens_run)
             sequence.slot = slot

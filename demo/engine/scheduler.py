@@ -87,8 +87,8 @@ class Capacity:
     most_chunks: int = MOST_CHUNKS
 
     def needed(self, sequences: int, columns: int) -> int:
-        """Bytes that so many sequences of so many tokens take."""
-        return sequences * (columns * self.token_bytes + self.state_bytes)
+        """Bytes that so many sequences take with room for so many tokens altogether."""
+        return columns * self.token_bytes + sequences * self.state_bytes
 
 
 class Scheduler:
@@ -212,7 +212,7 @@ class Scheduler:
         except Exception as error:
             for group in [*self._waiting, *self._running]:
                 self._fail(group, explain_failure(error))
-            self._cache.fit(0, 0)
+            self._cache.fit([])
 
     # --- one step
 
@@ -243,8 +243,8 @@ class Scheduler:
             stopped = [sequence for sequence in group.sequences if sequence.wants_stop]
             self._finish(group, stopped, [sequence.stop_event() for sequence in stopped])
         tokens = [(sequence, sequence.token_chunk()) for group in decoding for sequence in group.members]
-        # In the order of their slots, so that a pass reads the cache as it lies.
-        tokens.sort(key=lambda work: work[0].slot)
+        # In the order of their places, so that a pass reads the cache as it lies.
+        tokens.sort(key=lambda work: self._cache.place(work[0].slot))
         return tokens + self._prompt_chunks()
 
     def _run(self, scheduled: Scheduled) -> tuple[Scheduled, list[ChunkReading]]:
@@ -347,9 +347,9 @@ class Scheduler:
         running = [sequence for other in self._running for sequence in other.members]
         count = len(running) + len(group.members)
         answered = sum(sequence.leads for sequence in running) + len(group.sequences)
-        columns = self.batch.columns([*running, *group.members])
+        lengths = [sequence.most_tokens for sequence in [*running, *group.members]]
         limit = self.capacity.kv_bytes
-        needed = self.capacity.needed(count, columns)
+        needed = self.capacity.needed(count, self._cache.columns_of(lengths))
         if not running and needed > limit:
             plain = any(sequence.plain is not None for sequence in group.sequences)
             fewer = "turn off the reading without the cap, " if plain else ""
@@ -360,14 +360,16 @@ class Scheduler:
             )
         if running and (answered > self.capacity.sequences or needed > limit):
             return False
-        # Allocated memory is reused, unless earlier, longer sequences made it larger than the limit allows.
-        held = self.capacity.needed(max(count, self._cache.slots), max(columns, self._cache.columns))
+        # Allocated memory is reused, unless earlier sequences made it larger than the limit allows.
+        held = self.capacity.needed(count, self._cache.columns_after(lengths))
         if held > limit:
-            self._cache.fit(count, columns)
-            held = needed
+            self._cache.fit(lengths)
+            held = self.capacity.needed(count, self._cache.columns_after(lengths))
+            if running and held > limit:
+                return False
         self._prefix_cache.set_budget(limit - held if self.capacity.keep else 0)
         # All at once: growing for one sequence after the other copies every layer's slots each time.
-        self._cache.reserve(count, columns)
+        self._cache.make_room(lengths)
         return True
 
     # --- prompts
@@ -467,7 +469,7 @@ class Scheduler:
     def _give_memory_back(self) -> None:
         """Free the memory of a busy period once nothing runs."""
         if self._cache.nbytes > self.capacity.kv_bytes // 4:
-            self._cache.fit(0, 0)
+            self._cache.fit([])
 
     # --- chats that are only read
 

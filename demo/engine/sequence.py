@@ -152,6 +152,11 @@ class TokenSequence:
         ]
 
     @property
+    def most_tokens(self) -> int:
+        """How many tokens the cache slot may have to hold."""
+        return len(self.chat.ids) + self.limit
+
+    @property
     def tokens_run(self) -> int:
         """How many tokens are in the cache slot."""
         return len(self.before)

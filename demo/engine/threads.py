@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from demo.engine.forward.forward_pass import Chunk, ForwardPass
 from demo.engine.forward.self_test import text_tokens
+from demo.engine.kv_cache import open_all
 from demo.models.loading import LoadedModel
 
 # A trial takes so many steps, after a first one that may have to wake threads. It is compared with the mean
@@ -220,8 +221,8 @@ def threads_for(model: LoadedModel, forward: ForwardPass) -> Threads | None:
 def _short_text(model: LoadedModel, forward: ForwardPass, most: int) -> list[Tensor]:
     """The logits after a prompt of `most` tokens, after a short one, and after one more token of both."""
     cache, ids = forward.new_cache(), text_tokens(model, most + 1)
-    cache.reserve(2, len(ids))
     ends = (most // 8 + 1, most)
+    open_all(cache, [end + 1 for end in ends])
     logits = [forward.run([Chunk(n, 0, ids[:end], [True] * end)], cache)[0] for n, end in enumerate(ends)]
     step = [Chunk(n, end, ids[end : end + 1], [True], prompt=False) for n, end in enumerate(ends)]
     return [*logits, forward.run(step, cache)[0]]

@@ -14,6 +14,7 @@ import torch
 
 from demo.engine.forward.forward_pass import Chunk
 from demo.engine.forward.fused_cpu import FusedForward
+from demo.engine.kv_cache import open_all
 from demo.engine.protocol import Cap, Request, Sampling, TokenEvent
 from demo.engine.text import encode_following
 from demo.engine.threads import threads_for
@@ -90,8 +91,7 @@ def read_at_once(
     """
     chats = [render_chat(engine.model.tokenizer, request.messages) for request in requests]
     cache, last = forward.new_cache(), forward.layers - 1
-    longest = max(len(chat.ids) + len(own) for chat, own in zip(chats, openings, strict=True))
-    cache.reserve(len(chats), longest)
+    open_all(cache, [len(chat.ids) + len(own) for chat, own in zip(chats, openings, strict=True)])
     threads = threads_for(engine.model, forward)
     timed = nullcontext() if threads is None else threads.step(sum(map(len, openings)))
     before, seen = Residuals({last}), Residuals({last})

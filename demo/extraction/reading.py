@@ -16,6 +16,7 @@ from torch import Tensor
 from demo.engine.forward.forward_pass import Chunk, Probe
 from demo.engine.forward.fused_cpu import FusedForward
 from demo.engine.forward.selection import choose_forward
+from demo.engine.kv_cache import open_all
 from demo.engine.threads import threads_for
 from demo.extraction.rollouts import ReadText, Text, placeholder_axis, read_means, read_texts
 from demo.models.loading import LoadedModel
@@ -116,7 +117,7 @@ def _states(forward: FusedForward, pairs: Sequence[_Pair], layers: set[int]) -> 
     Two passes: over the different prompts without their last tokens, and over all that follows them.
     """
     cache = forward.new_cache()
-    cache.reserve(len(pairs), max(len(prompt) + len(reply) for prompt, reply in pairs))
+    open_all(cache, [len(prompt) + len(reply) for prompt, reply in pairs])
     first: dict[tuple[int, ...], int] = {}
     for slot, (prompt, _) in enumerate(pairs):
         first.setdefault(prompt, slot)

@@ -11,12 +11,12 @@ from torch import nn
 
 from demo.axis.components import probe_components
 from demo.conversation.settings import make_cap
-from demo.engine.forward import fused_cpu, selection
+from demo.engine.forward import layout, selection
 from demo.engine.forward.forward_pass import Beside, Chunk, ForwardPass, Probe
 from demo.engine.forward.fused_cpu import FusedForward, fits
 from demo.engine.forward.modules import ModuleForward
 from demo.engine.forward.products import Products
-from demo.engine.kv_cache import KVCache, rounded_up
+from demo.engine.kv_cache import SequenceCache, open_all, rounded_up
 from demo.engine.protocol import Cap
 from demo.models.loading import LoadedModel, load_model
 from tests.helpers.axes import random_axis, with_components
@@ -43,9 +43,9 @@ def skip_without_bfloat16() -> None:
         pytest.skip("this CPU has other bfloat16 products, or none")
 
 
-def cache_of(model: LoadedModel, slots: int) -> KVCache:
-    cache = KVCache(len(model.layers))
-    cache.reserve(slots, 64)
+def cache_of(forward: ForwardPass, slots: int) -> SequenceCache:
+    cache = forward.new_cache()
+    open_all(cache, [64] * slots)
     return cache
 
 
@@ -61,7 +61,7 @@ def play(forward: ForwardPass, model: LoadedModel, caps: list[Cap | None]):
     Returns:
         The logits of each pass, and the readings of all chunks.
     """
-    cache = cache_of(model, 3)
+    cache = cache_of(forward, 3)
     prompts = [ids_of(9, 1), ids_of(17, 2), ids_of(12, 3)]
     readings, logits = [], []
 
@@ -125,7 +125,7 @@ def test_batching_changes_no_bit_in_bfloat16(axis):
     fused = FusedForward(model, probe_of(model, axis))
     logits = []
     for count in (1, 2, 8, 21):
-        cache = cache_of(model, count)
+        cache = cache_of(fused, count)
         for slot in range(count):
             fused.run([Chunk(slot, 0, ids_of(10 + slot, slot), [False] * (10 + slot))], cache)
         step = [Chunk(n, 10 + n, ids_of(1, 99 + n), [False], prompt=False) for n in range(count)]
@@ -177,12 +177,12 @@ def test_chunk_boundaries_change_no_bit_in_bfloat16(axis):
     fused, ids = FusedForward(model, probe_of(model, axis)), ids_of(45)
     cap, results = make_cap(axis, *BAND, "p50"), []
     for size in (45, 1, 2, 7, 13, 33, 44):
-        cache = cache_of(model, 1)
+        cache = cache_of(fused, 1)
         for start in range(0, 45, size):
             chunk = ids[start : start + size]
             logits = fused.run([Chunk(0, start, chunk, [False] * len(chunk), cap)], cache)[0]
         results.append(logits)
-    cache = cache_of(model, 1)
+    cache = cache_of(fused, 1)
     fused.run([Chunk(0, 0, ids[:20], [False] * 20, cap)], cache)
     for n in range(20, 45):
         logits = fused.run([Chunk(0, n, ids[n : n + 1], [False], cap, prompt=False)], cache)[0]
@@ -196,10 +196,10 @@ def test_attention_in_spans_changes_no_bit(axis, dtype, monkeypatch):
     model = load_model(dtype=dtype, device="cpu")
     fused, results = FusedForward(model, probe_of(model, axis)), []
     lengths = (9, 700, 12, 17)
-    for call in (fused_cpu._CALL_COLUMNS, 10**9):
-        monkeypatch.setattr(fused_cpu, "_CALL_COLUMNS", call)
-        cache = KVCache(len(model.layers))
-        cache.reserve(len(lengths), max(lengths) + 1)
+    for call in (layout._CALL_COLUMNS, 10**9):
+        monkeypatch.setattr(layout, "_CALL_COLUMNS", call)
+        cache = fused.new_cache()
+        open_all(cache, [max(lengths) + 1] * len(lengths))
         for slot, length in enumerate(lengths):
             fused.run([Chunk(slot, 0, ids_of(length, slot), [False] * length, last=False)], cache)
         step = [
@@ -211,21 +211,17 @@ def test_attention_in_spans_changes_no_bit(axis, dtype, monkeypatch):
     assert torch.equal(results[0], results[2]) and torch.equal(results[1], results[3])
 
 
-def test_spans_cover_all_slots_and_pad_no_more_than_one_span_would():
-    rng = random.Random(5)
+def test_rows_are_divided_without_gaps_and_pad_no_more_than_one_span_would():
+    rng, call = random.Random(5), layout._CALL_COLUMNS
     for _ in range(200):
         lengths = [rng.choice((0, 1, 30, 33, 500, 4000, 8175)) for _ in range(rng.randrange(1, 20))]
-        spans = fused_cpu._spans(lengths)
-        assert [n for span in spans for n in range(span.slots.start, span.slots.stop)] == list(
-            range(len(lengths))
-        )
-        for span in spans:
-            own = lengths[span.slots]
-            assert span.columns == rounded_up(max(*own, 1))
-            assert span.mask.sum(-1).flatten().tolist() == [max(length, 1) for length in own]
-        cost = sum(span.columns * len(span.mask) + fused_cpu._CALL_COLUMNS for span in spans)
-        assert cost <= rounded_up(max(*lengths, 1)) * len(lengths) + fused_cpu._CALL_COLUMNS
-    assert len(fused_cpu._spans([60] * 16 + [8175, 8175] + [60] * 4)) == 3
+        parts = layout.divided(lengths)
+        assert [row for first, end, _ in parts for row in range(first, end)] == list(range(len(lengths)))
+        for first, end, columns in parts:
+            assert columns == rounded_up(max(*lengths[first:end], 1))
+        cost = sum((end - first) * columns + call for first, end, columns in parts)
+        assert cost <= rounded_up(max(*lengths, 1)) * len(lengths) + call
+    assert len(layout.divided([60] * 16 + [8175, 8175] + [60] * 4)) == 3
 
 
 @pytest.mark.parametrize("name", sorted(BUILD))

@@ -10,6 +10,7 @@ import torch
 from demo.conversation.conversation import Conversation
 from demo.conversation.session_file import from_json, reply_json
 from demo.conversation.settings import CAPPED, UNCAPPED, TurnSettings
+from demo.engine.kv_cache import open_all
 from demo.engine.protocol import Cap, Request, Sampling, TokenEvent
 from demo.engine.sequence import TokenSequence
 from demo.engine.transformers_engine import TransformersEngine
@@ -165,8 +166,10 @@ def test_nan_while_reading_ends_the_reading_in_one_sentence(engine):
 
 def test_an_emptied_slot_holds_no_nan(engine):
     cache = engine.forward.new_cache()
-    cache.reserve(2, 8)
-    layer = cache.layers[0]
+    open_all(cache, [8, 8])
+    shelf, row = cache.at(1)
+    assert row == 1
+    layer = shelf.layers[0]
     layer.allocate_like(torch.zeros(2, 1, 4), torch.zeros(2, 1, 4))
     layer.keys[1] = float("nan")
     layer.keys[0] = 1.0

@@ -12,6 +12,7 @@ from demo.conversation.settings import make_cap
 from demo.engine.kv_cache import LayerCache, rounded_up
 from demo.engine.protocol import Cap, Event, PromptEvent, Request, Sampling, TokenEvent, WaitEvent
 from demo.engine.scheduler import chunks_at_once
+from demo.engine.shelved_cache import shelf_of
 from demo.engine.transformers_engine import TransformersEngine
 from demo.models.loading import LoadedModel, load_model
 from demo.utils.errors import UserError
@@ -132,7 +133,7 @@ def test_a_layer_cache_can_be_allocated_again_after_memory_ran_out():
     layer.reserve(3, 32)
     with pytest.raises(MemoryError):
         layer.allocate_like(FakeTensor(), FakeTensor(fails=True))
-    layer.fit(0, 0)
+    layer.resize(0, 0)
     layer.reserve(3, 32)
     layer.allocate_like(FakeTensor(), FakeTensor())
     assert layer.nbytes == 2 * 3 * 2 * 32 * 4 * 4
@@ -186,7 +187,7 @@ def test_memory_stays_within_the_budget_and_a_request_beyond_it_is_refused(model
 
 
 def test_a_long_conversation_frees_its_memory_when_it_ends(model, axis):
-    budget = 2 * rounded_up(320) * model.token_bytes
+    budget = 2 * shelf_of(320) * model.token_bytes
     engine = TransformersEngine(model, axis, kv_budget=budget)
     passes = RecordedPasses(engine)
     long = engine.stream(pair(axis, "long", "cats", 270))

@@ -11,7 +11,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from copy import copy
-from dataclasses import dataclass
 from typing import cast
 
 import torch
@@ -20,56 +19,15 @@ from torch.nn import functional
 
 from demo.engine.forward.blocks import Block, decoder_of, is_of_family
 from demo.engine.forward.forward_pass import Chunk, ChunkReading, Probe
+from demo.engine.forward.layout import Layout, Prompt, Span, layout_of
 from demo.engine.forward.products import Products, ReadBackLinear
-from demo.engine.kv_cache import KVCache, LayerCache, SequenceCache, rounded_up, visible_columns
+from demo.engine.kv_cache import LayerCache, SequenceCache
+from demo.engine.shelved_cache import ShelvedCache
 from demo.models.loading import LoadedModel
 
-# torch sums attention over fewer queries than this in another order. The last tokens of a prompt would get
-# other bits than the same tokens in the middle of a chunk, so short chunks are padded to this length.
-_LEAST_QUERIES = 8
-
-# The same for heads that share keys, so that a reply's tokens get the bits that they would get in a prompt.
+# torch sums attention over fewer queries than this in another order. Heads that share keys are padded to this
+# number, so that a reply's tokens get the bits that they would get in a prompt.
 _LEAST_GROUP = 4
-
-# One more call of attention takes about as long as so many columns of a slot.
-_CALL_COLUMNS = 512
-
-
-@dataclass(frozen=True, slots=True)
-class Span:
-    """Neighbouring slots of similar length. The attention of their sampled tokens is computed at once.
-
-    Attributes:
-        slots: which ones.
-        columns: so many columns are attended to.
-        mask: [slots, 1, 1, columns], see `visible_columns`.
-    """
-
-    slots: slice
-    columns: int
-    mask: Tensor
-
-
-@dataclass(slots=True)
-class Layout:
-    """Where the N tokens of a pass belong. The pass holds its chunks in order.
-
-    Attributes:
-        slots, positions: [N], slot and column of every token.
-        single: indices in the pass of the sampled tokens.
-        single_slots: their slots.
-        spans: all slots up to the last of these.
-        longer: chunks of prompts, each with the index of its first token and its mask [tokens, columns].
-        in_order: whether the pass begins with the sampled tokens of slots 0, 1, 2, …, all of them.
-    """
-
-    slots: Tensor
-    positions: Tensor
-    single: Tensor
-    single_slots: Tensor
-    spans: list[Span]
-    longer: list[tuple[Chunk, int, Tensor]]
-    in_order: bool
 
 
 class FusedForward:
@@ -104,9 +62,9 @@ class FusedForward:
         """Number of decoder layers."""
         return len(self._decoder.blocks)
 
-    def new_cache(self) -> KVCache:
+    def new_cache(self) -> ShelvedCache:
         """See `forward_pass.ForwardPass`."""
-        return KVCache(self.layers)
+        return ShelvedCache(self.layers)
 
     def with_probe(self, probe: Probe) -> FusedForward:
         """The same weights with another probe, for another axis."""
@@ -117,15 +75,14 @@ class FusedForward:
     @torch.inference_mode()
     def run(self, chunks: Sequence[Chunk], cache: SequenceCache) -> tuple[Tensor, list[ChunkReading]]:
         """See `forward_pass.ForwardPass`."""
-        layers = cast("KVCache", cache).layers
         counts = [len(chunk.ids) for chunk in chunks]
         hooks = self._probe.hooks(chunks, counts, [[e] for chunk in chunks for e in chunk.exempt])
-        layout = _layout(chunks)
+        layout = layout_of(chunks, cast("ShelvedCache", cache))
         x = self._decoder.embed(torch.tensor([token for chunk in chunks for token in chunk.ids]))
         cos, sin = (c[0, :, None] for c in self._decoder.rotary(x[None], layout.positions[None]))
         sin = sin * self._signs
-        for index, (block, layer_cache) in enumerate(zip(self._decoder.blocks, layers, strict=True)):
-            x = block.out(self._attend(block, layer_cache, x, cos, sin, layout)).add_(x)
+        for index, block in enumerate(self._decoder.blocks):
+            x = block.out(self._attend(block, index, x, cos, sin, layout)).add_(x)
             gate, up = block.gate_up(block.before_mlp(x)).chunk(2, dim=-1)
             x = block.down(functional.silu(gate).mul_(up)).add_(x)
             x = hooks.apply(index, x[:, None])[:, 0]
@@ -138,9 +95,7 @@ class FusedForward:
         """The logits [N, V] after the residual streams [N, D] of the last decoder layer."""
         return self._decoder.head(self._decoder.norm(hidden))
 
-    def _attend(
-        self, block: Block, cache: LayerCache, x: Tensor, cos: Tensor, sin: Tensor, at: Layout
-    ) -> Tensor:
+    def _attend(self, block: Block, layer: int, x: Tensor, cos: Tensor, sin: Tensor, at: Layout) -> Tensor:
         """The attention of x [N, D] before the output product: [N, heads * head_dim].
 
         Args:
@@ -155,111 +110,47 @@ class FusedForward:
         first_half, second_half = rotated.chunk(2, dim=-1)
         rotated = torch.cat((second_half, first_half), dim=-1).mul_(sin).add_(rotated * cos)
         query, keys = rotated[:, :heads], rotated[:, heads:]
-        cache.allocate_like(keys.transpose(0, 1), values.transpose(0, 1))
-        cache.keys[at.slots, :, at.positions] = keys
-        cache.values[at.slots, :, at.positions] = values
-        count = len(at.single)
-        if at.in_order and not at.longer:
-            return self._attend_single(cache, query, at).flatten(1)
+        for write in at.writes:
+            cache = write.shelf.layers[layer]
+            cache.allocate_like(keys.transpose(0, 1), values.transpose(0, 1))
+            own_keys, own_values = (x if write.tokens is None else x[write.tokens] for x in (keys, values))
+            cache.keys[write.rows, :, write.columns] = own_keys
+            cache.values[write.rows, :, write.columns] = own_values
         attended = query.new_empty(query.shape)
-        if at.in_order:
-            attended[:count] = self._attend_single(cache, query[:count], at)
-        elif count:
-            # Slots whose sequences do not decode in this pass are computed too; their results are not used.
-            by_slot = query.new_zeros((at.spans[-1].slots.stop, *query.shape[1:]))
-            by_slot[at.single_slots] = query[at.single]
-            attended[at.single] = self._attend_single(cache, by_slot, at)[at.single_slots]
-        for chunk, first, mask in at.longer:
-            own = query[first : first + len(chunk.ids)]
-            attended[first : first + len(chunk.ids)] = self._attend_chunk(cache, chunk.slot, own, mask)
+        for prompt in at.prompts:
+            cache = prompt.shelf.layers[layer]
+            attended[prompt.tokens] = self._attend_chunk(cache, prompt, query[prompt.tokens])
+        # Heads that share keys become queries of one head, so that no key is repeated.
+        groups = query.view(len(query), kv_heads, -1, self._size)
+        for span in at.spans:
+            found = self._attend_span(span.shelf.layers[layer], span, groups[span.tokens])
+            attended[span.wanted] = found[span.decoding]
         return attended.flatten(1)
 
-    def _attend_chunk(self, cache: LayerCache, slot: int, query: Tensor, mask: Tensor) -> Tensor:
+    def _attend_chunk(self, cache: LayerCache, prompt: Prompt, query: Tensor) -> Tensor:
         """Attention of a prompt's chunk, [tokens, heads, head_dim]."""
-        count = len(query)
+        count, mask = len(query), prompt.mask
         if count < len(mask):
             query = torch.cat([query, query[-1:].expand(len(mask) - count, -1, -1)])
         # Columns in whole steps: a token gets the same bits however its prompt is divided into chunks.
-        keys, values = (buffer[slot, None, :, : mask.shape[1]] for buffer in (cache.keys, cache.values))
+        keys, values = (x[prompt.row, None, :, : mask.shape[1]] for x in (cache.keys, cache.values))
         attended = functional.scaled_dot_product_attention(
             query[None].transpose(1, 2), keys, values, attn_mask=mask, enable_gqa=True
         )
         return attended[0].transpose(0, 1)[:count]
 
-    def _attend_single(self, cache: LayerCache, query: Tensor, at: Layout) -> Tensor:
-        """Attention of one token of each slot [slots, heads, head_dim].
-
-        Heads that share keys become queries of one head, so that no key is repeated.
-        """
-        groups = query.view(len(query), self._decoder.kv_heads, -1, self._size)
+    def _attend_span(self, cache: LayerCache, span: Span, groups: Tensor) -> Tensor:
+        """Attention of one token of each row [rows, kv_heads, group, head_dim]: [rows, heads, head_dim]."""
         count = groups.shape[2]
         if count < _LEAST_GROUP:
             groups = torch.cat([groups, groups[:, :, -1:].expand(-1, -1, _LEAST_GROUP - count, -1)], dim=2)
-        parts = [
-            functional.scaled_dot_product_attention(
-                groups[span.slots],
-                cache.keys[span.slots, :, : span.columns],
-                cache.values[span.slots, :, : span.columns],
-                attn_mask=span.mask,
-            )
-            for span in at.spans
-        ]
-        attended = parts[0] if len(parts) == 1 else torch.cat(parts)
-        return attended[:, :, :count].reshape(query.shape)
-
-
-def _layout(chunks: Sequence[Chunk]) -> Layout:
-    slots = [chunk.slot for chunk in chunks for _ in chunk.ids]
-    positions = [position for chunk in chunks for position in range(chunk.start, chunk.end)]
-    firsts = itertools.accumulate((len(chunk.ids) for chunk in chunks), initial=0)
-    indexed = list(zip(chunks, firsts, strict=False))
-    single = [(chunk, first) for chunk, first in indexed if not chunk.prompt]
-    longer = [(chunk, first, _causal_mask(chunk)) for chunk, first in indexed if chunk.prompt]
-    lengths = [0] * (1 + max((chunk.slot for chunk, _ in single), default=-1))
-    for chunk, _ in single:
-        lengths[chunk.slot] = chunk.end
-    return Layout(
-        torch.tensor(slots),
-        torch.tensor(positions),
-        torch.tensor([first for _, first in single], dtype=torch.long),
-        torch.tensor([chunk.slot for chunk, _ in single], dtype=torch.long),
-        _spans(lengths),
-        longer,
-        bool(single) and slots[: len(single)] == list(range(len(lengths))),
-    )
-
-
-def _spans(lengths: Sequence[int]) -> list[Span]:
-    """Slots with so many tokens each, divided so that few short ones are padded to the length of a long one.
-
-    Whoever has a long chat would otherwise make every step of all the others as slow as that chat's.
-    """
-    if not lengths:
-        return []
-    columns = [rounded_up(max(length, 1)) for length in lengths]
-    firsts, widest = [0], columns[:1]
-    for slot, own in enumerate(columns[1:], start=1):
-        count, most = slot - firsts[-1], max(widest[-1], own)
-        if (count + 1) * most > count * widest[-1] + own + _CALL_COLUMNS:
-            firsts.append(slot)
-            widest.append(own)
-        else:
-            widest[-1] = most
-    ends = [*firsts[1:], len(lengths)]
-    return [
-        Span(slice(first, end), most, visible_columns(lengths[first:end], end - first, most))
-        for first, end, most in zip(firsts, ends, widest, strict=True)
-    ]
-
-
-def _causal_mask(chunk: Chunk) -> Tensor:
-    """[tokens, columns] bool: each token attends to those before it and to itself.
-
-    A very short chunk is padded with copies of its last token.
-    """
-    columns = torch.arange(rounded_up(chunk.end))
-    positions = torch.arange(chunk.start, max(chunk.end, chunk.start + _LEAST_QUERIES))
-    return columns[None, :] <= positions.clamp(max=chunk.end - 1)[:, None]
+        attended = functional.scaled_dot_product_attention(
+            groups,
+            cache.keys[span.rows, :, : span.columns],
+            cache.values[span.rows, :, : span.columns],
+            attn_mask=span.mask,
+        )
+        return attended[:, :, :count].flatten(1, 2)
 
 
 def fits(model: LoadedModel) -> bool:

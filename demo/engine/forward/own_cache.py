@@ -54,7 +54,6 @@ class OwnCaches:
     can_be_cut = False
 
     def __init__(self) -> None:
-        self.slots = self.columns = 0
         self._states: dict[int, OwnState] = {}
         self._batch: _Batch | None = None
 
@@ -63,17 +62,38 @@ class OwnCaches:
         held = sum(state.nbytes for state in list(self._states.values()))
         return held + (self._batch.nbytes if self._batch else 0)
 
-    def reserve(self, slots: int, columns: int) -> None:
-        """See `SequenceCache`. Memory is taken as the sequences grow."""
-        self.slots, self.columns = max(self.slots, slots), max(self.columns, columns)
+    def columns_of(self, lengths: Sequence[int]) -> int:
+        """See `SequenceCache`. A batch is padded to its longest sequence."""
+        return len(lengths) * max(lengths, default=0)
 
-    def fit(self, slots: int, columns: int) -> None:
+    columns_after = columns_of  # memory is taken as the sequences grow
+
+    def make_room(self, lengths: Sequence[int]) -> None:
         """See `SequenceCache`."""
-        self.slots, self.columns = slots, columns
-        if slots == 0:
+
+    def open(self, slot: int, tokens: int) -> None:
+        """See `SequenceCache`."""
+
+    def close(self, slot: int) -> None:
+        """See `SequenceCache`."""
+        self.clear(slot)
+
+    def move(self, source: int, target: int, tokens: int) -> None:
+        """See `SequenceCache`."""
+        self._split()
+        if source in self._states:
+            self._states[target] = self._states.pop(source)
+
+    def place(self, slot: int) -> tuple[int, int]:
+        """See `SequenceCache`."""
+        return 0, slot
+
+    def fit(self, lengths: Sequence[int]) -> None:
+        """See `SequenceCache`. The open slots must be the first ones."""
+        if not lengths:
             self._batch = None
         self._split()
-        self._states = {slot: state for slot, state in self._states.items() if slot < slots}
+        self._states = {slot: state for slot, state in self._states.items() if slot < len(lengths)}
 
     def clear(self, slot: int) -> None:
         """See `SequenceCache`."""

@@ -153,9 +153,9 @@ def memory_of(model: LoadedModel, forward: ForwardPass) -> tuple[int, int]:
         per_token = (sizes[1] - sizes[0]) // (_PROBE_TOKENS - _PROBE_TOKENS // 2)
         return per_token, max(sizes[1] - per_token * _PROBE_TOKENS, 0)
     cache = forward.new_cache()
-    cache.reserve(1, 1)
+    cache.open(0, 1)
     forward.run([Chunk(0, 0, text_tokens(model, 2), [True] * 2)], cache)
-    return cache.nbytes // cache.columns, 0
+    return cache.nbytes // cache.columns_of([1]), 0
 
 
 def difference(model: LoadedModel, one: ForwardPass, other: ForwardPass) -> float:
@@ -167,7 +167,7 @@ def difference(model: LoadedModel, one: ForwardPass, other: ForwardPass) -> floa
     logits = []
     for forward in (one, other):
         cache = forward.new_cache()
-        cache.reserve(1, _PROBE_TOKENS)
+        cache.open(0, _PROBE_TOKENS)
         first, _ = forward.run([Chunk(0, 0, ids[:-1], [True] * (len(ids) - 1))], cache)
         second, _ = forward.run([Chunk(0, len(ids) - 1, ids[-1:], [True], prompt=False)], cache)
         logits.append(torch.cat([first, second]).float())

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from demo.capping import AxisHooks
 from demo.engine.forward.forward_pass import Chunk, ForwardPass
-from demo.engine.kv_cache import SequenceCache
+from demo.engine.kv_cache import SequenceCache, open_all
 from demo.engine.protocol import Cap
 from demo.utils.errors import first_sentence
 from demo.utils.progress import quiet_transformers
@@ -156,7 +156,7 @@ def _errors(reference: Reference, forward: ForwardPass) -> list[float]:
     """The relative error of every compared step."""
     rows = reference.rows
     cache = forward.new_cache()
-    cache.reserve(len(rows), sum(_FIRST) + sum(_LATER) + sum(_STEPS))
+    open_all(cache, [sum(_FIRST) + sum(_LATER) + sum(_STEPS)] * len(rows))
     texts: list[list[int]] = [[] for _ in rows]
     errors: list[float] = []
     for turn, wanted in enumerate(reference.logits):

@@ -1,0 +1,123 @@
+"""A KV cache in which long sequences do not make the slots of short ones as long as theirs.
+
+Sequences of about the same length lie in the rows of one `KVCache`, a shelf. A slot is the name of such a
+row. A sequence that comes or goes moves no other one.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+import torch
+
+from demo.engine.kv_cache import KVCache, SavedKeysAndValues, SavedState
+
+# The columns of the shelves for short sequences. Those of the others are multiples of the last number. Few
+# shelves mean few calls of attention, and many mean little unused memory.
+_SHORT, _STEP = (64, 128, 256, 384, 512, 768, 1024), 512
+
+
+def shelf_of(tokens: int) -> int:
+    """The columns of the shelf for a sequence of at most so many tokens."""
+    return next((columns for columns in _SHORT if tokens <= columns), -(-tokens // _STEP) * _STEP)
+
+
+class ShelvedCache:
+    """See `SequenceCache`.
+
+    Attributes:
+        shelves: columns -> the cache whose rows have so many.
+        places: slot -> its shelf's columns and its row there.
+    """
+
+    can_be_cut = True
+
+    def __init__(self, layers: int) -> None:
+        self.shelves: dict[int, KVCache] = {}
+        self.places: dict[int, tuple[int, int]] = {}
+        self._layers = layers
+
+    @property
+    def nbytes(self) -> int:
+        return sum(shelf.nbytes for shelf in list(self.shelves.values()))
+
+    def at(self, slot: int) -> tuple[KVCache, int]:
+        """The shelf of an open slot, and its row there."""
+        columns, row = self.places[slot]
+        return self.shelves[columns], row
+
+    def place(self, slot: int) -> tuple[int, int]:
+        """See `SequenceCache`."""
+        return self.places[slot]
+
+    def columns_of(self, lengths: Sequence[int]) -> int:
+        """See `SequenceCache`."""
+        return sum(map(shelf_of, lengths))
+
+    def columns_after(self, lengths: Sequence[int]) -> int:
+        """See `SequenceCache`."""
+        rows = Counter({columns: shelf.slots for columns, shelf in self.shelves.items()})
+        rows |= Counter(map(shelf_of, lengths))
+        return sum(columns * count for columns, count in rows.items())
+
+    def make_room(self, lengths: Sequence[int]) -> None:
+        """See `SequenceCache`."""
+        for columns, rows in Counter(map(shelf_of, lengths)).items():
+            self._shelf(columns).reserve(rows, columns)
+
+    def open(self, slot: int, tokens: int) -> None:
+        """See `SequenceCache`."""
+        columns = shelf_of(tokens)
+        if slot in self.places and self.places[slot][0] == columns:
+            return
+        self.close(slot)
+        taken = {row for other, row in self.places.values() if other == columns}
+        row = next(row for row in range(len(taken) + 1) if row not in taken)
+        self._shelf(columns).reserve(row + 1, columns)
+        self.places[slot] = columns, row
+
+    def close(self, slot: int) -> None:
+        """See `SequenceCache`."""
+        self.places.pop(slot, None)
+
+    def move(self, source: int, target: int, tokens: int) -> None:
+        """See `SequenceCache`. Only the name changes."""
+        self.places[target] = self.places.pop(source)
+
+    def fit(self, lengths: Sequence[int]) -> None:
+        """See `SequenceCache`."""
+        wanted = Counter(map(shelf_of, lengths))
+        for columns, row in self.places.values():
+            wanted[columns] = max(wanted[columns], row + 1)
+        self.shelves = {columns: shelf for columns, shelf in self.shelves.items() if wanted[columns]}
+        for columns, shelf in self.shelves.items():
+            if wanted[columns] < shelf.slots:
+                shelf.resize(wanted[columns], columns)
+
+    def clear(self, slot: int) -> None:
+        """See `SequenceCache`."""
+        if slot in self.places:
+            shelf, row = self.at(slot)
+            shelf.clear(row)
+
+    def load(self, slot: int, state: SavedState, tokens: int) -> None:
+        """See `SequenceCache`."""
+        shelf, row = self.at(slot)
+        shelf.load(row, state, tokens)
+
+    @torch.inference_mode()
+    def copy(self, source: int, target: int, tokens: int) -> None:
+        """See `SequenceCache`."""
+        shelf, row = self.at(source)
+        other, other_row = self.at(target)
+        for layer, other_layer in zip(shelf.layers, other.layers, strict=True):
+            layer.copy(row, other_layer, other_row, tokens)
+
+    def saved(self, slot: int, tokens: int) -> SavedKeysAndValues:
+        """See `SequenceCache`."""
+        shelf, row = self.at(slot)
+        return shelf.saved(row, tokens)
+
+    def _shelf(self, columns: int) -> KVCache:
+        return self.shelves.setdefault(columns, KVCache(self._layers))
