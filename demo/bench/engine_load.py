@@ -39,7 +39,7 @@ PAIRS = (1, 2, 4, 8, 16, 32)
 ARRIVAL_S = 1.0  # all pairs arrive within this time
 
 # Words of the long prompt, most tokens of the replies to it, and how many short pairs run beside it.
-_LONG_WORDS, _LONG_REPLY, _BESIDE = 800, 400, 8
+_LONG_WORDS, _LONG_REPLY, _BESIDE = 800, 1500, 8
 
 Figures = dict[str, float]
 

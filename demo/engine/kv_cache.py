@@ -54,15 +54,15 @@ class SequenceCache(Protocol):
         ...
 
     def columns_of(self, lengths: Sequence[int]) -> int:
-        """How many tokens there is room for where sequences of so many tokens each have slots."""
+        """The room, in tokens, that sequences of at most so many tokens each take."""
         ...
 
     def columns_after(self, lengths: Sequence[int]) -> int:
-        """The same after `make_room`, with the room that is there already."""
+        """The room that is held after `make_room` for these sequences."""
         ...
 
     def make_room(self, lengths: Sequence[int]) -> None:
-        """Take the memory of sequences of so many tokens each, all open ones included, at once."""
+        """Grow at once for sequences of so many tokens each, all open ones included; the content stays."""
         ...
 
     def open(self, slot: int, tokens: int) -> None:
@@ -74,7 +74,7 @@ class SequenceCache(Protocol):
         ...
 
     def move(self, source: int, target: int, tokens: int) -> None:
-        """The sequence in one slot, which holds so many tokens, gets another slot, which is closed."""
+        """Give the sequence in `source`, which holds so many tokens, the closed slot `target` instead."""
         ...
 
     def place(self, slot: int) -> tuple[int, int]:

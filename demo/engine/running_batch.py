@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 
 from demo.engine.forward.forward_pass import Chunk, ChunkReading, ForwardPass
 from demo.engine.kv_cache import SequenceCache, common_prefix
@@ -29,7 +30,9 @@ class RunningBatch:
         """
         sequence.slot, sequence.status = len(self.sequences), Status.RUNNING
         self._cache.open(sequence.slot, sequence.most_tokens)
-        if (twin := self._twin(sequence)) is not None:
+        twin = self._twin(sequence)
+        self.sequences.append(sequence)  # before its memory is taken, so that a failure closes the slot
+        if twin is not None:
             self._cache.copy(twin.slot, sequence.slot, twin.tokens_run)
             sequence.start_after(list(twin.before))
             sequence.logits = twin.logits
@@ -37,7 +40,6 @@ class RunningBatch:
             self._fill_in_prefix(sequence)
         if not self._cache.can_be_cut:
             sequence.pause_at = sequence.chat.stable
-        self.sequences.append(sequence)
 
     def _fill_in_prefix(self, sequence: TokenSequence) -> None:
         """Fill in the longest known prefix of a prompt.
@@ -66,7 +68,7 @@ class RunningBatch:
         """
         best, most = None, 0
         for other in self.sequences:
-            if other.request.in_prompt == sequence.request.in_prompt:
+            if other is not sequence and other.request.in_prompt == sequence.request.in_prompt:
                 ids = other.ids_run[: other.shared_run]
                 shared = min(common_prefix(ids, sequence.chat.ids), len(sequence.chat.ids) - 1)
                 usable = self._cache.can_be_cut or shared == other.tokens_run
@@ -116,11 +118,11 @@ class RunningBatch:
         sequence.status = Status.FINISHED
         if sequence in self.sequences:
             self.sequences.remove(sequence)
-            if keep and sequence.tokens_run and sequence.fault is None:
-                self._keep(sequence)
-            # A failed sequence may leave NaN behind, which masks do not hide from the slot's next sequence.
-            if sequence.fault is not None:
+            # NaN may be left behind, which masks do not hide from the next sequence in this memory.
+            if sequence.fault is not None or sequence.is_broken or _has_nan(sequence.logits):
                 self._cache.clear(sequence.slot)
+            elif keep and sequence.tokens_run:
+                self._keep(sequence)
             self._cache.close(sequence.slot)
             self._close_gaps()
 
@@ -142,9 +144,13 @@ class RunningBatch:
         self._prefix_cache.put(request.branch, entry)
 
     def _close_gaps(self) -> None:
-        """Give sequences free slots, so that a pass covers no more slots than there are sequences."""
+        """Give sequences free slots, so that the slots of n sequences are the first n."""
         free = sorted(set(range(len(self.sequences))) - {sequence.slot for sequence in self.sequences})
         high = [sequence for sequence in self.sequences if sequence.slot >= len(self.sequences)]
         for slot, sequence in zip(free, high, strict=True):
             self._cache.move(sequence.slot, slot, sequence.tokens_run)
             sequence.slot = slot
+
+
+def _has_nan(logits: Tensor | None) -> bool:
+    return logits is not None and bool(logits.isnan().any())

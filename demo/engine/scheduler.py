@@ -267,6 +267,8 @@ class Scheduler:
         readings: list[ChunkReading] = []
         for group in list(self._running):
             own = [work for work in scheduled if work[0] in group.members]
+            for sequence, chunk in own:
+                chunk.slot = sequence.slot  # another group's failure may have given it another one
             try:
                 readings += self.batch.run(own) if own else []
                 ran += own
@@ -364,9 +366,7 @@ class Scheduler:
         held = self.capacity.needed(count, self._cache.columns_after(lengths))
         if held > limit:
             self._cache.fit(lengths)
-            held = self.capacity.needed(count, self._cache.columns_after(lengths))
-            if running and held > limit:
-                return False
+            held = needed
         self._prefix_cache.set_budget(limit - held if self.capacity.keep else 0)
         # All at once: growing for one sequence after the other copies every layer's slots each time.
         self._cache.make_room(lengths)
@@ -438,7 +438,9 @@ class Scheduler:
             self._fail(group, error)
             return
         for sequence in broken:
-            sequence.fault = error
+            for member in (sequence, sequence.plain):
+                if member is not None:
+                    member.fault = error
         self._finish(group, broken, [sequence.failed_event(error) for sequence in broken])
 
     def _may_keep(self, group: RequestGroup, sequence: TokenSequence) -> bool:

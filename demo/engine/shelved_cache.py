@@ -6,6 +6,7 @@ row. A sequence that comes or goes moves no other one.
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Sequence
 
@@ -13,14 +14,15 @@ import torch
 
 from demo.engine.kv_cache import KVCache, SavedKeysAndValues, SavedState
 
-# The columns of the shelves for short sequences. Those of the others are multiples of the last number. Few
-# shelves mean few calls of attention, and many mean little unused memory.
-_SHORT, _STEP = (64, 128, 256, 384, 512, 768, 1024), 512
+# Up to so many columns, those of shelves are multiples of so many. Few shelves mean few calls of attention,
+# and many mean little unused memory.
+_STEPS = ((256, 64), (1024, 128), (sys.maxsize, 256))
 
 
 def shelf_of(tokens: int) -> int:
     """The columns of the shelf for a sequence of at most so many tokens."""
-    return next((columns for columns in _SHORT if tokens <= columns), -(-tokens // _STEP) * _STEP)
+    step = next(step for most, step in _STEPS if tokens <= most)
+    return max(-(-tokens // step), 1) * step
 
 
 class ShelvedCache:
@@ -57,21 +59,19 @@ class ShelvedCache:
 
     def columns_after(self, lengths: Sequence[int]) -> int:
         """See `SequenceCache`."""
-        rows = Counter({columns: shelf.slots for columns, shelf in self.shelves.items()})
-        rows |= Counter(map(shelf_of, lengths))
-        return sum(columns * count for columns, count in rows.items())
+        rows = Counter(map(shelf_of, lengths))
+        return sum(columns * max(count, self._rows(columns)) for columns, count in rows.items())
 
     def make_room(self, lengths: Sequence[int]) -> None:
-        """See `SequenceCache`."""
-        for columns, rows in Counter(map(shelf_of, lengths)).items():
+        """See `SequenceCache`. Shelves that none of these sequences needs are dropped."""
+        wanted = Counter(map(shelf_of, lengths))
+        self.shelves = {columns: shelf for columns, shelf in self.shelves.items() if columns in wanted}
+        for columns, rows in wanted.items():
             self._shelf(columns).reserve(rows, columns)
 
     def open(self, slot: int, tokens: int) -> None:
         """See `SequenceCache`."""
         columns = shelf_of(tokens)
-        if slot in self.places and self.places[slot][0] == columns:
-            return
-        self.close(slot)
         taken = {row for other, row in self.places.values() if other == columns}
         row = next(row for row in range(len(taken) + 1) if row not in taken)
         self._shelf(columns).reserve(row + 1, columns)
@@ -86,12 +86,15 @@ class ShelvedCache:
         self.places[target] = self.places.pop(source)
 
     def fit(self, lengths: Sequence[int]) -> None:
-        """See `SequenceCache`."""
+        """See `SequenceCache`. Rows move into free ones before them."""
         wanted = Counter(map(shelf_of, lengths))
-        for columns, row in self.places.values():
-            wanted[columns] = max(wanted[columns], row + 1)
-        self.shelves = {columns: shelf for columns, shelf in self.shelves.items() if wanted[columns]}
+        self.shelves = {columns: shelf for columns, shelf in self.shelves.items() if columns in wanted}
         for columns, shelf in self.shelves.items():
+            own = sorted((row, slot) for slot, (other, row) in self.places.items() if other == columns)
+            for free, (row, slot) in enumerate(own):
+                if free < row:
+                    shelf.copy(row, free, columns)
+                    self.places[slot] = columns, free
             if wanted[columns] < shelf.slots:
                 shelf.resize(wanted[columns], columns)
 
@@ -120,4 +123,9 @@ class ShelvedCache:
         return shelf.saved(row, tokens)
 
     def _shelf(self, columns: int) -> KVCache:
-        return self.shelves.setdefault(columns, KVCache(self._layers))
+        if columns not in self.shelves:
+            self.shelves[columns] = KVCache(self._layers)
+        return self.shelves[columns]
+
+    def _rows(self, columns: int) -> int:
+        return self.shelves[columns].slots if columns in self.shelves else 0

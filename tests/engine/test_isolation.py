@@ -98,6 +98,23 @@ def test_a_failed_reply_is_saved_with_its_sentence(engine):
     assert (reply.finish, reply.fault) == ("failed", conversation.turns[0].replies[CAPPED].fault)
 
 
+@pytest.mark.parametrize("steps", [1, 3])
+def test_nothing_is_kept_of_a_reply_that_is_stopped_before_its_nan_is_seen(engine, monkeypatch, steps):
+    request = Request("stopped", ({"role": "user", "content": "Hello there"},), Sampling(max_new_tokens=9))
+    cleared: list[int] = []
+    clear = engine.scheduler.batch._cache.clear
+    monkeypatch.setattr(
+        engine.scheduler.batch._cache, "clear", lambda slot: (cleared.append(slot), clear(slot))
+    )
+    with forward_replaced(engine, poisoned(engine, lambda branch: True, after=max(steps - 2, 0))):
+        stream = engine.stream([request])
+        for _ in range(steps):
+            next(stream)
+        stream.close()
+    assert cleared == [0] and engine.load.running == 0
+    assert engine.prefix_cache.get("stopped") is None
+
+
 def test_when_all_branches_fail_the_turn_is_removed(engine):
     conversation = Conversation()
     with (
@@ -125,11 +142,14 @@ def test_an_exception_in_one_sequence_ends_that_sequence_only(engine, monkeypatc
     assert engine.load.running == 0
 
 
-def test_an_exception_in_the_pass_of_one_conversation_leaves_another_alone(engine):
+@pytest.mark.parametrize("first", ["good", "bad"])
+def test_an_exception_in_the_pass_of_one_conversation_leaves_another_alone(engine, first):
     clean = readings_of(Conversation().send(engine, "Hello there", settings()))
     good, bad = Conversation(), Conversation()
-    streams = [one.send(engine, "Hello there", settings()) for one in (good, bad)]
-    events = [next(stream) for stream in streams]
+    # Whoever is first has the first slots; the other one's change when it fails.
+    order = (good, bad) if first == "good" else (bad, good)
+    streams = {id(one): one.send(engine, "Hello there", settings()) for one in order}
+    events = {name: next(stream) for name, stream in streams.items()}
     run, batch = engine.forward.run, engine.scheduler.batch
 
     def broken(chunks, cache):
@@ -140,9 +160,9 @@ def test_an_exception_in_the_pass_of_one_conversation_leaves_another_alone(engin
 
     with forward_replaced(engine, broken):
         with pytest.raises(RuntimeError):
-            list(streams[1])
-        rest = list(streams[0])
-    assert readings_of([events[0], *rest]) == clean
+            list(streams[id(bad)])
+        rest = list(streams[id(good)])
+    assert readings_of([events[id(good)], *rest]) == clean
     assert bad.turns == [] and engine.load.running == 0
 
 

@@ -69,7 +69,10 @@ def test_slots_keep_their_content_whatever_comes_and_goes():
                 assert holds(cache, other, shared, known[one][1])
                 write(cache, other, *known[other])
             else:
-                cache.fit([tokens for tokens, _ in known.values()])
+                lengths = [tokens for tokens, _ in known.values()]
+                cache.fit(lengths)
+                held = sum(columns * shelf.slots for columns, shelf in cache.shelves.items())
+                assert held == cache.columns_of(lengths)
             for slot, (tokens, mark) in known.items():
                 assert holds(cache, slot, tokens, mark)
             assert len(set(cache.places.values())) == len(known), "two slots share a row"
@@ -82,7 +85,7 @@ def test_room_is_what_is_allocated():
         after = cache.columns_after(lengths)
         cache.make_room(lengths)
         for slot, tokens in enumerate(lengths):
-            assert tokens <= shelf_of(tokens) < tokens + 512
+            assert tokens <= shelf_of(tokens) < tokens + 256
             cache.open(slot, tokens)
             write(cache, slot, 1, 1.0)
         assert cache.columns_of(lengths) == after == cache.columns_after(lengths)
@@ -94,6 +97,19 @@ def test_room_is_what_is_allocated():
             cache.close(slot)
         cache.fit([])
         assert cache.nbytes == 0 and not cache.shelves
+
+
+def test_shelves_that_no_chat_needs_any_more_are_dropped():
+    """A chat that grows turn by turn does not leave a shelf of each length behind."""
+    cache = ShelvedCache(LAYERS)
+    for tokens in range(100, 3000, 200):
+        cache.make_room([tokens, tokens, 60])
+        for slot, own in enumerate((tokens, tokens, 60)):
+            cache.open(slot, own)
+            write(cache, slot, own, 1.0)
+        assert len(cache.shelves) <= 2
+        for slot in range(3):
+            cache.close(slot)
 
 
 def test_a_sequence_that_leaves_moves_no_other(monkeypatch):

@@ -119,14 +119,15 @@ def _writes(chunks: Sequence[Chunk], cache: ShelvedCache, positions: Tensor) -> 
 
 def _spans(shelf: KVCache, rows: Mapping[int, tuple[int, int]]) -> list[Span]:
     """The spans of a shelf's sampled tokens: row -> index in the pass, and length of the sequence."""
-    lengths = [rows[row][1] if row in rows else 0 for row in range(max(rows) + 1)]
+    begin = min(rows)
+    lengths = [rows[row][1] if row in rows else 0 for row in range(begin, max(rows) + 1)]
     found = []
-    for first, end, columns in divided(lengths):
+    for first, end, columns in divided(lengths, begin):
         decoding = [row - first for row in range(first, end) if row in rows]
         if decoding:
             tokens = [rows[row][0] if row in rows else 0 for row in range(first, end)]
             wanted = [tokens[row] for row in decoding]
-            mask = visible_columns(lengths[first:end], end - first, columns)
+            mask = visible_columns(lengths[first - begin : end - begin], end - first, columns)
             parts = map(_indices, (tokens, decoding, wanted))
             found.append(Span(shelf, slice(first, end), columns, mask, *parts))
     return found
@@ -138,24 +139,27 @@ def _indices(numbers: Sequence[int]) -> slice | Tensor:
     return slice(first, end) if list(numbers) == list(range(first, end)) else torch.tensor(numbers)
 
 
-def divided(lengths: Sequence[int]) -> list[tuple[int, int, int]]:
-    """Rows with so many tokens, divided so that few short ones are padded to the length of a long one.
+def divided(lengths: Sequence[int], begin: int = 0) -> list[tuple[int, int, int]]:
+    """The rows from `begin` on, divided so that few short ones are padded to the length of a long one.
 
     Whoever has a long chat would otherwise make every step of the others as slow as that chat's.
+
+    Args:
+        lengths: tokens in each row.
 
     Returns:
         First row, the row after the last one, and the padded length of each part.
     """
     columns = [rounded_up(max(length, 1)) for length in lengths]
-    firsts, widest = [0], columns[:1]
-    for row, own in enumerate(columns[1:], start=1):
+    firsts, widest = [begin], columns[:1]
+    for row, own in enumerate(columns[1:], start=begin + 1):
         count, most = row - firsts[-1], max(widest[-1], own)
         if (count + 1) * most > count * widest[-1] + own + _CALL_COLUMNS:
             firsts.append(row)
             widest.append(own)
         else:
             widest[-1] = most
-    return list(zip(firsts, [*firsts[1:], len(lengths)], widest, strict=True))
+    return list(zip(firsts, [*firsts[1:], begin + len(lengths)], widest, strict=True))
 
 
 def _causal_mask(chunk: Chunk) -> Tensor:
