@@ -116,12 +116,15 @@ class FusedForward:
             own_keys, own_values = (x if write.tokens is None else x[write.tokens] for x in (keys, values))
             cache.keys[write.rows, :, write.columns] = own_keys
             cache.values[write.rows, :, write.columns] = own_values
+        # Heads that share keys become queries of one head, so that no key is repeated.
+        groups = query.view(len(query), kv_heads, -1, self._size)
+        if at.is_one_span:
+            span = at.spans[0]
+            return self._attend_span(span.shelf.layers[layer], span, groups).flatten(1)
         attended = query.new_empty(query.shape)
         for prompt in at.prompts:
             cache = prompt.shelf.layers[layer]
             attended[prompt.tokens] = self._attend_chunk(cache, prompt, query[prompt.tokens])
-        # Heads that share keys become queries of one head, so that no key is repeated.
-        groups = query.view(len(query), kv_heads, -1, self._size)
         for span in at.spans:
             found = self._attend_span(span.shelf.layers[layer], span, groups[span.tokens])
             attended[span.wanted] = found[span.decoding]

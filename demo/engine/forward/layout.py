@@ -85,6 +85,12 @@ class Layout:
     spans: list[Span]
     prompts: list[Prompt]
 
+    @property
+    def is_one_span(self) -> bool:
+        """Whether the pass holds the tokens of one span, in order, and nothing else."""
+        tokens = self.spans[0].tokens if len(self.spans) == 1 and not self.prompts else None
+        return isinstance(tokens, slice) and tokens == slice(0, len(self.positions))
+
 
 def layout_of(chunks: Sequence[Chunk], cache: ShelvedCache) -> Layout:
     """The layout of a pass. Its slots must be open."""
