@@ -233,16 +233,16 @@ class Scheduler:
         # A group whose client has fallen behind pauses, so that a stop takes effect where the client is.
         decoding = [group for group in self._running if group.decoding and group.unread < _STEPS_AHEAD]
         self.batch.sample([sequence for group in decoding for sequence in group.sequences])
-        for group in list(decoding):
+        for group in decoding:
             broken = [sequence for sequence in group.sequences if sequence.is_broken]
             if broken:
                 self._end_broken(group, broken, nan_error())
-            if not group.sequences:
-                decoding.remove(group)
-                continue
-            stopped = [sequence for sequence in group.sequences if sequence.wants_stop]
-            self._finish(group, stopped, [sequence.stop_event() for sequence in stopped])
-        tokens = [(sequence, sequence.token_chunk()) for group in decoding for sequence in group.members]
+            if group in self._running:
+                stopped = [sequence for sequence in group.sequences if sequence.wants_stop]
+                self._finish(group, stopped, [sequence.stop_event() for sequence in stopped])
+        # Those that have just ended have no slots any more.
+        goes_on = [group for group in decoding if group in self._running]
+        tokens = [(sequence, sequence.token_chunk()) for group in goes_on for sequence in group.members]
         # In the order of their places, so that a pass reads the cache as it lies.
         tokens.sort(key=lambda work: self._cache.place(work[0].slot))
         return tokens + self._prompt_chunks()

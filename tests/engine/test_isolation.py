@@ -143,6 +143,21 @@ def test_an_exception_in_one_sequence_ends_that_sequence_only(engine, monkeypatc
 
 
 @pytest.mark.parametrize("first", ["good", "bad"])
+def test_nan_in_one_conversation_leaves_the_readings_of_another_alone(engine, first):
+    clean = readings_of(Conversation().send(engine, "Hello there", settings()))
+    good, bad = Conversation(), Conversation()
+    order = (good, bad) if first == "good" else (bad, good)
+    streams = {id(one): one.send(engine, "Hello there", settings()) for one in order}
+    events = {name: next(stream) for name, stream in streams.items()}
+    with forward_replaced(engine, poisoned(engine, lambda branch: branch.startswith(bad.id))):
+        with pytest.raises(UserError, match="NaN"):
+            list(streams[id(bad)])
+        rest = list(streams[id(good)])
+    assert readings_of([events[id(good)], *rest]) == clean
+    assert bad.turns == [] and engine.load.running == 0
+
+
+@pytest.mark.parametrize("first", ["good", "bad"])
 def test_an_exception_in_the_pass_of_one_conversation_leaves_another_alone(engine, first):
     clean = readings_of(Conversation().send(engine, "Hello there", settings()))
     good, bad = Conversation(), Conversation()
