@@ -40,6 +40,7 @@ ARRIVAL_S = 1.0  # all pairs arrive within this time
 
 # Words of the long prompt, most tokens of the replies to it, and how many short pairs run beside it.
 _LONG_WORDS, _LONG_REPLY, _BESIDE = 800, 1500, 8
+_MOST_TOKENS = 5  # of one of these words: three digits, and what may surround them
 
 Figures = dict[str, float]
 
@@ -197,8 +198,10 @@ def run(engine: TransformersEngine, counts: Sequence[int], tokens: int, rounds: 
     ratios = {}
     if "1" in medians and "16" in medians:
         ratios["pairs16_vs_one"] = medians["16"]["tokens_per_s"] / medians["1"]["tokens_per_s"]
-    long_chat = _beside_a_long_chat(engine, sampling, rounds)
-    return {"pairs": medians, **ratios, "long_chat": long_chat, "resident_mib": resident_mib()}
+    figures = {"pairs": medians, **ratios}
+    if engine.model.context >= _MOST_TOKENS * _LONG_WORDS + _LONG_REPLY:
+        figures["long_chat"] = _beside_a_long_chat(engine, sampling, rounds)
+    return {**figures, "resident_mib": resident_mib()}
 
 
 @command

@@ -100,9 +100,8 @@ class ShelvedCache:
 
     def clear(self, slot: int) -> None:
         """See `SequenceCache`."""
-        if slot in self.places:
-            shelf, row = self.at(slot)
-            shelf.clear(row)
+        shelf, row = self.at(slot)
+        shelf.clear(row)
 
     def load(self, slot: int, state: SavedState, tokens: int) -> None:
         """See `SequenceCache`."""

@@ -142,13 +142,21 @@ def test_an_exception_in_one_sequence_ends_that_sequence_only(engine, monkeypatc
     assert engine.load.running == 0
 
 
-@pytest.mark.parametrize("first", ["good", "bad"])
-def test_nan_in_one_conversation_leaves_the_readings_of_another_alone(engine, first):
-    clean = readings_of(Conversation().send(engine, "Hello there", settings()))
+def two_started(engine, first: str):
+    """Two conversations, `good` and `bad`, their streams by id, and the first event of each.
+
+    Whoever is first has the first slots; the other one's change when it fails.
+    """
     good, bad = Conversation(), Conversation()
     order = (good, bad) if first == "good" else (bad, good)
     streams = {id(one): one.send(engine, "Hello there", settings()) for one in order}
-    events = {name: next(stream) for name, stream in streams.items()}
+    return good, bad, streams, {name: next(stream) for name, stream in streams.items()}
+
+
+@pytest.mark.parametrize("first", ["good", "bad"])
+def test_nan_in_one_conversation_leaves_the_readings_of_another_alone(engine, first):
+    clean = readings_of(Conversation().send(engine, "Hello there", settings()))
+    good, bad, streams, events = two_started(engine, first)
     with forward_replaced(engine, poisoned(engine, lambda branch: branch.startswith(bad.id))):
         with pytest.raises(UserError, match="NaN"):
             list(streams[id(bad)])
@@ -160,11 +168,7 @@ def test_nan_in_one_conversation_leaves_the_readings_of_another_alone(engine, fi
 @pytest.mark.parametrize("first", ["good", "bad"])
 def test_an_exception_in_the_pass_of_one_conversation_leaves_another_alone(engine, first):
     clean = readings_of(Conversation().send(engine, "Hello there", settings()))
-    good, bad = Conversation(), Conversation()
-    # Whoever is first has the first slots; the other one's change when it fails.
-    order = (good, bad) if first == "good" else (bad, good)
-    streams = {id(one): one.send(engine, "Hello there", settings()) for one in order}
-    events = {name: next(stream) for name, stream in streams.items()}
+    good, bad, streams, events = two_started(engine, first)
     run, batch = engine.forward.run, engine.scheduler.batch
 
     def broken(chunks, cache):

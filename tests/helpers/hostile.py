@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import gc
 import json
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -181,18 +183,25 @@ class LoaderTrial:
         )
 
 
+# In a process of its own, so that its memory is no growth of the first case. Collecting garbage would take
+# most of the time.
+_YARDSTICK = """
+import gc, json, time
+gc.disable()
+plain = json.dumps([{"text": "a word", "values": [0.25, 1.5, None]}] * 180_000)
+def took():
+    began = time.thread_time()
+    json.loads(plain)
+    return time.thread_time() - began
+print(min(took() for _ in range(3)))
+"""
+
+
 @cache
 def _most_seconds() -> float:
     """CPU seconds that a case may take: 2, or on a slow machine 10 times what json takes for 9 MB."""
-    plain = json.dumps([{"text": "a word", "values": [0.25, 1.5, None]}] * 180_000)
-    gc.disable()  # it would take most of the time
-    took = []
-    for _ in range(3):
-        began = time.thread_time()
-        json.loads(plain)
-        took.append(time.thread_time() - began)
-    gc.enable()
-    return max(2.0, 10 * min(took))
+    found = subprocess.run([sys.executable, "-c", _YARDSTICK], capture_output=True, text=True, check=True)
+    return max(2.0, 10 * float(found.stdout))
 
 
 def seeds(count: int) -> Iterator[Random]:
