@@ -20,6 +20,7 @@ from demo.bench.pair import MESSAGES, Bench, add_model_options, gaps, make_bench
 from demo.bench.report import write_json
 from demo.conversation.conversation import Conversation
 from demo.conversation.settings import BRANCHES, CAPPED
+from demo.engine.forward.forward_pass import last_positions
 from demo.engine.protocol import Request, Sampling, TokenEvent
 from demo.models.chat_template import Message, render_chat
 from demo.utils.cli import command
@@ -77,7 +78,8 @@ def _plain_prompt_s(bench: Bench, messages: Sequence[Message]) -> float:
     model = bench.plain
     ids = torch.tensor([render_chat(model.tokenizer, messages).ids], device=model.device)
     start = time.perf_counter()
-    int(model.model(ids, logits_to_keep=1).logits[0, -1].argmax())
+    kept = last_positions(ids.shape[1], 1, model.device)
+    int(model.model(ids, logits_to_keep=kept).logits[0, -1].argmax())
     return time.perf_counter() - start
 
 

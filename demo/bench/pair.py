@@ -28,6 +28,7 @@ from demo.capping import AxisHooks
 from demo.conversation.conversation import Conversation
 from demo.conversation.settings import BRANCHES, CAPPED, TurnSettings, own_cap
 from demo.engine import sampling
+from demo.engine.forward.forward_pass import last_positions
 from demo.engine.forward.products import ReadBackLinear
 from demo.engine.protocol import Cap, Request, Sampling, TokenEvent
 from demo.engine.transformers_engine import TransformersEngine
@@ -112,18 +113,19 @@ class Bench:
         prompt = torch.tensor([render_chat(model.tokenizer, messages).ids], device=model.device)
         torch.manual_seed(self.sampling.seed)
         generate: Any = model.model.generate
-        result = generate(
-            prompt,
-            attention_mask=torch.ones_like(prompt),
-            do_sample=True,
-            temperature=self.sampling.temperature,
-            top_p=self.sampling.top_p,
-            repetition_penalty=self.sampling.repetition_penalty,
-            max_new_tokens=self.sampling.max_new_tokens,
-            suppress_tokens=sorted(model.stops),
-            pad_token_id=0,
-            streamer=clock,
-        )
+        with _canonical_strides(model):
+            result = generate(
+                prompt,
+                attention_mask=torch.ones_like(prompt),
+                do_sample=True,
+                temperature=self.sampling.temperature,
+                top_p=self.sampling.top_p,
+                repetition_penalty=self.sampling.repetition_penalty,
+                max_new_tokens=self.sampling.max_new_tokens,
+                suppress_tokens=sorted(model.stops),
+                pad_token_id=0,
+                streamer=clock,
+            )
         assert isinstance(result, torch.Tensor)
         return result
 
@@ -139,7 +141,7 @@ class Bench:
                 ids = self.generate(histories[branch])
             reader = AxisHooks(self.plain.layers, self.axis.unit, self.axis.probe_layer, {})
             with reader.installed(), torch.inference_mode():
-                self.plain.model(ids, logits_to_keep=1)
+                self.plain.model(ids, logits_to_keep=last_positions(ids.shape[1], 1, ids.device))
         return time.perf_counter() - start
 
     def pair_turn(self, conversation: Conversation, text: str, plain: bool = False) -> list[float]:
@@ -170,6 +172,22 @@ class Bench:
         ]
         self.engine.forget(["single"])
         return times
+
+
+@contextmanager
+def _canonical_strides(model: LoadedModel) -> Iterator[None]:
+    """The output head gets its input in the usual layout, see `forward_pass.last_positions`.
+
+    `generate` does not do so by itself. The comparison is with transformers at its best, not with this slip.
+    """
+    head: Any = model.model.get_output_embeddings()
+    hook = head.register_forward_pre_hook(
+        lambda module, inputs: (inputs[0].clone(memory_format=torch.contiguous_format),)
+    )
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from demo.axis.axis import AssistantAxis
 from demo.capping import residual_of
+from demo.engine.forward.forward_pass import last_positions
 from demo.engine.protocol import Request, Sampling, TokenEvent
 from demo.engine.transformers_engine import TransformersEngine
 from demo.extraction.plan import Rollout
@@ -245,9 +246,7 @@ def _run(
             attention_mask=(columns >= pad[:, None]).long().to(model.device),
             position_ids=(columns - pad[:, None]).clamp(min=0).to(model.device),
             use_cache=False,
-            # A tensor of positions and not a number: with a number the output head would get a slice that is
-            # not contiguous, for which torch expands the head's weights once per sequence.
-            logits_to_keep=torch.arange(width - kept, width, device=model.device),
+            logits_to_keep=last_positions(width, kept, model.device),
         )
     finally:
         for handle in handles:

@@ -39,6 +39,23 @@ def engine(hybrid, axis):
     return TransformersEngine(hybrid, axis)
 
 
+@pytest.mark.parametrize("name", ["llama", HYBRID])
+def test_the_output_head_gets_its_input_in_the_usual_layout(name: str):
+    """With other strides, torch copies the head's weights in every pass over a prompt."""
+    model = as_loaded(tiny_model(name), name)
+    engine, strides = TransformersEngine(model, axis_of(model), fused=False), []
+
+    def record(module, inputs) -> None:
+        strides.append((inputs[0].stride(), torch.empty(inputs[0].shape).stride()))
+
+    with model.model.get_output_embeddings().register_forward_pre_hook(record):
+        list(
+            engine.stream([Request("a", ({"role": "user", "content": "hello"},), Sampling(max_new_tokens=3))])
+        )
+    assert len(strides) >= 3  # of the prompt and of two tokens
+    assert all(found == usual for found, usual in strides)
+
+
 def settings(axis, tokens: int = 6, seeds: int = 1, temperature: float = 0.0) -> TurnSettings:
     probe = axis.probe_layer
     cap = Cap((probe,), (float(axis.floors["p50"][probe]),))

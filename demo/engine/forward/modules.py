@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
 
-from demo.engine.forward.forward_pass import Chunk, ChunkReading, Probe
+from demo.engine.forward.forward_pass import Chunk, ChunkReading, Probe, last_positions
 from demo.engine.kv_cache import KVCache, LayerCache, SequenceCache, rounded_up, visible_columns
 from demo.models.loading import LoadedModel
 
@@ -114,6 +114,7 @@ class ModuleForward:
         view = Cache(layers=[_SlotsOfLayer(layer, at) for layer in cache.layers])
         positions = [list(range(chunk.start, chunk.end)) for chunk in chunks]
         hooks = self._probe.hooks(chunks, [1] * len(chunks), [chunk.exempt for chunk in chunks])
+        kept = {"logits_to_keep": last_positions(len(chunks[0].ids), 1, device)} if self._keeps_logits else {}
         mask = None
         if len(chunks) > 1:
             self._masks = self._masks or _Masks(self._model)
@@ -125,7 +126,7 @@ class ModuleForward:
                 position_ids=torch.tensor(positions, device=device),
                 **{self._model.cache_argument: view},
                 use_cache=True,
-                **({"logits_to_keep": 1} if self._keeps_logits else {}),
+                **kept,
             )
         return output.logits[:, -1], self._probe.readings(hooks, chunks)
 

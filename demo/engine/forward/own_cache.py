@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from demo.engine.forward.cache_objects import cache_in, cloned_cache, merged_cache, taken_cache, tensors_of
-from demo.engine.forward.forward_pass import Chunk, ChunkReading, Probe
+from demo.engine.forward.forward_pass import Chunk, ChunkReading, Probe, last_positions
 from demo.engine.kv_cache import SavedState, SequenceCache
 from demo.models.loading import LoadedModel
 
@@ -244,7 +244,8 @@ class OwnCacheForward:
         prepared = dict(model.prepare_inputs_for_generation(ids, **given))
         prepared.pop("is_first_iteration", None)
         if "logits_to_keep" in self._accepted:
-            prepared["logits_to_keep"] = 1
+            width = prepared.get("input_ids", ids).shape[1]
+            prepared["logits_to_keep"] = last_positions(width, 1, device)
         if not self._accepts_all:
             prepared = {name: value for name, value in prepared.items() if name in self._accepted}
         with hooks.installed():
