@@ -28,7 +28,7 @@ from demo.capping import AxisHooks
 from demo.conversation.conversation import Conversation
 from demo.conversation.settings import BRANCHES, CAPPED, TurnSettings, own_cap
 from demo.engine import sampling
-from demo.engine.forward.forward_pass import last_positions
+from demo.engine.forward.forward_pass import last_positions, usual_strides
 from demo.engine.forward.products import ReadBackLinear
 from demo.engine.protocol import Cap, Request, Sampling, TokenEvent
 from demo.engine.transformers_engine import TransformersEngine
@@ -113,7 +113,8 @@ class Bench:
         prompt = torch.tensor([render_chat(model.tokenizer, messages).ids], device=model.device)
         torch.manual_seed(self.sampling.seed)
         generate: Any = model.model.generate
-        with _canonical_strides(model):
+        # The comparison is with transformers at its best, not with a slip of its own.
+        with usual_strides(model):
             result = generate(
                 prompt,
                 attention_mask=torch.ones_like(prompt),
@@ -175,22 +176,6 @@ class Bench:
 
 
 @contextmanager
-def _canonical_strides(model: LoadedModel) -> Iterator[None]:
-    """The output head gets its input in the usual layout, see `forward_pass.last_positions`.
-
-    `generate` does not do so by itself. The comparison is with transformers at its best, not with this slip.
-    """
-    head: Any = model.model.get_output_embeddings()
-    hook = head.register_forward_pre_hook(
-        lambda module, inputs: (inputs[0].clone(memory_format=torch.contiguous_format),)
-    )
-    try:
-        yield
-    finally:
-        hook.remove()
-
-
-@contextmanager
 def no_alternatives() -> Iterator[None]:
     """Nothing but the sampled token is reported of each choice, for comparison."""
     usual = sampling.MOST_ALTERNATIVES
@@ -216,14 +201,21 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
 
 
-def make_bench(options: argparse.Namespace) -> Bench:
-    """Load model and axis for replies that always reach the token limit. Raises UserError."""
+def make_bench(options: argparse.Namespace, plain_methods: bool = True) -> Bench:
+    """Load model and axis for replies that always reach the token limit.
+
+    Args:
+        plain_methods: whether methods (a) and (b) are to run, which may take a second copy of the model.
+
+    Raises:
+        UserError: model or axis cannot be loaded.
+    """
     model = load_model(options.model, device=options.device, dtype=options.dtype)
     axis = axis_of(options.axis, model)[0]
     axis.check_model(model)
     engine = TransformersEngine(model, axis, fixed_length=True)
     cap, plain = own_cap(axis), model
-    if any(isinstance(module, ReadBackLinear) for module in model.model.modules()):
+    if plain_methods and any(isinstance(module, ReadBackLinear) for module in model.model.modules()):
         plain = load_model(options.model, device=options.device, dtype=options.dtype)
     return Bench(model, plain, axis, engine, cap, Sampling(max_new_tokens=options.tokens))
 

@@ -41,18 +41,19 @@ def engine(hybrid, axis):
 
 @pytest.mark.parametrize("name", ["llama", HYBRID])
 def test_the_output_head_gets_its_input_in_the_usual_layout(name: str):
-    """With other strides, torch copies the head's weights in every pass over a prompt."""
+    """With other strides, torch copies the weights of the head for every prompt, in the self-test as well."""
     model = as_loaded(tiny_model(name), name)
-    engine, strides = TransformersEngine(model, axis_of(model), fused=False), []
+    strides = []
 
-    def record(module, inputs) -> None:
+    def record(module, inputs, output) -> None:
         strides.append((inputs[0].stride(), torch.empty(inputs[0].shape).stride()))
 
-    with model.model.get_output_embeddings().register_forward_pre_hook(record):
-        list(
-            engine.stream([Request("a", ({"role": "user", "content": "hello"},), Sampling(max_new_tokens=3))])
-        )
-    assert len(strides) >= 3  # of the prompt and of two tokens
+    with model.model.get_output_embeddings().register_forward_hook(record):
+        engine = TransformersEngine(model, axis_of(model), fused=False)
+        tested = len(strides)
+        message = ({"role": "user", "content": "hello"},)
+        list(engine.stream([Request("a", message, Sampling(max_new_tokens=3))]))
+    assert tested >= 10 and len(strides) >= tested + 3  # three: of the prompt and of two tokens
     assert all(found == usual for found, usual in strides)
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -343,6 +344,25 @@ def last_positions(width: int, count: int, device: torch.device) -> Tensor:
     them, transposed, each time: for a vocabulary of 150,000 tokens this takes longer than anything else.
     """
     return torch.arange(width - count, width, device=device)
+
+
+@contextmanager
+def usual_strides(model: LoadedModel) -> Iterator[None]:
+    """The output head gets its input in the usual layout, for `generate`, which asks by a number.
+
+    See `last_positions`.
+    """
+    head = model.model.get_output_embeddings()
+    if head is None:
+        yield
+        return
+    hook = head.register_forward_pre_hook(
+        lambda module, inputs: (inputs[0].clone(memory_format=torch.contiguous_format), *inputs[1:])
+    )
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 def _key(cap: Cap) -> str:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from demo.capping import AxisHooks
-from demo.engine.forward.forward_pass import Chunk, ForwardPass
+from demo.engine.forward.forward_pass import Chunk, ForwardPass, usual_strides
 from demo.engine.kv_cache import SequenceCache, open_all
 from demo.engine.protocol import Cap
 from demo.utils.errors import first_sentence
@@ -215,7 +215,7 @@ def _plain_logits(
 
     prompt = torch.tensor([ids], device=model.device)
     greedy = GenerationConfig(max_new_tokens=steps, do_sample=False, eos_token_id=None, pad_token_id=0)
-    with _capped(model, axis, cap):
+    with _capped(model, axis, cap), usual_strides(model):
         generate: Any = model.model.generate
         output = generate(
             prompt,
