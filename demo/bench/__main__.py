@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from demo.bench.long_context import measure_prompt_lengths
-from demo.bench.number_formats import measure_formats
+from demo.bench.number_formats import evaluations_of, measure_formats
 from demo.bench.other_tools import LLAMA_CPP, SAKLAS
 from demo.bench.pair import MESSAGES, add_model_options, make_bench, measure, summary
 from demo.bench.report import with_earlier, write_json, write_speed_report
@@ -49,6 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def run(options: argparse.Namespace) -> dict[str, Any]:
     """The figures of the parts that were asked for. Raises UserError."""
     parts = options.only or PARTS
+    evaluations = evaluations_of(options.evaluated)  # before anything is measured: it may raise
     bench = make_bench(options)
     figures: dict[str, Any] = {
         "about": {
@@ -74,6 +75,8 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         figures["load"] = _engine_load(options)
     if "formats" in parts and bench.model.device.type == "cpu":
         figures["formats"] = measure_formats(options, options.repeats)
+    if evaluations:
+        figures["evaluations"] = evaluations
     if "tools" in parts:
         models = {SAKLAS: str(bench.model.model.name_or_path)}
         models |= {LLAMA_CPP: str(options.gguf)} if options.gguf else {}
@@ -129,6 +132,14 @@ def _parser() -> argparse.ArgumentParser:
         "--turns", type=int, default=8, choices=range(2, 9), help="of a conversation (default: %(default)s)"
     )
     parser.add_argument("--gguf", type=Path, help="the model as a GGUF file, for llama.cpp")
+    parser.add_argument(
+        "--evaluated",
+        action="append",
+        default=[],
+        type=Path,
+        metavar="FOLDER",
+        help="also show this folder's evaluation.json; repeated, for evaluations in several formats",
+    )
     parser.add_argument(
         "--write", type=Path, metavar="FOLDER", help="also write speed.md, its chart and speed.json there"
     )

@@ -11,6 +11,7 @@ import argparse
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from demo.bench.pair import MESSAGES, Bench, gaps, make_bench
@@ -18,9 +19,12 @@ from demo.conversation.conversation import Conversation
 from demo.conversation.scenarios import Scenario, load_scenarios
 from demo.conversation.settings import BRANCHES, CAPPED
 from demo.engine.protocol import Request, Sampling, TokenEvent
+from demo.evaluation import NAME
 from demo.evaluation.perplexity import own_texts, perplexity
 from demo.models.chat_template import Message
 from demo.models.devices import INT8
+from demo.utils.errors import UserError
+from demo.utils.json_files import read_object
 
 REPLY_TOKENS = 48
 
@@ -49,11 +53,11 @@ def measure_formats(options: argparse.Namespace, repeats: int) -> dict[str, Any]
     Raises:
         UserError: model or axis cannot be loaded.
     """
-    usual = make_bench(argparse.Namespace(**{**vars(options), "dtype": "auto"}))
+    usual = _in_format(options, "auto")
     benches = {usual.model.dtype_name: usual}
     for dtype in ("float32", INT8) if _is_small(usual) else (INT8,):
         if dtype not in benches:
-            benches[dtype] = make_bench(argparse.Namespace(**{**vars(options), "dtype": dtype}))
+            benches[dtype] = _in_format(options, dtype)
     steps = _steps(benches, repeats)
     scenarios = load_scenarios()
     replies = [_answers(usual, scenario) for scenario in scenarios]
@@ -74,6 +78,46 @@ def measure_formats(options: argparse.Namespace, repeats: int) -> dict[str, Any]
         },
         "int8_vs_usual": statistics.median(steps[INT8]) / statistics.median(steps[usual.model.dtype_name]),
         "shifts": {f"{one} vs {other}": shift_between(read[one], read[other]) for one, other in compared},
+    }
+
+
+def _in_format(options: argparse.Namespace, dtype: str) -> Bench:
+    return make_bench(argparse.Namespace(**{**vars(options), "dtype": dtype}), plain_methods=False)
+
+
+def evaluations_of(folders: Sequence[Path]) -> dict[str, dict[str, Any]]:
+    """The main figures of evaluations that differ in the number format alone.
+
+    Args:
+        folders: each with the evaluation.json of one format.
+
+    Returns:
+        Format -> the parts `susceptibility` and `capability`, without their breakdown.
+
+    Raises:
+        UserError: one cannot be read, or they differ in more than the format.
+    """
+    reports = [read_object(folder / NAME, "evaluate with --out that folder") for folder in folders]
+    kinds = [{key: value for key, value in one["about"].items() if key != "dtype"} for one in reports]
+    for folder, kind in zip(folders, kinds, strict=True):
+        other = [key for key in kinds[0].keys() | kind.keys() if kinds[0].get(key) != kind.get(key)]
+        if other:
+            raise UserError(
+                f"{folder} and {folders[0]} differ in {', '.join(sorted(other))}: evaluate with the same "
+                "settings."
+            )
+    return {one["about"]["dtype"]: _main_figures(one) for one in reports}
+
+
+def _main_figures(report: dict[str, Any]) -> dict[str, Any]:
+    attempts, capability = report["susceptibility"], report["capability"]
+    return {
+        "susceptibility": {
+            "attempts": attempts["attempts"],
+            "seeds": attempts["seeds"],
+            "groups": {"all": attempts["groups"]["all"]},
+        },
+        "capability": {key: value for key, value in capability.items() if key != "kinds"},
     }
 
 

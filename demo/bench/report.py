@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from demo.evaluation.models import CAP_ROWS, evaluations_table
 from demo.utils.markdown import markdown_table
 
 _MEANING = {
@@ -20,6 +21,26 @@ _MEANING = {
     "ttft1_ms": "time to a pair's first token, turn 1, ms",
     "ttft8_ms": "time to a pair's first token, turn 8, ms",
 }
+
+# How the table of all models shows their figures: title, place in the figures of a model, digits.
+_SHIFTS = ("formats", "shifts", "int8 vs bfloat16")
+_SIZES_ROWS: tuple[tuple[str, tuple[str, ...], int], ...] = (
+    ("tokens of a reply", ("about", "tokens"), 0),
+    ("step of plain `generate`, ms", ("pair", "plain_step_ms"), 1),
+    ("step of a single sequence, ms", ("pair", "single_step_ms"), 1),
+    ("step of a pair, ms", ("pair", "pair_step_ms"), 1),
+    *((f"`{name}`", ("pair", name), 2) for name in _MEANING if not name.endswith("_ms")),
+    *((f"tokens/s, {n} pairs", ("load", "pairs", str(n), "tokens_per_s"), 0) for n in (1, 16, 32)),
+    ("the same, library", ("load", "pairs", "32", "library_tokens_per_s"), 0),
+    ("`pairs16_vs_one`", ("load", "pairs16_vs_one"), 2),
+    ("8 pairs beside a long chat ÷ alone", ("load", "long_chat", "beside_vs_alone"), 2),
+    ("step of a pair in int8 ÷ in the usual format", ("formats", "int8_vs_usual"), 2),
+    ("shift of a token in int8, mean", (*_SHIFTS, "token_shift_mean"), 3),
+    ("largest", (*_SHIFTS, "token_shift_max"), 3),
+    ("likeliest token the same in int8, share", (*_SHIFTS, "greedy_same"), 3),
+    ("perplexity of ordinary text, bfloat16", ("formats", "formats", "bfloat16", "perplexity"), 2),
+    ("the same, int8", ("formats", "formats", "int8", "perplexity"), 2),
+)
 
 
 def write_speed_report(folder: Path, by_model: dict[str, dict[str, Any]]) -> list[Path]:
@@ -87,23 +108,20 @@ def _sizes_table(by_model: dict[str, dict[str, Any]]) -> Iterator[str]:
     """The main figures of all models, where they were measured."""
     yield "The same for other models, made by the same command with `--model`:"
     yield ""
-    rows = {
-        "step of a pair, ms": ("pair", "pair_step_ms", 1),
-        "`pair_vs_plain`": ("pair", "pair_vs_plain", 2),
-        "`ttft8_vs_ttft1`": ("pair", "ttft8_vs_ttft1", 2),
-        "`pairs16_vs_one`": ("load", "pairs16_vs_one", 2),
-        "step of a pair in int8 ÷ in the usual format": ("formats", "int8_vs_usual", 2),
-    }
     yield from markdown_table(
         ("", *by_model),
         [
-            (name, *(_figure(found.get(part, {}).get(key), digits) for found in by_model.values()))
-            for name, (part, key, digits) in rows.items()
+            (title, *(_figure(found, place, digits) for found in by_model.values()))
+            for title, place, digits in _SIZES_ROWS
         ],
     )
 
 
-def _figure(value: float | None, digits: int) -> str:
+def _figure(figures: dict[str, Any], place: tuple[str, ...], digits: int) -> str:
+    """The number at this place of the figures; "" where it was not measured."""
+    value: Any = figures
+    for key in place:
+        value = value.get(key) if isinstance(value, dict) else None
     return "" if value is None else f"{value:.{digits}f}"
 
 
@@ -146,6 +164,17 @@ def _formats_lines(formats: dict[str, Any]) -> Iterator[str]:
             for name, one in formats["shifts"].items()
         ],
     )
+
+
+def _evaluations_lines(evaluations: dict[str, dict[str, Any]]) -> Iterator[str]:
+    first = next(iter(evaluations.values()))
+    yield (
+        "What `python -m demo.evaluation --dtype FORMAT` finds in each format, over "
+        f"{first['susceptibility']['attempts']} attempts and {first['capability']['items']} questions: "
+        "uncapped → capped, with 95% intervals."
+    )
+    yield ""
+    yield from evaluations_table(list(evaluations.items()), CAP_ROWS)
 
 
 def _tools_table(tools: dict[str, dict[str, Any]]) -> Iterator[str]:
@@ -242,6 +271,7 @@ _PARTS: dict[str, Callable[[Any], Iterator[str]]] = {
     "context": _context_table,
     "load": _load_lines,
     "formats": _formats_lines,
+    "evaluations": _evaluations_lines,
     "tools": _tools_table,
 }
 

@@ -35,6 +35,9 @@ _FIRST = "attempts, persona in the system"  # a group of demo.evaluation.beginni
 
 _NOT_MEASURED = "not measured"
 
+# Title, part of evaluation.json, and how the part's figures are written.
+Row = tuple[str, str, Callable[[dict[str, Any]], str]]
+
 
 @dataclass(frozen=True)
 class Measured:
@@ -188,6 +191,7 @@ def _difference(found: Standing) -> str:
 
 
 def _evaluations(axes: Sequence[Measured]) -> Iterator[str]:
+    """What the cap does, by axis."""
     yield from (
         "",
         "## What the cap does",
@@ -200,16 +204,8 @@ def _evaluations(axes: Sequence[Measured]) -> Iterator[str]:
         "high.",
         "",
     )
-    rows: list[tuple[str, str, Callable[[dict[str, Any]], str]]] = [
-        ("replies in character", "susceptibility", lambda found: _kind(found, "in character")),
-        ("harmful replies", "susceptibility", lambda found: _kind(found, "harmful")),
-        ("capability", "capability", _capability),
-        (
-            "perplexity of ordinary text",
-            "capability",
-            lambda found: f"{found['perplexity']['ratio']:.2f} times",
-        ),
-        ("plain answers word for word the same", "capability", lambda found: share(found["verbatim"])),
+    rows: list[Row] = [
+        *CAP_ROWS,
         ("questions that begin below the threshold", "beginnings", lambda found: _below(found, "questions")),
         ("attempts that do, persona in the system prompt", "beginnings", lambda found: _below(found, _FIRST)),
         ("share of the shift on the axis", "drift", _share_on_axis),
@@ -217,6 +213,15 @@ def _evaluations(axes: Sequence[Measured]) -> Iterator[str]:
     found = [(one.name, one.evaluation) for one in axes if one.evaluation is not None]
     domains = dict.fromkeys(title for _, own in found for title in own.get("drift", ()))
     rows += [(f"{title}: last turn", "drift", partial(_last_turn, title=title)) for title in domains]
+    yield from evaluations_table(found, rows)
+
+
+def evaluations_table(found: Sequence[tuple[str, dict[str, Any]]], rows: Sequence[Row]) -> Iterator[str]:
+    """A Markdown table of evaluations side by side.
+
+    Args:
+        found: the title of each column, and the content of its evaluation.json.
+    """
     yield from markdown_table(
         ("", *(name for name, _ in found)),
         [
@@ -239,6 +244,16 @@ def _capability(found: dict[str, Any]) -> str:
 
 def _perplexity(found: dict[str, Any]) -> str:
     return f"{found['perplexity']['ratio']:.2f} times"
+
+
+# What the cap does to attempts, and what it costs.
+CAP_ROWS: list[Row] = [
+    ("replies in character", "susceptibility", partial(_kind, kind="in character")),
+    ("harmful replies", "susceptibility", partial(_kind, kind="harmful")),
+    ("capability", "capability", _capability),
+    ("perplexity of ordinary text", "capability", _perplexity),
+    ("plain answers word for word the same", "capability", lambda found: share(found["verbatim"])),
+]
 
 
 def _below(found: dict[str, Any], group: str) -> str:

@@ -19,6 +19,7 @@ from demo.bench.class_report import FIGURES as CLASS_FIGURES
 from demo.bench.class_report import GPU_STEPS, carried, filled, on_paper
 from demo.bench.engine_load import engine_load, library_load, visitor_prompt
 from demo.bench.engines import compare
+from demo.bench.number_formats import evaluations_of
 from demo.bench.other_tools import LLAMA_CPP, SAKLAS
 from demo.bench.page_load import Outcomes
 from demo.bench.page_load import summary as page_load_summary
@@ -42,6 +43,46 @@ def test_the_speed_document_is_made_from_its_figures(repository: Path, tmp_path)
             assert path.read_text() == (repository / "docs" / path.name).read_text(), (
                 f"{path.name} is out of date: python -m demo.bench --write docs"
             )
+
+
+@pytest.fixture
+def evaluated(repository: Path, tmp_path: Path):
+    """Writes the shipped evaluation as if it were of another format or seed."""
+    report = json.loads((repository / "axes/smollm2-135m-instruct/evaluation.json").read_text())
+
+    def write(**about: object) -> Path:
+        folder = tmp_path / "-".join(map(str, about.values()))
+        folder.mkdir()
+        (folder / "evaluation.json").write_text(json.dumps(report | {"about": report["about"] | about}))
+        return folder
+
+    return write
+
+
+def test_evaluations_in_two_formats_stand_side_by_side(evaluated, tmp_path: Path):
+    found = evaluations_of([evaluated(dtype="bfloat16"), evaluated(dtype="int8")])
+    found["int8"]["susceptibility"]["groups"]["all"]["harmful"]["capped"] = 0.0123
+    write_speed_report(tmp_path, {"tiny": json_figures() | {"evaluations": found}})
+    rows = [line for line in (tmp_path / "speed.md").read_text().splitlines() if "harmful" in line]
+    assert len(rows) == 1 and rows[0].count("%") > 4 and "1.2%" in rows[0].split("|")[3]
+
+
+def test_evaluations_that_differ_in_more_than_the_format_are_not_compared(evaluated):
+    with pytest.raises(UserError, match="differ in seed"):
+        evaluations_of([evaluated(dtype="bfloat16"), evaluated(dtype="int8", seed=2)])
+
+
+def test_the_table_of_all_models_is_empty_where_nothing_was_measured(tmp_path: Path):
+    both = {"one": json_figures(), "other": json_figures() | {"pair": {"pair_vs_plain": 0.456}}}
+    write_speed_report(tmp_path, both)
+    row = next(line for line in (tmp_path / "speed.md").read_text().splitlines() if "`pair_vs_plain`" in line)
+    assert [cell.strip() for cell in row.split("|")[2:4]] == ["", "0.46"]
+
+
+def json_figures() -> dict[str, object]:
+    """The least that the document needs."""
+    about = {"model": "one", "device": "cpu", "dtype": "float32", "forward": "fused", "tokens": 8}
+    return {"about": about | {"logit_difference": 0.0}}
 
 
 def test_the_engines_document_is_made_from_its_figures(repository):
