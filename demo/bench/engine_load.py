@@ -27,6 +27,7 @@ from demo.axis.store import axis_of
 from demo.bench.pair import MESSAGES, add_model_options
 from demo.bench.report import write_json
 from demo.conversation.settings import own_cap
+from demo.engine.forward.forward_pass import usual_strides
 from demo.engine.protocol import Request, Sampling, TokenEvent
 from demo.engine.transformers_engine import TransformersEngine
 from demo.models.chat_template import Message, render_chat
@@ -173,9 +174,10 @@ def library_load(engine: TransformersEngine, pairs: int, sampling: Sampling) -> 
     generation = GenerationConfig(max_new_tokens=tokens, do_sample=False, eos_token_id=-1, pad_token_id=0)
     start = time.perf_counter()
     batch: Any = model.model
-    outputs = batch.generate_batch(
-        inputs, generation_config=generation, continuous_batching_config=config, warmup=False
-    )
+    with usual_strides(model):
+        outputs = batch.generate_batch(
+            inputs, generation_config=generation, continuous_batching_config=config, warmup=False
+        )
     generated = sum(len(output.generated_tokens) for output in outputs.values())
     return {"tokens_per_s": generated / (time.perf_counter() - start)}
 
