@@ -10,6 +10,7 @@ saklas, and llama.cpp if a GGUF file is given.
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import subprocess
 import sys
@@ -21,7 +22,7 @@ from typing import Any
 from demo.bench.long_context import measure_prompt_lengths
 from demo.bench.number_formats import evaluations_of, measure_formats
 from demo.bench.other_tools import LLAMA_CPP, SAKLAS
-from demo.bench.pair import MESSAGES, add_model_options, make_bench, measure, summary
+from demo.bench.pair import MESSAGES, Bench, add_model_options, make_bench, measure, summary
 from demo.bench.report import with_earlier, write_json, write_speed_report
 from demo.engine.forward.selection import difference
 from demo.engine.transformers_engine import TransformersEngine
@@ -36,54 +37,66 @@ PARTS = ("pair", "context", "load", "formats", "tools")
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, print, and write what was asked for."""
     options = _parser().parse_args(arguments)
-    figures = run(options)
+    figures: dict[str, Any] = {}
+    for figures in run(options):
+        if options.json:
+            write_json(options.json, figures)
+        if options.write:
+            by_model = with_earlier(options.write, figures["about"]["model"], figures)
+            write_speed_report(options.write, by_model)
     print("\n".join(summary_lines(figures)))
-    if options.json:
-        write_json(options.json, figures)
-    if options.write:
-        by_model = with_earlier(options.write, figures["about"]["model"], figures)
-        for path in write_speed_report(options.write, by_model):
-            print(f"wrote {path}")
 
 
-def run(options: argparse.Namespace) -> dict[str, Any]:
-    """The figures of the parts that were asked for. Raises UserError."""
+def run(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Measure the parts that were asked for.
+
+    Yields:
+        The figures so far, after each part: a later part may need more memory than there is.
+
+    Raises:
+        UserError: a model, an axis or an evaluation cannot be read.
+    """
     parts = options.only or PARTS
     evaluations = evaluations_of(options.evaluated)  # before anything is measured: it may raise
     bench = make_bench(options)
-    figures: dict[str, Any] = {
-        "about": {
-            "model": bench.model.slug,
-            "device": str(bench.model.device),
-            "dtype": bench.model.dtype_reason,
-            "forward": bench.engine.forward.name,
-            "tokens": options.tokens,
-            "repeats": options.repeats,
-            "logit_difference": difference(
-                bench.model,
-                bench.engine.forward,
-                TransformersEngine(bench.model, bench.axis, fused=False).forward,
-            ),
-        }
-    }
+    on_cpu, source = bench.model.device.type == "cpu", str(bench.model.model.name_or_path)
+    figures: dict[str, Any] = {"about": _about(bench, options)}
     if "pair" in parts:
         figures["pair"] = summary(measure(bench, options.turns, options.repeats), options.turns)
+        yield figures
     if "context" in parts:
         figures["context"] = measure_prompt_lengths(bench)
+        yield figures
     figures["about"]["peak_mib"] = peak_mib()
+    del bench  # the other parts load the model themselves
+    gc.collect()
     if "load" in parts:
         figures["load"] = _engine_load(options)
-    if "formats" in parts and bench.model.device.type == "cpu":
+        yield figures
+    if "formats" in parts and on_cpu:
         figures["formats"] = measure_formats(options, options.repeats)
-    if evaluations:
-        figures["evaluations"] = evaluations
+        yield figures
     if "tools" in parts:
-        models = {SAKLAS: str(bench.model.model.name_or_path)}
-        models |= {LLAMA_CPP: str(options.gguf)} if options.gguf else {}
+        models = {SAKLAS: source} | ({LLAMA_CPP: str(options.gguf)} if options.gguf else {})
         figures["tools"] = {
             tool.name: tool.measure(model, MESSAGES[0], options.tokens) for tool, model in models.items()
         }
-    return figures
+    if evaluations:
+        figures["evaluations"] = evaluations
+    yield figures
+
+
+def _about(bench: Bench, options: argparse.Namespace) -> dict[str, Any]:
+    modules = TransformersEngine(bench.model, bench.axis, fused=False).forward
+    return {
+        "model": bench.model.slug,
+        "device": str(bench.model.device),
+        "dtype": bench.model.dtype_reason,
+        "forward": bench.engine.forward.name,
+        "tokens": options.tokens,
+        "repeats": options.repeats,
+        "logit_difference": difference(bench.model, bench.engine.forward, modules),
+    }
 
 
 def _engine_load(options: argparse.Namespace) -> dict[str, Any]:
