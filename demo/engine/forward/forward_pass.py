@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from demo.axis.axis import AssistantAxis
 from demo.axis.components import Components
@@ -356,9 +356,11 @@ def usual_strides(model: LoadedModel) -> Iterator[None]:
     if head is None:
         yield
         return
-    hook = head.register_forward_pre_hook(
-        lambda module, inputs: (inputs[0].clone(memory_format=torch.contiguous_format), *inputs[1:])
-    )
+
+    def usual(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return tuple(one.clone(memory_format=torch.contiguous_format) for one in inputs)
+
+    hook = head.register_forward_pre_hook(usual)
     try:
         yield
     finally:
