@@ -96,18 +96,25 @@ def evaluations_of(folders: Sequence[Path]) -> dict[str, dict[str, Any]]:
         Format -> the parts `susceptibility` and `capability`, without their breakdown.
 
     Raises:
-        UserError: one cannot be read, or they differ in more than the format.
+        UserError: one cannot be read or lacks a part, two have one format, or they differ in more than that.
     """
     reports = [read_object(folder / NAME, "evaluate with --out that folder") for folder in folders]
     kinds = [{key: value for key, value in one["about"].items() if key != "dtype"} for one in reports]
-    for folder, kind in zip(folders, kinds, strict=True):
+    formats = [one["about"]["dtype"] for one in reports]
+    if len(set(formats)) < len(formats):
+        raise UserError(
+            f"Two of these evaluations are in the same format ({', '.join(formats)}): give one of each."
+        )
+    for folder, report, kind in zip(folders, reports, kinds, strict=True):
+        if not {"susceptibility", "capability"} <= report.keys():
+            raise UserError(f"{folder} lacks susceptibility or capability: evaluate both parts.")
         other = [key for key in kinds[0].keys() | kind.keys() if kinds[0].get(key) != kind.get(key)]
         if other:
             raise UserError(
                 f"{folder} and {folders[0]} differ in {', '.join(sorted(other))}: evaluate with the same "
                 "settings."
             )
-    return {one["about"]["dtype"]: _main_figures(one) for one in reports}
+    return dict(zip(formats, map(_main_figures, reports), strict=True))
 
 
 def _main_figures(report: dict[str, Any]) -> dict[str, Any]:
@@ -125,7 +132,7 @@ def _main_figures(report: dict[str, Any]) -> dict[str, Any]:
 def _is_small(bench: Bench) -> bool:
     """Whether there is room for the model in three formats at once."""
     # Read from the files: a fused pass has taken the matrices out of the model's parameters.
-    need = folder_need(Path(bench.model.model.name_or_path), bench.model.dtype.itemsize)
+    need = folder_need(Path(str(bench.model.model.name_or_path)), bench.model.dtype.itemsize)
     return need is not None and need.weights <= _SMALL_BYTES
 
 

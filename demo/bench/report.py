@@ -23,7 +23,8 @@ _MEANING = {
 }
 
 # How the table of all models shows their figures: title, place in the figures of a model, digits.
-_SHIFTS = ("formats", "shifts", "int8 vs bfloat16")
+_FIRST = ""  # the first key there: of the formats the usual one, of the shifts int8 against it
+_SHIFTS = ("formats", "shifts", _FIRST)
 _SIZES_ROWS: tuple[tuple[str, tuple[str, ...], int], ...] = (
     ("tokens of a reply", ("about", "tokens"), 0),
     ("step of plain `generate`, ms", ("pair", "plain_step_ms"), 1),
@@ -37,10 +38,10 @@ _SIZES_ROWS: tuple[tuple[str, tuple[str, ...], int], ...] = (
     ("8 pairs beside a long chat ÷ alone", ("load", "long_chat", "beside_vs_alone"), 2),
     ("step of a pair in int8 ÷ in the usual format", ("formats", "int8_vs_usual"), 2),
     ("shift of a token in int8, mean", (*_SHIFTS, "token_shift_mean"), 3),
-    ("largest", (*_SHIFTS, "token_shift_max"), 3),
+    ("shift of a token in int8, largest", (*_SHIFTS, "token_shift_max"), 3),
     ("likeliest token the same in int8, share", (*_SHIFTS, "greedy_same"), 3),
-    ("perplexity of ordinary text, bfloat16", ("formats", "formats", "bfloat16", "perplexity"), 2),
-    ("the same, int8", ("formats", "formats", "int8", "perplexity"), 2),
+    ("perplexity of ordinary text, usual format", ("formats", "formats", _FIRST, "perplexity"), 2),
+    ("perplexity of ordinary text, int8", ("formats", "formats", "int8", "perplexity"), 2),
 )
 
 
@@ -122,7 +123,8 @@ def _figure(figures: dict[str, Any], place: tuple[str, ...], digits: int) -> str
     """The number at this place of the figures; "" where it was not measured."""
     value: Any = figures
     for key in place:
-        value = value.get(key) if isinstance(value, dict) else None
+        found = value if isinstance(value, dict) else {}
+        value = found.get(next(iter(found), key) if key == _FIRST else key)
     return "" if value is None else f"{value:.{digits}f}"
 
 

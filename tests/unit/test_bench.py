@@ -72,6 +72,18 @@ def test_evaluations_that_differ_in_more_than_the_format_are_not_compared(evalua
         evaluations_of([evaluated(dtype="bfloat16"), evaluated(dtype="int8", seed=2)])
 
 
+def test_evaluations_that_cannot_be_laid_side_by_side_are_refused(evaluated):
+    whole = evaluated(dtype="bfloat16")
+    with pytest.raises(UserError, match="in the same format"):
+        evaluations_of([whole, whole])
+    part = evaluated(dtype="int8") / "evaluation.json"
+    report = json.loads(part.read_text())
+    del report["capability"]
+    part.write_text(json.dumps(report))
+    with pytest.raises(UserError, match="lacks susceptibility or capability"):
+        evaluations_of([whole, part.parent])
+
+
 def test_the_table_of_all_models_is_empty_where_nothing_was_measured(tmp_path: Path):
     both = {"one": json_figures(), "other": json_figures() | {"pair": {"pair_vs_plain": 0.456}}}
     write_speed_report(tmp_path, both)
