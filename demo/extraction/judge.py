@@ -64,7 +64,7 @@ class LikelihoodJudge:
     def __init__(self, model: LoadedModel, threshold: float | None = None) -> None:
         """threshold None: the stored one."""
         self._model = model
-        self._reader = Reader(model)
+        self._reader = Reader(model, recurring=True)
         self.threshold = role_adherence_threshold() if threshold is None else threshold
 
     def scores(self, replies: Sequence[Reply]) -> list[float]:

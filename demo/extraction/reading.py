@@ -6,7 +6,7 @@ padding, and equal texts are read once. Elsewhere transformers' own modules read
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from typing import TypeVar
 
@@ -16,12 +16,14 @@ from torch import Tensor
 from demo.engine.forward.forward_pass import Chunk, Probe
 from demo.engine.forward.fused_cpu import FusedForward
 from demo.engine.forward.selection import choose_forward
-from demo.engine.kv_cache import open_all
+from demo.engine.kv_cache import SavedState, open_all
+from demo.engine.shelved_cache import ShelvedCache
 from demo.engine.threads import threads_for
 from demo.extraction.rollouts import ReadText, Text, placeholder_axis, read_means, read_texts
 from demo.models.loading import LoadedModel
 
 _TOKENS = 512  # reply tokens in one forward pass
+_MOST_KEPT = 256 * 1024**2  # bytes of prompts that come again
 # Logits over the whole vocabulary for every reply token take the most memory, so only so many numbers are
 # held at once.
 _MOST_LOGITS = 6_000_000
@@ -35,8 +37,10 @@ _Summary = TypeVar("_Summary")
 class Reader:
     """Reads replies with the forward pass that generates them."""
 
-    def __init__(self, model: LoadedModel) -> None:
+    def __init__(self, model: LoadedModel, recurring: bool = False) -> None:
+        """recurring: the same prompts come again in later calls, and are kept until then."""
         self._model = model
+        self._kept: dict[tuple[int, ...], SavedState] | None = {} if recurring else None
         axis = placeholder_axis(model.layer_count, model.hidden_size)
         forward = choose_forward(model, Probe(model, axis, None), reproducible=True)
         self._forward = forward if isinstance(forward, FusedForward) else None
@@ -95,7 +99,8 @@ class Reader:
         for part in _parts(sorted({(tuple(text.prompt), tuple(text.reply)) for text in texts})):
             timed = nullcontext() if self._threads is None else self._threads.step(_TOKENS)
             with self._model.turn, timed, torch.inference_mode():
-                found |= zip(part, summary(part, _states(forward, part, layers)), strict=True)
+                states = _states(forward, part, layers, self._kept)
+                found |= zip(part, summary(part, states), strict=True)
         return [found[tuple(text.prompt), tuple(text.reply)] for text in texts]
 
 
@@ -111,19 +116,30 @@ def _parts(pairs: Sequence[_Pair]) -> Iterator[list[_Pair]]:
         yield part
 
 
-def _states(forward: FusedForward, pairs: Sequence[_Pair], layers: set[int]) -> dict[int, tuple[Tensor, ...]]:
+def _states(
+    forward: FusedForward,
+    pairs: Sequence[_Pair],
+    layers: set[int],
+    kept: dict[tuple[int, ...], SavedState] | None = None,
+) -> dict[int, tuple[Tensor, ...]]:
     """Residual streams at some layers, by pair [n + 1, D]: of the token before the reply, and of the reply's.
 
-    Two passes: over the different prompts without their last tokens, and over all that follows them.
+    The different prompts are run without their last tokens, and then all that follows them.
+
+    Args:
+        kept: what is kept of prompts between calls; None to keep nothing.
     """
     cache = forward.new_cache()
     open_all(cache, [len(prompt) + len(reply) for prompt, reply in pairs])
     first: dict[tuple[int, ...], int] = {}
     for slot, (prompt, _) in enumerate(pairs):
         first.setdefault(prompt, slot)
-    prompts = [_chunk(slot, 0, prompt[:-1]) for prompt, slot in first.items() if len(prompt) > 1]
-    if prompts:
-        forward.run(prompts, cache)
+    if kept is None:
+        prompts = [_chunk(slot, 0, prompt[:-1]) for prompt, slot in first.items() if len(prompt) > 1]
+        if prompts:
+            forward.run(prompts, cache)
+    else:
+        _fill_in(forward, cache, first, kept)
     seen = Residuals(layers)
     replies = []
     for slot, (prompt, reply) in enumerate(pairs):
@@ -133,6 +149,28 @@ def _states(forward: FusedForward, pairs: Sequence[_Pair], layers: set[int]) -> 
     forward.run(replies, cache)
     counts = [len(reply) + 1 for _, reply in pairs]
     return {layer: hidden.split(counts) for layer, hidden in seen.found.items()}
+
+
+def _fill_in(
+    forward: FusedForward,
+    cache: ShelvedCache,
+    slots: Mapping[tuple[int, ...], int],
+    kept: dict[tuple[int, ...], SavedState],
+) -> None:
+    """Put prompts without their last tokens into their slots, from what is kept of them where that is known.
+
+    Each new one has a pass of its own. So the bits do not depend on which others were read before, and a run
+    that was interrupted goes on with the same.
+    """
+    if sum(state.nbytes for state in kept.values()) > _MOST_KEPT:
+        kept.clear()
+    for prompt, slot in slots.items():
+        count = len(prompt) - 1
+        if count and prompt in kept:
+            cache.load(slot, kept[prompt], count)
+        elif count:
+            forward.run([_chunk(slot, 0, prompt[:-1])], cache)
+            kept[prompt] = cache.saved(slot, count)
 
 
 def _mean(states: Tensor) -> Tensor:

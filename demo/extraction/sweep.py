@@ -121,7 +121,7 @@ class Sweep:
         self._engine = TransformersEngine(
             model, axis, kv_budget=None, keep=False, chunk=PROMPT_CHUNK, reproducible=True
         )
-        self._model, self._axis, self._reader = model, axis, Reader(model)
+        self._model, self._axis, self._reader = model, axis, Reader(model, recurring=True)
         self._questions = sweep_questions(plan, axis)
         self._at_once = max(1, batch // len(self._questions))
         self._limit, self._seed = min(plan.max_new_tokens, 64), seed

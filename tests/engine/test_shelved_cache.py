@@ -7,8 +7,11 @@ from collections import Counter
 
 import pytest
 import torch
+from torch.nn import functional
 
-from demo.engine.kv_cache import KVCache
+from demo.engine.forward.forward_pass import Chunk
+from demo.engine.forward.layout import layout_of
+from demo.engine.kv_cache import KVCache, open_all
 from demo.engine.protocol import PromptEvent, WaitEvent
 from demo.engine.shelved_cache import ShelvedCache, shelf_of
 from demo.engine.transformers_engine import TransformersEngine
@@ -110,6 +113,30 @@ def test_shelves_that_no_chat_needs_any_more_are_dropped():
         assert len(cache.shelves) <= 2
         for slot in range(3):
             cache.close(slot)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_masks_that_are_added_give_the_bits_of_truth_values(dtype):
+    generator = torch.Generator().manual_seed(1)
+    query, keys, values = (
+        torch.randn(2, heads, tokens, 16, generator=generator).to(dtype)
+        for heads, tokens in ((6, 24), (3, 64), (3, 64))
+    )
+    cache = ShelvedCache(1)
+    open_all(cache, [64, 64])
+    chunks = [Chunk(0, 40, list(range(24)), [True] * 24), Chunk(1, 30, [1], [True], prompt=False)]
+    layout = layout_of(chunks, cache, dtype)
+    truths = torch.arange(64) <= torch.arange(40, 64)[:, None], torch.arange(32) <= 30
+    for added, truth in zip((layout.prompts[0].mask, layout.spans[0].mask), truths, strict=True):
+        columns = added.shape[-1]
+        found, expected = (
+            functional.scaled_dot_product_attention(
+                query, keys[:, :, :columns], values[:, :, :columns], attn_mask=mask, enable_gqa=True
+            )
+            for mask in (added, truth.expand(24, -1))
+        )
+        assert added.dtype == dtype
+        assert torch.equal(found, expected)
 
 
 def test_a_sequence_that_leaves_moves_no_other(monkeypatch):

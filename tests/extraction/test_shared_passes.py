@@ -73,6 +73,39 @@ def test_replies_read_together_equal_those_read_by_the_models_own_modules(tiny, 
     assert reader.means([], (2, 1)).shape == (0, 2, tiny.hidden_size)
 
 
+@pytest.mark.parametrize("most", [reading._MOST_KEPT, 0])
+def test_prompts_that_come_again_are_run_once_and_change_no_bit(tiny, monkeypatch, most):
+    monkeypatch.setattr(reading, "_MOST_KEPT", most)
+    prompts = [list(range(5, 30)), list(range(5, 17)), [7]]
+    texts = [Text(prompt, [40 + n, 41, 42]) for n, prompt in enumerate(prompts)]
+    reader, other = Reader(tiny, recurring=True), Reader(tiny, recurring=True)
+    other.read(texts[:1])
+    first = reader.read(texts)
+    for one, usual in zip(first, read_texts(tiny, texts), strict=True):
+        torch.testing.assert_close(one.log_p, usual.log_p, rtol=1e-4, atol=1e-4)
+    for again in (reader, other):
+        ran = _prompt_tokens_run(again, monkeypatch)
+        read = again.read(texts)
+        assert all(torch.equal(one.log_p, known.log_p) for one, known in zip(read, first, strict=True))
+        # Without the last token of each prompt, which belongs to the pass of the reply.
+        new = 24 + 11 if not most else 0 if again is reader else 11
+        assert sum(ran) == new
+
+
+def _prompt_tokens_run(reader: Reader, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The number of prompt tokens of every later pass of this reader that reads prompts alone."""
+    forward, found = reader._forward, list[int]()
+    assert forward is not None
+    run = forward.run
+
+    def counted(chunks, cache):
+        found.extend(len(chunk.ids) for chunk in chunks if chunk.recorder is None)
+        return run(chunks, cache)
+
+    monkeypatch.setattr(forward, "run", counted)
+    return found
+
+
 def close(one: Trial, other: Trial) -> bool:
     """Whether two trials have the same results, apart from rounding."""
     names = [name for name in Trial.__dataclass_fields__ if name not in ("layers", "floor")]

@@ -77,8 +77,8 @@ class FusedForward:
         """See `forward_pass.ForwardPass`."""
         counts = [len(chunk.ids) for chunk in chunks]
         hooks = self._probe.hooks(chunks, counts, [[e] for chunk in chunks for e in chunk.exempt])
-        layout = layout_of(chunks, cast("ShelvedCache", cache))
         x = self._decoder.embed(torch.tensor([token for chunk in chunks for token in chunk.ids]))
+        layout = layout_of(chunks, cast("ShelvedCache", cache), x.dtype)
         cos, sin = (c[0, :, None] for c in self._decoder.rotary(x[None], layout.positions[None]))
         sin = sin * self._signs
         for index, block in enumerate(self._decoder.blocks):

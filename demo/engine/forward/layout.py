@@ -45,7 +45,7 @@ class Span:
         shelf: see `ShelvedCache`.
         rows: which ones.
         columns: so many columns are attended to.
-        mask: [rows, 1, 1, columns], see `visible_columns`.
+        mask: [rows, 1, 1, columns], to be added to the scores; see `visible_columns`.
         tokens: the indices in the pass of the rows' tokens; any index for a row that does not decode.
         decoding: the rows that decode, counted from the first of these rows.
         wanted: the indices in the pass of their tokens.
@@ -62,7 +62,10 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A chunk of a prompt: its place, its tokens' indices in the pass, and its mask [tokens, columns]."""
+    """A chunk of a prompt: its place, its tokens' indices in the pass, and its mask [tokens, columns].
+
+    The mask is added to the scores.
+    """
 
     shelf: KVCache
     row: int
@@ -92,8 +95,12 @@ class Layout:
         return isinstance(tokens, slice) and tokens == slice(0, len(self.positions))
 
 
-def layout_of(chunks: Sequence[Chunk], cache: ShelvedCache) -> Layout:
-    """The layout of a pass. Its slots must be open."""
+def layout_of(chunks: Sequence[Chunk], cache: ShelvedCache, dtype: torch.dtype) -> Layout:
+    """The layout of a pass. Its slots must be open.
+
+    Args:
+        dtype: of the model, and so of the masks.
+    """
     firsts = itertools.accumulate((len(chunk.ids) for chunk in chunks), initial=0)
     indexed = list(zip(chunks, firsts, strict=False))
     prompts = []
@@ -102,10 +109,13 @@ def layout_of(chunks: Sequence[Chunk], cache: ShelvedCache) -> Layout:
         columns, row = cache.place(chunk.slot)
         if chunk.prompt:
             own = slice(first, first + len(chunk.ids))
-            prompts.append(Prompt(cache.shelves[columns], row, own, _causal_mask(chunk)))
+            mask = _added(_causal_mask(chunk), dtype)
+            prompts.append(Prompt(cache.shelves[columns], row, own, mask))
         else:
             sampled.setdefault(columns, {})[row] = first, chunk.end
-    spans = [span for columns, rows in sampled.items() for span in _spans(cache.shelves[columns], rows)]
+    spans = [
+        span for columns, rows in sampled.items() for span in _spans(cache.shelves[columns], rows, dtype)
+    ]
     positions = torch.tensor([position for chunk in chunks for position in range(chunk.start, chunk.end)])
     return Layout(positions, _writes(chunks, cache, positions), spans, prompts)
 
@@ -123,7 +133,7 @@ def _writes(chunks: Sequence[Chunk], cache: ShelvedCache, positions: Tensor) -> 
     return found
 
 
-def _spans(shelf: KVCache, rows: Mapping[int, tuple[int, int]]) -> list[Span]:
+def _spans(shelf: KVCache, rows: Mapping[int, tuple[int, int]], dtype: torch.dtype) -> list[Span]:
     """The spans of a shelf's sampled tokens: row -> index in the pass, and length of the sequence."""
     begin = min(rows)
     lengths = [rows[row][1] if row in rows else 0 for row in range(begin, max(rows) + 1)]
@@ -135,7 +145,7 @@ def _spans(shelf: KVCache, rows: Mapping[int, tuple[int, int]]) -> list[Span]:
             wanted = [tokens[row] for row in decoding]
             mask = visible_columns(lengths[first - begin : end - begin], end - first, columns)
             parts = map(_indices, (tokens, decoding, wanted))
-            found.append(Span(shelf, slice(first, end), columns, mask, *parts))
+            found.append(Span(shelf, slice(first, end), columns, _added(mask, dtype), *parts))
     return found
 
 
@@ -166,6 +176,14 @@ def divided(lengths: Sequence[int], begin: int = 0) -> list[tuple[int, int, int]
         else:
             widest[-1] = most
     return list(zip(firsts, [*firsts[1:], begin + len(lengths)], widest, strict=True))
+
+
+def _added(mask: Tensor, dtype: torch.dtype) -> Tensor:
+    """0 where a mask is true, else -inf.
+
+    torch makes the same of a mask of truth values, but anew at every decoder layer.
+    """
+    return torch.zeros(mask.shape, dtype=dtype).masked_fill_(~mask, float("-inf"))
 
 
 def _causal_mask(chunk: Chunk) -> Tensor:
