@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from demo.bench.pair import MESSAGES, Bench, gaps, make_bench
+from demo.bench.pair import MESSAGES, Bench, TokenClock, gaps, make_bench
 from demo.conversation.conversation import Conversation
 from demo.conversation.scenarios import Scenario, load_scenarios
 from demo.conversation.settings import BRANCHES, CAPPED
@@ -50,16 +50,20 @@ def measure_formats(options: argparse.Namespace, repeats: int) -> dict[str, Any]
         `formats`: for each the milliseconds of a step of a pair, and the perplexity of ordinary text.
         `shifts`: "a vs b" -> how far apart two formats read, see `shift_between`.
         `int8_vs_usual`: a step of a pair in int8 ÷ in the format that suits the CPU.
+        `plain_step_ms`: a step of plain `generate` with one sequence in that format.
+        `int8_vs_plain`: a step of a pair in int8 ÷ a step of plain `generate`.
 
     Raises:
         UserError: model or axis cannot be loaded.
     """
-    usual = _in_format(options, "auto")
+    usual = _in_format(options, "auto", plain_methods=True)
     benches = {usual.model.dtype_name: usual}
     for dtype in ("float32", INT8) if _is_small(usual) else (INT8,):
         if dtype not in benches:
             benches[dtype] = _in_format(options, dtype)
-    steps = _steps(benches, repeats)
+    steps, plain_steps = _steps(benches, repeats)
+    step_of = {name: statistics.median(seconds) for name, seconds in steps.items()}
+    plain_step = statistics.median(plain_steps)
     scenarios = load_scenarios()
     replies = [_answers(usual, scenario) for scenario in scenarios]
     read = {
@@ -72,18 +76,20 @@ def measure_formats(options: argparse.Namespace, repeats: int) -> dict[str, Any]
     return {
         "formats": {
             name: {
-                "pair_step_ms": 1e3 * statistics.median(steps[name]),
+                "pair_step_ms": 1e3 * step_of[name],
                 "perplexity": perplexity(bench.engine, None, own_texts()),
             }
             for name, bench in benches.items()
         },
-        "int8_vs_usual": statistics.median(steps[INT8]) / statistics.median(steps[usual.model.dtype_name]),
+        "int8_vs_usual": step_of[INT8] / step_of[usual.model.dtype_name],
+        "plain_step_ms": 1e3 * plain_step,
+        "int8_vs_plain": step_of[INT8] / plain_step,
         "shifts": {f"{one} vs {other}": shift_between(read[one], read[other]) for one, other in compared},
     }
 
 
-def _in_format(options: argparse.Namespace, dtype: str) -> Bench:
-    return make_bench(argparse.Namespace(**{**vars(options), "dtype": dtype}), plain_methods=False)
+def _in_format(options: argparse.Namespace, dtype: str, plain_methods: bool = False) -> Bench:
+    return make_bench(argparse.Namespace(**{**vars(options), "dtype": dtype}), plain_methods)
 
 
 def evaluations_of(folders: Sequence[Path]) -> dict[str, dict[str, Any]]:
@@ -170,16 +176,20 @@ def _mean(reply: Sequence[Place]) -> float:
     return statistics.fmean(place.projection for place in reply)
 
 
-def _steps(benches: dict[str, Bench], repeats: int) -> dict[str, list[float]]:
-    """Seconds of the steps of a pair in each format. The formats take turns."""
+def _steps(benches: dict[str, Bench], repeats: int) -> tuple[dict[str, list[float]], list[float]]:
+    """Seconds of the steps of a pair in each format, and of plain `generate` in the first. All take turns."""
     found: dict[str, list[float]] = {name: [] for name in benches}
+    plain, usual = list[float](), next(iter(benches.values()))
     for repeat in range(repeats + 1):
+        clock = TokenClock()
+        usual.generate([Message(role="user", content=MESSAGES[0])], clock)
+        plain += gaps(clock.times[1:]) if repeat else []  # the first round warms up
         for name, bench in benches.items():
             conversation = Conversation()
             times = bench.pair_turn(conversation, MESSAGES[0])
             bench.engine.forget([conversation.branch_id(branch) for branch in BRANCHES])
-            found[name] += gaps(times[1:]) if repeat else []  # the first round warms up
-    return found
+            found[name] += gaps(times[1:]) if repeat else []
+    return found, plain
 
 
 def _requests(bench: Bench, scenario: Scenario, openings: Pair | None) -> list[Request]:

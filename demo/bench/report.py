@@ -37,6 +37,7 @@ _SIZES_ROWS: tuple[tuple[str, tuple[str, ...], int], ...] = (
     ("`pairs16_vs_one`", ("load", "pairs16_vs_one"), 2),
     ("8 pairs beside a long chat ÷ alone", ("load", "long_chat", "beside_vs_alone"), 2),
     ("step of a pair in int8 ÷ in the usual format", ("formats", "int8_vs_usual"), 2),
+    ("step of a pair in int8 ÷ step of plain `generate`", ("formats", "int8_vs_plain"), 2),
     ("shift of a token in int8, mean", (*_SHIFTS, "token_shift_mean"), 3),
     ("shift of a token in int8, largest", (*_SHIFTS, "token_shift_max"), 3),
     ("likeliest token the same in int8, share", (*_SHIFTS, "greedy_same"), 3),
@@ -137,9 +138,19 @@ def _formats_lines(formats: dict[str, Any]) -> Iterator[str]:
     )
     yield ""
     yield from markdown_table(
-        ("format", "step of a pair, ms", "perplexity of ordinary text"),
+        (
+            "format",
+            "step of a pair, ms",
+            "÷ step of plain `generate` in the first",
+            "perplexity of ordinary text",
+        ),
         [
-            (name, f"{one['pair_step_ms']:.1f}", f"{one['perplexity']:.2f}")
+            (
+                name,
+                f"{one['pair_step_ms']:.1f}",
+                f"{one['pair_step_ms'] / formats['plain_step_ms']:.2f}",
+                f"{one['perplexity']:.2f}",
+            )
             for name, one in formats["formats"].items()
         ],
     )

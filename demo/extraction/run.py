@@ -310,7 +310,10 @@ def _with_zones(
 ) -> Built:
     """The same axis with its zones, where there are held-out replies to measure them."""
 
+    progress = ProgressLine("single replies")
+
     def read(done: int, total: int) -> None:
+        progress.update(done / total, f"({done} of {total})")
         if watch:
             watch(Progressed("single replies", done, total))
 
