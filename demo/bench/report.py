@@ -130,6 +130,7 @@ def _figure(figures: dict[str, Any], place: tuple[str, ...], digits: int) -> str
 
 
 def _formats_lines(formats: dict[str, Any]) -> Iterator[str]:
+    plain = formats.get("plain_step_ms")  # earlier versions did not measure it here
     yield (
         "What the number format of the weights costs (`--dtype`). The replies to the first message of every "
         "scenario, uncapped and capped, were written in the usual format and are read in each. Shifts are "
@@ -148,7 +149,7 @@ def _formats_lines(formats: dict[str, Any]) -> Iterator[str]:
             (
                 name,
                 f"{one['pair_step_ms']:.1f}",
-                f"{one['pair_step_ms'] / formats['plain_step_ms']:.2f}",
+                f"{one['pair_step_ms'] / plain:.2f}" if plain else "",
                 f"{one['perplexity']:.2f}",
             )
             for name, one in formats["formats"].items()
