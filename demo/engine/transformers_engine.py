@@ -30,7 +30,7 @@ from demo.engine.running_batch import RunningBatch
 from demo.engine.scheduler import MOST_CHUNKS, Capacity, Scheduler
 from demo.engine.sequence import TokenSequence, vocabulary_of
 from demo.engine.threads import threads_for
-from demo.models.chat_template import render_chat
+from demo.models.chat_template import RenderedChat, render_chat
 from demo.models.loading import LoadedModel
 
 DEFAULT_KV_BUDGET = 2 * 1024**3
@@ -142,7 +142,10 @@ class TransformersEngine:
         check_layers(requests, len(self.model.layers))
         self._check_directions(requests)
         layers = capped_layers(requests)
-        sequences = [self._sequence(request, layers) for request in requests]
+        chats = self._rendered(requests)
+        sequences = [
+            self._sequence(request, chat, layers) for request, chat in zip(requests, chats, strict=True)
+        ]
         for row, sequence in enumerate(sequences):
             sequence.recorder, sequence.recorder_row = recorder, row
         group = RequestGroup(sequences, cancel or CancelFlag())
@@ -184,10 +187,18 @@ class TransformersEngine:
             work.abandoned = True
             self.scheduler.release_abandoned()
 
-    def _sequence(self, request: Request, layers: tuple[int, ...]) -> TokenSequence:
-        chat = render_chat(
-            self.model.tokenizer, request.messages, thinking=request.thinking, date=request.date
-        )
+    def _rendered(self, requests: Sequence[Request]) -> list[RenderedChat]:
+        """The chat of each request. The branches of a pair often have the same one; it is rendered once."""
+        found, before = list[RenderedChat](), None
+        for request in requests:
+            asked = request.messages, request.thinking, request.date
+            if asked != before:
+                messages, thinking, date = before = asked
+                chat = render_chat(self.model.tokenizer, messages, thinking=thinking, date=date)
+            found.append(chat)
+        return found
+
+    def _sequence(self, request: Request, chat: RenderedChat, layers: tuple[int, ...]) -> TokenSequence:
         limit = min(request.sampling.max_new_tokens, room_left(len(chat.ids), self.model.context))
         sequence = TokenSequence(request, chat, limit, self.vocabulary, layers)
         sequence.along = tuple(self._probe.beside.names.index(name) for name in request.along)
