@@ -9,6 +9,7 @@ import pytest
 
 from demo.conversation.conversation import Conversation
 from demo.conversation.settings import CAPPED, UNCAPPED, TurnSettings, make_cap
+from demo.engine import transformers_engine
 from demo.engine.forward.forward_pass import ChunkReading
 from demo.engine.protocol import Cap, PromptEvent, Request, Sampling, TokenEvent
 from demo.engine.sampling import Choice
@@ -129,6 +130,30 @@ def test_closing_the_stream_frees_the_engine(engine):
     assert engine.load.running == 0, "at once, without another client"
     assert ask(engine, "Hi", "x").reused_tokens > 0
     assert [len(layer._forward_hooks) for layer in engine.model.layers] == before
+
+
+def test_a_chat_that_both_branches_share_is_rendered_once(engine, monkeypatch):
+    rendered = []
+
+    def counted(tokenizer, messages, **options):
+        rendered.append((messages, options))
+        return render_chat(tokenizer, messages, **options)
+
+    monkeypatch.setattr(transformers_engine, "render_chat", counted)
+    sampling = greedy(8)
+    one, other = (({"role": "user", "content": text},) for text in ("Count to ten.", "What is rain?"))
+    pair = [Request(branch, one, sampling) for branch in "ab"]
+    dated = replace(pair[0], branch="c", date="2001-02-03")
+    events = list(engine.stream([*pair, Request("d", other, sampling), dated]))
+    assert [messages for messages, _ in rendered] == [one, other, one]
+    assert [options["date"] for _, options in rendered] == [None, None, "2001-02-03"]
+    replies = {
+        branch: [
+            event.token_id for event in events if isinstance(event, TokenEvent) and event.branch == branch
+        ]
+        for branch in "abd"
+    }
+    assert replies["a"] == replies["b"] != replies["d"]
 
 
 def test_a_prompt_longer_than_the_context_is_refused_and_replies_end_within_it(model, axis):
