@@ -23,7 +23,10 @@ from demo.extraction.rollouts import ReadText, Text, placeholder_axis, read_mean
 from demo.models.loading import LoadedModel
 
 _TOKENS = 512  # reply tokens in one forward pass
-_MOST_KEPT = 256 * 1024**2  # bytes of prompts that come again
+# Prompts that come again are kept where so many of their tokens, more than all extraction questions have, fit
+# into so many bytes. Kept in part they would be run again and again, each in a pass of its own.
+_KEPT_TOKENS = 10_000
+_MOST_KEPT = 512 * 1024**2
 # Logits over the whole vocabulary for every reply token take the most memory, so only so many numbers are
 # held at once.
 _MOST_LOGITS = 6_000_000
@@ -38,9 +41,10 @@ class Reader:
     """Reads replies with the forward pass that generates them."""
 
     def __init__(self, model: LoadedModel, recurring: bool = False) -> None:
-        """recurring: the same prompts come again in later calls, and are kept until then."""
+        """recurring: the same prompts come again in later calls. They are kept if the model is small."""
         self._model = model
-        self._kept: dict[tuple[int, ...], SavedState] | None = {} if recurring else None
+        keeps = recurring and _KEPT_TOKENS * model.token_bytes <= _MOST_KEPT
+        self._kept: dict[tuple[int, ...], SavedState] | None = {} if keeps else None
         axis = placeholder_axis(model.layer_count, model.hidden_size)
         forward = choose_forward(model, Probe(model, axis, None), reproducible=True)
         self._forward = forward if isinstance(forward, FusedForward) else None

@@ -75,10 +75,10 @@ def test_replies_read_together_equal_those_read_by_the_models_own_modules(tiny, 
 
 @pytest.mark.parametrize("most", [reading._MOST_KEPT, 0])
 def test_prompts_that_come_again_are_run_once_and_change_no_bit(tiny, monkeypatch, most):
-    monkeypatch.setattr(reading, "_MOST_KEPT", most)
     prompts = [list(range(5, 30)), list(range(5, 17)), [7]]
     texts = [Text(prompt, [40 + n, 41, 42]) for n, prompt in enumerate(prompts)]
     reader, other = Reader(tiny, recurring=True), Reader(tiny, recurring=True)
+    monkeypatch.setattr(reading, "_MOST_KEPT", most)  # 0: what is kept is dropped before every pass
     other.read(texts[:1])
     first = reader.read(texts)
     for one, usual in zip(first, read_texts(tiny, texts), strict=True):
@@ -90,6 +90,12 @@ def test_prompts_that_come_again_are_run_once_and_change_no_bit(tiny, monkeypatc
         # Without the last token of each prompt, which belongs to the pass of the reply.
         new = 24 + 11 if not most else 0 if again is reader else 11
         assert sum(ran) == new
+
+
+def test_prompts_of_a_model_with_a_large_cache_are_not_kept(tiny, monkeypatch):
+    assert Reader(tiny, recurring=True)._kept == {}
+    monkeypatch.setattr(reading, "_MOST_KEPT", reading._KEPT_TOKENS * tiny.token_bytes - 1)
+    assert Reader(tiny, recurring=True)._kept is None
 
 
 def _prompt_tokens_run(reader: Reader, monkeypatch: pytest.MonkeyPatch) -> list[int]:
